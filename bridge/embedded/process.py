@@ -1,0 +1,122 @@
+"""Children that never outlive their parent, whatever ends it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from bridge.embedded.errors import EmbeddedError
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def dies_with_parent(signum: int) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel sends the child `signum` when the thread that started it ends.
+
+    It must be used from the main thread, because Linux ties the signal to the parent *thread*.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise EmbeddedError("the embedded servers must be started from the main thread")
+    parent = os.getpid()
+
+    def in_child() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before the request was made
+            os._exit(1)
+
+    return in_child
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process with this ID lives; a zombie, which `kill(pid, 0)` still finds, does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def spawn(
+    arguments: Sequence[str | Path],
+    *,
+    death: int,
+    log: Path,
+    cwd: Path,
+    environment: Mapping[str, str],
+    user: tuple[int, int] | None = None,
+    feed: bytes = b"",
+    keep_open: int | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a server in a session of its own (a Ctrl-C in the terminal is ours to pass on, in order).
+
+    `death`: the signal it gets when we die. `user`: (uid, gid) to run as. `feed`: what it reads on standard input.
+    `keep_open`: a descriptor that it inherits, which holds the data directory's lock until it has ended.
+    """
+    if log.exists() and log.stat().st_size > 10_000_000:
+        log.replace(log.with_suffix(".log.1"))
+    switch = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            [str(argument) for argument in arguments],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=dict(environment),
+            start_new_session=True,
+            preexec_fn=dies_with_parent(death),
+            pass_fds=[keep_open] if keep_open is not None else [],
+            **switch,  # type: ignore[call-overload]
+        )
+    stdin: IO[bytes] = child.stdin
+    try:
+        stdin.write(feed)
+        stdin.close()
+    except BrokenPipeError:
+        pass  # it ended before it read; the caller sees that when it waits for it
+    return child
+
+
+def await_ready(
+    child: subprocess.Popen[bytes], ready: Callable[[], bool], *, what: str, log: Path, seconds: float = 30.0
+) -> None:
+    """Waits until `ready()`; EmbeddedError with the log's last line when the child ends or the time is over."""
+    end = time.monotonic() + seconds
+    while not ready():
+        ended = child.poll() is not None
+        if ended or time.monotonic() > end:
+            if not ended:
+                stop(child, signal.SIGKILL, seconds=5.0)
+            how = (
+                f"ended with status {child.returncode}" if ended else f"was not ready within {seconds:.0f} s"
+            )
+            raise EmbeddedError(f"{what} {how}: {last_line(log)} (log: {log})")
+        time.sleep(0.01)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty."""
+    try:
+        lines = log.read_text(errors="replace")[-4000:].strip().splitlines()
+    except OSError:
+        return "nothing was logged"
+    return lines[-1] if lines else "nothing was logged"
+
+
+def stop(child: subprocess.Popen[bytes], signum: int, *, seconds: float = 15.0) -> None:
+    """Ends a child with `signum`, and with SIGKILL when that took too long."""
+    if child.poll() is None:
+        child.send_signal(signum)
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

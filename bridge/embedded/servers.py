@@ -1,0 +1,94 @@
+"""Both servers of a data directory, started and stopped together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from bridge.embedded.places import DataDirectory, open_data_directory
+from bridge.embedded.postgres import PostgresServer
+from bridge.embedded.valkey import ValkeyServer
+
+
+class Servers:
+    """The running servers; a context manager that stops them.
+
+    `postgres` and `redis` may be stopped, killed and started again one by one (port and password stay), which is
+    what the tests of failures do. Neither survives this process: see bridge.embedded.process.
+    """
+
+    def __init__(
+        self, data: DataDirectory, postgres: PostgresServer | None, redis: ValkeyServer | None, durable: bool
+    ) -> None:
+        self._data = data
+        self._durable = durable
+        self._stopped = False
+        self.postgres = postgres
+        self.redis = redis
+
+    @property
+    def database_url(self) -> str:
+        assert self.postgres is not None, "started without PostgreSQL"
+        return self.postgres.url
+
+    @property
+    def redis_url(self) -> str:
+        assert self.redis is not None, "started without Redis"
+        return self.redis.url
+
+    def stopped(self) -> str | None:
+        """The name of a server that is not running although it should be, for a supervisor."""
+        for name, server in (("postgres", self.postgres), ("valkey", self.redis)):
+            if server is not None and not server.running():
+                return name
+        return None
+
+    def stop(self) -> None:
+        """Stops both cleanly; what is not durable and lies outside the data directory is removed. Repeatable."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self.redis is not None:
+            self.redis.stop()
+        if self.postgres is not None:
+            self.postgres.stop() if self._durable else self.postgres.discard()
+        self._data.release()
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start(
+    data_dir: Path,
+    *,
+    postgres: bool = True,
+    redis: bool = True,
+    durable: bool = True,
+    postgres_options: Mapping[str, str] | None = None,
+    redis_options: Mapping[str, str] | None = None,
+) -> Servers:
+    """Starts the servers of a data directory, making it where it is missing; data are kept between runs.
+
+    `durable=False` is for data that nobody will miss: no fsync, and the cluster is removed at `stop`.
+    `postgres_options` and `redis_options` are added to the servers' settings. To be called from the main thread.
+    Raises EmbeddedError, whose text is one line for a person.
+    """
+    data = open_data_directory(Path(data_dir))
+    servers = Servers(data, None, None, durable)
+    try:
+        if postgres:
+            servers.postgres = PostgresServer(data, durable=durable, options=postgres_options or {})
+            servers.postgres.start()
+        if redis:
+            servers.redis = ValkeyServer(data, durable=durable, options=redis_options or {})
+            servers.redis.start()
+    except BaseException:
+        servers.stop()
+        raise
+    return servers

