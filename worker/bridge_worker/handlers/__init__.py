@@ -1,0 +1,1 @@
+"""Reference handlers; each needs `pip install 'bridge-worker[handlers]'`."""

@@ -1,0 +1,22 @@
+"""A video's speech to text: PyAV takes the sound out, pocketsphinx reads it. For content type `video`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bridge_worker.handlers import sound, speech
+from bridge_worker.job import Job, Result
+
+
+def handle(job: Job, path: Path) -> Result:
+    """Transcribe a video's first sound track. Raises PermanentError when it cannot be read."""
+    facts = sound.facts(path)
+    lines = speech.transcribe(job, sound.pcm(path), facts.seconds)
+    metadata = {
+        "handler": "video",
+        "seconds": facts.seconds,
+        "width": facts.width,
+        "height": facts.height,
+        "utterances": len(lines),
+    }
+    return Result("\n".join(lines), metadata)
