@@ -51,7 +51,8 @@ def _feed(decoder: Decoder, speech: bytes | None, in_speech: bool, speaking: boo
         return speaking
     if not speaking:
         decoder.start_utt()
-    decoder.process_raw(speech)
+    if speech:  # the end of a stream may be empty, which the decoder refuses
+        decoder.process_raw(speech)
     if in_speech:
         return True
     _end(decoder, lines)
