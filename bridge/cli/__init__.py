@@ -1,0 +1,25 @@
+"""The command `jobbridge`.
+
+The CLI imports neither `api` nor `tasks`: it starts them by name, as processes of their own.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line. An error of set-up is one line on standard error and exit status 2."""
+    from bridge.cli.checkout import ROOT, CheckoutError
+
+    sys.path.insert(0, str(ROOT))  # `models` is a generic name: the one beside this package wins
+    from bridge.cli.app import app
+    from bridge.embedded.errors import EmbeddedError
+    from bridge.settings import SettingsError
+
+    try:
+        app()
+    except (CheckoutError, EmbeddedError, SettingsError) as problem:
+        print(f"jobbridge: {problem}", file=sys.stderr)
+        sys.exit(2)
+
+
+__all__ = ["main"]

@@ -1,0 +1,90 @@
+"""The commands and their options; each does its work in a module of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from bridge.cli import checkout, database, keys, programs
+
+app = typer.Typer(
+    name="jobbridge",
+    help="A bridge between a Celery ingestion pipeline and remote workers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(database.app, name="db")
+app.add_typer(keys.app, name="keys")
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _changes(port: int | None, data_dir: Path | None) -> dict[str, str]:
+    given = {"BRIDGE_PORT": port, "BRIDGE_DATA_DIR": data_dir.absolute() if data_dir else None}
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+@app.command()
+def up(
+    flower: bool = typer.Option(False, "--flower", help="Flower too, on 127.0.0.1:5555."),
+    worker: bool = typer.Option(False, "--worker", help="A local remote worker with the reference handlers too."),
+    port: int | None = typer.Option(None, min=1, max=65535, help="The API's port, instead of BRIDGE_PORT."),
+    data_dir: Path | None = typer.Option(None, help="Instead of BRIDGE_DATA_DIR."),
+) -> None:
+    """The whole bridge in one terminal; Ctrl-C stops it, the next `up` finds the same data."""
+    from bridge.cli.up import run
+
+    raise typer.Exit(run(_changes(port, data_dir), flower=flower, worker=worker))
+
+
+@app.command()
+def demo(
+    keep: Path | None = typer.Option(None, help="Keep data and logs in this directory instead of a temporary one."),
+) -> None:
+    """Sends real sample files through the whole bridge and shows each job's way."""
+    from bridge.cli.demo import run
+
+    raise typer.Exit(run(keep))
+
+
+@app.command()
+def api() -> None:
+    """The HTTP API alone (gunicorn)."""
+    settings, environment = checkout.settings_and_environment()
+    settings.require("database_url")
+    settings.require("redis_url")
+    checkout.execute(programs.api(), environment)
+
+
+@app.command(context_settings=_PASS_ON)
+def celery(context: typer.Context) -> None:
+    """The bridge's Celery worker alone; further options go to `celery worker`."""
+    settings, environment = checkout.settings_and_environment()
+    settings.require("database_url")
+    settings.require("broker_url")
+    checkout.execute(programs.celery_worker(context.args), programs.celery_environment(environment))
+
+
+@app.command(context_settings=_PASS_ON)
+def beat(context: typer.Context) -> None:
+    """The bridge's beat alone, once in an installation; further options go to `celery beat`."""
+    settings, environment = checkout.settings_and_environment()
+    settings.require("broker_url")
+    checkout.execute(programs.beat(settings, context.args), programs.celery_environment(environment))
+
+
+@app.command(context_settings=_PASS_ON)
+def flower(
+    context: typer.Context,
+    address: str = typer.Option("127.0.0.1", help="Beyond loopback FLOWER_BASIC_AUTH=user:password is required."),
+    port: int = typer.Option(5555, min=1, max=65535),
+) -> None:
+    """Flower alone, read-only and behind a password; further options go to Flower."""
+    settings, environment = checkout.settings_and_environment()
+    settings.require("broker_url")
+    environment, made = programs.flower_environment(environment, address)
+    if made:
+        typer.echo(f"Flower on http://{address}:{port}, log in as {made}", err=True)
+    checkout.execute(programs.flower(address, port, context.args), environment)

@@ -1,0 +1,130 @@
+"""Child processes that are watched together: one that dies ends all, and they end in an order."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.cli.checkout import ROOT
+from bridge.embedded.process import spawn
+
+
+@dataclass(frozen=True)
+class Child:
+    """One process of the stack; its output goes to `log`."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class ChildEnded(Exception):
+    """A process that should run has ended by itself; the text names it and its log."""
+
+
+class Family:
+    """The children, in the order in which they are to be stopped."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self.children: list[Child] = []
+
+    def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Child:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{name}.log"
+        process = spawn(arguments, death=signal.SIGTERM, log=log, cwd=cwd, environment=environment)
+        child = Child(name, process, log)
+        self.children.append(child)
+        return child
+
+    def check(self) -> None:
+        """Raises ChildEnded when one of them has ended."""
+        for child in self.children:
+            status = child.process.poll()
+            if status is not None:
+                how = f"by signal {-status}" if status < 0 else f"with status {status}"
+                raise ChildEnded(f"{child.name} ended {how}: read {child.log}")
+
+    def stop(self, *, first: Sequence[str] = (), seconds: float = 20.0) -> None:
+        """SIGTERM to one after the other (those in `first` before the rest), SIGKILL to what takes longer."""
+        early = [child for child in self.children if child.name in first]
+        for child in [*early, *(child for child in self.children if child not in early)]:
+            end_tree(child.process, seconds)
+        self.children.clear()
+
+    def kill(self) -> None:
+        for child in self.children:
+            end_tree(child.process, 0.0)
+        self.children.clear()
+
+
+def end_tree(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Ends a child politely, then with its whole session when that took longer than `seconds`."""
+    if process.poll() is None and seconds > 0:
+        process.terminate()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # each child leads a session of its own; its own children are in it
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+class Signals:
+    """The signals that end us, readable without being interrupted by them."""
+
+    def __init__(self, read_end: int) -> None:
+        self._read_end = read_end
+        self.seen = 0
+
+    def wait(self, seconds: float) -> bool:
+        """Whether one has come, now or within `seconds`."""
+        if select.select([self._read_end], [], [], seconds)[0]:
+            self.seen += len(os.read(self._read_end, 16))
+        return self.seen > 0
+
+
+@contextmanager
+def ending_signals() -> Iterator[Signals]:
+    """While this lasts, SIGINT, SIGTERM and SIGHUP are noted instead of ending us; a third one ends us at once."""
+    read_end, write_end = os.pipe()
+    counted = 0
+
+    def note(signum: int, frame: object) -> None:
+        nonlocal counted
+        counted += 1
+        if counted > 2:
+            os._exit(128 + signum)  # the kernel ends the children: see dies_with_parent
+        os.write(write_end, b"s")
+
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.signal(signum, note) for signum in ending}
+    try:
+        yield Signals(read_end)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        os.close(read_end)
+        os.close(write_end)
+
+
+def wait_until(ready: Callable[[], bool], signals: Signals, family: Family, seconds: float) -> bool:
+    """Waits until `ready()`; False after `seconds` or a signal. Raises ChildEnded."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        family.check()
+        if ready():
+            return True
+        if signals.wait(0.05):
+            return False
+    return False

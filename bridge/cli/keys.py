@@ -1,0 +1,90 @@
+"""`jobbridge keys`: make, list and revoke keys, straight in the database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection
+
+from bridge import keys
+from bridge.cli.database import connection
+
+app = typer.Typer(no_args_is_help=True, help="Keys of producers, workers and readers.")
+_SCOPES = ("submit", "work", "read", "admin")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is no date: write 2027-01-31 or 2027-01-31T12:00:00+00:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@app.command()
+def create(
+    name: str = typer.Argument(help="What the key is for, for people."),
+    scopes: str = typer.Option(help="Comma-separated: submit, work, read, admin (= all)."),
+    tenant: str = typer.Option("default", help="The tenant whose jobs it sees."),
+    content_types: str | None = typer.Option(None, help="Comma-separated; without it, every type."),
+    expires: str | None = typer.Option(None, help="ISO 8601; UTC where no offset is given."),
+) -> None:
+    """Makes a key and prints it; it is shown only this once."""
+    chosen = _listed(scopes)
+    wrong = [scope for scope in chosen if scope not in _SCOPES]
+    if wrong or not chosen:
+        raise typer.BadParameter(f"--scopes must be among {', '.join(_SCOPES)}")
+    moment = _moment(expires) if expires else None
+    if moment and moment <= datetime.now(UTC):
+        raise typer.BadParameter("--expires is in the past")
+    types = _listed(content_types) if content_types is not None else None
+    with connection() as database:
+        print(_create(database, name, chosen, tenant, types, moment))
+
+
+def _create(
+    database: Connection, name: str, scopes: list[str], tenant: str, types: list[str] | None, expires: datetime | None
+) -> str:
+    try:
+        return keys.create_key(database, name, scopes, tenant=tenant, content_types=types, expires_at=expires)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from None
+
+
+@app.command("list")
+def list_() -> None:
+    """Lists the keys, without their secret part."""
+    with connection() as database:
+        rows = keys.list_keys(database)
+    table = Table("Prefix", "Name", "Tenant", "Scopes", "Content types", "Created", "Expires", "Last used", "State")
+    now = datetime.now(UTC)
+    for row in rows:
+        expired = row.expires_at is not None and row.expires_at <= now
+        state = "revoked" if row.revoked_at else "expired" if expired else "valid"
+        table.add_row(
+            row.prefix, row.name, row.tenant, ",".join(row.scopes), ",".join(row.content_types or []) or "all",
+            _day(row.created_at), _day(row.expires_at), _day(row.last_used_at), state,
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _day(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M") if moment else "–"
+
+
+@app.command()
+def revoke(prefix: str = typer.Argument(help="As `keys list` shows it.")) -> None:
+    """Ends a key at once."""
+    with connection() as database:
+        count = keys.revoke_key(database, prefix)
+    if not count:
+        typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{count} key revoked" if count == 1 else f"{count} keys revoked")

@@ -1,0 +1,74 @@
+"""The command lines and environments of the processes that make up the bridge."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Mapping
+
+from bridge import names
+from bridge.cli.checkout import ROOT
+from bridge.settings import Settings, SettingsError
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+#: Celery warns that a worker that runs as root executes whatever a pickled message says. Ours accepts JSON alone
+#: (celeryconfig.py), and a trial as root is what `up` and `demo` are for: the warning would only hide real ones.
+_NO_ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
+
+
+def api() -> list[str]:
+    return [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "api" / "gunicorn_conf.py"), "api.wsgi:app"]
+
+
+def celery_worker(extra: list[str]) -> list[str]:
+    """Without gossip and mingle: they synchronise workers, which nothing here needs, and cost 11 s at a reconnect."""
+    queue = [] if any(given in ("-Q", "--queues") for given in extra) else ["-Q", names.QUEUE]
+    name = [] if any(given in ("-n", "--hostname") for given in extra) else ["-n", "bridge@%h"]
+    return [*_celery("worker"), *queue, *name, "--without-gossip", "--without-mingle", *extra]
+
+
+def beat(settings: Settings, extra: list[str]) -> list[str]:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    schedule = settings.data_dir / "celerybeat-schedule"
+    return [*_celery("beat"), "-s", str(schedule), "--pidfile=", *extra]
+
+
+def flower(address: str, port: int, extra: list[str]) -> list[str]:
+    return [*_celery("flower"), f"--address={address}", f"--port={port}", *extra]
+
+
+def remote_worker(url: str, worker_id: str, handlers: Mapping[str, str], concurrency: int = 1) -> list[str]:
+    """A worker for the content types of `handlers` (type → module:function); its key comes by BRIDGE_KEY."""
+    chosen = [part for name, function in handlers.items() for part in ("--handler", f"{name}={function}")]
+    return [
+        sys.executable, "-m", "bridge_worker", "--url", url, "--worker-id", worker_id,
+        "--content-types", ",".join(handlers), "--concurrency", str(concurrency), *chosen,
+    ]  # fmt: skip
+
+
+def celery_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    filters = [environment.get("PYTHONWARNINGS", ""), _NO_ROOT_WARNING]
+    return {**environment, "PYTHONWARNINGS": ",".join(part for part in filters if part)}
+
+
+def flower_environment(environment: Mapping[str, str], address: str) -> tuple[dict[str, str], str | None]:
+    """Flower's environment and the credentials that were made up, if any (`user:password`).
+
+    Flower shows every task, so it always asks for a password and never lets a visitor change anything. On loopback
+    a password is made up; beyond it, somebody must have chosen one. It goes by the environment: argv is public.
+    """
+    made = None
+    given = dict(environment)
+    if not given.get("FLOWER_BASIC_AUTH") and not given.get("FLOWER_AUTH"):
+        if address not in _LOOPBACK:
+            raise SettingsError(
+                f"FLOWER_BASIC_AUTH is not set: Flower does not listen on {address} without user:password"
+            )
+        made = given["FLOWER_BASIC_AUTH"] = f"bridge:{secrets.token_urlsafe(12)}"
+    given["FLOWER_READ_ONLY"] = "true"
+    return celery_environment(given), made
+
+
+def _celery(command: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", "tasks.app", command]

@@ -1,0 +1,126 @@
+"""The servers and processes of one bridge on this machine, for `up` and `demo`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import requests
+
+from bridge import embedded, keys
+from bridge.cli import checkout, programs
+from bridge.cli.family import ChildEnded, Family, Signals, wait_until
+from bridge.db import make_engine
+from bridge.settings import Settings, SettingsError
+
+#: Stopped before the API, so that a worker can hand in what it has begun.
+WORKERS_FIRST = ("worker",)
+
+
+class Stack:
+    """PostgreSQL and Redis (embedded where no URL is set), the migrated schema, and the family of processes."""
+
+    def __init__(self, changes: dict[str, str], *, durable: bool = True) -> None:
+        """`changes` are settings that win over the environment. Raises SettingsError, EmbeddedError."""
+        checkout.check()
+        settings, environment = checkout.settings_and_environment(changes)
+        refuse_used_port(settings.host, settings.port)
+        self.servers: embedded.Servers | None = None
+        need_postgres, need_redis = settings.database_url is None, settings.redis_url is None
+        if need_postgres or need_redis:
+            self.servers = embedded.start(
+                settings.data_dir, postgres=need_postgres, redis=need_redis, durable=durable
+            )
+            if need_postgres:
+                environment["BRIDGE_DATABASE_URL"] = self.servers.database_url
+            if need_redis:
+                environment["BRIDGE_REDIS_URL"] = self.servers.redis_url
+            settings, environment = checkout.settings_and_environment(environment)
+        self.settings: Settings = settings
+        self.environment = environment
+        self.family = Family(settings.data_dir / "logs")
+        for root in settings.source_roots:
+            if root == settings.data_dir / "files":
+                root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::", "localhost") else self.settings.host
+        return f"http://{host}:{self.settings.port}"
+
+    def migrate(self) -> None:
+        from models import migrations  # after checkout.check()
+
+        migrations.upgrade(self.settings.require("database_url"))
+
+    def make_key(self, name: str, scopes: list[str], *, only_first: bool = False) -> str | None:
+        """A new key's text; with `only_first` None when there is any key already, and None when keys are off."""
+        if not self.settings.auth:
+            return None
+        engine = make_engine(self.settings)
+        try:
+            with engine.begin() as connection:
+                if only_first and keys.list_keys(connection):
+                    return None
+                return keys.create_key(connection, name, scopes)
+        finally:
+            engine.dispose()
+
+    def start_processes(self) -> None:
+        """API, Celery worker and beat, in the order in which they are stopped."""
+        celery = programs.celery_environment(self.environment)
+        self.family.start("api", programs.api(), self.environment)
+        self.family.start("celery", programs.celery_worker(["--concurrency=2"]), celery)
+        self.family.start("beat", programs.beat(self.settings, []), celery)
+
+    def await_api(self, signals: Signals, seconds: float = 60.0) -> bool:
+        """Waits until the API answers; False when a signal came first. Raises ChildEnded."""
+        if wait_until(self._api_answers, signals, self.family, seconds):
+            return True
+        if not signals.seen:
+            raise ChildEnded(f"api did not answer within {seconds:.0f} s: read {self.family.children[0].log}")
+        return False
+
+    def check(self) -> None:
+        """Raises ChildEnded when a process or an embedded server has ended."""
+        self.family.check()
+        stopped = self.servers.stopped() if self.servers else None
+        if stopped:
+            raise ChildEnded(f"{stopped} ended: read {self.settings.data_dir / 'logs' / stopped}.log")
+
+    def stop(self) -> None:
+        """Workers, API, Celery, beat, then the servers."""
+        self.family.stop(first=WORKERS_FIRST)
+        if self.servers is not None:
+            self.servers.stop()
+
+    def _api_answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+
+def refuse_used_port(host: str, port: int) -> None:
+    """One line instead of a worker that starts over and over behind a port that another program has."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as problem:
+            raise SettingsError(
+                f"BRIDGE_PORT: {host}:{port} cannot be used ({problem.strerror}): choose another with --port"
+            ) from None
+
+
+def kept_worker_key(stack: Stack, place: Path) -> str | None:
+    """The key of the local worker, made once and kept in a file that only its owner may read."""
+    if place.exists():
+        return place.read_text().strip()
+    key = stack.make_key("local worker", ["work"])
+    if key is not None:
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        place.touch(mode=0o600)
+        place.write_text(key + "\n")
+    return key

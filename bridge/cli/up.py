@@ -1,0 +1,82 @@
+"""`jobbridge up`: the whole bridge in one terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from bridge.cli import checkout, programs
+from bridge.cli.family import ChildEnded, Signals, ending_signals
+from bridge.cli.stack import Stack, kept_worker_key
+
+#: The reference handlers of worker/, by content type.
+HANDLERS = {
+    "document": "bridge_worker.handlers.documents:convert",
+    "web": "bridge_worker.handlers.documents:convert",
+    "audio": "bridge_worker.handlers.speech:convert",
+    "video": "bridge_worker.handlers.video:convert",
+}
+FLOWER_PORT = 5555
+
+
+def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
+    """Runs the stack until a signal (status 0) or the end of one of its processes (status 1)."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in checkout.warnings():
+        Console(stderr=True, soft_wrap=True).print(f"[yellow]warning[/] {line}", highlight=False)
+    with ending_signals() as signals:
+        console.print("Starting PostgreSQL and Redis …", style="dim")
+        stack = Stack(changes)
+        try:
+            return _run(stack, console, signals, flower=flower, worker=worker)
+        except ChildEnded as ended:
+            Console(stderr=True, soft_wrap=True).print(f"[red]stopped[/] {ended}", highlight=False)
+            return 1
+        finally:
+            console.print("Stopping …", style="dim")
+            stack.stop()
+            console.print("Stopped. The data are kept." if stack.servers else "Stopped.", style="dim")
+
+
+def _run(stack: Stack, console: Console, signals: Signals, *, flower: bool, worker: bool) -> int:
+    stack.migrate()
+    admin = stack.make_key("admin", ["admin"], only_first=True)
+    stack.start_processes()
+    if flower:
+        _start_flower(stack, console)
+    if not stack.await_api(signals):
+        return 0
+    if worker:
+        _start_worker(stack)
+    _announce(stack, console, admin)
+    while not signals.wait(0.5):
+        stack.check()
+    return 0
+
+
+def _start_flower(stack: Stack, console: Console) -> None:
+    environment, made = programs.flower_environment(stack.environment, "127.0.0.1")
+    stack.family.start("flower", programs.flower("127.0.0.1", FLOWER_PORT, []), environment)
+    console.print(f"  Flower   http://127.0.0.1:{FLOWER_PORT}   " + (f"log in as {made}" if made else ""))
+
+
+def _start_worker(stack: Stack) -> None:
+    place = stack.settings.data_dir / "secrets" / "local-worker-key"
+    key = kept_worker_key(stack, place)
+    environment = {**stack.environment, **({"BRIDGE_KEY": key} if key else {})}
+    stack.family.start("worker", programs.remote_worker(stack.url, "local-worker", HANDLERS), environment)
+
+
+def _announce(stack: Stack, console: Console, admin: str | None) -> None:
+    settings = stack.settings
+    console.print(f"  API      {stack.url}   docs: {stack.url}/docs")
+    console.print(f"  Redis    {'embedded' if stack.servers and stack.servers.redis else 'BRIDGE_REDIS_URL'}")
+    console.print(f"  Postgres {'embedded' if stack.servers and stack.servers.postgres else 'BRIDGE_DATABASE_URL'}")
+    console.print(f"  Files    {':'.join(map(str, settings.source_roots))}")
+    console.print(f"  Logs     {Path(settings.data_dir) / 'logs'}")
+    if admin:
+        console.print(f"  [bold]Admin key[/] {admin}   (shown only now; more: jobbridge keys create)")
+    elif not settings.auth:
+        console.print("  Keys are off (BRIDGE_AUTH=off)")
+    console.print("[bold green]The bridge is up.[/] Ctrl-C stops it.")
