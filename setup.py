@@ -14,7 +14,14 @@ setup(
     python_requires=">=3.11",
     packages=find_namespace_packages(
         include=[
-            "api", "api.*", "bridge", "bridge.*", "models", "models.*", "tasks", "tasks.*",
+            "api",
+            "api.*",
+            "bridge",
+            "bridge.*",
+            "models",
+            "models.*",
+            "tasks",
+            "tasks.*",
         ],
         exclude=["*.__pycache__", "*.__pycache__.*"],
     ),

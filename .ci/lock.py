@@ -72,7 +72,11 @@ def main() -> int:
     runtime = closure([*server, *embedded])
     tools = closure([*dev, "setuptools", "wheel"]) - runtime
     worker = closure(WORKER) - runtime - tools
-    write("requirements.txt", f"{made}\nWhat the server runs with, embedded PostgreSQL and Valkey included.", runtime)
+    write(
+        "requirements.txt",
+        f"{made}\nWhat the server runs with, embedded PostgreSQL and Valkey included.",
+        runtime,
+    )
     write("requirements-dev.txt", f"{made}\nTests, linters, types. Beside requirements.txt.", tools)
     write("requirements-worker.txt", f"{made}\nThe reference handlers of worker/ that the demo uses.", worker)
     return 0

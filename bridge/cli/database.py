@@ -18,12 +18,16 @@ app = typer.Typer(no_args_is_help=True, help="The database's schema.")
 
 @contextmanager
 def reachable() -> Iterator[Settings]:
-    """The settings, with the embedded PostgreSQL started for as long as this lasts where no URL is set."""
+    """The settings; where no URL is set, with the embedded PostgreSQL of a running `up`, or one started for this."""
     checkout.check()
     settings, environment = checkout.settings_and_environment()
     if settings.database_url is not None or not (settings.data_dir / "secrets" / "postgres").exists():
         settings.require("database_url")
         yield settings
+        return
+    running = embedded.running_url(settings.data_dir)
+    if running is not None:
+        yield checkout.settings_and_environment({**environment, "BRIDGE_DATABASE_URL": running})[0]
         return
     with embedded.start(settings.data_dir, redis=False) as servers:
         yield checkout.settings_and_environment({**environment, "BRIDGE_DATABASE_URL": servers.database_url})[0]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +69,8 @@ def end_tree(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Ends a child politely, then with its whole session when that took longer than `seconds`."""
     if process.poll() is None and seconds > 0:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            pass
     try:
         os.killpg(process.pid, signal.SIGKILL)  # each child leads a session of its own; its own children are in it
     except ProcessLookupError:

@@ -50,7 +50,12 @@ def create(
 
 
 def _create(
-    database: Connection, name: str, scopes: list[str], tenant: str, types: list[str] | None, expires: datetime | None
+    database: Connection,
+    name: str,
+    scopes: list[str],
+    tenant: str,
+    types: list[str] | None,
+    expires: datetime | None,
 ) -> str:
     try:
         return keys.create_key(database, name, scopes, tenant=tenant, content_types=types, expires_at=expires)

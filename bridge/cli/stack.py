@@ -28,9 +28,7 @@ class Stack:
         self.servers: embedded.Servers | None = None
         need_postgres, need_redis = settings.database_url is None, settings.redis_url is None
         if need_postgres or need_redis:
-            self.servers = embedded.start(
-                settings.data_dir, postgres=need_postgres, redis=need_redis, durable=durable
-            )
+            self.servers = embedded.start(settings.data_dir, postgres=need_postgres, redis=need_redis, durable=durable)
             if need_postgres:
                 environment["BRIDGE_DATABASE_URL"] = self.servers.database_url
             if need_redis:

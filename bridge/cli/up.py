@@ -12,10 +12,10 @@ from bridge.cli.stack import Stack, kept_worker_key
 
 #: The reference handlers of worker/, by content type.
 HANDLERS = {
-    "document": "bridge_worker.handlers.documents:convert",
-    "web": "bridge_worker.handlers.documents:convert",
-    "audio": "bridge_worker.handlers.speech:convert",
-    "video": "bridge_worker.handlers.video:convert",
+    "document": "bridge_worker.handlers.documents:handle",
+    "web": "bridge_worker.handlers.documents:handle",
+    "audio": "bridge_worker.handlers.speech:handle",
+    "video": "bridge_worker.handlers.video:handle",
 }
 FLOWER_PORT = 5555
 

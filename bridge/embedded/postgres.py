@@ -22,7 +22,7 @@ from bridge.embedded.places import (
     unprivileged_user,
 )
 from bridge.embedded.ports import free_port
-from bridge.embedded.process import await_ready, spawn, stop
+from bridge.embedded.process import await_ready, is_running, spawn, stop
 
 _NAME = "jobbridge"  # of the database and of the role
 _SETTINGS = {
@@ -39,6 +39,18 @@ _SETTINGS = {
 }
 #: For data that nobody will miss (tests, demo): about half the time of a commit.
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def running_url(data_dir: Path) -> str | None:
+    """The URL of the server that another process of ours runs for this data directory, if one does."""
+    try:
+        lines = (data_dir / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()
+        password = (data_dir / "secrets" / "postgres").read_text().strip()
+    except OSError:
+        return None
+    if len(lines) < 8 or lines[7].strip() != "ready" or not is_running(int(lines[0])):
+        return None
+    return f"postgresql+psycopg2://{_NAME}:{password}@127.0.0.1:{lines[3]}/{_NAME}"
 
 
 class PostgresServer:

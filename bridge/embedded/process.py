@@ -95,9 +95,7 @@ def await_ready(
         if ended or time.monotonic() > end:
             if not ended:
                 stop(child, signal.SIGKILL, seconds=5.0)
-            how = (
-                f"ended with status {child.returncode}" if ended else f"was not ready within {seconds:.0f} s"
-            )
+            how = f"ended with status {child.returncode}" if ended else f"was not ready within {seconds:.0f} s"
             raise EmbeddedError(f"{what} {how}: {last_line(log)} (log: {log})")
         time.sleep(0.01)
 
