@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from bridge.settings import Settings, load_settings, read_environment, unknown_names
+from bridge.settings import PREFIX, Settings, known_names, load_settings, read_environment, unknown_names
 
 #: The directory that holds bridge/, api/, tasks/ and models/. Every process is started there.
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,13 +26,19 @@ def check() -> None:
         raise CheckoutError(f"`models` is {origin or 'missing'}, not the one in {ROOT}: use an environment of its own")
 
 
-def settings_and_environment(changes: Mapping[str, str] | None = None) -> tuple[Settings, dict[str, str]]:
+def settings_and_environment(
+    changes: Mapping[str, str] | None = None, *, hermetic: bool = False
+) -> tuple[Settings, dict[str, str]]:
     """The settings, and the environment with which a child started in ROOT comes to the same ones.
 
     A `.env` is looked for in the current directory, and a relative BRIDGE_DATA_DIR starts there too; children have
-    another current directory, so both are put into their environment. `changes` win over everything.
+    another current directory. So every setting is put into their environment, empty (which means unset) where
+    nothing set it. `changes` win over everything; `hermetic` takes no setting but them.
     """
-    environment = {**read_environment(), **(changes or {})}
+    around = read_environment()
+    if hermetic:
+        around = {name: value for name, value in around.items() if not name.startswith(PREFIX)}
+    environment = {**dict.fromkeys(known_names(), ""), **around, **(changes or {})}
     settings = load_settings(environment)
     return settings, {**environment, "BRIDGE_DATA_DIR": str(settings.data_dir)}
 

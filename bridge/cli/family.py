@@ -52,16 +52,10 @@ class Family:
                 how = f"by signal {-status}" if status < 0 else f"with status {status}"
                 raise ChildEnded(f"{child.name} ended {how}: read {child.log}")
 
-    def stop(self, *, first: Sequence[str] = (), seconds: float = 20.0) -> None:
-        """SIGTERM to one after the other (those in `first` before the rest), SIGKILL to what takes longer."""
-        early = [child for child in self.children if child.name in first]
-        for child in [*early, *(child for child in self.children if child not in early)]:
+    def stop(self, *, last: Sequence[str] = (), seconds: float = 20.0) -> None:
+        """SIGTERM to one after the other, those in `last` after the rest; SIGKILL to what takes longer."""
+        for child in sorted(self.children, key=lambda child: last.index(child.name) if child.name in last else -1):
             end_tree(child.process, seconds)
-        self.children.clear()
-
-    def kill(self) -> None:
-        for child in self.children:
-            end_tree(child.process, 0.0)
         self.children.clear()
 
 
@@ -71,10 +65,8 @@ def end_tree(process: subprocess.Popen[bytes], seconds: float) -> None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # each child leads a session of its own; its own children are in it
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

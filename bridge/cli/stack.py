@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
@@ -13,22 +14,27 @@ from bridge.cli.family import ChildEnded, Family, Signals, wait_until
 from bridge.db import make_engine
 from bridge.settings import Settings, SettingsError
 
-#: Stopped before the API, so that a worker can hand in what it has begun.
-WORKERS_FIRST = ("worker",)
+#: In the order in which they are stopped.
+PROCESSES = ("api", "celery", "beat", "flower")
 
 
 class Stack:
     """PostgreSQL and Redis (embedded where no URL is set), the migrated schema, and the family of processes."""
 
-    def __init__(self, changes: dict[str, str], *, durable: bool = True) -> None:
-        """`changes` are settings that win over the environment. Raises SettingsError, EmbeddedError."""
+    def __init__(self, changes: dict[str, str], *, throw_away: bool = False) -> None:
+        """`changes` are settings that win over the environment. Raises SettingsError, EmbeddedError.
+
+        `throw_away`: nothing is read from the environment, and the data do not outlive the stack.
+        """
         checkout.check()
-        settings, environment = checkout.settings_and_environment(changes)
+        settings, environment = checkout.settings_and_environment(changes, hermetic=throw_away)
         refuse_used_port(settings.host, settings.port)
         self.servers: embedded.Servers | None = None
         need_postgres, need_redis = settings.database_url is None, settings.redis_url is None
         if need_postgres or need_redis:
-            self.servers = embedded.start(settings.data_dir, postgres=need_postgres, redis=need_redis, durable=durable)
+            self.servers = embedded.start(
+                settings.data_dir, postgres=need_postgres, redis=need_redis, durable=not throw_away
+            )
             if need_postgres:
                 environment["BRIDGE_DATABASE_URL"] = self.servers.database_url
             if need_redis:
@@ -51,7 +57,9 @@ class Stack:
 
         migrations.upgrade(self.settings.require("database_url"))
 
-    def make_key(self, name: str, scopes: list[str], *, only_first: bool = False) -> str | None:
+    def make_key(
+        self, name: str, scopes: list[str], *, content_types: list[str] | None = None, only_first: bool = False
+    ) -> str | None:
         """A new key's text; with `only_first` None when there is any key already, and None when keys are off."""
         if not self.settings.auth:
             return None
@@ -60,9 +68,15 @@ class Stack:
             with engine.begin() as connection:
                 if only_first and keys.list_keys(connection):
                     return None
-                return keys.create_key(connection, name, scopes)
+                return keys.create_key(connection, name, scopes, content_types=content_types)
         finally:
             engine.dispose()
+
+    def start_remote_worker(self, name: str, handlers: Mapping[str, str], key: str | None) -> None:
+        """A worker as it would run on another machine: it knows one address and one key, and no other setting."""
+        outside = {name: value for name, value in self.environment.items() if not name.startswith("BRIDGE_")}
+        arguments = programs.remote_worker(self.url, name, handlers)
+        self.family.start(name, arguments, {**outside, **({"BRIDGE_KEY": key} if key else {})})
 
     def start_processes(self) -> None:
         """API, Celery worker and beat, in the order in which they are stopped."""
@@ -87,8 +101,8 @@ class Stack:
             raise ChildEnded(f"{stopped} ended: read {self.settings.data_dir / 'logs' / stopped}.log")
 
     def stop(self) -> None:
-        """Workers, API, Celery, beat, then the servers."""
-        self.family.stop(first=WORKERS_FIRST)
+        """Remote workers (they hand in what they have begun), API, Celery, beat, then the servers."""
+        self.family.stop(last=PROCESSES)
         if self.servers is not None:
             self.servers.stop()
 

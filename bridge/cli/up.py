@@ -63,9 +63,7 @@ def _start_flower(stack: Stack, console: Console) -> None:
 
 def _start_worker(stack: Stack) -> None:
     place = stack.settings.data_dir / "secrets" / "local-worker-key"
-    key = kept_worker_key(stack, place)
-    environment = {**stack.environment, **({"BRIDGE_KEY": key} if key else {})}
-    stack.family.start("worker", programs.remote_worker(stack.url, "local-worker", HANDLERS), environment)
+    stack.start_remote_worker("local-worker", HANDLERS, kept_worker_key(stack, place))
 
 
 def _announce(stack: Stack, console: Console, admin: str | None) -> None:
