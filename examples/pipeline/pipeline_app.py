@@ -1,0 +1,137 @@
+"""A sample ingestion pipeline: a Celery application of its own that knows the bridge only by task names.
+
+Its task `sample_pipeline.receive` (queue `pipeline`) receives what the bridge hands over, records it and
+confirms. Start it with `celery -A pipeline_app worker -Q pipeline` in this directory.
+
+Environment: PIPELINE_BROKER_URL (the Redis that the bridge's Celery uses), PIPELINE_STATE (a SQLite file,
+default `pipeline.sqlite3` here), PIPELINE_RESULT_URL (default: the broker; where `enqueue.py` reads job IDs).
+
+The SQLite file, in WAL mode, holds one row for each outcome, however often it was delivered:
+
+    receipts(job_id TEXT, n INTEGER, ingestion_task_id TEXT, content_type TEXT, status TEXT, success INTEGER,
+             content TEXT, received_at REAL, deliveries INTEGER, PRIMARY KEY (job_id, n))
+
+`n` counts the job's terminal states, `received_at` is the first delivery in seconds since 1970, `success`
+is 0 or 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.platforms import SecurityWarning
+from celery.utils.log import get_task_logger
+from kombu.exceptions import OperationalError
+
+ENQUEUE = "bridge.enqueue_remote_job"
+CONFIRM = "bridge.confirm_continuation"
+BRIDGE_QUEUE = "bridge"
+RECEIVE = "sample_pipeline.receive"
+PIPELINE_QUEUE = "pipeline"
+
+# In a container everything is root, and what the warning is about, pickle, is refused below. C_FORCE_ROOT
+# does not silence it.
+warnings.filterwarnings("ignore", category=SecurityWarning)
+
+BROKER_URL = os.environ.get("PIPELINE_BROKER_URL", "redis://127.0.0.1:6379/0")
+RESULT_URL = os.environ.get("PIPELINE_RESULT_URL", BROKER_URL)
+app = Celery("sample_pipeline", broker=BROKER_URL, backend=RESULT_URL)
+app.conf.update(
+    # JSON only: whoever can write to the broker could run code through pickle.
+    accept_content=["json"],
+    result_accept_content=["json"],
+    task_serializer="json",
+    result_serializer="json",
+    task_default_queue=PIPELINE_QUEUE,
+    # A message is taken off only after the receipt is on disk; twice is harmless, see `record`.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+    # The bridge's Celery is on the same Redis. With the default names each application would put back the
+    # other's unacknowledged messages after its own visibility timeout.
+    broker_transport_options={
+        "visibility_timeout": 3600,
+        "unacked_key": "sample_pipeline.unacked",
+        "unacked_index_key": "sample_pipeline.unacked_index",
+        "unacked_mutex_key": "sample_pipeline.unacked_mutex",
+    },
+)
+log = get_task_logger(__name__)
+
+SCHEMA = """CREATE TABLE IF NOT EXISTS receipts (
+    job_id TEXT NOT NULL, n INTEGER NOT NULL, ingestion_task_id TEXT NOT NULL,
+    content_type TEXT NOT NULL, status TEXT NOT NULL, success INTEGER NOT NULL, content TEXT,
+    received_at REAL NOT NULL, deliveries INTEGER NOT NULL, PRIMARY KEY (job_id, n))"""
+
+
+def state_path() -> Path:
+    """Return the file of receipts."""
+    return Path(os.environ.get("PIPELINE_STATE") or Path(__file__).with_name("pipeline.sqlite3"))
+
+
+@contextlib.contextmanager
+def state() -> Iterator[sqlite3.Connection]:
+    """Open the file of receipts, made if it is not there; committed to disk when the block ends well."""
+    with contextlib.closing(sqlite3.connect(state_path(), timeout=30)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a receipt that was confirmed must survive a power cut
+        with connection:
+            connection.execute(SCHEMA)
+            yield connection
+
+
+def record(outcome: dict[str, Any]) -> int:
+    """Write one delivery; return which one of this (job_id, n) it is, from 1."""
+    with state() as connection:
+        row = connection.execute(
+            "INSERT INTO receipts VALUES (:job_id, :n, :ingestion_task_id, :content_type, :status, :success,"
+            " :content, :received_at, 1)"
+            " ON CONFLICT (job_id, n) DO UPDATE SET deliveries = deliveries + 1 RETURNING deliveries",
+            {**outcome, "success": int(outcome["success"]), "received_at": time.time()},
+        ).fetchone()
+        return int(row[0])
+
+
+@app.task(
+    name=RECEIVE,
+    ignore_result=True,
+    autoretry_for=(OperationalError, sqlite3.OperationalError, OSError),
+    retry_backoff=True,
+    max_retries=None,
+)
+def receive(
+    *,
+    job_id: str,
+    ingestion_task_id: str,
+    content_type: str,
+    status: str,
+    success: bool,
+    content: str | None,
+    n: int,
+    metadata: dict[str, Any] | None = None,
+    processing_time: float | None = None,
+    error_message: str | None = None,
+    retry_count: int = 0,
+    task_options: dict[str, Any] | None = None,
+    **_later_fields: Any,
+) -> None:
+    """Receive the outcome of a job, once or more often, and tell the bridge that it is safe here."""
+    delivery = record(
+        {"job_id": job_id, "n": n, "ingestion_task_id": ingestion_task_id, "content_type": content_type,
+         "status": status, "success": success, "content": content}
+    )  # fmt: skip
+    if delivery == 1:
+        log.info("job %s (%s) %s, %d characters", job_id, content_type, status, len(content or ""))
+    else:
+        log.info("job %s delivered again (%d times)", job_id, delivery)
+    # Also for a repeated delivery: the confirmation of the first may have been lost.
+    app.send_task(CONFIRM, kwargs={"job_id": job_id, "n": n}, queue=BRIDGE_QUEUE, ignore_result=True)
