@@ -1,0 +1,66 @@
+"""The connection to PostgreSQL."""
+
+from sqlalchemy import Engine, create_engine
+
+from bridge.settings import Settings
+
+# A statement waits for a lock far shorter than the shortest lease (10 s), and for anything far shorter than a
+# client waits for an answer.
+SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=15000"
+
+
+def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge") -> Engine:
+    """An engine whose connections commit each statement unless `begin()` is used.
+
+    `pool_size` bounds the connections of this process: requests beyond it wait up to 5 s for one. Parked polls hold
+    none. Raises SettingsError when BRIDGE_DATABASE_URL is not set.
+    """
+    return create_engine(
+        settings.require("database_url"),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=5,
+        pool_pre_ping=False,
+        pool_use_lifo=True,
+        pool_recycle=1800,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": name,
+            "options": SESSION,
+            "target_session_attrs": "read-write",
+            "keepalives_idle": 30,
+        },
+    )
+
+
+def make_cooperative() -> None:
+    """Let psycopg2 yield to other greenlets while it waits. Only for a process that gevent has patched."""
+    import psycopg2.extensions
+    from gevent.socket import wait_read, wait_write
+
+    def wait(connection: "psycopg2.extensions.connection", timeout: float | None = None) -> None:
+        while True:
+            state = connection.poll()
+            if state == psycopg2.extensions.POLL_OK:
+                return
+            if state == psycopg2.extensions.POLL_READ:
+                wait_read(connection.fileno(), timeout=timeout)
+            elif state == psycopg2.extensions.POLL_WRITE:
+                wait_write(connection.fileno(), timeout=timeout)
+            else:
+                raise psycopg2.OperationalError(f"psycopg2 is in an unknown state: {state}")
+
+    psycopg2.extensions.set_wait_callback(wait)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether PostgreSQL could not be reached or gave up for a reason that passes: try again later."""
+    original = getattr(error, "orig", error)
+    state = getattr(original, "pgcode", None)
+    if state is None:
+        import psycopg2
+        from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+        return isinstance(original, psycopg2.OperationalError | psycopg2.InterfaceError | PoolTimeout)
+    return state[:2] in {"08", "25", "40", "53", "55", "57", "58"}

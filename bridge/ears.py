@@ -1,0 +1,69 @@
+"""The listeners of the hub: one blocking BLMOVE connection for each list that a parked poll waits for."""
+
+from collections.abc import Callable
+
+import gevent
+import redis
+from gevent.event import Event
+
+from bridge.pending import Entry, Mirror, Queue
+from models.state import Priority
+
+BLOCK_SECONDS = 1.0  # also how long a listener may outstay the last poll that wanted it
+MOST_LISTENERS = 256  # connections to Redis; the queues beyond are looked at once a second
+
+
+class Ears:
+    """Listens for the queues that somebody waits for, and hands each ID caught to `catch`."""
+
+    def __init__(self, mirror: Mirror, catch: Callable[[Entry], None]) -> None:
+        self._mirror = mirror
+        self._catch = catch
+        self._wanted: dict[Queue, Event] = {}
+        self._listeners: dict[Queue, list[gevent.Greenlet]] = {}
+
+    def want(self, queue: Queue) -> None:
+        """Somebody waits for this queue."""
+        if queue in self._wanted:
+            self._wanted[queue].set()
+        elif (len(self._wanted) + 1) * len(Priority) <= MOST_LISTENERS:
+            wanted = self._wanted[queue] = Event()
+            wanted.set()
+            self._listeners[queue] = [gevent.spawn(self._listen, queue, p, wanted) for p in Priority]
+
+    def rest(self, queue: Queue) -> None:
+        """Nobody waits for this queue at the moment."""
+        if queue in self._wanted:
+            self._wanted[queue].clear()
+
+    def hears(self, queue: Queue) -> bool:
+        return queue in self._wanted
+
+    def prune(self) -> None:
+        """Close the listeners of queues that nobody waits for."""
+        for queue in [queue for queue, wanted in self._wanted.items() if not wanted.is_set()]:
+            del self._wanted[queue]
+            gevent.killall(self._listeners.pop(queue), block=False)
+
+    def close(self) -> None:
+        for wanted in self._wanted.values():
+            wanted.clear()
+        self.prune()
+
+    def _listen(self, queue: Queue, priority: Priority, wanted: Event) -> None:
+        listener = self._mirror.listener(queue, priority, BLOCK_SECONDS)
+        try:
+            while True:
+                wanted.wait()
+                try:
+                    job_id = listener.wait()
+                except (redis.RedisError, OSError) as error:
+                    self._mirror.failed("listen", error)
+                    listener.close()
+                    gevent.sleep(BLOCK_SECONDS)
+                    continue
+                if job_id is not None:
+                    self._catch(Entry(queue, priority, job_id))
+        finally:
+            # An ID that is on its way to this connection stays in the claimed list; repair returns it.
+            listener.close()

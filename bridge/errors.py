@@ -1,0 +1,82 @@
+"""What can go wrong with a request, as a closed list. The edges render these; nothing else is caught there."""
+
+
+class BridgeError(Exception):
+    """A refusal with a stable `code`, an HTTP `status` and a sentence for a person."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, detail: str, *, code: str | None = None, job_status: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.code
+        self.job_status = job_status  # the job's state, for X-Job-Status
+
+    headers: dict[str, str] = {}
+
+
+class NotFound(BridgeError):
+    """There is no such job (for this tenant)."""
+
+    status = 404
+    code = "not_found"
+
+
+class Invalid(BridgeError):
+    """A field cannot be accepted. `errors` maps each field to its messages."""
+
+    status = 422
+    code = "validation"
+
+    def __init__(self, errors: dict[str, object], detail: str | None = None, *, code: str | None = None) -> None:
+        super().__init__(detail or _sentence(errors), code=code)
+        self.errors = errors
+
+
+class Conflict(BridgeError):
+    """The job is not where the request needs it. `code` says how."""
+
+    status = 409
+    code = "lease_lost"
+
+
+class Forbidden(BridgeError):
+    """The key may not do this, or not now."""
+
+    status = 403
+    code = "forbidden"
+
+
+class Unauthorized(BridgeError):
+    """No key, or one that does not count."""
+
+    status = 401
+    code = "unauthorized"
+    headers = {"WWW-Authenticate": "Bearer"}
+
+
+class TooLarge(BridgeError):
+    """More than the bridge stores."""
+
+    status = 413
+    code = "too_large"
+
+
+class Unavailable(BridgeError):
+    """PostgreSQL does not answer. The same request may be sent again."""
+
+    status = 503
+    code = "unavailable"
+    headers = {"Retry-After": "2"}
+
+
+def _sentence(errors: dict[str, object]) -> str:
+    parts = [f"{field}: {_first(messages)}" for field, messages in sorted(errors.items())]
+    return "The request was refused. " + "; ".join(parts)
+
+
+def _first(messages: object) -> str:
+    while isinstance(messages, dict | list) and messages:
+        messages = next(iter(messages.values())) if isinstance(messages, dict) else messages[0]
+    return str(messages)

@@ -1,0 +1,74 @@
+"""The clocks: what happens when a job waited, ran, or its worker was silent for too long.
+
+Each sweep takes a bounded batch in the order of its clock, skipping rows that somebody is changing. The order of the
+sweeps is the precedence of the contract: an unacknowledged claim goes back even when the deadline is shorter; else
+the deadline comes before the lease.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, literal, select
+from sqlalchemy.types import Text
+
+from bridge.give_back import COUNTED, MOST_RETURNS
+from bridge.runtime import Runtime
+from bridge.transition import NOW, RETRIED, entry, jobs, move, moving
+from models.job import remote_jobs
+from models.state import AttemptEnd, Change, JobState
+
+BATCH = 500
+
+_pending = jobs.status == JobState.PENDING
+_processing = jobs.status == JobState.PROCESSING
+_acknowledged = jobs.acknowledged_at.is_not(None)
+_retries_left = jobs.retry_count < jobs.max_retries
+_last_return = jobs.return_count >= MOST_RETURNS - 1
+
+
+def _sentence(before: str, seconds: ColumnElement[Any], after: str) -> dict[str, Any]:
+    return {"error_message": literal(before).op("||")(cast(cast(seconds, Integer), Text)).op("||")(after)}
+
+
+def _sweep(
+    which: Change, due: ColumnElement[bool], clock: Any, values: dict[str, Any], end: AttemptEnd | None
+) -> Executable:
+    first = (
+        select(remote_jobs.c.id).where(due).order_by(clock).limit(bindparam("batch")).with_for_update(skip_locked=True)
+    )
+    return moving(which, jobs.id.in_(first.scalar_subquery()), due, values=values, end=end)
+
+
+_queue = _sentence("The queue clock ran out: not claimed within ", jobs.queue_timeout_seconds, " s.")
+_deadline = _sentence("The deadline passed: one attempt may run for ", jobs.timeout_seconds, " s.")
+_silent = _sentence("The lease ran out: no sign of life of the worker for ", jobs.lease_seconds, " s.")
+_unseen = {"error_message": f"Never acknowledged, {MOST_RETURNS} times in a row."}
+_ack = and_(_processing, ~_acknowledged, jobs.lease_expires_at <= NOW)
+_out = and_(_processing, _acknowledged, jobs.timeout_at <= NOW)
+_lease = and_(_processing, _acknowledged, jobs.lease_expires_at <= NOW, jobs.timeout_at > NOW)
+_lapsed, _missed = AttemptEnd.LEASE_EXPIRED, AttemptEnd.UNACKNOWLEDGED
+_by_lease = jobs.lease_expires_at
+
+# (statement, back to the head)
+SWEEPS: list[tuple[Executable, bool]] = [
+    (_sweep(Change.RETURN, and_(_ack, ~_last_return), _by_lease, COUNTED, _missed), True),
+    (_sweep(Change.RETRY, and_(_ack, _last_return, _retries_left), _by_lease, {**_unseen, **RETRIED}, _missed), False),
+    (_sweep(Change.FAIL, and_(_ack, _last_return, ~_retries_left), _by_lease, _unseen, _missed), False),
+    (_sweep(Change.EXPIRE_DEADLINE, _out, jobs.timeout_at, _deadline, AttemptEnd.TIMEOUT), False),
+    (_sweep(Change.RETRY, and_(_lease, _retries_left), _by_lease, {**_silent, **RETRIED}, _lapsed), False),
+    (_sweep(Change.FAIL, and_(_lease, ~_retries_left), _by_lease, _silent, _lapsed), False),
+    (_sweep(Change.EXPIRE_QUEUE, and_(_pending, jobs.timeout_at <= NOW), jobs.timeout_at, _queue, None), False),
+]
+
+
+def expire(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> int:
+    """Move every job whose clock ran out; how many. Bounded: what is left over waits for the next run."""
+    changed = 0
+    for statement, head in SWEEPS:
+        for _ in range(rounds):
+            rows = move(runtime, statement, head=head, batch=batch)
+            if statement is SWEEPS[-1][0]:
+                runtime.mirror.drop(entry(row) for row in rows)
+            changed += len(rows)
+            if len(rows) < batch:
+                break
+    return changed

@@ -1,0 +1,154 @@
+"""Accept a result: look, decide, and one guarded UPDATE; the loser of a race looks again and is told."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, bindparam, cast, exists, func, insert, literal, select
+from sqlalchemy.types import JSON, Text
+
+from bridge.caller import Caller
+from bridge.errors import BridgeError, Conflict
+from bridge.holder import accepts_late, holds_latest, lost
+from bridge.look import find
+from bridge.runtime import Runtime
+from bridge.transition import NOW, RETRIED, jobs, move, moving
+from models.job import job_attempts
+from models.outbox import continuations
+from models.refusal import job_refusals
+from models.state import FINAL, LATE_ENDS, AttemptEnd, Change, JobState
+
+LOOKS = 5  # times a result is judged anew because something else changed the job first
+MOST_REFUSALS = 20  # kept with a job
+
+_THIS = (jobs.id == bindparam("job_id"), jobs.attempt == bindparam("attempt"))
+_LATE = jobs.attempt_end.in_(sorted(LATE_ENDS))
+_ALIVE = {"acknowledged_at": func.coalesce(jobs.acknowledged_at, NOW)}  # a result is a sign of life
+_FAILURE = {"error_message": cast(bindparam("error_message"), Text)}
+_SUCCESS = {"error_message": None, "result_data": bindparam("result_data", type_=JSON)}
+
+STATEMENTS = {
+    Change.COMPLETE: moving(
+        Change.COMPLETE, *_THIS, values={**_SUCCESS, **_ALIVE}, end=AttemptEnd.COMPLETED, result=True
+    ),
+    Change.LATE_COMPLETE: moving(
+        Change.LATE_COMPLETE, *_THIS, _LATE, values=_SUCCESS, end=AttemptEnd.COMPLETED, result=True
+    ),
+    Change.RETRY: moving(Change.RETRY, *_THIS, values={**_FAILURE, **_ALIVE, **RETRIED}, end=AttemptEnd.FAILED),
+    Change.FAIL: moving(Change.FAIL, *_THIS, values={**_FAILURE, **_ALIVE}, end=AttemptEnd.FAILED),
+    # A late failure spends no further retry: the job waits on as it did.
+    Change.LATE_RETRY: moving(Change.LATE_RETRY, *_THIS, _LATE, values=_FAILURE, end=AttemptEnd.FAILED),
+    Change.LATE_FAIL: moving(Change.LATE_FAIL, *_THIS, _LATE, values=_FAILURE, end=AttemptEnd.FAILED),
+}
+
+
+class Accepted(NamedTuple):
+    """The answer to a result."""
+
+    status: JobState
+    ingestion_continued: bool
+
+
+def submit(
+    runtime: Runtime, caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None = None
+) -> Accepted:
+    """Accept the result of a job's latest attempt from its holder; the same result again is accepted again.
+
+    `result`: success, content, metadata, error_message, processing_time, retryable (contract §3, Result). Raises
+    NotFound, or Conflict when it is not this caller's to give; then nothing changes but the list of refusals.
+    """
+    digest = _digest(result)
+    for _ in range(LOOKS):
+        job = find(runtime, caller.tenant, job_id)
+        why = holds_latest(job, caller, token) or _ambiguous(runtime, job, caller, token, result)
+        if why is not None or not (job.status == JobState.PROCESSING or accepts_late(job)):
+            return _replayed(runtime, job, caller, token, digest) or _refuse(runtime, job, caller, lost(job, why))
+        change = decide(job, result)
+        moved = move(
+            runtime,
+            STATEMENTS[change],
+            job_id=job.id,
+            attempt=job.attempt,
+            content=result.get("content"),
+            result_data={"metadata": result.get("metadata"), "processing_time": result.get("processing_time")},
+            error_message=result.get("error_message") or "The worker reported a failure without a message.",
+            result_digest=digest,
+        )
+        if moved:
+            status = JobState(moved[0].status)
+            return Accepted(status, status in FINAL and runtime.settings.continuation_task is not None)
+    raise Conflict("The job changed too often while its result was judged; send it again.", job_status=job.status)
+
+
+def decide(job: Row[Any], result: Mapping[str, Any]) -> Change:
+    """Which change a result of the holder makes."""
+    late = job.status != JobState.PROCESSING
+    if result["success"]:
+        return Change.LATE_COMPLETE if late else Change.COMPLETE
+    if not result.get("retryable", True):
+        return Change.LATE_FAIL if late else Change.FAIL
+    if late:
+        return Change.LATE_RETRY
+    return Change.RETRY if job.retry_count < job.max_retries else Change.FAIL
+
+
+def _ambiguous(
+    runtime: Runtime, job: Row[Any], caller: Caller, token: str | None, result: Mapping[str, Any]
+) -> str | None:
+    """A failure without a token may be an earlier worker's: it counts only while one worker_id made all claims."""
+    if token is not None or result["success"]:
+        return None
+    others = select(
+        exists().where(
+            job_attempts.c.job_id == job.id,
+            job_attempts.c.key_id == caller.key_id,
+            job_attempts.c.worker_id != job.worker_id,
+        )
+    )
+    with runtime.engine.connect() as connection:
+        if connection.scalar(others):
+            return "Several workers that share this key have claimed the job: a failure needs the lease_token."
+    return None
+
+
+def _replayed(runtime: Runtime, job: Row[Any], caller: Caller, token: str | None, digest: bytes) -> Accepted | None:
+    """The answer to a result that was accepted before, for whichever attempt."""
+    same = select(job_attempts.c.attempt).where(
+        job_attempts.c.job_id == job.id,
+        job_attempts.c.key_id == caller.key_id,
+        job_attempts.c.result_digest == digest,
+        literal(token is None) | (job_attempts.c.lease_token == (token or "")),
+    )
+    with runtime.engine.connect() as connection:
+        replayed = connection.execute(same).first() is not None
+    if not replayed:
+        return None
+    recorded = select(exists().where(continuations.c.job_id == job.id, continuations.c.n == jobs.outcome_count))
+    with runtime.engine.connect() as connection:
+        now = connection.execute(
+            select(jobs.status, recorded.scalar_subquery().label("continued")).where(jobs.id == job.id)
+        ).one()
+    return Accepted(JobState(now.status), bool(now.continued))
+
+
+def _refuse(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeError) -> Accepted:
+    kept = select(job_refusals.c.id).where(job_refusals.c.job_id == job.id).offset(MOST_REFUSALS - 1).limit(1)
+    row = select(
+        literal(job.id),
+        literal(job.attempt),
+        literal(caller.key_id),
+        NOW,
+        literal(refusal.code),
+        literal(refusal.detail),
+    ).where(~exists(kept))
+    with runtime.engine.begin() as connection:
+        columns = ["job_id", "attempt", "key_id", "refused_at", "code", "reason"]
+        connection.execute(insert(job_refusals).from_select(columns, row))
+    raise refusal
+
+
+def _digest(result: Mapping[str, Any]) -> bytes:
+    """Tells one result from another; the token is no part of it."""
+    said = {name: result.get(name) for name in ("success", "content", "metadata", "error_message", "processing_time")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()

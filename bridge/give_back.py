@@ -1,0 +1,40 @@
+"""A claim that comes back without its work being tried: released, or never acknowledged."""
+
+from sqlalchemy import bindparam, cast
+from sqlalchemy.types import Text
+
+from bridge.caller import Caller
+from bridge.extend import lost_lease
+from bridge.holder import holds_latest
+from bridge.look import find
+from bridge.runtime import Runtime
+from bridge.transition import AT_THE_HEAD, RETRIED, jobs, move, moving
+from models.state import AttemptEnd, Change, JobState
+
+MOST_RETURNS = 5  # the fifth return in a row spends a retry
+
+COUNTED = {**AT_THE_HEAD, "return_count": jobs.return_count + 1}
+_THIS = (jobs.id == bindparam("job_id"), jobs.attempt == bindparam("attempt"))
+_FREE = jobs.return_count < MOST_RETURNS - 1
+_LEFT = jobs.retry_count < jobs.max_retries
+_WHY = {"error_message": cast(bindparam("why"), Text)}
+_END = AttemptEnd.RELEASED
+
+RETURN = moving(Change.RETURN, *_THIS, _FREE, values=COUNTED, end=_END)
+RETRY = moving(Change.RETRY, *_THIS, ~_FREE, _LEFT, values={**_WHY, **RETRIED}, end=_END)
+FAIL = moving(Change.FAIL, *_THIS, ~_FREE, ~_LEFT, values=_WHY, end=_END)
+
+
+def release(runtime: Runtime, caller: Caller, job_id: str, token: str | None = None) -> JobState:
+    """The holder gives its job back at once. Raises NotFound, Conflict (lease_lost)."""
+    job = find(runtime, caller.tenant, job_id)
+    why = holds_latest(job, caller, token)
+    if why is None and job.status == JobState.PENDING and job.attempt_end == AttemptEnd.RELEASED:
+        return JobState.PENDING  # repeated
+    if why is None and job.status == JobState.PROCESSING:
+        params = {"job_id": job.id, "attempt": job.attempt, "why": f"Given back {MOST_RETURNS} times in a row."}
+        for statement, head in ((RETURN, True), (RETRY, False), (FAIL, False)):
+            if moved := move(runtime, statement, head=head, **params):
+                return JobState(moved[0].status)
+        job = find(runtime, caller.tenant, job_id)
+    raise lost_lease(job, why)

@@ -1,0 +1,266 @@
+"""The Redis mirror of pending jobs: the only module that talks to Redis about jobs.
+
+Keys (prefix: BRIDGE_REDIS_PREFIX; the braces keep a queue on one Redis Cluster slot):
+
+    bridge:{<tenant>:<content type>}:pending:<priority>   list of job IDs; pushed left, claimed from the right (head)
+    bridge:{<tenant>:<content type>}:claimed:<process>    IDs that a process has taken and not yet settled
+    bridge:epoch                                          missing: the mirror is gone and must be rebuilt
+    bridge:process:<process>                              expires: the process has not been heard of for 30 s
+    bridge:rebuilding                                     expires: who rebuilds the mirror
+
+All of it is a hint. A command may be lost or repeated; PostgreSQL decides at the claim, so a missing ID costs time
+and a surplus one nothing. Every method may raise redis.RedisError unless it says otherwise.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import redis
+import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from models.state import Priority
+
+log = structlog.get_logger("bridge.pending")
+
+PROCESS_SECONDS = 30  # a process that was silent for so long has its claimed lists returned
+AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request
+
+# Takes up to ARGV[1] IDs in the order of priority, with LMOVE so that each is in one of the lists at any moment.
+TAKE = """
+local taken = {}
+for priority = 1, #KEYS - 1 do
+  while #taken < 2 * tonumber(ARGV[1]) do
+    local id = redis.call('LMOVE', KEYS[priority], KEYS[#KEYS], 'RIGHT', 'LEFT')
+    if not id then break end
+    taken[#taken + 1] = priority - 1
+    taken[#taken + 1] = id
+  end
+end
+return taken
+"""
+# Gives a taken ID back to the head, unless it was settled or returned by a sweep meanwhile.
+PUT_BACK = "if redis.call('LREM', KEYS[1], -1, ARGV[1]) > 0 then redis.call('RPUSH', KEYS[2], ARGV[1]) end"
+
+
+class Queue(NamedTuple):
+    """The pending jobs of one content type of one tenant."""
+
+    tenant: str
+    content_type: str
+
+
+class Entry(NamedTuple):
+    """A job's place in the mirror."""
+
+    queue: Queue
+    priority: Priority
+    job_id: str
+
+
+def connect(url: str, **options: Any) -> "redis.Redis[bytes]":
+    """A client for `redis://`, `rediss://`, `unix://` or `sentinel://host:port,host:port/service`.
+
+    Nothing is retried: a repeated LMOVE takes two IDs, a repeated LPUSH queues one twice.
+    """
+    options = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2, "decode_responses": True, **options}
+    if url.startswith("sentinel://"):
+        hosts, _, service = url[len("sentinel://") :].partition("/")
+        pairs = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in hosts.split(",")]
+        return Sentinel(pairs, socket_timeout=2).master_for(service or "mymaster", **options)
+    return redis.Redis.from_url(url, **options)
+
+
+class Mirror:
+    """The mirror as seen from one process (`process` names it in the claimed lists)."""
+
+    def __init__(self, url: str, prefix: str, process: str) -> None:
+        self._prefix = prefix
+        self.process = process
+        self._url = url
+        self._client = connect(url, socket_timeout=2, socket_keepalive=True)
+        self._take = self._client.register_script(TAKE)
+        self._put_back = self._client.register_script(PUT_BACK)
+        self._away_until = 0.0
+
+    def pending_key(self, queue: Queue, priority: Priority) -> str:
+        return f"{self._prefix}:{{{queue.tenant}:{queue.content_type}}}:pending:{priority}"
+
+    def claimed_key(self, queue: Queue, process: str | None = None) -> str:
+        return f"{self._prefix}:{{{queue.tenant}:{queue.content_type}}}:claimed:{process or self.process}"
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:{name}"
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis failed a moment ago and is being left alone."""
+        return time.monotonic() < self._away_until
+
+    def failed(self, doing: str, error: Exception) -> None:
+        """Note that Redis failed; logged once per spell of absence."""
+        if not self.away:
+            log.warning("redis is away", doing=doing, error=type(error).__name__)
+        self._away_until = time.monotonic() + AWAY_SECONDS
+
+    def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
+        """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
+        lists: dict[str, list[str]] = {}
+        for entry in entries:
+            lists.setdefault(self.pending_key(entry.queue, entry.priority), []).append(entry.job_id)
+        if not lists or self.away:
+            return not lists
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                for key, ids in lists.items():
+                    (pipe.rpush if head else pipe.lpush)(key, *ids)
+                pipe.execute()
+        except redis.RedisError as error:
+            self.failed("push", error)
+            return False
+        return True
+
+    def drop(self, entries: Iterable[Entry]) -> None:
+        """Take jobs that are no longer pending out of the mirror, as far as that is cheap. Never raises."""
+        if self.away:
+            return
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                for entry in entries:
+                    pipe.lrem(self.pending_key(entry.queue, entry.priority), -1, entry.job_id)
+                if pipe:
+                    pipe.execute()
+        except redis.RedisError as error:
+            self.failed("drop", error)
+
+    def lengths(self, queues: Iterable[Queue]) -> dict[Queue, int]:
+        """How many IDs wait in each queue."""
+        names = list(queues)
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in names:
+                for priority in Priority:
+                    pipe.llen(self.pending_key(queue, priority))
+            counts = iter(pipe.execute())
+        return {queue: sum(next(counts) for _ in Priority) for queue in names}
+
+    def take(self, wanted: dict[Queue, int]) -> list[Entry] | None:
+        """Move up to so many IDs of each queue into this process' claimed lists, heads first.
+
+        None when the epoch is missing: the mirror is not whole, so claims must come from PostgreSQL.
+        """
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.exists(self._key("epoch"))
+            for queue, count in wanted.items():
+                keys = [*(self.pending_key(queue, priority) for priority in Priority), self.claimed_key(queue)]
+                self._take(keys=keys, args=[count], client=pipe)
+            epoch, *taken = pipe.execute()
+        ranks = list(Priority)
+        entries = [
+            Entry(queue, ranks[rank], job_id)
+            for queue, flat in zip(wanted, taken, strict=True)
+            for rank, job_id in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        if not epoch:
+            self.put_back(entries)
+            return None
+        return entries
+
+    def settle(self, entries: Sequence[Entry]) -> None:
+        """The IDs are dealt with (claimed in PostgreSQL, or no longer pending): forget them."""
+        if not entries:
+            return
+        with self._client.pipeline(transaction=False) as pipe:
+            for entry in entries:
+                pipe.lrem(self.claimed_key(entry.queue), -1, entry.job_id)
+            pipe.execute()
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Give taken IDs back to the head; the one that was taken first comes first again."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for entry in reversed(entries):
+                keys = [self.claimed_key(entry.queue), self.pending_key(entry.queue, entry.priority)]
+                self._put_back(keys=keys, args=[entry.job_id], client=pipe)
+            if entries:
+                pipe.execute()
+
+    def listener(self, queue: Queue, priority: Priority, block_seconds: float) -> "Listener":
+        """A blocking connection of its own for one list."""
+        client = connect(self._url, socket_timeout=block_seconds + 5, socket_keepalive=True, max_connections=1)
+        return Listener(client, self.pending_key(queue, priority), self.claimed_key(queue), block_seconds)
+
+    def beat(self) -> None:
+        """Show that this process lives, so that its claimed lists are left to it."""
+        self._client.set(self._key(f"process:{self.process}"), "1", ex=PROCESS_SECONDS)
+
+    # What repair needs.
+
+    def has_epoch(self) -> bool:
+        return bool(self._client.exists(self._key("epoch")))
+
+    def set_epoch(self) -> None:
+        self._client.set(self._key("epoch"), str(int(time.time())))
+
+    def lock_rebuild(self, seconds: int) -> bool:
+        """Whether this process may rebuild now; the lock ends by itself."""
+        return bool(self._client.set(self._key("rebuilding"), self.process, nx=True, ex=seconds))
+
+    def clear(self, queue: Queue) -> None:
+        """Empty a queue's pending lists."""
+        self._client.delete(*(self.pending_key(queue, priority) for priority in Priority))
+
+    def push_older(self, queue: Queue, priority: Priority, ids: Sequence[str]) -> None:
+        """Add jobs at the head; the last of `ids` becomes the head."""
+        if ids:
+            self._client.rpush(self.pending_key(queue, priority), *ids)
+
+    def heads(self, queue: Queue, count: int) -> dict[Priority, list[str]]:
+        """The IDs nearest to the head of each list, head first."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for priority in Priority:
+                pipe.lrange(self.pending_key(queue, priority), -count, -1)
+            return {priority: ids[::-1] for priority, ids in zip(Priority, pipe.execute(), strict=True)}
+
+    def queues(self) -> set[Queue]:
+        """The queues that have a pending list."""
+        return {queue for queue, _, kind in self._lists() if kind == "pending"}
+
+    def orphans(self) -> list[tuple[Queue, str]]:
+        """(queue, process) of every claimed list whose process has not been heard of."""
+        claimed = [(queue, process) for queue, process, kind in self._lists() if kind == "claimed"]
+        alive = {process: bool(self._client.exists(self._key(f"process:{process}"))) for _, process in claimed}
+        return [(queue, process) for queue, process in claimed if not alive[process]]
+
+    def orphaned(self, queue: Queue, process: str, count: int) -> list[str]:
+        """Up to `count` IDs that a dead process had taken from a queue."""
+        return self._client.lrange(self.claimed_key(queue, process), -count, -1)
+
+    def forget_orphaned(self, queue: Queue, process: str, count: int) -> None:
+        """Remove as many IDs as `orphaned` gave."""
+        self._client.ltrim(self.claimed_key(queue, process), 0, -count - 1)
+
+    def _lists(self) -> Iterable[tuple[Queue, str, str]]:
+        start = len(self._prefix) + 2
+        for key in self._client.scan_iter(f"{self._prefix}:{{*", count=1000, _type="list"):
+            name, _, rest = key[start:].partition("}:")
+            tenant, _, content_type = name.partition(":")
+            kind, _, last = rest.partition(":")
+            yield Queue(tenant, content_type), last, kind
+
+
+class Listener:
+    """Waits for one list."""
+
+    def __init__(self, client: "redis.Redis[bytes]", source: str, target: str, seconds: float) -> None:
+        self._client, self._source, self._target, self._seconds = client, source, target, seconds
+
+    def wait(self) -> str | None:
+        """The next ID, moved into the claimed list; None after the block time. Raises redis.RedisError."""
+        return self._client.blmove(self._source, self._target, self._seconds, "RIGHT", "LEFT")
+
+    def close(self) -> None:
+        """End the connection, and with it a wait that is under way."""
+        self._client.close()
+        self._client.connection_pool.disconnect()

@@ -1,0 +1,149 @@
+"""Make the mirror agree with PostgreSQL, without ever reading a whole list.
+
+Three things can be wrong, and each has its bound: the mirror is gone (the epoch is missing: it is rebuilt in batches,
+while claims come from PostgreSQL); a process died with IDs in its claimed lists (they go back); an ID is missing or
+surplus (the heads are compared: what is wrong further down is seen when it comes near the head).
+"""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from bridge.pending import Entry, Queue
+from bridge.runtime import Runtime
+from models.state import Priority
+
+HEAD = 200  # IDs compared of each list
+BATCH = 1000
+REBUILD_SECONDS = 300
+RANKS = list(Priority)
+
+# The queues that have pending jobs, by skipping through the index (PostgreSQL has no loose index scan of its own).
+QUEUES = text("""
+WITH RECURSIVE q AS (
+  (SELECT tenant, content_type FROM remote_jobs WHERE status = 'pending' ORDER BY tenant, content_type LIMIT 1)
+  UNION ALL
+  SELECT next.tenant, next.content_type FROM q, LATERAL (
+    SELECT tenant, content_type FROM remote_jobs
+    WHERE status = 'pending' AND (tenant, content_type) > (q.tenant, q.content_type)
+    ORDER BY tenant, content_type LIMIT 1
+  ) next
+)
+SELECT tenant, content_type FROM q
+""")
+
+OLDEST = text("""
+SELECT id, priority, queued_at FROM remote_jobs
+WHERE status = 'pending' AND tenant = :tenant AND content_type = :content_type AND priority = :priority AND mirrored
+ORDER BY queued_at, id LIMIT :count
+""")
+
+# Newest first, so that each batch goes to the head of what is there; keyset, resumable.
+OLDER = text("""
+SELECT id, queued_at FROM remote_jobs
+WHERE status = 'pending' AND tenant = :tenant AND content_type = :content_type AND priority = :priority AND mirrored
+  AND (CAST(:queued_at AS timestamptz) IS NULL OR (queued_at, id) < (CAST(:queued_at AS timestamptz), CAST(:id AS uuid)))
+ORDER BY queued_at DESC, id DESC LIMIT :count
+""")
+
+PENDING = text("""
+SELECT id, priority FROM remote_jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND mirrored
+ORDER BY queued_at DESC, id DESC
+""")
+
+
+class Repaired(NamedTuple):
+    """What a run found: the gap between the mirror and the truth."""
+
+    rebuilt: int = 0
+    returned: int = 0
+    missing: int = 0
+    surplus: int = 0
+
+
+def reconcile(runtime: Runtime) -> Repaired:
+    """One run. Raises redis.RedisError while Redis is away."""
+    with runtime.engine.connect() as connection:
+        queues = [Queue(*row) for row in connection.execute(QUEUES)]
+    rebuilt = 0
+    if not runtime.mirror.has_epoch():
+        if not runtime.mirror.lock_rebuild(REBUILD_SECONDS):
+            return Repaired()
+        for queue in queues:
+            rebuilt += _rebuild(runtime, queue)
+        runtime.mirror.set_epoch()
+    returned = _return_orphans(runtime)
+    missing = surplus = 0
+    for queue in {*queues, *runtime.mirror.queues()}:
+        added, removed = _compare_heads(runtime, queue)
+        missing += added
+        surplus += removed
+    return Repaired(rebuilt, returned, missing, surplus)
+
+
+def _rebuild(runtime: Runtime, queue: Queue) -> int:
+    """Newest first to the head, so that jobs that arrive meanwhile, at the tail, come after them."""
+    runtime.mirror.clear(queue)
+    count = 0
+    for rank, priority in enumerate(RANKS):
+        after: dict[str, Any] = {"queued_at": None, "id": None}
+        while True:
+            with runtime.engine.connect() as connection:
+                rows = connection.execute(OLDER, {**_place(queue, rank), **after, "count": BATCH}).all()
+            runtime.mirror.push_older(queue, priority, [str(row.id) for row in rows])
+            count += len(rows)
+            if len(rows) < BATCH:
+                break
+            after = {"queued_at": rows[-1].queued_at, "id": rows[-1].id}
+    return count
+
+
+def _return_orphans(runtime: Runtime) -> int:
+    returned = 0
+    for queue, process in runtime.mirror.orphans():
+        while ids := runtime.mirror.orphaned(queue, process, BATCH):
+            with runtime.engine.connect() as connection:
+                alive = _pending(connection, ids)
+            for rank, priority in enumerate(RANKS):
+                here = [str(row) for row, its in alive.items() if its == rank]
+                runtime.mirror.push([Entry(queue, priority, job_id) for job_id in here], head=True)
+            runtime.mirror.forget_orphaned(queue, process, len(ids))
+            returned += len(alive)
+    return returned
+
+
+def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
+    """Missing IDs are put at the head in their order; surplus ones are taken out."""
+    missing = surplus = 0
+    heads = runtime.mirror.heads(queue, HEAD)
+    for rank, priority in enumerate(RANKS):
+        with runtime.engine.connect() as connection:
+            oldest = [str(row.id) for row in connection.execute(OLDEST, {**_place(queue, rank), "count": HEAD})]
+            there = heads[priority]
+            gone = [job_id for job_id in there if job_id not in set(oldest)]
+            if gone:
+                alive = {str(job_id) for job_id in _pending(connection, gone)}
+                gone = [job_id for job_id in gone if job_id not in alive]
+        # A list that is longer than what was read may hold the rest further down: only what is older than the
+        # last ID seen is known to be missing.
+        known = set(there)
+        if len(there) < HEAD:
+            absent = [job_id for job_id in oldest if job_id not in known]
+        else:
+            reach = max((i for i, job_id in enumerate(oldest) if job_id in known), default=len(oldest))
+            absent = [job_id for i, job_id in enumerate(oldest) if job_id not in known and i < reach]
+        runtime.mirror.push([Entry(queue, priority, job_id) for job_id in reversed(absent)], head=True)
+        runtime.mirror.drop([Entry(queue, priority, job_id) for job_id in gone])
+        missing += len(absent)
+        surplus += len(gone)
+    return missing, surplus
+
+
+def _pending(connection: Connection, ids: list[str]) -> dict[Any, int]:
+    """Which of these are pending, with their priority's rank, youngest first."""
+    rows = connection.execute(PENDING, {"ids": ids})
+    return {row.id: row.priority for row in rows}
+
+
+def _place(queue: Queue, rank: int) -> dict[str, Any]:
+    return {"tenant": queue.tenant, "content_type": queue.content_type, "priority": rank}

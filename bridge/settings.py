@@ -1,0 +1,182 @@
+"""The settings: one frozen object, read from the environment and a `.env` file. The only reader of the environment."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+PREFIX = "BRIDGE_"
+
+
+class SettingsError(Exception):
+    """A setting is missing or bad; its text is one line that names it and says what to do."""
+
+
+class Backoff(BaseModel):
+    """Delay before retry n (0-based): min(max, base * factor**n), times 1 ± jitter; in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    base: float = Field(10.0, ge=0, le=86400)
+    factor: float = Field(2.0, ge=1, le=100)
+    max: float = Field(3600.0, ge=0, le=2592000)
+    jitter: float = Field(0.1, ge=0, le=1)
+
+
+def _pairs(text: object) -> object:
+    """`a=1,b=2` as a mapping."""
+    if not isinstance(text, str):
+        return text
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not all(sep for _, sep, _ in pairs):
+        raise ValueError("must look like name=value,name=value")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _timeouts(text: object) -> object:
+    pairs = _pairs(text)
+    if isinstance(pairs, Mapping):
+        pairs = {"*": 3600, **pairs}
+        if any(not 1 <= int(seconds) <= 604800 for seconds in pairs.values()):
+            raise ValueError("every deadline must be 1 to 604800 seconds")
+    return pairs
+
+
+def _switch(text: object) -> object:
+    if isinstance(text, str):
+        if text.lower() not in ("on", "off", "1", "0", "true", "false"):
+            raise ValueError("must be on or off")
+        return text.lower() in ("on", "1", "true")
+    return text
+
+
+def _listed(separator: str) -> BeforeValidator:
+    def split(text: object) -> object:
+        return tuple(p.strip() for p in text.split(separator) if p.strip()) if isinstance(text, str) else text
+
+    return BeforeValidator(split)
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+DEADLINES = "audio=3600,video=7200,document=900,image=300,web=600,youtube=3600,*=3600"
+
+
+class Settings(BaseModel):
+    """Every `BRIDGE_…` name, in lower case without the prefix; durations in seconds."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    database_url: str | None = None
+    redis_url: str | None = None
+    broker_url: str | None = None
+    data_dir: Path = Path(".bridge")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    api_processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    trusted_proxies: Annotated[tuple[str, ...], _listed(",")] = ()
+    auth: Switch = True
+    auth_off_anywhere: Switch = False
+    bootstrap_key: str | None = Field(None, min_length=32, max_length=200)
+    source_roots: Annotated[tuple[Path, ...], _listed(":")] = ()
+    timeout_seconds: Annotated[dict[str, int], BeforeValidator(_timeouts)] = Field(DEADLINES, validate_default=True)  # type: ignore[assignment]
+    queue_timeout_seconds: int = Field(86400, ge=1, le=2592000)
+    ack_seconds: int = Field(60, ge=1, le=3600)
+    retry_backoff: Annotated[Backoff, BeforeValidator(_pairs)] = Backoff()
+    max_body_bytes: int = Field(16777216, ge=1024, le=268435456)
+    continuation_task: str | None = Field(None, min_length=1)
+    continuation_queue: str = Field("celery", min_length=1)
+    continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
+    retention_days: float = Field(30, gt=0, le=36500)
+    redis_prefix: str = Field("bridge", pattern=r"^[A-Za-z0-9._:-]{1,50}$")
+    log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$")
+    log_format: str | None = Field(None, pattern=r"^(console|json)$")
+    url: str | None = None
+    key: str | None = None
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_kubernetes_port(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith("tcp://"):
+            raise ValueError(
+                "looks like a Kubernetes service link, not a port; set enableServiceLinks: false or rename the service"
+            )
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _psycopg2(cls, value: str | None) -> str | None:
+        """SQLAlchemy 2.1 takes `postgresql://` for psycopg 3; here both spellings mean psycopg2."""
+        if value is None:
+            return None
+        scheme, sep, rest = value.partition("://")
+        if not sep or scheme not in ("postgresql", "postgres", "postgresql+psycopg2"):
+            raise ValueError("must start with postgresql:// or postgresql+psycopg2://")
+        return f"postgresql+psycopg2://{rest}"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"(redis|rediss|unix|sentinel)://", value):
+            raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
+        return value
+
+    def model_post_init(self, context: Any) -> None:
+        object.__setattr__(self, "data_dir", self.data_dir.absolute())
+        if not self.source_roots:
+            object.__setattr__(self, "source_roots", (self.data_dir / "files",))
+        if self.broker_url is None and self.redis_url is not None:
+            object.__setattr__(self, "broker_url", broker_from(self.redis_url))
+
+    def require(self, field: str) -> str:
+        """The value of a setting without which this process cannot run. Raises SettingsError."""
+        value = getattr(self, field)
+        if value is None:
+            raise SettingsError(f"{PREFIX}{field.upper()} is not set; this command needs it (see docs/operations.md)")
+        return str(value)
+
+    def deadline_for(self, content_type: str) -> int:
+        """The default `timeout_seconds` of a content type."""
+        return self.timeout_seconds.get(content_type, self.timeout_seconds["*"])
+
+
+def broker_from(redis_url: str) -> str:
+    """A Redis URL as kombu spells it: it knows no unix://, but redis+socket://."""
+    return "redis+socket://" + redis_url[len("unix://") :] if redis_url.startswith("unix://") else redis_url
+
+
+def known_names() -> frozenset[str]:
+    """The names that the environment may set."""
+    return frozenset(PREFIX + field.upper() for field in Settings.model_fields)
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[str]:
+    """One line for each `BRIDGE_…` name that nothing reads, with the nearest known one."""
+    lines = []
+    for name in sorted(n for n in environment if n.startswith(PREFIX) and n not in known_names()):
+        if re.match(r"BRIDGE_(SERVICE_|PORT_)", name):
+            continue  # Kubernetes injects these for a Service named `bridge`.
+        near = difflib.get_close_matches(name, known_names(), 1)
+        lines.append(f"{name} is no setting of the bridge" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def read_environment(dotenv: str | Path = ".env") -> dict[str, str]:
+    """`.env` (where there is one) beneath the environment, both as text."""
+    return {**{k: v for k, v in dotenv_values(dotenv).items() if v is not None}, **os.environ}
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises SettingsError naming the first bad one."""
+    source = read_environment() if environment is None else environment
+    given = {n[len(PREFIX) :].lower(): v for n, v in source.items() if n in known_names() and v != ""}
+    try:
+        return Settings(**given)
+    except ValidationError as bad:
+        first = bad.errors(include_url=False, include_input=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        inner = "".join(f" ({part})" for part in first["loc"][1:])
+        raise SettingsError(f"{name}{inner}: {first['msg'].removeprefix('Value error, ')}") from None

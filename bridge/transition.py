@@ -1,0 +1,214 @@
+"""The one writer: every change of a job's state is a guarded UPDATE made here, from the table of edges.
+
+`moving` builds the statement once, at import; `move` runs it in a transaction of its own and does what follows the
+commit. A changed row, its ended attempt, its result and its outbox row stand or fall together. No row back means:
+somebody else was first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Row,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.types import Boolean, LargeBinary, Text
+
+from bridge.pending import Entry, Queue
+from bridge.runtime import Runtime
+from models.job import Moment, job_attempts, job_results, remote_jobs
+from models.outbox import continuations
+from models.state import EDGES, FINAL, AttemptEnd, Change, JobState, Priority
+
+jobs = remote_jobs.c
+
+# Time is a parameter; PostgreSQL's clock is the default.
+NOW = func.coalesce(cast(bindparam("now", None), Moment), func.now())
+
+
+def seconds(count: Any) -> ColumnElement[Any]:
+    """So many seconds (a number or an SQL expression) as an interval."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, count)
+
+
+# min(max, base * factor^retries), more or less by the jitter; cf. bridge.settings.Backoff.
+BACKOFF = seconds(
+    func.least(
+        bindparam("backoff_max"),
+        # 2^60 s is beyond any maximum: the bound keeps power() from overflowing.
+        bindparam("backoff_base") * func.power(bindparam("backoff_factor"), func.least(jobs.retry_count, 60)),
+    )
+    * (1 + bindparam("backoff_jitter") * (2 * func.random() - 1))
+)
+
+RETURNED = (
+    jobs.id,
+    jobs.tenant,
+    jobs.content_type,
+    jobs.priority,
+    jobs.status,
+    jobs.attempt,
+    jobs.mirrored,
+    jobs.key_id,
+    jobs.worker_id,
+)
+
+
+def waiting(available_at: ColumnElement[Any]) -> dict[str, Any]:
+    """The values of a job that becomes pending, claimable from `available_at` on."""
+    return {
+        "available_at": available_at,
+        "queued_at": available_at,
+        "timeout_at": available_at + seconds(jobs.queue_timeout_seconds),
+        "mirrored": available_at <= NOW,
+    }
+
+
+# Back to the head: the age is kept, the queue clock starts anew.
+AT_THE_HEAD: dict[str, Any] = {
+    "available_at": NOW,
+    "timeout_at": NOW + seconds(jobs.queue_timeout_seconds),
+    "mirrored": true(),
+}
+RETRIED: dict[str, Any] = {**waiting(NOW + BACKOFF), "retry_count": jobs.retry_count + 1, "return_count": 0}
+
+
+def moving(
+    which: Change,
+    *guard: ColumnElement[bool],
+    values: Mapping[str, Any] | None = None,
+    end: AttemptEnd | None = None,
+    result: bool = False,
+) -> Executable:
+    """The statement of a change: the guarded UPDATE, and what is recorded with it.
+
+    `end` says how the latest attempt ended; it is kept in job_attempts, with the parameter `result_digest` and the
+    new error_message as the reason. `result` stores the parameter `content`.
+    """
+    edge = EDGES[which]
+    late = JobState.PROCESSING not in edge.sources and which not in (Change.RESTART, Change.CANCEL, Change.EXPIRE_QUEUE)
+    new: dict[str, Any] = {"status": edge.target, **(values or {})}
+    if JobState.PROCESSING in edge.sources:
+        new |= {"lease_expires_at": None, "ack_by": None}
+    if edge.target in FINAL:
+        new |= {"completed_at": NOW, "outcome_count": jobs.outcome_count + 1, "mirrored": False}
+    if end is not None:
+        # A pending job that is cancelled has no attempt to end.
+        held = true() if JobState.PENDING not in edge.sources or late else jobs.status == JobState.PROCESSING
+        new |= {
+            "attempt_end": case((held, literal(end)), else_=jobs.attempt_end),
+            "attempt_ended_at": case((held, NOW), else_=jobs.attempt_ended_at),
+        }
+    status = jobs.status.in_(sorted(edge.sources))
+    moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c).cte("moved")
+    answer = select(*(moved.c[column.name] for column in RETURNED))
+    if end is not None:
+        recorded = _late_end(moved, end) if late else _ended(moved, end)
+        answer = answer.add_cte(recorded.cte("ended"))
+    if result:
+        content = cast(bindparam("content"), Text)
+        stored = insert(job_results).from_select(["job_id", "content"], select(moved.c.id, content))
+        answer = answer.add_cte(stored.returning(job_results.c.job_id).cte("stored"))
+    if edge.target in FINAL:
+        answer = answer.add_cte(_recorded(moved).cte("recorded"))
+    return answer
+
+
+def _ended(moved: Any, end: AttemptEnd) -> Any:
+    """The latest attempt as an ended one, where this change ended it."""
+    columns = {
+        "job_id": moved.c.id,
+        "attempt": moved.c.attempt,
+        "worker_id": moved.c.worker_id,
+        "key_id": moved.c.key_id,
+        "lease_token": moved.c.lease_token,
+        "claimed_at": moved.c.started_at,
+        "acknowledged_at": moved.c.acknowledged_at,
+        "ended_at": moved.c.attempt_ended_at,
+        "end": literal(end),
+        "reason": moved.c.error_message,
+        "result_digest": cast(bindparam("result_digest", None), LargeBinary),
+    }
+    rows = select(*columns.values()).where(moved.c.attempt_ended_at == NOW)
+    return insert(job_attempts).from_select(list(columns), rows).returning(job_attempts.c.job_id)
+
+
+def _late_end(moved: Any, end: AttemptEnd) -> Any:
+    """A late result changes how its attempt ended."""
+    ended = job_attempts.c
+    return (
+        update(job_attempts)
+        .where(ended.job_id == moved.c.id, ended.attempt == moved.c.attempt)
+        .values(
+            end=literal(end),
+            reason=moved.c.error_message,
+            result_digest=cast(bindparam("result_digest", None), LargeBinary),
+        )
+        .returning(ended.job_id)
+    )
+
+
+def _recorded(moved: Any) -> Any:
+    """The outbox row: the outcome with its kwargs (contract §4), but for `content`."""
+    kwargs = func.json_build_object(
+        *("job_id", cast(moved.c.id, Text), "ingestion_task_id", moved.c.ingestion_task_id),
+        *("content_type", moved.c.content_type, "status", moved.c.status),
+        *("success", moved.c.status == literal_column(f"'{JobState.COMPLETED}'")),
+        *("metadata", moved.c.result_data.op("->")("metadata")),
+        *("processing_time", moved.c.result_data.op("->")("processing_time")),
+        *("error_message", moved.c.error_message, "retry_count", moved.c.retry_count),
+        *("task_options", moved.c.task_options, "n", moved.c.outcome_count),
+    )
+    rows = select(moved.c.id, moved.c.outcome_count, moved.c.tenant, kwargs, NOW, NOW).where(
+        cast(bindparam("record_continuation"), Boolean)
+    )
+    columns = ["job_id", "n", "tenant", "kwargs", "created_at", "next_at"]
+    return insert(continuations).from_select(columns, rows).returning(continuations.c.job_id)
+
+
+def parameters(runtime: Runtime) -> dict[str, Any]:
+    """What the settings contribute to a statement."""
+    backoff = runtime.settings.retry_backoff
+    return {
+        "backoff_base": backoff.base,
+        "backoff_factor": backoff.factor,
+        "backoff_max": backoff.max,
+        "backoff_jitter": backoff.jitter,
+        "record_continuation": runtime.settings.continuation_task is not None,
+    }
+
+
+def move(runtime: Runtime, statement: Executable, *, head: bool = False, **params: Any) -> list[Row[Any]]:
+    """Run a change in a transaction of its own, then mirror what became pending and continue what ended.
+
+    Returns the changed rows (RETURNED); none means that the guard did not hold.
+    """
+    with runtime.engine.begin() as connection:
+        rows = list(connection.execute(statement, {**parameters(runtime), **params}))
+    follow(runtime, rows, head=head)
+    return rows
+
+
+def entry(row: Row[Any]) -> Entry:
+    """A changed row's place in the mirror."""
+    return Entry(Queue(row.tenant, row.content_type), list(Priority)[row.priority], str(row.id))
+
+
+def follow(runtime: Runtime, rows: list[Row[Any]], *, head: bool = False) -> None:
+    """What follows a commit. All of it may be lost: the sweeps find what was."""
+    runtime.mirror.push((entry(row) for row in rows if row.status == JobState.PENDING and row.mirrored), head=head)
+    if runtime.settings.continuation_task is not None:
+        ended = [str(row.id) for row in rows if row.status in FINAL]
+        if ended:
+            runtime.nudge(ended)

@@ -1,0 +1,168 @@
+"""The tables of a job: the hot row, its result's content, its ended attempts."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+from models.state import FINAL, AttemptEnd, JobState
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s",
+    }
+)
+
+Moment = DateTime(timezone=True)
+
+
+def one_of(column: str, words: Iterable[str]) -> str:
+    """The SQL condition that a column holds one of these words."""
+    return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
+
+
+_FINAL = one_of("status", FINAL)
+_PENDING = f"status = '{JobState.PENDING}'"
+_PROCESSING = f"status = '{JobState.PROCESSING}'"
+
+# `task_options` and `result_data` are json, not jsonb: jsonb changes numbers and key order (notes: JSONB is no
+# faithful store). worker_id … attempt_ended_at describe the latest attempt and stay after it has ended, which is
+# what a late or repeated result is judged by.
+remote_jobs = Table(
+    "remote_jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("ingestion_task_id", Text, nullable=False),
+    Column("source_file_path", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("task_options", JSON, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("idempotency_key", Text),
+    Column("idempotency_hash", LargeBinary),
+    Column("status", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("queued_at", Moment, nullable=False),  # the age that the order within a content type goes by
+    Column("available_at", Moment, nullable=False),  # not claimable before
+    Column("mirrored", Boolean, nullable=False),  # its ID belongs into the Redis mirror
+    Column("timeout_at", Moment, nullable=False),  # pending: the queue clock; processing: the deadline
+    Column("timeout_seconds", Integer, nullable=False),
+    Column("queue_timeout_seconds", Integer, nullable=False),
+    Column("max_retries", Integer, nullable=False),
+    Column("retry_count", Integer, nullable=False, server_default=text("0")),
+    Column("return_count", SmallInteger, nullable=False, server_default=text("0")),  # returns in a row, no retry spent
+    Column("outcome_count", Integer, nullable=False, server_default=text("0")),  # terminal states so far: `n`
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("worker_id", Text),
+    Column("key_id", Uuid),
+    Column("claim_id", Text),
+    Column("lease_token", Text),
+    Column("lease_seconds", Integer),  # null: the worker named no lease
+    Column("started_at", Moment),
+    Column("ack_by", Moment),
+    Column("acknowledged_at", Moment),
+    Column("lease_expires_at", Moment),
+    Column("attempt_end", Text),
+    Column("attempt_ended_at", Moment),
+    Column("progress", Float),
+    Column("message", Text),
+    Column("completed_at", Moment),
+    Column("error_message", Text),
+    Column("result_data", JSON),
+    CheckConstraint(one_of("status", JobState), name="status"),
+    CheckConstraint(f"({_FINAL}) = (completed_at IS NOT NULL)", name="completed_at_iff_final"),
+    CheckConstraint(
+        f"NOT ({_PROCESSING}) OR (attempt > 0 AND worker_id IS NOT NULL AND key_id IS NOT NULL AND lease_token IS NOT"
+        " NULL AND started_at IS NOT NULL AND attempt_end IS NULL)",
+        name="processing_is_held",
+    ),
+    CheckConstraint(
+        f"({_PROCESSING}) = (lease_expires_at IS NOT NULL) AND ({_PROCESSING}) = (ack_by IS NOT NULL)",
+        name="lease_iff_processing",
+    ),
+    CheckConstraint(f"status <> '{JobState.COMPLETED}' OR result_data IS NOT NULL", name="completed_has_result"),
+    CheckConstraint(f"NOT ({_FINAL}) OR outcome_count > 0", name="final_is_counted"),
+    CheckConstraint("retry_count BETWEEN 0 AND max_retries", name="retry_count"),
+    CheckConstraint("(attempt_end IS NULL) = (attempt_ended_at IS NULL)", name="attempt_end"),
+    CheckConstraint("priority BETWEEN 0 AND 2", name="priority"),
+    CheckConstraint("(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name="idempotency"),
+    postgresql_with={"fillfactor": "85"},
+)
+
+_c = remote_jobs.c
+Index(
+    "remote_jobs_claim",
+    _c.tenant,
+    _c.content_type,
+    _c.priority,
+    _c.queued_at,
+    _c.id,
+    postgresql_where=text(_PENDING),
+)
+Index("remote_jobs_queue_clock", _c.timeout_at, postgresql_where=text(_PENDING))
+Index("remote_jobs_deadline", _c.timeout_at, postgresql_where=text(_PROCESSING))
+Index("remote_jobs_lease", _c.lease_expires_at, postgresql_where=text(_PROCESSING))
+Index("remote_jobs_holder", _c.key_id, _c.worker_id, postgresql_where=text(_PROCESSING))
+Index("remote_jobs_due", _c.available_at, postgresql_where=text(f"{_PENDING} AND NOT mirrored"))
+Index("remote_jobs_newest", _c.tenant, _c.created_at, _c.id)
+Index("remote_jobs_ingestion_task", _c.tenant, _c.ingestion_task_id)
+Index("remote_jobs_purge", _c.completed_at, postgresql_where=text("completed_at IS NOT NULL"))
+# The recent durations of a content type, for estimates.
+Index(
+    "remote_jobs_recent",
+    _c.tenant,
+    _c.content_type,
+    _c.completed_at,
+    postgresql_where=text(f"status = '{JobState.COMPLETED}'"),
+)
+Index(
+    "remote_jobs_idempotency",
+    _c.tenant,
+    _c.idempotency_key,
+    unique=True,
+    postgresql_where=text("idempotency_key IS NOT NULL"),
+)
+
+# The content of a completed job's result: up to BRIDGE_MAX_BODY_BYTES, kept out of the hot row. Never changed.
+job_results = Table(
+    "job_results",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("content", Text),
+)
+
+# Ended attempts; the latest one stands in the job's row until it ends.
+job_attempts = Table(
+    "job_attempts",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("worker_id", Text, nullable=False),
+    Column("key_id", Uuid, nullable=False),
+    Column("lease_token", Text, nullable=False),
+    Column("claimed_at", Moment, nullable=False),
+    Column("acknowledged_at", Moment),
+    Column("ended_at", Moment, nullable=False),
+    Column("end", Text, nullable=False),
+    Column("reason", Text),
+    Column("result_digest", LargeBinary),  # of the result that was accepted for this attempt
+    CheckConstraint(one_of('"end"', AttemptEnd), name="end"),
+)

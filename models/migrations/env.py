@@ -1,0 +1,22 @@
+"""How Alembic reaches the database: by the engine it is given. One migration run at a time, others wait."""
+
+from alembic import context
+from sqlalchemy import text
+
+import models.key
+import models.outbox
+import models.refusal
+import models.sweep  # noqa: F401
+from models.job import metadata
+
+LOCK = 7268120  # any number that is ours
+
+engine = context.config.attributes["engine"]
+with engine.connect() as connection:
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+    connection.commit()
+    context.configure(connection=connection, target_metadata=metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+    connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
