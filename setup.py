@@ -46,7 +46,7 @@ setup(
         "prometheus-client>=0.26",
         "psycopg2-binary>=2.9.13",
         "pydantic>=2.14",
-        "pydantic-settings>=2.16",
+        "python-dotenv>=1.2",
         "redis>=8.1,<9",
         "requests>=2.34",
         "rich>=15",

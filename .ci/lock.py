@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 #: In each file: title and the direct requirements. A package stands only in the first file that needs it.
-WORKER = ["markitdown[pdf,docx]", "pocketsphinx", "av", "requests"]
+WORKER = ["markitdown[pdf,docx]==0.1.8", "pocketsphinx", "av", "requests", "tenacity"]
 
 
 def canonical(name: str) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bridge import names
 from bridge.cli.checkout import ROOT, CheckoutError
-from bridge.cli.demo_report import Sent, faults, read_receipts, show, verdict
+from bridge.cli.demo_report import Receipts, Sent, faults, read_receipts, show, verdict
 from bridge.cli.family import ChildEnded, Signals, ending_signals
 from bridge.cli.stack import Stack
 from bridge.cli.up import HANDLERS
@@ -41,8 +41,8 @@ def run(keep: Path | None) -> int:
         console.rule("[bold]The bridge, end to end", style="dim")
         stack = Stack(_settings(place), throw_away=True)
         try:
-            problems = _run(stack, files, console, signals)
-            console.print(f"\n{verdict(problems, len(files), len(WORKERS), time.monotonic() - began)}")
+            problems, receipts = _run(stack, files, console, signals)
+            console.print(verdict(problems, receipts, len(WORKERS), time.monotonic() - began))
             status = 1 if problems else 0
         except (ChildEnded, DemoFailed) as problem:
             console.print(f"\n[bold red]Failed:[/] {problem}")
@@ -71,8 +71,8 @@ def _settings(place: Path) -> dict[str, str]:
     }
 
 
-def _run(stack: Stack, files: list[Path], console: Console, signals: Signals) -> list[str]:
-    """Starts everything, sends the files, watches them; what was wrong, as sentences."""
+def _run(stack: Stack, files: list[Path], console: Console, signals: Signals) -> tuple[list[str], Receipts]:
+    """Starts everything, sends the files, watches them; what was wrong, as sentences, and what was received."""
     copies = [Path(shutil.copy(path, stack.settings.source_roots[0])) for path in files]
     stack.migrate()
     reader = stack.make_key("demo reader", ["read"])
@@ -94,7 +94,7 @@ def _run(stack: Stack, files: list[Path], console: Console, signals: Signals) ->
     jobs = {job.job_id: _job(stack, session, job.job_id) for job in sent}
     for job in sent:
         show(console, job, jobs[job.job_id], receipts.get(job.job_id, []))
-    return faults(sent, jobs, receipts)
+    return faults(sent, jobs, receipts), receipts
 
 
 def _receipts(stack: Stack) -> Path:

@@ -36,11 +36,15 @@ class Receipt:
     deliveries: int
 
 
-def read_receipts(place: Path) -> dict[str, list[Receipt]]:
+#: By job ID, in the order of `n`.
+Receipts = dict[str, list[Receipt]]
+
+
+def read_receipts(place: Path) -> Receipts:
     """The pipeline's receipts by job ID; none while it has not begun."""
     if not place.exists():
         return {}
-    found: dict[str, list[Receipt]] = {}
+    found: Receipts = {}
     with closing(sqlite3.connect(place, timeout=10)) as connection:
         try:
             rows = connection.execute(
@@ -96,7 +100,7 @@ def show(console: Console, sent: Sent, job: Mapping[str, Any], receipts: list[Re
     console.print()
 
 
-def faults(sent: list[Sent], jobs: Mapping[str, Mapping[str, Any]], receipts: Mapping[str, list[Receipt]]) -> list[str]:
+def faults(sent: list[Sent], jobs: Mapping[str, Mapping[str, Any]], receipts: Receipts) -> list[str]:
     """Why the demo is no proof, one sentence for each reason; none when everything holds."""
     found = []
     for job in sent:
@@ -109,8 +113,6 @@ def faults(sent: list[Sent], jobs: Mapping[str, Mapping[str, Any]], receipts: Ma
             found.append(f"{job.file} was continued {len(got)} times, not once")
         elif got[0].status != status:
             found.append(f"{job.file} is {status}, but the pipeline was told {got[0].status}")
-        elif got[0].deliveries != 1:
-            found.append(f"{job.file} was delivered {got[0].deliveries} times")
         elif job.content_type in ("document", "web") and not got[0].content.strip():
             found.append(f"{job.file} came back without text")
     strangers = set(receipts) - {job.job_id for job in sent}
@@ -119,12 +121,14 @@ def faults(sent: list[Sent], jobs: Mapping[str, Mapping[str, Any]], receipts: Ma
     return found
 
 
-def verdict(problems: list[str], files: int, workers: int, seconds: float) -> str:
-    """The last line."""
+def verdict(problems: list[str], receipts: Receipts, workers: int, seconds: float) -> str:
+    """The last line. A repeated delivery is no fault (the pipeline knows it by its number), but it is told."""
     if problems:
         return "[bold red]Not proven:[/] " + escape("; ".join(problems))
+    files = len(receipts)
+    deliveries = sum(receipt.deliveries for got in receipts.values() for receipt in got)
     return (
         f"[bold green]Proven in {seconds:.0f} s:[/] {files} real files were enqueued by Celery, claimed by {workers} "
         f"remote workers over HTTP long-poll, downloaded, converted and completed; each was continued in the pipeline "
-        f"exactly once ({files} receipts, {files} deliveries)."
+        f"exactly once ({files} receipts, {deliveries} deliveries)."
     )

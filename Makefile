@@ -1,0 +1,76 @@
+# `make` alone says what there is. Every target does the set-up it needs; the first time takes about a minute.
+# All paths are relative, so a checkout below a directory with a space in its name works too.
+
+PYTHON ?= python3.11
+PY := .venv/bin/python
+STAMP := .venv/.installed
+APT := apt-get install -y make git python3.11 python3.11-venv
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test coverage up check lint types imports format migrate bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(STAMP): setup.py pyproject.toml requirements.txt requirements-dev.txt requirements-worker.txt worker/pyproject.toml
+	@command -v git >/dev/null 2>&1 || echo "git is missing (not needed to run, but to develop): $(APT)" >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 is missing ($(PYTHON) does not run): $(APT)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv is missing: $(APT)" >&2; exit 1; }
+	@echo "Installing into .venv (about a minute) …"
+	@# A copied or moved checkout brings an environment that points elsewhere: it is made anew.
+	@$(PY) -c 'import os, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath(".venv"))' 2>/dev/null || \
+	  $(PYTHON) -m venv --clear .venv
+	@$(PY) -m pip install -q -r requirements.txt -r requirements-dev.txt -r requirements-worker.txt
+	@$(PY) -m pip install -q --no-deps --no-build-isolation -e . -e ./worker
+	@touch $(STAMP)
+
+install: $(STAMP) ## the environment in .venv, editable, with everything for development
+
+demo: $(STAMP) ## real files through the whole bridge, with a report
+	@$(PY) -m bridge demo $(ARGS)
+
+up: $(STAMP) ## the whole bridge in this terminal (ARGS="--flower --worker --port 8000")
+	@$(PY) -m bridge up $(ARGS)
+
+test: $(STAMP) ## the tests, on real PostgreSQL and Redis (ARGS="-k poll")
+	@$(PY) -m pytest $(ARGS)
+
+coverage: $(STAMP) ## the tests, with the lines they did not reach
+	@$(PY) -m coverage erase
+	@$(PY) -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
+
+check: lint types imports test ## what CI runs
+
+lint: $(STAMP) ## ruff
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff check --select F,E9 worker examples
+
+types: $(STAMP) ## mypy
+	@$(PY) -m mypy
+
+imports: $(STAMP) ## the walls between the rooms (import-linter)
+	@$(PY) -c 'import sys; from importlinter.cli import lint_imports_command; sys.argv[0] = "lint-imports"; lint_imports_command()'
+
+format: $(STAMP) ## ruff's formatter, over what you changed
+	@$(PY) -m ruff format $(ARGS)
+
+migrate: $(STAMP) ## the database's schema to the newest revision
+	@$(PY) -m bridge db upgrade
+
+bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
+	@$(PY) bench/dispatch.py $(ARGS)
+
+lock: ## requirements*.txt anew from setup.py (in a throw-away environment)
+	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -q setuptools packaging
+	@.venv-lock/bin/python .ci/lock.py direct > .venv-lock/direct.txt
+	@.venv-lock/bin/python -m pip install -q -r .venv-lock/direct.txt
+	@.venv-lock/bin/python .ci/lock.py && rm -rf .venv-lock
+
+clean: ## removes .venv and caches, not the data in .bridge
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info
