@@ -71,16 +71,12 @@ def _submit(client: BridgeClient, job: Job, body: dict[str, Any]) -> None:
         body = kept | _failure(f"the handler's result is no JSON: {_text(error)}", retryable=False)
         data = json.dumps(body).encode()
     try:
-        answer = retrying.call(
-            f"job={job.id} result", lambda: client.submit(job, data), patience=job.patience()
-        )
+        answer = retrying.call(f"job={job.id} result", lambda: client.submit(job, data), patience=job.patience())
     except CallFailed as error:
         log.error("job=%s result not accepted: %s", job.id, error)
         return
     if body["success"]:
-        log.info(
-            "job=%s done in %.1f s status=%s", job.id, body["processing_time"], answer.body.get("status")
-        )
+        log.info("job=%s done in %.1f s status=%s", job.id, body["processing_time"], answer.body.get("status"))
     else:
         log.warning(
             "job=%s failed status=%s retryable=%s: %s",

@@ -31,9 +31,7 @@ class UsageError(Exception):
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(prog="bridge-worker", description="Converts the files of a bridge's jobs.")
-    p.add_argument(
-        "--url", default=os.environ.get("BRIDGE_URL"), help="the bridge's address (default: BRIDGE_URL)"
-    )
+    p.add_argument("--url", default=os.environ.get("BRIDGE_URL"), help="the bridge's address (default: BRIDGE_URL)")
     p.add_argument(
         "--key",
         default=os.environ.get("BRIDGE_KEY"),
@@ -61,9 +59,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds of silence after which the bridge gives a job to another, 10–3600 (default 60)",
     )
-    p.add_argument(
-        "--wait", type=float, default=30, metavar="S", help="seconds a poll waits, 0–60 (default 30)"
-    )
+    p.add_argument("--wait", type=float, default=30, metavar="S", help="seconds a poll waits, 0–60 (default 30)")
     p.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     p.add_argument("--version", action="version", version=f"bridge-worker {__version__}")
     return p
@@ -165,9 +161,7 @@ def _run_until_signal(options: argparse.Namespace, handlers: dict[str, Handler])
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    client = BridgeClient(
-        options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2
-    )
+    client = BridgeClient(options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2)
     runner = Runner(
         client,
         handlers,
@@ -189,9 +183,7 @@ def _run_until_signal(options: argparse.Namespace, handlers: dict[str, Handler])
         if b"e" in os.read(read_end, 16):
             log.info("worker %s ended", options.worker_id)
             return 1 if runner.failed else 0
-        log.info(
-            "worker %s stops after what it has begun; a second signal ends it at once", options.worker_id
-        )
+        log.info("worker %s stops after what it has begun; a second signal ends it at once", options.worker_id)
         runner.stop()
 
 

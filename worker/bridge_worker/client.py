@@ -139,9 +139,7 @@ class BridgeClient:
         """Begin to read the source file; the caller closes the answer (200 or 206). Raises CallFailed."""
         path = job.source_file_url or f"{BASE}/{job.id}/download"
         if not path.startswith("/") or path.startswith("//"):
-            raise CallFailed(
-                "the bridge named a source file elsewhere; the key is not sent there", status=400
-            )
+            raise CallFailed("the bridge named a source file elsewhere; the key is not sent there", status=400)
         headers = headers | self._lease(job) | {"Accept": "*/*", "Accept-Encoding": "identity"}
         return self._send(self._job_session, "GET", path, headers=headers, stream=True, read_seconds=60)
 

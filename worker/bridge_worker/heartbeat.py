@@ -23,9 +23,7 @@ def beating(client: BridgeClient, job: Job, lease: int) -> Iterator[None]:
     """Send heartbeats every third of `lease` seconds while the block runs."""
     stop = threading.Event()
     interval = min(lease / 3, LONGEST_INTERVAL)
-    thread = threading.Thread(
-        target=_beat, args=(client, job, interval, stop), name=f"beat-{job.id}", daemon=True
-    )
+    thread = threading.Thread(target=_beat, args=(client, job, interval, stop), name=f"beat-{job.id}", daemon=True)
     thread.start()
     try:
         yield

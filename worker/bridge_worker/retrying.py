@@ -37,9 +37,7 @@ def call(
 
     def warn(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            "%s: %s; try %d again in %.1f s", what, error, state.attempt_number + 1, state.upcoming_sleep
-        )
+        log.warning("%s: %s; try %d again in %.1f s", what, error, state.attempt_number + 1, state.upcoming_sleep)
 
     stop: tenacity.stop.stop_base = tenacity.stop_never
     if patience is not None:

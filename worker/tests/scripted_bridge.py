@@ -1,0 +1,150 @@
+"""A real HTTP server whose answers a test scripts: one queue of answers a route, and a record of what came."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+BASE = "/api/v1/remote-jobs"
+JOB_ID = "0190aaaa-0000-7000-8000-000000000001"
+
+
+@dataclass
+class Call:
+    """One request as it came."""
+
+    route: str
+    headers: dict[str, str]
+    query: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Say:
+    """An answer. `cut` bytes of `data` are sent before the connection breaks; `wait` is awaited first."""
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    data: bytes | None = None
+    cut: int | None = None
+    wait: threading.Event | None = None
+    drop: bool = False
+
+
+def claim(job_id: str = JOB_ID, **fields: Any) -> dict[str, Any]:
+    """Return one entry of a poll's `jobs`."""
+    return {
+        "job_id": job_id, "content_type": "audio", "source_file_url": f"{BASE}/{job_id}/download",
+        "task_options": {}, "attempt": 1, "retry_count": 0, "lease_token": f"secret-token-{job_id}",
+        "timeout_at": "2099-01-01T00:00:00+00:00",
+    } | fields  # fmt: skip
+
+
+def jobs(*claims: dict[str, Any]) -> Say:
+    """Return a poll's answer."""
+    first = claims[0] if claims else {}
+    return Say(body={"job_id": first.get("job_id"), "jobs": list(claims)})
+
+
+def problem(status: int, code: str, **headers: str) -> Say:
+    """Return an error as the bridge sends it."""
+    body = {"type": "about:blank", "title": "x", "status": status, "detail": f"it is {code}", "code": code}
+    return Say(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+class ScriptedBridge:
+    """Routes are `poll`, `download`, `heartbeat`, `release`, `result`; each answers what was scripted, in turn."""
+
+    def __init__(self) -> None:
+        self.closing = threading.Event()
+        self._script: dict[str, list[Say | Callable[[Call], Say]]] = {}
+        self._default: dict[str, Say] = {
+            "poll": Say(body={"job_id": None, "jobs": []}, wait=self.closing),  # parked until the test ends
+            "download": Say(data=b"source"),
+            "heartbeat": Say(body={"status": "processing", "cancel_requested": False}),
+            "release": Say(body={"status": "pending"}),
+            "result": Say(body={"status": "completed", "ingestion_continued": True}),
+        }
+        self._lock = threading.Lock()
+        self._arrived: dict[str, queue.Queue[Call]] = {name: queue.Queue() for name in self._default}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def script(self, route: str, *answers: Say | Callable[[Call], Say]) -> None:
+        """Answer the next calls of `route` with these, then with the default again."""
+        with self._lock:
+            self._script.setdefault(route, []).extend(answers)
+
+    def always(self, route: str, answer: Say) -> None:
+        """Set the default answer of `route`."""
+        with self._lock:
+            self._default[route] = answer
+
+    def next(self, route: str, seconds: float = 20) -> Call:
+        """Wait for the next call of `route` that was not yet taken."""
+        return self._arrived[route].get(timeout=seconds)
+
+    def calls_left(self, route: str) -> int:
+        """Return how many calls of `route` came that were not yet taken."""
+        return self._arrived[route].qsize()
+
+    def answer(self, call: Call) -> Say:
+        """Record a call and choose its answer."""
+        with self._lock:
+            script = self._script.get(call.route, [])
+            answer = script.pop(0) if script else self._default[call.route]
+        self._arrived[call.route].put(call)
+        return answer(call) if callable(answer) else answer
+
+    def close(self) -> None:
+        """Let parked polls go and stop the server."""
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def _serve(self) -> None:
+            parts = urlsplit(self.path)
+            length = int(self.headers.get("Content-Length") or 0)
+            raw = self.rfile.read(length)
+            call = Call(
+                route=parts.path.rsplit("/", 1)[-1],
+                headers={name.lower(): value for name, value in self.headers.items()},
+                query={name: values[0] for name, values in parse_qs(parts.query).items()},
+                body=json.loads(raw) if raw else None,
+            )
+            say = bridge.answer(call)
+            if say.wait is not None and call.query.get("wait") != "0":
+                say.wait.wait(60)
+            if say.drop:
+                self.close_connection = True
+                return
+            data = say.data if say.data is not None else json.dumps(say.body or {}).encode()
+            self.send_response(say.status)
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(data))} | say.headers
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data if say.cut is None else data[: say.cut])
+            if say.cut is not None:
+                self.close_connection = True
+
+        do_GET = do_POST = do_PUT = _serve
+
+    return Handler

@@ -1,0 +1,128 @@
+"""The command as a real process: signals, exit statuses, arguments."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from scripted_bridge import claim, jobs, problem
+
+from bridge_worker.cli import UsageError, load_handlers
+
+HANDLERS = """
+import time
+from pathlib import Path
+from bridge_worker import Result
+
+def handle(job, path):
+    job.progress(0.1, "begun")
+    while not Path("go").exists():
+        time.sleep(0.01)
+    return Result("finished")
+"""
+
+
+@pytest.fixture
+def command(bridge, tmp_path):
+    (tmp_path / "my_handlers.py").write_text(HANDLERS)
+    processes = []
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen:
+        given = ["--content-types", "audio", "--handler", "my_handlers:handle", "--lease", "10", *arguments]
+        env = {**os.environ, "BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", "BRIDGE_WORKER_TEST": "1"} | environment
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "bridge_worker", *given],
+                cwd=tmp_path,
+                env=env,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_finishes_what_has_begun(bridge, command, tmp_path, number):
+    bridge.script("poll", jobs(claim()))
+    process = command("--concurrency", "2", "--wait", "60")
+    bridge.next("heartbeat")  # the handler runs
+    bridge.next("poll"), bridge.next("poll")  # the second is parked for the free slot
+    bridge.script("poll", jobs(claim("late")))
+    process.send_signal(number)
+    assert bridge.next("release").headers["x-lease-token"] == "secret-token-late"
+    assert process.poll() is None
+    (tmp_path / "go").touch()
+    assert bridge.next("result").body["content"] == "finished"
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "the-key" not in log
+    assert "secret-token" not in log
+
+
+def test_second_signal_ends_at_once(bridge, command):
+    bridge.script("poll", jobs(claim()))
+    process = command()
+    bridge.next("heartbeat")
+    process.send_signal(signal.SIGTERM)
+    for line in process.stderr:
+        if "a second signal" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert bridge.calls_left("result") == 0
+
+
+def test_idle_worker_ends_at_once(bridge, command):
+    process = command("--wait", "60")
+    bridge.next("poll")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def test_refused_key_is_status_1_and_one_line(bridge, command):
+    bridge.script("poll", problem(401, "unauthorized"))
+    _, log = command().communicate(timeout=20)
+    assert "the bridge refuses this worker: 401 it is unauthorized" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "text"),
+    [
+        (["--handler", "nowhere:handle"], {}, "No module named 'nowhere'"),
+        (["--handler", "my_handlers:nothing"], {}, "nothing"),
+        (["--handler", "my_handlers"], {}, "expected package.module:function"),
+        (["--lease", "5"], {}, "--lease: 10 to 3600"),
+        (["--wait", "61"], {}, "--wait: 0 to 60"),
+        (["--concurrency", "0"], {}, "--concurrency: at least 1"),
+        (["--content-types", "Audio"], {}, "content type 'Audio'"),
+        ([], {"BRIDGE_URL": ""}, "--url or BRIDGE_URL is missing"),
+        ([], {"BRIDGE_URL": "localhost:8000"}, "--url: expected http"),
+        ([], {"BRIDGE_KEY": "two words"}, "--key: only visible"),
+    ],
+)
+def test_wrong_argument_is_status_2_and_one_line(command, arguments, environment, text):
+    process = command(*arguments, **environment)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert text in log
+    assert log.count("\n") == 1
+
+
+def test_handlers_by_type():
+    handlers = load_handlers(["posixpath:join", "video=posixpath:split"], ["audio", "video"])
+    assert handlers == {"audio": os.path.join, "video": os.path.split}
+    assert list(load_handlers(["video=posixpath:split"], [])) == ["video"]
+    with pytest.raises(UsageError, match="no --handler for content type audio"):
+        load_handlers(["video=posixpath:split"], ["audio"])
+    with pytest.raises(UsageError, match="--content-types is missing"):
+        load_handlers(["posixpath:join"], [])

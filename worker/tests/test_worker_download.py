@@ -1,0 +1,104 @@
+"""Downloads: resumed where they broke, begun again where the file is another."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from scripted_bridge import Say, claim, jobs
+
+from bridge_worker import Result
+from bridge_worker.client import BridgeClient
+from bridge_worker.download import Download
+from bridge_worker.job import Job
+
+DATA = os.urandom(300_000)
+OTHER = os.urandom(250_000)
+
+
+@pytest.fixture
+def fetch(bridge, tmp_path):
+    client = BridgeClient(bridge.url, None, "w1")
+    return lambda: Download(client, Job(claim()), tmp_path).fetch()
+
+
+def rest_of(data, etag):
+    """Answer a Range request as RFC 9110 says."""
+
+    def answer(call):
+        start = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        assert call.headers["if-range"] == etag
+        content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        return Say(206, data=data[start:], headers={"Content-Range": content_range, "ETag": etag})
+
+    return answer
+
+
+def test_broken_download_is_resumed(bridge, fetch):
+    bridge.script("download", Say(data=DATA, cut=200_000, headers={"ETag": '"one"'}), rest_of(DATA, '"one"'))
+    assert fetch().read_bytes() == DATA
+    assert "range" not in bridge.next("download").headers
+    start = int(bridge.next("download").headers["range"][len("bytes=") : -1])
+    assert 0 < start <= 200_000
+
+
+def test_changed_file_is_begun_again(bridge, fetch):
+    bridge.script(
+        "download",
+        Say(data=DATA, cut=200_000, headers={"ETag": '"one"'}),
+        Say(data=OTHER, headers={"ETag": '"two"'}),
+    )
+    assert fetch().read_bytes() == OTHER
+
+
+def test_weak_etag_is_not_resumed(bridge, fetch):
+    bridge.script("download", Say(data=DATA, cut=200_000, headers={"ETag": 'W/"one"'}), Say(data=DATA))
+    assert fetch().read_bytes() == DATA
+    bridge.next("download")
+    assert "range" not in bridge.next("download").headers
+
+
+def test_wrong_part_is_not_joined(bridge, fetch):
+    wrong = Say(206, data=DATA[5:], headers={"Content-Range": f"bytes 5-{len(DATA) - 1}/{len(DATA)}"})
+    bridge.script("download", Say(data=DATA, cut=200_000, headers={"ETag": '"one"'}), wrong, Say(data=DATA))
+    assert fetch().read_bytes() == DATA
+
+
+def test_range_beyond_the_end_begins_again(bridge, fetch):
+    bridge.script("download", Say(data=DATA, cut=200_000, headers={"ETag": '"one"'}), Say(416), Say(data=OTHER))
+    assert fetch().read_bytes() == OTHER
+
+
+def test_503_is_repeated(bridge, fetch):
+    bridge.script("download", Say(503), Say(data=b"x"))
+    assert fetch().read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("headers", "suffix"),
+    [
+        ({"Content-Disposition": 'attachment; filename="A b.PDF"'}, ".pdf"),
+        ({"Content-Disposition": "attachment; filename*=UTF-8''..%2F..%2Fx.docx"}, ".docx"),
+        ({"Content-Type": "text/html; charset=utf-8"}, ".html"),
+        ({"Content-Type": "application/octet-stream"}, ""),
+        ({"Content-Disposition": 'attachment; filename="x.a b/c"'}, ""),
+    ],
+)
+def test_suffix_comes_from_the_answer(bridge, fetch, tmp_path, headers, suffix):
+    bridge.script("download", Say(data=b"x", headers={"Content-Type": "application/octet-stream"} | headers))
+    assert fetch() == tmp_path / f"source{suffix}"
+
+
+def test_temporary_file_is_gone_afterwards(bridge, run):
+    seen = []
+
+    def handler(job, path):
+        seen.append(path)
+        return Result("text")
+
+    bridge.script("poll", jobs(claim()))
+    running = run(handler)
+    bridge.next("result")
+    running.runner.stop()
+    assert running.ended.wait(20)
+    assert not seen[0].parent.exists()
