@@ -21,10 +21,11 @@ PROCESSES = ("api", "celery", "beat", "flower")
 class Stack:
     """PostgreSQL and Redis (embedded where no URL is set), the migrated schema, and the family of processes."""
 
-    def __init__(self, changes: dict[str, str], *, throw_away: bool = False) -> None:
+    def __init__(self, changes: dict[str, str], *, throw_away: bool = False, fsync: bool = True) -> None:
         """`changes` are settings that win over the environment. Raises SettingsError, EmbeddedError.
 
-        `throw_away`: nothing is read from the environment, and the data do not outlive the stack.
+        `throw_away`: nothing is read from the environment, and the data do not outlive the stack. `fsync` off
+        makes the embedded servers quicker and their data unsafe.
         """
         checkout.check()
         settings, environment = checkout.settings_and_environment(changes, hermetic=throw_away)
@@ -33,7 +34,7 @@ class Stack:
         need_postgres, need_redis = settings.database_url is None, settings.redis_url is None
         if need_postgres or need_redis:
             self.servers = embedded.start(
-                settings.data_dir, postgres=need_postgres, redis=need_redis, durable=not throw_away
+                settings.data_dir, postgres=need_postgres, redis=need_redis, durable=fsync, keep=not throw_away
             )
             if need_postgres:
                 environment["BRIDGE_DATABASE_URL"] = self.servers.database_url

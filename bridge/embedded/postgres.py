@@ -56,7 +56,7 @@ def running_url(data_dir: Path) -> str | None:
 class PostgresServer:
     """The server of one data directory. `start` and `stop` may alternate; port and password stay."""
 
-    def __init__(self, data: DataDirectory, *, durable: bool, options: Mapping[str, str]) -> None:
+    def __init__(self, data: DataDirectory, *, durable: bool, keep: bool, options: Mapping[str, str]) -> None:
         self._data = data
         self._durable = durable
         self._options = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **options}
@@ -66,7 +66,7 @@ class PostgresServer:
             sweep_temporary()
             package = readable_copy(package)
         self._bin = package / "pginstall" / "bin"
-        self._home = cluster_home(data, self._user, temporary=not durable)
+        self._home = cluster_home(data, self._user, temporary=not keep)
         self._cluster = self._home / "cluster"
         self._log = data.logs / "postgres.log"
         self._child: subprocess.Popen[bytes] | None = None

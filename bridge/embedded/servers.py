@@ -19,10 +19,10 @@ class Servers:
     """
 
     def __init__(
-        self, data: DataDirectory, postgres: PostgresServer | None, redis: ValkeyServer | None, durable: bool
+        self, data: DataDirectory, postgres: PostgresServer | None, redis: ValkeyServer | None, keep: bool
     ) -> None:
         self._data = data
-        self._durable = durable
+        self._keep = keep
         self._stopped = False
         self.postgres = postgres
         self.redis = redis
@@ -52,7 +52,7 @@ class Servers:
         if self.redis is not None:
             self.redis.stop()
         if self.postgres is not None:
-            self.postgres.stop() if self._durable else self.postgres.discard()
+            self.postgres.stop() if self._keep else self.postgres.discard()
         self._data.release()
 
     def __enter__(self) -> Servers:
@@ -70,20 +70,23 @@ def start(
     postgres: bool = True,
     redis: bool = True,
     durable: bool = True,
+    keep: bool | None = None,
     postgres_options: Mapping[str, str] | None = None,
     redis_options: Mapping[str, str] | None = None,
 ) -> Servers:
     """Starts the servers of a data directory, making it where it is missing; data are kept between runs.
 
-    `durable=False` is for data that nobody will miss: no fsync, and the cluster is removed at `stop`.
+    `durable=False` is for data that nobody will miss: no fsync. `keep=False`, the default when not durable, removes
+    the cluster at `stop`.
     `postgres_options` and `redis_options` are added to the servers' settings. To be called from the main thread.
     Raises EmbeddedError, whose text is one line for a person.
     """
     data = open_data_directory(Path(data_dir))
-    servers = Servers(data, None, None, durable)
+    keep = durable if keep is None else keep
+    servers = Servers(data, None, None, keep)
     try:
         if postgres:
-            servers.postgres = PostgresServer(data, durable=durable, options=postgres_options or {})
+            servers.postgres = PostgresServer(data, durable=durable, keep=keep, options=postgres_options or {})
             servers.postgres.start()
         if redis:
             servers.redis = ValkeyServer(data, durable=durable, options=redis_options or {})

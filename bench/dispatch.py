@@ -1,0 +1,145 @@
+"""How long a parked poll waits for a job, and how many lifecycles a second pass, on this machine.
+
+`make bench` (`ARGS=--short` for a quick look). It starts a private bridge (embedded servers with fsync, two API
+processes, keys on, Celery worker and beat), so nothing else may be busy on the machine. Prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from bridge import names  # noqa: E402
+from bridge.cli.family import Family, Signals, ending_signals, wait_until  # noqa: E402
+from bridge.cli.stack import Stack  # noqa: E402
+from bridge.embedded.ports import free_port  # noqa: E402
+
+CLIENT = HERE / "load_client"
+PROCESSES = 2
+
+
+def main() -> int:
+    """Runs the measurements; 1 when one could not be made."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a look, not a figure: a tenth of the time")
+    short = parser.parse_args().short
+    subprocess.run(["cc", "-O2", "-o", str(CLIENT), str(HERE / "load_client.c")], check=True)
+    seconds, jobs = (3, 60) if short else (20, 400)
+    place = Path(tempfile.mkdtemp(prefix="jobbridge-bench-"))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}")
+    try:
+        with ending_signals() as signals, _bridge(place, signals) as (stack, environment):
+            port = str(stack.settings.port)
+            print("\nparked polls  median p99 (ms) from the create's answer   from sending the create   create itself")
+            for parked in (1, 1000):
+                rate = "20"
+                content_type = f"park{parked}"
+                out = _client(["park", port, names.API_BASE, parked, rate, jobs, content_type, 0, 50], environment)
+                row = (_figures(out, name) for name in ("from_answer", "dispatch", "create"))
+                print(f"{parked:>12}  " + "   ".join(f"{p50:>14.2f} {p99:>10.2f}" for p50, p99 in row))
+            print("\nlifecycles/s (create, claim, result; 32 connections)")
+            bridge = _rate(_client(["life", port, names.API_BASE, 32, seconds, "life"], environment))
+            print(f"      bridge  {bridge:8.0f}")
+        with ending_signals() as signals, _echo(place, signals) as port:
+            bare = _rate(_client(["life", port, names.API_BASE, 32, seconds, "life"], environment))
+        print(f"  bare route  {bare:8.0f}   the bridge makes {bridge / bare:.0%} of what the server alone makes")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return 0
+
+
+@contextmanager
+def _bridge(place: Path, signals: Signals) -> Iterator[tuple[Stack, dict[str, str]]]:
+    """A bridge with a key, and the load client's environment for it."""
+    changes = {
+        "BRIDGE_DATA_DIR": str(place),
+        "BRIDGE_PORT": str(free_port()),
+        "BRIDGE_API_PROCESSES": str(PROCESSES),
+        "BRIDGE_LOG_LEVEL": "warning",
+    }
+    stack = Stack(changes, throw_away=True)
+    try:
+        stack.migrate()
+        key = stack.make_key("bench", ["admin"])
+        stack.start_processes()
+        if not stack.await_api(signals):
+            raise SystemExit(130)
+        source = stack.settings.source_roots[0] / "source.bin"
+        source.write_bytes(b"x" * 1000)
+        yield stack, {**os.environ, "LOAD_KEY": str(key), "LOAD_SOURCE": str(source)}
+    finally:
+        stack.stop()
+
+
+@contextmanager
+def _echo(place: Path, signals: Signals) -> Iterator[str]:
+    """The bare route, under gunicorn and gevent with as many processes; its port."""
+    port = free_port()
+    family = Family(place / "logs")
+    arguments = [
+        sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", str(PROCESSES), "-b", f"127.0.0.1:{port}",
+        "--worker-connections", "2000", "--keep-alive", "75", "--no-control-socket", "bench.echo:app",
+    ]  # fmt: skip
+    try:
+        family.start("echo", arguments, os.environ, cwd=HERE.parent)
+        url = f"http://127.0.0.1:{port}{names.API_BASE}/poll"
+        wait_until(lambda: _answers(url), signals, family, 30.0)
+        yield str(port)
+    finally:
+        family.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def _client(arguments: list[object], environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        [str(CLIENT), *map(str, arguments)], env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    if done.returncode or "HTTP " in done.stderr:
+        raise SystemExit(f"load_client {arguments}: status {done.returncode}\n{done.stderr[:2000]}")
+    return done.stdout
+
+
+def _figures(out: str, name: str) -> tuple[float, float]:
+    """Median and 99th percentile of one of the client's lines, in ms."""
+    found = re.search(rf"^ {name}\s+n=\d+ p50=([\d.]+)ms .*p99=([\d.]+)ms", out, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"the load client reported no {name}:\n{out}")
+    return float(found[1]), float(found[2])
+
+
+def _rate(out: str) -> float:
+    found = re.search(r"lifecycles/s=(\d+) .*err=(\d+)", out)
+    if found is None or int(found[2]):
+        raise SystemExit(f"the load client met errors:\n{out}")
+    return float(found[1])
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown processor"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
