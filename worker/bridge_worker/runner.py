@@ -36,7 +36,7 @@ class Runner:
         self._stopping = threading.Event()
         self._parked = threading.Event()
         self._slots = threading.Condition()
-        self._running: set[str] = set()
+        self._running: set[Job] = set()  # by identity: a lost attempt may still run beside the job's next
         self.failed = False  # whether the bridge refused to give this worker any job
 
     def start(self) -> None:
@@ -130,7 +130,7 @@ class Runner:
             self._release(job)
             return
         with self._slots:
-            self._running.add(job.id)
+            self._running.add(job)
         threading.Thread(target=self._work, args=(job, handler), name=f"job-{job.id}", daemon=True).start()
 
     def _work(self, job: Job, handler: Handler) -> None:
@@ -140,7 +140,7 @@ class Runner:
             log.exception("job=%s the worker broke", job.id)
         finally:
             with self._slots:
-                self._running.discard(job.id)
+                self._running.discard(job)
                 self._slots.notify_all()
 
     def _release(self, job: Job) -> None:

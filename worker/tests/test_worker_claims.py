@@ -118,3 +118,17 @@ def test_no_key_and_no_token_in_any_log_line(bridge, run, caplog):
     assert "result not accepted" in ours
     assert "secret-token" not in caplog.text
     assert "the-key" not in caplog.text
+
+
+def test_the_next_attempt_may_run_beside_a_lost_one(bridge, run):
+    go = threading.Event()
+
+    def slow(job, path):
+        assert go.wait(20)
+        return Result(str(job.attempt))
+
+    bridge.script("poll", jobs(claim(attempt=1)), jobs(claim(attempt=2)))
+    run(slow, concurrency=3)
+    assert [bridge.next("poll").query["max_jobs"] for _ in range(3)] == ["3", "2", "1"]
+    go.set()
+    assert {bridge.next("result").body["content"] for _ in range(2)} == {"1", "2"}
