@@ -46,7 +46,7 @@ def connection() -> Iterator[Connection]:
 
 
 @app.command()
-def upgrade(revision: str = typer.Argument("head")) -> None:
+def upgrade(revision: str = typer.Argument("head", metavar="[REVISION]")) -> None:
     """Brings the schema up to a revision (the newest)."""
     from models import migrations
 
@@ -57,7 +57,9 @@ def upgrade(revision: str = typer.Argument("head")) -> None:
 
 
 @app.command()
-def downgrade(revision: str = typer.Argument(help="A revision, or base, which drops everything.")) -> None:
+def downgrade(
+    revision: str = typer.Argument(metavar="REVISION", help="A revision, or base, which drops everything."),
+) -> None:
     """Takes the schema back to a revision; data that it cannot hold are lost."""
     from models import migrations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
@@ -30,7 +31,7 @@ def _moment(text: str) -> datetime:
 
 @app.command()
 def create(
-    name: str = typer.Argument(help="What the key is for, for people."),
+    name: str = typer.Argument(metavar="NAME", help="What the key is for, for people."),
     scopes: str = typer.Option(help="Comma-separated: submit, work, read, admin (= all)."),
     tenant: str = typer.Option("default", help="The tenant whose jobs it sees."),
     content_types: str | None = typer.Option(None, help="Comma-separated; without it, every type."),
@@ -68,7 +69,13 @@ def list_() -> None:
     """Lists the keys, without their secret part."""
     with connection() as database:
         rows = keys.list_keys(database)
-    table = Table("Prefix", "Name", "Tenant", "Scopes", "Content types", "Created", "Expires", "Last used", "State")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no width: nothing is cut for the program that reads it
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Prefix", no_wrap=True)
+    for title in ("Name", "Tenant", "Scopes", "Content types", "Created", "Expires", "Last used", "State"):
+        table.add_column(title)
     now = datetime.now(UTC)
     for row in rows:
         expired = row.expires_at is not None and row.expires_at <= now
@@ -77,7 +84,7 @@ def list_() -> None:
             row.prefix, row.name, row.tenant, ",".join(row.scopes), ",".join(row.content_types or []) or "all",
             _day(row.created_at), _day(row.expires_at), _day(row.last_used_at), state,
         )  # fmt: skip
-    Console().print(table)
+    console.print(table)
 
 
 def _day(moment: datetime | None) -> str:
@@ -85,7 +92,7 @@ def _day(moment: datetime | None) -> str:
 
 
 @app.command()
-def revoke(prefix: str = typer.Argument(help="As `keys list` shows it.")) -> None:
+def revoke(prefix: str = typer.Argument(metavar="PREFIX", help="As `keys list` shows it.")) -> None:
     """Ends a key at once."""
     with connection() as database:
         count = keys.revoke_key(database, prefix)
