@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds of silence after which the bridge gives a job to another, 10–3600 (default 60)",
     )
-    p.add_argument("--wait", type=float, default=30, metavar="S", help="seconds a poll waits, 0–60 (default 30)")
+    p.add_argument("--wait", type=int, default=30, metavar="S", help="seconds a poll waits, 0–60 (default 30)")
     p.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     p.add_argument("--version", action="version", version=f"bridge-worker {__version__}")
     return p

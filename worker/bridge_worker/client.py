@@ -86,7 +86,7 @@ class BridgeClient:
         claim_id: str,
         content_types: list[str],
         max_jobs: int,
-        wait: float,
+        wait: int,
         lease: int,
         *,
         parked: bool = True,

@@ -27,7 +27,7 @@ class Runner:
         *,
         concurrency: int = 1,
         lease: int = 60,
-        wait: float = 30,
+        wait: int = 30,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
         """`handlers` maps content types to functions; `on_end` is called once after the last job."""
@@ -105,7 +105,7 @@ class Runner:
             self._slots.wait_for(lambda: self._stopping.is_set() or len(self._running) < self._concurrency)
             return 0 if self._stopping.is_set() else self._concurrency - len(self._running)
 
-    def _poll(self, claim_id: str, wait: float, *, parked: bool = True) -> list[Job]:
+    def _poll(self, claim_id: str, wait: int, *, parked: bool = True) -> list[Job]:
         """Poll once. A bridge that is paused counts as one that may answer later."""
         with self._slots:
             most = min(MOST_JOBS, self._concurrency - len(self._running))
