@@ -66,8 +66,8 @@ migrate: $(STAMP) ## the database's schema to the newest revision
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)
 
-lock: ## requirements*.txt anew from setup.py (in a throw-away environment)
-	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -q setuptools packaging
+lock: ## requirements*.txt anew from setup.py (give PYTHON= the oldest 3.11: Debian 12 has 3.11.2)
+	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -q -U pip setuptools wheel packaging
 	@.venv-lock/bin/python .ci/lock.py direct > .venv-lock/direct.txt
 	@.venv-lock/bin/python -m pip install -q -r .venv-lock/direct.txt
 	@.venv-lock/bin/python .ci/lock.py && rm -rf .venv-lock
