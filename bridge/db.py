@@ -6,7 +6,7 @@ from bridge.settings import Settings
 
 # A statement waits for a lock far shorter than the shortest lease (10 s), and for anything far shorter than a
 # client waits for an answer.
-SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=15000"
+SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
 
 
 def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge") -> Engine:

@@ -152,3 +152,11 @@ def _digest(result: Mapping[str, Any]) -> bytes:
     """Tells one result from another; the token is no part of it."""
     said = {name: result.get(name) for name in ("success", "content", "metadata", "error_message", "processing_time")}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+
+
+def fail_unstorable(runtime: Runtime, caller: Caller, job_id: str, why: str, token: str | None) -> None:
+    """The holder's result cannot be stored, now or ever: the job fails instead of waiting out its clocks.
+
+    Anybody else's attempt to do so changes nothing: raises NotFound, Conflict.
+    """
+    submit(runtime, caller, job_id, {"success": False, "error_message": why, "retryable": False}, token)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     Executable,
     Row,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    null,
     select,
     true,
     update,
@@ -110,6 +112,7 @@ def moving(
             "attempt_end": case((held, literal(end)), else_=jobs.attempt_end),
             "attempt_ended_at": case((held, NOW), else_=jobs.attempt_ended_at),
         }
+    new = {name: _constant(value) for name, value in new.items()}
     status = jobs.status.in_(sorted(edge.sources))
     moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c).cte("moved")
     answer = select(*(moved.c[column.name] for column in RETURNED))
@@ -123,6 +126,13 @@ def moving(
     if edge.target in FINAL:
         answer = answer.add_cte(_recorded(moved).cte("recorded"))
     return answer
+
+
+def _constant(value: Any) -> Any:
+    """A plain value as part of the statement: as a parameter it would be named after its column."""
+    if isinstance(value, ClauseElement):
+        return value
+    return null() if value is None else literal(value)
 
 
 def _ended(moved: Any, end: AttemptEnd) -> Any:

@@ -1,0 +1,60 @@
+"""Who is asking: the key of a request, and the scope that a route asks for."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
+
+from flask import current_app, g, request
+
+from bridge.caller import Caller
+from bridge.errors import Forbidden, Unauthorized
+from bridge.keys import REFUSED, KeyRing
+from bridge.runtime import Runtime
+
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def runtime() -> Runtime:
+    """The runtime of this application."""
+    return cast(Runtime, current_app.extensions["bridge"])
+
+
+def caller() -> Caller:
+    """Who made this request."""
+    return cast(Caller, g.caller)
+
+
+def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let only keys with one of these scopes in; checked before anything of the request is read."""
+
+    def guard(view: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            g.caller = _authenticate()
+            if not any(g.caller.may(one) for one in scopes):
+                raise Forbidden(f"This key lacks the scope {' or '.join(scopes)}.")
+            return view(*args, **kwargs)
+
+        guarded.__dict__["scopes"] = scopes
+        doc = dict(getattr(guarded, "_apidoc", {}))
+        manual = dict(doc.get("manual_doc", {}))
+        manual |= {"security": [{"bearer": []}, {"key": []}], "x-scopes": list(scopes)}
+        guarded.__dict__["_apidoc"] = {**doc, "manual_doc": manual}
+        return guarded
+
+    return guard
+
+
+def _authenticate() -> Caller:
+    ring: KeyRing | None = current_app.extensions["keys"]
+    if ring is None:
+        return Caller()
+    kind, _, key = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not key.strip():
+        key = request.headers.get("X-API-Key", "")
+    if not key.strip():
+        raise Unauthorized(REFUSED)
+    return ring.caller(key.strip())

@@ -1,0 +1,36 @@
+"""The errors that a route can give, for the OpenAPI document."""
+
+from collections.abc import Callable
+from typing import Any
+
+from api.body import Blueprint
+from api.schemas import Problem
+
+MEANINGS = {
+    400: "The body is not valid JSON, or the request is malformed.",
+    401: "No API key, or one that does not count.",
+    403: "The key lacks the scope, or may not do this now.",
+    404: "There is no such job.",
+    409: "The job is not where this call needs it; `code` says how.",
+    413: "The body is larger than BRIDGE_MAX_BODY_BYTES.",
+    415: "The body is not application/json.",
+    416: "The range lies outside the file.",
+    422: "A field cannot be accepted; `errors` names it.",
+    429: "Too many requests; wait for Retry-After.",
+    503: "PostgreSQL does not answer; send the request again after Retry-After.",
+}
+ALWAYS = (401, 403, 422, 503)
+WITH_BODY = (400, 413, 415)
+
+
+def gives(blueprint: Blueprint, *statuses: int, body: bool = False) -> Callable[[Any], Any]:
+    """Document these errors, beside the ones that any route (and any route with a body) can give."""
+
+    def document(view: Any) -> Any:
+        for status in sorted({*ALWAYS, *(WITH_BODY if body else ()), *statuses}):
+            view = blueprint.alt_response(
+                status, schema=Problem(), content_type="application/problem+json", description=MEANINGS[status]
+            )(view)
+        return view
+
+    return document

@@ -1,0 +1,88 @@
+"""How gunicorn serves the API: gevent workers, so that a parked poll costs a greenlet."""
+
+import os
+import shutil
+import sys
+from ipaddress import ip_address
+from typing import Any
+
+from bridge.logs import configure_logging
+from bridge.settings import SettingsError, load_settings, read_environment, unknown_names
+
+try:
+    settings = load_settings()
+    settings.require("database_url")
+    settings.require("redis_url")
+    if not settings.auth and not settings.auth_off_anywhere:
+        loopback = settings.host == "localhost" or ip_address(settings.host).is_loopback
+        if not loopback:
+            raise SettingsError(
+                "BRIDGE_AUTH=off lets anybody in, so BRIDGE_HOST must be a loopback address (or set"
+                " BRIDGE_AUTH_OFF_ANYWHERE=1)"
+            )
+except ValueError:
+    sys.exit(f"BRIDGE_HOST: {settings.host!r} is no IP address")
+except SettingsError as error:
+    sys.exit(str(error))
+for line in unknown_names(read_environment()):
+    print(line, file=sys.stderr)
+
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+workers = settings.api_processes
+worker_class = "gevent"
+# gunicorn's pool of greenlets: the default of 1000 would leave no place for a create while 1000 polls are parked.
+# Ten thousand polls on one process, and room for everything else; also bounded by the limit of open files.
+worker_connections = 16000
+backlog = 4096
+# Longer than the longest poll, so that a worker's connection survives between its polls (the default of 2 s does not).
+keepalive = 75
+# How long requests under way may take after SIGTERM; parked polls are answered at once.
+graceful_timeout = 20
+timeout = 60
+# Its default is a socket in the home directory that a second instance would share.
+control_socket_disable = True
+forwarded_allow_ips = ",".join(settings.trusted_proxies) or "127.0.0.1"
+loglevel = settings.log_level
+# Everything goes to the root logger, whose one handler bridge.logs sets up.
+logconfig_dict = {
+    "root": {"level": settings.log_level.upper(), "handlers": []},
+    "loggers": {"gunicorn.error": {"level": settings.log_level.upper(), "handlers": [], "propagate": True}},
+    "handlers": {},
+}
+proc_name = "jobbridge-api"
+limit_request_line = 8190
+
+counters = settings.data_dir / "metrics"
+shutil.rmtree(counters, ignore_errors=True)
+counters.mkdir(parents=True, exist_ok=True)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counters)
+
+
+def on_starting(server: Any) -> None:
+    """The master logs as its workers do."""
+    configure_logging(settings)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Answer parked polls as soon as this process is told to stop; keep the gauge of parked polls."""
+    import gevent
+
+    from api.metrics import PARKED
+
+    hub = worker.wsgi.extensions["hub"]
+
+    def watch() -> None:
+        while worker.alive:
+            PARKED.set(hub.parked)
+            gevent.sleep(0.1)
+        hub.close()
+        PARKED.set(0)
+
+    gevent.spawn(watch)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A process that has gone counts no parked polls."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)

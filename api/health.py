@@ -1,0 +1,59 @@
+"""Is it alive, is it ready, what does it count, what does it speak."""
+
+from typing import Any
+
+import redis
+from flask import Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.access import runtime
+from api.body import Blueprint
+from api.metrics import render
+from api.problems import problem
+from api.render import json_response
+from api.schemas import Problem
+
+health = Blueprint("health", __name__, description="For load balancers and Prometheus; no key is needed.")
+
+
+@health.route("/health", methods=["GET"])
+@health.response(200, {"type": "object", "properties": {"status": {"type": "string"}}})
+def alive() -> Any:
+    """The process answers."""
+    return json_response({"status": "ok"})
+
+
+@health.route("/healthz", methods=["GET"])
+@health.response(200, {"type": "object", "properties": {"status": {"type": "string"}}})
+def alive_too() -> Any:
+    """The process answers."""
+    return json_response({"status": "ok"})
+
+
+@health.route("/readyz", methods=["GET"])
+@health.response(200, {"type": "object", "properties": {"status": {"type": "string"}, "redis": {"type": "string"}}})
+@health.alt_response(503, schema=Problem(), content_type="application/problem+json", description="No PostgreSQL.")
+def ready() -> Any:
+    """PostgreSQL answers; without Redis the bridge works on, slower, and says so."""
+    try:
+        with runtime().engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError:
+        response = problem(503, "PostgreSQL does not answer.")
+        response.headers["Retry-After"] = "2"
+        return response
+    try:
+        whole = runtime().mirror.has_epoch()
+    except redis.RedisError:
+        return json_response({"status": "degraded", "redis": "away"})
+    return json_response({"status": "ok", "redis": "ok"} if whole else {"status": "degraded", "redis": "rebuilding"})
+
+
+@health.route("/metrics", methods=["GET"])
+@health.response(200, {"type": "string"}, content_type="text/plain")
+@health.alt_response(503, schema=Problem(), content_type="application/problem+json", description="No PostgreSQL.")
+def metrics() -> Any:
+    """Prometheus metrics."""
+    return Response(render(runtime()), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,50 @@
+"""Prometheus metrics: counters kept by each process, and gauges read from PostgreSQL when asked."""
+
+import os
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from bridge.gauges import read
+from bridge.runtime import Runtime
+
+CREATED = Counter("bridge_jobs_created_total", "Jobs created over HTTP.", ["content_type"])
+CLAIMED = Counter("bridge_jobs_claimed_total", "Claims handed to workers.", ["content_type"])
+FINISHED = Counter("bridge_results_accepted_total", "Results accepted, by the job's state after it.", ["status"])
+PARKED = Gauge("bridge_parked_polls", "Polls that wait for a job.", multiprocess_mode="livesum")
+
+
+class Truth:
+    """What PostgreSQL knows: depth, continuations not handed over, the sweeps and what they repaired."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def collect(self) -> Iterable[Metric]:
+        facts = read(self._runtime)
+        depth = GaugeMetricFamily("bridge_jobs", "Unfinished jobs.", labels=["content_type", "status"])
+        for content_type, status, count in facts["depth"]:
+            depth.add_metric([content_type, status], count)
+        stuck = GaugeMetricFamily("bridge_continuations_waiting", "Outcomes not yet handed to the pipeline.")
+        stuck.add_metric([], facts["stuck"])
+        age = GaugeMetricFamily("bridge_sweep_age_seconds", "Since the sweep last ran.", labels=["sweep"])
+        changed = GaugeMetricFamily("bridge_sweep_changed", "What its last run moved or repaired.", labels=["sweep"])
+        took = GaugeMetricFamily("bridge_sweep_seconds", "How long its last run took.", labels=["sweep"])
+        for sweep in facts["sweeps"]:
+            age.add_metric([sweep.name], float(sweep.age))
+            changed.add_metric([sweep.name], sweep.changed)
+            took.add_metric([sweep.name], sweep.seconds)
+        return [depth, stuck, age, changed, took]
+
+
+def render(runtime: Runtime) -> bytes:
+    """The text of /metrics, summed over all API processes of this machine."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.MultiProcessCollector(registry)
+    else:
+        for metric in (CREATED, CLAIMED, FINISHED, PARKED):
+            registry.register(metric)
+    registry.register(Truth(runtime))
+    return generate_latest(registry)

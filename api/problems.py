@@ -1,0 +1,110 @@
+"""Errors as `application/problem+json` (RFC 9457), all in this one place."""
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from flask import Flask, Response, g, request
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from bridge.db import is_unavailable
+from bridge.errors import BridgeError, Invalid, Unavailable
+
+log = structlog.get_logger("api")
+
+CODES = {
+    400: "malformed",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+    422: "validation",
+    429: "too_many",
+    503: "unavailable",
+}
+DETAILS = {
+    404: "There is nothing at this address.",
+    500: "The bridge failed to handle this request. The X-Request-ID of this answer finds it in the log.",
+}
+
+
+def problem(status: int, detail: str, code: str | None = None, **more: Any) -> Response:
+    """A problem+json response. `more` are further members, such as `errors`."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code or CODES.get(status, "error"),
+        **more,
+    }
+    return Response(orjson.dumps(body), status, content_type="application/problem+json")
+
+
+def register(app: Flask) -> None:
+    """Turn every error into a problem."""
+    app.register_error_handler(BridgeError, _refused)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(SQLAlchemyError, _database)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _refused(error: BridgeError) -> Response:
+    if error.job_status is not None:
+        g.job_status = error.job_status
+    more = {"errors": error.errors} if isinstance(error, Invalid) else {}
+    response = problem(error.status, error.detail, error.code, **more)
+    response.headers.extend(error.headers)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    messages = getattr(error, "data", {}).get("messages")
+    if status == 422 and isinstance(messages, dict):
+        return _refused(Invalid(_flat(messages)))
+    detail = DETAILS.get(status) or error.description or HTTPStatus(status).phrase
+    if isinstance(error, RequestEntityTooLarge):
+        detail = "The body is larger than BRIDGE_MAX_BODY_BYTES allows."
+    response = problem(status, detail)
+    for name, value in error.get_headers(request.environ):
+        if name.lower() not in ("content-type", "content-length"):
+            response.headers[name] = value
+    return response
+
+
+def _flat(messages: dict[Any, Any]) -> dict[str, object]:
+    """Field → messages, without the place (`json`, `query`) that webargs puts around them."""
+    fields: dict[str, object] = {}
+    for place, inner in messages.items():
+        if place in ("json", "query", "headers") and isinstance(inner, dict):
+            fields |= {_name(field): text for field, text in inner.items()}
+        else:
+            fields[_name(place)] = inner
+    return fields
+
+
+def _name(field: Any) -> str:
+    return re.sub(r"[^\x20-\x7e]", "?", str(field))[:100]
+
+
+def _database(error: SQLAlchemyError) -> Response:
+    if is_unavailable(error):
+        log.warning("postgresql does not answer", error=type(error).__name__)
+        return _refused(Unavailable("The database does not answer at the moment; send the request again."))
+    state = getattr(getattr(error, "orig", None), "pgcode", None) or ""
+    if state[:2] in ("22", "54"):  # a second wall: data exception, program limit exceeded
+        log.warning("postgresql refused a value", sqlstate=state)
+        return _refused(Invalid({"body": ["Holds a value that cannot be stored."]}))
+    return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("unexpected error", exc_info=error, path=request.path, request_id=g.get("request_id"))
+    return problem(500, DETAILS[500], "internal")

@@ -1,0 +1,106 @@
+"""The routes of those who submit and those who look."""
+
+from typing import Any
+
+import structlog
+from flask import g
+
+from api import schemas
+from api.access import caller, runtime, scope
+from api.body import Blueprint, header_text
+from api.errors_of import gives
+from api.metrics import CREATED
+from api.render import job_view, json_response, status_view, whole_view
+from bridge import look
+from bridge.cancel import cancel, restart
+from bridge.enqueue import enqueue
+from bridge.names import API_BASE
+
+log = structlog.get_logger("api")
+producers = Blueprint("jobs", __name__, url_prefix=API_BASE, description="Submit jobs and see what became of them.")
+
+IDEMPOTENCY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "The same key with the same body gives the first answer again; with another body 422.",
+}
+
+
+@producers.route("/", methods=["POST"])
+@scope("submit")
+@producers.arguments(schemas.CreateJob())
+@producers.response(200, schemas.JobCreated())
+@gives(producers, body=True)
+@producers.doc(parameters=[IDEMPOTENCY])
+def create_job(created: dict[str, Any]) -> Any:
+    """Create a job. Answers 200, not 201: existing clients test for it."""
+    key = header_text("Idempotency-Key", 255)
+    job = enqueue(runtime(), caller().tenant, created, idempotency_key=key)
+    if not job.replayed:
+        CREATED.labels(created["content_type"]).inc()
+        log.info("job created", job_id=str(job.job_id), content_type=created["content_type"])
+    return json_response({"job_id": job.job_id, "status": job.status, "created_at": job.created_at})
+
+
+@producers.route("/", methods=["GET"])
+@scope("read")
+@producers.arguments(schemas.ListQuery(), location="query")
+@producers.response(200, schemas.JobPage())
+@gives(producers)
+def list_jobs(query: dict[str, Any]) -> Any:
+    """List jobs, newest first; `next_cursor` opens the next page."""
+    rows, cursor = look.page(runtime(), caller().tenant, query, query["limit"], query["cursor"])
+    return {"jobs": [job_view(row) for row in rows], "next_cursor": cursor}
+
+
+@producers.route("/<job_id>", methods=["GET"])
+@scope("read")
+@producers.response(200, schemas.WholeJob())
+@gives(producers, 404)
+def show_job(job_id: str) -> Any:
+    """The whole job with its attempts, without the result's content and without any token."""
+    job = look.find(runtime(), caller().tenant, job_id)
+    return whole_view(job, *look.history(runtime(), job))
+
+
+@producers.route("/<job_id>/status", methods=["GET"])
+@scope("read", "submit", "work")
+@producers.response(200, schemas.JobStatus())
+@gives(producers, 404)
+def show_status(job_id: str) -> Any:
+    """The short view of a job."""
+    job = look.find(runtime(), caller().tenant, job_id)
+    g.job_status = job.status
+    return status_view(runtime(), job)
+
+
+@producers.route("/<job_id>/result", methods=["GET"])
+@scope("read", "submit")
+@producers.response(200, schemas.StoredResult())
+@gives(producers, 404, 409)
+def show_result(job_id: str) -> Any:
+    """The result of a completed job; 409 `not_ready` while there is none."""
+    return look.result(runtime(), caller().tenant, job_id)
+
+
+@producers.route("/<job_id>/cancel", methods=["POST"])
+@scope("submit")
+@producers.response(200, schemas.StateAnswer())
+@gives(producers, 404, 409)
+def cancel_job(job_id: str) -> Any:
+    """Cancel a job; repeating it is well. Its worker hears of it on its next call, whichever that is."""
+    status = cancel(runtime(), caller().tenant, job_id)
+    log.info("job cancelled", job_id=job_id)
+    return {"job_id": job_id, "status": status}
+
+
+@producers.route("/<job_id>/retry", methods=["POST"])
+@scope("submit")
+@producers.response(200, schemas.StateAnswer())
+@gives(producers, 404, 409)
+def retry_job(job_id: str) -> Any:
+    """Put a failed, timed-out or cancelled job back; of a pending one nothing changes."""
+    status = restart(runtime(), caller().tenant, job_id)
+    log.info("job put back", job_id=job_id)
+    return {"job_id": job_id, "status": status}

@@ -1,0 +1,98 @@
+"""Rows as wire shapes (api/schemas.py)."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from flask import Response
+from sqlalchemy import Row
+
+from bridge.claim import Claimed
+from bridge.look import estimated_seconds
+from bridge.names import download_path
+from bridge.runtime import Runtime
+from models.state import JobState, Priority
+
+RANKS = [str(priority) for priority in Priority]
+NOTHING = {"job_id": None, "source_file_url": None, "content_type": None, "task_options": None, "jobs": []}
+
+
+def json_response(body: Any) -> Response:
+    """A 200 made by orjson: what is polled often is not dumped through a schema."""
+    return Response(orjson.dumps(body, option=orjson.OPT_UTC_Z), content_type="application/json")
+
+
+def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
+    """schemas.PollAnswer; `task_options` goes through as the text that it is stored as."""
+    jobs = [
+        {
+            "job_id": job.job_id,
+            "source_file_url": download_path(job.job_id),
+            "content_type": job.content_type,
+            "task_options": orjson.Fragment(job.task_options),
+            "attempt": job.attempt,
+            "retry_count": job.retry_count,
+            "priority": RANKS[job.priority],
+            "timeout_at": job.timeout_at,
+            "lease_token": job.lease_token,
+            "lease_expires_at": job.lease_expires_at,
+            "ack_by": job.ack_by,
+        }
+        for job in claimed
+    ]
+    if not jobs:
+        return NOTHING
+    return {name: jobs[0][name] for name in NOTHING if name != "jobs"} | {"jobs": jobs}
+
+
+def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
+    """schemas.JobStatus"""
+    running = job.status == JobState.PROCESSING
+    estimate = job.started_at + timedelta(seconds=estimated_seconds(runtime, job)) if running else None
+    return {
+        "job_id": job.id,
+        "status": job.status,
+        "worker_id": _worker(job),
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "completed_at": job.completed_at,
+        "error_message": job.error_message,
+        "retry_count": job.retry_count,
+        "estimated_completion": estimate,
+        "content_type": job.content_type,
+        "attempt": job.attempt,
+        "progress": job.progress,
+        "message": job.message,
+        "timeout_at": job.timeout_at,
+    }
+
+
+def job_view(job: Row[Any]) -> dict[str, Any]:
+    """schemas.Job"""
+    result = job.result_data or {}
+    row = dict(job._mapping)
+    return {
+        **{name: value for name, value in row.items() if name not in ("lease_token", "claim_id")},
+        "job_id": job.id,
+        "worker_id": _worker(job),
+        "priority": RANKS[job.priority],
+        "metadata": result.get("metadata"),
+        "processing_time": result.get("processing_time"),
+    }
+
+
+def whole_view(job: Row[Any], attempts: Iterable[Row[Any]], refusals: Iterable[Row[Any]]) -> dict[str, Any]:
+    """schemas.WholeJob"""
+    by_attempt: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for refusal in refusals:
+        by_attempt[refusal.attempt].append(dict(refusal._mapping))
+    ended = [{**dict(row._mapping), "refusals": by_attempt.pop(row.attempt, [])} for row in attempts]
+    rest = [refusal for its in by_attempt.values() for refusal in its]
+    return {**job_view(job), "attempts": ended, "refusals": rest}
+
+
+def _worker(job: Row[Any]) -> str | None:
+    """The worker of a job that waits is nobody."""
+    return None if job.status == JobState.PENDING else job.worker_id

@@ -1,0 +1,199 @@
+"""The routes of workers: poll, download, show a sign of life, submit, give back."""
+
+import re
+import socket
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
+
+import structlog
+from flask import current_app, g, request
+from marshmallow import ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api import schemas
+from api.access import caller, runtime, scope
+from api.body import Blueprint, header_text
+from api.errors_of import gives
+from api.metrics import CLAIMED, FINISHED
+from api.render import json_response, poll_answer
+from bridge.claim import Claimant
+from bridge.errors import Forbidden, Invalid, TooLarge
+from bridge.extend import Alive, extend
+from bridge.finish import fail_unstorable, submit
+from bridge.give_back import release
+from bridge.hub import Hub
+from bridge.job_fields import check_json, check_text
+from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
+from bridge.pending import Queue
+from bridge.poll import Poll
+
+log = structlog.get_logger("api")
+workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Do the work.")
+
+TOKEN = {
+    "in": "header",
+    "name": "X-Lease-Token",
+    "schema": {"type": "string", "maxLength": 100},
+    "description": "The lease_token of the claim; checked when sent, required when the claim named a lease.",
+}
+
+
+@workers.route("/poll", methods=["GET"])
+@scope("work")
+@workers.arguments(schemas.PollQuery(), location="query")
+@workers.response(200, schemas.PollAnswer())
+@gives(workers, 429)
+def poll(query: dict[str, Any]) -> Any:
+    """Claim jobs, waiting up to `wait` seconds for the first one."""
+    types = _content_types(query["content_types"])
+    who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"])
+    queues = [Queue(caller().tenant, content_type) for content_type in types]
+    hub = cast(Hub, current_app.extensions["hub"])
+    asking = Poll(who, queues, query["max_jobs"], _hung_up(request.environ.get("gunicorn.socket")))
+    claimed = hub.poll(asking, query["wait"])
+    for job in claimed:
+        CLAIMED.labels(job.content_type).inc()
+        log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
+    response = json_response(poll_answer(claimed))
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _content_types(text: str) -> list[str]:
+    """The content types of a poll, as far as the key may have them. Raises Invalid, Forbidden."""
+    types = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not 1 <= len(types) <= 32 or not all(re.fullmatch(CONTENT_TYPE_PATTERN, one) for one in types):
+        raise Invalid({"content_types": ["Must be 1 to 32 content types of a-z 0-9 . _ and -, comma-separated."]})
+    allowed = caller().content_types
+    if allowed is not None:
+        types = [one for one in types if one in allowed]
+        if not types:
+            raise Forbidden(f"This key is limited to the content types {', '.join(sorted(allowed))}.")
+    return types
+
+
+def _hung_up(connection: socket.socket | None) -> Callable[[], bool]:
+    """Whether the client has closed its end, as far as the socket tells."""
+
+    def gone() -> bool:
+        if connection is None:
+            return False
+        try:
+            return connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    return gone
+
+
+def _token(body: dict[str, Any] | None = None) -> str | None:
+    """The lease token of this call; the header and the body must not disagree."""
+    sent = header_text("X-Lease-Token", 100)
+    inside = (body or {}).get("lease_token")
+    if sent is not None and inside is not None and sent != inside:
+        raise Invalid({"lease_token": ["The header X-Lease-Token names another one."]})
+    return sent if inside is None else inside
+
+
+def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A holder's result that is too large or holds a NUL ends its attempt: it would be the same the next time."""
+
+    @wraps(view)
+    def judged(*args: Any, job_id: str, **kwargs: Any) -> Any:
+        try:
+            return view(*args, job_id=job_id, **kwargs)
+        except RequestEntityTooLarge:
+            largest = runtime().settings.max_body_bytes
+            why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
+            fail_unstorable(runtime(), caller(), job_id, why, header_text("X-Lease-Token", 100))
+            raise TooLarge(why, job_status="failed") from None
+
+    return judged
+
+
+@workers.route("/<job_id>/result", methods=["PUT"])
+@scope("work")
+@_ends_unstorable
+@workers.arguments(schemas.Result())
+@workers.response(200, schemas.ResultAnswer())
+@gives(workers, 404, 409, body=True)
+@workers.doc(parameters=[TOKEN])
+def submit_result(result: dict[str, Any], job_id: str) -> Any:
+    """Submit the result. The same one again gets the same 200; any other late or foreign one 409."""
+    token = _token(result)
+    result["retryable"] = result["retryable"] is not False
+    _storable(result, job_id, token)
+    accepted = submit(runtime(), caller(), job_id, result, token)
+    g.job_status = accepted.status
+    FINISHED.labels(accepted.status).inc()
+    log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)
+    return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
+
+
+def _storable(result: dict[str, Any], job_id: str, token: str | None) -> None:
+    for field in ("content", "error_message", "metadata"):
+        value = result[field]
+        try:
+            if isinstance(value, str):
+                check_text(value)
+            elif value is not None:
+                check_json(value)
+        except ValidationError as error:
+            fail_unstorable(runtime(), caller(), job_id, f"The result's {field} cannot be stored: {error}", token)
+            g.job_status = "failed"
+            raise Invalid({field: error.messages}) from None
+
+
+@workers.route("/<job_id>/heartbeat", methods=["POST"])
+@scope("work")
+@workers.arguments(schemas.Heartbeat(), required=False)
+@workers.response(200, schemas.HeartbeatAnswer())
+@gives(workers, 404, 409, body=True)
+@workers.doc(parameters=[TOKEN])
+def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
+    """A sign of life: acknowledges the claim, renews its lease, reports progress."""
+    return _alive(
+        extend(
+            runtime(),
+            caller(),
+            job_id,
+            token=_token(sign),
+            progress=sign.get("progress"),
+            message=sign.get("message"),
+        )
+    )
+
+
+@workers.route("/<job_id>/progress", methods=["PUT"])
+@scope("work")
+@workers.arguments(schemas.Progress())
+@workers.response(200, schemas.HeartbeatAnswer())
+@gives(workers, 404, 409, body=True)
+@workers.doc(parameters=[TOKEN])
+def report_progress(sign: dict[str, Any], job_id: str) -> Any:
+    """The same as a heartbeat, for existing clients."""
+    progress = sign["percentage"] / 100
+    alive = extend(runtime(), caller(), job_id, token=_token(), progress=progress, message=sign["message"])
+    return _alive(alive)
+
+
+def _alive(alive: Alive) -> Any:
+    g.job_status = alive.status
+    return json_response(alive._asdict())
+
+
+@workers.route("/<job_id>/release", methods=["POST"])
+@scope("work")
+@workers.arguments(schemas.Release(), required=False)
+@workers.response(200, schemas.StateAnswer())
+@gives(workers, 404, 409, body=True)
+@workers.doc(parameters=[TOKEN])
+def release_job(body: dict[str, Any], job_id: str) -> Any:
+    """Give an unfinished job back at once, without spending a retry."""
+    g.job_status = release(runtime(), caller(), job_id, _token(body))
+    log.info("job released", job_id=job_id)
+    return {"job_id": job_id, "status": g.job_status}

@@ -1,0 +1,30 @@
+"""What gunicorn loads in each API process (`api.wsgi:app`)."""
+
+import os
+import secrets
+import socket
+
+from celery import Celery
+
+from api.create_app import create_app
+from bridge.db import make_cooperative, make_engine
+from bridge.logs import configure_logging
+from bridge.nudge import Nudger
+from bridge.pending import Mirror
+from bridge.runtime import Runtime
+from bridge.settings import load_settings
+
+make_cooperative()
+settings = load_settings()
+configure_logging(settings)
+sender = Celery("bridge", set_as_current=False)
+sender.config_from_object("celeryconfig")
+process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+app = create_app(
+    Runtime(
+        settings,
+        make_engine(settings, pool_size=16, name="bridge-api"),
+        Mirror(settings.require("redis_url"), settings.redis_prefix, process),
+        Nudger(sender),
+    )
+)

@@ -1,0 +1,76 @@
+"""Celery's settings, made from the bridge's. The figures behind the reasons: docs/decisions and the notes of the stack."""
+
+from kombu import Exchange, Queue
+
+from bridge import names
+from bridge.settings import load_settings
+
+_settings = load_settings()
+
+broker_url = _settings.broker_url
+result_backend = _settings.broker_url
+# Only bridge.enqueue_remote_job answers; everything else's result is in PostgreSQL.
+task_ignore_result = True
+result_expires = 3600
+
+# JSON only: whoever can write to the broker must not be able to run code here.
+accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+
+# An explicit exchange and key: a bare Queue would be bound to the default exchange and get everybody's messages.
+task_queues = [Queue(names.QUEUE, Exchange(names.QUEUE, type="direct"), routing_key=names.QUEUE)]
+task_default_queue = names.QUEUE
+task_default_exchange = names.QUEUE
+task_default_routing_key = names.QUEUE
+
+broker_transport_options = {
+    # Far above the longest task (time limits below); a message is only a nudge, so nothing waits for it.
+    "visibility_timeout": 300,
+    # Look for messages of killed workers every 10 s instead of about every 100 s.
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    # Kombu's default of no timeout hangs for ever on a half-open connection.
+    "socket_timeout": 5,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 15,
+    # With the default names two applications on one Redis would restore each other's messages.
+    "unacked_key": "bridge.unacked",
+    "unacked_index_key": "bridge.unacked_index",
+    "unacked_mutex_key": "bridge.unacked_mutex",
+}
+result_backend_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 3}
+redis_socket_timeout = 5
+redis_socket_connect_timeout = 3
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None  # the default gives up for good after 100 tries
+
+# A task counts as done when it is done; all of them are safe to repeat.
+task_acks_late = True
+task_reject_on_worker_lost = True
+worker_prefetch_multiplier = 1
+# Tasks finish while the broker restarts, and are acknowledged after it; cancelling them would repeat them.
+worker_cancel_long_running_tasks_on_connection_loss = False
+task_soft_time_limit = 60
+task_time_limit = 90
+worker_soft_shutdown_timeout = 10
+
+# For Flower. Events name tasks and IDs; arguments of documents never pass through the bridge's own tasks.
+worker_send_task_events = True
+task_send_sent_event = True
+worker_hijack_root_logger = False
+worker_redirect_stdouts = False
+timezone = "UTC"
+
+# A run that is overdue is dropped: the next one does its work.
+beat_schedule = {
+    task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 5)}}
+    for task, seconds in {
+        names.RELEASE_DUE: 1.0,
+        names.EXPIRE: 5.0,
+        names.CONTINUE: 10.0,
+        names.RECONCILE: 15.0,
+        names.PURGE: 3600.0,
+    }.items()
+}

@@ -1,0 +1,1 @@
+"""Who asks over Celery. Imports bridge and models, never api."""

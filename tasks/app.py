@@ -1,0 +1,39 @@
+"""The composition root of the Celery worker and of beat (`celery -A tasks.app`)."""
+
+import os
+import secrets
+import socket
+from functools import cache
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from bridge.db import make_engine
+from bridge.logs import configure_logging
+from bridge.nudge import Nudger
+from bridge.pending import Mirror
+from bridge.runtime import Runtime
+from bridge.settings import load_settings
+
+# Not the current app: an installed celeryconfig must not become other programs' default.
+app = Celery("bridge", set_as_current=False, include=["tasks.intake", "tasks.upkeep", "tasks.continuation"])
+app.config_from_object("celeryconfig")
+
+
+@setup_logging.connect
+def _logs(**_: Any) -> None:
+    configure_logging(load_settings())
+
+
+@cache
+def runtime() -> Runtime:
+    """This process' runtime, made at its first task: connections must not be shared across a fork."""
+    settings = load_settings()
+    process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return Runtime(
+        settings,
+        make_engine(settings, pool_size=2, name="bridge-celery"),
+        Mirror(settings.require("redis_url"), settings.redis_prefix, process),
+        Nudger(app),
+    )

@@ -1,0 +1,54 @@
+"""The pipeline's way in."""
+
+from typing import Any
+
+from celery import Task
+from marshmallow import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from bridge import names
+from bridge.db import is_unavailable
+from bridge.enqueue import enqueue
+from bridge.errors import BridgeError, Invalid
+from bridge.job_fields import CreateFields
+from tasks.app import app, runtime
+
+
+class Refused(Exception):
+    """The fields cannot be accepted; the text names each one. Sending the task again will not help."""
+
+
+@app.task(name=names.ENQUEUE, bind=True, ignore_result=False, max_retries=None, throws=(Refused,))
+def enqueue_remote_job(
+    self: Task,
+    idempotency_key: str | None = None,
+    tenant: str = names.DEFAULT_TENANT,
+    **fields: Any,
+) -> dict[str, str]:
+    """Create a job. A redelivered task makes no second one: its own ID is the key where none is given."""
+    try:
+        created = enqueue(
+            runtime(),
+            _checked("tenant", tenant, 50),
+            CreateFields().load(fields),
+            idempotency_key=_checked("idempotency_key", idempotency_key or self.request.id, 255),
+        )
+    except ValidationError as error:
+        raise Refused(Invalid(dict(error.messages_dict)).detail) from None
+    except BridgeError as error:
+        raise Refused(error.detail) from None
+    except SQLAlchemyError as error:
+        if not is_unavailable(error):
+            raise
+        raise self.retry(exc=error, countdown=min(2**self.request.retries, 60)) from error
+    return {
+        "job_id": str(created.job_id),
+        "status": str(created.status),
+        "created_at": created.created_at.isoformat(),
+    }
+
+
+def _checked(name: str, value: object, longest: int) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest or "\x00" in value:
+        raise Invalid({name: [f"Must be text of 1 to {longest} characters."]})
+    return value

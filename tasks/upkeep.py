@@ -1,0 +1,49 @@
+"""What beat runs: the clocks, and the repair of what was missed."""
+
+import redis
+import structlog
+
+from bridge import names
+from bridge.expire import expire
+from bridge.gauges import swept
+from bridge.purge import purge
+from bridge.release_due import release_due
+from bridge.repair import reconcile
+from tasks.app import app, runtime
+
+log = structlog.get_logger("tasks.upkeep")
+
+
+@app.task(name=names.EXPIRE)
+def expire_jobs() -> None:
+    """Move every job whose clock ran out."""
+    with swept(runtime(), "expire_jobs") as run:
+        run["changed"] = expire(runtime())
+
+
+@app.task(name=names.RELEASE_DUE)
+def release_due_jobs() -> None:
+    """Mirror the jobs whose `available_at` has come."""
+    with swept(runtime(), "release_due_jobs") as run:
+        run["changed"] = release_due(runtime())
+
+
+@app.task(name=names.RECONCILE)
+def reconcile_mirror() -> None:
+    """Make the mirror agree with PostgreSQL."""
+    with swept(runtime(), "reconcile_mirror") as run:
+        try:
+            repaired = reconcile(runtime())
+        except redis.RedisError as error:
+            log.warning("redis is away; the mirror is repaired later", error=type(error).__name__)
+            return
+        run["changed"] = sum(repaired)
+        if any(repaired):
+            log.info("mirror repaired", **repaired._asdict())
+
+
+@app.task(name=names.PURGE)
+def purge_jobs() -> None:
+    """Delete what is finished, handed over and old."""
+    with swept(runtime(), "purge_jobs") as run:
+        run["changed"] = purge(runtime())
