@@ -1,4 +1,4 @@
-"""Celery's settings, made from the bridge's. The figures behind the reasons: docs/decisions and the notes of the stack."""
+"""Celery's settings, made from the bridge's settings; the reason for each stands beside it."""
 
 from kombu import Exchange, Queue
 

@@ -3,10 +3,10 @@
 import re
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from flask import g, request, send_file
-from werkzeug.wsgi import ClosingIterator
+from werkzeug.wsgi import ClosingIterator, FileWrapper
 
 from api.access import caller, runtime, scope
 from api.body import header_text
@@ -51,7 +51,8 @@ def download(job_id: str) -> Any:
         renew = _renewer(job_id, token)
         renew()
         every = (job.lease_seconds or UNNAMED_LEASE_SECONDS * 3) / 3
-        response.response = ClosingIterator(_lively(response.response, renew, every), [response.response.close])  # type: ignore[union-attr,list-item]
+        chunks = cast(FileWrapper, response.response)
+        response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])
     return response
 
 

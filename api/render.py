@@ -16,7 +16,8 @@ from bridge.runtime import Runtime
 from models.state import JobState, Priority
 
 RANKS = [str(priority) for priority in Priority]
-NOTHING = {"job_id": None, "source_file_url": None, "content_type": None, "task_options": None, "jobs": []}
+FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
+NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
 
 
 def json_response(body: Any) -> Response:
@@ -44,7 +45,7 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
     ]
     if not jobs:
         return NOTHING
-    return {name: jobs[0][name] for name in NOTHING if name != "jobs"} | {"jobs": jobs}
+    return {**{name: jobs[0][name] for name in FIRST}, "jobs": jobs}
 
 
 def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:

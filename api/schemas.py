@@ -240,8 +240,8 @@ class Attempt(Schema):
     claimed_at = fields.AwareDateTime(required=True)
     acknowledged_at = fields.AwareDateTime(required=True, allow_none=True)
     ended_at = fields.AwareDateTime(required=True)
-    end = fields.String(required=True, validate=validate.OneOf([str(end) for end in AttemptEnd]))
-    reason = fields.String(required=True, allow_none=True)
+    how = fields.String(required=True, validate=validate.OneOf([str(end) for end in AttemptEnd]))
+    why = fields.String(required=True, allow_none=True)
     refusals = fields.List(fields.Nested(Refusal()), required=True)
 
 

@@ -17,8 +17,14 @@ RESTART = moving(
     # attempt_end is cleared: what an earlier attempt still submits is no late result any more.
     values={
         **waiting(NOW),
-        "retry_count": 0, "return_count": 0, "completed_at": None, "error_message": None,
-        "attempt_end": None, "attempt_ended_at": None, "progress": None, "message": None,
+        "retry_count": 0,
+        "return_count": 0,
+        "completed_at": None,
+        "error_message": None,
+        "attempt_end": None,
+        "attempt_ended_at": None,
+        "progress": None,
+        "message": None,
     },
 )
 

@@ -39,8 +39,8 @@ UPDATE remote_jobs j SET
   acknowledged_at = NULL, attempt_end = NULL, attempt_ended_at = NULL, progress = NULL, message = NULL
 FROM offered o JOIN free f ON f.id = o.id
 WHERE j.id = o.id AND j.status IN ({_SOURCES})
-RETURNING j.id, j.content_type, CAST(j.task_options AS text), j.attempt, j.retry_count, j.priority, j.timeout_at, j.lease_token,
-  j.lease_expires_at, j.ack_by
+RETURNING j.id, j.content_type, CAST(j.task_options AS text), j.attempt, j.retry_count, j.priority, j.timeout_at,
+  j.lease_token, j.lease_expires_at, j.ack_by
 """)
 
 # The next jobs of each queue in the order of the contract: priority, then age.
@@ -59,7 +59,8 @@ LATERAL (
 
 # A replayed poll gets what it was given, as long as none of it was acknowledged.
 REPLAY = text("""
-SELECT id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token, lease_expires_at, ack_by
+SELECT id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
+  lease_expires_at, ack_by
 FROM remote_jobs
 WHERE key_id = :key_id AND worker_id = :worker_id AND status = 'processing' AND claim_id = :claim_id
   AND acknowledged_at IS NULL

@@ -37,7 +37,7 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
 def make_cooperative() -> None:
     """Let psycopg2 yield to other greenlets while it waits. Only for a process that gevent has patched."""
     import psycopg2.extensions
-    from gevent.socket import wait_read, wait_write
+    from gevent.socket import wait_read, wait_write  # type: ignore[attr-defined]
 
     def wait(connection: "psycopg2.extensions.connection", timeout: float | None = None) -> None:
         while True:

@@ -13,7 +13,7 @@ from bridge.errors import BridgeError, Conflict
 from bridge.holder import accepts_late, holds_latest, lost
 from bridge.look import find
 from bridge.runtime import Runtime
-from bridge.transition import NOW, RETRIED, jobs, move, moving
+from bridge.transition import NOW, RETRIED, among, jobs, move, moving
 from models.job import job_attempts
 from models.outbox import continuations
 from models.refusal import job_refusals
@@ -23,7 +23,7 @@ LOOKS = 5  # times a result is judged anew because something else changed the jo
 MOST_REFUSALS = 20  # kept with a job
 
 _THIS = (jobs.id == bindparam("job_id"), jobs.attempt == bindparam("attempt"))
-_LATE = jobs.attempt_end.in_(sorted(LATE_ENDS))
+_LATE = among(jobs.attempt_end, LATE_ENDS)
 _ALIVE = {"acknowledged_at": func.coalesce(jobs.acknowledged_at, NOW)}  # a result is a sign of life
 _FAILURE = {"error_message": cast(bindparam("error_message"), Text)}
 _SUCCESS = {"error_message": None, "result_data": bindparam("result_data", type_=JSON)}

@@ -77,8 +77,8 @@ def estimated_seconds(runtime: Runtime, job: Row[Any]) -> float:
     """How long the running attempt is expected to take in all, from its start."""
     if job.progress:
         with runtime.engine.connect() as connection:
-            elapsed = connection.scalar(select(func.extract("epoch", func.now() - job.started_at)))
-        return float(elapsed) / job.progress
+            elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
+        return float(elapsed) / float(job.progress)
     with runtime.engine.connect() as connection:
         median = connection.scalar(MEDIAN, {"tenant": job.tenant, "content_type": job.content_type})
     return float(median) if median is not None else ESTIMATES.get(job.content_type, USUAL)

@@ -29,7 +29,8 @@ WITH due AS (
   FROM due WHERE c.job_id = due.job_id AND c.n = due.n AND c.next_at <= now()
   RETURNING c.job_id, c.n, c.tenant, c.kwargs, c.tries
 )
-SELECT t.job_id, t.n, t.tenant, CAST(t.kwargs AS text) AS kwargs, CASE WHEN t.kwargs ->> 'status' = 'completed' THEN r.content END AS content
+SELECT t.job_id, t.n, t.tenant, CAST(t.kwargs AS text) AS kwargs,
+  CASE WHEN t.kwargs ->> 'status' = 'completed' THEN r.content END AS content
 FROM taken t LEFT JOIN job_results r ON r.job_id = t.job_id
 """)
 

@@ -14,7 +14,7 @@ and a surplus one nothing. Every method may raise redis.RedisError unless it say
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import redis
 import structlog
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
     job_id: str
 
 
-def connect(url: str, **options: Any) -> "redis.Redis[bytes]":
+def connect(url: str, **options: Any) -> redis.Redis:
     """A client for `redis://`, `rediss://`, `unix://` or `sentinel://host:port,host:port/service`.
 
     Nothing is retried: a repeated LMOVE takes two IDs, a repeated LPUSH queues one twice.
@@ -235,7 +235,7 @@ class Mirror:
 
     def orphaned(self, queue: Queue, process: str, count: int) -> list[str]:
         """Up to `count` IDs that a dead process had taken from a queue."""
-        return self._client.lrange(self.claimed_key(queue, process), -count, -1)
+        return cast(list[str], self._client.lrange(self.claimed_key(queue, process), -count, -1))
 
     def forget_orphaned(self, queue: Queue, process: str, count: int) -> None:
         """Remove as many IDs as `orphaned` gave."""
@@ -253,12 +253,13 @@ class Mirror:
 class Listener:
     """Waits for one list."""
 
-    def __init__(self, client: "redis.Redis[bytes]", source: str, target: str, seconds: float) -> None:
+    def __init__(self, client: redis.Redis, source: str, target: str, seconds: float) -> None:
         self._client, self._source, self._target, self._seconds = client, source, target, seconds
 
     def wait(self) -> str | None:
         """The next ID, moved into the claimed list; None after the block time. Raises redis.RedisError."""
-        return self._client.blmove(self._source, self._target, self._seconds, "RIGHT", "LEFT")
+        caught = self._client.blmove(self._source, self._target, self._seconds, "RIGHT", "LEFT")  # type: ignore[arg-type]
+        return cast(str | None, caught)
 
     def close(self) -> None:
         """End the connection, and with it a wait that is under way."""

@@ -42,7 +42,8 @@ ORDER BY queued_at, id LIMIT :count
 OLDER = text("""
 SELECT id, queued_at FROM remote_jobs
 WHERE status = 'pending' AND tenant = :tenant AND content_type = :content_type AND priority = :priority AND mirrored
-  AND (CAST(:queued_at AS timestamptz) IS NULL OR (queued_at, id) < (CAST(:queued_at AS timestamptz), CAST(:id AS uuid)))
+  AND (CAST(:queued_at AS timestamptz) IS NULL
+       OR (queued_at, id) < (CAST(:queued_at AS timestamptz), CAST(:id AS uuid)))
 ORDER BY queued_at DESC, id DESC LIMIT :count
 """)
 

@@ -82,7 +82,7 @@ class Settings(BaseModel):
     auth_off_anywhere: Switch = False
     bootstrap_key: str | None = Field(None, min_length=32, max_length=200)
     source_roots: Annotated[tuple[Path, ...], _listed(":")] = ()
-    timeout_seconds: Annotated[dict[str, int], BeforeValidator(_timeouts)] = Field(DEADLINES, validate_default=True)  # type: ignore[assignment]
+    timeout_seconds: Annotated[dict[str, int], BeforeValidator(_timeouts)] = Field(DEADLINES, validate_default=True)
     queue_timeout_seconds: int = Field(86400, ge=1, le=2592000)
     ack_seconds: int = Field(60, ge=1, le=3600)
     retry_backoff: Annotated[Backoff, BeforeValidator(_pairs)] = Backoff()

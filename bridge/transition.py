@@ -5,7 +5,7 @@ commit. A changed row, its ended attempt, its result and its outbox row stand or
 somebody else was first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +13,8 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Row,
+    Select,
+    TextClause,
     bindparam,
     case,
     cast,
@@ -22,9 +24,12 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
+    text,
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import psycopg2
+from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.types import Boolean, LargeBinary, Text
 
 from bridge.pending import Entry, Queue
@@ -41,8 +46,11 @@ NOW = func.coalesce(cast(bindparam("now", None), Moment), func.now())
 
 def seconds(count: Any) -> ColumnElement[Any]:
     """So many seconds (a number or an SQL expression) as an interval."""
-    return func.make_interval(0, 0, 0, 0, 0, 0, count)
+    return count * literal_column("interval '1 second'")
 
+
+# From -1 to 1. Drawn from the job and its attempt, not by random(), because several columns are computed from it.
+_JITTER = func.hashtext(cast(jobs.id, Text).concat(cast(jobs.attempt, Text))) / literal_column("2147483648.0")
 
 # min(max, base * factor^retries), more or less by the jitter; cf. bridge.settings.Backoff.
 BACKOFF = seconds(
@@ -51,7 +59,7 @@ BACKOFF = seconds(
         # 2^60 s is beyond any maximum: the bound keeps power() from overflowing.
         bindparam("backoff_base") * func.power(bindparam("backoff_factor"), func.least(jobs.retry_count, 60)),
     )
-    * (1 + bindparam("backoff_jitter") * (2 * func.random() - 1))
+    * (1 + bindparam("backoff_jitter") * _JITTER)
 )
 
 RETURNED = (
@@ -96,7 +104,7 @@ def moving(
     """The statement of a change: the guarded UPDATE, and what is recorded with it.
 
     `end` says how the latest attempt ended; it is kept in job_attempts, with the parameter `result_digest` and the
-    new error_message as the reason. `result` stores the parameter `content`.
+    new error_message as the why. `result` stores the parameter `content`.
     """
     edge = EDGES[which]
     late = JobState.PROCESSING not in edge.sources and which not in (Change.RESTART, Change.CANCEL, Change.EXPIRE_QUEUE)
@@ -113,7 +121,7 @@ def moving(
             "attempt_ended_at": case((held, NOW), else_=jobs.attempt_ended_at),
         }
     new = {name: _constant(value) for name, value in new.items()}
-    status = jobs.status.in_(sorted(edge.sources))
+    status = among(jobs.status, edge.sources)
     moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c).cte("moved")
     answer = select(*(moved.c[column.name] for column in RETURNED))
     if end is not None:
@@ -125,7 +133,37 @@ def moving(
         answer = answer.add_cte(stored.returning(job_results.c.job_id).cte("stored"))
     if edge.target in FINAL:
         answer = answer.add_cte(_recorded(moved).cte("recorded"))
-    return answer
+    return _fixed(answer)
+
+
+class _Untyped(psycopg2.dialect):
+    """Renders no cast around a parameter: text() sees none in `:name::json`, and adds the casts itself."""
+
+    bind_typing = BindTyping.NONE
+
+
+def _fixed(statement: Select[Any]) -> TextClause:
+    """The statement as text, rendered once: SQLAlchemy 2.1's cache loses parameters of an INSERT … SELECT in a CTE,
+    and building the expression at each call costs more than PostgreSQL takes to run it."""
+    compiled = statement.compile(dialect=_Untyped(paramstyle="named"))
+    values = compiled.params
+    return text(str(compiled)).bindparams(
+        *(
+            bindparam(name, type_=bind.type) if bind.required else bindparam(name, values[name], type_=bind.type)
+            for name, bind in compiled.binds.items()
+            if name in values
+        )
+    )
+
+
+def _word(word: str) -> ColumnElement[Any]:
+    """A word of ours, written into the SQL."""
+    return literal_column(f"'{word}'")
+
+
+def among(column: ColumnElement[str], words: Iterable[str]) -> ColumnElement[bool]:
+    """That a column holds one of these words of ours."""
+    return column.in_([_word(word) for word in sorted(words)])
 
 
 def _constant(value: Any) -> Any:
@@ -146,8 +184,8 @@ def _ended(moved: Any, end: AttemptEnd) -> Any:
         "claimed_at": moved.c.started_at,
         "acknowledged_at": moved.c.acknowledged_at,
         "ended_at": moved.c.attempt_ended_at,
-        "end": literal(end),
-        "reason": moved.c.error_message,
+        "how": _word(end),
+        "why": moved.c.error_message,
         "result_digest": cast(bindparam("result_digest", None), LargeBinary),
     }
     rows = select(*columns.values()).where(moved.c.attempt_ended_at == NOW)
@@ -161,8 +199,8 @@ def _late_end(moved: Any, end: AttemptEnd) -> Any:
         update(job_attempts)
         .where(ended.job_id == moved.c.id, ended.attempt == moved.c.attempt)
         .values(
-            end=literal(end),
-            reason=moved.c.error_message,
+            how=_word(end),
+            why=moved.c.error_message,
             result_digest=cast(bindparam("result_digest", None), LargeBinary),
         )
         .returning(ended.job_id)
@@ -171,15 +209,20 @@ def _late_end(moved: Any, end: AttemptEnd) -> Any:
 
 def _recorded(moved: Any) -> Any:
     """The outbox row: the outcome with its kwargs (contract §4), but for `content`."""
-    kwargs = func.json_build_object(
-        *("job_id", cast(moved.c.id, Text), "ingestion_task_id", moved.c.ingestion_task_id),
-        *("content_type", moved.c.content_type, "status", moved.c.status),
-        *("success", moved.c.status == literal_column(f"'{JobState.COMPLETED}'")),
-        *("metadata", moved.c.result_data.op("->")("metadata")),
-        *("processing_time", moved.c.result_data.op("->")("processing_time")),
-        *("error_message", moved.c.error_message, "retry_count", moved.c.retry_count),
-        *("task_options", moved.c.task_options, "n", moved.c.outcome_count),
-    )
+    members = {
+        "job_id": cast(moved.c.id, Text),
+        "ingestion_task_id": moved.c.ingestion_task_id,
+        "content_type": moved.c.content_type,
+        "status": moved.c.status,
+        "success": moved.c.status == _word(JobState.COMPLETED),
+        "metadata": moved.c.result_data.op("->")(_word("metadata")),
+        "processing_time": moved.c.result_data.op("->")(_word("processing_time")),
+        "error_message": moved.c.error_message,
+        "retry_count": moved.c.retry_count,
+        "task_options": moved.c.task_options,
+        "n": moved.c.outcome_count,
+    }
+    kwargs = func.json_build_object(*(part for name, value in members.items() for part in (_word(name), value)))
     rows = select(moved.c.id, moved.c.outcome_count, moved.c.tenant, kwargs, NOW, NOW).where(
         cast(bindparam("record_continuation"), Boolean)
     )

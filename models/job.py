@@ -161,8 +161,8 @@ job_attempts = Table(
     Column("claimed_at", Moment, nullable=False),
     Column("acknowledged_at", Moment),
     Column("ended_at", Moment, nullable=False),
-    Column("end", Text, nullable=False),
-    Column("reason", Text),
+    Column("how", Text, nullable=False),
+    Column("why", Text),
     Column("result_digest", LargeBinary),  # of the result that was accepted for this attempt
-    CheckConstraint(one_of('"end"', AttemptEnd), name="end"),
+    CheckConstraint(one_of("how", AttemptEnd), name="how"),
 )

@@ -12,7 +12,7 @@ from tasks.app import app, runtime
 def _send(task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
     settings = runtime().settings
     app.send_task(
-        settings.continuation_task,
+        settings.require("continuation_task"),
         kwargs=kwargs,
         task_id=task_id,
         queue=settings.continuation_queue,

@@ -91,7 +91,8 @@ def upgrade() -> None:
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("result_data", sa.JSON(), nullable=True),
         sa.CheckConstraint(
-            "(status = 'processing') = (lease_expires_at IS NOT NULL) AND (status = 'processing') = (ack_by IS NOT NULL)",
+            "(status = 'processing') = (lease_expires_at IS NOT NULL)"
+            " AND (status = 'processing') = (ack_by IS NOT NULL)",
             name=op.f("remote_jobs_lease_iff_processing"),
         ),
         sa.CheckConstraint(
@@ -99,7 +100,8 @@ def upgrade() -> None:
             name=op.f("remote_jobs_completed_at_iff_final"),
         ),
         sa.CheckConstraint(
-            "NOT (status = 'processing') OR (attempt > 0 AND worker_id IS NOT NULL AND key_id IS NOT NULL AND lease_token IS NOT NULL AND started_at IS NOT NULL AND attempt_end IS NULL)",
+            "NOT (status = 'processing') OR (attempt > 0 AND worker_id IS NOT NULL AND key_id IS NOT NULL"
+            " AND lease_token IS NOT NULL AND started_at IS NOT NULL AND attempt_end IS NULL)",
             name=op.f("remote_jobs_processing_is_held"),
         ),
         sa.CheckConstraint(
@@ -225,12 +227,12 @@ def upgrade() -> None:
         sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("acknowledged_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("end", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("how", sa.Text(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=True),
         sa.Column("result_digest", sa.LargeBinary(), nullable=True),
         sa.CheckConstraint(
-            "\"end\" IN ('cancelled', 'completed', 'failed', 'lease_expired', 'released', 'timeout', 'unacknowledged')",
-            name=op.f("job_attempts_end"),
+            "how IN ('cancelled', 'completed', 'failed', 'lease_expired', 'released', 'timeout', 'unacknowledged')",
+            name=op.f("job_attempts_how"),
         ),
         sa.ForeignKeyConstraint(
             ["job_id"], ["remote_jobs.id"], name=op.f("job_attempts_job_id_fkey"), ondelete="CASCADE"
