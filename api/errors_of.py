@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from api.body import Blueprint
-from api.schemas import Problem
+from api.schemas.problem import Problem
 
 MEANINGS = {
     400: "The body is not valid JSON, or the request is malformed.",

@@ -13,7 +13,7 @@ from api.body import Blueprint
 from api.metrics import render
 from api.problems import problem
 from api.render import json_response
-from api.schemas import Problem
+from api.schemas.problem import Problem
 
 health = Blueprint("health", __name__, description="For load balancers and Prometheus; no key is needed.")
 

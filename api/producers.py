@@ -5,12 +5,12 @@ from typing import Any
 import structlog
 from flask import g
 
-from api import schemas
 from api.access import caller, runtime, scope
 from api.body import Blueprint, header_text
 from api.errors_of import gives
 from api.metrics import CREATED
 from api.render import job_view, json_response, status_view, whole_view
+from api.schemas import producers as schemas
 from bridge import look
 from bridge.cancel import cancel, restart
 from bridge.enqueue import enqueue

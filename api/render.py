@@ -1,4 +1,4 @@
-"""Rows as wire shapes (api/schemas.py)."""
+"""Rows as wire shapes (api/schemas/)."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -11,12 +11,13 @@ from flask import current_app, g, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api import schemas
 from api.access import caller, runtime, scope
 from api.body import Blueprint, header_text
 from api.errors_of import gives
 from api.metrics import CLAIMED, FINISHED
 from api.render import json_response, poll_answer
+from api.schemas import workers as schemas
+from api.schemas.producers import StateAnswer
 from bridge.claim import Claimant
 from bridge.errors import Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
@@ -189,7 +190,7 @@ def _alive(alive: Alive) -> Any:
 @workers.route("/<job_id>/release", methods=["POST"])
 @scope("work")
 @workers.arguments(schemas.Release(), required=False)
-@workers.response(200, schemas.StateAnswer())
+@workers.response(200, StateAnswer())
 @gives(workers, 404, 409, body=True)
 @workers.doc(parameters=[TOKEN])
 def release_job(body: dict[str, Any], job_id: str) -> Any:

@@ -7,6 +7,9 @@ import structlog
 
 from bridge.settings import Settings
 
+# Celery tells of each task twice and beat once, every second; at `info` only what the tasks did is worth a line.
+CHATTY = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
+
 
 def configure_logging(settings: Settings) -> None:
     """Send structlog and the standard library through one renderer to stderr. IDs, never document text or keys."""
@@ -33,6 +36,9 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
+    if settings.log_level == "info":
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

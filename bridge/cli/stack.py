@@ -79,12 +79,14 @@ class Stack:
         arguments = programs.remote_worker(self.url, name, handlers)
         self.family.start(name, arguments, {**outside, **({"BRIDGE_KEY": key} if key else {})})
 
-    def start_processes(self) -> None:
+    def start_processes(self, *, celery: bool = True, beat: bool = True) -> None:
         """API, Celery worker and beat, in the order in which they are stopped."""
-        celery = programs.celery_environment(self.environment)
+        environment = programs.celery_environment(self.environment)
         self.family.start("api", programs.api(), self.environment)
-        self.family.start("celery", programs.celery_worker(["--concurrency=2"]), celery)
-        self.family.start("beat", programs.beat(self.settings, []), celery)
+        if celery:
+            self.family.start("celery", programs.celery_worker(["--concurrency=2"]), environment)
+        if beat:
+            self.family.start("beat", programs.beat(self.settings, []), environment)
 
     def await_api(self, signals: Signals, seconds: float = 60.0) -> bool:
         """Waits until the API answers; False when a signal came first. Raises ChildEnded."""

@@ -1,0 +1,1 @@
+"""Every wire shape, once."""

@@ -1,0 +1,19 @@
+"""The shape of every error, and the words that several shapes share."""
+
+from marshmallow import Schema, fields
+
+from models.state import JobState, Priority
+
+STATES = [str(state) for state in JobState]
+PRIORITIES = [str(priority) for priority in Priority]
+
+
+class Problem(Schema):
+    """An error (RFC 9457)."""
+
+    type = fields.String(required=True, metadata={"example": "about:blank"})
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True, metadata={"description": "A sentence for a person."})
+    code = fields.String(required=True, metadata={"description": "Stable; see docs/protocol.md."})
+    errors = fields.Dict(keys=fields.String(), metadata={"description": "Validation: field → messages."})

@@ -1,0 +1,142 @@
+"""What those who submit and those who look send and get."""
+
+from marshmallow import RAISE, Schema, fields, validate
+
+from api.schemas.problem import PRIORITIES, STATES
+from bridge.job_fields import CreateFields, Text
+from bridge.names import CONTENT_TYPE_PATTERN
+from models.state import AttemptEnd
+
+
+class CreateJob(CreateFields):
+    """A new job."""
+
+
+class JobCreated(Schema):
+    """The answer to a create."""
+
+    job_id = fields.UUID(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    created_at = fields.AwareDateTime(required=True)
+
+
+class StateAnswer(Schema):
+    """The job's state after a change."""
+
+    job_id = fields.UUID(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATES))
+
+
+class JobStatus(Schema):
+    """The short view of a job."""
+
+    job_id = fields.UUID(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    worker_id = fields.String(required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+    started_at = fields.AwareDateTime(required=True, allow_none=True)
+    completed_at = fields.AwareDateTime(required=True, allow_none=True)
+    error_message = fields.String(required=True, allow_none=True)
+    retry_count = fields.Integer(required=True)
+    estimated_completion = fields.AwareDateTime(required=True, allow_none=True)
+    content_type = fields.String(required=True)
+    attempt = fields.Integer(required=True)
+    progress = fields.Float(required=True, allow_none=True)
+    message = fields.String(required=True, allow_none=True)
+    timeout_at = fields.AwareDateTime(required=True)
+
+
+class Job(Schema):
+    """A job as it stands in a list: everything but its attempts, its result's content and any token."""
+
+    job_id = fields.UUID(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    ingestion_task_id = fields.String(required=True)
+    source_file_path = fields.String(required=True)
+    content_type = fields.String(required=True)
+    task_options = fields.Dict(required=True)
+    priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES))
+    worker_id = fields.String(required=True, allow_none=True)
+    attempt = fields.Integer(required=True)
+    retry_count = fields.Integer(required=True)
+    max_retries = fields.Integer(required=True)
+    timeout_seconds = fields.Integer(required=True)
+    queue_timeout_seconds = fields.Integer(required=True)
+    created_at = fields.AwareDateTime(required=True)
+    queued_at = fields.AwareDateTime(required=True)
+    available_at = fields.AwareDateTime(required=True)
+    started_at = fields.AwareDateTime(required=True, allow_none=True)
+    acknowledged_at = fields.AwareDateTime(required=True, allow_none=True)
+    lease_expires_at = fields.AwareDateTime(required=True, allow_none=True)
+    timeout_at = fields.AwareDateTime(required=True)
+    completed_at = fields.AwareDateTime(required=True, allow_none=True)
+    progress = fields.Float(required=True, allow_none=True)
+    message = fields.String(required=True, allow_none=True)
+    error_message = fields.String(required=True, allow_none=True)
+    metadata = fields.Dict(required=True, allow_none=True)
+    processing_time = fields.Float(required=True, allow_none=True)
+
+
+class Refusal(Schema):
+    """A call about an attempt that was refused."""
+
+    refused_at = fields.AwareDateTime(required=True)
+    code = fields.String(required=True)
+    reason = fields.String(required=True)
+
+
+class Attempt(Schema):
+    """An ended attempt."""
+
+    attempt = fields.Integer(required=True)
+    worker_id = fields.String(required=True)
+    key_id = fields.UUID(required=True)
+    claimed_at = fields.AwareDateTime(required=True)
+    acknowledged_at = fields.AwareDateTime(required=True, allow_none=True)
+    ended_at = fields.AwareDateTime(required=True)
+    how = fields.String(required=True, validate=validate.OneOf([str(end) for end in AttemptEnd]))
+    why = fields.String(required=True, allow_none=True)
+    refusals = fields.List(fields.Nested(Refusal()), required=True)
+
+
+class WholeJob(Job):
+    """A job with its ended attempts."""
+
+    attempts = fields.List(fields.Nested(Attempt()), required=True)
+    refusals = fields.List(
+        fields.Nested(Refusal()), required=True, metadata={"description": "Of the attempt that is under way."}
+    )
+
+
+class ListQuery(Schema):
+    """Which jobs, and which page of them."""
+
+    class Meta:
+        unknown = RAISE
+
+    status = fields.String(load_default=None, validate=validate.OneOf(STATES))
+    content_type = fields.String(
+        load_default=None,
+        validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Is no content type."),
+    )
+    ingestion_task_id = Text(load_default=None, validate=validate.Length(1, 255))
+    worker_id = Text(load_default=None, validate=validate.Length(1, 255))
+    created_after = fields.AwareDateTime(format="iso", load_default=None)
+    created_before = fields.AwareDateTime(format="iso", load_default=None)
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
+    cursor = Text(load_default=None, validate=validate.Length(1, 200))
+
+
+class JobPage(Schema):
+    """A page of jobs, newest first."""
+
+    jobs = fields.List(fields.Nested(Job()), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class StoredResult(Schema):
+    """The result of a completed job."""
+
+    content = fields.String(required=True, allow_none=True)
+    metadata = fields.Dict(required=True, allow_none=True)
+    processing_time = fields.Float(required=True, allow_none=True)

@@ -1,0 +1,129 @@
+"""What workers send and get."""
+
+from marshmallow import EXCLUDE, Schema, fields, validate
+
+from api.schemas.problem import PRIORITIES, STATES
+from bridge.job_fields import JsonObject, StrictBoolean, StrictFloat, Text
+
+
+class PollQuery(Schema):
+    """What a worker asks for."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    worker_id = Text(required=True, validate=validate.Length(1, 255))
+    content_types = Text(
+        required=True,
+        metadata={"description": "1 to 32 content types, comma-separated.", "example": "audio,video"},
+    )
+    max_jobs = fields.Integer(load_default=1, validate=validate.Range(1, 100))
+    wait = fields.Float(
+        load_default=None,
+        allow_nan=False,
+        validate=validate.Range(0, 60),
+        metadata={"description": "Seconds. Without it: 10, or 0 while this worker holds a job."},
+    )
+    lease = fields.Integer(
+        load_default=None,
+        validate=validate.Range(10, 3600),
+        metadata={"description": "Seconds that the worker may be silent. Without it: until the deadline."},
+    )
+    claim_id = fields.String(
+        load_default=None,
+        validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ and -."),
+        metadata={
+            "description": "Names this claim: asking again with it gives the same jobs while they are unacknowledged.",
+            "pattern": "^[A-Za-z0-9_-]{1,64}$",
+        },
+    )
+
+
+class ClaimedJob(Schema):
+    """A job in its worker's hands."""
+
+    job_id = fields.UUID(required=True)
+    source_file_url = fields.String(required=True)
+    content_type = fields.String(required=True)
+    task_options = fields.Dict(required=True)
+    attempt = fields.Integer(required=True)
+    retry_count = fields.Integer(required=True)
+    priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES))
+    timeout_at = fields.AwareDateTime(required=True, metadata={"description": "The deadline of this attempt."})
+    lease_token = fields.String(required=True)
+    lease_expires_at = fields.AwareDateTime(required=True)
+    ack_by = fields.AwareDateTime(required=True, metadata={"description": "Give a sign of life before this moment."})
+
+
+class PollAnswer(Schema):
+    """What a worker gets; the first job's fields stand outside too, null when none came."""
+
+    job_id = fields.UUID(required=True, allow_none=True)
+    source_file_url = fields.String(required=True, allow_none=True)
+    content_type = fields.String(required=True, allow_none=True)
+    task_options = fields.Dict(required=True, allow_none=True)
+    jobs = fields.List(fields.Nested(ClaimedJob()), required=True)
+
+
+class Result(Schema):
+    """What came of an attempt. Unknown fields are ignored."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    success = StrictBoolean(required=True)
+    content = fields.String(load_default=None, allow_none=True)
+    metadata = JsonObject(load_default=None, allow_none=True)
+    error_message = fields.String(load_default=None, allow_none=True)
+    processing_time = StrictFloat(
+        load_default=None, allow_none=True, validate=validate.Range(min=0), metadata={"description": "Seconds."}
+    )
+    retryable = StrictBoolean(load_default=True, allow_none=True)
+    lease_token = Text(load_default=None, allow_none=True)
+
+
+class ResultAnswer(Schema):
+    """What became of a result."""
+
+    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    ingestion_continued = fields.Boolean(
+        required=True, metadata={"description": "Whether a continuation is durably recorded."}
+    )
+
+
+class Heartbeat(Schema):
+    """A sign of life."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    lease_token = Text(load_default=None, allow_none=True)
+    progress = StrictFloat(load_default=None, allow_none=True, validate=validate.Range(0, 1))
+    message = Text(load_default=None, allow_none=True, validate=validate.Length(max=500))
+
+
+class Progress(Schema):
+    """A sign of life of an existing client."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    percentage = StrictFloat(required=True, validate=validate.Range(0, 100))
+    message = Text(load_default=None, allow_none=True, validate=validate.Length(max=500))
+
+
+class HeartbeatAnswer(Schema):
+    """The lease as it is stored."""
+
+    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    lease_expires_at = fields.AwareDateTime(required=True, allow_none=True)
+    cancel_requested = fields.Boolean(required=True)
+
+
+class Release(Schema):
+    """A worker gives its job back."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    lease_token = Text(load_default=None, allow_none=True)

@@ -1,0 +1,1 @@
+"""The tests: against real PostgreSQL, Redis, Celery and HTTP, which the session starts for itself."""

@@ -1,0 +1,99 @@
+"""A client of the API, as short as a test wants it: one method a route, the answer as it came."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from bridge.names import API_BASE
+
+_numbers = itertools.count(1)
+
+
+class Client:
+    """Requests with one key. Every method returns the `requests.Response`; `ok` fails unless it is a 200."""
+
+    def __init__(self, url: str, key: str | None, files: Path, tenant: str = "default") -> None:
+        self.url = url
+        self.key = key
+        self.tenant = tenant
+        self.files = files
+        self.session = requests.Session()
+        self.session.mount("http://", HTTPAdapter(pool_maxsize=128))
+        if key is not None:
+            self.session.headers["Authorization"] = f"Bearer {key}"
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """`path` starts with `/` for the whole address, else it lies below the base of remote jobs."""
+        whole = path if path.startswith("/") else f"{API_BASE}/{path}"
+        return self.session.request(method, self.url + whole, timeout=options.pop("timeout", 70), **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, json: Any = None, **options: Any) -> requests.Response:
+        return self.request("POST", path, json=json, **options)
+
+    def put(self, path: str, json: Any = None, **options: Any) -> requests.Response:
+        return self.request("PUT", path, json=json, **options)
+
+    def source(self, content: bytes = b"source", name: str | None = None) -> str:
+        """A source file under the root; its path."""
+        path = self.files / (name or f"source-{next(_numbers)}.bin")
+        path.write_bytes(content)
+        return str(path)
+
+    def fields(self, content_type: str = "audio", **fields: Any) -> dict[str, Any]:
+        """The body of a valid create."""
+        given = {"content_type": content_type, "ingestion_task_id": f"task-{next(_numbers)}", **fields}
+        return {"source_file_path": self.source() if "source_file_path" not in fields else "", **given}
+
+    def create(self, content_type: str = "audio", *, headers: dict[str, str] | None = None, **fields: Any) -> str:
+        """A new job's ID."""
+        return str(ok(self.post("", self.fields(content_type, **fields), headers=headers))["job_id"])
+
+    def poll(self, content_types: str = "audio", worker_id: str = "w1", **query: Any) -> requests.Response:
+        """A poll; without `wait` in the query it does not wait."""
+        params = {"worker_id": worker_id, "content_types": content_types, "wait": 0, **query}
+        return self.get("poll", params={name: value for name, value in params.items() if value is not None})
+
+    def claim(self, content_types: str = "audio", worker_id: str = "w1", **query: Any) -> dict[str, Any]:
+        """A claimed job, waited for."""
+        jobs = ok(self.poll(content_types, worker_id, **{"wait": 20, "lease": 60, **query}))["jobs"]
+        assert jobs, f"no job of {content_types} came"
+        return dict(jobs[0])
+
+    def result(self, job: dict[str, Any], **body: Any) -> requests.Response:
+        """The result of a claimed job: a success unless `success=False`."""
+        sent = {"success": True, "content": "text", "lease_token": job.get("lease_token"), **body}
+        return self.put(f"{job['job_id']}/result", sent)
+
+    def heartbeat(self, job: dict[str, Any], **body: Any) -> requests.Response:
+        return self.post(f"{job['job_id']}/heartbeat", {"lease_token": job.get("lease_token"), **body})
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """The whole job."""
+        return ok(self.get(job_id))
+
+    def status(self, job_id: str) -> str:
+        return str(ok(self.get(f"{job_id}/status"))["status"])
+
+
+def ok(response: requests.Response) -> dict[str, Any]:
+    """The body of a 200."""
+    assert response.status_code == 200, f"{response.status_code}: {response.text[:500]}"
+    return dict(response.json())
+
+
+def refused(response: requests.Response, status: int, code: str | None = None) -> dict[str, Any]:
+    """The problem of a refusal with this status (and code)."""
+    assert response.status_code == status, f"{response.status_code} instead of {status}: {response.text[:500]}"
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = dict(response.json())
+    assert problem["status"] == status
+    assert problem["detail"]
+    if code is not None:
+        assert problem["code"] == code, problem
+    return problem

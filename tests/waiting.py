@@ -1,0 +1,18 @@
+"""Waiting for a condition instead of for a time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(predicate: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+    """The first true value of `predicate()`. Fails, saying `what` was waited for, after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        if value := predicate():
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds:.0f} s for {what}; the last look gave {value!r}")
+        time.sleep(0.02)
