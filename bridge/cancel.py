@@ -4,10 +4,10 @@ from sqlalchemy import bindparam
 
 from bridge.errors import Conflict
 from bridge.look import find
-from bridge.pending import Entry, Queue
+from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from bridge.transition import NOW, jobs, move, moving, waiting
-from models.state import EDGES, AttemptEnd, Change, JobState, Priority
+from models.state import EDGES, AttemptEnd, Change, JobState
 
 _THIS = jobs.id == bindparam("job_id")
 CANCEL = moving(Change.CANCEL, _THIS, values={"error_message": "Cancelled on request."}, end=AttemptEnd.CANCELLED)
@@ -33,7 +33,7 @@ def cancel(runtime: Runtime, tenant: str, job_id: str) -> JobState:
     """Cancel a job; again is well. Raises NotFound, Conflict (already_finished)."""
     job = find(runtime, tenant, job_id)
     if move(runtime, CANCEL, job_id=job.id):
-        runtime.mirror.drop([Entry(Queue(job.tenant, job.content_type), list(Priority)[job.priority], str(job.id))])
+        runtime.mirror.drop([Entry(Queue(job.tenant, job.content_type), RANKS[job.priority], str(job.id))])
         return JobState.CANCELLED
     job = find(runtime, tenant, job_id)
     if job.status == JobState.CANCELLED:

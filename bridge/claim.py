@@ -1,68 +1,97 @@
 """Claim jobs: one guarded UPDATE for all IDs that are ready, whoever they are for."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from bridge.pending import Queue
+from bridge.pending import RANKS, Entry, Queue
 from models.state import EDGES, AttemptEnd, Change
 
 # A worker that released a job is not offered it for so long.
 SHUN_SECONDS = 10
 
+
+class Fate(StrEnum):
+    """What became of an offer; one that has no row was not free any more."""
+
+    CLAIMED = "claimed"
+    AGAIN = "again"  # the claimant's claim_id has jobs already; they are given again, the offered job stays free
+    SHUNNED = "shunned"  # the claimant has just released this job; it stays free for others
+
+
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].sources))
 _TARGET = EDGES[Change.CLAIM].target
 
+_FREE = f"j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"
+_SHUNNED = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
+  AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{SHUN_SECONDS} seconds'"""
+_COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
+  lease_expires_at, ack_by"""
+
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
+# A claim_id names one claim: where its answer was lost, what it was given comes again instead of something new.
 CLAIM = text(f"""
 WITH offered AS (
   SELECT * FROM unnest(
     CAST(:ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:key_ids AS uuid[]), CAST(:tokens AS text[]),
     CAST(:leases AS int[]), CAST(:claim_ids AS text[])
-  ) AS o(id, worker_id, key_id, lease_token, lease_seconds, claim_id)
+  ) WITH ORDINALITY AS o(id, worker_id, key_id, lease_token, lease_seconds, claim_id, n)
+), earlier AS (
+  SELECT DISTINCT ON (j.id) o.n, j.* FROM offered o JOIN remote_jobs j
+    ON j.key_id = o.key_id AND j.worker_id = o.worker_id AND j.claim_id = o.claim_id
+  WHERE j.status = '{_TARGET}' AND j.acknowledged_at IS NULL
+  ORDER BY j.id, o.n
+), new AS (
+  SELECT o.* FROM offered o WHERE NOT EXISTS (
+    SELECT FROM earlier e WHERE e.key_id = o.key_id AND e.worker_id = o.worker_id AND e.claim_id = o.claim_id
+  )
 ), free AS MATERIALIZED (
-  SELECT j.id FROM remote_jobs j JOIN offered o ON o.id = j.id
-  WHERE j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at
-    AND NOT (j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
-             AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{SHUN_SECONDS} seconds')
+  SELECT j.id FROM remote_jobs j JOIN new o ON o.id = j.id WHERE {_FREE} AND NOT ({_SHUNNED})
   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+), claimed AS (
+  UPDATE remote_jobs j SET
+    status = '{_TARGET}', attempt = j.attempt + 1, worker_id = o.worker_id, key_id = o.key_id,
+    lease_token = o.lease_token, lease_seconds = o.lease_seconds, claim_id = o.claim_id, started_at = now(),
+    timeout_at = now() + make_interval(secs => j.timeout_seconds),
+    ack_by = now() + make_interval(secs => :ack_seconds),
+    lease_expires_at = now() + make_interval(secs => :ack_seconds),
+    acknowledged_at = NULL, attempt_end = NULL, attempt_ended_at = NULL, progress = NULL, message = NULL
+  FROM new o JOIN free f ON f.id = o.id
+  WHERE j.id = o.id AND j.status IN ({_SOURCES})
+  RETURNING o.n, j.*
 )
-UPDATE remote_jobs j SET
-  status = '{_TARGET}', attempt = j.attempt + 1, worker_id = o.worker_id, key_id = o.key_id,
-  lease_token = o.lease_token, lease_seconds = o.lease_seconds, claim_id = o.claim_id, started_at = now(),
-  timeout_at = now() + make_interval(secs => j.timeout_seconds),
-  ack_by = now() + make_interval(secs => :ack_seconds), lease_expires_at = now() + make_interval(secs => :ack_seconds),
-  acknowledged_at = NULL, attempt_end = NULL, attempt_ended_at = NULL, progress = NULL, message = NULL
-FROM offered o JOIN free f ON f.id = o.id
-WHERE j.id = o.id AND j.status IN ({_SOURCES})
-RETURNING j.id, j.content_type, CAST(j.task_options AS text), j.attempt, j.retry_count, j.priority, j.timeout_at,
-  j.lease_token, j.lease_expires_at, j.ack_by
+SELECT '{Fate.CLAIMED}' AS fate, n, {_COLUMNS} FROM claimed
+UNION ALL
+SELECT '{Fate.AGAIN}', n, {_COLUMNS} FROM earlier
+UNION ALL
+SELECT '{Fate.SHUNNED}', o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND {_SHUNNED}
 """)
 
 # The next jobs of each queue in the order of the contract: priority, then age.
 NEXT = text(f"""
-SELECT j.id, q.tenant, q.content_type
+SELECT j.id, j.priority, q.tenant, q.content_type
 FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[]), CAST(:counts AS int[]))
   AS q(tenant, content_type, wanted),
 LATERAL (
-  SELECT id FROM remote_jobs
+  SELECT id, priority, queued_at FROM remote_jobs
   WHERE tenant = q.tenant AND content_type = q.content_type AND status IN ({_SOURCES})
     AND available_at <= now() AND now() < timeout_at
   ORDER BY priority, queued_at, id LIMIT q.wanted
   FOR UPDATE SKIP LOCKED
 ) j
+ORDER BY j.priority, j.queued_at, j.id
 """)
 
 # A replayed poll gets what it was given, as long as none of it was acknowledged.
-REPLAY = text("""
-SELECT id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
-  lease_expires_at, ack_by
-FROM remote_jobs
-WHERE key_id = :key_id AND worker_id = :worker_id AND status = 'processing' AND claim_id = :claim_id
+REPLAY = text(f"""
+SELECT {_COLUMNS} FROM remote_jobs
+WHERE key_id = :key_id AND worker_id = :worker_id AND status = '{_TARGET}' AND claim_id = :claim_id
   AND acknowledged_at IS NULL
 ORDER BY priority, queued_at, id
 """)
@@ -97,10 +126,19 @@ class Claimed(NamedTuple):
     ack_by: datetime
 
 
-def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> dict[str, Claimed]:
-    """Claim each (job ID, claimant) that is still free; by job ID, what was claimed. Needs a commit."""
+class Outcome(NamedTuple):
+    """What became of the offers, by their index: an ID that was offered twice is claimed for one of the two."""
+
+    claimed: dict[int, Claimed]
+    again: dict[int, list[Claimed]]  # what was given before under the same claim_id
+    shunned: set[int]
+
+
+def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Outcome:
+    """Claim each (job ID, claimant) that is still free. Needs a commit."""
+    outcome = Outcome({}, {}, set())
     if not offers:
-        return {}
+        return outcome
     rows = connection.execute(
         CLAIM,
         {
@@ -113,23 +151,31 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
             "ack_seconds": ack_seconds,
         },
     )
-    return {str(row.id): Claimed(*row) for row in rows}
+    for fate, n, *columns in rows:
+        index = n - 1
+        if fate == Fate.CLAIMED:
+            outcome.claimed[index] = Claimed(*columns)
+        elif fate == Fate.AGAIN:
+            outcome.again.setdefault(index, []).append(Claimed(*columns))
+        else:
+            outcome.shunned.add(index)
+    return outcome
 
 
-def next_in_line(connection: Connection, wanted: dict[Queue, int]) -> dict[Queue, list[str]]:
-    """Up to so many IDs of each queue, from PostgreSQL, locked until the transaction ends."""
-    found: dict[Queue, list[str]] = {}
-    if wanted:
-        rows = connection.execute(
-            NEXT,
-            {
-                "tenants": [queue.tenant for queue in wanted],
-                "content_types": [queue.content_type for queue in wanted],
-                "counts": list(wanted.values()),
-            },
-        )
-        for row in rows:
-            found.setdefault(Queue(row.tenant, row.content_type), []).append(str(row.id))
+def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> dict[Queue, list[Entry]]:
+    """Up to so many jobs of each queue, from PostgreSQL, locked until the transaction ends; queues as in `wanted`."""
+    found: dict[Queue, list[Entry]] = {queue: [] for queue in wanted}
+    rows = connection.execute(
+        NEXT,
+        {
+            "tenants": [queue.tenant for queue in wanted],
+            "content_types": [queue.content_type for queue in wanted],
+            "counts": list(wanted.values()),
+        },
+    )
+    for row in rows:
+        queue = Queue(row.tenant, row.content_type)
+        found[queue].append(Entry(queue, RANKS[row.priority], str(row.id)))
     return found
 
 

@@ -30,17 +30,23 @@ def _sentence(before: str, seconds: ColumnElement[Any], after: str) -> dict[str,
 
 
 def _sweep(
-    which: Change, due: ColumnElement[bool], clock: Any, values: dict[str, Any], end: AttemptEnd | None
+    which: Change,
+    due: ColumnElement[bool],
+    clock: Any,
+    values: dict[str, Any],
+    end: AttemptEnd | None,
+    why: str | None = None,
 ) -> Executable:
     first = (
         select(remote_jobs.c.id).where(due).order_by(clock).limit(bindparam("batch")).with_for_update(skip_locked=True)
     )
-    return moving(which, jobs.id.in_(first.scalar_subquery()), due, values=values, end=end)
+    return moving(which, jobs.id.in_(first.scalar_subquery()), due, values=values, end=end, why=why)
 
 
 _queue = _sentence("The queue clock ran out: not claimed within ", jobs.queue_timeout_seconds, " s.")
 _deadline = _sentence("The deadline passed: one attempt may run for ", jobs.timeout_seconds, " s.")
 _silent = _sentence("The lease ran out: no sign of life of the worker for ", jobs.lease_seconds, " s.")
+NEVER_SEEN = "No sign of life within the acknowledgement window."
 _unseen = {"error_message": f"Never acknowledged, {MOST_RETURNS} times in a row."}
 _ack = and_(_processing, ~_acknowledged, jobs.lease_expires_at <= NOW)
 _out = and_(_processing, _acknowledged, jobs.timeout_at <= NOW)
@@ -50,7 +56,7 @@ _by_lease = jobs.lease_expires_at
 
 # (statement, back to the head)
 SWEEPS: list[tuple[Executable, bool]] = [
-    (_sweep(Change.RETURN, and_(_ack, ~_last_return), _by_lease, COUNTED, _missed), True),
+    (_sweep(Change.RETURN, and_(_ack, ~_last_return), _by_lease, COUNTED, _missed, NEVER_SEEN), True),
     (_sweep(Change.RETRY, and_(_ack, _last_return, _retries_left), _by_lease, {**_unseen, **RETRIED}, _missed), False),
     (_sweep(Change.FAIL, and_(_ack, _last_return, ~_retries_left), _by_lease, _unseen, _missed), False),
     (_sweep(Change.EXPIRE_DEADLINE, _out, jobs.timeout_at, _deadline, AttemptEnd.TIMEOUT), False),

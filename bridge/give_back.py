@@ -20,7 +20,7 @@ _LEFT = jobs.retry_count < jobs.max_retries
 _WHY = {"error_message": cast(bindparam("why"), Text)}
 _END = AttemptEnd.RELEASED
 
-RETURN = moving(Change.RETURN, *_THIS, _FREE, values=COUNTED, end=_END)
+RETURN = moving(Change.RETURN, *_THIS, _FREE, values=COUNTED, end=_END, why="Given back by its worker.")
 RETRY = moving(Change.RETRY, *_THIS, ~_FREE, _LEFT, values={**_WHY, **RETRIED}, end=_END)
 FAIL = moving(Change.FAIL, *_THIS, ~_FREE, ~_LEFT, values=_WHY, end=_END)
 

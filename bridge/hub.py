@@ -9,21 +9,23 @@ entry here, no thread, no PostgreSQL connection and no Redis connection.
     each second  ──▶ claim from PostgreSQL what the mirror missed; all claims come from there while Redis is away
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import gevent
 import redis
 import structlog
 from gevent.event import Event
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge.claim import Claimant, Claimed, claim, holds_a_job, next_in_line, replay
+from bridge.claim import Claimant, Claimed, Outcome, claim, holds_a_job, next_in_line, replay
 from bridge.ears import Ears
+from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
 from bridge.runtime import Runtime
 from bridge.turns import Turns, plan, share_out
-from models.state import Priority
 
 log = structlog.get_logger("bridge.hub")
 
@@ -31,7 +33,17 @@ TICK_SECONDS = 1.0
 REST_SECONDS = 0.25  # after a failed claim, so that an ID put back at the head is not tried again in a hot loop
 BATCH = 128  # IDs claimed in one statement
 SPARE = 8  # looked at beyond what is wanted, for jobs that a poll may not have because its worker just released them
+MOST_STALE = 3  # times that a poll is offered what was no longer free before PostgreSQL is asked
 UNSAID_SECONDS = 10.0  # how long a poll that names no `wait` waits; existing clients stand still meanwhile
+
+
+class Handed(NamedTuple):
+    """What became of the IDs that were handed out."""
+
+    tried: set[Poll]  # the polls that were offered something
+    claimed: list[Entry]
+    settled: list[Entry]  # claimed, no longer free, or shunned by all who want them: out of the mirror
+    free: list[Entry]  # back to the head
 
 
 class Hub:
@@ -40,15 +52,14 @@ class Hub:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._mirror = runtime.mirror
-        self._parked: dict[Queue, dict[Poll, None]] = {}
         self._new: list[Poll] = []
         self._caught: list[Entry] = []
         self._wake = Event()
         self._turns = Turns()
         self._second = False
         self._closing = False
-        self.parked = 0  # how many polls wait now
         self._ears = Ears(self._mirror, self._catch)
+        self._parked = Parked(self._ears)
         self._greenlets = [gevent.spawn(self._dispatch), gevent.spawn(self._tick)]
 
     def poll(self, poll: Poll, wait_seconds: float | None) -> list[Claimed]:
@@ -72,7 +83,7 @@ class Hub:
                 poll.parks = False
                 poll.done.wait()
                 return poll.jobs
-            self._answer(poll)
+            self._parked.answer(poll)
             if poll.who.claim_id is not None:
                 # An earlier poll of the same claim, parked in another process, may have been given the job.
                 return self._given(poll.who)
@@ -80,14 +91,18 @@ class Hub:
             raise poll.error
         return poll.jobs
 
+    @property
+    def parked(self) -> int:
+        """How many polls wait now."""
+        return self._parked.count
+
     def close(self) -> None:
         """Answer every parked poll with nothing, and claim no more."""
         self._closing = True
         self._ears.close()
-        for polls in list(self._parked.values()):
-            for poll in list(polls):
-                if not poll.offered:
-                    self._answer(poll)
+        for poll in self._parked.all():
+            if not poll.offered:
+                self._parked.answer(poll)
         self._wake.set()
 
     def _given(self, who: Claimant) -> list[Claimed]:
@@ -104,14 +119,10 @@ class Hub:
             gevent.sleep(TICK_SECONDS)
             self._second = True
             self._wake.set()
-            if seconds % 10 == 0:
-                try:
-                    self._mirror.beat()
-                except redis.RedisError as error:
-                    self._mirror.failed("beat", error)
-                self._ears.prune()
-                self._turns.forget(self._parked)
             seconds += 1
+            if seconds % 10 == 0:
+                self._ears.prune()
+                self._turns.forget(self._parked.queues())
 
     def _dispatch(self) -> None:
         while True:
@@ -126,30 +137,36 @@ class Hub:
                 log.warning("claiming failed", error=type(error).__name__)
                 for poll in new:
                     poll.error = error
-                    self._answer(poll)
+                    self._parked.answer(poll)
                 gevent.sleep(REST_SECONDS)
             except Exception:  # The dispatcher is the heart of this process: it goes on, and says what happened.
                 log.exception("the dispatcher failed")
                 for poll in new:
-                    self._answer(poll)
+                    self._parked.answer(poll)
                 gevent.sleep(REST_SECONDS)
 
     def _round(self, new: list[Poll], caught: list[Entry], second: bool) -> None:
+        for poll in new:
+            self._parked.supersede(poll)
         found, mirror_serves = self._look(new, caught, second)
         tried = self._hand_out(found, new)
-        if not mirror_serves or (second and self._parked):
-            tried |= self._hand_out_from_postgresql(new)
+        from_postgresql = (
+            not mirror_serves or (second and self._parked.count > 0) or any(poll.tries >= MOST_STALE for poll in new)
+        )
+        if from_postgresql:
+            self._hand_out_from_postgresql(new)
         for poll in new:
             if poll.done.is_set():
                 continue
-            if self._closing or not poll.parks:
-                self._answer(poll)
-            elif poll in tried and mirror_serves:
+            if poll in tried and not from_postgresql and not self._closing:
                 # What it was offered was no longer free; there may be more.
+                poll.tries += 1
                 self._new.append(poll)
                 self._wake.set()
+            elif self._closing or not poll.parks:
+                self._parked.answer(poll)
             else:
-                self._park(poll)
+                self._parked.add(poll)
 
     def _look(self, new: list[Poll], caught: list[Entry], second: bool) -> tuple[list[Entry], bool]:
         """What the mirror has for the polls that are new and for the lists that stirred; whether it can be trusted."""
@@ -165,9 +182,9 @@ class Hub:
                     wanted[poll.queues[0]] = wanted.get(poll.queues[0], 0) + poll.wants
             stirred = {entry.queue for entry in caught}
             if second:
-                stirred |= {queue for queue in self._parked if not self._ears.hears(queue)}
+                stirred |= {queue for queue in self._parked.queues() if not self._ears.hears(queue)}
             for queue in stirred:
-                wanted[queue] = wanted.get(queue, 0) + len(self._parked.get(queue, ()))
+                wanted[queue] = wanted.get(queue, 0) + self._parked.waiting(queue)
             for entry in caught:
                 wanted[entry.queue] -= 1
             wanted = {queue: min(count, BATCH) for queue, count in wanted.items() if count > 0}
@@ -186,108 +203,81 @@ class Hub:
         by_queue: dict[Queue, list[Entry]] = {}
         for entry in found:
             by_queue.setdefault(entry.queue, []).append(entry)
-        pairs, left = share_out(by_queue, lambda queue: self._candidates(queue, new))
         try:
-            claimed = self._claim([(entry.job_id, poll) for entry, poll in pairs])
+            handed = self._claim(lambda _: by_queue, new)
         except SQLAlchemyError:
             self._quietly(self._mirror.put_back, found)
             raise
-        for entry, _ in pairs:
-            if entry.job_id in claimed:
-                self._turns.served(entry.queue)
-        self._quietly(self._mirror.settle, [entry for entry, _ in pairs])
-        self._quietly(self._mirror.put_back, left)
-        return {poll for _, poll in pairs}
+        self._quietly(self._mirror.settle, handed.settled)
+        self._quietly(self._mirror.put_back, handed.free)
+        return handed.tried
 
-    def _hand_out_from_postgresql(self, new: list[Poll]) -> set[Poll]:
+    def _hand_out_from_postgresql(self, new: list[Poll]) -> None:
         """The same from the truth itself, for all who wait: what the mirror has missed, or cannot tell."""
-        wanted: dict[Queue, int] = {queue: len(polls) + SPARE for queue, polls in self._parked.items()}
+        wanted = {queue: self._parked.waiting(queue) + SPARE for queue in self._parked.queues()}
         for poll in new:
             for queue in poll.queues:
                 wanted[queue] = wanted.get(queue, SPARE) + poll.wants
         wanted = {queue: min(wanted[queue], BATCH) for queue in self._turns.order(wanted)}
-        with self._runtime.engine.begin() as connection:
-            found = next_in_line(connection, wanted)
-            ordered = {queue: found[queue] for queue in wanted if queue in found}
-            pairs, _ = share_out(ordered, lambda queue: self._candidates(queue, new))
-            offers = self._offered([(job_id, poll) for job_id, poll in pairs])
-            try:
-                claimed = claim(connection, offers, self._runtime.settings.ack_seconds)
-            except SQLAlchemyError:
-                self._withdraw([poll for _, poll in pairs])
-                raise
-        self._give(pairs, claimed)
-        tenants = {job_id: queue for queue, ids in found.items() for job_id in ids}
-        ranks = list(Priority)
-        for job_id in claimed:
-            self._turns.served(tenants[job_id])
-        # Their IDs may still stand in the mirror, at the head.
-        self._mirror.drop(Entry(tenants[job_id], ranks[job.priority], job_id) for job_id, job in claimed.items())
-        return {poll for _, poll in pairs}
+        handed = self._claim(lambda connection: next_in_line(connection, wanted), new)
+        self._mirror.drop(handed.claimed)  # Their IDs may still stand in the mirror, at the head.
 
-    def _candidates(self, queue: Queue, new: list[Poll]) -> Iterable[Poll]:
-        """Who wants this queue's jobs, parked polls before new ones; those who have hung up are let go."""
-        for poll in [*self._parked.get(queue, ()), *(poll for poll in new if queue in poll.queues)]:
-            if poll.wants <= 0:
-                continue
-            if poll.gone():
-                self._answer(poll)
-                continue
-            yield poll
-
-    def _claim(self, pairs: list[tuple[str, Poll]]) -> dict[str, Claimed]:
-        offers = self._offered(pairs)
-        if not offers:
-            return {}
+    def _claim(self, find: Callable[[Connection], Mapping[Queue, list[Entry]]], new: list[Poll]) -> Handed:
+        """Claim what `find` finds, in one transaction; those who got something are answered once it has committed."""
+        handed = Handed(set(), [], [], [])
         try:
             with self._runtime.engine.begin() as connection:
-                claimed = claim(connection, offers, self._runtime.settings.ack_seconds)
+                self._pair_and_claim(connection, find(connection), new, handed)
         except SQLAlchemyError:
-            self._withdraw([poll for _, poll in pairs])
+            for poll in handed.tried:
+                poll.jobs.clear()
             raise
-        self._give(pairs, claimed)
-        return claimed
+        finally:
+            for poll in handed.tried:
+                poll.offered = False
+                if poll.jobs or not (poll.parks or poll in new):
+                    self._parked.answer(poll)
+        for entry in handed.claimed:
+            self._turns.served(entry.queue)
+        return handed
 
-    def _offered(self, pairs: list[tuple[str, Poll]]) -> list[tuple[str, Claimant]]:
-        for _, poll in pairs:
-            poll.offered = True
-        return [(job_id, poll.who) for job_id, poll in pairs]
+    def _pair_and_claim(
+        self, connection: Connection, found: Mapping[Queue, list[Entry]], new: list[Poll], handed: Handed
+    ) -> None:
+        shunned: set[tuple[str, Poll]] = set()
+        while found:
+            pairs, left = share_out(
+                found,
+                lambda queue: self._parked.candidates(queue, new),
+                lambda entry, poll: (entry.job_id, poll) not in shunned,  # noqa: B023
+            )
+            # At the head again, a job that all who wait here shun would be caught at once; PostgreSQL offers it later.
+            (handed.settled if shunned else handed.free).extend(left)
+            for _, poll in pairs:
+                poll.offered = True
+                handed.tried.add(poll)
+            offers = [(entry.job_id, poll.who) for entry, poll in pairs]
+            outcome = claim(connection, offers, self._runtime.settings.ack_seconds)
+            shunned |= {(pairs[index][0].job_id, pairs[index][1]) for index in outcome.shunned}
+            found = self._give(pairs, outcome, handed)
 
-    def _give(self, pairs: list[tuple[str, Poll]], claimed: dict[str, Claimed]) -> None:
-        for job_id, poll in pairs:
-            if job_id in claimed:
-                poll.jobs.append(claimed[job_id])
-        self._withdraw([poll for _, poll in pairs])
-
-    def _withdraw(self, polls: list[Poll]) -> None:
-        """The claim for these polls is over: answer those that got something, or whose wait ended meanwhile."""
-        for poll in polls:
-            poll.offered = False
-            if poll.jobs or not poll.parks:
-                self._answer(poll)
-
-    def _park(self, poll: Poll) -> None:
-        for queue in poll.queues:
-            self._parked.setdefault(queue, {})[poll] = None
-            self._ears.want(queue)
-        self.parked += 1
-
-    def _answer(self, poll: Poll) -> None:
-        self._leave(poll)
-        poll.done.set()
-
-    def _leave(self, poll: Poll) -> None:
-        """Out of the lists; nothing more is offered to it."""
-        poll.parks = False
-        was_parked = False
-        for queue in poll.queues:
-            polls = self._parked.get(queue)
-            if polls is not None and polls.pop(poll, poll) is None:
-                was_parked = True
-                if not polls:
-                    del self._parked[queue]
-                    self._ears.rest(queue)
-        self.parked -= was_parked
+    def _give(self, pairs: list[tuple[Entry, Poll]], outcome: Outcome, handed: Handed) -> dict[Queue, list[Entry]]:
+        """Note what each poll got; what its poll shuns, which is to be offered to another."""
+        for index, earlier in outcome.again.items():
+            pairs[index][1].jobs[:] = earlier
+        again = {pairs[index][1] for index in outcome.again}
+        shunned: dict[Queue, list[Entry]] = {}
+        for index, (entry, poll) in enumerate(pairs):
+            if index in outcome.claimed:
+                poll.jobs.append(outcome.claimed[index])
+                handed.claimed.append(entry)
+            if index in outcome.shunned:
+                shunned.setdefault(entry.queue, []).append(entry)
+            elif poll in again:
+                handed.free.append(entry)
+            else:
+                handed.settled.append(entry)
+        return shunned
 
     def _quietly(self, settle: Callable[[Sequence[Entry]], None], entries: Sequence[Entry]) -> None:
         """What Redis is told after the fact may fail: the sweep of the claimed lists will find it."""

@@ -5,13 +5,14 @@ Keys (prefix: BRIDGE_REDIS_PREFIX; the braces keep a queue on one Redis Cluster 
     bridge:{<tenant>:<content type>}:pending:<priority>   list of job IDs; pushed left, claimed from the right (head)
     bridge:{<tenant>:<content type>}:claimed:<process>    IDs that a process has taken and not yet settled
     bridge:epoch                                          missing: the mirror is gone and must be rebuilt
-    bridge:process:<process>                              expires: the process has not been heard of for 30 s
-    bridge:rebuilding                                     expires: who rebuilds the mirror
+    bridge:suspects                                       what the last look found in claimed lists; expires
+    bridge:rebuilding                                     who rebuilds the mirror; expires
 
 All of it is a hint. A command may be lost or repeated; PostgreSQL decides at the claim, so a missing ID costs time
 and a surplus one nothing. Every method may raise redis.RedisError unless it says otherwise.
 """
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
@@ -26,7 +27,7 @@ from models.state import Priority
 
 log = structlog.get_logger("bridge.pending")
 
-PROCESS_SECONDS = 30  # a process that was silent for so long has its claimed lists returned
+SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
 AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request
 
 # Takes up to ARGV[1] IDs in the order of priority, with LMOVE so that each is in one of the lists at any moment.
@@ -44,6 +45,17 @@ return taken
 """
 # Gives a taken ID back to the head, unless it was settled or returned by a sweep meanwhile.
 PUT_BACK = "if redis.call('LREM', KEYS[1], -1, ARGV[1]) > 0 then redis.call('RPUSH', KEYS[2], ARGV[1]) end"
+
+
+RANKS = list(Priority)  # by what the database stores of a priority
+
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_job_id(text: str) -> bool:
+    """Whether this can be a job's ID: whoever reaches Redis can write anything into a list."""
+    return _JOB_ID.fullmatch(text) is not None
 
 
 class Queue(NamedTuple):
@@ -157,11 +169,11 @@ class Mirror:
                 keys = [*(self.pending_key(queue, priority) for priority in Priority), self.claimed_key(queue)]
                 self._take(keys=keys, args=[count], client=pipe)
             epoch, *taken = pipe.execute()
-        ranks = list(Priority)
         entries = [
-            Entry(queue, ranks[rank], job_id)
+            Entry(queue, RANKS[rank], job_id)
             for queue, flat in zip(wanted, taken, strict=True)
             for rank, job_id in zip(flat[::2], flat[1::2], strict=True)
+            if is_job_id(job_id)  # the rest stays in the claimed list until repair forgets it
         ]
         if not epoch:
             self.put_back(entries)
@@ -191,10 +203,6 @@ class Mirror:
         client = connect(self._url, socket_timeout=block_seconds + 5, socket_keepalive=True, max_connections=1)
         return Listener(client, self.pending_key(queue, priority), self.claimed_key(queue), block_seconds)
 
-    def beat(self) -> None:
-        """Show that this process lives, so that its claimed lists are left to it."""
-        self._client.set(self._key(f"process:{self.process}"), "1", ex=PROCESS_SECONDS)
-
     # What repair needs.
 
     def has_epoch(self) -> bool:
@@ -206,6 +214,9 @@ class Mirror:
     def lock_rebuild(self, seconds: int) -> bool:
         """Whether this process may rebuild now; the lock ends by itself."""
         return bool(self._client.set(self._key("rebuilding"), self.process, nx=True, ex=seconds))
+
+    def unlock_rebuild(self) -> None:
+        self._client.delete(self._key("rebuilding"))
 
     def clear(self, queue: Queue) -> None:
         """Empty a queue's pending lists."""
@@ -227,19 +238,33 @@ class Mirror:
         """The queues that have a pending list."""
         return {queue for queue, _, kind in self._lists() if kind == "pending"}
 
-    def orphans(self) -> list[tuple[Queue, str]]:
-        """(queue, process) of every claimed list whose process has not been heard of."""
-        claimed = [(queue, process) for queue, process, kind in self._lists() if kind == "claimed"]
-        alive = {process: bool(self._client.exists(self._key(f"process:{process}"))) for _, process in claimed}
-        return [(queue, process) for queue, process in claimed if not alive[process]]
+    def left_over(self, count: int) -> list[tuple[str, Entry]]:
+        """(claimed list, entry) of up to `count` IDs of each process that lie in its claimed list since the last look.
 
-    def orphaned(self, queue: Queue, process: str, count: int) -> list[str]:
-        """Up to `count` IDs that a dead process had taken from a queue."""
-        return cast(list[str], self._client.lrange(self.claimed_key(queue, process), -count, -1))
+        Claiming takes milliseconds: what was there at two looks was left by a process that died, or by a command
+        that was lost. The priority is not known here.
+        """
+        before = self._client.smembers(self._key("suspects"))
+        seen: list[tuple[str, str, Entry]] = []
+        for queue, process, kind in self._lists():
+            if kind == "claimed":
+                key = self.claimed_key(queue, process)
+                for job_id in cast(list[str], self._client.lrange(key, -count, -1)):
+                    seen.append((f"{key} {job_id}", key, Entry(queue, Priority.NORMAL, job_id)))
+        with self._client.pipeline() as pipe:
+            pipe.delete(self._key("suspects"))
+            if seen:
+                pipe.sadd(self._key("suspects"), *(mark for mark, _, _ in seen))
+                pipe.expire(self._key("suspects"), SUSPECT_SECONDS)
+            pipe.execute()
+        return [(key, entry) for mark, key, entry in seen if mark in before]
 
-    def forget_orphaned(self, queue: Queue, process: str, count: int) -> None:
-        """Remove as many IDs as `orphaned` gave."""
-        self._client.ltrim(self.claimed_key(queue, process), 0, -count - 1)
+    def forget(self, left_over: Iterable[tuple[str, Entry]]) -> None:
+        """Take these out of their claimed lists."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for key, entry in left_over:
+                pipe.lrem(key, -1, entry.job_id)
+            pipe.execute()
 
     def _lists(self) -> Iterable[tuple[Queue, str, str]]:
         start = len(self._prefix) + 2
@@ -259,7 +284,7 @@ class Listener:
     def wait(self) -> str | None:
         """The next ID, moved into the claimed list; None after the block time. Raises redis.RedisError."""
         caught = self._client.blmove(self._source, self._target, self._seconds, "RIGHT", "LEFT")  # type: ignore[arg-type]
-        return cast(str | None, caught)
+        return caught if isinstance(caught, str) and is_job_id(caught) else None
 
     def close(self) -> None:
         """End the connection, and with it a wait that is under way."""

@@ -22,8 +22,15 @@ class Poll:
     jobs: list[Claimed] = field(default_factory=list)
     done: Event = field(default_factory=Event)
     offered: bool = False  # a claim for it is under way
+    tries: int = 0  # times that what it was offered was no longer free
     error: SQLAlchemyError | None = None
 
     @property
     def wants(self) -> int:
         return 0 if self.done.is_set() else self.max_jobs - len(self.jobs)
+
+    @property
+    def claim(self) -> object:
+        """What names the claim of this poll and of its repetitions; None where the worker named none."""
+        who = self.who
+        return None if who.claim_id is None else (who.key_id, who.worker_id, who.claim_id)

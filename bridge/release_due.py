@@ -2,9 +2,8 @@
 
 from sqlalchemy import text
 
-from bridge.pending import Entry, Queue
+from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
-from models.state import Priority
 
 # The ID is pushed after the commit; one that is lost then is found by bridge.reconcile_mirror.
 DUE = text("""
@@ -18,12 +17,11 @@ RETURNING id, tenant, content_type, priority, queued_at
 
 def release_due(runtime: Runtime, *, batch: int = 500, rounds: int = 20) -> int:
     """Put due jobs into the mirror, in the order of their age; how many. Bounded."""
-    ranks = list(Priority)
     released = 0
     for _ in range(rounds):
         with runtime.engine.begin() as connection:
             rows = sorted(connection.execute(DUE, {"batch": batch}), key=lambda row: (row.queued_at, row.id))
-        runtime.mirror.push(Entry(Queue(r.tenant, r.content_type), ranks[r.priority], str(r.id)) for r in rows)
+        runtime.mirror.push(Entry(Queue(r.tenant, r.content_type), RANKS[r.priority], str(r.id)) for r in rows)
         released += len(rows)
         if len(rows) < batch:
             break

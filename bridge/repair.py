@@ -1,7 +1,7 @@
 """Make the mirror agree with PostgreSQL, without ever reading a whole list.
 
 Three things can be wrong, and each has its bound: the mirror is gone (the epoch is missing: it is rebuilt in batches,
-while claims come from PostgreSQL); a process died with IDs in its claimed lists (they go back); an ID is missing or
+while claims come from PostgreSQL); a process left IDs in its claimed lists (they go back); an ID is missing or
 surplus (the heads are compared: what is wrong further down is seen when it comes near the head).
 """
 
@@ -9,14 +9,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from bridge.pending import Entry, Queue
+from bridge.pending import RANKS, Entry, Queue, is_job_id
 from bridge.runtime import Runtime
-from models.state import Priority
 
 HEAD = 200  # IDs compared of each list
 BATCH = 1000
 REBUILD_SECONDS = 300
-RANKS = list(Priority)
 
 # The queues that have pending jobs, by skipping through the index (PostgreSQL has no loose index scan of its own).
 QUEUES = text("""
@@ -70,10 +68,13 @@ def reconcile(runtime: Runtime) -> Repaired:
     if not runtime.mirror.has_epoch():
         if not runtime.mirror.lock_rebuild(REBUILD_SECONDS):
             return Repaired()
-        for queue in queues:
-            rebuilt += _rebuild(runtime, queue)
-        runtime.mirror.set_epoch()
-    returned = _return_orphans(runtime)
+        try:
+            for queue in queues:
+                rebuilt += _rebuild(runtime, queue)
+            runtime.mirror.set_epoch()
+        finally:
+            runtime.mirror.unlock_rebuild()
+    returned = _return_left_over(runtime)
     missing = surplus = 0
     for queue in {*queues, *runtime.mirror.queues()}:
         added, removed = _compare_heads(runtime, queue)
@@ -99,18 +100,17 @@ def _rebuild(runtime: Runtime, queue: Queue) -> int:
     return count
 
 
-def _return_orphans(runtime: Runtime) -> int:
-    returned = 0
-    for queue, process in runtime.mirror.orphans():
-        while ids := runtime.mirror.orphaned(queue, process, BATCH):
-            with runtime.engine.connect() as connection:
-                alive = _pending(connection, ids)
-            for rank, priority in enumerate(RANKS):
-                here = [str(row) for row, its in alive.items() if its == rank]
-                runtime.mirror.push([Entry(queue, priority, job_id) for job_id in here], head=True)
-            runtime.mirror.forget_orphaned(queue, process, len(ids))
-            returned += len(alive)
-    return returned
+def _return_left_over(runtime: Runtime) -> int:
+    """What a process took and did not settle goes back to the head, where it is still pending."""
+    left_over = runtime.mirror.left_over(BATCH)
+    if not left_over:
+        return 0
+    with runtime.engine.connect() as connection:
+        pending = _pending(connection, [entry.job_id for _, entry in left_over])
+    queues = {entry.job_id: entry.queue for _, entry in left_over}
+    runtime.mirror.push((Entry(queues[job_id], RANKS[rank], job_id) for job_id, rank in pending.items()), head=True)
+    runtime.mirror.forget(left_over)
+    return len(pending)
 
 
 def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
@@ -123,7 +123,7 @@ def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
             there = heads[priority]
             gone = [job_id for job_id in there if job_id not in set(oldest)]
             if gone:
-                alive = {str(job_id) for job_id in _pending(connection, gone)}
+                alive = _pending(connection, gone)
                 gone = [job_id for job_id in gone if job_id not in alive]
         # A list that is longer than what was read may hold the rest further down: only what is older than the
         # last ID seen is known to be missing.
@@ -140,10 +140,10 @@ def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
     return missing, surplus
 
 
-def _pending(connection: Connection, ids: list[str]) -> dict[Any, int]:
+def _pending(connection: Connection, ids: list[str]) -> dict[str, int]:
     """Which of these are pending, with their priority's rank, youngest first."""
-    rows = connection.execute(PENDING, {"ids": ids})
-    return {row.id: row.priority for row in rows}
+    rows = connection.execute(PENDING, {"ids": [job_id for job_id in ids if is_job_id(job_id)]})
+    return {str(row.id): row.priority for row in rows}
 
 
 def _place(queue: Queue, rank: int) -> dict[str, Any]:

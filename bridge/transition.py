@@ -32,11 +32,11 @@ from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.types import Boolean, LargeBinary, Text
 
-from bridge.pending import Entry, Queue
+from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import Moment, job_attempts, job_results, remote_jobs
 from models.outbox import continuations
-from models.state import EDGES, FINAL, AttemptEnd, Change, JobState, Priority
+from models.state import EDGES, FINAL, AttemptEnd, Change, JobState
 
 jobs = remote_jobs.c
 
@@ -99,12 +99,13 @@ def moving(
     *guard: ColumnElement[bool],
     values: Mapping[str, Any] | None = None,
     end: AttemptEnd | None = None,
+    why: str | None = None,
     result: bool = False,
 ) -> Executable:
     """The statement of a change: the guarded UPDATE, and what is recorded with it.
 
-    `end` says how the latest attempt ended; it is kept in job_attempts, with the parameter `result_digest` and the
-    new error_message as the why. `result` stores the parameter `content`.
+    `end` says how the latest attempt ended; it is kept in job_attempts, with the parameter `result_digest`, and why:
+    the new error_message where the change sets one, else `why`. `result` stores the parameter `content`.
     """
     edge = EDGES[which]
     late = JobState.PROCESSING not in edge.sources and which not in (Change.RESTART, Change.CANCEL, Change.EXPIRE_QUEUE)
@@ -125,7 +126,8 @@ def moving(
     moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c).cte("moved")
     answer = select(*(moved.c[column.name] for column in RETURNED))
     if end is not None:
-        recorded = _late_end(moved, end) if late else _ended(moved, end)
+        reason = moved.c.error_message if "error_message" in new else cast(_constant(why), Text)
+        recorded = _late_end(moved, end, reason) if late else _ended(moved, end, reason)
         answer = answer.add_cte(recorded.cte("ended"))
     if result:
         content = cast(bindparam("content"), Text)
@@ -173,7 +175,7 @@ def _constant(value: Any) -> Any:
     return null() if value is None else literal(value)
 
 
-def _ended(moved: Any, end: AttemptEnd) -> Any:
+def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any]) -> Any:
     """The latest attempt as an ended one, where this change ended it."""
     columns = {
         "job_id": moved.c.id,
@@ -185,14 +187,14 @@ def _ended(moved: Any, end: AttemptEnd) -> Any:
         "acknowledged_at": moved.c.acknowledged_at,
         "ended_at": moved.c.attempt_ended_at,
         "how": _word(end),
-        "why": moved.c.error_message,
+        "why": why,
         "result_digest": cast(bindparam("result_digest", None), LargeBinary),
     }
     rows = select(*columns.values()).where(moved.c.attempt_ended_at == NOW)
     return insert(job_attempts).from_select(list(columns), rows).returning(job_attempts.c.job_id)
 
 
-def _late_end(moved: Any, end: AttemptEnd) -> Any:
+def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any]) -> Any:
     """A late result changes how its attempt ended."""
     ended = job_attempts.c
     return (
@@ -200,7 +202,7 @@ def _late_end(moved: Any, end: AttemptEnd) -> Any:
         .where(ended.job_id == moved.c.id, ended.attempt == moved.c.attempt)
         .values(
             how=_word(end),
-            why=moved.c.error_message,
+            why=why,
             result_digest=cast(bindparam("result_digest", None), LargeBinary),
         )
         .returning(ended.job_id)
@@ -255,7 +257,7 @@ def move(runtime: Runtime, statement: Executable, *, head: bool = False, **param
 
 def entry(row: Row[Any]) -> Entry:
     """A changed row's place in the mirror."""
-    return Entry(Queue(row.tenant, row.content_type), list(Priority)[row.priority], str(row.id))
+    return Entry(Queue(row.tenant, row.content_type), RANKS[row.priority], str(row.id))
 
 
 def follow(runtime: Runtime, rows: list[Row[Any]], *, head: bool = False) -> None:

@@ -1,8 +1,8 @@
 """Who gets what: the pure part of the hub. Within a queue the head first; across queues they take turns."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from bridge.pending import Queue
 
@@ -16,7 +16,7 @@ class Wanting(Protocol):
     def wants(self) -> int: ...
 
 
-P = TypeVar("P", bound=Wanting)
+P = TypeVar("P", bound=Wanting)  # hashable by identity
 E = TypeVar("E")
 
 
@@ -56,27 +56,49 @@ def plan(polls: Iterable[Wanting], lengths: Mapping[Queue, int], turns: Turns) -
 
 
 def share_out(
-    found: Mapping[Queue, Iterable[E]], candidates: Callable[[Queue], Iterable[P]]
+    found: Mapping[Queue, Iterable[E]], candidates: Callable[[Queue], Iterable[P]], may: Callable[[E, P], bool]
 ) -> tuple[list[tuple[E, P]], list[E]]:
-    """Pair what was found with those who want it; what nobody wants is left over.
+    """Pair what was found with those who want it; what nobody wants, or may have, is left over.
 
     `candidates(queue)` gives the polls for a queue in the order in which they are to be served. The queues take
     turns, one job each.
     """
-    waiting = deque((queue, deque(entries), iter(candidates(queue))) for queue, entries in found.items())
-    given: dict[int, int] = {}
+    given: Counter[P] = Counter()
     pairs: list[tuple[E, P]] = []
     left: list[E] = []
-    heads: dict[Queue, P | None] = {queue: next(line, None) for queue, _, line in waiting}
+    waiting = deque((deque(entries), _Line(candidates(queue))) for queue, entries in found.items())
     while waiting:
-        queue, entries, line = waiting.popleft()
-        poll = heads[queue]
-        while poll is not None and poll.wants <= given.get(id(poll), 0):
-            poll = heads[queue] = next(line, None)
+        entries, line = waiting.popleft()
+        if not entries:
+            continue
+        entry = entries.popleft()
+        poll = line.first(lambda poll: poll.wants > given[poll], lambda poll: may(entry, poll))  # noqa: B023
         if poll is None:
-            left.extend(entries)
-        elif entries:
-            given[id(poll)] = given.get(id(poll), 0) + 1
-            pairs.append((entries.popleft(), poll))
-            waiting.append((queue, entries, line))
+            left.append(entry)
+        else:
+            given[poll] += 1
+            pairs.append((entry, poll))
+        waiting.append((entries, line))
     return pairs, left
+
+
+class _Line(Generic[P]):
+    """Those who stand in line for a queue; no further along is looked than is needed."""
+
+    def __init__(self, polls: Iterable[P]) -> None:
+        self._ready: deque[P] = deque()
+        self._rest = iter(polls)
+
+    def first(self, wants: Callable[[P], bool], may: Callable[[P], bool]) -> P | None:
+        """The first who wants something and may have this; those who want nothing more leave the line."""
+        passed: list[P] = []
+        found = None
+        while found is None:
+            poll = self._ready.popleft() if self._ready else next(self._rest, None)
+            if poll is None:
+                break
+            if wants(poll):
+                passed.append(poll)
+                found = poll if may(poll) else None
+        self._ready.extendleft(reversed(passed))
+        return found

@@ -1,0 +1,66 @@
+"""The polls that wait in this process, by queue, in the order in which they came."""
+
+from collections.abc import Iterable, Iterator
+
+from bridge.ears import Ears
+from bridge.pending import Queue
+from bridge.poll import Poll
+
+
+class Parked:
+    """Knows who waits for what; has each queue listened for as long as somebody waits for it."""
+
+    def __init__(self, ears: Ears) -> None:
+        self._ears = ears
+        self._polls: dict[Queue, dict[Poll, None]] = {}
+        self._claims: dict[object, Poll] = {}  # by what names their claim
+        self.count = 0
+
+    def add(self, poll: Poll) -> None:
+        for queue in poll.queues:
+            self._polls.setdefault(queue, {})[poll] = None
+            self._ears.want(queue)
+        if poll.claim is not None:
+            self._claims[poll.claim] = poll
+        self.count += 1
+
+    def answer(self, poll: Poll) -> None:
+        """Let the request go on with what the poll has got; it waits for nothing any more."""
+        poll.parks = False
+        was_parked = False
+        for queue in poll.queues:
+            polls = self._polls.get(queue)
+            if polls is not None and polls.pop(poll, poll) is None:
+                was_parked = True
+                if not polls:
+                    del self._polls[queue]
+                    self._ears.rest(queue)
+        if poll.claim is not None and self._claims.get(poll.claim) is poll:
+            del self._claims[poll.claim]
+        self.count -= was_parked
+        poll.done.set()
+
+    def supersede(self, poll: Poll) -> None:
+        """The worker asks again: whoever waited for the answer to an earlier poll of the same claim has gone."""
+        if poll.claim is not None and (earlier := self._claims.get(poll.claim)) is not None:
+            self.answer(earlier)
+
+    def queues(self) -> Iterable[Queue]:
+        return self._polls.keys()
+
+    def waiting(self, queue: Queue) -> int:
+        """How many wait for this queue."""
+        return len(self._polls.get(queue, ()))
+
+    def all(self) -> set[Poll]:
+        return {poll for polls in self._polls.values() for poll in polls}
+
+    def candidates(self, queue: Queue, new: Iterable[Poll]) -> Iterator[Poll]:
+        """Who wants this queue's jobs, parked polls before new ones; those who have hung up are let go."""
+        for poll in [*self._polls.get(queue, ()), *(poll for poll in new if queue in poll.queues)]:
+            if poll.wants <= 0:
+                continue
+            if poll.gone():
+                self.answer(poll)
+                continue
+            yield poll
