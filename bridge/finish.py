@@ -150,7 +150,8 @@ def _refuse(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeErro
 
 def _digest(result: Mapping[str, Any]) -> bytes:
     """Tells one result from another; the token is no part of it."""
-    said = {name: result.get(name) for name in ("success", "content", "metadata", "error_message", "processing_time")}
+    names = ("success", "content", "metadata", "error_message", "processing_time")
+    said = {**{name: result.get(name) for name in names}, "retryable": result.get("retryable", True)}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 

@@ -30,6 +30,7 @@ from bridge.settings import Settings, load_settings
 from models import migrations
 from models.job import metadata
 from tests.client import Client
+from tests.core import Core
 
 _numbers = itertools.count(1)
 
@@ -225,3 +226,9 @@ def terminate_backends(url: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@pytest.fixture
+def core(runtime: Runtime) -> Core:
+    """The core's verbs on the empty database."""
+    return Core(runtime)

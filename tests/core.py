@@ -1,0 +1,155 @@
+"""The core's verbs as a test wants them, and what becomes of a job as PostgreSQL has it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from bridge.caller import Caller
+from bridge.cancel import cancel, restart
+from bridge.claim import Claimant, Claimed, claim, next_in_line
+from bridge.enqueue import enqueue
+from bridge.errors import BridgeError
+from bridge.expire import expire
+from bridge.extend import Alive, extend
+from bridge.finish import Accepted, submit
+from bridge.give_back import release
+from bridge.job_fields import CreateFields
+from bridge.pending import Queue
+from bridge.runtime import Runtime
+from tests.waiting import wait_until
+
+KEY = Caller(UUID(int=1))
+OTHER_KEY = Caller(UUID(int=2))
+_numbers = itertools.count(1)
+
+# What the three clocks and the backoff are read from; `age` makes a job so many seconds older.
+_CLOCKS = (
+    "created_at", "queued_at", "available_at", "timeout_at", "started_at", "ack_by", "acknowledged_at",
+    "lease_expires_at", "attempt_ended_at", "completed_at",
+)  # fmt: skip
+
+
+class Core:
+    """A runtime, and workers that use it; a worker is (key, worker_id)."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.engine = runtime.engine
+        self.source = Path(runtime.settings.source_roots[0]) / "source.bin"
+        self.source.write_bytes(b"source")
+
+    def create(self, content_type: str = "audio", **fields: Any) -> str:
+        given = {
+            "source_file_path": str(self.source),
+            "content_type": content_type,
+            "ingestion_task_id": f"task-{next(_numbers)}",
+            **fields,
+        }
+        return str(enqueue(self.runtime, "default", CreateFields().load(given)).job_id)
+
+    def claim(
+        self,
+        job_id: str,
+        worker: str = "w1",
+        *,
+        key: Caller = KEY,
+        lease: int | None = 60,
+        claim_id: str | None = None,
+        acknowledge: bool = False,
+    ) -> Claimed | None:
+        """This job for that worker; None when it is not free for it."""
+        who = Claimant(key.key_id, worker, lease, claim_id)
+        with self.engine.begin() as connection:
+            outcome = claim(connection, [(job_id, who)], self.runtime.settings.ack_seconds)
+        job = outcome.claimed.get(0)
+        if job is not None and acknowledge:
+            self.heartbeat(job, key=key)
+        return job
+
+    def held(self, worker: str = "w1", *, acknowledge: bool = True, **fields: Any) -> Claimed:
+        """A new job in a worker's hands, acknowledged unless said otherwise."""
+        job = self.claim(self.create(**fields), worker, acknowledge=acknowledge)
+        assert job is not None
+        return job
+
+    def next(self, content_type: str = "audio", count: int = 10) -> list[str]:
+        """The IDs that PostgreSQL would offer next, in order."""
+        queue = Queue("default", content_type)
+        with self.engine.begin() as connection:
+            return [entry.job_id for entry in next_in_line(connection, {queue: count})[queue]]
+
+    def heartbeat(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> Alive:
+        return extend(self.runtime, key, str(job.job_id), token=_token(job, token), **said)
+
+    def result(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> Accepted:
+        body = {"success": True, "content": "text", **said}
+        return submit(self.runtime, key, str(job.job_id), body, _token(job, token))
+
+    def release(self, job: Claimed, *, key: Caller = KEY, token: str | None = "") -> str:
+        return release(self.runtime, key, str(job.job_id), _token(job, token))
+
+    def cancel(self, job_id: Any) -> str:
+        return cancel(self.runtime, "default", str(job_id))
+
+    def restart(self, job_id: Any) -> str:
+        return restart(self.runtime, "default", str(job_id))
+
+    def expire(self) -> int:
+        return expire(self.runtime)
+
+    def age(self, job_id: Any, seconds: float) -> None:
+        """Let so many seconds pass for this job."""
+        back = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _CLOCKS)
+        self.sql(f"UPDATE remote_jobs SET {back} WHERE id = :id", seconds=seconds, id=str(job_id))
+
+    def row(self, job_id: Any) -> Row[Any]:
+        return self.sql("SELECT * FROM remote_jobs WHERE id = :id", id=str(job_id))[0]
+
+    def status(self, job_id: Any) -> str:
+        return str(self.row(job_id).status)
+
+    def attempts(self, job_id: Any) -> list[Row[Any]]:
+        return self.sql("SELECT * FROM job_attempts WHERE job_id = :id ORDER BY attempt", id=str(job_id))
+
+    def hows(self, job_id: Any) -> list[str]:
+        """How the job's attempts ended, in order."""
+        return [attempt.how for attempt in self.attempts(job_id)]
+
+    def outcomes(self, job_id: Any) -> list[Row[Any]]:
+        return self.sql("SELECT * FROM continuations WHERE job_id = :id ORDER BY n", id=str(job_id))
+
+    def sql(self, statement: str, **parameters: Any) -> list[Row[Any]]:
+        with self.engine.begin() as connection:
+            done = connection.execute(text(statement), parameters)
+            return list(done) if done.returns_rows else []
+
+    @contextmanager
+    def locked(self, job_id: Any, verb: Callable[[], Any]) -> Iterator[tuple[Connection, Future[Any]]]:
+        """Start a verb that has to wait for this job's row; what the block changes on the connection comes first."""
+        with ThreadPoolExecutor(1) as pool, self.engine.begin() as connection:
+            connection.execute(text("SELECT 1 FROM remote_jobs WHERE id = :id FOR UPDATE"), {"id": str(job_id)})
+            done = pool.submit(outcome_of, verb)
+            me = connection.scalar(text("SELECT pg_backend_pid()"))
+            waits = "SELECT 1 FROM pg_stat_activity WHERE :me = ANY(pg_blocking_pids(pid))"
+            wait_until(lambda: done.done() or self.sql(waits, me=me), "the verb to wait for the row", 5)
+            assert not done.done(), f"it did not wait for the row: {done.result()}"
+            yield connection, done
+
+
+def _token(job: Claimed, token: str | None) -> str | None:
+    """The claim's own token, unless the test names another (or none)."""
+    return job.lease_token if token == "" else token
+
+
+def outcome_of(verb: Callable[[], Any]) -> Any:
+    """What a verb returns, or the code of its refusal."""
+    try:
+        return verb()
+    except BridgeError as refusal:
+        return refusal.code
