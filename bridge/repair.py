@@ -133,8 +133,11 @@ def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
         else:
             reach = max((i for i, job_id in enumerate(oldest) if job_id in known), default=len(oldest))
             absent = [job_id for i, job_id in enumerate(oldest) if job_id not in known and i < reach]
-        runtime.mirror.push([Entry(queue, priority, job_id) for job_id in reversed(absent)], head=True)
-        runtime.mirror.drop([Entry(queue, priority, job_id) for job_id in gone])
+        # Everything older than the youngest missing one goes to the head anew, so that the order holds.
+        anew = oldest[: oldest.index(absent[-1]) + 1] if absent else []
+        again = [job_id for job_id in anew if job_id in known]
+        runtime.mirror.drop([Entry(queue, priority, job_id) for job_id in gone + again])
+        runtime.mirror.push([Entry(queue, priority, job_id) for job_id in reversed(anew)], head=True)
         missing += len(absent)
         surplus += len(gone)
     return missing, surplus

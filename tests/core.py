@@ -20,7 +20,7 @@ from bridge.extend import Alive, extend
 from bridge.finish import Accepted, submit
 from bridge.give_back import release
 from bridge.job_fields import CreateFields
-from bridge.pending import Queue
+from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from tests.waiting import wait_until
 
@@ -68,6 +68,9 @@ class Core:
         with self.engine.begin() as connection:
             outcome = claim(connection, [(job_id, who)], self.runtime.settings.ack_seconds)
         job = outcome.claimed.get(0)
+        if job is not None:
+            place = Entry(Queue("default", job.content_type), RANKS[job.priority], job_id)
+            self.runtime.mirror.drop([place])
         if job is not None and acknowledge:
             self.heartbeat(job, key=key)
         return job

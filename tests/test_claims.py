@@ -1,0 +1,123 @@
+"""Claims: one winner an ID, what a claim_id is given again, whom a released job is offered to, and in which order."""
+
+from bridge.claim import Claimant, claim, replay
+from tests.core import KEY, OTHER_KEY
+
+
+def offer(core, *offers):
+    """Offer (job ID, worker, claim_id) in one statement."""
+    whos = [(job_id, Claimant(KEY.key_id, worker, 60, claim_id)) for job_id, worker, claim_id in offers]
+    with core.engine.begin() as connection:
+        return claim(connection, whos, 60)
+
+
+def test_an_id_that_is_offered_twice_is_claimed_once(core):
+    job_id = core.create()
+    outcome = offer(core, (job_id, "w1", None), (job_id, "w2", None))
+    assert len(outcome.claimed) == 1
+    assert core.row(job_id).attempt == 1
+
+
+def test_the_same_claim_id_is_given_the_same_jobs_and_tokens_and_nothing_new(core):
+    first, second, third = core.create(), core.create(), core.create()
+    given = offer(core, (first, "w1", "c1"), (second, "w1", "c1")).claimed
+    again = offer(core, (third, "w1", "c1"), (third, "w2", "c2"))
+    assert {job.lease_token for job in again.again[0]} == {job.lease_token for job in given.values()}
+    assert [str(job.job_id) for job in again.claimed.values()] == [third]
+    assert core.row(third).worker_id == "w2"
+
+
+def test_the_same_claim_id_claims_anew_once_it_is_acknowledged(core):
+    job = core.claim(core.create(), claim_id="c1", acknowledge=True)
+    other = core.create()
+    outcome = offer(core, (other, "w1", "c1"))
+    assert [str(job.job_id) for job in outcome.claimed.values()] == [other]
+    assert core.status(job.job_id) == "processing"
+
+
+def test_a_claim_id_is_its_workers_alone(core):
+    job_id = core.create()
+    core.claim(job_id, "w1", claim_id="c1")
+    with core.engine.connect() as connection:
+        assert replay(connection, Claimant(KEY.key_id, "w2", 60, "c1")) == []
+        assert replay(connection, Claimant(OTHER_KEY.key_id, "w1", 60, "c1")) == []
+        assert replay(connection, Claimant(KEY.key_id, "w1", 60, "c2")) == []
+        assert [str(job.job_id) for job in replay(connection, Claimant(KEY.key_id, "w1", 60, "c1"))] == [job_id]
+    for worker, key, claim_id in [("w2", KEY, "c1"), ("w1", OTHER_KEY, "c1"), ("w1", KEY, "c2")]:
+        assert core.claim(core.create(), worker, key=key, claim_id=claim_id) is not None
+
+
+def test_what_was_acknowledged_or_given_back_is_not_replayed(core):
+    who = Claimant(KEY.key_id, "w1", 60, "c1")
+    acknowledged = core.claim(core.create(), claim_id="c1", acknowledge=True)
+    with core.engine.connect() as connection:
+        assert replay(connection, who) == []
+    core.result(acknowledged)
+    core.release(core.claim(core.create(), claim_id="c1"))
+    with core.engine.connect() as connection:
+        assert replay(connection, who) == []
+
+
+def test_a_released_job_is_offered_to_others_at_once_and_to_its_worker_after_ten_seconds(core):
+    job = core.held("w1")
+    core.release(job)
+    outcome = offer(core, (str(job.job_id), "w1", None))
+    assert (outcome.claimed, outcome.shunned) == ({}, {0})
+    core.age(job.job_id, 10)
+    assert core.claim(str(job.job_id), "w1").attempt == 2
+    core.release(core.held("w1", content_type="video"))
+    assert core.claim(core.next("video")[0], "w2").attempt == 2
+
+
+def test_the_same_worker_name_of_another_key_is_another_worker(core):
+    job = core.held("w1")
+    core.release(job)
+    assert core.claim(str(job.job_id), "w1", key=OTHER_KEY) is not None
+
+
+def test_only_a_release_is_shunned(core):
+    job = core.held("w1", acknowledge=False)
+    core.age(job.job_id, 61)
+    core.expire()
+    assert core.claim(str(job.job_id), "w1") is not None
+
+
+def test_the_head_is_priority_then_age(core):
+    low = core.create(priority="low")
+    first, second = core.create(), core.create()
+    high = core.create(priority="high")
+    core.age(second, 100)
+    assert core.next() == [high, second, first, low]
+
+
+def test_a_retry_is_a_new_arrival_and_a_return_keeps_its_age(core):
+    retried, returned, third = core.create(), core.create(), core.create()
+    core.result(core.claim(retried), success=False)
+    core.release(core.claim(returned))
+    for job_id, seconds in ((returned, 30), (third, 20), (retried, 12)):
+        core.age(job_id, seconds)
+    assert core.next() == [returned, third, retried]
+
+
+def test_a_claim_takes_over_nothing_of_the_attempt_before(core):
+    job = core.held("w1")
+    core.heartbeat(job, progress=0.9, message="nearly")
+    core.release(job)
+    core.claim(str(job.job_id), "w2", lease=None, claim_id=None)
+    row = core.row(job.job_id)
+    assert (row.progress, row.message, row.acknowledged_at, row.lease_seconds, row.claim_id) == (None,) * 5
+    assert (row.attempt_end, row.attempt_ended_at) == (None, None)
+
+
+def test_a_claimed_job_of_another_priority_or_type_is_not_next(core):
+    core.held()
+    core.create("video")
+    assert core.next() == []
+
+
+def test_a_row_that_somebody_is_changing_is_passed_over(core):
+    busy, free = core.create(), core.create()
+    with core.engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT 1 FROM remote_jobs WHERE id = '{busy}' FOR UPDATE")
+        assert core.claim(busy) is None
+        assert core.next() == [free]

@@ -1,0 +1,195 @@
+"""The mirror is made to agree with PostgreSQL, in bounded steps; what it lacks costs time, what is surplus nothing."""
+
+import pytest
+from sqlalchemy import text
+
+from bridge.pending import Entry, Mirror, Queue
+from bridge.release_due import release_due
+from bridge.repair import HEAD, Repaired, reconcile
+from models.state import Priority
+
+AUDIO = Queue("default", "audio")
+LIST = "core:{default:audio}:pending:normal"
+
+
+def head_first(redis, key: str = LIST) -> list[str]:
+    return redis.lrange(key, 0, -1)[::-1]
+
+
+def test_at_rest_there_is_nothing_to_repair(core, redis):
+    ids = [core.create() for _ in range(3)]
+    assert reconcile(core.runtime) == Repaired()
+    assert head_first(redis) == ids
+
+
+def test_a_lost_mirror_is_rebuilt_in_the_order_of_the_queue(core, redis):
+    normal = [core.create() for _ in range(5)]
+    high = core.create(priority="high")
+    video = core.create("video")
+    returned = core.held()
+    core.release(returned)
+    core.age(returned.job_id, 100)
+    core.sql(
+        "UPDATE remote_jobs SET available_at = now() + interval '1 h', mirrored = false WHERE id = :id", id=normal[0]
+    )
+    redis.delete(*redis.keys("core:*"))
+    assert reconcile(core.runtime).rebuilt == 7
+    assert head_first(redis) == [str(returned.job_id), *normal[1:]]
+    assert head_first(redis, "core:{default:audio}:pending:high") == [high]
+    assert head_first(redis, "core:{default:video}:pending:normal") == [video]
+    assert redis.exists("core:epoch")
+    assert not redis.exists("core:rebuilding")
+
+
+def test_a_rebuild_that_another_process_is_at_is_left_to_it(core, redis):
+    core.create()
+    redis.delete("core:epoch", LIST)
+    redis.set("core:rebuilding", "another")
+    assert reconcile(core.runtime) == Repaired()
+    assert not redis.exists(LIST)
+
+
+def test_a_missing_id_comes_back_to_its_place_at_the_head(core, redis):
+    ids = [core.create() for _ in range(3)]
+    redis.lrem(LIST, 0, ids[0])
+    assert reconcile(core.runtime).missing == 1
+    assert head_first(redis) == ids
+
+
+def test_surplus_ids_near_the_head_are_taken_out(core, redis):
+    ids = [core.create() for _ in range(2)]
+    finished = core.held("w1")
+    core.result(finished)
+    redis.rpush(LIST, str(finished.job_id), "0" * 36, "no id at all")
+    assert reconcile(core.runtime).surplus == 3
+    assert head_first(redis) == ids
+
+
+def test_a_missing_id_in_a_long_list_is_found_when_it_comes_near_the_head(core, redis):
+    ids = [core.create() for _ in range(HEAD + 20)]
+    redis.lrem(LIST, 0, ids[-5])
+    assert reconcile(core.runtime).missing == 0
+    redis.lrem(LIST, 0, ids[3])
+    assert reconcile(core.runtime).missing == 1
+    assert head_first(redis) == [job_id for job_id in ids if job_id != ids[-5]]
+    for job_id in ids[:30]:
+        core.cancel(job_id)
+    reconcile(core.runtime)
+    assert head_first(redis) == ids[30:]
+
+
+def test_what_a_dead_process_had_taken_goes_back_at_the_second_look(core, redis, servers):
+    taken, kept = core.create(), core.create()
+    dead = Mirror(servers.redis_url, "core", "dead")
+    assert dead.take({AUDIO: 1}) == [Entry(AUDIO, Priority.NORMAL, taken)]
+    # It would be found by comparing heads as well: here only what was left over is looked at.
+    redis.rpush(LIST, taken)
+    first = reconcile(core.runtime)
+    assert (first.returned, redis.lrange("core:{default:audio}:claimed:dead", 0, -1)) == (0, [taken])
+    redis.lrem(LIST, 0, taken)
+    redis.rpush(LIST, *[kept] * 0, taken)
+    assert reconcile(core.runtime).returned == 1
+    assert redis.keys("core:*:claimed:*") == []
+    assert set(head_first(redis)) == {taken, kept}
+
+
+def test_what_was_left_over_and_is_not_pending_any_more_is_forgotten(core, redis):
+    job = core.held()
+    redis.lpush("core:{default:audio}:claimed:dead", str(job.job_id), "garbage")
+    reconcile(core.runtime)
+    assert reconcile(core.runtime).returned == 0
+    assert redis.keys("core:*:claimed:*") == []
+    assert head_first(redis) == []
+
+
+def test_a_claim_under_way_at_one_look_is_no_left_over(core, redis, servers):
+    job_id = core.create()
+    living = Mirror(servers.redis_url, "core", "living")
+    entries = living.take({AUDIO: 1})
+    reconcile(core.runtime)
+    living.settle(entries)
+    core.claim(job_id)
+    assert reconcile(core.runtime).returned == 0
+
+
+def test_jobs_that_become_due_are_mirrored_in_the_order_of_their_age(core, redis):
+    first, second = core.held("w1"), core.held("w2")
+    for job in (second, first):
+        core.result(job, success=False)
+    assert head_first(redis) == []
+    assert release_due(core.runtime) == 0
+    core.age(first.job_id, 30)
+    core.age(second.job_id, 20)
+    assert release_due(core.runtime) == 2
+    assert head_first(redis) == [str(first.job_id), str(second.job_id)]
+    assert release_due(core.runtime) == 0
+
+
+def test_redis_away_loses_nothing_and_slows_nobody_down(core, make_runtime, redis):
+    core.runtime = make_runtime(redis_url="redis://127.0.0.1:1/0")
+    core.runtime = core.runtime.__class__(
+        core.runtime.settings, core.engine, Mirror("redis://127.0.0.1:1/0", "core", "p1"), core.runtime.nudge
+    )
+    job_id = core.create()
+    assert core.runtime.mirror.away
+    assert core.result(core.claim(job_id)).status == "completed"
+
+
+def test_the_epoch_missing_means_that_nothing_is_taken(core, redis):
+    job_id = core.create()
+    redis.delete("core:epoch")
+    assert core.runtime.mirror.take({AUDIO: 5}) is None
+    assert head_first(redis) == [job_id]
+    assert redis.keys("core:*:claimed:*") == []
+
+
+def test_taking_goes_by_priority_and_putting_back_restores_the_order(core, redis):
+    low = core.create(priority="low")
+    normal = [core.create() for _ in range(2)]
+    high = core.create(priority="high")
+    mirror = core.runtime.mirror
+    taken = mirror.take({AUDIO: 3})
+    assert [entry.job_id for entry in taken] == [high, *normal]
+    mirror.put_back(taken)
+    assert head_first(redis) == normal
+    assert [entry.job_id for entry in mirror.take({AUDIO: 10})] == [high, *normal, low]
+
+
+@pytest.mark.slow
+def test_a_million_pending_jobs_are_rebuilt_and_compared_without_reading_a_whole_list(core, redis):
+    job_id = core.create()
+    columns = [row.column_name for row in core.sql(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'remote_jobs'")]  # fmt: skip
+    copied = ", ".join({"id": "uuidv7()", "queued_at": "queued_at + make_interval(secs => n / 1000.0)"}.get(c, c)
+                       for c in columns)  # fmt: skip
+    copy = (
+        f"INSERT INTO remote_jobs ({', '.join(columns)}) SELECT {copied} FROM remote_jobs, generate_series(1, 999999) n"
+    )
+    core.sql(f"SET LOCAL statement_timeout = 0; {copy}")
+    core.sql("ANALYZE remote_jobs")
+    redis.delete("core:epoch", LIST)
+    calls = redis.info("commandstats")
+    assert reconcile(core.runtime).rebuilt == 1_000_000
+    assert redis.llen(LIST) == 1_000_000
+    assert head_first_one(redis) == job_id
+    redis.rpop(LIST)
+    rows_before = read_rows(core)
+    assert reconcile(core.runtime).missing == 1
+    assert read_rows(core) - rows_before < 5000
+    after = redis.info("commandstats")
+    assert after["cmdstat_rpush"]["calls"] - calls.get("cmdstat_rpush", {"calls": 0})["calls"] < 1100
+    assert head_first_one(redis) == job_id
+
+
+def head_first_one(redis) -> str:
+    return redis.lindex(LIST, -1)
+
+
+def read_rows(core) -> int:
+    """Rows that this database has read so far from remote_jobs, by whatever scan."""
+    with core.engine.connect() as connection:
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        connection.commit()
+        found = connection.execute(text(
+            "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'remote_jobs'"))  # fmt: skip
+        return found.scalar_one()
