@@ -190,6 +190,5 @@ def read_rows(core) -> int:
     with core.engine.connect() as connection:
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
         connection.commit()
-        found = connection.execute(text(
-            "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'remote_jobs'"))  # fmt: skip
-        return found.scalar_one()
+        read = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'remote_jobs'"
+        return connection.execute(text(read)).scalar_one()
