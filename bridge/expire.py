@@ -7,19 +7,18 @@ the deadline comes before the lease.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, literal, select
+from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, func, literal, select
 from sqlalchemy.types import Text
 
 from bridge.give_back import COUNTED, MOST_RETURNS
 from bridge.runtime import Runtime
-from bridge.transition import NOW, RETRIED, entry, jobs, move, moving
-from models.job import remote_jobs
+from bridge.transition import NOW, RETRIED, among, entry, jobs, move, moving
 from models.state import AttemptEnd, Change, JobState
 
 BATCH = 500
 
-_pending = jobs.status == JobState.PENDING
-_processing = jobs.status == JobState.PROCESSING
+_pending = among(jobs.status, {JobState.PENDING})
+_processing = among(jobs.status, {JobState.PROCESSING})
 _acknowledged = jobs.acknowledged_at.is_not(None)
 _retries_left = jobs.retry_count < jobs.max_retries
 _last_return = jobs.return_count >= MOST_RETURNS - 1
@@ -37,10 +36,9 @@ def _sweep(
     end: AttemptEnd | None,
     why: str | None = None,
 ) -> Executable:
-    first = (
-        select(remote_jobs.c.id).where(due).order_by(clock).limit(bindparam("batch")).with_for_update(skip_locked=True)
-    )
-    return moving(which, jobs.id.in_(first.scalar_subquery()), due, values=values, end=end, why=why)
+    first = select(jobs.id).where(due).order_by(clock).limit(bindparam("batch")).with_for_update(skip_locked=True)
+    # The rows are locked as they are now: what made them due holds until the UPDATE.
+    return moving(which, jobs.id == func.any(func.array(first.scalar_subquery())), values=values, end=end, why=why)
 
 
 _queue = _sentence("The queue clock ran out: not claimed within ", jobs.queue_timeout_seconds, " s.")

@@ -15,14 +15,12 @@ MOST_RETURNS = 5  # the fifth return in a row spends a retry
 
 COUNTED = {**AT_THE_HEAD, "return_count": jobs.return_count + 1}
 _THIS = (jobs.id == bindparam("job_id"), jobs.attempt == bindparam("attempt"))
-_FREE = jobs.return_count < MOST_RETURNS - 1
-_LEFT = jobs.retry_count < jobs.max_retries
 _WHY = {"error_message": cast(bindparam("why"), Text)}
 _END = AttemptEnd.RELEASED
 
-RETURN = moving(Change.RETURN, *_THIS, _FREE, values=COUNTED, end=_END, why="Given back by its worker.")
-RETRY = moving(Change.RETRY, *_THIS, ~_FREE, _LEFT, values={**_WHY, **RETRIED}, end=_END)
-FAIL = moving(Change.FAIL, *_THIS, ~_FREE, ~_LEFT, values=_WHY, end=_END)
+RETURN = moving(Change.RETURN, *_THIS, values=COUNTED, end=_END, why="Given back by its worker.")
+RETRY = moving(Change.RETRY, *_THIS, values={**_WHY, **RETRIED}, end=_END)
+FAIL = moving(Change.FAIL, *_THIS, values=_WHY, end=_END)
 
 
 def release(runtime: Runtime, caller: Caller, job_id: str, token: str | None = None) -> JobState:
@@ -33,8 +31,11 @@ def release(runtime: Runtime, caller: Caller, job_id: str, token: str | None = N
         return JobState.PENDING  # repeated
     if why is None and job.status == JobState.PROCESSING:
         params = {"job_id": job.id, "attempt": job.attempt, "why": f"Given back {MOST_RETURNS} times in a row."}
-        for statement, head in ((RETURN, True), (RETRY, False), (FAIL, False)):
-            if moved := move(runtime, statement, head=head, **params):
-                return JobState(moved[0].status)
+        # The counts of an attempt do not change while it runs, so they may be judged here.
+        statement = RETRY if job.retry_count < job.max_retries else FAIL
+        if job.return_count < MOST_RETURNS - 1:
+            statement = RETURN
+        if moved := move(runtime, statement, head=statement is RETURN, **params):
+            return JobState(moved[0].status)
         job = find(runtime, caller.tenant, job_id)
     raise lost_lease(job, why)

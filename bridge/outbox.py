@@ -26,7 +26,7 @@ WITH due AS (
   ORDER BY next_at LIMIT :batch FOR UPDATE SKIP LOCKED
 ), taken AS (
   UPDATE continuations c SET next_at = now() + make_interval(secs => :visibility), tries = c.tries + 1
-  FROM due WHERE c.job_id = due.job_id AND c.n = due.n AND c.next_at <= now()
+  FROM due WHERE c.job_id = due.job_id AND c.n = due.n
   RETURNING c.job_id, c.n, c.tenant, c.kwargs, c.tries
 )
 SELECT t.job_id, t.n, t.tenant, CAST(t.kwargs AS text) AS kwargs,

@@ -7,7 +7,7 @@ from bridge.runtime import Runtime
 PURGE = text("""
 DELETE FROM remote_jobs WHERE id IN (
   SELECT j.id FROM remote_jobs j
-  WHERE j.completed_at IS NOT NULL AND j.completed_at < now() - make_interval(secs => :seconds)
+  WHERE j.completed_at < now() - make_interval(secs => :seconds)
     AND NOT EXISTS (SELECT FROM continuations c WHERE c.job_id = j.id AND c.next_at IS NOT NULL)
   ORDER BY j.completed_at LIMIT :batch FOR UPDATE OF j SKIP LOCKED
 )

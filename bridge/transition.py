@@ -36,7 +36,7 @@ from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import Moment, job_attempts, job_results, remote_jobs
 from models.outbox import continuations
-from models.state import EDGES, FINAL, AttemptEnd, Change, JobState
+from models.state import EDGES, FINAL, LATE_CHANGES, AttemptEnd, Change, JobState
 
 jobs = remote_jobs.c
 
@@ -108,15 +108,15 @@ def moving(
     the new error_message where the change sets one, else `why`. `result` stores the parameter `content`.
     """
     edge = EDGES[which]
-    late = JobState.PROCESSING not in edge.sources and which not in (Change.RESTART, Change.CANCEL, Change.EXPIRE_QUEUE)
+    late = which in LATE_CHANGES
+    unclaimed = JobState.PENDING in edge.sources and not late  # it may have no attempt to end, as when it is cancelled
     new: dict[str, Any] = {"status": edge.target, **(values or {})}
     if JobState.PROCESSING in edge.sources:
         new |= {"lease_expires_at": None, "ack_by": None}
     if edge.target in FINAL:
         new |= {"completed_at": NOW, "outcome_count": jobs.outcome_count + 1, "mirrored": False}
     if end is not None:
-        # A pending job that is cancelled has no attempt to end.
-        held = true() if JobState.PENDING not in edge.sources or late else jobs.status == JobState.PROCESSING
+        held = jobs.status == JobState.PROCESSING if unclaimed else true()
         new |= {
             "attempt_end": case((held, literal(end)), else_=jobs.attempt_end),
             "attempt_ended_at": case((held, NOW), else_=jobs.attempt_ended_at),
@@ -127,7 +127,7 @@ def moving(
     answer = select(*(moved.c[column.name] for column in RETURNED))
     if end is not None:
         reason = moved.c.error_message if "error_message" in new else cast(_constant(why), Text)
-        recorded = _late_end(moved, end, reason) if late else _ended(moved, end, reason)
+        recorded = _late_end(moved, end, reason) if late else _ended(moved, end, reason, unclaimed)
         answer = answer.add_cte(recorded.cte("ended"))
     if result:
         content = cast(bindparam("content"), Text)
@@ -175,7 +175,7 @@ def _constant(value: Any) -> Any:
     return null() if value is None else literal(value)
 
 
-def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any]) -> Any:
+def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any], unclaimed: bool) -> Any:
     """The latest attempt as an ended one, where this change ended it."""
     columns = {
         "job_id": moved.c.id,
@@ -190,7 +190,9 @@ def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any]) -> Any:
         "why": why,
         "result_digest": cast(bindparam("result_digest", None), LargeBinary),
     }
-    rows = select(*columns.values()).where(moved.c.attempt_ended_at == NOW)
+    rows = select(*columns.values())
+    if unclaimed:
+        rows = rows.where(moved.c.attempt_ended_at == NOW)
     return insert(job_attempts).from_select(list(columns), rows).returning(job_attempts.c.job_id)
 
 

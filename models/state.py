@@ -56,6 +56,10 @@ class Change(StrEnum):
     RESTART = "restart"  # an operator's retry
 
 
+# What a result does that comes after its attempt has ended.
+LATE_CHANGES = frozenset({Change.LATE_COMPLETE, Change.LATE_RETRY, Change.LATE_FAIL})
+
+
 class Edge(NamedTuple):
     """The states a change may start from, and the one it leads to."""
 

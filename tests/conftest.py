@@ -33,6 +33,7 @@ from tests.client import Client
 from tests.core import Core
 
 _numbers = itertools.count(1)
+SHARED: list[embedded.Servers] = []  # servers that somebody started before the session (tests/drop_guards.py)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +41,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Serve
     """PostgreSQL and Valkey, whose data nobody will miss."""
     os.environ.pop("BRIDGE_DATABASE_URL", None)
     os.environ.pop("BRIDGE_REDIS_URL", None)
+    if SHARED:
+        yield SHARED[0]
+        return
     many = {"databases": "1000"}  # one for each bridge of the session
     with embedded.start(tmp_path_factory.mktemp("servers"), durable=False, redis_options=many) as running:
         yield running
@@ -49,17 +53,18 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Serve
 def new_database(servers: embedded.Servers) -> Callable[[], str]:
     """Makes a migrated database and returns its URL; each is a copy of one that was migrated once."""
     server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    template = servers.database_url.rpartition("/")[0] + "/template_bridge"
+    mine = f"t{uuid.uuid4().hex[:8]}"
+    template = servers.database_url.rpartition("/")[0] + f"/{mine}"
     with server.connect() as connection:
-        connection.execute(text("CREATE DATABASE template_bridge"))
+        connection.execute(text(f"CREATE DATABASE {mine}"))
     engine = create_engine(template)
     migrations.upgrade(engine)
     engine.dispose()
 
     def make() -> str:
-        name = f"bridge_{next(_numbers)}"
+        name = f"{mine}_{next(_numbers)}"
         with server.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template_bridge STRATEGY FILE_COPY"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {mine} STRATEGY FILE_COPY"))
         return servers.database_url.rpartition("/")[0] + f"/{name}"
 
     return make

@@ -1,0 +1,187 @@
+"""The outbox: what is due is taken once, sent, put off when the broker refuses, and sent again until confirmed."""
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from bridge import outbox
+from bridge.purge import purge
+from tests.core import Core
+
+
+class Broker:
+    """Takes what is handed to it, or refuses."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict, str]] = []
+        self.refuses = False
+
+    def __call__(self, task_id: str, kwargs: dict, tenant: str) -> None:
+        if self.refuses:
+            raise ConnectionError("away")
+        self.sent.append((task_id, kwargs, tenant))
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+def deliver(core: Core, broker: Broker, job_id=None) -> int:
+    return outbox.deliver(core.runtime, broker, (ConnectionError,), job_id)
+
+
+def finished(core: Core, **said) -> str:
+    job = core.held()
+    core.result(job, **said)
+    return str(job.job_id)
+
+
+def due_in(core: Core, job_id: str) -> float | None:
+    seconds = "SELECT extract(epoch FROM next_at - now()) AS s FROM continuations WHERE job_id = :id"
+    found = core.sql(seconds, id=job_id)[0].s
+    return None if found is None else float(found)
+
+
+def pass_time(core: Core, seconds: float) -> None:
+    core.sql("UPDATE continuations SET next_at = next_at - make_interval(secs => :s)", s=seconds)
+
+
+def test_an_outcome_is_sent_once_with_its_content(core, broker):
+    job_id = finished(core, content="the text")
+    assert deliver(core, broker) == 1
+    [(task_id, kwargs, tenant)] = broker.sent
+    assert (task_id, tenant) == (f"continue-{job_id}-1", "default")
+    assert (kwargs["content"], kwargs["status"]) == ("the text", "completed")
+    assert due_in(core, job_id) is None
+    assert deliver(core, broker) == 0
+
+
+def test_only_the_job_that_was_asked_for_is_sent(core, broker):
+    first, second = finished(core), finished(core)
+    assert deliver(core, broker, second) == 1
+    assert broker.sent[0][1]["job_id"] == second
+    assert due_in(core, second) is None
+    assert due_in(core, first) is not None
+
+
+def test_a_refusal_is_put_off_longer_each_time_and_remembered(core, broker):
+    job_id, other = finished(core), finished(core)
+    core.sql("UPDATE continuations SET next_at = now() + interval '1 h' WHERE job_id = :id", id=other)
+    broker.refuses = True
+    delays = []
+    for _ in range(3):
+        assert deliver(core, broker) == 0
+        delays.append(due_in(core, job_id))
+        pass_time(core, 60)
+    assert delays == sorted(delays)
+    assert delays[0] < 3 < delays[2] < 9
+    [row] = core.outcomes(job_id)
+    assert (row.tries, row.last_error) == (3, "ConnectionError")
+    assert core.outcomes(other)[0].last_error is None
+
+
+def test_what_was_taken_by_a_process_that_died_is_sent_after_its_visibility(core, broker):
+    job_id = finished(core)
+    with pytest.raises(RuntimeError):
+        outbox.deliver(core.runtime, _dies, (ConnectionError,))
+    assert deliver(core, broker) == 0
+    pass_time(core, outbox.VISIBILITY_SECONDS)
+    assert deliver(core, broker) == 1
+    assert broker.sent[0][0] == f"continue-{job_id}-1"
+
+
+def _dies(*_: object) -> None:
+    raise RuntimeError("killed")
+
+
+def test_until_it_is_confirmed_it_is_sent_again(make_runtime, core, broker):
+    core.runtime = make_runtime(continuation_confirm_seconds="30")
+    job_id, other = finished(core), finished(core)
+    assert deliver(core, broker) == 2
+    assert 29 < due_in(core, job_id) <= 30
+    pass_time(core, 31)
+    assert deliver(core, broker) == 2
+    assert [task for task, _, _ in broker.sent].count(f"continue-{job_id}-1") == 2
+    assert outbox.confirm(core.runtime, job_id, 1)
+    assert outbox.confirm(core.runtime, job_id, 1)
+    pass_time(core, 31)
+    assert deliver(core, broker) == 1
+    assert due_in(core, other) is not None
+
+
+def test_a_confirmation_names_an_outcome(core, broker):
+    job_id = finished(core, success=False, retryable=False)
+    core.restart(job_id)
+    core.result(core.claim(job_id))
+    assert not outbox.confirm(core.runtime, job_id, 3)
+    assert outbox.confirm(core.runtime, job_id, 2)
+    assert [row.confirmed_at is not None for row in core.outcomes(job_id)] == [False, True]
+    assert deliver(core, broker) == 1
+    assert broker.sent[0][0] == f"continue-{job_id}-1"
+    assert [row.sent_at is not None for row in core.outcomes(job_id)] == [True, False]
+
+
+def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime, core, broker):
+    core.runtime = make_runtime(continuation_confirm_seconds="30")
+    job_id = finished(core)
+
+    def confirms_at_once(*_: object) -> None:
+        outbox.confirm(core.runtime, job_id, 1)
+
+    outbox.deliver(core.runtime, confirms_at_once, (ConnectionError,))
+    assert due_in(core, job_id) is None
+
+    late = finished(core)
+
+    def confirms_and_breaks(*_: object) -> None:
+        outbox.confirm(core.runtime, late, 1)
+        raise ConnectionError
+
+    outbox.deliver(core.runtime, confirms_and_breaks, (ConnectionError,))
+    assert due_in(core, late) is None
+
+
+def test_an_outcome_of_two_is_put_off_alone(core, broker):
+    job_id = finished(core, success=False, retryable=False)
+    core.restart(job_id)
+    core.result(core.claim(job_id))
+    core.sql("UPDATE continuations SET next_at = now() + interval '1 h' WHERE n = 1")
+    broker.refuses = True
+    deliver(core, broker)
+    assert [row.last_error for row in core.outcomes(job_id)] == [None, "ConnectionError"]
+
+
+def test_two_that_deliver_at_once_take_different_outcomes(core, broker):
+    finished(core)
+    with core.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM continuations FOR UPDATE")
+        assert deliver(core, broker) == 0
+    assert deliver(core, broker) == 1
+
+
+def test_purge_deletes_what_is_finished_handed_over_and_old(core, broker):
+    old, recent, waiting = finished(core), finished(core), core.create()
+    deliver(core, broker)
+    unsent = finished(core)
+    for job_id in (old, unsent, waiting):
+        core.age(job_id, 31 * 86400)
+    assert purge(core.runtime) == 1
+    left = {str(row.id) for row in core.sql("SELECT id FROM remote_jobs")}
+    assert left == {recent, waiting, unsent}
+    assert core.attempts(old) == core.outcomes(old) == []
+
+
+def test_purge_is_bounded(core, broker):
+    for _ in range(5):
+        core.age(finished(core), 31 * 86400)
+    deliver(core, broker)
+    assert purge(core.runtime, batch=2, rounds=1) == 2
+    assert purge(core.runtime, batch=2, rounds=10) == 3
+
+
+def test_postgresql_away_is_an_error_that_passes(core):
+    from bridge.db import is_unavailable
+
+    with pytest.raises(OperationalError) as cut, core.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert is_unavailable(cut.value)
