@@ -41,6 +41,7 @@ class Core:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.engine = runtime.engine
+        self._alone = runtime.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.source = Path(runtime.settings.source_roots[0]) / "source.bin"
         self.source.write_bytes(b"source")
 
@@ -128,7 +129,7 @@ class Core:
         return self.sql("SELECT * FROM continuations WHERE job_id = :id ORDER BY n", id=str(job_id))
 
     def sql(self, statement: str, **parameters: Any) -> list[Row[Any]]:
-        with self.engine.begin() as connection:
+        with self._alone.connect() as connection:
             done = connection.execute(text(statement), parameters)
             return list(done) if done.returns_rows else []
 

@@ -5,8 +5,10 @@ from tests.core import KEY, OTHER_KEY
 
 
 def offer(core, *offers):
-    """Offer (job ID, worker, claim_id) in one statement."""
-    whos = [(job_id, Claimant(KEY.key_id, worker, 60, claim_id)) for job_id, worker, claim_id in offers]
+    """Offer (job ID, worker, claim_id), or with a key as well, in one statement."""
+    whos = [
+        (job_id, Claimant((key or [KEY])[0].key_id, worker, 60, claim_id)) for job_id, worker, claim_id, *key in offers
+    ]
     with core.engine.begin() as connection:
         return claim(connection, whos, 60)
 
@@ -33,6 +35,23 @@ def test_the_same_claim_id_claims_anew_once_it_is_acknowledged(core):
     outcome = offer(core, (other, "w1", "c1"))
     assert [str(job.job_id) for job in outcome.claimed.values()] == [other]
     assert core.status(job.job_id) == "processing"
+
+
+def test_the_same_claim_id_claims_anew_once_its_job_was_given_back(core):
+    core.release(core.claim(core.create(), claim_id="c1"))
+    other = core.create("video")
+    outcome = offer(core, (other, "w1", "c1"))
+    assert [str(job.job_id) for job in outcome.claimed.values()] == [other]
+
+
+def test_what_one_claim_is_given_again_keeps_nothing_from_others(core):
+    core.claim(core.create(), claim_id="c1")
+    ids = [core.create() for _ in range(4)]
+    outcome = offer(
+        core, (ids[0], "w1", "c1"), (ids[1], "w1", "c1", OTHER_KEY), (ids[2], "w2", "c1"), (ids[3], "w1", "c2")
+    )
+    assert {str(job.job_id) for job in outcome.claimed.values()} == set(ids[1:])
+    assert set(outcome.again) == {0}
 
 
 def test_a_claim_id_is_its_workers_alone(core):
