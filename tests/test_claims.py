@@ -134,6 +134,13 @@ def test_a_claimed_job_of_another_priority_or_type_is_not_next(core):
     assert core.next() == []
 
 
+def test_a_queue_is_its_tenants_alone(core):
+    job_id = core.create()
+    core.sql("UPDATE remote_jobs SET tenant = 'other' WHERE id = :id", id=job_id)
+    mine = core.create()
+    assert core.next() == [mine]
+
+
 def test_a_row_that_somebody_is_changing_is_passed_over(core):
     busy, free = core.create(), core.create()
     with core.engine.begin() as connection:
