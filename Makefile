@@ -6,12 +6,15 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 APT := apt-get install -y make git python3.11 python3.11-venv
 ARGS ?=
+MINUTES ?= 5
+SEED ?=
+STEPS ?= 1000000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage up check lint types imports format migrate bench lock clean
+.PHONY: help install demo test coverage up check lint types imports format migrate model guards chaos bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -65,6 +68,15 @@ migrate: $(STAMP) ## the database's schema to the newest revision
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)
+
+model: $(STAMP) ## the service against its model, for a million steps (STEPS=…)
+	@MODEL_STEPS=$(STEPS) $(PY) -m pytest tests/test_model.py --timeout 0
+
+guards: $(STAMP) ## drops each clause of each guard and shows that a test notices
+	@$(PY) -m tests.drop_guards $(ARGS)
+
+chaos: $(STAMP) ## everything is killed while jobs flow (MINUTES=…, SEED=…)
+	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lock: ## requirements*.txt anew from setup.py (give PYTHON= the oldest 3.11: Debian 12 has 3.11.2)
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -q -U pip setuptools wheel packaging

@@ -62,6 +62,7 @@ class Ears:
                     listener.close()
                     gevent.sleep(BLOCK_SECONDS)
                     continue
+                self._mirror.answered()
                 if job_id is not None:
                     self._catch(Entry(queue, priority, job_id))
         finally:

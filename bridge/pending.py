@@ -28,7 +28,8 @@ from models.state import Priority
 log = structlog.get_logger("bridge.pending")
 
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
-AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request
+AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request;
+LONGEST_AWAY_SECONDS = 8.0  # twice as long after each further one, for a Redis that hangs costs 2 s at every look
 
 # Takes up to ARGV[1] IDs in the order of priority, with LMOVE so that each is in one of the lists at any moment.
 TAKE = """
@@ -97,6 +98,7 @@ class Mirror:
         self._take = self._client.register_script(TAKE)
         self._put_back = self._client.register_script(PUT_BACK)
         self._away_until = 0.0
+        self._failures = 0
 
     def pending_key(self, queue: Queue, priority: Priority) -> str:
         return f"{self._prefix}:{{{queue.tenant}:{queue.content_type}}}:pending:{priority}"
@@ -114,9 +116,19 @@ class Mirror:
 
     def failed(self, doing: str, error: Exception) -> None:
         """Note that Redis failed; logged once per spell of absence."""
-        if not self.away:
+        if self._failures == 0:
             log.warning("redis is away", doing=doing, error=type(error).__name__)
-        self._away_until = time.monotonic() + AWAY_SECONDS
+        if not self.away:
+            longer = min(AWAY_SECONDS * 2**self._failures, LONGEST_AWAY_SECONDS)
+            self._away_until = time.monotonic() + longer
+            self._failures = min(self._failures + 1, 10)
+
+    def answered(self) -> None:
+        """Note that Redis answers."""
+        if self._failures:
+            log.info("redis is back")
+            self._failures = 0
+            self._away_until = 0.0
 
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
         """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
@@ -133,6 +145,7 @@ class Mirror:
         except redis.RedisError as error:
             self.failed("push", error)
             return False
+        self.answered()
         return True
 
     def drop(self, entries: Iterable[Entry]) -> None:
@@ -169,6 +182,7 @@ class Mirror:
                 keys = [*(self.pending_key(queue, priority) for priority in Priority), self.claimed_key(queue)]
                 self._take(keys=keys, args=[count], client=pipe)
             epoch, *taken = pipe.execute()
+        self.answered()
         entries = [
             Entry(queue, RANKS[rank], job_id)
             for queue, flat in zip(wanted, taken, strict=True)
