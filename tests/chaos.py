@@ -170,7 +170,7 @@ class Chaos:
         faults = [
             *(functools.partial(self.kill, name) for name in self.running),
             *(self.kill_one_api_process, self.freeze_one_api_process, self.cut_connections) * 2,
-            *(self.empty_redis, self.stop_redis, self.crash_postgres),
+            *(self.empty_redis, self.stop_redis, self.freeze_redis, self.crash_postgres),
         ]
         count = 0
         while time.monotonic() < end:
@@ -212,6 +212,13 @@ class Chaos:
         self.servers.redis.kill()
         self.done.wait(1 + self.random.random() * 3)
         self.servers.redis.start()
+
+    def freeze_redis(self) -> None:
+        assert self.servers.redis is not None
+        assert self.servers.redis.pid is not None
+        os.kill(self.servers.redis.pid, signal.SIGSTOP)
+        self.done.wait(2 + self.random.random() * 3)
+        os.kill(self.servers.redis.pid, signal.SIGCONT)
 
     def crash_postgres(self) -> None:
         assert self.servers.postgres is not None
