@@ -48,6 +48,15 @@ def test_a_sign_of_life_without_news_is_written_once_per_third_of_a_lease(core):
     assert 55 < lease_left(core, job) <= 60
 
 
+def test_a_lease_that_ran_out_while_the_clocks_stood_is_renewed_by_the_next_sign_of_life(core):
+    """What the order of an upgrade in docs/operations.md relies on."""
+    job = core.held()
+    core.age(job.job_id, 2 * A_MINUTE)
+    core.heartbeat(job)
+    assert 55 < lease_left(core, job) <= 60
+    assert core.expire() == 0
+
+
 def test_progress_is_written_at_once_and_renews(core):
     job = core.held()
     core.age(job.job_id, 5)
