@@ -58,7 +58,7 @@ worker_soft_shutdown_timeout = 10
 
 # For Flower. Events name tasks and IDs; arguments of documents never pass through the bridge's own tasks.
 worker_send_task_events = True
-task_send_sent_event = True
+task_send_sent_event = False  # a message is only a nudge, and each event costs as much as the message
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 timezone = "UTC"

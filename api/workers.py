@@ -53,7 +53,7 @@ def poll(query: dict[str, Any]) -> Any:
     hub = cast(Hub, current_app.extensions["hub"])
     asking = Poll(who, queues, query["max_jobs"], _hung_up(request.environ.get("gunicorn.socket")))
     claimed = hub.poll(asking, query["wait"])
-    for job in claimed:
+    for job in [] if asking.again else claimed:
         CLAIMED.labels(job.content_type).inc()
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
     response = json_response(poll_answer(claimed))
@@ -130,8 +130,9 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
     _storable(result, job_id, token)
     accepted = submit(runtime(), caller(), job_id, result, token)
     g.job_status = accepted.status
-    FINISHED.labels(accepted.status).inc()
-    log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)
+    if not accepted.replayed:
+        FINISHED.labels(accepted.status).inc()
+        log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)
     return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
 
 

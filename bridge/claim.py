@@ -90,10 +90,12 @@ ORDER BY j.priority, j.queued_at, j.id
 
 # A replayed poll gets what it was given, as long as none of it was acknowledged.
 REPLAY = text(f"""
-SELECT {_COLUMNS} FROM remote_jobs
-WHERE key_id = :key_id AND worker_id = :worker_id AND status = '{_TARGET}' AND claim_id = :claim_id
-  AND acknowledged_at IS NULL
-ORDER BY priority, queued_at, id
+SELECT o.n, {_COLUMNS}
+FROM unnest(CAST(:key_ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:claim_ids AS text[]))
+  WITH ORDINALITY AS o(key, worker, claim, n)
+JOIN remote_jobs j ON j.key_id = o.key AND j.worker_id = o.worker AND j.claim_id = o.claim
+WHERE j.status = '{_TARGET}' AND j.acknowledged_at IS NULL
+ORDER BY o.n, j.priority, j.queued_at, j.id
 """)
 
 HOLDS = text(
@@ -179,10 +181,20 @@ def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> dict[Qu
     return found
 
 
-def replay(connection: Connection, who: Claimant) -> list[Claimed]:
-    """What this worker was given under the same claim_id and has not acknowledged."""
-    params = {"key_id": who.key_id, "worker_id": who.worker_id, "claim_id": who.claim_id}
-    return [Claimed(*row) for row in connection.execute(REPLAY, params)]
+def replay(connection: Connection, claimants: Sequence[Claimant]) -> dict[int, list[Claimed]]:
+    """What each of these (by index) was given under its claim_id and has not acknowledged; the others are left out."""
+    rows = connection.execute(
+        REPLAY,
+        {
+            "key_ids": [str(who.key_id) for who in claimants],
+            "worker_ids": [who.worker_id for who in claimants],
+            "claim_ids": [who.claim_id for who in claimants],
+        },
+    )
+    given: dict[int, list[Claimed]] = {}
+    for n, *columns in rows:
+        given.setdefault(n - 1, []).append(Claimed(*columns))
+    return given
 
 
 def holds_a_job(connection: Connection, who: Claimant) -> bool:

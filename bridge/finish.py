@@ -44,10 +44,11 @@ STATEMENTS = {
 
 
 class Accepted(NamedTuple):
-    """The answer to a result."""
+    """The answer to a result, the first one or its replay."""
 
     status: JobState
     ingestion_continued: bool
+    replayed: bool = False
 
 
 def submit(
@@ -129,7 +130,7 @@ def _replayed(runtime: Runtime, job: Row[Any], caller: Caller, token: str | None
         now = connection.execute(
             select(jobs.status, recorded.scalar_subquery().label("continued")).where(jobs.id == job.id)
         ).one()
-    return Accepted(JobState(now.status), bool(now.continued))
+    return Accepted(JobState(now.status), bool(now.continued), replayed=True)
 
 
 def _refuse(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeError) -> Accepted:

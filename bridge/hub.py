@@ -10,7 +10,6 @@ entry here, no thread, no PostgreSQL connection and no Redis connection.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import gevent
 import redis
@@ -19,13 +18,14 @@ from gevent.event import Event
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge.claim import Claimant, Claimed, Outcome, claim, holds_a_job, next_in_line, replay
+from bridge.claim import Claimed, holds_a_job, next_in_line, replay
 from bridge.ears import Ears
+from bridge.hand_out import Handed, hand_out
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
 from bridge.runtime import Runtime
-from bridge.turns import Turns, plan, share_out
+from bridge.turns import Turns, plan
 
 log = structlog.get_logger("bridge.hub")
 
@@ -35,15 +35,6 @@ BATCH = 128  # IDs claimed in one statement
 SPARE = 8  # looked at beyond what is wanted, for jobs that a poll may not have because its worker just released them
 MOST_STALE = 3  # times that a poll is offered what was no longer free before PostgreSQL is asked
 UNSAID_SECONDS = 10.0  # how long a poll that names no `wait` waits; existing clients stand still meanwhile
-
-
-class Handed(NamedTuple):
-    """What became of the IDs that were handed out."""
-
-    tried: set[Poll]  # the polls that were offered something
-    claimed: list[Entry]
-    settled: list[Entry]  # claimed, no longer free, or shunned by all who want them: out of the mirror
-    free: list[Entry]  # back to the head
 
 
 class Hub:
@@ -65,11 +56,9 @@ class Hub:
     def poll(self, poll: Poll, wait_seconds: float | None) -> list[Claimed]:
         """Claim up to `max_jobs`, waiting for the first one. `None`: 10 s, or 0 while the worker holds a job.
 
-        A repeated `claim_id` gets what it was given before. Raises sqlalchemy.exc.SQLAlchemyError when PostgreSQL
-        does not answer the first look; once parked, a poll waits for it to come back.
+        A repeated `claim_id` gets what it was given before (`poll.again`). Raises sqlalchemy.exc.SQLAlchemyError when
+        PostgreSQL does not answer the first look; once parked, a poll waits for it to come back.
         """
-        if poll.who.claim_id is not None and (again := self._given(poll.who)):
-            return again
         if wait_seconds is None:
             with self._runtime.engine.connect() as connection:
                 wait_seconds = 0 if holds_a_job(connection, poll.who) else UNSAID_SECONDS
@@ -83,10 +72,15 @@ class Hub:
                 poll.parks = False
                 poll.done.wait()
                 return poll.jobs
-            self._parked.answer(poll)
-            if poll.who.claim_id is not None:
-                # An earlier poll of the same claim, parked in another process, may have been given the job.
-                return self._given(poll.who)
+            if poll.claim is None or self._closing:
+                self._parked.answer(poll)
+                return poll.jobs
+            self._parked.leave(poll)
+            # An earlier poll of the same claim, parked in another process, may have been given a job: a last look.
+            poll.parks = False
+            self._new.append(poll)
+            self._wake.set()
+            poll.done.wait()
         if poll.error is not None:
             raise poll.error
         return poll.jobs
@@ -104,10 +98,6 @@ class Hub:
             if not poll.offered:
                 self._parked.answer(poll)
         self._wake.set()
-
-    def _given(self, who: Claimant) -> list[Claimed]:
-        with self._runtime.engine.connect() as connection:
-            return replay(connection, who)
 
     def _catch(self, entry: Entry) -> None:
         self._caught.append(entry)
@@ -135,6 +125,7 @@ class Hub:
                 self._round(new, caught, second)
             except SQLAlchemyError as error:
                 log.warning("claiming failed", error=type(error).__name__)
+                self._quietly(self._mirror.put_back, caught)
                 for poll in new:
                     poll.error = error
                     self._parked.answer(poll)
@@ -146,8 +137,7 @@ class Hub:
                 gevent.sleep(REST_SECONDS)
 
     def _round(self, new: list[Poll], caught: list[Entry], second: bool) -> None:
-        for poll in new:
-            self._parked.supersede(poll)
+        self._replay(new)
         found, mirror_serves = self._look(new, caught, second)
         tried = self._hand_out(found, new)
         from_postgresql = (
@@ -167,6 +157,19 @@ class Hub:
                 self._parked.answer(poll)
             else:
                 self._parked.add(poll)
+
+    def _replay(self, new: list[Poll]) -> None:
+        """Give what a repeated claim was given before, if it was given something."""
+        repeated = [poll for poll in new if poll.claim is not None and poll.tries == 0]
+        if not repeated:
+            return
+        for poll in repeated:
+            self._parked.supersede(poll)
+        with self._runtime.engine.connect() as connection:
+            given = replay(connection, [poll.who for poll in repeated])
+        for index, jobs in given.items():
+            repeated[index].give_again(jobs)
+            self._parked.answer(repeated[index])
 
     def _look(self, new: list[Poll], caught: list[Entry], second: bool) -> tuple[list[Entry], bool]:
         """What the mirror has for the polls that are new and for the lists that stirred; whether it can be trusted."""
@@ -227,7 +230,13 @@ class Hub:
         handed = Handed(set(), [], [], [])
         try:
             with self._runtime.engine.begin() as connection:
-                self._pair_and_claim(connection, find(connection), new, handed)
+                hand_out(
+                    connection,
+                    find(connection),
+                    lambda queue: self._parked.candidates(queue, new),
+                    self._runtime.settings.ack_seconds,
+                    handed,
+                )
         except SQLAlchemyError:
             for poll in handed.tried:
                 poll.jobs.clear()
@@ -240,44 +249,6 @@ class Hub:
         for entry in handed.claimed:
             self._turns.served(entry.queue)
         return handed
-
-    def _pair_and_claim(
-        self, connection: Connection, found: Mapping[Queue, list[Entry]], new: list[Poll], handed: Handed
-    ) -> None:
-        shunned: set[tuple[str, Poll]] = set()
-        while found:
-            pairs, left = share_out(
-                found,
-                lambda queue: self._parked.candidates(queue, new),
-                lambda entry, poll: (entry.job_id, poll) not in shunned,  # noqa: B023
-            )
-            # At the head again, a job that all who wait here shun would be caught at once; PostgreSQL offers it later.
-            (handed.settled if shunned else handed.free).extend(left)
-            for _, poll in pairs:
-                poll.offered = True
-                handed.tried.add(poll)
-            offers = [(entry.job_id, poll.who) for entry, poll in pairs]
-            outcome = claim(connection, offers, self._runtime.settings.ack_seconds)
-            shunned |= {(pairs[index][0].job_id, pairs[index][1]) for index in outcome.shunned}
-            found = self._give(pairs, outcome, handed)
-
-    def _give(self, pairs: list[tuple[Entry, Poll]], outcome: Outcome, handed: Handed) -> dict[Queue, list[Entry]]:
-        """Note what each poll got; what its poll shuns, which is to be offered to another."""
-        for index, earlier in outcome.again.items():
-            pairs[index][1].jobs[:] = earlier
-        again = {pairs[index][1] for index in outcome.again}
-        shunned: dict[Queue, list[Entry]] = {}
-        for index, (entry, poll) in enumerate(pairs):
-            if index in outcome.claimed:
-                poll.jobs.append(outcome.claimed[index])
-                handed.claimed.append(entry)
-            if index in outcome.shunned:
-                shunned.setdefault(entry.queue, []).append(entry)
-            elif poll in again:
-                handed.free.append(entry)
-            else:
-                handed.settled.append(entry)
-        return shunned
 
     def _quietly(self, settle: Callable[[Sequence[Entry]], None], entries: Sequence[Entry]) -> None:
         """What Redis is told after the fact may fail: the sweep of the claimed lists will find it."""

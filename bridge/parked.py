@@ -26,7 +26,12 @@ class Parked:
 
     def answer(self, poll: Poll) -> None:
         """Let the request go on with what the poll has got; it waits for nothing any more."""
+        self.leave(poll)
         poll.parks = False
+        poll.done.set()
+
+    def leave(self, poll: Poll) -> None:
+        """Out of the line: nothing more is offered to it."""
         was_parked = False
         for queue in poll.queues:
             polls = self._polls.get(queue)
@@ -38,7 +43,6 @@ class Parked:
         if poll.claim is not None and self._claims.get(poll.claim) is poll:
             del self._claims[poll.claim]
         self.count -= was_parked
-        poll.done.set()
 
     def supersede(self, poll: Poll) -> None:
         """The worker asks again: whoever waited for the answer to an earlier poll of the same claim has gone."""

@@ -22,12 +22,18 @@ class Poll:
     jobs: list[Claimed] = field(default_factory=list)
     done: Event = field(default_factory=Event)
     offered: bool = False  # a claim for it is under way
+    again: bool = False  # what it got is what was given to the same claim before
     tries: int = 0  # times that what it was offered was no longer free
     error: SQLAlchemyError | None = None
 
     @property
     def wants(self) -> int:
         return 0 if self.done.is_set() else self.max_jobs - len(self.jobs)
+
+    def give_again(self, jobs: list[Claimed]) -> None:
+        """Nothing new, but what an earlier poll of the same claim was given."""
+        self.jobs[:] = jobs
+        self.again = True
 
     @property
     def claim(self) -> object:

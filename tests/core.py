@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
@@ -17,7 +17,7 @@ from bridge.enqueue import enqueue
 from bridge.errors import BridgeError
 from bridge.expire import expire
 from bridge.extend import Alive, extend
-from bridge.finish import Accepted, submit
+from bridge.finish import submit
 from bridge.give_back import release
 from bridge.job_fields import CreateFields
 from bridge.pending import RANKS, Entry, Queue
@@ -33,6 +33,13 @@ _CLOCKS = (
     "created_at", "queued_at", "available_at", "timeout_at", "started_at", "ack_by", "acknowledged_at",
     "lease_expires_at", "attempt_ended_at", "completed_at",
 )  # fmt: skip
+
+
+class Answer(NamedTuple):
+    """What a worker is told of its result, the first time and again."""
+
+    status: str
+    ingestion_continued: bool
 
 
 class Core:
@@ -91,9 +98,10 @@ class Core:
     def heartbeat(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> Alive:
         return extend(self.runtime, key, str(job.job_id), token=_token(job, token), **said)
 
-    def result(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> Accepted:
+    def result(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> "Answer":
         body = {"success": True, "content": "text", **said}
-        return submit(self.runtime, key, str(job.job_id), body, _token(job, token))
+        accepted = submit(self.runtime, key, str(job.job_id), body, _token(job, token))
+        return Answer(accepted.status, accepted.ingestion_continued)
 
     def release(self, job: Claimed, *, key: Caller = KEY, token: str | None = "") -> str:
         return release(self.runtime, key, str(job.job_id), _token(job, token))

@@ -58,10 +58,10 @@ def test_a_claim_id_is_its_workers_alone(core):
     job_id = core.create()
     core.claim(job_id, "w1", claim_id="c1")
     with core.engine.connect() as connection:
-        assert replay(connection, Claimant(KEY.key_id, "w2", 60, "c1")) == []
-        assert replay(connection, Claimant(OTHER_KEY.key_id, "w1", 60, "c1")) == []
-        assert replay(connection, Claimant(KEY.key_id, "w1", 60, "c2")) == []
-        assert [str(job.job_id) for job in replay(connection, Claimant(KEY.key_id, "w1", 60, "c1"))] == [job_id]
+        assert replay(connection, [Claimant(KEY.key_id, "w2", 60, "c1")]) == {}
+        assert replay(connection, [Claimant(OTHER_KEY.key_id, "w1", 60, "c1")]) == {}
+        assert replay(connection, [Claimant(KEY.key_id, "w1", 60, "c2")]) == {}
+        assert [str(job.job_id) for job in replay(connection, [Claimant(KEY.key_id, "w1", 60, "c1")])[0]] == [job_id]
     for worker, key, claim_id in [("w2", KEY, "c1"), ("w1", OTHER_KEY, "c1"), ("w1", KEY, "c2")]:
         assert core.claim(core.create(), worker, key=key, claim_id=claim_id) is not None
 
@@ -70,11 +70,11 @@ def test_what_was_acknowledged_or_given_back_is_not_replayed(core):
     who = Claimant(KEY.key_id, "w1", 60, "c1")
     acknowledged = core.claim(core.create(), claim_id="c1", acknowledge=True)
     with core.engine.connect() as connection:
-        assert replay(connection, who) == []
+        assert replay(connection, [who]) == {}
     core.result(acknowledged)
     core.release(core.claim(core.create(), claim_id="c1"))
     with core.engine.connect() as connection:
-        assert replay(connection, who) == []
+        assert replay(connection, [who]) == {}
 
 
 def test_a_released_job_is_offered_to_others_at_once_and_to_its_worker_after_ten_seconds(core):

@@ -14,9 +14,8 @@ import pytest
 
 from bridge.caller import Caller
 from bridge.claim import Claimant, replay
-from bridge.finish import Accepted
 from models.state import FINAL
-from tests.core import KEY, Core, outcome_of
+from tests.core import KEY, Answer, Core, outcome_of
 
 ROUNDS = 200
 
@@ -67,7 +66,7 @@ def test_result_and_expiry(core):
     seen: Counter[str] = Counter()
     for job, (result, expired) in race(lambda: overdue(core), core.result, lambda _: core.expire()):
         # The late rule makes both orders a success: the job is completed by its one result.
-        assert result == Accepted("completed", True)
+        assert result == Answer("completed", True)
         seen["expired first" if expired else "result first"] += 1
         assert core.status(job.job_id) == "completed"
         sound(core, job.job_id)
@@ -78,7 +77,7 @@ def test_failure_and_expiry_spend_one_retry(core):
     for job, (result, _) in race(
         lambda: overdue(core), lambda job: core.result(job, success=False), lambda _: core.expire()
     ):
-        assert result == Accepted("pending", False)
+        assert result == Answer("pending", False)
         assert core.row(job.job_id).retry_count == 1
         sound(core, job.job_id)
 
@@ -126,7 +125,7 @@ def test_a_replayed_poll_and_the_acknowledgement(core):
 
     def poll_again(job):
         with core.engine.connect() as connection:
-            return replay(connection, who)
+            return replay(connection, [who]).get(0, [])
 
     claimed = lambda: core.claim(core.create(), claim_id="c1")  # noqa: E731
     for job, (alive, again) in race(claimed, core.heartbeat, poll_again):
@@ -178,14 +177,14 @@ def test_six_results_at_once(core):
     texts = [f"text {n}" for n in range(6)]
     verbs = [lambda job, said=said: core.result(job, content=said) for said in texts]
     for job, answers in race(core.held, *verbs, rounds=150):
-        assert answers.count(Accepted("completed", True)) == 1
+        assert answers.count(Answer("completed", True)) == 1
         assert answers.count("already_finished") == 5
         sound(core, job.job_id)
 
 
 def test_one_result_repeated_six_times_at_once(core):
     for job, answers in race(core.held, *[core.result] * 6, rounds=100):
-        assert answers == [Accepted("completed", True)] * 6
+        assert answers == [Answer("completed", True)] * 6
         assert len(core.attempts(job.job_id)) == 1
         sound(core, job.job_id)
 
@@ -217,6 +216,6 @@ def test_cancel_and_queue_clock(core):
 def test_two_keys_results(core):
     stranger = Caller(UUID(int=9))
     for job, (mine, theirs) in race(core.held, core.result, lambda job: core.result(job, key=stranger), rounds=100):
-        assert mine == Accepted("completed", True)
+        assert mine == Answer("completed", True)
         assert theirs in ("lease_lost", "already_finished")
         sound(core, job.job_id)
