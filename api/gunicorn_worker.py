@@ -1,9 +1,15 @@
-"""gunicorn's gevent worker, which stops without waiting for clients that ask for nothing."""
+"""gunicorn's gevent worker, which stops without waiting for clients that ask for nothing, and refuses as we do."""
 
+import socket
+import uuid
 from types import TracebackType
+from typing import Any
 
 import gevent
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
+
+from api.problems import problem
 
 
 class Worker(GeventWorker):
@@ -18,6 +24,21 @@ class Worker(GeventWorker):
 
     def timeout_ctx(self) -> "_NextRequest":
         return _NextRequest(self._waiting, self.cfg.keepalive)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """What is no HTTP never reaches the application: its problem is written here instead of gunicorn's HTML."""
+        if not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        status = 414 if isinstance(exc, LimitRequestLine) else 431 if isinstance(exc, LimitRequestHeaders) else 400
+        self.log.warning("refused what is no HTTP: %s", type(exc).__name__)
+        response = problem(status, "This is no HTTP request that the bridge reads.", "malformed")
+        response.headers.update({"Connection": "close", "X-Request-ID": uuid.uuid4().hex})
+        head = f"HTTP/1.1 {response.status}\r\n{response.headers}"
+        try:
+            client.sendall(head.encode() + response.get_data())
+        except OSError:
+            self.log.debug("the client has gone before its refusal")
 
     def let_go(self) -> None:
         """Close the connections that wait for their next request; the client's next one finds a new process."""
