@@ -9,7 +9,7 @@ from marshmallow import Schema
 from webargs import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from bridge.errors import Invalid
 
@@ -19,6 +19,8 @@ def read_json(incoming: Request) -> Any:
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body without a Content-Encoding.")
     raw = incoming.get_data(cache=True)
+    if len(raw) == incoming.max_content_length and incoming.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge  # Werkzeug cuts a chunked body at the limit instead of refusing it.
     if not raw:
         return missing
     if not (incoming.mimetype == "application/json" or incoming.mimetype.endswith("+json")):
@@ -30,9 +32,11 @@ def read_json(incoming: Request) -> Any:
 
 
 class StrictParser(FlaskParser):
-    """Reads JSON with `read_json`, and refuses repeated query parameters."""
+    """Reads JSON with `read_json`, and refuses repeated query parameters, and unknown ones where the schema says so."""
 
     DEFAULT_VALIDATION_STATUS = 422
+    # webargs would drop unknown query parameters: a filter that is misspelt must not let everything through.
+    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": None}
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         return read_json(req)

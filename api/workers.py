@@ -9,7 +9,7 @@ from typing import Any, cast
 import structlog
 from flask import current_app, g, request
 from marshmallow import ValidationError
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge
 
 from api.access import caller, runtime, scope
 from api.body import Blueprint, header_text
@@ -19,7 +19,7 @@ from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
 from bridge.claim import Claimant
-from bridge.errors import Forbidden, Invalid, TooLarge
+from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
 from bridge.give_back import release
@@ -47,6 +47,8 @@ TOKEN = {
 @gives(workers, 429)
 def poll(query: dict[str, Any]) -> Any:
     """Claim jobs, waiting up to `wait` seconds for the first one."""
+    if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
+        raise MethodNotAllowed(["GET"])
     types = _content_types(query["content_types"])
     who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"])
     queues = [Queue(caller().tenant, content_type) for content_type in types]
@@ -110,7 +112,14 @@ def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
         except RequestEntityTooLarge:
             largest = runtime().settings.max_body_bytes
             why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
-            fail_unstorable(runtime(), caller(), job_id, why, header_text("X-Lease-Token", 100))
+            token = header_text("X-Lease-Token", 100)
+            try:
+                fail_unstorable(runtime(), caller(), job_id, why, token)
+            except Conflict as refusal:
+                if token is not None:
+                    raise
+                # The token may stand in the body, which is not read: the answer stays 413, and nothing changes.
+                raise TooLarge(f"{why} {refusal.detail}", job_status=refusal.job_status) from None
             raise TooLarge(why, job_status="failed") from None
 
     return judged
