@@ -37,6 +37,7 @@ def create_app(runtime: Runtime) -> Flask:
             "servers": [{"url": "/"}],
         },
     )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # task_options and metadata come back as they were sent
     app.extensions["bridge"] = runtime
     app.extensions["keys"] = KeyRing(runtime.engine) if runtime.settings.auth else None
     app.extensions["hub"] = Hub(runtime)
