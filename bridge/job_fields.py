@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
@@ -81,6 +81,16 @@ class StrictBoolean(fields.Boolean):
         return value
 
 
+class Moment(fields.AwareDateTime):
+    """A moment with an offset, in UTC: PostgreSQL does not know every offset that ISO 8601 allows."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs).astimezone(UTC)
+        except OverflowError:  # an offset that leads out of the calendar
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
 class JsonObject(fields.Dict):
     """A JSON object that can be stored and read back unchanged."""
 
@@ -135,7 +145,7 @@ class CreateFields(Schema):
         validate=validate.Range(1, 2592000),
         metadata={"description": "How long the job may wait to be claimed; default 86400."},
     )
-    available_at = fields.AwareDateTime(
+    available_at = Moment(
         format="iso",
         load_default=None,
         metadata={"description": "Not to be claimed before this moment (with an offset, in the future)."},

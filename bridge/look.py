@@ -19,6 +19,7 @@ from models.state import JobState
 _c = remote_jobs.c
 ESTIMATES = {"audio": 300, "video": 900}  # seconds, until there is a median
 USUAL = 600
+LONGEST = 604800.0  # the longest deadline that a job may name
 
 
 def job_id_of(text_: str) -> UUID:
@@ -78,7 +79,8 @@ def estimated_seconds(runtime: Runtime, job: Row[Any]) -> float:
     if job.progress:
         with runtime.engine.connect() as connection:
             elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
-        return float(elapsed) / float(job.progress)
+        # Bounded, because the smallest progress would lead out of the calendar; no attempt runs longer.
+        return min(float(elapsed) / float(job.progress), LONGEST)
     with runtime.engine.connect() as connection:
         median = connection.scalar(MEDIAN, {"tenant": job.tenant, "content_type": job.content_type})
     return float(median) if median is not None else ESTIMATES.get(job.content_type, USUAL)
@@ -92,6 +94,8 @@ def page(
     for name in ("status", "content_type", "ingestion_task_id", "worker_id"):
         if filters.get(name) is not None:
             where.append(_c[name] == filters[name])
+    if filters.get("worker_id") is not None:
+        where.append(_c.status != JobState.PENDING)  # a job that waits has no worker; the row still names its last one
     if filters.get("created_after") is not None:
         where.append(_c.created_at > filters["created_after"])
     if filters.get("created_before") is not None:
