@@ -40,8 +40,7 @@ def download(job_id: str) -> Any:
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
     path = find_source(job.source_file_path, runtime().settings.source_roots)
-    if not re.fullmatch(r"bytes=(\d+-\d*|-\d+)", request.headers.get("Range", "bytes=0-")):
-        # RFC 9110 §14.2: an unknown unit is ignored, and several ranges may be.
+    if not _understood(request.headers.get("Range", "bytes=0-")):
         request.environ.pop("HTTP_RANGE", None)
     response = send_file(path, mimetype="application/octet-stream", conditional=True, etag=True, max_age=None)
     response.headers["Cache-Control"] = "no-store"
@@ -54,6 +53,12 @@ def download(job_id: str) -> Any:
         chunks = cast(FileWrapper, response.response)
         response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])
     return response
+
+
+def _understood(asked: str) -> bool:
+    """RFC 9110 §14.2: an unknown unit and a last byte before the first are ignored, and several ranges may be."""
+    match = re.fullmatch(r"bytes=(\d{1,18})-(\d{1,18})?|bytes=-\d{1,18}", asked)
+    return match is not None and (match[2] is None or int(match[1]) <= int(match[2]))
 
 
 def _renewer(job_id: str, token: str | None) -> Any:
