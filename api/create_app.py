@@ -20,6 +20,12 @@ REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
 
 
+class Documented(Api):
+    """flask-smorest's Api without its catch-all error: api.errors_of documents each one that a route can give."""
+
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+
 def create_app(runtime: Runtime) -> Flask:
     """The application on a runtime. Starts the hub, so it needs a gevent-patched process."""
     app = Flask("api", static_folder=None)
@@ -43,7 +49,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.extensions["hub"] = Hub(runtime)
     app.before_request(_begin)
     app.after_request(_finish)
-    api = Api(app)
+    api = Documented(app)
     problems.register(app)  # after flask-smorest's own handler, which it replaces
     for blueprint in (producers, workers, health):
         api.register_blueprint(blueprint)
