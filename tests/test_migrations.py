@@ -91,8 +91,8 @@ def test_the_checks_of_the_database_are_those_of_the_metadata(empty, servers):
 
 
 def test_two_upgrades_at_once_both_succeed(empty):
-    script = "import sys; from models import migrations; migrations.upgrade(sys.argv[1]); print(migrations.current(sys.argv[1]))"
     url = empty.url.render_as_string(hide_password=False)
+    script = "from sys import argv; from models import migrations as m; m.upgrade(argv[1]); print(m.current(argv[1]))"
     both = [
         subprocess.Popen([sys.executable, "-c", script, url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -118,16 +118,15 @@ def _moves(engine, source, target):
     with engine.connect() as connection:
         job_id = connection.scalar(text(INSERT), _fields(source))
         fields = ", ".join(f"{name} = :{name}" for name in _fields(target))
+        update = text(f"UPDATE remote_jobs SET {fields} WHERE id = :id")
+        problem = None
         try:
-            connection.execute(
-                text(f"UPDATE remote_jobs SET {fields} WHERE id = :id"), {**_fields(target), "id": job_id}
-            )
+            connection.execute(update, {**_fields(target), "id": job_id})
         except IntegrityError as refused:
-            assert "remote_jobs_legal_move" in str(refused.orig.diag.constraint_name)
-            return False
-        finally:
-            connection.rollback()
-    return True
+            problem = refused
+        connection.rollback()
+    assert problem is None or problem.orig.diag.constraint_name == "remote_jobs_legal_move", problem
+    return problem is None
 
 
 INSERT = """
