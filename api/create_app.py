@@ -17,13 +17,17 @@ from bridge.keys import KeyRing, ensure_bootstrap_key
 from bridge.runtime import Runtime
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+API_TITLE = "The bridge"
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
+
+# Without the bar that loads other documents, and without anything that would ask another host.
+PAGE = {"app_name": API_TITLE, "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
 
 
 class Documented(Api):
     """flask-smorest's Api without its catch-all error: api.errors_of documents each one that a route can give."""
 
-    DEFAULT_ERROR_RESPONSE_NAME = None
+    DEFAULT_ERROR_RESPONSE_NAME = ""
 
 
 def create_app(runtime: Runtime) -> Flask:
@@ -32,7 +36,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.url_map.strict_slashes = False
     app.config.update(
         MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes,
-        API_TITLE="The bridge",
+        API_TITLE=API_TITLE,
         API_VERSION="v1",
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
@@ -53,7 +57,9 @@ def create_app(runtime: Runtime) -> Flask:
     problems.register(app)  # after flask-smorest's own handler, which it replaces
     for blueprint in (producers, workers, health):
         api.register_blueprint(blueprint)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
+        api.spec.components.schemas.pop(unused)
+    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=PAGE))
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:
         with runtime.engine.begin() as connection:
             ensure_bootstrap_key(connection, runtime.settings.bootstrap_key)

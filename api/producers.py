@@ -49,7 +49,7 @@ def create_job(created: dict[str, Any]) -> Any:
 @producers.response(200, schemas.JobPage())
 @gives(producers)
 def list_jobs(query: dict[str, Any]) -> Any:
-    """List jobs, newest first; `next_cursor` opens the next page."""
+    """List jobs, newest first; next_cursor opens the next page."""
     rows, cursor = look.page(runtime(), caller().tenant, query, query["limit"], query["cursor"])
     return {"jobs": [job_view(row) for row in rows], "next_cursor": cursor}
 
@@ -80,7 +80,7 @@ def show_status(job_id: str) -> Any:
 @producers.response(200, schemas.StoredResult())
 @gives(producers, 404, 409)
 def show_result(job_id: str) -> Any:
-    """The result of a completed job; 409 `not_ready` while there is none."""
+    """The result of a completed job; 409 not_ready while there is none."""
     return look.result(runtime(), caller().tenant, job_id)
 
 

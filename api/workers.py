@@ -46,7 +46,7 @@ TOKEN = {
 @workers.response(200, schemas.PollAnswer())
 @gives(workers, 429)
 def poll(query: dict[str, Any]) -> Any:
-    """Claim jobs, waiting up to `wait` seconds for the first one."""
+    """Claim jobs, waiting up to wait seconds for the first one."""
     if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
         raise MethodNotAllowed(["GET"])
     types = _content_types(query["content_types"])

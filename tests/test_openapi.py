@@ -55,9 +55,10 @@ def test_every_route_of_the_contract_is_described(operations):
     assert set(operations) >= PROMISED
 
 
-def test_every_operation_has_a_summary_an_answer_with_a_schema_and_an_id_of_its_own(operations):
+def test_every_operation_has_a_summary_and_answers_with_a_schema(operations):
     for where, operation in operations.items():
         assert operation.get("summary"), where
+        assert "`" not in operation["summary"], where  # a summary is plain text
         assert any(re.fullmatch("2..", status) for status in operation["responses"]), where
         for status, answer in operation["responses"].items():
             assert answer.get("description"), (where, status)
@@ -86,6 +87,18 @@ def test_a_key_without_the_scope_gets_the_403_that_is_declared(bridge, operation
             answer = client.request(method, path.replace("{job_id}", UNKNOWN), timeout=20)
             assert (answer.status_code == 403) == (scope not in operation["x-scopes"]), (method, path, scope)
             assert str(answer.status_code) in operation["responses"], (method, path, answer.status_code)
+
+
+def test_every_operation_with_a_scope_has_an_id_for_generated_clients(operations):
+    ids = [operation.get("operationId") for operation in operations.values() if "security" in operation]
+    assert all(ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_schema_is_used(document):
+    text = str(document)
+    for name in document["components"]["schemas"]:
+        assert f"#/components/schemas/{name}'" in text, name
 
 
 def test_every_error_is_a_problem_with_its_schema(document, operations):
