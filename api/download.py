@@ -1,5 +1,6 @@
 """The source file of a job: whole, or a range of it; a holder's download is a sign of life."""
 
+import errno
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from api.body import header_text
 from api.errors_of import gives
 from api.workers import TOKEN, workers
 from bridge.errors import BridgeError, Forbidden
-from bridge.extend import extend, lost_lease
+from bridge.extend import Alive, extend, lost_lease
 from bridge.holder import holds_latest
 from bridge.look import find
 from bridge.sources import find_source
@@ -64,8 +65,8 @@ def _understood(asked: str) -> bool:
 def _renewer(job_id: str, token: str | None) -> Any:
     process, who = runtime(), caller()
 
-    def renew() -> None:
-        extend(process, who, job_id, token=token)
+    def renew() -> Alive:
+        return extend(process, who, job_id, token=token)
 
     return renew
 
@@ -76,8 +77,12 @@ def _lively(chunks: Iterable[bytes], renew: Any, every: float) -> Iterator[bytes
     for chunk in chunks:
         if time.monotonic() - last >= every:
             try:
-                renew()
+                cancelled = renew().cancel_requested
             except BridgeError:
-                return  # The job is no longer this worker's: the download breaks off.
+                cancelled = True
+            if cancelled:
+                # The job is no longer this worker's. Less than the promised length must not look like the end of an
+                # answer: gunicorn takes this for a lost client, and closes the connection.
+                raise BrokenPipeError(errno.EPIPE, "the job is no longer this worker's")
             last = time.monotonic()
         yield chunk
