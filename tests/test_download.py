@@ -3,8 +3,10 @@
 import os
 
 import pytest
+import urllib3
 
 from tests.client import ok, refused
+from tests.waiting import wait_until
 
 CONTENT = bytes(range(256)) * 400
 
@@ -187,3 +189,23 @@ def test_an_unknown_job_and_another_tenants_are_404(bridge, client, job):
     for asked in ("not-a-uuid", "00000000-0000-7000-8000-000000000000"):
         assert "not found" in refused(client.get(f"{asked}/download"), 404, "not_found")["detail"]
     refused(bridge.client().get(job["source_file_url"]), 404, "not_found")
+
+
+def test_bytes_that_go_out_are_signs_of_life_and_end_with_the_holders_hold(client):
+    large = 128 * 2**20
+    path = client.source(b"")
+    os.truncate(path, large)
+    client.create(source_file_path=path)
+    job = client.claim(lease=10)
+    headers = {"X-Lease-Token": job["lease_token"]}
+    with client.get(job["source_file_url"], headers=headers, stream=True) as answer:
+        first = client.job(job["job_id"])["lease_expires_at"]
+
+        def renewed():
+            """Takes a little more of the file at each look."""
+            return answer.raw.read(2**16) and client.job(job["job_id"])["lease_expires_at"] > first
+
+        wait_until(renewed, "the lease to be renewed by what is read")
+        ok(client.post(f"{job['job_id']}/cancel"))
+        with pytest.raises(urllib3.exceptions.ProtocolError, match="IncompleteRead"):
+            wait_until(lambda: not answer.raw.read(2**16), "the download to break off")

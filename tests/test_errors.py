@@ -5,7 +5,10 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
+from flask import Flask
+from sqlalchemy import text
 
+from api import problems
 from bridge.names import API_BASE
 from tests.client import Client, ok, refused
 
@@ -333,3 +336,40 @@ def test_an_error_names_no_path_of_the_server_no_sql_and_no_code(client):
     ):
         for word in ("Traceback", "SELECT", "psycopg2", "sqlalchemy", "site-packages", str(client.files)):
             assert word not in answer.text
+
+
+# Errors that no request of ours can make on purpose: the last walls.
+
+
+@pytest.fixture
+def walled(core_engine):
+    """The error handlers on views that fail."""
+    app = Flask("walled")
+    problems.register(app)
+
+    def fail(statement):
+        with core_engine.connect() as connection:
+            connection.execute(text(statement))
+
+    app.add_url_rule("/data", view_func=lambda: fail("SELECT 1 / 0"), endpoint="data")
+    app.add_url_rule("/depth", view_func=lambda: fail("SELECT (repeat('[', 100000))::json"), endpoint="depth")
+    app.add_url_rule("/bug", view_func=lambda: fail("SELECT nonsense FROM nowhere"), endpoint="bug")
+    app.add_url_rule("/away", view_func=lambda: fail("SET statement_timeout = 1; SELECT pg_sleep(5)"), endpoint="away")
+    return app.test_client()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/data", 422, "validation"),
+        ("/depth", 422, "validation"),
+        ("/bug", 500, "internal"),
+        ("/away", 503, "unavailable"),
+    ],
+)
+def test_what_postgresql_refuses_becomes_a_problem_that_quotes_nothing(walled, path, status, code):
+    answer = walled.get(path)
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    assert answer.json["code"] == code
+    for word in ("nonsense", "nowhere", "zero", "psycopg2", "SELECT", "Traceback"):
+        assert word not in answer.text

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cli import programs
 from bridge.cli.checkout import ROOT
 from bridge.settings import SettingsError, known_names, load_settings, read_environment, unknown_names
 
 
 def load(**given):
     return load_settings({f"BRIDGE_{name.upper()}": value for name, value in given.items()})
+
+
+def bare():
+    """The environment of a process that no setting of the bridge reaches."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
 
 
 def test_without_any_setting_the_contracts_defaults_hold():
@@ -197,8 +203,8 @@ def test_the_known_names_are_those_of_the_contract():
 
 
 @pytest.mark.parametrize("command", ["api", "celery", "beat", "db current"])
-def test_a_bad_value_stops_every_command_with_that_one_line(tmp_path, command):
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BRIDGE_ACK_SECONDS": "soon"}
+def test_a_bad_value_stops_every_command_with_that_one_line(command):
+    environment = {**bare(), "BRIDGE_ACK_SECONDS": "soon"}
     done = subprocess.run(
         [sys.executable, "-m", "bridge", *command.split()],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
@@ -210,9 +216,7 @@ def test_a_bad_value_stops_every_command_with_that_one_line(tmp_path, command):
 
 
 def test_gunicorn_itself_is_stopped_by_the_same_line_and_warns_of_unknown_names(tmp_path):
-    from bridge.cli import programs
-
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BRIDGE_DATA_DIR": str(tmp_path)}
+    environment = {**bare(), "BRIDGE_DATA_DIR": str(tmp_path)}
     run = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60}
     bad = subprocess.run(programs.api(), env={**environment, "BRIDGE_PORT": "x"}, **run)
     assert bad.returncode != 0
