@@ -29,7 +29,7 @@ IDEMPOTENCY = {
 
 @producers.route("/", methods=["POST"])
 @scope("submit")
-@producers.arguments(schemas.CreateJob())
+@producers.arguments(schemas.CreateJob(), example=schemas.A_JOB)
 @producers.response(200, schemas.JobCreated())
 @gives(producers, body=True)
 @producers.doc(parameters=[IDEMPOTENCY])

@@ -229,8 +229,9 @@ def test_every_field_survives_a_value_that_it_cannot_have(client, value):
     for field in client.fields():
         fields = {name: given for name, given in client.fields().items() if name != field}
         body = json.dumps(fields)[:-1].encode() + b', "' + field.encode() + b'": ' + value + b"}"
-        refused(send(client, "POST", "", body), send(client, "POST", "", body).status_code)
-        assert send(client, "POST", "", body).status_code in (400, 422)
+        answer = send(client, "POST", "", body)
+        assert answer.status_code in (400, 422)
+        refused(answer, answer.status_code)
 
 
 def test_a_body_nested_100_000_deep_is_refused(client):
@@ -245,8 +246,8 @@ def test_duplicate_keys_are_no_json_of_ours(client, body):
     client.create()
     job = client.claim(lease=None)
     answer = send(client, "PUT", f"{job['job_id']}/result", body)
-    refused(answer, answer.status_code)
     assert answer.status_code in (400, 422)
+    refused(answer, answer.status_code)
     assert client.status(job["job_id"]) == "processing"
 
 

@@ -135,24 +135,22 @@ def drive(client, bridge):
 
     def drive_one(method, path):
         paths = [path.replace("{job_id}", job) for job in jobs] if "{job_id}" in path else [path]
+        body = {"success": True, "percentage": 5} if method != "GET" else None
         for concrete in paths:
-            for asked in ("", "?limit=0&wait=x", "?limit=1&limit=2&wait=1&wait=2&worker_id=w&content_types=a"):
-                yield client.request(method, concrete + asked)
-            yield nobody.request(method, concrete)
-            yield other.request(method, concrete, json={"success": True, "percentage": 5} if method != "GET" else None)
-            for headers in (
-                {"X-Lease-Token": ""},
-                {"X-Lease-Token": "wrong"},
-                {"Idempotency-Key": ""},
-                {"Range": "bytes=99-"},
-            ):
-                yield client.request(method, concrete, headers={**headers})
-            if method == "GET":
-                continue
-            for body in bodies:
-                for media in ("application/json", "text/plain"):
-                    yield client.request(method, concrete, data=body, headers={"Content-Type": media})
+            yield client.request(method, concrete)
+            yield other.request(method, concrete, json=body)
+            for headers in ({"X-Lease-Token": "wrong"}, {"Range": "bytes=99-"}):
+                yield client.request(method, concrete, json=body, headers=headers)
+        yield nobody.request(method, paths[-1])
+        for asked in ("?limit=0&wait=x", "?limit=1&limit=2&wait=1&wait=2&worker_id=w&content_types=a"):
+            yield client.request(method, paths[-1] + asked)
+        for headers in ({"X-Lease-Token": ""}, {"Idempotency-Key": ""}):
+            yield client.request(method, paths[-1], json=body, headers=headers)
         if method != "GET":
+            for sent in bodies:
+                yield client.request(method, paths[0], data=sent, headers={"Content-Type": "application/json"})
+                yield client.request(method, paths[-1], data=sent, headers={"Content-Type": "application/json"})
+            yield client.request(method, paths[-1], data=b"{}", headers={"Content-Type": "text/plain"})
             yield client.request(method, paths[-1], data=large, headers={"Content-Type": "application/json"})
 
     return drive_one

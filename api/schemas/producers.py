@@ -12,6 +12,15 @@ class CreateJob(CreateFields):
     """A new job."""
 
 
+A_JOB = {
+    "source_file_path": "/srv/files/report.pdf",
+    "content_type": "document",
+    "ingestion_task_id": "report-17",
+    "task_options": {"language": "en"},
+    "priority": "high",
+}
+
+
 class JobCreated(Schema):
     """The answer to a create."""
 
