@@ -17,6 +17,19 @@ from bridge.keys import KeyRing, ensure_bootstrap_key
 from bridge.runtime import Runtime
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+# On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# The documentation page: its own scripts and styles, and requests to this server.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " connect-src 'self'; frame-ancestors 'none'"
+)
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
 
 
@@ -59,6 +72,10 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
+    if request.path.startswith("/docs"):
+        response.headers["Content-Security-Policy"] = DOCS_POLICY
+    for name, value in SAFE.items():
+        response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex
     if "job_status" in g:
         response.headers["X-Job-Status"] = str(g.job_status)

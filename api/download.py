@@ -1,25 +1,29 @@
 """The source file of a job: whole, or a range of it; a holder's download is a sign of life."""
 
-import re
+import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, cast
 
-from flask import g, request, send_file
-from werkzeug.wsgi import ClosingIterator, FileWrapper
+from flask import Response, g, request
+from werkzeug.datastructures import ContentRange
+from werkzeug.wsgi import ClosingIterator
 
 from api.access import caller, runtime, scope
 from api.body import header_text
+from api.byte_range import asked_range, still_the_same
 from api.errors_of import gives
 from api.workers import TOKEN, workers
 from bridge.errors import BridgeError, Forbidden
 from bridge.extend import extend, lost_lease
 from bridge.holder import holds_latest
 from bridge.look import find
-from bridge.sources import find_source
+from bridge.sources import open_source
 from models.state import JobState
 
 UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
+PIECE = 64 * 1024  # bytes read at a time
 
 
 @workers.route("/<job_id>/download", methods=["GET"])
@@ -39,21 +43,62 @@ def download(job_id: str) -> Any:
     holder = why is None and caller().may("work")
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
-    path = find_source(job.source_file_path, runtime().settings.source_roots)
-    if not re.fullmatch(r"bytes=(\d+-\d*|-\d+)", request.headers.get("Range", "bytes=0-")):
-        # RFC 9110 §14.2: an unknown unit is ignored, and several ranges may be.
-        request.environ.pop("HTTP_RANGE", None)
-    response = send_file(path, mimetype="application/octet-stream", conditional=True, etag=True, max_age=None)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Content-Disposition"] = "attachment"
+    response = _file_response(open_source(job.source_file_path, runtime().settings.source_roots), f"{job.id}.bin")
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
-        renew()
+        try:
+            renew()
+        except BaseException:
+            response.close()
+            raise
         every = (job.lease_seconds or UNNAMED_LEASE_SECONDS * 3) / 3
-        chunks = cast(FileWrapper, response.response)
-        response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])
+        chunks = cast(Iterable[bytes], response.response)
+        response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])  # type: ignore[attr-defined]
     return response
+
+
+def _file_response(file: BinaryIO, name: str) -> Response:
+    """The file, whole or the range of it that was asked for; it is closed with the response."""
+    seen = os.fstat(file.fileno())
+    etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
+    response = Response(file, mimetype="application/octet-stream", direct_passthrough=True)
+    try:
+        asked = None
+        if still_the_same(request.headers.get("If-Range"), etag, seen.st_mtime):
+            asked = asked_range(request.headers.get("Range"), seen.st_size)
+        served = range(seen.st_size) if asked is None else asked
+        file.seek(served.start)
+        response.response = _Bytes(file, len(served))
+        response.content_length = len(served)
+        if asked is not None:
+            response.status_code = 206
+            response.content_range = ContentRange("bytes", asked.start, asked.stop, seen.st_size)
+        response.accept_ranges = "bytes"
+        response.last_modified = datetime.fromtimestamp(int(seen.st_mtime), UTC)
+        response.set_etag(etag)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        response.make_conditional(request.environ)
+    except BaseException:
+        file.close()
+        raise
+    return response
+
+
+class _Bytes:
+    """So many bytes of an open file, in pieces. A file that shrinks ends it early, so that the client sees a gap."""
+
+    def __init__(self, file: BinaryIO, count: int) -> None:
+        self._file = file
+        self._left = count
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._left and (piece := self._file.read(min(PIECE, self._left))):
+            self._left -= len(piece)
+            yield piece
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _renewer(job_id: str, token: str | None) -> Any:
