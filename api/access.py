@@ -8,7 +8,7 @@ from flask import current_app, g, request
 
 from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
-from bridge.keys import REFUSED, KeyRing
+from bridge.key_ring import REFUSED, KeyRing
 from bridge.runtime import Runtime
 
 SECURITY = {

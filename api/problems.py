@@ -21,11 +21,13 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
     422: "validation",
     429: "too_many",
+    500: "internal",
     503: "unavailable",
 }
 DETAILS = {
@@ -44,7 +46,7 @@ def problem(status: int, detail: str, code: str | None = None, **more: Any) -> R
         "code": code or CODES.get(status, "error"),
         **more,
     }
-    return Response(orjson.dumps(body), status, content_type="application/problem+json")
+    return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, content_type="application/problem+json")
 
 
 def register(app: Flask) -> None:
