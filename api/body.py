@@ -11,7 +11,7 @@ from marshmallow import Schema
 from webargs import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import BadRequest, RequestTimeout, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
 from bridge import json_guard
 from bridge.errors import Invalid
@@ -40,6 +40,8 @@ def read_json(incoming: Request) -> Any:
     try:
         with gevent.Timeout(BODY_SECONDS, RequestTimeout()):
             raw = incoming.get_data()
+            if len(raw) == incoming.max_content_length and incoming.environ["wsgi.input"].read(1):
+                raise RequestEntityTooLarge  # Werkzeug cuts a chunked body at the limit instead of refusing it.
     except (ParseException, NoMoreData):
         raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None
     if not raw:

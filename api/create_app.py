@@ -16,6 +16,7 @@ from api.workers import workers
 from bridge.hub import Hub
 from bridge.key_ring import KeyRing
 from bridge.keys import ensure_bootstrap_key
+from bridge.limits import Limits
 from bridge.runtime import Runtime
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
@@ -57,6 +58,8 @@ def create_app(runtime: Runtime) -> Flask:
     ring = app.extensions["keys"] = KeyRing(runtime.engine, hub.dismiss) if runtime.settings.auth else None
     if ring is not None:
         ring.keep()
+    limits = app.extensions["limits"] = Limits(runtime)
+    limits.keep()
     app.before_request(_begin)
     app.after_request(_finish)
     api = Api(app)

@@ -10,7 +10,7 @@ import structlog
 from flask import current_app, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.access import caller, runtime, scope
+from api.access import caller, limits, runtime, scope
 from api.body import Blueprint, Unstorable, header_text
 from api.errors_of import gives
 from api.metrics import CLAIMED, FINISHED
@@ -49,8 +49,11 @@ def poll(query: dict[str, Any]) -> Any:
     who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"])
     queues = [Queue(caller().tenant, content_type) for content_type in types]
     hub = cast(Hub, current_app.extensions["hub"])
-    asking = Poll(who, queues, query["max_jobs"], _hung_up(request.environ.get("gunicorn.socket")))
-    claimed = hub.poll(asking, query["wait"])
+    most = min(query["max_jobs"], limits().room(who.key_id))
+    asking = Poll(who, queues, most, _hung_up(request.environ.get("gunicorn.socket")))
+    with limits().parked(who.key_id):
+        claimed = hub.poll(asking, query["wait"])
+    limits().took(who.key_id, len(claimed))
     for job in claimed:
         CLAIMED.labels(job.content_type).inc()
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
