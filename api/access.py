@@ -35,7 +35,7 @@ def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def guard(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            g.caller = _authenticate()
+            g.caller = authenticate()
             if not any(g.caller.may(one) for one in scopes):
                 raise Forbidden(f"This key lacks the scope {' or '.join(scopes)}.")
             return view(*args, **kwargs)
@@ -55,7 +55,8 @@ def limits() -> Limits:
     return cast(Limits, current_app.extensions["limits"])
 
 
-def _authenticate() -> Caller:
+def authenticate() -> Caller:
+    """Whose key this request carries. Raises Unauthorized, TooMany."""
     ring: KeyRing | None = current_app.extensions["keys"]
     who = Caller() if ring is None else _whose_key(ring)
     limits().request(who.key_id)

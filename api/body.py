@@ -34,6 +34,8 @@ def read_json(incoming: Request) -> Any:
     """The JSON body. Raises 400 (malformed), 408, 413, 415, and Unstorable (422)."""
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body without a Content-Encoding.")
+    if incoming.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise UnsupportedMediaType("Send the body without a Transfer-Encoding but chunked.")
     sent = bool(incoming.content_length) or "Transfer-Encoding" in incoming.headers
     if sent and not _is_json(incoming):
         raise UnsupportedMediaType("Send the body as application/json, in UTF-8.")

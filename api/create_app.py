@@ -45,7 +45,7 @@ def create_app(runtime: Runtime) -> Flask:
         API_TITLE="The bridge",
         API_VERSION="v1",
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/",
+        OPENAPI_URL_PREFIX="/" if runtime.settings.docs else None,
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
@@ -66,7 +66,8 @@ def create_app(runtime: Runtime) -> Flask:
     problems.register(app)  # after flask-smorest's own handler, which it replaces
     for blueprint in (producers, workers, keys, health):
         api.register_blueprint(blueprint)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    if runtime.settings.docs:
+        app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:
         with runtime.engine.begin() as connection:
             ensure_bootstrap_key(connection, runtime.settings.bootstrap_key)

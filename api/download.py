@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
@@ -46,11 +47,10 @@ def download(job_id: str) -> Any:
     response = _file_response(open_source(job.source_file_path, runtime().settings.source_roots), f"{job.id}.bin")
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
-        try:
+        with ExitStack() as stack:
+            stack.callback(response.close)
             renew()
-        except BaseException:
-            response.close()
-            raise
+            stack.pop_all()
         every = (job.lease_seconds or UNNAMED_LEASE_SECONDS * 3) / 3
         chunks = cast(Iterable[bytes], response.response)
         response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])  # type: ignore[attr-defined]
@@ -59,16 +59,16 @@ def download(job_id: str) -> Any:
 
 def _file_response(file: BinaryIO, name: str) -> Response:
     """The file, whole or the range of it that was asked for; it is closed with the response."""
-    seen = os.fstat(file.fileno())
-    etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
-    response = Response(file, mimetype="application/octet-stream", direct_passthrough=True)
-    try:
+    with ExitStack() as stack:
+        stack.callback(file.close)
+        seen = os.fstat(file.fileno())
+        etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
         asked = None
         if still_the_same(request.headers.get("If-Range"), etag, seen.st_mtime):
             asked = asked_range(request.headers.get("Range"), seen.st_size)
         served = range(seen.st_size) if asked is None else asked
         file.seek(served.start)
-        response.response = _Bytes(file, len(served))
+        response = Response(_Bytes(file, len(served)), mimetype="application/octet-stream", direct_passthrough=True)
         response.content_length = len(served)
         if asked is not None:
             response.status_code = 206
@@ -76,12 +76,9 @@ def _file_response(file: BinaryIO, name: str) -> Response:
         response.accept_ranges = "bytes"
         response.last_modified = datetime.fromtimestamp(int(seen.st_mtime), UTC)
         response.set_etag(etag)
-        response.headers["Cache-Control"] = "no-store"
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         response.make_conditional(request.environ)
-    except BaseException:
-        file.close()
-        raise
+        stack.pop_all()
     return response
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import gevent
 import orjson
 from gunicorn.http import wsgi
-from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException, UnsupportedTransferCoding
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.util import write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -19,6 +25,7 @@ REFUSALS: list[tuple[type[Exception], int, str, str]] = [
     (LimitRequestLine, 414, "URI Too Long", "The request line is too long."),
     (LimitRequestHeaders, 431, "Request Header Fields Too Large", "The header fields are too large or too many."),
     (UnsupportedTransferCoding, 501, "Not Implemented", "This Transfer-Encoding is not supported; send chunked."),
+    (ExpectationFailed, 417, "Expectation Failed", "The only expectation that is met is 100-continue."),
     (ParseException, 400, "Bad Request", "This is no valid HTTP request."),
 ]
 

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import structlog
 from flask import Flask, Response, g, request
+from flask.globals import request_ctx
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from bridge.db import is_unavailable
 from bridge.errors import BridgeError, Invalid, Unavailable
@@ -67,6 +68,8 @@ def _refused(error: BridgeError) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
+    if error is request.routing_exception and (methods := _methods_of_the_other_slash()):
+        error = MethodNotAllowed(methods)
     status = error.code or 500
     messages = getattr(error, "data", {}).get("messages")
     if status == 422 and isinstance(messages, dict):
@@ -79,6 +82,14 @@ def _http(error: HTTPException) -> Response:
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
     return response
+
+
+def _methods_of_the_other_slash() -> list[str]:
+    """Werkzeug answers a wrong method with 404, not 405, where the slash at the end is optional and missing."""
+    adapter = request_ctx.url_adapter
+    if adapter is None or request.path.endswith("/"):
+        return []
+    return sorted(adapter.allowed_methods(f"{request.path}/"))
 
 
 def _flat(messages: dict[Any, Any]) -> dict[str, object]:
