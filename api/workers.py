@@ -46,7 +46,7 @@ TOKEN = {
 def poll(query: dict[str, Any]) -> Any:
     """Claim jobs, waiting up to `wait` seconds for the first one."""
     types = _content_types(query["content_types"])
-    who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"])
+    who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"], caller().tenant)
     queues = [Queue(caller().tenant, content_type) for content_type in types]
     hub = cast(Hub, current_app.extensions["hub"])
     most = min(query["max_jobs"], limits().room(who.key_id))
