@@ -10,14 +10,30 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from api import download, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
 from api.health import health
+from api.keys import keys
 from api.producers import producers
 from api.workers import workers
 from bridge.hub import Hub
-from bridge.keys import KeyRing, ensure_bootstrap_key
+from bridge.key_ring import KeyRing
+from bridge.keys import ensure_bootstrap_key
+from bridge.limits import Limits
 from bridge.runtime import Runtime
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 API_TITLE = "The bridge"
+# On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# The documentation page: its own scripts and styles, and requests to this server.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " connect-src 'self'; frame-ancestors 'none'"
+)
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
 
 # Without the bar that loads other documents, and without anything that would ask another host.
@@ -39,7 +55,7 @@ def create_app(runtime: Runtime) -> Flask:
         API_TITLE=API_TITLE,
         API_VERSION="v1",
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/",
+        OPENAPI_URL_PREFIX="/" if runtime.settings.docs else None,
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
@@ -49,17 +65,22 @@ def create_app(runtime: Runtime) -> Flask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # task_options and metadata come back as they were sent
     app.extensions["bridge"] = runtime
-    app.extensions["keys"] = KeyRing(runtime.engine) if runtime.settings.auth else None
-    app.extensions["hub"] = Hub(runtime)
+    hub = app.extensions["hub"] = Hub(runtime)
+    ring = app.extensions["keys"] = KeyRing(runtime.engine, hub.dismiss) if runtime.settings.auth else None
+    if ring is not None:
+        ring.keep()
+    limits = app.extensions["limits"] = Limits(runtime)
+    limits.keep()
     app.before_request(_begin)
     app.after_request(_finish)
     api = Documented(app)
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, health):
+    for blueprint in (producers, workers, keys, health):
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=PAGE))
+    if runtime.settings.docs:
+        app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=PAGE))
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:
         with runtime.engine.begin() as connection:
             ensure_bootstrap_key(connection, runtime.settings.bootstrap_key)
@@ -72,6 +93,10 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
+    if request.path.startswith("/docs"):
+        response.headers["Content-Security-Policy"] = DOCS_POLICY
+    for name, value in SAFE.items():
+        response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex
     if "job_status" in g:
         response.headers["X-Job-Status"] = str(g.job_status)

@@ -21,7 +21,7 @@ MEANINGS = {
     429: "Too many requests; wait for Retry-After.",
     503: "PostgreSQL does not answer; send the request again after Retry-After.",
 }
-ALWAYS = (401, 403, 422, 503)
+ALWAYS = (401, 403, 422, 429, 503)
 WITH_BODY = (400, 413, 415)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 from flask import g
 
-from api.access import caller, runtime, scope
+from api.access import caller, limits, runtime, scope
 from api.body import Blueprint, header_text
 from api.errors_of import gives
 from api.metrics import CREATED
@@ -36,6 +36,7 @@ IDEMPOTENCY = {
 def create_job(created: dict[str, Any]) -> Any:
     """Create a job. Answers 200, not 201: existing clients test for it."""
     key = header_text("Idempotency-Key", 255)
+    limits().submit(caller().tenant, [created["content_type"]])
     job = enqueue(runtime(), caller().tenant, created, idempotency_key=key)
     if not job.replayed:
         CREATED.labels(created["content_type"]).inc()

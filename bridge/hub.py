@@ -11,6 +11,7 @@ entry here, no thread, no PostgreSQL connection and no Redis connection.
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 import gevent
 import redis
@@ -100,10 +101,12 @@ class Hub:
         """Answer every parked poll with nothing, and claim no more."""
         self._closing = True
         self._ears.close()
-        for poll in self._parked.all():
-            if not poll.offered:
-                self._parked.answer(poll)
+        self._parked.let_go(lambda _: True)
         self._wake.set()
+
+    def dismiss(self, key_id: UUID) -> None:
+        """Answer the parked polls of a key with nothing: it counts no more."""
+        self._parked.let_go(lambda poll: poll.who.key_id == key_id)
 
     def _given(self, who: Claimant) -> list[Claimed]:
         with self._runtime.engine.connect() as connection:

@@ -101,6 +101,7 @@ def test_each_required_field_is_missed_by_name(client, field):
         ("available_at", "tomorrow"),
         ("available_at", "2030-01-01T00:00:00"),
         ("available_at", 1900000000),
+        ("available_at", "9999-12-31T23:59:59+00:00"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_name_of_its_field(client, field, value):

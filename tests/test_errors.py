@@ -239,6 +239,18 @@ def test_a_body_nested_100_000_deep_is_refused(client):
         assert send(client, method, path, DEEP).status_code in (400, 404, 422)
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"success": true, "success": false}', b'{"success": true, "metadata": {"a": 1, "a": 2}}']
+)
+def test_duplicate_keys_are_no_json_of_ours(client, body):
+    client.create()
+    job = client.claim(lease=None)
+    answer = send(client, "PUT", f"{job['job_id']}/result", body)
+    assert answer.status_code in (400, 422)
+    refused(answer, answer.status_code)
+    assert client.status(job["job_id"]) != "completed"
+
+
 @pytest.mark.parametrize("number", [b"1e22", b"-0.0", b"0.1", b"1.5e-7", b"9007199254740992"])
 def test_numbers_come_back_as_they_were_sent(client, number):
     body = json.dumps(client.fields())[:-1].encode() + b', "task_options": {"x": ' + number + b"}}"

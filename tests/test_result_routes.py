@@ -84,6 +84,9 @@ def test_a_wrong_type_is_refused_by_name_and_the_job_goes_on(client, job, field,
     [
         ("content", "a\x00b"),
         ("error_message", "\x00"),
+        ("metadata", {"a": ["\x00"]}),
+        ("metadata", {"\x00": 1}),
+        ("metadata", {"a": 2**60}),
     ],
 )
 def test_a_holders_result_that_cannot_be_stored_fails_the_job_for_good(client, job, field, value):
