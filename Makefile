@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage up check lint types imports format migrate model guards chaos bench lock clean
+.PHONY: help install demo test coverage up check lint types imports format migrate model guards chaos bench fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ format: $(STAMP) ## ruff's formatter, over what you changed
 
 migrate: $(STAMP) ## the database's schema to the newest revision
 	@$(PY) -m bridge db upgrade
+
+fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=3600)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest tests/test_fuzz.py -o timeout=0 $(ARGS)
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)

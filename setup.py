@@ -72,6 +72,7 @@ setup(
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff>=0.17",
+            "schemathesis>=4.32",
             "types-PyYAML",
             "types-psycopg2",
             "types-requests",

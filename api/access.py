@@ -6,9 +6,11 @@ from typing import Any, cast
 
 from flask import current_app, g, request
 
+from api.address import real_address
 from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
-from bridge.keys import REFUSED, KeyRing
+from bridge.key_ring import REFUSED, KeyRing
+from bridge.limits import Limits
 from bridge.runtime import Runtime
 
 SECURITY = {
@@ -33,7 +35,7 @@ def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def guard(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            g.caller = _authenticate()
+            g.caller = authenticate()
             if not any(g.caller.may(one) for one in scopes):
                 raise Forbidden(f"This key lacks the scope {' or '.join(scopes)}.")
             return view(*args, **kwargs)
@@ -48,13 +50,33 @@ def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return guard
 
 
-def _authenticate() -> Caller:
+def limits() -> Limits:
+    """The limits of this process."""
+    return cast(Limits, current_app.extensions["limits"])
+
+
+def authenticate() -> Caller:
+    """Whose key this request carries. Raises Unauthorized, TooMany."""
     ring: KeyRing | None = current_app.extensions["keys"]
-    if ring is None:
-        return Caller()
+    who = Caller() if ring is None else _whose_key(ring)
+    limits().request(who.key_id)
+    return who
+
+
+def _whose_key(ring: KeyRing) -> Caller:
     kind, _, key = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
         key = request.headers.get("X-API-Key", "")
-    if not key.strip():
+    key = key.strip()
+    if not key:
         raise Unauthorized(REFUSED)
-    return ring.caller(key.strip())
+    if ring.remembers(key):
+        return ring.caller(key)
+    trusted = runtime().settings.trusted_proxies
+    address = real_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), trusted)
+    limits().may_fail(address)
+    try:
+        return ring.caller(key)
+    except Unauthorized:
+        limits().failure(address)
+        raise

@@ -1,38 +1,72 @@
 """What a client sends: JSON and query parameters, read strictly."""
 
+import re
 from typing import Any
 
-import orjson
+import gevent
 from flask import Request, request
 from flask_smorest import Blueprint as SmorestBlueprint
+from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import Schema
 from webargs import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
+from bridge import json_guard
 from bridge.errors import Invalid
+
+BODY_SECONDS = 300  # a body that takes longer to arrive is given up
+
+
+class Unstorable(Invalid):
+    """The JSON guard refused the body (bridge/json_guard.py); `token` is the lease_token that it names."""
+
+    def __init__(self, refusal: json_guard.Refused) -> None:
+        super().__init__(refusal.errors)
+        if not refusal.is_json:
+            self.status, self.code = 400, "malformed"
+        token = refusal.body.get("lease_token") if isinstance(refusal.body, dict) else None
+        self.token = token if isinstance(token, str) else None
 
 
 def read_json(incoming: Request) -> Any:
-    """The JSON body. Raises 400 (malformed), 413, 415."""
+    """The JSON body. Raises 400 (malformed), 408, 413, 415, and Unstorable (422)."""
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body without a Content-Encoding.")
-    raw = incoming.get_data(cache=True)
+    if incoming.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise UnsupportedMediaType("Send the body without a Transfer-Encoding but chunked.")
+    sent = bool(incoming.content_length) or "Transfer-Encoding" in incoming.headers
+    if sent and not _is_json(incoming):
+        raise UnsupportedMediaType("Send the body as application/json, in UTF-8.")
+    try:
+        with gevent.Timeout(BODY_SECONDS, RequestTimeout()):
+            raw = incoming.get_data()
+            if len(raw) == incoming.max_content_length and incoming.environ["wsgi.input"].read(1):
+                raise RequestEntityTooLarge  # Werkzeug cuts a chunked body at the limit instead of refusing it.
+    except (ParseException, NoMoreData):
+        raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None
     if not raw:
         return missing
-    if not (incoming.mimetype == "application/json" or incoming.mimetype.endswith("+json")):
-        raise UnsupportedMediaType("Send the body as application/json.")
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {error.msg} at line {error.lineno}.") from None
+        return json_guard.parse(raw)
+    except json_guard.NotJson as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+    except json_guard.Refused as refusal:
+        raise Unstorable(refusal) from None
+
+
+def _is_json(incoming: Request) -> bool:
+    named = incoming.mimetype == "application/json" or re.fullmatch(r"application/[a-z0-9.-]+\+json", incoming.mimetype)
+    return bool(named) and incoming.mimetype_params.get("charset", "utf-8").lower() in ("utf-8", "utf8")
 
 
 class StrictParser(FlaskParser):
-    """Reads JSON with `read_json`, and refuses repeated query parameters."""
+    """Reads JSON through the guard, and query parameters each once, unknown ones where the schema takes them."""
 
     DEFAULT_VALIDATION_STATUS = 422
+    # webargs would drop unknown query parameters: a filter that is misspelt must not let everything through.
+    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": None}
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         return read_json(req)
@@ -43,9 +77,12 @@ class StrictParser(FlaskParser):
 
 def single(parameters: MultiDict[str, str]) -> dict[str, str]:
     """Query parameters, each given once. Raises Invalid."""
-    repeated = {name: ["Must be given once."] for name, values in parameters.lists() if len(values) > 1}
-    if repeated:
-        raise Invalid(dict(repeated))
+    repeated: dict[str, object] = {
+        name: ["Must be given once."] for name, values in parameters.lists() if len(values) > 1
+    }
+    nul = {name: ["Must not contain a NUL character."] for name, value in parameters.items() if "\x00" in name + value}
+    if repeated or nul:
+        raise Invalid({**repeated, **nul})
     return parameters.to_dict()
 
 

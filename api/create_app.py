@@ -10,14 +10,40 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from api import download, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
 from api.health import health
+from api.keys import keys
 from api.producers import producers
 from api.workers import workers
 from bridge.hub import Hub
-from bridge.keys import KeyRing, ensure_bootstrap_key
+from bridge.key_ring import KeyRing
+from bridge.keys import ensure_bootstrap_key
+from bridge.limits import Limits
 from bridge.runtime import Runtime
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+API_TITLE = "The bridge"
+# On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# The documentation page: its own scripts and styles, and requests to this server.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " connect-src 'self'; frame-ancestors 'none'"
+)
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
+
+# Without the bar that loads other documents, and without anything that would ask another host.
+PAGE = {"app_name": API_TITLE, "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
+
+
+class Documented(Api):
+    """flask-smorest's Api without its catch-all error: api.errors_of documents each one that a route can give."""
+
+    DEFAULT_ERROR_RESPONSE_NAME = ""
 
 
 def create_app(runtime: Runtime) -> Flask:
@@ -26,10 +52,10 @@ def create_app(runtime: Runtime) -> Flask:
     app.url_map.strict_slashes = False
     app.config.update(
         MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes,
-        API_TITLE="The bridge",
+        API_TITLE=API_TITLE,
         API_VERSION="v1",
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/",
+        OPENAPI_URL_PREFIX="/" if runtime.settings.docs else None,
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
@@ -37,16 +63,24 @@ def create_app(runtime: Runtime) -> Flask:
             "servers": [{"url": "/"}],
         },
     )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # task_options and metadata come back as they were sent
     app.extensions["bridge"] = runtime
-    app.extensions["keys"] = KeyRing(runtime.engine) if runtime.settings.auth else None
-    app.extensions["hub"] = Hub(runtime)
+    hub = app.extensions["hub"] = Hub(runtime)
+    ring = app.extensions["keys"] = KeyRing(runtime.engine, hub.dismiss) if runtime.settings.auth else None
+    if ring is not None:
+        ring.keep()
+    limits = app.extensions["limits"] = Limits(runtime)
+    limits.keep()
     app.before_request(_begin)
     app.after_request(_finish)
-    api = Api(app)
+    api = Documented(app)
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, health):
+    for blueprint in (producers, workers, keys, health):
         api.register_blueprint(blueprint)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
+        api.spec.components.schemas.pop(unused)
+    if runtime.settings.docs:
+        app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=PAGE))
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:
         with runtime.engine.begin() as connection:
             ensure_bootstrap_key(connection, runtime.settings.bootstrap_key)
@@ -59,6 +93,10 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
+    if request.path.startswith("/docs"):
+        response.headers["Content-Security-Policy"] = DOCS_POLICY
+    for name, value in SAFE.items():
+        response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex
     if "job_status" in g:
         response.headers["X-Job-Status"] = str(g.job_status)

@@ -1,25 +1,31 @@
 """The source file of a job: whole, or a range of it; a holder's download is a sign of life."""
 
-import re
+import errno
+import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, cast
 
-from flask import g, request, send_file
-from werkzeug.wsgi import ClosingIterator, FileWrapper
+from flask import Response, g, request
+from werkzeug.datastructures import ContentRange
+from werkzeug.wsgi import ClosingIterator
 
 from api.access import caller, runtime, scope
 from api.body import header_text
+from api.byte_range import asked_range, still_the_same
 from api.errors_of import gives
 from api.workers import TOKEN, workers
 from bridge.errors import BridgeError, Forbidden
-from bridge.extend import extend, lost_lease
+from bridge.extend import Alive, extend, lost_lease
 from bridge.holder import holds_latest
 from bridge.look import find
-from bridge.sources import find_source
+from bridge.sources import open_source
 from models.state import JobState
 
 UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
+PIECE = 64 * 1024  # bytes read at a time
 
 
 @workers.route("/<job_id>/download", methods=["GET"])
@@ -39,28 +45,76 @@ def download(job_id: str) -> Any:
     holder = why is None and caller().may("work")
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
-    path = find_source(job.source_file_path, runtime().settings.source_roots)
-    if not re.fullmatch(r"bytes=(\d+-\d*|-\d+)", request.headers.get("Range", "bytes=0-")):
-        # RFC 9110 §14.2: an unknown unit is ignored, and several ranges may be.
-        request.environ.pop("HTTP_RANGE", None)
-    response = send_file(path, mimetype="application/octet-stream", conditional=True, etag=True, max_age=None)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Content-Disposition"] = "attachment"
+    response = _file_response(open_source(job.source_file_path, runtime().settings.source_roots), f"{job.id}.bin")
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
-        renew()
+        with ExitStack() as stack:
+            stack.callback(response.close)
+            renew()
+            stack.pop_all()
         every = (job.lease_seconds or UNNAMED_LEASE_SECONDS * 3) / 3
-        chunks = cast(FileWrapper, response.response)
-        response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])
+        chunks = cast(Iterable[bytes], response.response)
+        response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])  # type: ignore[attr-defined]
     return response
+
+
+def _file_response(file: BinaryIO, name: str) -> Response:
+    """The file, whole or the range of it that was asked for; it is closed with the response."""
+    with ExitStack() as stack:
+        stack.callback(file.close)
+        seen = os.fstat(file.fileno())
+        etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
+        asked = None
+        if still_the_same(request.headers.get("If-Range"), etag, seen.st_mtime):
+            asked = asked_range(request.headers.get("Range"), seen.st_size)
+        served = range(seen.st_size) if asked is None else asked
+        file.seek(served.start)
+        response = Response(_Bytes(file, len(served)), mimetype="application/octet-stream", direct_passthrough=True)
+        response.content_length = len(served)
+        if asked is not None:
+            response.status_code = 206
+            response.content_range = ContentRange("bytes", asked.start, asked.stop, seen.st_size)
+        response.accept_ranges = "bytes"
+        response.last_modified = datetime.fromtimestamp(int(seen.st_mtime), UTC)
+        response.set_etag(etag)
+        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        response.make_conditional(request.environ)
+        stack.pop_all()
+    return response
+
+
+def cut_short(why: str) -> BrokenPipeError:
+    """Ends an answer before its promised length: gunicorn takes it for a lost client, and closes the connection.
+
+    On one that stayed open the client would wait for the rest, or take its next answer for it.
+    """
+    return BrokenPipeError(errno.EPIPE, why)
+
+
+class _Bytes:
+    """So many bytes of an open file, in pieces. A file that shrinks ends it early, so that the client sees a gap."""
+
+    def __init__(self, file: BinaryIO, count: int) -> None:
+        self._file = file
+        self._left = count
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._left:
+            piece = self._file.read(min(PIECE, self._left))
+            if not piece:
+                raise cut_short("the file has shrunk")
+            self._left -= len(piece)
+            yield piece
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _renewer(job_id: str, token: str | None) -> Any:
     process, who = runtime(), caller()
 
-    def renew() -> None:
-        extend(process, who, job_id, token=token)
+    def renew() -> Alive:
+        return extend(process, who, job_id, token=token)
 
     return renew
 
@@ -71,8 +125,10 @@ def _lively(chunks: Iterable[bytes], renew: Any, every: float) -> Iterator[bytes
     for chunk in chunks:
         if time.monotonic() - last >= every:
             try:
-                renew()
+                cancelled = renew().cancel_requested
             except BridgeError:
-                return  # The job is no longer this worker's: the download breaks off.
+                cancelled = True
+            if cancelled:
+                raise cut_short("the job is no longer this worker's")
             last = time.monotonic()
         yield chunk

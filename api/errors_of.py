@@ -1,9 +1,11 @@
 """The errors that a route can give, for the OpenAPI document."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from api.body import Blueprint
+from api.problems import CODES
 from api.schemas.problem import Problem
 
 MEANINGS = {
@@ -19,7 +21,7 @@ MEANINGS = {
     429: "Too many requests; wait for Retry-After.",
     503: "PostgreSQL does not answer; send the request again after Retry-After.",
 }
-ALWAYS = (401, 403, 422, 503)
+ALWAYS = (401, 403, 422, 429, 503)
 WITH_BODY = (400, 413, 415)
 
 
@@ -29,8 +31,23 @@ def gives(blueprint: Blueprint, *statuses: int, body: bool = False) -> Callable[
     def document(view: Any) -> Any:
         for status in sorted({*ALWAYS, *(WITH_BODY if body else ()), *statuses}):
             view = blueprint.alt_response(
-                status, schema=Problem(), content_type="application/problem+json", description=MEANINGS[status]
+                status,
+                schema=Problem(),
+                content_type="application/problem+json",
+                description=MEANINGS[status],
+                example=_example(status),
             )(view)
-        return view
+        return blueprint.doc(operationId=view.__name__)(view)
 
     return document
+
+
+def _example(status: int) -> dict[str, Any]:
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": MEANINGS[status].replace("`", ""),
+        "code": CODES.get(status, "lease_lost"),
+        **({"errors": {"priority": ["Must be one of: high, normal, low."]}} if status == 422 else {}),
+    }

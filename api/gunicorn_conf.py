@@ -77,7 +77,9 @@ def post_worker_init(worker: Any) -> None:
             gevent.sleep(0.1)
         hub.close()
         PARKED.set(0)
-        worker.let_go()
+        while True:  # a request that was under way leaves its connection waiting for the next one
+            worker.let_go()
+            gevent.sleep(0.1)
 
     gevent.spawn(watch)
 

@@ -7,13 +7,16 @@ from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
-from api.access import runtime
+from api.access import authenticate, runtime
 from api.body import Blueprint
 from api.metrics import render
 from api.problems import problem
 from api.render import json_response
 from api.schemas.problem import Problem
+from bridge.errors import Forbidden
+from bridge.names import DEFAULT_TENANT
 
 health = Blueprint("health", __name__, description="For load balancers and Prometheus; no key is needed.")
 
@@ -55,5 +58,12 @@ def ready() -> Any:
 @health.response(200, {"type": "string"}, content_type="text/plain")
 @health.alt_response(503, schema=Problem(), content_type="application/problem+json", description="No PostgreSQL.")
 def metrics() -> Any:
-    """Prometheus metrics."""
+    """Prometheus metrics. BRIDGE_METRICS=key asks for a key of tenant `default` with scope read; off hides them."""
+    mode = runtime().settings.metrics
+    if mode == "off":
+        raise WerkzeugNotFound
+    if mode == "key":
+        who = authenticate()
+        if who.tenant != DEFAULT_TENANT or not who.may("read"):
+            raise Forbidden("Metrics are for keys of tenant default with scope read: they count every tenant's jobs.")
     return Response(render(runtime()), content_type=CONTENT_TYPE_LATEST)

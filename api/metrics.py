@@ -1,6 +1,5 @@
 """Prometheus metrics: counters kept by each process, and gauges read from PostgreSQL when asked."""
 
-import os
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
@@ -41,10 +40,6 @@ class Truth:
 def render(runtime: Runtime) -> bytes:
     """The text of /metrics, summed over all API processes of this machine."""
     registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        multiprocess.MultiProcessCollector(registry)
-    else:
-        for metric in (CREATED, CLAIMED, FINISHED, PARKED):
-            registry.register(metric)
+    multiprocess.MultiProcessCollector(registry)  # reads what gunicorn_conf.py named in the environment
     registry.register(Truth(runtime))
     return generate_latest(registry)

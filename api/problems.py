@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import structlog
 from flask import Flask, Response, g, request
+from flask.globals import request_ctx
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from bridge.db import is_unavailable
 from bridge.errors import BridgeError, Invalid, Unavailable
@@ -21,11 +22,13 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
     422: "validation",
     429: "too_many",
+    500: "internal",
     503: "unavailable",
 }
 DETAILS = {
@@ -44,7 +47,7 @@ def problem(status: int, detail: str, code: str | None = None, **more: Any) -> R
         "code": code or CODES.get(status, "error"),
         **more,
     }
-    return Response(orjson.dumps(body), status, content_type="application/problem+json")
+    return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, content_type="application/problem+json")
 
 
 def register(app: Flask) -> None:
@@ -65,6 +68,8 @@ def _refused(error: BridgeError) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
+    if error is request.routing_exception and (methods := _methods_of_the_other_slash()):
+        error = MethodNotAllowed(methods)
     status = error.code or 500
     messages = getattr(error, "data", {}).get("messages")
     if status == 422 and isinstance(messages, dict):
@@ -77,6 +82,14 @@ def _http(error: HTTPException) -> Response:
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
     return response
+
+
+def _methods_of_the_other_slash() -> list[str]:
+    """Werkzeug answers a wrong method with 404, not 405, where the slash at the end is optional and missing."""
+    adapter = request_ctx.url_adapter
+    if adapter is None or request.path.endswith("/"):
+        return []
+    return sorted(adapter.allowed_methods(f"{request.path}/"))
 
 
 def _flat(messages: dict[Any, Any]) -> dict[str, object]:

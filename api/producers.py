@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 from flask import g
 
-from api.access import caller, runtime, scope
+from api.access import caller, limits, runtime, scope
 from api.body import Blueprint, header_text
 from api.errors_of import gives
 from api.metrics import CREATED
@@ -29,13 +29,14 @@ IDEMPOTENCY = {
 
 @producers.route("/", methods=["POST"])
 @scope("submit")
-@producers.arguments(schemas.CreateJob())
+@producers.arguments(schemas.CreateJob(), example=schemas.A_JOB)
 @producers.response(200, schemas.JobCreated())
 @gives(producers, body=True)
 @producers.doc(parameters=[IDEMPOTENCY])
 def create_job(created: dict[str, Any]) -> Any:
     """Create a job. Answers 200, not 201: existing clients test for it."""
     key = header_text("Idempotency-Key", 255)
+    limits().submit(caller().tenant, [created["content_type"]])
     job = enqueue(runtime(), caller().tenant, created, idempotency_key=key)
     if not job.replayed:
         CREATED.labels(created["content_type"]).inc()
@@ -49,7 +50,7 @@ def create_job(created: dict[str, Any]) -> Any:
 @producers.response(200, schemas.JobPage())
 @gives(producers)
 def list_jobs(query: dict[str, Any]) -> Any:
-    """List jobs, newest first; `next_cursor` opens the next page."""
+    """List jobs, newest first; next_cursor opens the next page."""
     rows, cursor = look.page(runtime(), caller().tenant, query, query["limit"], query["cursor"])
     return {"jobs": [job_view(row) for row in rows], "next_cursor": cursor}
 
@@ -80,7 +81,7 @@ def show_status(job_id: str) -> Any:
 @producers.response(200, schemas.StoredResult())
 @gives(producers, 404, 409)
 def show_result(job_id: str) -> Any:
-    """The result of a completed job; 409 `not_ready` while there is none."""
+    """The result of a completed job; 409 not_ready while there is none."""
     return look.result(runtime(), caller().tenant, job_id)
 
 

@@ -22,7 +22,7 @@ NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
 
 def json_response(body: Any) -> Response:
     """A 200 made by orjson: what is polled often is not dumped through a schema."""
-    return Response(orjson.dumps(body, option=orjson.OPT_UTC_Z), content_type="application/json")
+    return Response(orjson.dumps(body), content_type="application/json")
 
 
 def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:

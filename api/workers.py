@@ -8,23 +8,21 @@ from typing import Any, cast
 
 import structlog
 from flask import current_app, g, request
-from marshmallow import ValidationError
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge
 
-from api.access import caller, runtime, scope
-from api.body import Blueprint, header_text
+from api.access import caller, limits, runtime, scope
+from api.body import Blueprint, Unstorable, header_text
 from api.errors_of import gives
 from api.metrics import CLAIMED, FINISHED
 from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
 from bridge.claim import Claimant
-from bridge.errors import Forbidden, Invalid, TooLarge
+from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
 from bridge.give_back import release
 from bridge.hub import Hub
-from bridge.job_fields import check_json, check_text
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.pending import Queue
 from bridge.poll import Poll
@@ -46,14 +44,20 @@ TOKEN = {
 @workers.response(200, schemas.PollAnswer())
 @gives(workers, 429)
 def poll(query: dict[str, Any]) -> Any:
-    """Claim jobs, waiting up to `wait` seconds for the first one."""
+    """Claim jobs, waiting up to wait seconds for the first one."""
+    if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
+        raise MethodNotAllowed(["GET"])
     types = _content_types(query["content_types"])
-    who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"])
+    who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"], caller().tenant)
     queues = [Queue(caller().tenant, content_type) for content_type in types]
     hub = cast(Hub, current_app.extensions["hub"])
-    asking = Poll(who, queues, query["max_jobs"], _hung_up(request.environ.get("gunicorn.socket")))
-    claimed = hub.poll(asking, query["wait"])
-    for job in [] if asking.again else claimed:
+    most = min(query["max_jobs"], limits().room(who.key_id))
+    asking = Poll(who, queues, most, _hung_up(request.environ.get("gunicorn.socket")))
+    with limits().parked(who.key_id):
+        claimed = hub.poll(asking, query["wait"])
+    new = [] if asking.again else claimed
+    limits().took(who.key_id, len(new))
+    for job in new:
         CLAIMED.labels(job.content_type).inc()
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
     response = json_response(poll_answer(claimed))
@@ -101,17 +105,29 @@ def _token(body: dict[str, Any] | None = None) -> str | None:
 
 
 def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
-    """A holder's result that is too large or holds a NUL ends its attempt: it would be the same the next time."""
+    """A holder's result that cannot be stored ends its attempt: it would be the same the next time."""
 
     @wraps(view)
     def judged(*args: Any, job_id: str, **kwargs: Any) -> Any:
+        token = header_text("X-Lease-Token", 100)
         try:
             return view(*args, job_id=job_id, **kwargs)
         except RequestEntityTooLarge:
             largest = runtime().settings.max_body_bytes
             why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
-            fail_unstorable(runtime(), caller(), job_id, why, header_text("X-Lease-Token", 100))
+            try:
+                fail_unstorable(runtime(), caller(), job_id, why, token)
+            except Conflict as refusal:
+                if token is not None:
+                    raise
+                # The token may stand in the body, which is not read: the answer stays 413, and nothing changes.
+                raise TooLarge(f"{why} {refusal.detail}", job_status=refusal.job_status) from None
             raise TooLarge(why, job_status="failed") from None
+        except Unstorable as refusal:
+            why = f"The result cannot be stored: {refusal.detail}"
+            fail_unstorable(runtime(), caller(), job_id, why, token or refusal.token)
+            g.job_status = "failed"
+            raise Invalid(refusal.errors) from None
 
     return judged
 
@@ -127,27 +143,12 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
     """Submit the result. The same one again gets the same 200; any other late or foreign one 409."""
     token = _token(result)
     result["retryable"] = result["retryable"] is not False
-    _storable(result, job_id, token)
     accepted = submit(runtime(), caller(), job_id, result, token)
     g.job_status = accepted.status
     if not accepted.replayed:
         FINISHED.labels(accepted.status).inc()
         log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)
     return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
-
-
-def _storable(result: dict[str, Any], job_id: str, token: str | None) -> None:
-    for field in ("content", "error_message", "metadata"):
-        value = result[field]
-        try:
-            if isinstance(value, str):
-                check_text(value)
-            elif value is not None:
-                check_json(value)
-        except ValidationError as error:
-            fail_unstorable(runtime(), caller(), job_id, f"The result's {field} cannot be stored: {error}", token)
-            g.job_status = "failed"
-            raise Invalid({field: error.messages}) from None
 
 
 @workers.route("/<job_id>/heartbeat", methods=["POST"])

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from bridge.names import DEFAULT_TENANT
 from bridge.pending import RANKS, Entry, Queue
 from models.state import EDGES, AttemptEnd, Change
 
@@ -27,7 +28,8 @@ class Fate(StrEnum):
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].sources))
 _TARGET = EDGES[Change.CLAIM].target
 
-_FREE = f"j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"
+# The tenant is checked although the queue was the tenant's own: what stands in Redis is a hint that others may write.
+_FREE = f"j.tenant = o.tenant AND j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"
 _SHUNNED = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
   AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{SHUN_SECONDS} seconds'"""
 _COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
@@ -39,8 +41,8 @@ CLAIM = text(f"""
 WITH offered AS (
   SELECT * FROM unnest(
     CAST(:ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:key_ids AS uuid[]), CAST(:tokens AS text[]),
-    CAST(:leases AS int[]), CAST(:claim_ids AS text[])
-  ) WITH ORDINALITY AS o(id, worker_id, key_id, lease_token, lease_seconds, claim_id, n)
+    CAST(:leases AS int[]), CAST(:claim_ids AS text[]), CAST(:tenants AS text[])
+  ) WITH ORDINALITY AS o(id, worker_id, key_id, lease_token, lease_seconds, claim_id, tenant, n)
 ), earlier AS (
   SELECT DISTINCT ON (j.id) o.n, j.* FROM offered o JOIN remote_jobs j
     ON j.key_id = o.key_id AND j.worker_id = o.worker_id AND j.claim_id = o.claim_id
@@ -111,6 +113,7 @@ class Claimant(NamedTuple):
     worker_id: str
     lease_seconds: int | None = None
     claim_id: str | None = None
+    tenant: str = DEFAULT_TENANT
 
 
 class Claimed(NamedTuple):
@@ -150,6 +153,7 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
             "tokens": [secrets.token_urlsafe(32) for _ in offers],
             "leases": [who.lease_seconds for _, who in offers],
             "claim_ids": [who.claim_id for _, who in offers],
+            "tenants": [who.tenant for _, who in offers],
             "ack_seconds": ack_seconds,
         },
     )

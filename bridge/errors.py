@@ -56,6 +56,17 @@ class Unauthorized(BridgeError):
     headers = {"WWW-Authenticate": "Bearer"}
 
 
+class TooMany(BridgeError):
+    """More than BRIDGE_LIMITS allows, for now."""
+
+    status = 429
+    code = "too_many"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after)}
+
+
 class TooLarge(BridgeError):
     """More than the bridge stores."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, func, literal, select
 from sqlalchemy.types import Text
 
-from bridge.give_back import COUNTED, MOST_RETURNS
+from bridge.give_back import COUNTED, MOST_RETURNS, TAKE_FROM_DEAD_KEYS
 from bridge.runtime import Runtime
 from bridge.transition import NOW, RETRIED, among, entry, jobs, move, moving
 from models.state import AttemptEnd, Change, JobState
@@ -54,6 +54,7 @@ _by_lease = jobs.lease_expires_at
 
 # (statement, back to the head)
 SWEEPS: list[tuple[Executable, bool]] = [
+    (TAKE_FROM_DEAD_KEYS, True),
     (_sweep(Change.RETURN, and_(_ack, ~_last_return), _by_lease, COUNTED, _missed, NEVER_SEEN), True),
     (_sweep(Change.RETRY, and_(_ack, _last_return, _retries_left), _by_lease, {**_unseen, **RETRIED}, _missed), False),
     (_sweep(Change.FAIL, and_(_ack, _last_return, ~_retries_left), _by_lease, _unseen, _missed), False),

@@ -14,7 +14,7 @@ from bridge.holder import accepts_late, holds_latest, lost
 from bridge.look import find
 from bridge.runtime import Runtime
 from bridge.transition import NOW, RETRIED, among, jobs, move, moving
-from models.job import job_attempts
+from models.job import job_attempts, remote_jobs
 from models.outbox import continuations
 from models.refusal import job_refusals
 from models.state import FINAL, LATE_ENDS, AttemptEnd, Change, JobState
@@ -125,7 +125,8 @@ def _replayed(runtime: Runtime, job: Row[Any], caller: Caller, token: str | None
         replayed = connection.execute(same).first() is not None
     if not replayed:
         return None
-    recorded = select(exists().where(continuations.c.job_id == job.id, continuations.c.n == jobs.outcome_count))
+    mine = exists().where(continuations.c.job_id == jobs.id, continuations.c.n == jobs.outcome_count)
+    recorded = select(mine.correlate(remote_jobs)).correlate(remote_jobs)
     with runtime.engine.connect() as connection:
         now = connection.execute(
             select(jobs.status, recorded.scalar_subquery().label("continued")).where(jobs.id == job.id)

@@ -1,6 +1,8 @@
 """A claim that comes back without its work being tried: released, or never acknowledged."""
 
-from sqlalchemy import bindparam, cast
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, cast, or_, select
 from sqlalchemy.types import Text
 
 from bridge.caller import Caller
@@ -8,7 +10,9 @@ from bridge.extend import lost_lease
 from bridge.holder import holds_latest
 from bridge.look import find
 from bridge.runtime import Runtime
-from bridge.transition import AT_THE_HEAD, RETRIED, jobs, move, moving
+from bridge.transition import AT_THE_HEAD, NOW, RETRIED, jobs, move, moving
+from models.job import remote_jobs
+from models.key import api_keys
 from models.state import AttemptEnd, Change, JobState
 
 MOST_RETURNS = 5  # the fifth return in a row spends a retry
@@ -21,6 +25,37 @@ _END = AttemptEnd.RELEASED
 RETURN = moving(Change.RETURN, *_THIS, values=COUNTED, end=_END, why="Given back by its worker.")
 RETRY = moving(Change.RETRY, *_THIS, values={**_WHY, **RETRIED}, end=_END)
 FAIL = moving(Change.FAIL, *_THIS, values=_WHY, end=_END)
+
+# What the workers of keys hold that were revoked or have expired. Nobody has tried and failed: it is not counted.
+_DEAD = select(api_keys.c.id).where(or_(api_keys.c.revoked_at.is_not(None), api_keys.c.expires_at <= NOW))
+_HELD = (
+    select(remote_jobs.c.id)
+    .where(jobs.status == JobState.PROCESSING, jobs.key_id.in_(_DEAD.scalar_subquery()))
+    .order_by(jobs.id)
+    .limit(bindparam("batch"))
+    .with_for_update(skip_locked=True)
+)
+TAKE_FROM_DEAD_KEYS = moving(
+    Change.RETURN,
+    jobs.id.in_(_HELD.scalar_subquery()),
+    values=AT_THE_HEAD,
+    end=_END,
+    why="The key of its worker was revoked or has expired.",
+)
+BATCH = 500
+
+
+def take_from_dead_keys(connection: Connection) -> list[Row[Any]]:
+    """Put back at the head, without spending a retry, what the workers of revoked and expired keys hold.
+
+    Returns the changed rows, for `bridge.transition.follow`; what is left over, the sweep takes.
+    """
+    taken: list[Row[Any]] = []
+    while rows := connection.execute(TAKE_FROM_DEAD_KEYS, {"batch": BATCH}).all():
+        taken += rows
+        if len(rows) < BATCH:
+            break
+    return taken
 
 
 def release(runtime: Runtime, caller: Caller, job_id: str, token: str | None = None) -> JobState:

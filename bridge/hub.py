@@ -10,6 +10,7 @@ entry here, no thread, no PostgreSQL connection and no Redis connection.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
 import gevent
 import redis
@@ -94,10 +95,12 @@ class Hub:
         """Answer every parked poll with nothing, and claim no more."""
         self._closing = True
         self._ears.close()
-        for poll in self._parked.all():
-            if not poll.offered:
-                self._parked.answer(poll)
+        self._parked.let_go(lambda _: True)
         self._wake.set()
+
+    def dismiss(self, key_id: UUID) -> None:
+        """Answer the parked polls of a key with nothing: it counts no more."""
+        self._parked.let_go(lambda poll: poll.who.key_id == key_id)
 
     def _catch(self, entry: Entry) -> None:
         self._caught.append(entry)

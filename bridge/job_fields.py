@@ -1,55 +1,22 @@
-"""The fields that create a job, validated the same way whoever asks: HTTP or Celery."""
+"""The fields that create a job, validated the same way whoever asks: HTTP or Celery.
+
+What comes here has passed the JSON guard (bridge/json_guard.py): its text and numbers can be stored.
+"""
 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import RAISE, Schema, fields, validate
 
 from bridge.names import CONTENT_TYPE_PATTERN
 from models.state import Priority
 
-LARGEST_INTEGER = 2**53  # beyond it JSON implementations differ
-DEEPEST = 64
-
-
-def check_text(value: Any) -> None:
-    """Refuse what PostgreSQL cannot store as text. Raises ValidationError."""
-    if "\x00" in value:
-        raise ValidationError("Must not contain a NUL character.")
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        raise ValidationError("Must not contain a lone surrogate.")
-
-
-def check_json(value: Any, depth: int = 0) -> None:
-    """Refuse what could not be stored and read back unchanged. Raises ValidationError."""
-    if depth > DEEPEST:
-        raise ValidationError(f"Must not be nested deeper than {DEEPEST} levels.")
-    if isinstance(value, str):
-        check_text(value)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValidationError("Must not contain NaN or Infinity.")
-    elif isinstance(value, int) and not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
-        raise ValidationError("Must not contain an integer beyond 2^53.")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            check_text(key)
-            check_json(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            check_json(item, depth + 1)
-
-
-class Text(fields.String):
-    """A string that PostgreSQL can store."""
-
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, attr, data, **kwargs)
-        check_text(text)
-        return text
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 class StrictInteger(fields.Integer):
@@ -59,6 +26,24 @@ class StrictInteger(fields.Integer):
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.make_error("invalid")
         return value
+
+
+class QueryInteger(fields.Integer):
+    """An integer in a query: plain digits, not everything that int() reads (`+5`, ` 5`, `1_0`, `٣`)."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}", value):
+            raise self.make_error("invalid")
+        return int(value)
+
+
+class QueryNumber(fields.Float):
+    """A number in a query: digits and at most a point, not everything that float() reads."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> float:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
+            raise self.make_error("invalid")
+        return float(value)
 
 
 class StrictFloat(fields.Float):
@@ -81,13 +66,22 @@ class StrictBoolean(fields.Boolean):
         return value
 
 
+class Moment(fields.AwareDateTime):
+    """A moment with an offset, in UTC: PostgreSQL does not know every offset that ISO 8601 allows."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs).astimezone(UTC)
+        except OverflowError:  # an offset that leads out of the calendar
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
 class JsonObject(fields.Dict):
-    """A JSON object that can be stored and read back unchanged."""
+    """A JSON object, as it is."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, dict):
             raise self.make_error("invalid")
-        check_json(value)
         return value
 
 
@@ -97,7 +91,7 @@ class CreateFields(Schema):
     class Meta:
         unknown = RAISE
 
-    source_file_path = Text(
+    source_file_path = fields.String(
         required=True,
         validate=validate.Length(1, 4096),
         metadata={"description": "Absolute path of the source file, under one of BRIDGE_SOURCE_ROOTS."},
@@ -113,7 +107,7 @@ class CreateFields(Schema):
         },
     )
     task_options = JsonObject(load_default=dict, metadata={"description": "Handed to the worker as it is."})
-    ingestion_task_id = Text(
+    ingestion_task_id = fields.String(
         required=True,
         validate=validate.Length(1, 255),
         metadata={"description": "The pipeline's own ID, handed back at the continuation."},
@@ -135,9 +129,11 @@ class CreateFields(Schema):
         validate=validate.Range(1, 2592000),
         metadata={"description": "How long the job may wait to be claimed; default 86400."},
     )
-    available_at = fields.AwareDateTime(
+    available_at = Moment(
         format="iso",
         load_default=None,
+        # Every clock that is computed from it must stay within the years that a client can read.
+        validate=validate.Range(max=LATEST, error=f"Must lie before the year {LATEST.year}."),
         metadata={"description": "Not to be claimed before this moment (with an offset, in the future)."},
     )
 

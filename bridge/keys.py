@@ -1,31 +1,23 @@
 """API keys: `jb_` + 8 characters of prefix + `_` + 256 random bits. Only the SHA-256 is stored."""
 
 import hashlib
-import hmac
 import re
 import secrets
-import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, text, update
+from sqlalchemy import Connection, Row, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from uuid_utils.compat import uuid7
 
-from bridge.caller import Caller
-from bridge.errors import Unauthorized
 from bridge.names import CONTENT_TYPE_PATTERN, DEFAULT_TENANT, TENANT_PATTERN
 from models.key import api_keys
 
 SCOPES = ("submit", "work", "read", "admin")
-REMEMBERED_SECONDS = 1.0  # a revocation is felt within this time
-MOST_REMEMBERED = 10000
-TOUCH_SECONDS = 60  # last_used_at is written at most once in so long
 
 _c = api_keys.c
 KeyRow = Row[Any]
-REFUSED = "The API key is missing or does not count. Send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`."
 
 
 def create_key(
@@ -51,15 +43,26 @@ def ensure_bootstrap_key(connection: Connection, key: str) -> None:
     connection.execute(upsert(api_keys).values(values).on_conflict_do_nothing(index_elements=[_c.prefix]))
 
 
-def list_keys(connection: Connection) -> list[KeyRow]:
-    """All keys, revoked ones too, oldest first."""
-    return list(connection.execute(select(api_keys).order_by(_c.created_at, _c.prefix)))
+def list_keys(connection: Connection, tenant: str | None = None) -> list[KeyRow]:
+    """The keys of a tenant, or all, revoked ones too, oldest first."""
+    whose = [] if tenant is None else [_c.tenant == tenant]
+    return list(connection.execute(select(api_keys).where(*whose).order_by(_c.created_at, _c.prefix)))
 
 
-def revoke_key(connection: Connection, prefix: str) -> int:
-    """Revoke the key with this prefix; 0 when there is none that counts."""
+def find_key(connection: Connection, prefix: str, tenant: str | None = None) -> KeyRow | None:
+    """The key with this prefix, revoked or not, where it is this tenant's (None: anybody's)."""
+    whose = [] if tenant is None else [_c.tenant == tenant]
+    return connection.execute(select(api_keys).where(_c.prefix == prefix, *whose)).one_or_none()
+
+
+def revoke_key(connection: Connection, prefix: str, tenant: str | None = None) -> int:
+    """Revoke the key with this prefix; 0 when there is none that counts. Felt within a second by every API process.
+
+    What its workers hold is given back by `bridge.give_back.take_from_dead_keys`.
+    """
+    whose = [] if tenant is None else [_c.tenant == tenant]
     done = connection.execute(
-        update(api_keys).where(_c.prefix == prefix, _c.revoked_at.is_(None)).values(revoked_at=text("now()"))
+        update(api_keys).where(_c.prefix == prefix, _c.revoked_at.is_(None), *whose).values(revoked_at=text("now()"))
     )
     return done.rowcount
 
@@ -70,7 +73,7 @@ def prefix_of(key: str) -> str:
     return match.group(1) if match else "boot_" + hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _hash(key: str) -> bytes:
+def hash_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -86,7 +89,7 @@ def _row(
     return {
         "id": uuid7(),
         "prefix": prefix,
-        "secret_hash": _hash(key),
+        "secret_hash": hash_of(key),
         "name": name,
         "tenant": tenant,
         "scopes": sorted(set(scopes)),
@@ -107,41 +110,3 @@ def _check(name: str, scopes: Sequence[str], tenant: str, content_types: Sequenc
     for content_type in content_types or ():
         if not re.fullmatch(CONTENT_TYPE_PATTERN, content_type):
             raise ValueError(f"content type {content_type!r} must be 1 to 50 characters of a-z 0-9 . _ -")
-
-
-class KeyRing:
-    """Checks keys from memory: PostgreSQL is asked about a key at most once a second in this process."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._seen: dict[str, tuple[float, Caller | None]] = {}  # by the key's hash: when, and what it was
-
-    def caller(self, key: str) -> Caller:
-        """Whose key this is. Raises Unauthorized; equally for a wrong, an expired and a revoked key."""
-        hashed = _hash(key).hex()
-        then, caller = self._seen.get(hashed, (float("-inf"), None))
-        if time.monotonic() - then > REMEMBERED_SECONDS:
-            caller = self._look_up(key)
-            if len(self._seen) >= MOST_REMEMBERED:
-                self._seen.clear()
-            self._seen[hashed] = (time.monotonic(), caller)
-        if caller is None:
-            raise Unauthorized(REFUSED)
-        return caller
-
-    def _look_up(self, key: str) -> Caller | None:
-        with self._engine.begin() as connection:
-            row = connection.execute(
-                select(
-                    api_keys,
-                    text("expires_at <= now() AS expired"),
-                    text(f"coalesce(last_used_at < now() - interval '{TOUCH_SECONDS} seconds', true) AS untouched"),
-                ).where(_c.prefix == prefix_of(key))
-            ).one_or_none()
-            known = hmac.compare_digest(_hash(key), bytes(row.secret_hash) if row is not None else bytes(32))
-            if row is None or not known or row.revoked_at is not None or row.expired:
-                return None
-            if row.untouched:
-                connection.execute(update(api_keys).where(_c.id == row.id).values(last_used_at=text("now()")))
-        types = None if row.content_types is None else frozenset(row.content_types)
-        return Caller(row.id, row.tenant, frozenset(row.scopes), types)

@@ -9,6 +9,8 @@ from bridge.settings import Settings
 
 # Celery tells of each task twice and beat once, every second; at `info` only what the tasks did is worth a line.
 CHATTY = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
+# At `debug` it prints messages whole, with the arguments in them.
+INDISCREET = "celery.pool"
 
 
 def configure_logging(settings: Settings) -> None:
@@ -39,6 +41,7 @@ def configure_logging(settings: Settings) -> None:
     if settings.log_level == "info":
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(INDISCREET).setLevel(max(logging.INFO, root.level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -19,16 +20,14 @@ from models.state import JobState
 _c = remote_jobs.c
 ESTIMATES = {"audio": 300, "video": 900}  # seconds, until there is a median
 USUAL = 600
+LONGEST = 604800.0  # the longest deadline that a job may name
 
 
 def job_id_of(text_: str) -> UUID:
     """The ID in a path. Raises NotFound: what is no UUID is no job."""
-    try:
-        if len(text_) != 36:
-            raise ValueError
-        return UUID(text_)
-    except ValueError:
-        raise NotFound(f"Job {text_[:50]!r} was not found: this is no job ID.") from None
+    if not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", text_):
+        raise NotFound("The job was not found: this is no job ID.")
+    return UUID(text_)
 
 
 def find(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
@@ -78,7 +77,8 @@ def estimated_seconds(runtime: Runtime, job: Row[Any]) -> float:
     if job.progress:
         with runtime.engine.connect() as connection:
             elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
-        return float(elapsed) / float(job.progress)
+        # Bounded, because the smallest progress would lead out of the calendar; no attempt runs longer.
+        return min(float(elapsed) / float(job.progress), LONGEST)
     with runtime.engine.connect() as connection:
         median = connection.scalar(MEDIAN, {"tenant": job.tenant, "content_type": job.content_type})
     return float(median) if median is not None else ESTIMATES.get(job.content_type, USUAL)
@@ -92,6 +92,8 @@ def page(
     for name in ("status", "content_type", "ingestion_task_id", "worker_id"):
         if filters.get(name) is not None:
             where.append(_c[name] == filters[name])
+    if filters.get("worker_id") is not None:
+        where.append(_c.status != JobState.PENDING)  # a job that waits has no worker; the row still names its last one
     if filters.get("created_after") is not None:
         where.append(_c.created_at > filters["created_after"])
     if filters.get("created_before") is not None:

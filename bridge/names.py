@@ -11,6 +11,7 @@ RECONCILE = "bridge.reconcile_mirror"
 PURGE = "bridge.purge_jobs"
 
 API_BASE = "/api/v1/remote-jobs"
+KEYS_BASE = "/api/v1/keys"
 DEFAULT_TENANT = "default"
 TENANT_PATTERN = CONTENT_TYPE_PATTERN = r"[a-z0-9._-]{1,50}"
 

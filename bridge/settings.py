@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,18 @@ class Backoff(BaseModel):
     factor: float = Field(2.0, ge=1, le=100)
     max: float = Field(3600.0, ge=0, le=2592000)
     jitter: float = Field(0.1, ge=0, le=1)
+
+
+class Allowance(BaseModel):
+    """The most that a key may ask for; `pending` and `content_types` count the jobs of its tenant that wait."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    requests: int = Field(600_000, ge=1)  # of a key within a minute
+    parked: int = Field(20_000, ge=1)  # polls of a key that wait
+    in_hand: int = Field(100_000, ge=1)  # jobs that the workers of a key hold
+    pending: int = Field(5_000_000, ge=1)
+    content_types: int = Field(1000, ge=1)
+    failures: int = Field(600, ge=1)  # keys that do not count, of an address within a minute
 
 
 def _pairs(text: object) -> object:
@@ -86,12 +99,15 @@ class Settings(BaseModel):
     queue_timeout_seconds: int = Field(86400, ge=1, le=2592000)
     ack_seconds: int = Field(60, ge=1, le=3600)
     retry_backoff: Annotated[Backoff, BeforeValidator(_pairs)] = Backoff()
+    limits: Annotated[Allowance, BeforeValidator(_pairs)] = Allowance()
     max_body_bytes: int = Field(16777216, ge=1024, le=268435456)
     continuation_task: str | None = Field(None, min_length=1)
     continuation_queue: str = Field("celery", min_length=1)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
     retention_days: float = Field(30, gt=0, le=36500)
     redis_prefix: str = Field("bridge", pattern=r"^[A-Za-z0-9._:-]{1,50}$")
+    docs: Switch = True
+    metrics: str = Field("on", pattern=r"^(on|off|key)$")
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$")
     log_format: str | None = Field(None, pattern=r"^(console|json)$")
     url: str | None = None
@@ -116,6 +132,16 @@ class Settings(BaseModel):
         if not sep or scheme not in ("postgresql", "postgres", "postgresql+psycopg2"):
             raise ValueError("must start with postgresql:// or postgresql+psycopg2://")
         return f"postgresql+psycopg2://{rest}"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            try:
+                ip_network(one, strict=False)
+            except ValueError:
+                raise ValueError(f"{one!r} is no IP address or network") from None
+        return value
 
     @field_validator("redis_url")
     @classmethod

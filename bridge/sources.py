@@ -1,29 +1,84 @@
-"""Source files: where they may lie."""
+"""Source files: where they may lie, and how one is opened so that nothing else can be read.
+
+A path is resolved first, symbolic links included, and must then lie under a root. The file is opened from the root
+downwards, each part by the descriptor of the one above it and without following a link: what is put in the way after
+the look is not followed. What is served is the descriptor; the path is not looked up again.
+"""
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from bridge.errors import Invalid, NotFound
+
+_GONE = "The source file was not found; it may have been moved or deleted since the job was created."
+_OUTSIDE = "Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: if a FIFO was put in the place of a regular file, opening it does not wait for a writer.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def check_source(path: str, roots: Iterable[Path]) -> None:
     """Refuse a path that is not an existing regular file under a root. Raises Invalid."""
-    if not os.path.isabs(path):
+    if not path.startswith("/") or "\x00" in path:
         raise Invalid({"source_file_path": ["Must be an absolute path."]})
-    if not _inside(path, roots):
-        raise Invalid({"source_file_path": ["Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."]})
-    if not os.path.isfile(path):
-        raise Invalid({"source_file_path": ["There is no such file."]})
+    place = _resolved(path, roots)
+    if place is None:
+        raise Invalid({"source_file_path": [_OUTSIDE]})
+    try:
+        os.close(_open(*place))
+    except PermissionError:
+        raise Invalid({"source_file_path": ["The bridge may not read this file."]}) from None
+    except OSError:
+        raise Invalid({"source_file_path": ["There is no such file."]}) from None
 
 
-def find_source(path: str, roots: Iterable[Path]) -> str:
-    """The file to serve, with symbolic links resolved. Raises NotFound when it is gone or no longer under a root."""
-    if not _inside(path, roots) or not os.path.isfile(path):
-        raise NotFound("The source file was not found; it may have been moved or deleted since the job was created.")
-    return os.path.realpath(path)
+def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
+    """The file to serve, open. Raises NotFound when it is gone, no regular file or no longer under a root."""
+    place = _resolved(path, roots)
+    if place is None:
+        raise NotFound(_GONE)
+    try:
+        return os.fdopen(_open(*place), "rb")
+    except OSError:
+        raise NotFound(_GONE) from None
 
 
-def _inside(path: str, roots: Iterable[Path]) -> bool:
-    real = Path(os.path.realpath(path))
-    return any(real.is_relative_to(os.path.realpath(root)) for root in roots)
+def _resolved(path: str, roots: Iterable[Path]) -> tuple[str, tuple[str, ...]] | None:
+    """The root under which the file lies and the parts below it, links resolved; None when it lies under none."""
+    try:
+        real = Path(os.path.realpath(path))
+    except (OSError, ValueError):  # a NUL, or text that no file name can hold
+        return None
+    for root in map(os.path.realpath, roots):
+        if real.is_relative_to(root) and real != Path(root):
+            return root, real.relative_to(root).parts
+    return None
+
+
+def _open(root: str, parts: tuple[str, ...]) -> int:
+    """A descriptor of the regular file. Raises OSError for anything else."""
+    above = os.open(root, _DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, _DIRECTORY, dir_fd=above)
+            os.close(above)
+            above = below
+        # Looked at before it is opened: opening some devices does something.
+        _must_be_regular(os.stat(parts[-1], dir_fd=above, follow_symlinks=False))
+        file = os.open(parts[-1], _FILE, dir_fd=above)
+    finally:
+        os.close(above)
+    try:
+        _must_be_regular(os.fstat(file))
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _must_be_regular(seen: os.stat_result) -> None:
+    if not stat.S_ISREG(seen.st_mode):
+        raise FileNotFoundError

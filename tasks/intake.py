@@ -6,7 +6,7 @@ from celery import Task
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge import names
+from bridge import json_guard, names
 from bridge.db import is_unavailable
 from bridge.enqueue import enqueue
 from bridge.errors import BridgeError, Invalid
@@ -27,6 +27,7 @@ def enqueue_remote_job(
 ) -> dict[str, str]:
     """Create a job. A redelivered task makes no second one: its own ID is the key where none is given."""
     try:
+        json_guard.check({"tenant": tenant, "idempotency_key": idempotency_key, **fields})
         created = enqueue(
             runtime(),
             _checked("tenant", tenant, 50),
@@ -35,6 +36,8 @@ def enqueue_remote_job(
         )
     except ValidationError as error:
         raise Refused(Invalid(dict(error.messages_dict)).detail) from None
+    except json_guard.Refused as refusal:
+        raise Refused(Invalid(refusal.errors).detail) from None
     except BridgeError as error:
         raise Refused(error.detail) from None
     except SQLAlchemyError as error:
@@ -49,6 +52,6 @@ def enqueue_remote_job(
 
 
 def _checked(name: str, value: object, longest: int) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or "\x00" in value:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
         raise Invalid({name: [f"Must be text of 1 to {longest} characters."]})
     return value

@@ -3,13 +3,22 @@
 from marshmallow import RAISE, Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
-from bridge.job_fields import CreateFields, Text
+from bridge.job_fields import CreateFields, Moment, QueryInteger
 from bridge.names import CONTENT_TYPE_PATTERN
 from models.state import AttemptEnd
 
 
 class CreateJob(CreateFields):
     """A new job."""
+
+
+A_JOB = {
+    "source_file_path": "/srv/files/report.pdf",
+    "content_type": "document",
+    "ingestion_task_id": "report-17",
+    "task_options": {"language": "en"},
+    "priority": "high",
+}
 
 
 class JobCreated(Schema):
@@ -119,12 +128,12 @@ class ListQuery(Schema):
         load_default=None,
         validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Is no content type."),
     )
-    ingestion_task_id = Text(load_default=None, validate=validate.Length(1, 255))
-    worker_id = Text(load_default=None, validate=validate.Length(1, 255))
-    created_after = fields.AwareDateTime(format="iso", load_default=None)
-    created_before = fields.AwareDateTime(format="iso", load_default=None)
-    limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
-    cursor = Text(load_default=None, validate=validate.Length(1, 200))
+    ingestion_task_id = fields.String(load_default=None, validate=validate.Length(1, 255))
+    worker_id = fields.String(load_default=None, validate=validate.Length(1, 255))
+    created_after = Moment(format="iso", load_default=None)
+    created_before = Moment(format="iso", load_default=None)
+    limit = QueryInteger(load_default=50, validate=validate.Range(1, 500))
+    cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
 
 
 class JobPage(Schema):

@@ -3,7 +3,7 @@
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
-from bridge.job_fields import JsonObject, StrictBoolean, StrictFloat, Text
+from bridge.job_fields import JsonObject, QueryInteger, QueryNumber, StrictBoolean, StrictFloat
 
 
 class PollQuery(Schema):
@@ -12,19 +12,18 @@ class PollQuery(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    worker_id = Text(required=True, validate=validate.Length(1, 255))
-    content_types = Text(
+    worker_id = fields.String(required=True, validate=validate.Length(1, 255))
+    content_types = fields.String(
         required=True,
         metadata={"description": "1 to 32 content types, comma-separated.", "example": "audio,video"},
     )
-    max_jobs = fields.Integer(load_default=1, validate=validate.Range(1, 100))
-    wait = fields.Float(
+    max_jobs = QueryInteger(load_default=1, validate=validate.Range(1, 100))
+    wait = QueryNumber(
         load_default=None,
-        allow_nan=False,
         validate=validate.Range(0, 60),
         metadata={"description": "Seconds. Without it: 10, or 0 while this worker holds a job."},
     )
-    lease = fields.Integer(
+    lease = QueryInteger(
         load_default=None,
         validate=validate.Range(10, 3600),
         metadata={"description": "Seconds that the worker may be silent. Without it: until the deadline."},
@@ -79,7 +78,7 @@ class Result(Schema):
         load_default=None, allow_none=True, validate=validate.Range(min=0), metadata={"description": "Seconds."}
     )
     retryable = StrictBoolean(load_default=True, allow_none=True)
-    lease_token = Text(load_default=None, allow_none=True)
+    lease_token = fields.String(load_default=None, allow_none=True)
 
 
 class ResultAnswer(Schema):
@@ -97,9 +96,9 @@ class Heartbeat(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    lease_token = Text(load_default=None, allow_none=True)
+    lease_token = fields.String(load_default=None, allow_none=True)
     progress = StrictFloat(load_default=None, allow_none=True, validate=validate.Range(0, 1))
-    message = Text(load_default=None, allow_none=True, validate=validate.Length(max=500))
+    message = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=500))
 
 
 class Progress(Schema):
@@ -109,7 +108,7 @@ class Progress(Schema):
         unknown = EXCLUDE
 
     percentage = StrictFloat(required=True, validate=validate.Range(0, 100))
-    message = Text(load_default=None, allow_none=True, validate=validate.Length(max=500))
+    message = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=500))
 
 
 class HeartbeatAnswer(Schema):
@@ -126,4 +125,4 @@ class Release(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    lease_token = Text(load_default=None, allow_none=True)
+    lease_token = fields.String(load_default=None, allow_none=True)

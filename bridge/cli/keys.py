@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from bridge import keys
 from bridge.cli.database import connection
+from bridge.give_back import take_from_dead_keys
 
 app = typer.Typer(no_args_is_help=True, help="Keys of producers, workers and readers.")
 _SCOPES = ("submit", "work", "read", "admin")
@@ -93,10 +94,11 @@ def _day(moment: datetime | None) -> str:
 
 @app.command()
 def revoke(prefix: str = typer.Argument(metavar="PREFIX", help="As `keys list` shows it.")) -> None:
-    """Ends a key at once."""
+    """Ends a key at once, and gives back what its workers hold."""
     with connection() as database:
         count = keys.revoke_key(database, prefix)
+        taken = len(take_from_dead_keys(database)) if count else 0
     if not count:
         typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{count} key revoked" if count == 1 else f"{count} keys revoked")
+    typer.echo("1 key revoked" + (f"; {taken} jobs of its workers wait again" if taken else ""))

@@ -71,4 +71,5 @@ def flower_environment(environment: Mapping[str, str], address: str) -> tuple[di
 
 
 def _celery(command: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", "tasks.app", command]
+    """Without Celery's banner, which would stand among the lines of JSON."""
+    return [sys.executable, "-m", "celery", "--quiet", "-A", "tasks.app", command]

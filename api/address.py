@@ -1,0 +1,35 @@
+"""Where a request comes from, behind proxies that are trusted and no others."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+IPV6_SITE = 64  # one customer has at least so much: addresses in it are one
+
+
+def real_address(peer: str, forwarded: str, trusted: Iterable[str]) -> str:
+    """The address of the client: the peer, or the last in `X-Forwarded-For` that no trusted proxy added.
+
+    An IPv6 address is given as its /64 network.
+    """
+    networks = [ip_network(one, strict=False) for one in trusted]
+    address = _parsed(peer)
+    for hop in reversed(forwarded.split(",")) if forwarded else ():
+        if address is None or not any(address in network for network in networks):
+            break
+        nearer = _parsed(hop.strip())
+        if nearer is None:
+            break
+        address = nearer
+    if address is None:
+        return "unknown"
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, IPV6_SITE), strict=False))
+    return str(address)
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,0 +1,69 @@
+"""What administrators of keys send and get."""
+
+from marshmallow import RAISE, Schema, fields, validate
+
+from bridge.keys import SCOPES
+from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
+
+
+class CreateKey(Schema):
+    """A new key."""
+
+    class Meta:
+        unknown = RAISE
+
+    name = fields.String(
+        required=True, validate=validate.Length(1, 100), metadata={"description": "What it is for, for people."}
+    )
+    scopes = fields.List(
+        fields.String(validate=validate.OneOf(SCOPES)), required=True, validate=validate.Length(1, len(SCOPES))
+    )
+    tenant = fields.String(
+        load_default=None,
+        validate=validate.Regexp(rf"^{TENANT_PATTERN}\Z", error="Must be 1 to 50 characters of a-z 0-9 . _ and -."),
+        metadata={"description": "Your own where it is left out; another only for an admin of tenant `default`."},
+    )
+    content_types = fields.List(
+        fields.String(validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Is no content type.")),
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, 100),
+        metadata={"description": "The only content types that its workers may claim; all where it is left out."},
+    )
+    expires_at = fields.AwareDateTime(
+        format="iso", load_default=None, allow_none=True, metadata={"description": "A future moment, with an offset."}
+    )
+
+
+class Key(Schema):
+    """A key, without its secret."""
+
+    prefix = fields.String(required=True)
+    name = fields.String(required=True)
+    tenant = fields.String(required=True)
+    scopes = fields.List(fields.String(), required=True)
+    content_types = fields.List(fields.String(), required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+    expires_at = fields.AwareDateTime(required=True, allow_none=True)
+    revoked_at = fields.AwareDateTime(required=True, allow_none=True)
+    last_used_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class CreatedKey(Key):
+    """A new key with its secret, which is shown this once and not stored."""
+
+    key = fields.String(required=True)
+
+
+class KeyList(Schema):
+    """All keys that the caller administers, revoked ones too, oldest first."""
+
+    keys = fields.List(fields.Nested(Key()), required=True)
+
+
+class RevokedKey(Schema):
+    """What revoking did."""
+
+    prefix = fields.String(required=True)
+    revoked_at = fields.AwareDateTime(required=True)
+    released = fields.Integer(required=True, metadata={"description": "Jobs of its workers that wait again."})

@@ -1,0 +1,36 @@
+"""The API without keys, JSON guard and limits, for bench/security.py alone: what they cost is the difference."""
+
+import orjson
+
+from api import access, body
+from bridge import json_guard, limits
+from bridge.caller import Caller
+
+NOBODY = Caller()
+ENDLESS = 10**9
+
+
+class Unlimited(limits.Limits):
+    """Counts nothing."""
+
+    def keep(self) -> None:
+        pass
+
+    def room(self, key_id: object) -> int:
+        return ENDLESS
+
+    def took(self, key_id: object, count: int) -> None:
+        pass
+
+    def submit(self, tenant: str, content_types: list[str]) -> None:
+        pass
+
+
+access.authenticate = lambda: NOBODY
+json_guard.parse = orjson.loads
+limits.Limits = Unlimited  # type: ignore[misc]
+from api import create_app, wsgi  # noqa: E402  (what is above has to be in place first)
+
+assert create_app.Limits is Unlimited
+assert body.json_guard.parse is orjson.loads
+app = wsgi.app

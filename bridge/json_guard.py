@@ -1,0 +1,224 @@
+"""The guard of every JSON body: what it lets through can be stored, read back identical and listed for ever.
+
+orjson parses, which is fast and strict but for four things: it keeps the last of two equal keys, makes a float of an
+integer beyond 64 bits, and refuses lone surrogates and deep nesting without saying where. Only where one of them is
+possible is the text read a second time, by the standard library, to find the place.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+DEEPEST = 64  # objects and arrays inside each other
+MOST_VALUES = 250_000  # in one body
+LONGEST_NAME = 256  # of an object's member
+LARGEST_INTEGER = 2**53  # beyond it JSON implementations differ
+
+# One that is not closed reaches to the end: every quote begins a match, so that the time is linear.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_NO_NUMBER = ("NaN", "Infinity")  # orjson names the place behind a sign
+
+
+class NotJson(ValueError):
+    """The text is no JSON."""
+
+
+class Refused(ValueError):
+    """Well-formed, but it could not be stored and read back unchanged.
+
+    `place` is the path of the value (`task_options.a[3]`, "" for the whole body), `reason` a sentence, `body` what
+    was understood of it, `is_json` false for NaN and Infinity, which some writers take for JSON.
+    """
+
+    def __init__(self, place: str, reason: str, body: Any = None, *, is_json: bool = True) -> None:
+        super().__init__(f"{place or 'body'}: {reason}")
+        self.place = place[:200]
+        self.reason = reason
+        self.body = body
+        self.is_json = is_json
+
+    @property
+    def errors(self) -> dict[str, object]:
+        """The field at the top → what is wrong, and where in it."""
+        field = re.split(r"[.\[]", self.place, maxsplit=1)[0] or "body"
+        return {field: [self.reason if self.place in ("", field) else f"{self.reason} (at {self.place})"]}
+
+
+def parse(raw: bytes) -> Any:
+    """The value of a JSON text. Raises NotJson, Refused."""
+    if raw.count(b",") >= MOST_VALUES and _STRING.sub(b"", raw).count(b",") >= MOST_VALUES:
+        raise Refused("", _TOO_MANY)
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if not _may_be_json(error):
+            raise NotJson(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+        value = _read_again(raw, error)
+        check(value)
+        raise NotJson(error.msg) from None  # what the second reader took, the first one may be right to refuse
+    colons = _check(value)
+    if colons is None or colons != raw.count(b":") or b"\\u003" in raw:
+        value = _read_again(raw, None)
+        check(value)
+    return value
+
+
+def check(value: Any) -> None:
+    """Refuse a Python value that could not be stored as JSON and read back unchanged. Raises Refused."""
+    _check(value)
+
+
+class _Bad:
+    """Stands where the second reading found what the first one hides."""
+
+    def __init__(self, reason: str, *, is_json: bool = True) -> None:
+        self.reason = reason
+        self.is_json = is_json
+
+
+_TOO_MANY = f"Must not hold more than {MOST_VALUES} values."
+_TOO_DEEP = f"Must not be nested deeper than {DEEPEST} levels."
+_NUL = "Must not contain a NUL character."
+_SURROGATE = "Must not contain a lone surrogate."
+_NAME = f"Must not have a member whose name is longer than {LONGEST_NAME} characters."
+_INTEGER = "Must not contain an integer beyond 2^53."
+_FLOAT = "Must not contain a number that is too large for a double."
+_NAN = "Must not contain NaN or Infinity, which JSON does not know."
+_TWICE = "Must not be given twice in one object."
+
+
+def _check(value: Any) -> int | None:
+    """The number of colons that the text of this value has (members, and those in strings); None where a number
+    may have been an integer beyond 64 bits. Level by level, so that no depth can exhaust a stack."""
+    level: list[Any] = [value]
+    seen = colons = depth = 0
+    doubtful = False
+    while level:
+        seen += len(level)
+        if seen > MOST_VALUES:
+            raise Refused("", _TOO_MANY, value)
+        if depth > DEEPEST + 1:
+            raise _found(value)
+        depth += 1
+        below: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str:
+                if "\0" in item or not (item.isascii() or _encodes(item)):
+                    raise _found(value)
+                colons += item.count(":")
+            elif kind is dict:
+                for name in item:
+                    if _wrong_name(name):
+                        raise _found(value)
+                    colons += name.count(":") + 1
+                below.extend(item.values())
+            elif kind is list:
+                below.extend(item)
+            elif kind is int:
+                if not -LARGEST_INTEGER <= item <= LARGEST_INTEGER:
+                    raise _found(value)
+            elif kind is float:
+                if not math.isfinite(item):
+                    raise _found(value)
+                doubtful = doubtful or abs(item) > LARGEST_INTEGER
+            elif kind is _Bad:
+                raise _found(value)
+        level = below
+    return None if doubtful else colons
+
+
+def _wrong_name(name: Any) -> str | None:
+    if len(name) > LONGEST_NAME:
+        return _NAME
+    return _wrong_text(name)
+
+
+def _wrong_text(text: str) -> str | None:
+    if "\0" in text:
+        return _NUL
+    return None if _encodes(text) else _SURROGATE
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _found(body: Any) -> Refused:
+    """The first thing wrong in a value that is known to be wrong, with its place."""
+    for place, depth, item in _walk(body):
+        if depth > DEEPEST and isinstance(item, dict | list):
+            return Refused(place, _TOO_DEEP, body)
+        wrong = None
+        if isinstance(item, _Bad):
+            return Refused(place, item.reason, body, is_json=item.is_json)
+        if isinstance(item, str):
+            wrong = _wrong_text(item)
+        elif isinstance(item, dict):
+            wrong = next(filter(None, map(_wrong_name, item)), None)
+        elif isinstance(item, float):
+            wrong = None if math.isfinite(item) else _NAN if math.isnan(item) else _FLOAT
+        elif isinstance(item, int) and not -LARGEST_INTEGER <= item <= LARGEST_INTEGER:
+            wrong = _INTEGER
+        if wrong is not None:
+            return Refused(place, wrong, body)
+    raise AssertionError("a value was refused in which nothing is wrong")
+
+
+def _walk(body: Any) -> Iterator[tuple[str, int, Any]]:
+    """(place, how many objects and arrays are around it and it is one more, value), in the order of the text."""
+    stack: list[tuple[str, int, Any]] = [("", 1, body)]
+    while stack:
+        place, depth, item = stack.pop()
+        yield place, depth, item
+        if isinstance(item, dict):
+            inner = [(f"{place}.{_shown(name)}".lstrip("."), depth + 1, below) for name, below in item.items()]
+            stack.extend(reversed(inner))
+        elif isinstance(item, list) and depth <= DEEPEST:
+            stack.extend((f"{place}[{i}]", depth + 1, item[i]) for i in reversed(range(len(item))))
+
+
+def _shown(name: str) -> str:
+    """A name as an answer may show it."""
+    return re.sub(r"[^\x20-\x7e]|[.\[]", "?", name[:50])
+
+
+def _may_be_json(error: orjson.JSONDecodeError) -> bool:
+    """Whether orjson refused what the grammar of JSON allows, or what some writers take for JSON."""
+    if re.search(r"surrogate in|infinity|depth limit", error.msg):
+        return True
+    return error.doc.startswith(_NO_NUMBER, error.pos)
+
+
+def _read_again(raw: bytes, refusal: orjson.JSONDecodeError | None) -> Any:
+    """The value as the standard library reads it, with `_Bad` where orjson hides or cannot say what is wrong."""
+    try:
+        return json.loads(
+            raw.decode(),
+            parse_int=_integer,
+            parse_constant=lambda _: _Bad(_NAN, is_json=False),
+            object_pairs_hook=_members,
+        )
+    except RecursionError:
+        raise Refused("", _TOO_DEEP) from None
+    except ValueError:
+        raise NotJson(str(refusal.msg) if refusal is not None else "The text is no JSON") from None
+
+
+def _integer(digits: str) -> Any:
+    return int(digits) if len(digits) <= 17 and abs(int(digits)) <= LARGEST_INTEGER else _Bad(_INTEGER)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        members[name] = _Bad(_TWICE) if name in members else value
+    return members

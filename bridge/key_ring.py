@@ -1,0 +1,133 @@
+"""Whose key a request carries, from memory.
+
+A key that is in use is looked up once, and from then on refreshed beside the requests, all keys in one query every
+0.4 s, so that a request asks PostgreSQL nothing and a revocation is felt within a second. Where the refresh comes too
+late (PostgreSQL is slow or away), the request looks the key up itself.
+"""
+
+import hmac
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+import gevent
+import structlog
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from bridge.caller import Caller
+from bridge.errors import Unauthorized
+from bridge.keys import hash_of, prefix_of
+
+log = structlog.get_logger("bridge.keys")
+
+REFRESH_SECONDS = 0.4
+REMEMBERED_SECONDS = 1.0  # what was seen longer ago is looked up again
+KEPT_SECONDS = 120.0  # a key that nobody sends is forgotten; longer than the longest poll
+MOST_REMEMBERED = 10000
+TOUCH_SECONDS = 60  # last_used_at is written at most once in so long
+REFUSED = "The API key is missing or does not count. Send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`."
+_NO_HASH = bytes(32)
+
+COUNTING = text("""
+SELECT id, prefix, secret_hash, tenant, scopes, content_types,
+  coalesce(last_used_at < now() - make_interval(secs => :touch), true) AS untouched
+FROM api_keys
+WHERE prefix = ANY(:prefixes) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+""")
+TOUCH = text("UPDATE api_keys SET last_used_at = now() WHERE prefix = ANY(:prefixes)")
+
+
+@dataclass
+class _Known:
+    """What is remembered of a prefix; a caller of None means that no such key counts."""
+
+    secret_hash: bytes
+    caller: Caller | None
+    looked: float  # monotonic, when PostgreSQL said so
+    asked: float  # monotonic, when a request carried it
+    used: bool = True  # since the last refresh
+
+
+class KeyRing:
+    """The keys that this process has seen. `gone` hears the ID of each that was revoked or has expired meanwhile."""
+
+    def __init__(self, engine: Engine, gone: Callable[[UUID], None] = lambda _: None) -> None:
+        self._engine = engine
+        self._gone = gone
+        self._known: dict[str, _Known] = {}
+
+    def keep(self) -> None:
+        """Refresh for as long as this process lives."""
+        gevent.spawn(self._keep)
+
+    def remembers(self, key: str) -> bool:
+        """Whether this very key was valid at the last look: its check will cost no query."""
+        known = self._known.get(prefix_of(key))
+        return known is not None and known.caller is not None and hmac.compare_digest(hash_of(key), known.secret_hash)
+
+    def caller(self, key: str) -> Caller:
+        """Whose key this is. Raises Unauthorized; equally for a wrong, an expired and a revoked key."""
+        prefix = prefix_of(key)
+        known = self._known.get(prefix)
+        now = time.monotonic()
+        if known is None or now - known.looked > REMEMBERED_SECONDS:
+            known = self._look_up(prefix)
+        known.asked, known.used = now, True
+        same = hmac.compare_digest(hash_of(key), known.secret_hash)
+        if known.caller is None or not same:
+            raise Unauthorized(REFUSED)
+        return known.caller
+
+    def refresh(self) -> None:
+        """Look at all keys in use, in one query. Raises SQLAlchemyError."""
+        now = time.monotonic()
+        self._known = {
+            prefix: known
+            for prefix, known in self._known.items()
+            if now - known.asked < (KEPT_SECONDS if known.caller else REMEMBERED_SECONDS)
+        }
+        mine = {prefix: known for prefix, known in self._known.items() if known.caller is not None}
+        if not mine:
+            return
+        seen = self._look(mine)
+        for prefix, known in mine.items():
+            if prefix in seen:
+                known.caller, known.looked, known.used = seen[prefix].caller, now, False
+            elif self._known.pop(prefix, None) is not None and known.caller is not None:
+                log.info("a key in use counts no more", prefix=prefix)
+                self._gone(known.caller.key_id)
+
+    def _keep(self) -> None:
+        while True:
+            gevent.sleep(REFRESH_SECONDS)
+            try:
+                self.refresh()
+            except SQLAlchemyError as error:
+                log.warning("keys are not refreshed", error=type(error).__name__)
+
+    def _look_up(self, prefix: str) -> _Known:
+        if len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+        now = time.monotonic()
+        known = self._look([prefix]).get(prefix) or _Known(_NO_HASH, None, now, now)
+        self._known[prefix] = known
+        return known
+
+    def _look(self, prefixes: Iterable[str]) -> dict[str, _Known]:
+        now = time.monotonic()
+        with self._engine.begin() as connection:
+            rows = connection.execute(COUNTING, {"prefixes": [*prefixes], "touch": TOUCH_SECONDS}).all()
+            before = self._known
+            used = [
+                row.prefix for row in rows if row.untouched and (row.prefix not in before or before[row.prefix].used)
+            ]
+            if used:
+                connection.execute(TOUCH, {"prefixes": used})
+        found = {}
+        for row in rows:
+            types = None if row.content_types is None else frozenset(row.content_types)
+            who = Caller(row.id, row.tenant, frozenset(row.scopes), types)
+            found[row.prefix] = _Known(bytes(row.secret_hash), who, now, now)
+        return found

@@ -1,0 +1,190 @@
+"""How much a key, a tenant or an address may ask for.
+
+Everything is counted in this process, without a query or a command per request. Once a second the counts are shared
+with the other processes through Redis (requests, failures, parked polls) or taken from PostgreSQL (jobs): a limit may
+be passed by what arrives within that second. While Redis is away each process counts for itself.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from uuid import UUID
+
+import gevent
+import redis
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.strategies import FixedWindowRateLimiter
+from sqlalchemy.exc import SQLAlchemyError
+
+from bridge import usage
+from bridge.errors import TooMany
+from bridge.pending import connect
+from bridge.runtime import Runtime
+from bridge.tally import Tally
+from bridge.usage import Usage
+
+log = structlog.get_logger("bridge.limits")
+
+SHARE_SECONDS = 1.0
+MINUTE = 60
+STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
+
+
+class Limits:
+    """The limits of one process (BRIDGE_LIMITS). Every method that refuses raises TooMany."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._most = most = runtime.settings.limits
+        self._prefix = f"{runtime.settings.redis_prefix}:limits"
+        self._redis = connect(runtime.settings.require("redis_url"), socket_timeout=1)
+        self._tally = Tally()
+        self._window = FixedWindowRateLimiter(self._tally)
+        self._per_minute = {
+            "requests": RateLimitItemPerMinute(most.requests),
+            "failures": RateLimitItemPerMinute(most.failures),
+        }
+        self._unshared: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute)
+        self._parked: Counter[UUID] = Counter()
+        self._parked_elsewhere: dict[UUID, int] = {}
+        self._in_hand: Usage[UUID] = Usage()
+        self._waiting: Usage[str] = Usage()
+
+    def keep(self) -> None:
+        """Share and look once a second, for as long as this process lives."""
+        gevent.spawn(self._keep)
+
+    def request(self, key_id: UUID) -> None:
+        """A request of a key."""
+        if not self._hit("requests", str(key_id)):
+            raise TooMany("This key sent too many requests within a minute.", retry_after=_next_minute())
+
+    def failure(self, address: str) -> None:
+        """A key that does not count was sent from an address."""
+        self._hit("failures", address)
+
+    def may_fail(self, address: str) -> None:
+        """Whether a key that is not known may be looked up for an address: too many did not count."""
+        whose = (address, _minute())
+        if not self._window.test(self._per_minute["failures"], "failures", *whose):
+            raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
+
+    @contextmanager
+    def parked(self, key_id: UUID) -> Iterator[None]:
+        """A poll of a key, for as long as it waits."""
+        if self._parked[key_id] + self._parked_elsewhere.get(key_id, 0) >= self._most.parked:
+            raise TooMany("Too many polls of this key wait already.", retry_after=_soon(2))
+        self._parked[key_id] += 1
+        try:
+            yield
+        finally:
+            self._parked[key_id] -= 1
+            if not self._parked[key_id]:
+                del self._parked[key_id]
+
+    def room(self, key_id: UUID) -> int:
+        """How many more jobs the workers of a key may take."""
+        room = self._most.in_hand - self._in_hand.of(key_id).now
+        if room <= 0:
+            raise TooMany("The workers of this key hold too many jobs; finish or release some.", retry_after=_soon(5))
+        return room
+
+    def took(self, key_id: UUID, count: int) -> None:
+        """A worker of a key took jobs."""
+        self._in_hand.of(key_id).added += count
+
+    def submit(self, tenant: str, content_types: list[str]) -> None:
+        """New jobs of a tenant, one for each content type given."""
+        stock = self._waiting.of(tenant)
+        if stock.now + len(content_types) > self._most.pending:
+            raise TooMany("Too many jobs of this tenant wait already.", retry_after=_soon(10))
+        new = set(content_types) - stock.types
+        if new and len(stock.types | new) > self._most.content_types:
+            raise TooMany("Jobs of too many content types wait already.", retry_after=_soon(10))
+        stock.added += len(content_types)
+        stock.types |= new
+
+    def share(self) -> None:
+        """Tell the other processes what was counted here, and hear what was there. Raises redis.RedisError."""
+        minute = _minute()
+        unshared = self._unshared
+        # Who asked within this minute is asked about again: others may count it now.
+        self._unshared = Counter({counted: 0 for counted in unshared if counted[2] == minute})
+        parked = dict(self._parked)
+        now = int(time.time())
+        with self._redis.pipeline(transaction=False) as pipe:
+            for counted, count in unshared.items():
+                name = ":".join([self._prefix, *counted])
+                pipe.incrby(name, count)
+                pipe.expire(name, 2 * MINUTE)
+            for key_id, count in parked.items():
+                name = f"{self._prefix}:parked:{key_id}"
+                pipe.hset(name, self._runtime.mirror.process, f"{count}@{now}")
+                pipe.expire(name, STALE_SECONDS)
+                pipe.hgetall(name)
+            answers = iter(pipe.execute() if unshared or parked else [])
+        for counted in unshared:
+            total = next(answers)
+            next(answers)
+            name = self._per_minute[counted[0]].key_for(*counted)
+            elsewhere = total - self._tally.get(name) + self._unshared[counted]
+            if elsewhere > 0:
+                self._tally.incr(name, MINUTE, amount=elsewhere)
+        self._tally.purge()
+        self._parked_elsewhere = {}
+        for key_id in parked:
+            next(answers)
+            next(answers)
+            self._parked_elsewhere[key_id] = self._others(next(answers), now)
+
+    def look(self) -> None:
+        """Count in PostgreSQL what those have who asked lately. Raises SQLAlchemyError."""
+        engine = self._runtime.engine
+        if keys := self._in_hand.due():
+            self._in_hand.look(keys, partial(usage.in_hand, engine))
+        for tenant in self._waiting.due():
+            count = partial(usage.waiting, engine, self._most.pending, self._most.content_types)
+            self._waiting.look([tenant], count)
+
+    def _hit(self, what: str, whose: str) -> bool:
+        minute = _minute()
+        self._unshared[what, whose, minute] += 1
+        return self._window.hit(self._per_minute[what], what, whose, minute)
+
+    def _others(self, parked: dict[str, str], now: int) -> int:
+        """How many polls wait in the other processes."""
+        counts = 0
+        for process, said in parked.items():
+            count, _, then = said.partition("@")
+            if process != self._runtime.mirror.process and now - int(then) < STALE_SECONDS:
+                counts += int(count)
+        return counts
+
+    def _keep(self) -> None:
+        while True:
+            gevent.sleep(SHARE_SECONDS)
+            try:
+                self.share()
+            except redis.RedisError as error:
+                log.debug("limits are not shared", error=type(error).__name__)
+            try:
+                self.look()
+            except SQLAlchemyError as error:
+                log.debug("what keys have is not counted", error=type(error).__name__)
+
+
+def _minute() -> str:
+    return str(int(time.time()) // MINUTE)
+
+
+def _next_minute() -> int:
+    """Seconds until the next minute's window, later for some, so that not all come back at once."""
+    return MINUTE - int(time.time()) % MINUTE + random.randint(0, 5)
+
+
+def _soon(seconds: int) -> int:
+    return random.randint(seconds, 2 * seconds)

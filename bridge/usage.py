@@ -1,0 +1,103 @@
+"""What keys and tenants have in PostgreSQL, as of the last look: jobs in hand, jobs that wait, content types.
+
+A look costs what there is to count, so it is made beside the requests, for those only that asked lately, and seldom
+enough to take at most a fiftieth of the time. What this process added since then is counted in between.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+K = TypeVar("K")
+Found = dict[K, tuple[int, set[str]]]  # whose → how many jobs, and of which content types
+
+LOOK_SECONDS = 1.0
+SHARE = 50  # a look that took t is not repeated before 50 t have passed
+LATELY_SECONDS = 30.0
+
+IN_HAND = text("""
+SELECT key_id, count(*) FROM remote_jobs WHERE status = 'processing' AND key_id = ANY(CAST(:keys AS uuid[])) GROUP BY 1
+""")
+PENDING = text("""
+SELECT count(*) FROM (
+  SELECT FROM remote_jobs WHERE tenant = :tenant AND status = 'pending' LIMIT :most
+) counted
+""")
+# By skipping through the index from one content type to the next.
+TYPES = text("""
+WITH RECURSIVE seen AS (
+  (SELECT content_type FROM remote_jobs WHERE tenant = :tenant AND status = 'pending' ORDER BY content_type LIMIT 1)
+  UNION ALL
+  (SELECT next.content_type FROM seen, LATERAL (
+    SELECT content_type FROM remote_jobs
+    WHERE tenant = :tenant AND status = 'pending' AND content_type > seen.content_type ORDER BY content_type LIMIT 1
+  ) next)
+)
+SELECT content_type FROM seen LIMIT :most
+""")
+
+
+@dataclass
+class Stock:
+    """How many there were at the last look, and what came since."""
+
+    count: int = 0
+    types: set[str] = field(default_factory=set)
+    added: int = 0
+    asked: float = field(default_factory=time.monotonic)
+    next_look: float = 0.0
+
+    @property
+    def now(self) -> int:
+        return self.count + self.added
+
+
+class Usage(Generic[K]):
+    """The stocks of those who asked lately; `look` counts them anew."""
+
+    def __init__(self) -> None:
+        self._stocks: dict[K, Stock] = {}
+
+    def of(self, whose: K) -> Stock:
+        stock = self._stocks.setdefault(whose, Stock())
+        stock.asked = time.monotonic()
+        return stock
+
+    def due(self) -> list[K]:
+        """Whose stock is to be looked at; those who ask no more are forgotten."""
+        now = time.monotonic()
+        self._stocks = {whose: stock for whose, stock in self._stocks.items() if now - stock.asked < LATELY_SECONDS}
+        return [whose for whose, stock in self._stocks.items() if now >= stock.next_look]
+
+    def look(self, whose: list[K], count: Callable[[list[K]], Found[K]]) -> None:
+        """Replace these stocks by what `count` finds."""
+        stocks = {one: self._stocks[one] for one in whose}
+        before = {one: stock.added for one, stock in stocks.items()}
+        began = time.monotonic()
+        found = count(whose)
+        now = time.monotonic()
+        for one, stock in stocks.items():
+            stock.count, stock.types = found.get(one, (0, set()))
+            stock.added -= before[one]  # what came while it was counted may be counted twice, until the next look
+            stock.next_look = now + max(LOOK_SECONDS, SHARE * (now - began))
+
+
+def in_hand(engine: Engine, keys: list[UUID]) -> Found[UUID]:
+    """How many jobs the workers of each key hold."""
+    with engine.connect() as connection:
+        return {row[0]: (row[1], set()) for row in connection.execute(IN_HAND, {"keys": [str(key) for key in keys]})}
+
+
+def waiting(engine: Engine, most_jobs: int, most_types: int, tenants: list[str]) -> Found[str]:
+    """How many jobs of each tenant wait, and of which content types; counted to one more than the most."""
+    found: Found[str] = {}
+    with engine.connect() as connection:
+        for tenant in tenants:
+            count = connection.scalar(PENDING, {"tenant": tenant, "most": most_jobs + 1})
+            types = connection.scalars(TYPES, {"tenant": tenant, "most": most_types + 1})
+            found[tenant] = (int(count or 0), set(types))
+    return found

@@ -1,0 +1,42 @@
+"""schemathesis over the whole OpenAPI document: no server error, nothing wrong is accepted, every answer is as it says.
+
+Short here; `make fuzz` goes on for an hour (FUZZ_SECONDS). Half of the time goes to jobs that exist, half to any.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "30"))
+CHECKS = [
+    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
+    "response_schema_conformance", "negative_data_rejection", "unsupported_method", "allow_header_conformance",
+    "ignored_auth",
+]  # fmt: skip
+
+
+@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.parametrize("known", [True, False], ids=["a job that exists", "any job"])
+def test_the_whole_document_holds_under_fuzzing(own_bridge, tmp_path, known):
+    bridge = own_bridge(limits="failures=1000000", celery=False)
+    client = bridge.client()
+    job_id = client.create("fuzzed", task_options={"a": [1, 2.5, "x"]})
+    client.claim("fuzzed")
+    pinned = f'"path.job_id" = "{job_id}"\n' if known else ""
+    (tmp_path / "schemathesis.toml").write_text(f'[parameters]\n"query.wait" = 0\n{pinned}')
+    arguments = [
+        sys.executable, "-m", "schemathesis.cli", "run", f"{bridge.url}/openapi.json",
+        "--header", f"Authorization: Bearer {client.key}", "--checks", ",".join(CHECKS),
+        "--exclude-method", "DELETE",  # it would revoke the key that all this is done with
+        "--max-time", str(SECONDS // 2), "--request-timeout", "60", "--no-color", "--continue-on-failure", "--warnings", "off",
+    ]  # fmt: skip
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, timeout=SECONDS + 100, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    generated = re.search(r"(\d+) generated", done.stdout)
+    assert generated is not None, done.stdout[-2000:]
+    assert int(generated[1]) > 100
+    for row in client.get("", params={"limit": 500}).json()["jobs"]:
+        assert client.get(row["job_id"]).status_code == 200, "a row that cannot be read back"

@@ -1,0 +1,181 @@
+"""Limits: what one key, tenant or address asks for too much is a 429 with Retry-After, and nobody else feels it."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+
+from api.address import real_address
+from bridge.errors import TooMany
+from bridge.limits import Limits
+from tests.client import Client, ok, refused
+from tests.waiting import wait_until
+
+LIMITS = "requests=150,parked=3,in_hand=2,pending=5,content_types=2,failures=20"
+_addresses = (f"203.0.113.{n}" for n in itertools.count(1))
+
+
+@pytest.fixture(scope="module")
+def limited(start_bridge):
+    """A bridge whose limits a test can reach, behind a proxy on this machine."""
+    return start_bridge(limits=LIMITS, trusted_proxies="127.0.0.1")
+
+
+@pytest.fixture
+def client(limited):
+    return limited.client()
+
+
+def too_many(answer):
+    """Whether the answer is a well-formed refusal of too much; it is a 200 otherwise."""
+    if answer.status_code == 200:
+        return False
+    refused(answer, 429, "too_many")
+    assert int(answer.headers["Retry-After"]) >= 1
+    return True
+
+
+def test_requests_of_a_key_within_a_minute(limited, client):
+    wait_until(lambda: too_many(client.get("")), "a refusal", 60)
+    ok(limited.client(client.tenant).get(""))
+
+
+def test_polls_that_wait(limited, client):
+    other = limited.client(client.tenant)
+    with ThreadPoolExecutor(6) as pool:
+        parked = [pool.submit(client.poll, "nothing", worker_id=f"w{n}", wait=10) for n in range(6)]
+        wait_until(lambda: too_many(client.poll("nothing")), "a refusal")
+        ok(other.poll("nothing"))
+        for _ in range(5):
+            other.create("nothing")
+        assert all(answer.result(timeout=60).status_code in (200, 429) for answer in parked)
+
+
+def test_jobs_in_hand(limited, client):
+    for _ in range(3):
+        client.create("held")
+    held = ok(client.poll("held", max_jobs=100))["jobs"]
+    assert len(held) == 2, "no more than there is room for"
+    wait_until(lambda: too_many(client.poll("held")), "a refusal")
+    assert len(ok(limited.client(client.tenant).poll("held"))["jobs"]) == 1
+    ok(client.result(held[0]))
+    wait_until(lambda: not too_many(client.poll("held")), "room after a result")
+
+
+def test_jobs_that_wait(limited, client):
+    def create():
+        return client.post("", {**client.fields(), "source_file_path": client.source()})
+
+    wait_until(lambda: too_many(create()), "a refusal")
+    assert "5" not in create().json()["detail"]
+    limited.client().create()
+    jobs = [client.claim() for _ in range(2)]
+    for job in jobs:
+        ok(client.result(job))
+    wait_until(lambda: not too_many(create()), "room after results")
+
+
+def test_content_types_that_wait(client):
+    client.create("one")
+    client.create("two")
+    numbers = itertools.count()
+
+    def create(content_type):
+        return client.post("", {**client.fields(content_type), "source_file_path": client.source()})
+
+    wait_until(lambda: too_many(create(f"three-{next(numbers)}")), "a refusal")
+    job = client.claim("one,two")
+    ok(client.result(job))
+
+
+def test_keys_that_do_not_count_from_one_address(limited, client):
+    nobody = Client(limited.url, "jb_00000000_wrong", limited.files)
+    hostile, honest = next(_addresses), next(_addresses)
+
+    def attempt(address):
+        return nobody.get("", headers={"X-Forwarded-For": f"198.51.100.1, {address}"})
+
+    wait_until(lambda: attempt(hostile).status_code == 429, "a refusal")
+    refused(attempt(hostile), 429, "too_many")
+    refused(attempt(honest), 401, "unauthorized")
+    ok(client.get("", headers={"X-Forwarded-For": honest}))
+    ok(client.get("", headers={"X-Forwarded-For": hostile}))  # a key that is known does not suffer from it
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "real"),
+    [
+        ("192.0.2.1", "", (), "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.9", (), "192.0.2.1"),
+        ("10.0.0.1", "203.0.113.9", ("10.0.0.0/8",), "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.9, 10.0.0.2", ("10.0.0.0/8",), "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, nonsense", ("10.0.0.1",), "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.1", ("10.0.0.1",), "10.0.0.1"),
+        ("2001:db8:1:2::3", "", (), "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "", (), "192.0.2.1"),
+        ("::1", "[2001:db8::7]", ("::1",), "2001:db8::/64"),
+        ("", "", (), "unknown"),
+    ],
+)
+def test_the_real_address_is_the_last_one_that_no_trusted_proxy_added(peer, forwarded, trusted, real):
+    assert real_address(peer, forwarded, trusted) == real
+
+
+# In two processes.
+
+
+@pytest.fixture
+def two(make_runtime):
+    runtimes = (make_runtime(process=name, limits="requests=10,parked=4,failures=10") for name in ("p1", "p2"))
+    return [Limits(runtime) for runtime in runtimes]
+
+
+def admitted(limits, key_id, most=30):
+    for count in range(most):
+        try:
+            limits.request(key_id)
+        except TooMany:
+            return count
+    return most
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """The minute does not end within the test."""
+    monkeypatch.setattr("bridge.limits._minute", lambda: "1")
+
+
+def test_requests_are_counted_together_once_they_are_shared(two, still):
+    first, second = two
+    key_id = uuid4()
+    for _ in range(4):
+        first.request(key_id)
+        second.request(key_id)
+    for limits in (first, second, first):
+        limits.share()
+    assert admitted(first, key_id) == 2
+    assert admitted(second, key_id) == 2
+    for limits in (first, second, first, second):
+        limits.share()
+    assert admitted(first, key_id) == 0
+    assert admitted(first, uuid4()) == 10
+
+
+def test_parked_polls_are_counted_together(two):
+    first, second = two
+    key_id = uuid4()
+    with first.parked(key_id), first.parked(key_id), second.parked(key_id):
+        for limits in (first, second, first):
+            limits.share()
+        with second.parked(key_id), pytest.raises(TooMany), second.parked(key_id):
+            pass
+    for limits in (first, second):
+        limits.share()
+    with second.parked(key_id), second.parked(key_id), second.parked(key_id), second.parked(key_id):
+        pass
+
+
+def test_without_redis_each_process_counts_for_itself(make_runtime, still):
+    limits = Limits(make_runtime(redis_url="redis://127.0.0.1:1/0", limits="requests=10"))
+    assert admitted(limits, uuid4()) == 10

@@ -1,0 +1,156 @@
+"""The migrations: up, down and up again, equal to the metadata, and safe when two start at once."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
+
+import models
+from bridge.cli.checkout import ROOT
+from models import migrations
+from models.job import metadata
+from models.state import JobState, legal_moves
+
+for module in pkgutil.iter_modules(models.__path__):
+    importlib.import_module(f"models.{module.name}")  # each adds its tables to the metadata
+
+
+@pytest.fixture
+def empty(servers, tmp_path):
+    """The engine of an empty database."""
+    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    name = f"empty_{abs(hash(tmp_path))}"
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(server.url.set(database=name))
+    yield engine
+    engine.dispose()
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+def things(engine):
+    """What stands in the database beside Alembic's own table."""
+    with engine.connect() as connection:
+        functions = connection.execute(
+            text("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1")
+        )
+        types = connection.execute(
+            text("SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')")
+        )
+        names = [*functions.scalars(), *types.scalars()]
+    return sorted({*inspect(engine).get_table_names(), *names} - {"alembic_version"})
+
+
+def test_up_down_and_up_again_leaves_nothing_behind_and_lacks_nothing(empty):
+    assert migrations.current(empty) is None
+    migrations.upgrade(empty)
+    newest = migrations.current(empty)
+    assert newest
+    whole = things(empty)
+    assert set(whole) >= {table.name for table in metadata.sorted_tables}
+    migrations.downgrade(empty, "base")
+    assert migrations.current(empty) is None
+    assert things(empty) == []
+    migrations.upgrade(empty)
+    assert (migrations.current(empty), things(empty)) == (newest, whole)
+    migrations.upgrade(empty)  # again is well
+    assert migrations.current(empty) == newest
+
+
+def test_the_migrated_schema_is_what_the_metadata_says(empty):
+    migrations.upgrade(empty)
+    with empty.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_checks_of_the_database_are_those_of_the_metadata(empty, servers):
+    """Alembic compares no CHECK constraints, so a second schema is made from the metadata and both are asked."""
+    asked = text(
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace AND contype = 'c' ORDER BY 1, 2"
+    )
+    migrations.upgrade(empty)
+    with empty.connect() as connection:
+        migrated = connection.execute(asked).all()
+    migrations.downgrade(empty, "base")
+    metadata.create_all(empty)
+    with empty.connect() as connection:
+        assert connection.execute(asked).all() == migrated
+    metadata.drop_all(empty)
+
+
+def test_two_upgrades_at_once_both_succeed(empty):
+    url = empty.url.render_as_string(hide_password=False)
+    script = "from sys import argv; from models import migrations as m; m.upgrade(argv[1]); print(m.current(argv[1]))"
+    both = [
+        subprocess.Popen([sys.executable, "-c", script, url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert answers == [f"{migrations.current(empty)}\n"] * 2
+    assert set(things(empty)) >= {table.name for table in metadata.sorted_tables}
+
+
+def test_the_database_itself_allows_just_the_legal_moves(core_engine):
+    """Raw SQL that puts a job from each state to each other one: the trigger and the CHECKs against models/state.py."""
+    allowed = set()
+    for source in JobState:
+        for target in JobState:
+            if source != target and _moves(core_engine, source, target):
+                allowed.add((source, target))
+    assert allowed == {(source, target) for source, target in legal_moves() if source != target}
+
+
+def _moves(engine, source, target):
+    """Whether the database lets a row go from one state to the other, with all that the CHECKs ask for."""
+    with engine.connect() as connection:
+        job_id = connection.scalar(text(INSERT), _fields(source))
+        fields = ", ".join(f"{name} = :{name}" for name in _fields(target))
+        update = text(f"UPDATE remote_jobs SET {fields} WHERE id = :id")
+        problem = None
+        try:
+            connection.execute(update, {**_fields(target), "id": job_id})
+        except IntegrityError as refused:
+            problem = refused
+        connection.rollback()
+    assert problem is None or problem.orig.diag.constraint_name == "remote_jobs_legal_move", problem
+    return problem is None
+
+
+INSERT = """
+INSERT INTO remote_jobs (id, tenant, ingestion_task_id, source_file_path, content_type, task_options, priority,
+  created_at, queued_at, available_at, mirrored, timeout_at, timeout_seconds, queue_timeout_seconds, max_retries,
+  outcome_count, attempt, worker_id, key_id, lease_token, started_at,
+  status, completed_at, lease_expires_at, ack_by, result_data, attempt_end, attempt_ended_at)
+VALUES (gen_random_uuid(), 't', 'task', '/f', 'audio', '{}', 1, now(), now(), now(), false, now(), 1, 1, 0,
+  1, 1, 'w', gen_random_uuid(), 'token', now(),
+  :status, :completed_at, :lease_expires_at, :ack_by, :result_data, :attempt_end, :attempt_ended_at)
+RETURNING id
+"""
+
+
+def _fields(state):
+    """The columns that a state ties, with values that its CHECKs accept."""
+    running, final = state == JobState.PROCESSING, state not in (JobState.PENDING, JobState.PROCESSING)
+    moment = "2026-01-01T00:00:00+00:00"
+    return {
+        "status": str(state),
+        "completed_at": moment if final else None,
+        "lease_expires_at": moment if running else None,
+        "ack_by": moment if running else None,
+        "result_data": "{}",
+        "attempt_end": None if running else "failed",
+        "attempt_ended_at": None if running else moment,
+    }

@@ -1,0 +1,137 @@
+"""The tenant stands in every statement: what the service sends to PostgreSQL is read from PostgreSQL's own log."""
+
+import re
+
+import pytest
+import redis as redis_py
+
+from tests.client import ok, refused
+from tests.waiting import wait_until
+
+
+def logged(path, start):
+    """The statements in PostgreSQL's log from a place on, each on one line."""
+    with path.open() as log:
+        log.seek(start)
+        text = re.sub(r"\n\t", " ", log.read())
+    found = re.findall(r"^[^\n]*?LOG:  (?:statement|execute [^:]*): (.*)$", text, re.MULTILINE)
+    return [re.sub(r"\s+", " ", statement).strip() for statement in found]
+
+
+def exercise(bridge, client):
+    """Everything that a client can do, each at least once."""
+    for n in range(3):
+        client.create("audio", headers={"Idempotency-Key": f"k{n}"})
+    client.create("audio", headers={"Idempotency-Key": "again"})
+    job = client.claim("audio,video", claim_id="c1")
+    ok(client.poll("audio", claim_id="c1"))
+    client.get("poll", params={"worker_id": "w9", "content_types": "none"}, timeout=30)
+    client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]})
+    ok(client.heartbeat(job, progress=0.5))
+    client.put(f"{job['job_id']}/progress", {"percentage": 50}, headers={"X-Lease-Token": job["lease_token"]})
+    client.status(job["job_id"])
+    client.result({**job, "lease_token": "stale"})
+    ok(client.result(job))
+    ok(client.result(job))
+    client.job(job["job_id"])
+    ok(client.get(f"{job['job_id']}/result"))
+    failed = client.claim()
+    ok(client.result(failed, success=False, retryable=False))
+    ok(client.post(f"{failed['job_id']}/retry"))
+    released = client.claim()
+    ok(client.post(f"{released['job_id']}/release", {"lease_token": released["lease_token"]}))
+    ok(client.post(f"{released['job_id']}/cancel"))
+    ok(client.get("", params={"status": "pending", "limit": 1}))
+
+
+# Statements of the service itself, about no request: they look at all tenants.
+OF_THE_SERVICE = [
+    r"SELECT id, prefix, secret_hash, tenant, scopes, .* FROM api_keys WHERE prefix = ANY",  # whose key is this?
+    r"UPDATE api_keys SET last_used_at = now\(\) WHERE prefix = ANY",
+    r"SELECT key_id, count\(\*\) FROM remote_jobs WHERE status = 'processing' AND key_id = ANY",  # the limits of keys
+]
+TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|api_keys)\b")
+ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})'")
+
+
+@pytest.fixture(scope="module")
+def watched(start_bridge):
+    """A bridge without beat, whose statements stand in PostgreSQL's log."""
+    bridge = start_bridge(celery=False, beat=False, api_processes="1")
+    name = bridge.settings.database_url.rpartition("/")[2]
+    bridge.sql(f"ALTER DATABASE {name} SET log_statement = 'all'")
+    bridge.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    bridge.engine.dispose()
+    asking = bridge.client()
+    wait_until(lambda: all(asking.poll("none").status_code == 200 for _ in range(20)), "new connections")
+    return bridge
+
+
+@pytest.fixture
+def statements(servers):
+    """Gives what was logged since the test began, about tables that belong to tenants."""
+    log = servers.postgres._log
+    start = log.stat().st_size
+
+    def read():
+        found = [statement for statement in logged(log, start) if TABLES.search(statement)]
+        return [one for one in found if not any(re.match(known, one) for known in OF_THE_SERVICE)]
+
+    return read
+
+
+def test_every_statement_names_the_tenant_or_what_was_found_by_it(watched, statements):
+    """By the tenant itself, by the caller's key, or by the ID of a job that was found or created with the tenant."""
+    client = watched.client()
+    key_id = str(watched.sql("SELECT id FROM api_keys WHERE tenant = :tenant", tenant=client.tenant)[0].id)
+    exercise(watched, client)
+    seen = statements()
+    assert len(seen) > 50
+    found = {key_id}
+    for statement in seen:
+        if f"'{client.tenant}'" in statement:
+            found |= set(ID.findall(statement))
+        else:
+            ids = set(ID.findall(statement))
+            assert ids, f"names neither a tenant nor a job: {statement}"
+            assert ids <= found, f"a job that was not found with its tenant: {statement}"
+
+
+def test_of_a_job_of_another_tenant_nothing_is_asked_but_whether_it_is_there(watched, statements):
+    mine, other = watched.client(), watched.client()
+    mine.create("mine")
+    job = mine.claim("mine")
+    job_id, token = job["job_id"], {"X-Lease-Token": job["lease_token"]}
+    before = len(statements())
+    for method, path, body in (
+        ("GET", "", None), ("GET", "/status", None), ("GET", "/result", None), ("GET", "/download", None),
+        ("PUT", "/result", {"success": True}), ("POST", "/heartbeat", {}), ("PUT", "/progress", {"percentage": 1}),
+        ("POST", "/release", {}), ("POST", "/cancel", None), ("POST", "/retry", None),
+    ):  # fmt: skip
+        refused(other.request(method, f"{job_id}{path}", json=body, headers=token), 404, "not_found")
+    about = [statement for statement in statements()[before:] if job_id in statement]
+    assert len(about) == 10
+    for statement in about:
+        assert statement.startswith("SELECT")
+        assert f"remote_jobs.tenant = '{other.tenant}'" in statement
+
+
+def test_a_job_of_another_tenant_in_the_mirror_is_not_handed_out(bridge, client):
+    """Who can write into Redis can delay jobs, not steal them."""
+    other = bridge.client()
+    stolen = other.create("stolen")
+    prefix = bridge.settings.redis_prefix
+    with redis_py.Redis.from_url(bridge.settings.redis_url) as mirror:
+        mirror.rpush(
+            f"{prefix}:{{{client.tenant}:stolen}}:pending:high",
+            stolen,
+            "nonsense",
+            "00000000-0000-7000-8000-000000000000",
+        )
+    mine = client.create("stolen")
+    assert client.claim("stolen")["job_id"] == mine
+    assert ok(client.poll("stolen"))["jobs"] == []
+    assert other.claim("stolen")["job_id"] == stolen
