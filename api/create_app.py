@@ -11,6 +11,7 @@ from api import download, problems  # noqa: F401  (download adds its route to `w
 from api.access import SECURITY
 from api.health import health
 from api.producers import producers
+from api.steering import continuations
 from api.workers import workers
 from bridge.hub import Hub
 from bridge.keys import KeyRing, ensure_bootstrap_key
@@ -44,7 +45,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.after_request(_finish)
     api = Api(app)
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, health):
+    for blueprint in (producers, workers, continuations, health):
         api.register_blueprint(blueprint)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
@@ -14,6 +14,7 @@ from models.state import Priority
 
 LARGEST_INTEGER = 2**53  # beyond it JSON implementations differ
 DEEPEST = 64
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # what is reckoned from it must still be a year that Python can read
 
 
 def check_text(value: Any) -> None:
@@ -138,6 +139,7 @@ class CreateFields(Schema):
     available_at = fields.AwareDateTime(
         format="iso",
         load_default=None,
+        validate=validate.Range(max=LATEST, error="Must lie before the year 9000."),
         metadata={"description": "Not to be claimed before this moment (with an offset, in the future)."},
     )
 
@@ -149,4 +151,5 @@ def fingerprint(created: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    """A moment is the same one in whatever offset it was written."""
+    return str(value - LATEST) if isinstance(value, datetime) else str(value)

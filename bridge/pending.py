@@ -46,6 +46,24 @@ return taken
 """
 # Gives a taken ID back to the head, unless it was settled or returned by a sweep meanwhile.
 PUT_BACK = "if redis.call('LREM', KEYS[1], -1, ARGV[1]) > 0 then redis.call('RPUSH', KEYS[2], ARGV[1]) end"
+# Takes many IDs out of a list in one pass from the head, where LREM would walk it once for each of them.
+DROP = """
+local wanted, left, found, last = {}, #ARGV, 0, redis.call('LLEN', KEYS[1]) - 1
+for _, id in ipairs(ARGV) do wanted[id] = true end
+while left > found and last >= 0 do
+  local first = math.max(last - 999, 0)
+  local ids = redis.call('LRANGE', KEYS[1], first, last)
+  for i = #ids, 1, -1 do
+    if wanted[ids[i]] then
+      redis.call('LSET', KEYS[1], first + i - 1, '')
+      wanted[ids[i]], found = nil, found + 1
+    end
+  end
+  last = first - 1
+end
+if found > 0 then redis.call('LREM', KEYS[1], -found, '') end
+"""
+FEW = 4  # IDs of one list for which LREM is quicker
 
 
 RANKS = list(Priority)  # by what the database stores of a priority
@@ -97,6 +115,7 @@ class Mirror:
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
         self._take = self._client.register_script(TAKE)
         self._put_back = self._client.register_script(PUT_BACK)
+        self._drop = self._client.register_script(DROP)
         self._away_until = 0.0
         self._failures = 0
 
@@ -132,9 +151,7 @@ class Mirror:
 
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
         """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
-        lists: dict[str, list[str]] = {}
-        for entry in entries:
-            lists.setdefault(self.pending_key(entry.queue, entry.priority), []).append(entry.job_id)
+        lists = self._by_list(entries)
         if not lists or self.away:
             return not lists
         try:
@@ -150,16 +167,26 @@ class Mirror:
 
     def drop(self, entries: Iterable[Entry]) -> None:
         """Take jobs that are no longer pending out of the mirror, as far as that is cheap. Never raises."""
-        if self.away:
+        lists = self._by_list(entries)
+        if not lists or self.away:
             return
         try:
             with self._client.pipeline(transaction=False) as pipe:
-                for entry in entries:
-                    pipe.lrem(self.pending_key(entry.queue, entry.priority), -1, entry.job_id)
-                if pipe:
-                    pipe.execute()
+                for key, ids in lists.items():
+                    if len(ids) > FEW:
+                        self._drop(keys=[key], args=ids, client=pipe)
+                    else:
+                        for job_id in ids:
+                            pipe.lrem(key, -1, job_id)
+                pipe.execute()
         except redis.RedisError as error:
             self.failed("drop", error)
+
+    def _by_list(self, entries: Iterable[Entry]) -> dict[str, list[str]]:
+        lists: dict[str, list[str]] = {}
+        for entry in entries:
+            lists.setdefault(self.pending_key(entry.queue, entry.priority), []).append(entry.job_id)
+        return lists
 
     def lengths(self, queues: Iterable[Queue]) -> dict[Queue, int]:
         """How many IDs wait in each queue."""

@@ -1,5 +1,6 @@
 """The pipeline's way in."""
 
+import re
 from typing import Any
 
 from celery import Task
@@ -29,7 +30,7 @@ def enqueue_remote_job(
     try:
         created = enqueue(
             runtime(),
-            _checked("tenant", tenant, 50),
+            _tenant(tenant),
             CreateFields().load(fields),
             idempotency_key=_checked("idempotency_key", idempotency_key or self.request.id, 255),
         )
@@ -46,6 +47,12 @@ def enqueue_remote_job(
         "status": str(created.status),
         "created_at": created.created_at.isoformat(),
     }
+
+
+def _tenant(name: object) -> str:
+    if not isinstance(name, str) or not re.fullmatch(names.TENANT_PATTERN, name):
+        raise Invalid({"tenant": ["Must be 1 to 50 characters of a-z 0-9 . _ and -."]})
+    return name
 
 
 def _checked(name: str, value: object, longest: int) -> str:
