@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from bridge.mirror_scripts import DROP, PUT_BACK, TAKE
 from models.state import Priority
 
 log = structlog.get_logger("bridge.pending")
@@ -30,39 +31,6 @@ log = structlog.get_logger("bridge.pending")
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
 AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request;
 LONGEST_AWAY_SECONDS = 8.0  # twice as long after each further one, for a Redis that hangs costs 2 s at every look
-
-# Takes up to ARGV[1] IDs in the order of priority, with LMOVE so that each is in one of the lists at any moment.
-TAKE = """
-local taken = {}
-for priority = 1, #KEYS - 1 do
-  while #taken < 2 * tonumber(ARGV[1]) do
-    local id = redis.call('LMOVE', KEYS[priority], KEYS[#KEYS], 'RIGHT', 'LEFT')
-    if not id then break end
-    taken[#taken + 1] = priority - 1
-    taken[#taken + 1] = id
-  end
-end
-return taken
-"""
-# Gives a taken ID back to the head, unless it was settled or returned by a sweep meanwhile.
-PUT_BACK = "if redis.call('LREM', KEYS[1], -1, ARGV[1]) > 0 then redis.call('RPUSH', KEYS[2], ARGV[1]) end"
-# Takes many IDs out of a list in one pass from the head, where LREM would walk it once for each of them.
-DROP = """
-local wanted, left, found, last = {}, #ARGV, 0, redis.call('LLEN', KEYS[1]) - 1
-for _, id in ipairs(ARGV) do wanted[id] = true end
-while left > found and last >= 0 do
-  local first = math.max(last - 999, 0)
-  local ids = redis.call('LRANGE', KEYS[1], first, last)
-  for i = #ids, 1, -1 do
-    if wanted[ids[i]] then
-      redis.call('LSET', KEYS[1], first + i - 1, '')
-      wanted[ids[i]], found = nil, found + 1
-    end
-  end
-  last = first - 1
-end
-if found > 0 then redis.call('LREM', KEYS[1], -found, '') end
-"""
 FEW = 4  # IDs of one list for which LREM is quicker
 
 
