@@ -33,6 +33,7 @@ class StrictParser(FlaskParser):
     """Reads JSON with `read_json`, and refuses repeated query parameters."""
 
     DEFAULT_VALIDATION_STATUS = 422
+    DEFAULT_UNKNOWN_BY_LOCATION = {}  # each schema says itself whether unknown query parameters are refused
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         return read_json(req)

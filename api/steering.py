@@ -4,9 +4,10 @@ from typing import Any
 
 import structlog
 from flask import request
+from webargs import missing
 
 from api.access import caller, runtime, scope
-from api.body import Blueprint
+from api.body import Blueprint, read_json
 from api.errors_of import gives
 from api.producers import producers
 from api.schemas import steering as schemas
@@ -28,7 +29,7 @@ continuations = Blueprint(
 @scope("submit")
 @producers.arguments(schemas.SteerQuery(), location="query")
 @producers.response(200, schemas.Steered())
-@gives(producers)
+@gives(producers, body=True)
 def cancel_jobs(query: dict[str, Any]) -> Any:
     """Cancel all jobs that match the list's filters. A request that broke off is repeated: it goes on."""
     return _steered(Asked.CANCEL, query)
@@ -38,7 +39,7 @@ def cancel_jobs(query: dict[str, Any]) -> Any:
 @scope("submit")
 @producers.arguments(schemas.SteerQuery(), location="query")
 @producers.response(200, schemas.Steered())
-@gives(producers)
+@gives(producers, body=True)
 def retry_jobs(query: dict[str, Any]) -> Any:
     """Put back all failed, timed-out and cancelled jobs that match the list's filters."""
     return _steered(Asked.RETRY, query)
@@ -66,7 +67,7 @@ def list_continuations(query: dict[str, Any]) -> Any:
 @scope("admin")
 @continuations.arguments(schemas.ResendQuery(), location="query")
 @continuations.response(200, schemas.Resent())
-@gives(continuations, 404)
+@gives(continuations, 404, body=True)
 def resend_continuations(query: dict[str, Any]) -> Any:
     """Send a job's outcome again, confirmed or not, or all that are failing. The Celery task ID stays the same."""
     _no_body()
@@ -83,5 +84,5 @@ def resend_continuations(query: dict[str, Any]) -> Any:
 
 def _no_body() -> None:
     """Filters in a body would be overlooked, `dry_run` among them. Raises Invalid."""
-    if request.get_data(cache=True).strip() not in (b"", b"{}"):
+    if read_json(request) not in (missing, {}):
         raise Invalid({"body": ["Must be empty: the filters and dry_run are query parameters."]})

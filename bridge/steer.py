@@ -70,6 +70,8 @@ def steer(
     change = CHANGES[asked]
     sources = EDGES[change].sources
     states = sources if filters.get("status") is None else sources & {filters["status"]}
+    if not states:
+        return Steered(0, 0)
     where = matching(caller.tenant, filters)
     with runtime.engine.connect() as connection:
         count = select(func.count(), func.now()).where(*where, jobs.status.in_(states))
