@@ -32,10 +32,7 @@ SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lis
 AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request;
 LONGEST_AWAY_SECONDS = 8.0  # twice as long after each further one, for a Redis that hangs costs 2 s at every look
 FEW = 4  # IDs of one list for which LREM is quicker
-
-
 RANKS = list(Priority)  # by what the database stores of a priority
-
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
