@@ -12,6 +12,7 @@ from api.access import SECURITY
 from api.health import health
 from api.keys import keys
 from api.producers import producers
+from api.steering import continuations
 from api.workers import workers
 from bridge.hub import Hub
 from bridge.key_ring import KeyRing
@@ -75,7 +76,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.after_request(_finish)
     api = Documented(app)
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, keys, health):
+    for blueprint in (producers, workers, continuations, keys, health):
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)

@@ -26,7 +26,9 @@ class Truth:
         for content_type, status, count in facts["depth"]:
             depth.add_metric([content_type, status], count)
         stuck = GaugeMetricFamily("bridge_continuations_waiting", "Outcomes not yet handed to the pipeline.")
-        stuck.add_metric([], facts["stuck"])
+        stuck.add_metric([], facts["stuck"].waiting)
+        failing = GaugeMetricFamily("bridge_continuations_failing", "Of these, those that were tried often in vain.")
+        failing.add_metric([], facts["stuck"].failing)
         age = GaugeMetricFamily("bridge_sweep_age_seconds", "Since the sweep last ran.", labels=["sweep"])
         changed = GaugeMetricFamily("bridge_sweep_changed", "What its last run moved or repaired.", labels=["sweep"])
         took = GaugeMetricFamily("bridge_sweep_seconds", "How long its last run took.", labels=["sweep"])
@@ -34,7 +36,7 @@ class Truth:
             age.add_metric([sweep.name], float(sweep.age))
             changed.add_metric([sweep.name], sweep.changed)
             took.add_metric([sweep.name], sweep.seconds)
-        return [depth, stuck, age, changed, took]
+        return [depth, stuck, failing, age, changed, took]
 
 
 def render(runtime: Runtime) -> bytes:

@@ -97,9 +97,18 @@ def _flat(messages: dict[Any, Any]) -> dict[str, object]:
     fields: dict[str, object] = {}
     for place, inner in messages.items():
         if place in ("json", "query", "headers") and isinstance(inner, dict):
-            fields |= {_name(field): text for field, text in inner.items()}
+            fields |= _dotted(inner)
         else:
-            fields[_name(place)] = inner
+            fields |= _dotted({place: inner})
+    return fields
+
+
+def _dotted(messages: dict[Any, Any], before: str = "") -> dict[str, object]:
+    """Nested fields by their path, such as `jobs.3.content_type`."""
+    fields: dict[str, object] = {}
+    for field, inner in messages.items():
+        path = before.rstrip(".") if field == "_schema" and before else before + _name(field)
+        fields |= _dotted(inner, f"{path}.") if isinstance(inner, dict) else {path: inner}
     return fields
 
 

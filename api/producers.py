@@ -13,8 +13,9 @@ from api.render import job_view, json_response, status_view, whole_view
 from api.schemas import producers as schemas
 from bridge import look
 from bridge.cancel import cancel, restart
-from bridge.enqueue import enqueue
+from bridge.enqueue import Created, enqueue, enqueue_batch
 from bridge.names import API_BASE
+from bridge.page import page
 
 log = structlog.get_logger("api")
 producers = Blueprint("jobs", __name__, url_prefix=API_BASE, description="Submit jobs and see what became of them.")
@@ -41,7 +42,29 @@ def create_job(created: dict[str, Any]) -> Any:
     if not job.replayed:
         CREATED.labels(created["content_type"]).inc()
         log.info("job created", job_id=str(job.job_id), content_type=created["content_type"])
-    return json_response({"job_id": job.job_id, "status": job.status, "created_at": job.created_at})
+    return json_response(_created_view(job))
+
+
+@producers.route("/batch", methods=["POST"])
+@scope("submit")
+@producers.arguments(schemas.CreateBatch())
+@producers.response(200, schemas.BatchCreated())
+@gives(producers, body=True)
+@producers.doc(parameters=[IDEMPOTENCY])
+def create_batch(batch: dict[str, Any]) -> Any:
+    """Create up to 1000 jobs in one transaction, all or none; errors name the place, such as `jobs.3.content_type`."""
+    key = header_text("Idempotency-Key", 255)
+    jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key)
+    if not jobs[0].replayed:
+        for created in batch["jobs"]:
+            CREATED.labels(created["content_type"]).inc()
+        log.info("batch created", jobs=len(jobs), first=str(jobs[0].job_id))
+    return json_response({"jobs": [_created_view(job) for job in jobs]})
+
+
+def _created_view(job: Created) -> dict[str, Any]:
+    """schemas.JobCreated"""
+    return {"job_id": job.job_id, "status": job.status, "created_at": job.created_at}
 
 
 @producers.route("/", methods=["GET"])
@@ -51,7 +74,7 @@ def create_job(created: dict[str, Any]) -> Any:
 @gives(producers)
 def list_jobs(query: dict[str, Any]) -> Any:
     """List jobs, newest first; next_cursor opens the next page."""
-    rows, cursor = look.page(runtime(), caller().tenant, query, query["limit"], query["cursor"])
+    rows, cursor = page(runtime(), caller().tenant, query, query["limit"], query["cursor"])
     return {"jobs": [job_view(row) for row in rows], "next_cursor": cursor}
 
 
@@ -62,7 +85,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
 def show_job(job_id: str) -> Any:
     """The whole job with its attempts, without the result's content and without any token."""
     job = look.find(runtime(), caller().tenant, job_id)
-    return whole_view(job, *look.history(runtime(), job))
+    return whole_view(job, look.history(runtime(), job))
 
 
 @producers.route("/<job_id>/status", methods=["GET"])
@@ -91,7 +114,7 @@ def show_result(job_id: str) -> Any:
 @gives(producers, 404, 409)
 def cancel_job(job_id: str) -> Any:
     """Cancel a job; repeating it is well. Its worker hears of it on its next call, whichever that is."""
-    status = cancel(runtime(), caller().tenant, job_id)
+    status = cancel(runtime(), caller(), job_id)
     log.info("job cancelled", job_id=job_id)
     return {"job_id": job_id, "status": status}
 
@@ -102,6 +125,6 @@ def cancel_job(job_id: str) -> Any:
 @gives(producers, 404, 409)
 def retry_job(job_id: str) -> Any:
     """Put a failed, timed-out or cancelled job back; of a pending one nothing changes."""
-    status = restart(runtime(), caller().tenant, job_id)
+    status = restart(runtime(), caller(), job_id)
     log.info("job put back", job_id=job_id)
     return {"job_id": job_id, "status": status}

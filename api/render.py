@@ -1,7 +1,6 @@
 """Rows as wire shapes (api/schemas/)."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +9,7 @@ from flask import Response
 from sqlalchemy import Row
 
 from bridge.claim import Claimed
-from bridge.look import estimated_seconds
+from bridge.look import History, estimated_seconds
 from bridge.names import download_path
 from bridge.runtime import Runtime
 from models.state import JobState, Priority
@@ -84,14 +83,15 @@ def job_view(job: Row[Any]) -> dict[str, Any]:
     }
 
 
-def whole_view(job: Row[Any], attempts: Iterable[Row[Any]], refusals: Iterable[Row[Any]]) -> dict[str, Any]:
+def whole_view(job: Row[Any], history: History) -> dict[str, Any]:
     """schemas.WholeJob"""
     by_attempt: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for refusal in refusals:
+    for refusal in history.refusals:
         by_attempt[refusal.attempt].append(dict(refusal._mapping))
-    ended = [{**dict(row._mapping), "refusals": by_attempt.pop(row.attempt, [])} for row in attempts]
+    ended = [{**dict(row._mapping), "refusals": by_attempt.pop(row.attempt, [])} for row in history.attempts]
     rest = [refusal for its in by_attempt.values() for refusal in its]
-    return {**job_view(job), "attempts": ended, "refusals": rest}
+    requests = [dict(row._mapping) for row in history.requests]
+    return {**job_view(job), "attempts": ended, "refusals": rest, "requests": requests}
 
 
 def _worker(job: Row[Any]) -> str | None:

@@ -1,52 +1,53 @@
-"""What an operator does to one job: cancel it, or put it back."""
+"""What somebody asks of a job: cancel it, or put it back. Each leaves a line in the job's history."""
+
+from typing import Any
 
 from sqlalchemy import bindparam
 
+from bridge.caller import Caller
 from bridge.errors import Conflict
 from bridge.look import find
-from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
-from bridge.transition import NOW, jobs, move, moving, waiting
+from bridge.transition import NOW, entry, jobs, move, moving, waiting
 from models.state import EDGES, AttemptEnd, Change, JobState
 
+CANCELLED: dict[str, Any] = {"error_message": "Cancelled on request."}
+# attempt_end is cleared: what an earlier attempt still submits is no late result any more.
+PUT_BACK: dict[str, Any] = {
+    **waiting(NOW),
+    "retry_count": 0,
+    "return_count": 0,
+    "completed_at": None,
+    "error_message": None,
+    "attempt_end": None,
+    "attempt_ended_at": None,
+    "progress": None,
+    "message": None,
+}
+
 _THIS = jobs.id == bindparam("job_id")
-CANCEL = moving(Change.CANCEL, _THIS, values={"error_message": "Cancelled on request."}, end=AttemptEnd.CANCELLED)
-RESTART = moving(
-    Change.RESTART,
-    _THIS,
-    # attempt_end is cleared: what an earlier attempt still submits is no late result any more.
-    values={
-        **waiting(NOW),
-        "retry_count": 0,
-        "return_count": 0,
-        "completed_at": None,
-        "error_message": None,
-        "attempt_end": None,
-        "attempt_ended_at": None,
-        "progress": None,
-        "message": None,
-    },
-)
+CANCEL = moving(Change.CANCEL, _THIS, values=CANCELLED, end=AttemptEnd.CANCELLED)
+RESTART = moving(Change.RESTART, _THIS, values=PUT_BACK)
 
 
-def cancel(runtime: Runtime, tenant: str, job_id: str) -> JobState:
+def cancel(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
     """Cancel a job; again is well. Raises NotFound, Conflict (already_finished)."""
-    job = find(runtime, tenant, job_id)
-    if move(runtime, CANCEL, job_id=job.id):
-        runtime.mirror.drop([Entry(Queue(job.tenant, job.content_type), RANKS[job.priority], str(job.id))])
+    job = find(runtime, caller.tenant, job_id)
+    if moved := move(runtime, CANCEL, job_id=job.id, asked_by=caller.key_id):
+        runtime.mirror.drop([entry(row) for row in moved])
         return JobState.CANCELLED
-    job = find(runtime, tenant, job_id)
+    job = find(runtime, caller.tenant, job_id)
     if job.status == JobState.CANCELLED:
         return JobState.CANCELLED
     raise Conflict(f"The job is {job.status} already.", code="already_finished", job_status=job.status)
 
 
-def restart(runtime: Runtime, tenant: str, job_id: str) -> JobState:
+def restart(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
     """An operator's retry: clocks and retries start anew; of a pending job nothing. Raises NotFound, Conflict."""
-    job = find(runtime, tenant, job_id)
-    if move(runtime, RESTART, job_id=job.id):
+    job = find(runtime, caller.tenant, job_id)
+    if move(runtime, RESTART, job_id=job.id, asked_by=caller.key_id):
         return JobState.PENDING
-    job = find(runtime, tenant, job_id)
+    job = find(runtime, caller.tenant, job_id)
     if job.status == JobState.PENDING:
         return JobState.PENDING
     allowed = ", ".join(sorted(EDGES[Change.RESTART].sources))

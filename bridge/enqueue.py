@@ -1,13 +1,12 @@
-"""Create a job: INSERT, commit, mirror."""
+"""Create jobs, one or a batch: INSERT, commit, mirror."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, cast, func, select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.types import Boolean
+import orjson
+from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from bridge.errors import Invalid
@@ -15,42 +14,45 @@ from bridge.job_fields import fingerprint
 from bridge.pending import Entry, Queue
 from bridge.runtime import Runtime
 from bridge.sources import check_source
-from bridge.transition import NOW, seconds
-from models.job import Moment, remote_jobs
 from models.state import JobState
 
-_c = remote_jobs.c
-_available = func.greatest(NOW, func.coalesce(cast(bindparam("wished"), Moment), NOW))
+Fields = Mapping[str, Any]  # validated by bridge.job_fields.CreateFields
 
-INSERT = (
-    insert(remote_jobs)
-    .values(
-        id=bindparam("id"),
-        tenant=bindparam("tenant"),
-        ingestion_task_id=bindparam("ingestion_task_id"),
-        source_file_path=bindparam("source_file_path"),
-        content_type=bindparam("content_type"),
-        task_options=bindparam("task_options"),
-        priority=bindparam("rank"),
-        idempotency_key=bindparam("idempotency_key"),
-        idempotency_hash=bindparam("idempotency_hash"),
-        status=JobState.PENDING,
-        created_at=NOW,
-        queued_at=_available,
-        available_at=_available,
-        mirrored=cast(_available <= NOW, Boolean),
-        timeout_at=_available + seconds(bindparam("queue_timeout")),
-        timeout_seconds=bindparam("timeout"),
-        queue_timeout_seconds=bindparam("queue_timeout"),
-        max_retries=bindparam("max_retries"),
-    )
-    .on_conflict_do_nothing(index_elements=[_c.tenant, _c.idempotency_key], index_where=_c.idempotency_key.is_not(None))
-    .returning(_c.id, _c.created_at, _c.mirrored)
-)
+# One statement for one job and for a thousand. The queue clock starts when the job becomes claimable.
+INSERT = text(f"""
+INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
+  content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status, created_at,
+  queued_at, available_at, mirrored, timeout_at)
+SELECT n.id, :tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.content_type,
+  CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
+  '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds)
+FROM unnest(
+  CAST(:ids AS uuid[]), CAST(:ingestion_task_ids AS text[]), CAST(:source_file_paths AS text[]),
+  CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
+  CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
+  CAST(:available_at AS timestamptz[])
+) AS n(id, ingestion_task_id, source_file_path, content_type, task_options, priority, max_retries, timeout_seconds,
+  queue_timeout_seconds, available_at), LATERAL (SELECT greatest(n.available_at, now()) AS at) a
+ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING id, created_at, mirrored
+""")
 
-EARLIER = select(_c.id, _c.created_at, _c.idempotency_hash).where(
-    _c.tenant == bindparam("tenant"), _c.idempotency_key == bindparam("idempotency_key")
-)
+# A key counts for single jobs and batches alike: used for the one, it is not free for the other.
+EARLIER = text("""
+SELECT ARRAY[id] AS job_ids, created_at, idempotency_hash FROM remote_jobs
+WHERE tenant = :tenant AND idempotency_key = :idempotency_key
+UNION ALL
+SELECT job_ids, created_at, idempotency_hash FROM job_batches
+WHERE tenant = :tenant AND idempotency_key = :idempotency_key
+LIMIT 1
+""")
+
+KEEP_BATCH = text("""
+INSERT INTO job_batches (tenant, idempotency_key, idempotency_hash, job_ids, created_at)
+VALUES (:tenant, :idempotency_key, :idempotency_hash, CAST(:ids AS uuid[]), now())
+ON CONFLICT (tenant, idempotency_key) DO NOTHING
+RETURNING created_at
+""")
 
 
 class Created(NamedTuple):
@@ -62,58 +64,121 @@ class Created(NamedTuple):
     replayed: bool
 
 
+class _Key(NamedTuple):
+    """An Idempotency-Key, and what was asked for under it."""
+
+    tenant: str
+    key: str | None
+    hashed: bytes | None
+
+    def params(self) -> dict[str, Any]:
+        return {"tenant": self.tenant, "idempotency_key": self.key, "idempotency_hash": self.hashed}
+
+
 def enqueue(
-    runtime: Runtime, tenant: str, created: Mapping[str, Any], *, idempotency_key: str | None = None
+    runtime: Runtime, tenant: str, created: Fields, *, idempotency_key: str | None = None, waited: bool = False
 ) -> Created:
-    """Create a job of validated fields (bridge.job_fields.CreateFields).
+    """Create a job.
 
     With an `idempotency_key` that was used before, the first answer is given again, whatever became of the job and
-    its file. Raises Invalid: the key was used with other fields, or the source file is not to be had.
+    its file. `waited`: the request may have waited in a queue, so an `available_at` that has passed means now. Raises
+    Invalid: the key was used with other fields, the source file is not to be had, or `available_at` has passed.
     """
-    hashed = fingerprint(created) if idempotency_key is not None else None
+    key = _Key(tenant, idempotency_key, fingerprint(created) if idempotency_key is not None else None)
     with runtime.engine.begin() as connection:
-        if hashed is not None and (earlier := _earlier(connection, tenant, idempotency_key, hashed)):
-            return earlier
-        check_source(created["source_file_path"], runtime.settings.source_roots)
-        row = connection.execute(INSERT, _values(runtime, tenant, created, idempotency_key, hashed)).one_or_none()
-        if row is None:  # A simultaneous request with the same key was first; it has committed.
-            assert hashed is not None
-            earlier = _earlier(connection, tenant, idempotency_key, hashed)
-            assert earlier is not None
-            return earlier
-    if row.mirrored:
-        runtime.mirror.push([Entry(Queue(tenant, created["content_type"]), created["priority"], str(row.id))])
-    return Created(row.id, JobState.PENDING, row.created_at, replayed=False)
+        if earlier := _earlier(connection, key):
+            return earlier[0]
+        if refused := _refused(runtime, [created], None if waited else _clock(connection, [created])):
+            raise Invalid(refused[0])
+        rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [created], [uuid7()])}).all()
+        if not rows:  # A simultaneous request with the same key was first; it has committed.
+            return _earlier(connection, key)[0]
+    _mirror(runtime, tenant, [created], rows)
+    return Created(rows[0].id, JobState.PENDING, rows[0].created_at, replayed=False)
 
 
-def _earlier(connection: Connection, tenant: str, key: str | None, hashed: bytes) -> Created | None:
-    row = connection.execute(EARLIER, {"tenant": tenant, "idempotency_key": key}).one_or_none()
+def enqueue_batch(
+    runtime: Runtime, tenant: str, created: Sequence[Fields], *, idempotency_key: str | None = None
+) -> list[Created]:
+    """Create all of these jobs in one transaction, or none; the answers are in their order.
+
+    The `idempotency_key` is the batch's: its replay gives the same list. Raises Invalid as `enqueue` does, its fields
+    named by their place, such as `jobs.3.source_file_path`.
+    """
+    key = _Key(tenant, idempotency_key, fingerprint({"jobs": created}) if idempotency_key is not None else None)
+    ids = sorted(uuid7() for _ in created)  # jobs of one moment are in line by their IDs
+    with runtime.engine.begin() as connection:
+        if earlier := _earlier(connection, key):
+            return earlier
+        if refused := _refused(runtime, created, _clock(connection, created)):
+            raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
+        if key.key is not None and connection.execute(KEEP_BATCH, {**key.params(), "ids": _texts(ids)}).first() is None:
+            return _earlier(connection, key)
+        values = {**_Key(tenant, None, None).params(), **_columns(runtime, created, ids)}
+        by_id = {row.id: row for row in connection.execute(INSERT, values)}
+    rows = [by_id[job_id] for job_id in ids]
+    _mirror(runtime, tenant, created, rows)
+    return [Created(row.id, JobState.PENDING, row.created_at, replayed=False) for row in rows]
+
+
+def _earlier(connection: Connection, key: _Key) -> list[Created]:
+    """What was answered when the key was used first; nothing when it was not. Raises Invalid (mismatch)."""
+    if key.key is None:
+        return []
+    row = connection.execute(EARLIER, key.params()).one_or_none()
     if row is None:
-        return None
-    if bytes(row.idempotency_hash) != hashed:
+        return []
+    if bytes(row.idempotency_hash) != key.hashed:
         raise Invalid(
             {"Idempotency-Key": ["Was used before with other fields; use a new key for a new job."]},
             code="idempotency_mismatch",
         )
-    return Created(row.id, JobState.PENDING, row.created_at, replayed=True)
+    return [Created(job_id, JobState.PENDING, row.created_at, replayed=True) for job_id in row.job_ids]
 
 
-def _values(
-    runtime: Runtime, tenant: str, created: Mapping[str, Any], key: str | None, hashed: bytes | None
-) -> dict[str, Any]:
+def _clock(connection: Connection, created: Sequence[Fields]) -> datetime | None:
+    """PostgreSQL's now, where a job names a moment that is to be compared with it."""
+    if all(fields["available_at"] is None for fields in created):
+        return None
+    return connection.execute(text("SELECT now()")).scalar_one()
+
+
+def _refused(runtime: Runtime, created: Sequence[Fields], now: datetime | None) -> dict[int, dict[str, object]]:
+    """What only the moment of the create can tell about the fields: by place, field → messages."""
+    refused: dict[int, dict[str, object]] = {}
+    for place, fields in enumerate(created):
+        try:
+            check_source(fields["source_file_path"], runtime.settings.source_roots)
+        except Invalid as error:
+            refused[place] = dict(error.errors)
+        if now is not None and fields["available_at"] is not None and fields["available_at"] <= now:
+            refused.setdefault(place, {})["available_at"] = ["Must be a future time."]
+    return refused
+
+
+def _columns(runtime: Runtime, created: Sequence[Fields], ids: Sequence[UUID]) -> dict[str, Any]:
     settings = runtime.settings
     return {
-        "id": uuid7(),
-        "tenant": tenant,
-        "ingestion_task_id": created["ingestion_task_id"],
-        "source_file_path": created["source_file_path"],
-        "content_type": created["content_type"],
-        "task_options": created["task_options"],
-        "rank": created["priority"].rank,
-        "idempotency_key": key,
-        "idempotency_hash": hashed,
-        "wished": created["available_at"],
-        "timeout": created["timeout_seconds"] or settings.deadline_for(created["content_type"]),
-        "queue_timeout": created["queue_timeout_seconds"] or settings.queue_timeout_seconds,
-        "max_retries": created["max_retries"],
+        "ids": _texts(ids),
+        "ingestion_task_ids": [fields["ingestion_task_id"] for fields in created],
+        "source_file_paths": [fields["source_file_path"] for fields in created],
+        "content_types": [fields["content_type"] for fields in created],
+        "task_options": [orjson.dumps(fields["task_options"]).decode() for fields in created],
+        "priorities": [fields["priority"].rank for fields in created],
+        "max_retries": [fields["max_retries"] for fields in created],
+        "timeouts": [fields["timeout_seconds"] or settings.deadline_for(fields["content_type"]) for fields in created],
+        "queue_timeouts": [fields["queue_timeout_seconds"] or settings.queue_timeout_seconds for fields in created],
+        "available_at": [fields["available_at"] for fields in created],
     }
+
+
+def _texts(ids: Sequence[UUID]) -> list[str]:
+    return [str(job_id) for job_id in ids]
+
+
+def _mirror(runtime: Runtime, tenant: str, created: Sequence[Fields], rows: Sequence[Any]) -> None:
+    runtime.mirror.push(
+        Entry(Queue(tenant, fields["content_type"]), fields["priority"], str(row.id))
+        for fields, row in zip(created, rows, strict=True)
+        if row.mirrored
+    )

@@ -82,8 +82,13 @@ class Unavailable(BridgeError):
     headers = {"Retry-After": "2"}
 
 
+MOST_NAMED = 10  # fields in a sentence; a batch of a thousand jobs can have ten thousand bad ones
+
+
 def _sentence(errors: dict[str, object]) -> str:
-    parts = [f"{field}: {_first(messages)}" for field, messages in sorted(errors.items())]
+    parts = [f"{field}: {_first(messages)}" for field, messages in sorted(errors.items())[:MOST_NAMED]]
+    if len(errors) > MOST_NAMED:
+        parts.append(f"and {len(errors) - MOST_NAMED} more")
     return "The request was refused. " + "; ".join(parts)
 
 

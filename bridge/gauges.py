@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import text
 
 from bridge.runtime import Runtime
+from models.outbox import OutcomeState
 
 RECORD = text("""
 INSERT INTO sweeps (name, ran_at, seconds, changed) VALUES (:name, now(), :seconds, :changed)
@@ -18,7 +19,10 @@ WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - inte
 DEPTH = text("""
 SELECT content_type, status, count(*) FROM remote_jobs WHERE status IN ('pending', 'processing') GROUP BY 1, 2
 """)
-STUCK = text("SELECT count(*) FROM continuations WHERE next_at IS NOT NULL")
+STUCK = text(f"""
+SELECT count(*) AS waiting, count(*) FILTER (WHERE state = '{OutcomeState.FAILING}') AS failing
+FROM continuations WHERE next_at IS NOT NULL
+""")
 SWEEPS = text("SELECT name, extract(epoch FROM now() - ran_at) AS age, seconds, changed FROM sweeps")
 
 
@@ -38,6 +42,6 @@ def read(runtime: Runtime) -> dict[str, Any]:
     with runtime.engine.connect() as connection:
         return {
             "depth": connection.execute(DEPTH).all(),
-            "stuck": connection.scalar(STUCK),
+            "stuck": connection.execute(STUCK).one(),
             "sweeps": connection.execute(SWEEPS).all(),
         }

@@ -145,4 +145,5 @@ def fingerprint(created: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    """A moment is the same one in whatever offset it was written."""
+    return str(value - LATEST) if isinstance(value, datetime) else str(value)

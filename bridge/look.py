@@ -1,20 +1,16 @@
 """Read jobs. Nothing here changes one."""
 
-import base64
-import binascii
-import json
 import re
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, func, select, text, tuple_
+from sqlalchemy import Row, func, select, text
 
-from bridge.errors import Conflict, Invalid, NotFound
+from bridge.errors import Conflict, NotFound
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
 from models.refusal import job_refusals
+from models.request import job_requests
 from models.state import JobState
 
 _c = remote_jobs.c
@@ -41,8 +37,16 @@ def find(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
     return row
 
 
-def history(runtime: Runtime, job: Row[Any]) -> tuple[list[Row[Any]], list[Row[Any]]]:
-    """Its ended attempts, and the calls that were refused."""
+class History(NamedTuple):
+    """What happened to a job: its ended attempts, the calls that were refused, and what was asked of it."""
+
+    attempts: list[Row[Any]]
+    refusals: list[Row[Any]]
+    requests: list[Row[Any]]
+
+
+def history(runtime: Runtime, job: Row[Any]) -> History:
+    """What happened to a job, each list in its order."""
     with runtime.engine.connect() as connection:
         attempts = connection.execute(
             select(job_attempts).where(job_attempts.c.job_id == job.id).order_by(job_attempts.c.attempt)
@@ -50,7 +54,10 @@ def history(runtime: Runtime, job: Row[Any]) -> tuple[list[Row[Any]], list[Row[A
         refusals = connection.execute(
             select(job_refusals).where(job_refusals.c.job_id == job.id).order_by(job_refusals.c.id)
         ).all()
-    return list(attempts), list(refusals)
+        requests = connection.execute(
+            select(job_requests).where(job_requests.c.job_id == job.id).order_by(job_requests.c.id)
+        ).all()
+    return History(list(attempts), list(refusals), list(requests))
 
 
 def result(runtime: Runtime, tenant: str, job_id: str) -> dict[str, Any]:
@@ -82,41 +89,3 @@ def estimated_seconds(runtime: Runtime, job: Row[Any]) -> float:
     with runtime.engine.connect() as connection:
         median = connection.scalar(MEDIAN, {"tenant": job.tenant, "content_type": job.content_type})
     return float(median) if median is not None else ESTIMATES.get(job.content_type, USUAL)
-
-
-def page(
-    runtime: Runtime, tenant: str, filters: Mapping[str, Any], limit: int, cursor: str | None
-) -> tuple[list[Row[Any]], str | None]:
-    """The jobs that match, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor."""
-    where: list[ColumnElement[bool]] = [_c.tenant == tenant]
-    for name in ("status", "content_type", "ingestion_task_id", "worker_id"):
-        if filters.get(name) is not None:
-            where.append(_c[name] == filters[name])
-    if filters.get("worker_id") is not None:
-        where.append(_c.status != JobState.PENDING)  # a job that waits has no worker; the row still names its last one
-    if filters.get("created_after") is not None:
-        where.append(_c.created_at > filters["created_after"])
-    if filters.get("created_before") is not None:
-        where.append(_c.created_at < filters["created_before"])
-    if cursor is not None:
-        where.append(tuple_(_c.created_at, _c.id) < tuple_(*_opened(cursor)))
-    query = select(remote_jobs).where(*where).order_by(_c.created_at.desc(), _c.id.desc()).limit(limit + 1)
-    with runtime.engine.connect() as connection:
-        rows = list(connection.execute(query))
-    more = len(rows) > limit
-    return rows[:limit], _sealed(rows[limit - 1]) if more else None
-
-
-def _sealed(row: Row[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([row.created_at.isoformat(), str(row.id)]).encode()).decode()
-
-
-def _opened(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        moment, job_id = json.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
-        parsed = datetime.fromisoformat(moment)
-        if parsed.tzinfo is None:
-            raise ValueError
-        return parsed, UUID(job_id)
-    except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
-        raise Invalid({"cursor": ["Must be the next_cursor of an earlier answer."]}) from None

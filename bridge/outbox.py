@@ -6,12 +6,17 @@ again; the Celery task ID is the same at every try, so that the receiver can tel
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Row, text
 
+from bridge.errors import NotFound
+from bridge.page import cut, opened
 from bridge.runtime import Runtime
+from models.outbox import OutcomeState
 
 log = structlog.get_logger("bridge.outbox")
 
@@ -51,6 +56,33 @@ UPDATE continuations SET confirmed_at = coalesce(confirmed_at, now()), next_at =
 WHERE job_id = CAST(:job_id AS uuid) AND n = :n
 """)
 
+# One scan a state, in the order of the index; without a cursor from what is newer than anything.
+LIST = text("""
+SELECT c.* FROM unnest(CAST(:states AS text[])) AS s(state), LATERAL (
+  SELECT job_id, n, kwargs ->> 'status' AS status, state, tries, created_at, next_at, sent_at, confirmed_at, last_error
+  FROM continuations WHERE tenant = :tenant AND state = s.state AND (created_at, job_id, n) < (
+    coalesce(CAST(:created_at AS timestamptz), 'infinity'),
+    coalesce(CAST(:job_id AS uuid), 'ffffffff-ffff-ffff-ffff-ffffffffffff'), coalesce(CAST(:n AS int), 2147483647))
+  ORDER BY created_at DESC, job_id DESC, n DESC LIMIT :limit
+) c ORDER BY created_at DESC, job_id DESC, n DESC LIMIT :limit
+""")
+
+ANEW = "UPDATE continuations SET next_at = now(), tries = 0, sent_at = NULL, confirmed_at = NULL, last_error = NULL"
+
+RESEND_ONE = text(f"""
+{ANEW} WHERE tenant = :tenant AND job_id = :job_id
+  AND n = coalesce(CAST(:n AS int), (SELECT max(n) FROM continuations WHERE job_id = :job_id))
+RETURNING job_id
+""")
+
+RESEND_FAILING = text(f"""
+{ANEW} WHERE (job_id, n) IN (
+  SELECT job_id, n FROM continuations WHERE tenant = :tenant AND state = '{OutcomeState.FAILING}'
+  ORDER BY created_at, job_id, n LIMIT :batch FOR UPDATE SKIP LOCKED
+) AND state = '{OutcomeState.FAILING}'
+RETURNING job_id
+""")
+
 # Hands one outcome to the broker: (task ID, kwargs, tenant). Raises what the broker's client raises.
 Send = Callable[[str, dict[str, Any], str], None]
 
@@ -77,8 +109,10 @@ def deliver(
 
 
 def _put_off(runtime: Runtime, row: Row[Any], error: Exception) -> None:
-    log.warning("the broker refused a continuation", job_id=str(row.job_id), n=row.n, error=type(error).__name__)
-    params = {"job_id": row.job_id, "n": row.n, "error": type(error).__name__, "longest": LONGEST_DELAY_SECONDS}
+    # The kind only: the text names hosts, and is shown to whoever may read. The broker's own error is the cause.
+    kind = type(error.__cause__ or error).__name__
+    log.warning("the broker refused a continuation", job_id=str(row.job_id), n=row.n, error=kind)
+    params = {"job_id": row.job_id, "n": row.n, "error": kind, "longest": LONGEST_DELAY_SECONDS}
     with runtime.engine.begin() as connection:
         connection.execute(NOT_SENT, params)
 
@@ -87,3 +121,40 @@ def confirm(runtime: Runtime, job_id: str, n: int) -> bool:
     """The pipeline has made its work on the outcome safe: send it no more. False: there is no such outcome."""
     with runtime.engine.begin() as connection:
         return connection.execute(CONFIRM, {"job_id": job_id, "n": n}).rowcount > 0
+
+
+def page(
+    runtime: Runtime, tenant: str, state: OutcomeState | None, limit: int, cursor: str | None
+) -> tuple[list[Row[Any]], str | None]:
+    """Outcomes in this state, or all that are still to be sent or confirmed; newest first, with the next page's cursor.
+
+    Raises Invalid for a foreign cursor.
+    """
+    created_at, job_id, n = (None, None, None) if cursor is None else opened(cursor, datetime, UUID, int)
+    states = [OutcomeState.WAITING, OutcomeState.FAILING] if state is None else [state]
+    place = {"created_at": created_at, "job_id": job_id, "n": n}
+    params = {"tenant": tenant, "states": [str(one) for one in states], "limit": limit + 1, **place}
+    with runtime.engine.connect() as connection:
+        return cut(list(connection.execute(LIST, params)), limit, "created_at", "job_id", "n")
+
+
+def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) -> int:
+    """Send a job's latest outcome (or its nth) again, confirmed or not; how many: one. Raises NotFound."""
+    with runtime.engine.begin() as connection:
+        again = connection.execute(RESEND_ONE, {"tenant": tenant, "job_id": job_id, "n": n}).all()
+    if not again:
+        raise NotFound("There is no such outcome: the job is unknown, has not ended, or had nobody to be told.")
+    runtime.nudge([str(job_id)])
+    return len(again)
+
+
+def resend_failing(runtime: Runtime, tenant: str, *, batch: int = 500) -> int:
+    """Send all failing outcomes of a tenant again, as if they were new; how many. In batches; safe to repeat."""
+    changed = 0
+    while True:
+        with runtime.engine.begin() as connection:
+            again = connection.execute(RESEND_FAILING, {"tenant": tenant, "batch": batch}).all()
+        runtime.nudge([str(row.job_id) for row in again])
+        changed += len(again)
+        if len(again) < batch:
+            return changed

@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from bridge.mirror_scripts import DROP, PUT_BACK, TAKE
 from models.state import Priority
 
 log = structlog.get_logger("bridge.pending")
@@ -30,26 +31,8 @@ log = structlog.get_logger("bridge.pending")
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
 AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request;
 LONGEST_AWAY_SECONDS = 8.0  # twice as long after each further one, for a Redis that hangs costs 2 s at every look
-
-# Takes up to ARGV[1] IDs in the order of priority, with LMOVE so that each is in one of the lists at any moment.
-TAKE = """
-local taken = {}
-for priority = 1, #KEYS - 1 do
-  while #taken < 2 * tonumber(ARGV[1]) do
-    local id = redis.call('LMOVE', KEYS[priority], KEYS[#KEYS], 'RIGHT', 'LEFT')
-    if not id then break end
-    taken[#taken + 1] = priority - 1
-    taken[#taken + 1] = id
-  end
-end
-return taken
-"""
-# Gives a taken ID back to the head, unless it was settled or returned by a sweep meanwhile.
-PUT_BACK = "if redis.call('LREM', KEYS[1], -1, ARGV[1]) > 0 then redis.call('RPUSH', KEYS[2], ARGV[1]) end"
-
-
+FEW = 4  # IDs of one list for which LREM is quicker
 RANKS = list(Priority)  # by what the database stores of a priority
-
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -97,6 +80,7 @@ class Mirror:
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
         self._take = self._client.register_script(TAKE)
         self._put_back = self._client.register_script(PUT_BACK)
+        self._drop = self._client.register_script(DROP)
         self._away_until = 0.0
         self._failures = 0
 
@@ -132,9 +116,7 @@ class Mirror:
 
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
         """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
-        lists: dict[str, list[str]] = {}
-        for entry in entries:
-            lists.setdefault(self.pending_key(entry.queue, entry.priority), []).append(entry.job_id)
+        lists = self._by_list(entries)
         if not lists or self.away:
             return not lists
         try:
@@ -150,16 +132,26 @@ class Mirror:
 
     def drop(self, entries: Iterable[Entry]) -> None:
         """Take jobs that are no longer pending out of the mirror, as far as that is cheap. Never raises."""
-        if self.away:
+        lists = self._by_list(entries)
+        if not lists or self.away:
             return
         try:
             with self._client.pipeline(transaction=False) as pipe:
-                for entry in entries:
-                    pipe.lrem(self.pending_key(entry.queue, entry.priority), -1, entry.job_id)
-                if pipe:
-                    pipe.execute()
+                for key, ids in lists.items():
+                    if len(ids) > FEW:
+                        self._drop(keys=[key], args=ids, client=pipe)
+                    else:
+                        for job_id in ids:
+                            pipe.lrem(key, -1, job_id)
+                pipe.execute()
         except redis.RedisError as error:
             self.failed("drop", error)
+
+    def _by_list(self, entries: Iterable[Entry]) -> dict[str, list[str]]:
+        lists: dict[str, list[str]] = {}
+        for entry in entries:
+            lists.setdefault(self.pending_key(entry.queue, entry.priority), []).append(entry.job_id)
+        return lists
 
     def lengths(self, queues: Iterable[Queue]) -> dict[Queue, int]:
         """How many IDs wait in each queue."""

@@ -13,15 +13,27 @@ DELETE FROM remote_jobs WHERE id IN (
 )
 """)
 
+# A batch's key lives as long as one of its jobs.
+FORGET_BATCHES = text("""
+DELETE FROM job_batches b USING (
+  SELECT tenant, idempotency_key FROM job_batches old
+  WHERE created_at < now() - make_interval(secs => :seconds)
+    AND NOT EXISTS (SELECT FROM remote_jobs j WHERE j.id = ANY(old.job_ids))
+  ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED
+) gone WHERE b.tenant = gone.tenant AND b.idempotency_key = gone.idempotency_key
+""")
+
 
 def purge(runtime: Runtime, *, batch: int = 500, rounds: int = 200) -> int:
     """Delete terminal jobs older than BRIDGE_RETENTION_DAYS whose continuation was handed over; how many. Bounded."""
     deleted = 0
+    params = {"seconds": runtime.settings.retention_days * 86400, "batch": batch}
     for _ in range(rounds):
         with runtime.engine.begin() as connection:
-            params = {"seconds": runtime.settings.retention_days * 86400, "batch": batch}
             gone = connection.execute(PURGE, params).rowcount
         deleted += gone
         if gone < batch:
             break
+    with runtime.engine.begin() as connection:
+        connection.execute(FORGET_BATCHES, params)
     return deleted

@@ -30,13 +30,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.engine.interfaces import BindTyping
-from sqlalchemy.types import Boolean, LargeBinary, Text
+from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 
 from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import Moment, job_attempts, job_results, remote_jobs
 from models.outbox import continuations
-from models.state import EDGES, FINAL, LATE_CHANGES, AttemptEnd, Change, JobState
+from models.request import job_requests
+from models.state import EDGES, FINAL, LATE_CHANGES, ON_REQUEST, AttemptEnd, Change, JobState
 
 jobs = remote_jobs.c
 
@@ -105,7 +106,8 @@ def moving(
     """The statement of a change: the guarded UPDATE, and what is recorded with it.
 
     `end` says how the latest attempt ended; it is kept in job_attempts, with the parameter `result_digest`, and why:
-    the new error_message where the change sets one, else `why`. `result` stores the parameter `content`.
+    the new error_message where the change sets one, else `why`. `result` stores the parameter `content`. A change that
+    is made on request is noted with the key of who asked, the parameter `asked_by`.
     """
     edge = EDGES[which]
     late = which in LATE_CHANGES
@@ -135,6 +137,10 @@ def moving(
         answer = answer.add_cte(stored.returning(job_results.c.job_id).cte("stored"))
     if edge.target in FINAL:
         answer = answer.add_cte(_recorded(moved).cte("recorded"))
+    if which in ON_REQUEST:
+        line = select(moved.c.id, NOW, _word(ON_REQUEST[which]), cast(bindparam("asked_by"), Uuid))
+        noted = insert(job_requests).from_select(["job_id", "asked_at", "what", "key_id"], line)
+        answer = answer.add_cte(noted.returning(job_requests.c.id).cte("noted"))
     return _fixed(answer)
 
 

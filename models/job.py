@@ -122,8 +122,19 @@ Index("remote_jobs_deadline", _c.timeout_at, postgresql_where=text(_PROCESSING))
 Index("remote_jobs_lease", _c.lease_expires_at, postgresql_where=text(_PROCESSING))
 Index("remote_jobs_holder", _c.key_id, _c.worker_id, postgresql_where=text(_PROCESSING))
 Index("remote_jobs_due", _c.available_at, postgresql_where=text(f"{_PENDING} AND NOT mirrored"))
+# The list, newest first, with each of its filters (bridge/look.py); a status with a content type has one too.
 Index("remote_jobs_newest", _c.tenant, _c.created_at, _c.id)
-Index("remote_jobs_ingestion_task", _c.tenant, _c.ingestion_task_id)
+Index("remote_jobs_by_status", _c.tenant, _c.status, _c.created_at, _c.id)
+Index("remote_jobs_by_type", _c.tenant, _c.content_type, _c.status, _c.created_at, _c.id)
+Index("remote_jobs_ingestion_task", _c.tenant, _c.ingestion_task_id, _c.created_at, _c.id)
+Index(
+    "remote_jobs_by_worker",
+    _c.tenant,
+    _c.worker_id,
+    _c.created_at,
+    _c.id,
+    postgresql_where=text("worker_id IS NOT NULL"),
+)
 Index("remote_jobs_purge", _c.completed_at, postgresql_where=text("completed_at IS NOT NULL"))
 # The recent durations of a content type, for estimates.
 Index(

@@ -1,8 +1,26 @@
 """The outbox: outcomes that the pipeline is to hear of, recorded in the transaction of the state change."""
 
-from sqlalchemy import JSON, Column, ForeignKey, Index, Integer, Table, Text, Uuid, text
+from enum import StrEnum
+
+from sqlalchemy import JSON, Column, Computed, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
 from models.job import Moment, metadata
+
+
+class OutcomeState(StrEnum):
+    """How far an outcome is on its way to the pipeline; the comment says who moves it on."""
+
+    WAITING = "waiting"  # the next sending, or the confirmation that is waited for
+    FAILING = "failing"  # the same, but it was tried often: somebody should look why
+    SENT = "sent"  # nobody: the broker has it, and no confirmation is asked for
+    CONFIRMED = "confirmed"  # nobody: the pipeline's work on it is safe
+
+
+FAILING_TRIES = 5  # sendings without success, or without confirmation, after which an outcome counts as failing
+
+_STATE = f"""CASE WHEN next_at IS NOT NULL AND tries >= {FAILING_TRIES} THEN '{OutcomeState.FAILING}'
+ WHEN next_at IS NOT NULL THEN '{OutcomeState.WAITING}'
+ WHEN confirmed_at IS NOT NULL THEN '{OutcomeState.CONFIRMED}' ELSE '{OutcomeState.SENT}' END"""
 
 # `kwargs` lacks `content`: it is read from job_results when the message is sent (a completed job never changes).
 continuations = Table(
@@ -18,5 +36,15 @@ continuations = Table(
     Column("sent_at", Moment),
     Column("confirmed_at", Moment),
     Column("last_error", Text),
+    Column("state", Text, Computed(_STATE, persisted=True), nullable=False),
 )
 Index("continuations_due", continuations.c.next_at, postgresql_where=text("next_at IS NOT NULL"))
+# The list for operators, newest first.
+Index(
+    "continuations_state",
+    continuations.c.tenant,
+    continuations.c.state,
+    continuations.c.created_at,
+    continuations.c.job_id,
+    continuations.c.n,
+)

@@ -60,6 +60,17 @@ class Change(StrEnum):
 LATE_CHANGES = frozenset({Change.LATE_COMPLETE, Change.LATE_RETRY, Change.LATE_FAIL})
 
 
+class Asked(StrEnum):
+    """What somebody can ask of a job; kept with it (models/request.py)."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+# The changes that are made because somebody asked for them.
+ON_REQUEST = {Change.CANCEL: Asked.CANCEL, Change.RESTART: Asked.RETRY}
+
+
 class Edge(NamedTuple):
     """The states a change may start from, and the one it leads to."""
 

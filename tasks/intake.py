@@ -1,5 +1,6 @@
 """The pipeline's way in."""
 
+import re
 from typing import Any
 
 from celery import Task
@@ -30,9 +31,10 @@ def enqueue_remote_job(
         json_guard.check({"tenant": tenant, "idempotency_key": idempotency_key, **fields})
         created = enqueue(
             runtime(),
-            _checked("tenant", tenant, 50),
+            _tenant(tenant),
             CreateFields().load(fields),
-            idempotency_key=_checked("idempotency_key", idempotency_key or self.request.id, 255),
+            idempotency_key=_key(self.request.id if idempotency_key is None else idempotency_key),
+            waited=True,
         )
     except ValidationError as error:
         raise Refused(Invalid(dict(error.messages_dict)).detail) from None
@@ -51,7 +53,13 @@ def enqueue_remote_job(
     }
 
 
-def _checked(name: str, value: object, longest: int) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= longest:
-        raise Invalid({name: [f"Must be text of 1 to {longest} characters."]})
+def _tenant(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(names.TENANT_PATTERN, value):
+        raise Invalid({"tenant": ["Must be 1 to 50 characters of a-z 0-9 . _ and -."]})
+    return value
+
+
+def _key(value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        raise Invalid({"idempotency_key": ["Must be text of 1 to 255 characters."]})
     return value

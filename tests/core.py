@@ -107,10 +107,10 @@ class Core:
         return release(self.runtime, key, str(job.job_id), _token(job, token))
 
     def cancel(self, job_id: Any) -> str:
-        return cancel(self.runtime, "default", str(job_id))
+        return cancel(self.runtime, KEY, str(job_id))
 
     def restart(self, job_id: Any) -> str:
-        return restart(self.runtime, "default", str(job_id))
+        return restart(self.runtime, KEY, str(job_id))
 
     def expire(self) -> int:
         return expire(self.runtime)

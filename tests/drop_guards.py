@@ -16,12 +16,23 @@ from pathlib import Path
 import pytest
 from sqlalchemy import TextClause, text
 
-from bridge import cancel, claim, embedded, expire, extend, finish, give_back, outbox, purge, release_due
+from bridge import cancel, claim, embedded, expire, extend, finish, give_back, outbox, purge, release_due, steer
 from tests import conftest
 
 TESTS = [
     f"tests/test_{name}.py"
-    for name in ("edges", "leases", "results", "claims", "waits", "outbox_core", "repair", "expiry_batches")
+    for name in (
+        "edges",
+        "leases",
+        "results",
+        "claims",
+        "waits",
+        "outbox_core",
+        "repair",
+        "expiry_batches",
+        "steering_core",
+        "resend",
+    )
 ]
 
 Put = Callable[[TextClause], None]
@@ -34,7 +45,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         cancel: ["CANCEL", "RESTART"],
         extend: ["EXTEND"],
         give_back: ["RETURN", "RETRY", "FAIL"],
-        outbox: ["TAKE", "SENT", "NOT_SENT", "CONFIRM"],
+        outbox: ["TAKE", "SENT", "NOT_SENT", "CONFIRM", "RESEND_ONE", "RESEND_FAILING"],
         purge: ["PURGE"],
         release_due: ["DUE"],
     }.items():
@@ -42,6 +53,8 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
             yield f"{module.__name__}.{name}", getattr(module, name), _setter(module, name)
     for change, statement in list(finish.STATEMENTS.items()):
         yield f"bridge.finish.{change}", statement, _putter(finish.STATEMENTS, change)
+    for change, statement in list(steer.STATEMENTS.items()):
+        yield f"bridge.steer.{change}", statement, _putter(steer.STATEMENTS, change)
     for index, (statement, head) in enumerate(list(expire.SWEEPS)):
         yield f"bridge.expire.SWEEPS[{index}]", statement, _sweeper(index, head)
 

@@ -31,7 +31,8 @@ def test_the_whole_document_holds_under_fuzzing(own_bridge, tmp_path, known):
         sys.executable, "-m", "schemathesis.cli", "run", f"{bridge.url}/openapi.json",
         "--header", f"Authorization: Bearer {client.key}", "--checks", ",".join(CHECKS),
         "--exclude-method", "DELETE",  # it would revoke the key that all this is done with
-        "--max-time", str(SECONDS // 2), "--request-timeout", "60", "--no-color", "--continue-on-failure", "--warnings", "off",
+        "--max-time", str(SECONDS // 2), "--request-timeout", "60", "--no-color", "--continue-on-failure",
+        "--warnings", "off",
     ]  # fmt: skip
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, timeout=SECONDS + 100, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

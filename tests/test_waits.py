@@ -12,7 +12,8 @@ from tests.core import KEY, Core
 
 def meanwhile(core: Core, connection, statement, job, **params) -> None:
     """Another process' change, on the connection that holds the row."""
-    given = {**parameters(core.runtime), "job_id": str(job.job_id), "attempt": job.attempt, **params}
+    this = {"job_id": str(job.job_id), "attempt": job.attempt, "asked_by": KEY.key_id}
+    given = {**parameters(core.runtime), **this, **params}
     assert connection.execute(statement, given).first() is not None
 
 

@@ -5,7 +5,7 @@ from marshmallow import RAISE, Schema, fields, validate
 from api.schemas.problem import PRIORITIES, STATES
 from bridge.job_fields import CreateFields, Moment, QueryInteger
 from bridge.names import CONTENT_TYPE_PATTERN
-from models.state import AttemptEnd
+from models.state import Asked, AttemptEnd
 
 
 class CreateJob(CreateFields):
@@ -27,6 +27,21 @@ class JobCreated(Schema):
     job_id = fields.UUID(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     created_at = fields.AwareDateTime(required=True)
+
+
+class CreateBatch(Schema):
+    """Up to 1000 new jobs: all of them, or none."""
+
+    class Meta:
+        unknown = RAISE
+
+    jobs = fields.List(fields.Nested(CreateJob()), required=True, validate=validate.Length(1, 1000))
+
+
+class BatchCreated(Schema):
+    """The answer to a batch, in its order."""
+
+    jobs = fields.List(fields.Nested(JobCreated()), required=True)
 
 
 class StateAnswer(Schema):
@@ -108,17 +123,26 @@ class Attempt(Schema):
     refusals = fields.List(fields.Nested(Refusal()), required=True)
 
 
+class Request(Schema):
+    """A cancel or a retry that changed the job."""
+
+    asked_at = fields.AwareDateTime(required=True)
+    what = fields.String(required=True, validate=validate.OneOf([str(asked) for asked in Asked]))
+    key_id = fields.UUID(required=True, metadata={"description": "The key of who asked."})
+
+
 class WholeJob(Job):
-    """A job with its ended attempts."""
+    """A job with its history."""
 
     attempts = fields.List(fields.Nested(Attempt()), required=True)
     refusals = fields.List(
         fields.Nested(Refusal()), required=True, metadata={"description": "Of the attempt that is under way."}
     )
+    requests = fields.List(fields.Nested(Request()), required=True)
 
 
-class ListQuery(Schema):
-    """Which jobs, and which page of them."""
+class Filters(Schema):
+    """Which jobs."""
 
     class Meta:
         unknown = RAISE
@@ -132,6 +156,11 @@ class ListQuery(Schema):
     worker_id = fields.String(load_default=None, validate=validate.Length(1, 255))
     created_after = Moment(format="iso", load_default=None)
     created_before = Moment(format="iso", load_default=None)
+
+
+class ListQuery(Filters):
+    """Which jobs, and which page of them."""
+
     limit = QueryInteger(load_default=50, validate=validate.Range(1, 500))
     cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
 

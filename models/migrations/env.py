@@ -3,9 +3,11 @@
 from alembic import context
 from sqlalchemy import text
 
+import models.batch
 import models.key
 import models.outbox
 import models.refusal
+import models.request
 import models.sweep  # noqa: F401
 from models.job import metadata
 

@@ -159,7 +159,23 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("idempotency_key IS NOT NULL"),
     )
-    op.create_index("remote_jobs_ingestion_task", "remote_jobs", ["tenant", "ingestion_task_id"], unique=False)
+    op.create_index(
+        "remote_jobs_ingestion_task",
+        "remote_jobs",
+        ["tenant", "ingestion_task_id", "created_at", "id"],
+        unique=False,
+    )
+    op.create_index("remote_jobs_by_status", "remote_jobs", ["tenant", "status", "created_at", "id"], unique=False)
+    op.create_index(
+        "remote_jobs_by_type", "remote_jobs", ["tenant", "content_type", "status", "created_at", "id"], unique=False
+    )
+    op.create_index(
+        "remote_jobs_by_worker",
+        "remote_jobs",
+        ["tenant", "worker_id", "created_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("worker_id IS NOT NULL"),
+    )
     op.create_index(
         "remote_jobs_lease",
         "remote_jobs",
@@ -209,6 +225,17 @@ def upgrade() -> None:
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column(
+            "state",
+            sa.Text(),
+            sa.Computed(
+                "CASE WHEN next_at IS NOT NULL AND tries >= 5 THEN 'failing'"
+                " WHEN next_at IS NOT NULL THEN 'waiting'"
+                " WHEN confirmed_at IS NOT NULL THEN 'confirmed' ELSE 'sent' END",
+                persisted=True,
+            ),
+            nullable=False,
+        ),
         sa.ForeignKeyConstraint(
             ["job_id"], ["remote_jobs.id"], name=op.f("continuations_job_id_fkey"), ondelete="CASCADE"
         ),
@@ -217,6 +244,19 @@ def upgrade() -> None:
     op.create_index(
         "continuations_due", "continuations", ["next_at"], unique=False, postgresql_where=sa.text("next_at IS NOT NULL")
     )
+    op.create_index(
+        "continuations_state", "continuations", ["tenant", "state", "created_at", "job_id", "n"], unique=False
+    )
+    op.create_table(
+        "job_batches",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=False),
+        sa.Column("idempotency_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("job_ids", postgresql.ARRAY(sa.Uuid()), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "idempotency_key", name=op.f("job_batches_pkey")),
+    )
+    op.create_index("job_batches_age", "job_batches", ["created_at"], unique=False)
     op.create_table(
         "job_attempts",
         sa.Column("job_id", sa.Uuid(), nullable=False),
@@ -255,6 +295,20 @@ def upgrade() -> None:
     )
     op.create_index("job_refusals_job", "job_refusals", ["job_id", "id"], unique=False)
     op.create_table(
+        "job_requests",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.CheckConstraint("what IN ('cancel', 'retry')", name=op.f("job_requests_what")),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["remote_jobs.id"], name=op.f("job_requests_job_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("job_requests_pkey")),
+    )
+    op.create_index("job_requests_job", "job_requests", ["job_id", "id"], unique=False)
+    op.create_table(
         "job_results",
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("content", sa.Text(), nullable=True),
@@ -268,9 +322,14 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("job_results")
+    op.drop_index("job_requests_job", table_name="job_requests")
+    op.drop_table("job_requests")
     op.drop_index("job_refusals_job", table_name="job_refusals")
     op.drop_table("job_refusals")
     op.drop_table("job_attempts")
+    op.drop_index("job_batches_age", table_name="job_batches")
+    op.drop_table("job_batches")
+    op.drop_index("continuations_state", table_name="continuations")
     op.drop_index("continuations_due", table_name="continuations", postgresql_where=sa.text("next_at IS NOT NULL"))
     op.drop_table("continuations")
     op.drop_table("sweeps")
@@ -279,6 +338,9 @@ def downgrade() -> None:
     op.drop_index("remote_jobs_purge", table_name="remote_jobs", postgresql_where=sa.text("completed_at IS NOT NULL"))
     op.drop_index("remote_jobs_newest", table_name="remote_jobs")
     op.drop_index("remote_jobs_lease", table_name="remote_jobs", postgresql_where=sa.text("status = 'processing'"))
+    op.drop_index("remote_jobs_by_worker", table_name="remote_jobs", postgresql_where=sa.text("worker_id IS NOT NULL"))
+    op.drop_index("remote_jobs_by_type", table_name="remote_jobs")
+    op.drop_index("remote_jobs_by_status", table_name="remote_jobs")
     op.drop_index("remote_jobs_ingestion_task", table_name="remote_jobs")
     op.drop_index(
         "remote_jobs_idempotency", table_name="remote_jobs", postgresql_where=sa.text("idempotency_key IS NOT NULL")

@@ -1,0 +1,90 @@
+"""What operators send and get."""
+
+from marshmallow import RAISE, Schema, fields, validate
+
+from api.schemas.problem import STATES
+from api.schemas.producers import Filters
+from models.outbox import OutcomeState
+
+OUTCOME_STATES = [str(state) for state in OutcomeState]
+
+
+class SteerQuery(Filters):
+    """Which jobs; at least one filter must be named."""
+
+    dry_run = fields.Boolean(
+        load_default=False, truthy={"true"}, falsy={"false"}, metadata={"description": "Only count; change nothing."}
+    )
+
+
+class Steered(Schema):
+    """What a change of many jobs came to."""
+
+    matched = fields.Integer(
+        required=True, metadata={"description": "Jobs that matched and were in a state that can be changed so."}
+    )
+    changed = fields.Integer(required=True, metadata={"description": "Jobs that this request changed."})
+
+
+class ContinuationsQuery(Schema):
+    """Which outcomes, and which page of them."""
+
+    class Meta:
+        unknown = RAISE
+
+    state = fields.String(
+        load_default=None,
+        validate=validate.OneOf(OUTCOME_STATES),
+        metadata={"description": "Without it: waiting and failing, all that is still to be sent or confirmed."},
+    )
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
+    cursor = fields.String(load_default=None, validate=validate.Length(1, 300))
+
+
+class Continuation(Schema):
+    """An outcome on its way to the pipeline."""
+
+    job_id = fields.UUID(required=True)
+    n = fields.Integer(required=True, metadata={"description": "Counts the job's terminal states."})
+    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    state = fields.String(
+        required=True,
+        validate=validate.OneOf(OUTCOME_STATES),
+        metadata={"description": "`failing`: tried five times or more, and still not sent or not confirmed."},
+    )
+    tries = fields.Integer(required=True)
+    created_at = fields.AwareDateTime(required=True)
+    next_at = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "When it is sent (again)."})
+    sent_at = fields.AwareDateTime(required=True, allow_none=True)
+    confirmed_at = fields.AwareDateTime(required=True, allow_none=True)
+    last_error = fields.String(
+        required=True, allow_none=True, metadata={"description": "The kind of the broker's last refusal."}
+    )
+
+
+class ContinuationPage(Schema):
+    """A page of outcomes, newest first."""
+
+    continuations = fields.List(fields.Nested(Continuation()), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class ResendQuery(Schema):
+    """Which outcomes to send again: a job's, or all that are failing."""
+
+    class Meta:
+        unknown = RAISE
+
+    job_id = fields.UUID(load_default=None)
+    n = fields.Integer(
+        load_default=None,
+        validate=validate.Range(1, 2**31 - 1),
+        metadata={"description": "With `job_id`: which of its outcomes; the latest without it."},
+    )
+    state = fields.String(load_default=None, validate=validate.OneOf([str(OutcomeState.FAILING)]))
+
+
+class Resent(Schema):
+    """How many outcomes are sent again."""
+
+    changed = fields.Integer(required=True)

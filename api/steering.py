@@ -1,0 +1,88 @@
+"""The routes of operators: change many jobs at once, see to outcomes that do not get through."""
+
+from typing import Any
+
+import structlog
+from flask import request
+from webargs import missing
+
+from api.access import caller, runtime, scope
+from api.body import Blueprint, read_json
+from api.errors_of import gives
+from api.producers import producers
+from api.schemas import steering as schemas
+from bridge import outbox
+from bridge.errors import Invalid
+from bridge.steer import steer
+from models.state import Asked
+
+log = structlog.get_logger("api")
+continuations = Blueprint(
+    "continuations",
+    __name__,
+    url_prefix="/api/v1/continuations",
+    description="Outcomes on their way to the pipeline.",
+)
+
+
+@producers.route("/cancel", methods=["POST"])
+@scope("submit")
+@producers.arguments(schemas.SteerQuery(), location="query")
+@producers.response(200, schemas.Steered())
+@gives(producers, body=True)
+def cancel_jobs(query: dict[str, Any]) -> Any:
+    """Cancel all jobs that match the list's filters. A request that broke off is repeated: it goes on."""
+    return _steered(Asked.CANCEL, query)
+
+
+@producers.route("/retry", methods=["POST"])
+@scope("submit")
+@producers.arguments(schemas.SteerQuery(), location="query")
+@producers.response(200, schemas.Steered())
+@gives(producers, body=True)
+def retry_jobs(query: dict[str, Any]) -> Any:
+    """Put back all failed, timed-out and cancelled jobs that match the list's filters."""
+    return _steered(Asked.RETRY, query)
+
+
+def _steered(asked: Asked, query: dict[str, Any]) -> dict[str, int]:
+    _no_body()
+    steered = steer(runtime(), caller(), asked, query, dry_run=query["dry_run"])
+    log.info("jobs steered", asked=asked, dry_run=query["dry_run"], **steered._asdict())
+    return steered._asdict()
+
+
+@continuations.route("/", methods=["GET"])
+@scope("read")
+@continuations.arguments(schemas.ContinuationsQuery(), location="query")
+@continuations.response(200, schemas.ContinuationPage())
+@gives(continuations)
+def list_continuations(query: dict[str, Any]) -> Any:
+    """Outcomes that are still to be handed over or confirmed, or those in the given state; newest first."""
+    rows, cursor = outbox.page(runtime(), caller().tenant, query["state"], query["limit"], query["cursor"])
+    return {"continuations": rows, "next_cursor": cursor}
+
+
+@continuations.route("/resend", methods=["POST"])
+@scope("admin")
+@continuations.arguments(schemas.ResendQuery(), location="query")
+@continuations.response(200, schemas.Resent())
+@gives(continuations, 404, body=True)
+def resend_continuations(query: dict[str, Any]) -> Any:
+    """Send a job's outcome again, confirmed or not, or all that are failing. The Celery task ID stays the same."""
+    _no_body()
+    job_id, n = query["job_id"], query["n"]
+    if (job_id is None) == (query["state"] is None) or (n is not None and job_id is None):
+        raise Invalid({"job_id": ["Name either job_id (with n, if it is not the latest) or state=failing."]})
+    tenant = caller().tenant
+    changed = (
+        outbox.resend_failing(runtime(), tenant) if job_id is None else outbox.resend(runtime(), tenant, job_id, n)
+    )
+    log.info("continuations sent again", changed=changed)
+    return {"changed": changed}
+
+
+def _no_body() -> None:
+    """Filters in a body would be overlooked, `dry_run` among them. Raises Invalid."""
+    if read_json(request) not in (missing, {}):
+        raise Invalid({"body": ["Must be empty: the filters and dry_run are query parameters."]})

@@ -1,0 +1,123 @@
+"""Lists in pages: the filters, the order, and the cursor that opens the next page.
+
+Every filter has an index that gives the jobs in the order of the list, so that a page reads about as many rows as it
+shows: none, `status`, `content_type`, both of them, `ingestion_task_id` and `worker_id`, each also with a range of
+`created_at`. Other combinations use one of these indexes and pass over what the other filters leave out.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, and_, select, tuple_, union_all
+
+from bridge.errors import Invalid
+from bridge.runtime import Runtime
+from models.job import remote_jobs
+from models.state import JobState
+
+FILTERS = ("status", "content_type", "ingestion_task_id", "worker_id", "created_after", "created_before")
+
+_c = remote_jobs.c
+
+
+def worked_by(worker_id: Any) -> ColumnElement[bool]:
+    """That a job is, or was at last, in this worker's hands; one that waits is in nobody's."""
+    return and_(_c.worker_id == worker_id, _c.status != JobState.PENDING)
+
+
+def matching(tenant: str, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    """The conditions of the list's filters, but for `status`, which the order is made with."""
+    where: list[ColumnElement[bool]] = [_c.tenant == tenant]
+    for name in ("content_type", "ingestion_task_id"):
+        if filters.get(name) is not None:
+            where.append(_c[name] == filters[name])
+    if filters.get("worker_id") is not None:
+        where.append(worked_by(filters["worker_id"]))
+    if filters.get("created_after") is not None:
+        where.append(_c.created_at > filters["created_after"])
+    if filters.get("created_before") is not None:
+        where.append(_c.created_at < filters["created_before"])
+    return where
+
+
+def in_order(
+    where: Iterable[ColumnElement[bool]],
+    filters: Mapping[str, Any],
+    states: Collection[str],
+    limit: int,
+    *,
+    newest: bool = True,
+    after: tuple[Any, ...] | None = None,
+) -> Any:
+    """The first so many jobs in these states that match, by creation, behind the place `after`."""
+    place = tuple_(_c.created_at, _c.id)
+    if after is not None:
+        where = [*where, place < tuple_(*after) if newest else place > tuple_(*after)]
+
+    def arm(*more: ColumnElement[bool]) -> Select[Any]:
+        order = (_c.created_at.desc(), _c.id.desc()) if newest else (_c.created_at, _c.id)
+        return select(remote_jobs).where(*where, *more).order_by(*order).limit(limit)
+
+    few = filters.get("ingestion_task_id") is not None or filters.get("worker_id") is not None
+    every = len(states) == len(JobState)
+    if few or (every and filters.get("content_type") is None):
+        return arm() if every else arm(_c.status.in_(states))
+    # One scan a state, each in the order of its index and ended by the limit, instead of one over all of them.
+    arms = union_all(*(arm(_c.status == state) for state in sorted(states))).subquery()
+    created_at, job_id = arms.c.created_at, arms.c.id
+    order = (created_at.desc(), job_id.desc()) if newest else (created_at, job_id)
+    return select(arms).order_by(*order).limit(limit)
+
+
+def page(
+    runtime: Runtime, tenant: str, filters: Mapping[str, Any], limit: int, cursor: str | None
+) -> tuple[list[Row[Any]], str | None]:
+    """The jobs that match, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor."""
+    states = list(JobState) if filters.get("status") is None else [filters["status"]]
+    after = None if cursor is None else opened(cursor, datetime, UUID)
+    query = in_order(matching(tenant, filters), filters, states, limit + 1, after=after)
+    with runtime.engine.connect() as connection:
+        return cut(list(connection.execute(query)), limit, "created_at", "id")
+
+
+def cut(rows: list[Row[Any]], limit: int, *place: str) -> tuple[list[Row[Any]], str | None]:
+    """A page of rows of which one more than `limit` was asked for, and the cursor, which names its last row's place."""
+    if len(rows) <= limit:
+        return rows, None
+    last = rows[limit - 1]._mapping
+    values = [value.isoformat() if isinstance(value, datetime) else str(value) for value in map(last.get, place)]
+    return rows[:limit], base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+
+
+def opened(cursor: str, *kinds: type) -> tuple[Any, ...]:
+    """The place that a cursor names, its parts of these kinds. Raises Invalid."""
+    try:
+        values = json.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError
+        place = tuple(_READ[kind](value) for kind, value in zip(kinds, values, strict=True))
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        raise Invalid({"cursor": ["Must be the next_cursor of an earlier answer."]}) from None
+    return place
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment
+
+
+def _small(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise ValueError
+    return number
+
+
+_READ: dict[type, Any] = {datetime: _moment, UUID: UUID, int: _small}
