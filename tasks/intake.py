@@ -1,5 +1,6 @@
 """The pipeline's way in."""
 
+import re
 from typing import Any
 
 from celery import Task
@@ -10,7 +11,7 @@ from bridge import names
 from bridge.db import is_unavailable
 from bridge.enqueue import enqueue
 from bridge.errors import BridgeError, Invalid
-from bridge.job_fields import CreateFields
+from bridge.job_fields import CreateFields, check_text
 from tasks.app import app, runtime
 
 
@@ -29,9 +30,9 @@ def enqueue_remote_job(
     try:
         created = enqueue(
             runtime(),
-            _checked("tenant", tenant, 50),
+            _tenant(tenant),
             CreateFields().load(fields),
-            idempotency_key=_checked("idempotency_key", idempotency_key or self.request.id, 255),
+            idempotency_key=_key(self.request.id if idempotency_key is None else idempotency_key),
         )
     except ValidationError as error:
         raise Refused(Invalid(dict(error.messages_dict)).detail) from None
@@ -48,7 +49,17 @@ def enqueue_remote_job(
     }
 
 
-def _checked(name: str, value: object, longest: int) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or "\x00" in value:
-        raise Invalid({name: [f"Must be text of 1 to {longest} characters."]})
+def _tenant(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(names.TENANT_PATTERN, value):
+        raise Invalid({"tenant": ["Must be 1 to 50 characters of a-z 0-9 . _ and -."]})
+    return value
+
+
+def _key(value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        raise Invalid({"idempotency_key": ["Must be text of 1 to 255 characters."]})
+    try:
+        check_text(value)
+    except ValidationError as error:
+        raise Invalid({"idempotency_key": error.messages}) from None
     return value
