@@ -2,8 +2,8 @@
 
 `servers`: PostgreSQL and Valkey of this session. `runtime`: the core on a database of its own, empty for each test.
 `bridge`: a whole bridge (two API processes, Celery worker, beat) for all tests of the session; each test sees only
-the tenant that was made for it (`client`). `own_bridge`: one for a test alone, to kill and to set as it likes; `own_servers`:
-PostgreSQL or Valkey for a test alone.
+the tenant that was made for it (`client`). `own_bridge`: one for a test alone, to kill and to set as it likes;
+`own_servers`: PostgreSQL or Valkey for a test alone.
 """
 
 import itertools

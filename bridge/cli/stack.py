@@ -79,10 +79,11 @@ class Stack:
         arguments = programs.remote_worker(self.url, name, handlers)
         self.family.start(name, arguments, {**outside, **({"BRIDGE_KEY": key} if key else {})})
 
-    def start_processes(self, *, celery: bool = True, beat: bool = True) -> None:
+    def start_processes(self, *, api: bool = True, celery: bool = True, beat: bool = True) -> None:
         """API, Celery worker and beat, in the order in which they are stopped."""
         environment = programs.celery_environment(self.environment)
-        self.family.start("api", programs.api(), self.environment)
+        if api:
+            self.family.start("api", programs.api(), self.environment)
         if celery:
             self.family.start("celery", programs.celery_worker(["--concurrency=2"]), environment)
         if beat:
