@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bridge.cli import checkout, programs
 from bridge.cli.family import ChildEnded, Signals, ending_signals
-from bridge.cli.stack import Stack, kept_worker_key
+from bridge.cli.stack import Stack, kept_worker_key, refuse_used_port
 
 #: The reference handlers of worker/, by content type.
 HANDLERS = {
@@ -25,6 +25,8 @@ def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
     for line in checkout.warnings():
         Console(stderr=True, soft_wrap=True).print(f"[yellow]warning[/] {line}", highlight=False)
+    if flower:
+        refuse_used_port("127.0.0.1", FLOWER_PORT, "--flower", "stop what listens there, or leave Flower out")
     with ending_signals() as signals:
         console.print("Starting PostgreSQL and Redis …", style="dim")
         stack = Stack(changes)
