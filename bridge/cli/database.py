@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from bridge import embedded
@@ -53,6 +52,8 @@ def connection() -> Iterator[Connection]:
 
 @contextmanager
 def _known_revision(revision: str) -> Iterator[None]:
+    from alembic.util import CommandError  # half a second that the other commands need not wait
+
     try:
         yield
     except CommandError as problem:
