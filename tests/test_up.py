@@ -8,6 +8,7 @@ import stat
 
 import psutil
 import pytest
+import redis
 import requests
 
 from bridge.embedded.ports import free_port
@@ -111,7 +112,10 @@ def test_no_secret_stands_in_an_argument_or_in_a_file_that_others_may_read(up):
     up.says(UP)
     secrets = [place.read_text().strip() for place in (up.place / ".bridge" / "secrets").iterdir()]
     secrets.append(up.admin_key())
-    assert len(secrets) == 4
+    broker = (up.place / ".bridge" / "secrets" / "broker-url").read_text().strip()
+    with redis.Redis.from_url(broker) as client:
+        assert client.ping()
+    assert len(secrets) == 5
     for process in up.family():
         line = " ".join(process.cmdline())
         assert not any(secret in line for secret in secrets), line

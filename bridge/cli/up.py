@@ -51,7 +51,7 @@ def _run(stack: Stack, console: Console, signals: Signals, *, flower: bool, work
         return 0
     if worker:
         _start_worker(stack)
-    _announce(stack, console, admin)
+    _announce(stack, console, admin, _noted_broker(stack))
     while not signals.wait(0.5):
         stack.check()
     return 0
@@ -68,10 +68,20 @@ def _start_worker(stack: Stack) -> None:
     stack.start_remote_worker("local-worker", HANDLERS, kept_worker_key(stack, place))
 
 
-def _announce(stack: Stack, console: Console, admin: str | None) -> None:
+def _noted_broker(stack: Stack) -> Path | None:
+    """The embedded Redis' address, with its password, in a file of its owner: a pipeline on this machine needs it."""
+    if stack.servers is None or stack.servers.redis is None:
+        return None
+    place = stack.settings.data_dir / "secrets" / "broker-url"
+    place.touch(mode=0o600)
+    place.write_text(stack.servers.redis_url + "\n")
+    return place
+
+
+def _announce(stack: Stack, console: Console, admin: str | None, broker: Path | None) -> None:
     settings = stack.settings
     console.print(f"  API      {stack.url}   docs: {stack.url}/docs")
-    console.print(f"  Redis    {'embedded' if stack.servers and stack.servers.redis else 'BRIDGE_REDIS_URL'}")
+    console.print(f"  Redis    {f'embedded; for a Celery pipeline: {broker}' if broker else 'BRIDGE_REDIS_URL'}")
     console.print(f"  Postgres {'embedded' if stack.servers and stack.servers.postgres else 'BRIDGE_DATABASE_URL'}")
     console.print(f"  Files    {':'.join(map(str, settings.source_roots))}")
     console.print(f"  Logs     {Path(settings.data_dir) / 'logs'}")
