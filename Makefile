@@ -14,7 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage up check lint types imports format migrate model guards chaos bench fuzz lock clean
+.PHONY: help install demo test coverage up check lint types imports format migrate model guards chaos bench fuzz
+.PHONY: places lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -80,6 +81,9 @@ guards: $(STAMP) ## drops each clause of each guard and shows that a test notice
 
 chaos: $(STAMP) ## everything is killed while jobs flow (MINUTES=…, SEED=…)
 	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+places: ## demo and a test from fresh clones: root, user, spaces, 0700 (needs root, 15 minutes)
+	@.ci/places $(ARGS)
 
 lock: ## requirements*.txt anew from setup.py (give PYTHON= the oldest 3.11: Debian 12 has 3.11.2)
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -q -U pip setuptools wheel packaging

@@ -35,6 +35,11 @@ broker_transport_options = {
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
     "health_check_interval": 15,
+    # A send that is refused is told at once, and the outbox keeps it; by default it is tried for 6 s, and 50 of them
+    # would outlast a task's time limit. The worker's own reconnection is ruled by broker_connection_max_retries.
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_max": 0.1,
     # With the default names two applications on one Redis would restore each other's messages.
     "unacked_key": "bridge.unacked",
     "unacked_index_key": "bridge.unacked_index",

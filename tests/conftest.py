@@ -2,7 +2,8 @@
 
 `servers`: PostgreSQL and Valkey of this session. `runtime`: the core on a database of its own, empty for each test.
 `bridge`: a whole bridge (two API processes, Celery worker, beat) for all tests of the session; each test sees only
-the tenant that was made for it (`client`). `own_bridge`: one for a test alone, to kill and to set as it likes.
+the tenant that was made for it (`client`). `own_bridge`: one for a test alone, to kill and to set as it likes;
+`own_servers`: PostgreSQL or Valkey for a test alone.
 """
 
 import itertools
@@ -212,8 +213,24 @@ def client(bridge: Running) -> Client:
 
 
 @pytest.fixture
-def own_bridge(start_bridge: Callable[..., Running]) -> Iterator[Callable[..., Running]]:
-    """Starts a bridge for this test alone, stopped with it."""
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., embedded.Servers]]:
+    """Starts servers for this test alone, to stop, to kill and to empty: `own_servers(postgres=False)`."""
+    mine: list[embedded.Servers] = []
+
+    def start(**options: Any) -> embedded.Servers:
+        mine.append(embedded.start(tmp_path_factory.mktemp("own-servers"), durable=False, **options))
+        return mine[-1]
+
+    yield start
+    for running in mine:
+        running.stop()
+
+
+@pytest.fixture
+def own_bridge(
+    start_bridge: Callable[..., Running], own_servers: Callable[..., embedded.Servers]
+) -> Iterator[Callable[..., Running]]:
+    """Starts a bridge for this test alone, stopped with it, and before servers of the test's own."""
     mine: list[Running] = []
 
     def start(**options: Any) -> Running:

@@ -5,7 +5,9 @@ import json
 import math
 import re
 import string
+from datetime import datetime
 from urllib.parse import quote
+from uuid import UUID
 
 import orjson
 import pytest
@@ -18,7 +20,8 @@ from api.byte_range import asked_range, still_the_same
 from bridge import json_guard
 from bridge.errors import Invalid, NotFound
 from bridge.json_guard import LARGEST_INTEGER, LONGEST_NAME, NotJson, Refused
-from bridge.look import _opened, job_id_of
+from bridge.look import job_id_of
+from bridge.page import opened
 from bridge.sources import check_source, open_source
 from tests.client import ok, refused
 
@@ -161,7 +164,7 @@ def sealed(value):
 @given(st.one_of(st.text(), VALUES.map(sealed)))
 def test_a_foreign_cursor_is_refused(cursor):
     with pytest.raises(Invalid):
-        _opened(cursor)
+        opened(cursor, datetime, UUID)
 
 
 @given(st.text(), st.text(), st.lists(st.ip_addresses().map(str)))

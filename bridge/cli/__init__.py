@@ -11,15 +11,24 @@ def main() -> None:
     from bridge.cli.checkout import ROOT, CheckoutError
 
     sys.path.insert(0, str(ROOT))  # `models` is a generic name: the one beside this package wins
+    from sqlalchemy.exc import DBAPIError
+
     from bridge.cli.app import app
+    from bridge.cli.refusal import Refused, refusal_of
     from bridge.embedded.errors import EmbeddedError
     from bridge.settings import SettingsError
 
     try:
         app()
-    except (CheckoutError, EmbeddedError, SettingsError) as problem:
-        print(f"jobbridge: {problem}", file=sys.stderr)
-        sys.exit(2)
+    except (CheckoutError, EmbeddedError, Refused, SettingsError) as problem:
+        reason: Exception = problem
+    except DBAPIError as problem:
+        refusal = refusal_of(problem)
+        if refusal is None:
+            raise
+        reason = refusal
+    print(f"jobbridge: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 __all__ = ["main"]

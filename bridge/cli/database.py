@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from bridge import embedded
 from bridge.cli import checkout
+from bridge.cli.refusal import Refused
 from bridge.db import make_engine
 from bridge.settings import Settings
 
@@ -21,10 +22,14 @@ def reachable() -> Iterator[Settings]:
     """The settings; where no URL is set, with the embedded PostgreSQL of a running `up`, or one started for this."""
     checkout.check()
     settings, environment = checkout.settings_and_environment()
-    if settings.database_url is not None or not (settings.data_dir / "secrets" / "postgres").exists():
-        settings.require("database_url")
+    if settings.database_url is not None:
         yield settings
         return
+    if not (settings.data_dir / "secrets" / "postgres").exists():
+        raise Refused(
+            f"BRIDGE_DATABASE_URL is not set, and {settings.data_dir} holds no database: set it, or start"
+            " `jobbridge up` in this directory first"
+        )
     running = embedded.running_url(settings.data_dir)
     if running is not None:
         yield checkout.settings_and_environment({**environment, "BRIDGE_DATABASE_URL": running})[0]
@@ -45,12 +50,22 @@ def connection() -> Iterator[Connection]:
             engine.dispose()
 
 
+@contextmanager
+def _known_revision(revision: str) -> Iterator[None]:
+    from alembic.util import CommandError  # half a second that the other commands need not wait
+
+    try:
+        yield
+    except CommandError as problem:
+        raise Refused(f"revision {revision}: {problem}") from None
+
+
 @app.command()
 def upgrade(revision: str = typer.Argument("head", metavar="[REVISION]")) -> None:
     """Brings the schema up to a revision (the newest)."""
     from models import migrations
 
-    with reachable() as settings:
+    with reachable() as settings, _known_revision(revision):
         url = settings.require("database_url")
         migrations.upgrade(url, revision)
         typer.echo(migrations.current(url))
@@ -63,7 +78,7 @@ def downgrade(
     """Takes the schema back to a revision; data that it cannot hold are lost."""
     from models import migrations
 
-    with reachable() as settings:
+    with reachable() as settings, _known_revision(revision):
         url = settings.require("database_url")
         migrations.downgrade(url, revision)
         typer.echo(migrations.current(url) or "empty")

@@ -33,12 +33,14 @@ def run(keep: Path | None) -> int:
     files = sorted(path for path in SAMPLES.glob("*") if path.suffix in SUFFIXES)
     if not files:
         raise CheckoutError(f"no sample files in {SAMPLES}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    console.soft_wrap = not console.is_terminal  # a pipe has no width; a terminal's lines end between words
     place = (keep or Path(tempfile.mkdtemp(prefix="jobbridge-demo-"))).absolute()
     status = 1
     with ending_signals() as signals:
         began = time.monotonic()
         console.rule("[bold]The bridge, end to end", style="dim")
+        console.print("Starting PostgreSQL, Redis, API, Celery worker, beat and a sample pipeline …", style="dim")
         stack = Stack(_settings(place), throw_away=True, fsync=False)
         try:
             problems, receipts = _run(stack, files, console, signals)
@@ -83,14 +85,17 @@ def _run(stack: Stack, files: list[Path], console: Console, signals: Signals) ->
     for name, types in WORKERS.items():
         key = stack.make_key(name, ["work"], content_types=list(types))
         stack.start_remote_worker(name, {kind: HANDLERS[kind] for kind in types}, key)
-    console.print(f"API on {stack.url}, Celery worker, beat, PostgreSQL and Redis are up; no port but the API's is")
-    console.print("known to the two remote workers:", ", ".join(f"{n} ({'+'.join(t)})" for n, t in WORKERS.items()))
+    workers = ", ".join(f"{name} ({', '.join(types)})" for name, types in WORKERS.items())
+    console.print(f"All are up; the API answers on {stack.url}.")
+    console.print(f"{len(WORKERS)} remote workers know that address and a key, and nothing else: {workers}.")
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {reader}"
     sent = _enqueue(stack, copies)
-    console.print(f"{len(sent)} jobs enqueued through the Celery task {names.ENQUEUE}\n")
+    console.print(f"{len(sent)} jobs enqueued through the Celery task {names.ENQUEUE}. What becomes of them:\n")
     _watch(stack, session, sent, console, signals)
     receipts = read_receipts(_receipts(stack))
+    console.print("Each job's way, with the time since the step before, and the text that the pipeline received.")
+    console.print("(Speech is recognised by a model of a few megabytes: it shows the way, not what is possible.)\n")
     jobs = {job.job_id: _job(stack, session, job.job_id) for job in sent}
     for job in sent:
         show(console, job, jobs[job.job_id], receipts.get(job.job_id, []))

@@ -94,9 +94,10 @@ def show(console: Console, sent: Sent, job: Mapping[str, Any], receipts: list[Re
     text = next((receipt.content for receipt in receipts if receipt.content), "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for line in lines[:_LINES]:
-        console.print(f"    [green]│[/] {escape(line[:_WIDTH])}{'…' if len(line) > _WIDTH else ''}")
-    if len(lines) > _LINES:
-        console.print(f"    [green]│[/] [dim]… {len(lines) - _LINES} more lines[/]")
+        width = min(_WIDTH, console.width - 7) if console.is_terminal else _WIDTH
+        console.print(f"    [green]│[/] {escape(line[:width])}{'…' if len(line) > width else ''}")
+    if (more := len(lines) - _LINES) > 0:
+        console.print(f"    [green]│[/] [dim]… {more} more {'line' if more == 1 else 'lines'}[/]")
     console.print()
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
 from bridge import keys
 from bridge.cli.database import connection
+from bridge.cli.refusal import Refused
 from bridge.give_back import take_from_dead_keys
 
 app = typer.Typer(no_args_is_help=True, help="Keys of producers, workers and readers.")
@@ -26,7 +26,7 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text} is no date: write 2027-01-31 or 2027-01-31T12:00:00+00:00") from None
+        raise Refused(f"--expires {text}: write 2027-01-31 or 2027-01-31T12:00:00+00:00") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -42,10 +42,10 @@ def create(
     chosen = _listed(scopes)
     wrong = [scope for scope in chosen if scope not in _SCOPES]
     if wrong or not chosen:
-        raise typer.BadParameter(f"--scopes must be among {', '.join(_SCOPES)}")
+        raise Refused(f"--scopes must be among {', '.join(_SCOPES)}")
     moment = _moment(expires) if expires else None
     if moment and moment <= datetime.now(UTC):
-        raise typer.BadParameter("--expires is in the past")
+        raise Refused("--expires is in the past")
     types = _listed(content_types) if content_types is not None else None
     with connection() as database:
         print(_create(database, name, chosen, tenant, types, moment))
@@ -62,7 +62,7 @@ def _create(
     try:
         return keys.create_key(database, name, scopes, tenant=tenant, content_types=types, expires_at=expires)
     except ValueError as problem:
-        raise typer.BadParameter(str(problem)) from None
+        raise Refused(str(problem)) from None
 
 
 @app.command("list")
@@ -73,23 +73,21 @@ def list_() -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a pipe has no width: nothing is cut for the program that reads it
-    table = Table(box=box.SIMPLE_HEAD)
+    moments = "%Y-%m-%d %H:%M" if console.width >= 120 else "%Y-%m-%d"
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Prefix", no_wrap=True)
-    for title in ("Name", "Tenant", "Scopes", "Content types", "Created", "Expires", "Last used", "State"):
-        table.add_column(title)
+    for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "State"):
+        table.add_column(title, overflow="fold")
     now = datetime.now(UTC)
     for row in rows:
         expired = row.expires_at is not None and row.expires_at <= now
         state = "revoked" if row.revoked_at else "expired" if expired else "valid"
-        table.add_row(
-            row.prefix, row.name, row.tenant, ",".join(row.scopes), ",".join(row.content_types or []) or "all",
-            _day(row.created_at), _day(row.expires_at), _day(row.last_used_at), state,
-        )  # fmt: skip
+        used, expires = (
+            moment.astimezone(UTC).strftime(moments) if moment else "–" for moment in (row.last_used_at, row.expires_at)
+        )
+        types = ",".join(row.content_types or []) or "all"
+        table.add_row(row.prefix, row.name, row.tenant, ",".join(row.scopes), types, expires, used, state)
     console.print(table)
-
-
-def _day(moment: datetime | None) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M") if moment else "–"
 
 
 @app.command()

@@ -29,7 +29,7 @@ class Stack:
         """
         checkout.check()
         settings, environment = checkout.settings_and_environment(changes, hermetic=throw_away)
-        refuse_used_port(settings.host, settings.port)
+        refuse_used_port(settings.host, settings.port, "BRIDGE_PORT", "choose another with --port")
         self.servers: embedded.Servers | None = None
         need_postgres, need_redis = settings.database_url is None, settings.redis_url is None
         if need_postgres or need_redis:
@@ -79,10 +79,11 @@ class Stack:
         arguments = programs.remote_worker(self.url, name, handlers)
         self.family.start(name, arguments, {**outside, **({"BRIDGE_KEY": key} if key else {})})
 
-    def start_processes(self, *, celery: bool = True, beat: bool = True) -> None:
+    def start_processes(self, *, api: bool = True, celery: bool = True, beat: bool = True) -> None:
         """API, Celery worker and beat, in the order in which they are stopped."""
         environment = programs.celery_environment(self.environment)
-        self.family.start("api", programs.api(), self.environment)
+        if api:
+            self.family.start("api", programs.api(), self.environment)
         if celery:
             self.family.start("celery", programs.celery_worker(["--concurrency=2"]), environment)
         if beat:
@@ -116,17 +117,15 @@ class Stack:
             return False
 
 
-def refuse_used_port(host: str, port: int) -> None:
-    """One line instead of a worker that starts over and over behind a port that another program has."""
+def refuse_used_port(host: str, port: int, what: str, advice: str) -> None:
+    """One line instead of a process that starts over and over behind a port that another program has."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as problem:
-            raise SettingsError(
-                f"BRIDGE_PORT: {host}:{port} cannot be used ({problem.strerror}): choose another with --port"
-            ) from None
+            raise SettingsError(f"{what}: {host}:{port} cannot be used ({problem.strerror}): {advice}") from None
 
 
 def kept_worker_key(stack: Stack, place: Path) -> str | None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bridge.cli import checkout, programs
 from bridge.cli.family import ChildEnded, Signals, ending_signals
-from bridge.cli.stack import Stack, kept_worker_key
+from bridge.cli.stack import Stack, kept_worker_key, refuse_used_port
 
 #: The reference handlers of worker/, by content type.
 HANDLERS = {
@@ -25,6 +25,8 @@ def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
     for line in checkout.warnings():
         Console(stderr=True, soft_wrap=True).print(f"[yellow]warning[/] {line}", highlight=False)
+    if flower:
+        refuse_used_port("127.0.0.1", FLOWER_PORT, "--flower", "stop what listens there, or leave Flower out")
     with ending_signals() as signals:
         console.print("Starting PostgreSQL and Redis …", style="dim")
         stack = Stack(changes)
@@ -49,7 +51,7 @@ def _run(stack: Stack, console: Console, signals: Signals, *, flower: bool, work
         return 0
     if worker:
         _start_worker(stack)
-    _announce(stack, console, admin)
+    _announce(stack, console, admin, _noted_broker(stack))
     while not signals.wait(0.5):
         stack.check()
     return 0
@@ -66,10 +68,20 @@ def _start_worker(stack: Stack) -> None:
     stack.start_remote_worker("local-worker", HANDLERS, kept_worker_key(stack, place))
 
 
-def _announce(stack: Stack, console: Console, admin: str | None) -> None:
+def _noted_broker(stack: Stack) -> Path | None:
+    """The embedded Redis' address, with its password, in a file of its owner: a pipeline on this machine needs it."""
+    if stack.servers is None or stack.servers.redis is None:
+        return None
+    place = stack.settings.data_dir / "secrets" / "broker-url"
+    place.touch(mode=0o600)
+    place.write_text(stack.servers.redis_url + "\n")
+    return place
+
+
+def _announce(stack: Stack, console: Console, admin: str | None, broker: Path | None) -> None:
     settings = stack.settings
     console.print(f"  API      {stack.url}   docs: {stack.url}/docs")
-    console.print(f"  Redis    {'embedded' if stack.servers and stack.servers.redis else 'BRIDGE_REDIS_URL'}")
+    console.print(f"  Redis    {f'embedded; for a Celery pipeline: {broker}' if broker else 'BRIDGE_REDIS_URL'}")
     console.print(f"  Postgres {'embedded' if stack.servers and stack.servers.postgres else 'BRIDGE_DATABASE_URL'}")
     console.print(f"  Files    {':'.join(map(str, settings.source_roots))}")
     console.print(f"  Logs     {Path(settings.data_dir) / 'logs'}")

@@ -116,11 +116,11 @@ def unprivileged_user() -> tuple[int, int] | None:
 
 
 def readable_copy(package: Path) -> Path:
-    """The package's copy below ROOT_HOME, which any user may enter; made once for each version (41 MB, 0.3 s)."""
+    """The package's copy below ROOT_HOME, which any user may enter (41 MB, 0.3 s); all environments share it."""
     libraries = package.with_name(f"{package.name}.libs")
     version = next(iter(sorted(package.parent.glob(f"{package.name}-*.dist-info"))), package).stem
-    stamp = str((package / "pginstall" / "bin" / "postgres").stat().st_mtime_ns)
-    target = ROOT_HOME / f"{version}-{hashlib.sha256(stamp.encode()).hexdigest()[:8]}"
+    binary = (package / "pginstall" / "bin" / "postgres").read_bytes()
+    target = ROOT_HOME / f"{version}-{hashlib.sha256(binary).hexdigest()[:8]}"
     if not target.exists():
         _make_root_home()
         half = ROOT_HOME / f"{target.name}.{os.getpid()}"

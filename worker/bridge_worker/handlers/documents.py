@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+
+# markitdown brings onnxruntime, which otherwise reports to its maker from every worker (and leaves a file in TMPDIR).
+# It reads this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from markitdown import FileConversionException, MarkItDown, UnsupportedFormatException
 

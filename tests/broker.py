@@ -1,0 +1,35 @@
+"""What lies in a queue of the broker, read without taking it out."""
+
+import base64
+import json
+from typing import Any, NamedTuple
+
+import redis
+
+from tests.conftest import Running
+
+
+class Message(NamedTuple):
+    """A task that waits in a queue, as its consumer would receive it."""
+
+    id: str
+    task: str
+    kwargs: dict[str, Any]
+    headers: dict[str, Any]
+
+
+def messages(broker_url: str, queue: str, job_id: str | None = None) -> list[Message]:
+    """The tasks in a queue, oldest first; with `job_id` only those whose kwargs name it."""
+    with redis.Redis.from_url(broker_url, decode_responses=True) as client:
+        raw = client.lrange(queue, 0, -1)
+    found = []
+    for one in map(json.loads, reversed(raw)):
+        _, kwargs, _ = json.loads(base64.b64decode(one["body"]))
+        headers = one["headers"]
+        found.append(Message(headers["id"], headers["task"], kwargs, headers))
+    return [message for message in found if job_id is None or message.kwargs.get("job_id") == job_id]
+
+
+def handed_over(bridge: Running, job_id: str) -> list[Message]:
+    """What the pipeline would receive about a job: every delivery, oldest first."""
+    return messages(bridge.settings.require("broker_url"), bridge.settings.continuation_queue, job_id)
