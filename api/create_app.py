@@ -10,8 +10,10 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from api import download, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
 from api.health import health
+from api.operators import operators
 from api.producers import producers
 from api.workers import workers
+from bridge.foreman import Foreman
 from bridge.hub import Hub
 from bridge.keys import KeyRing, ensure_bootstrap_key
 from bridge.runtime import Runtime
@@ -39,12 +41,13 @@ def create_app(runtime: Runtime) -> Flask:
     )
     app.extensions["bridge"] = runtime
     app.extensions["keys"] = KeyRing(runtime.engine) if runtime.settings.auth else None
-    app.extensions["hub"] = Hub(runtime)
+    app.extensions["hub"] = hub = Hub(runtime)
+    app.extensions["foreman"] = Foreman(runtime, hub)
     app.before_request(_begin)
     app.after_request(_finish)
     api = Api(app)
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, health):
+    for blueprint in (producers, workers, operators, health):
         api.register_blueprint(blueprint)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:

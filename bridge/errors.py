@@ -56,6 +56,17 @@ class Unauthorized(BridgeError):
     headers = {"WWW-Authenticate": "Bearer"}
 
 
+class Paused(BridgeError):
+    """The worker is given no jobs for the time being."""
+
+    status = 429
+    code = "paused"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after)}
+
+
 class TooLarge(BridgeError):
     """More than the bridge stores."""
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimed, holds_a_job, next_in_line, replay
 from bridge.ears import Ears
+from bridge.errors import BridgeError
 from bridge.hand_out import Handed, hand_out
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
@@ -94,10 +95,19 @@ class Hub:
         """Answer every parked poll with nothing, and claim no more."""
         self._closing = True
         self._ears.close()
-        for poll in self._parked.all():
-            if not poll.offered:
-                self._parked.answer(poll)
+        for poll in self.waiting():
+            self.turn_away(poll)
         self._wake.set()
+
+    def waiting(self) -> set[Poll]:
+        """The polls that wait now."""
+        return self._parked.all()
+
+    def turn_away(self, poll: Poll, why: BridgeError | None = None) -> None:
+        """Answer a waiting poll with a refusal, or with nothing; not while a claim for it is under way."""
+        if not poll.offered:
+            poll.error = why
+            self._parked.answer(poll)
 
     def _catch(self, entry: Entry) -> None:
         self._caught.append(entry)

@@ -29,6 +29,7 @@ from bridge.runtime import Runtime
 from bridge.settings import Settings, load_settings
 from models import migrations
 from models.job import metadata
+from tests.big_table import big_table  # noqa: F401  (a fixture)
 from tests.client import Client
 from tests.core import Core
 

@@ -3,8 +3,11 @@
 from alembic import context
 from sqlalchemy import text
 
+import models.count
+import models.duration
 import models.key
 import models.outbox
+import models.pause
 import models.refusal
 import models.sweep  # noqa: F401
 from models.job import metadata
