@@ -65,7 +65,6 @@ class Foreman:
     def _run(self) -> None:
         ticks = 0
         while True:
-            gevent.sleep(TICK_SECONDS)
             try:
                 self.refresh()
                 self._blind = False
@@ -77,6 +76,7 @@ class Foreman:
             ticks += 1
             if whole or not self._runtime.mirror.away:
                 self._tell(whole)
+            gevent.sleep(TICK_SECONDS)
 
     def _tell(self, whole: bool) -> None:
         """Redis hears how many wait, when that has changed, and now and then who they are."""

@@ -18,7 +18,8 @@ WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - inte
 
 STUCK = text("SELECT count(*) FROM continuations WHERE next_at IS NOT NULL")
 SWEEPS = text(
-    "SELECT name, CAST(extract(epoch FROM now() - ran_at) AS float) AS age, seconds, changed FROM sweeps ORDER BY name"
+    "SELECT name, CAST(extract(epoch FROM clock_timestamp() - ran_at) AS float) AS age, seconds, changed"
+    " FROM sweeps ORDER BY name"
 )
 MOST_BACKLOG = 1000
 # What each sweep would find to do now, counted to a thousand.

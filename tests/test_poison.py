@@ -1,0 +1,94 @@
+"""A job that three different workers lost is not handed to a fourth."""
+
+from tests.core import KEY, OTHER_KEY
+
+
+def lose(core, job_id, worker, key=KEY):
+    """This worker claims the job, shows a sign of life, and is not heard of again."""
+    core.age(job_id, 5000)  # beyond any backoff
+    job = core.claim(str(job_id), worker, key=key, lease=60)
+    assert job is not None, f"{worker} did not get it"
+    core.heartbeat(job, key=key)
+    core.age(job_id, 61)
+    core.expire()
+
+
+def fail(core, job_id, worker):
+    core.age(job_id, 5000)
+    core.result(core.claim(str(job_id), worker), success=False)
+
+
+def new(core):
+    return core.create(max_retries=10, timeout_seconds=100000, queue_timeout_seconds=1000000)
+
+
+def test_a_job_lost_by_three_different_workers_fails_with_retries_left(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    assert core.status(job_id) == "pending"
+    lose(core, job_id, "w3")
+    row = core.row(job_id)
+    assert (row.status, row.retry_count) == ("failed", 2)
+    assert "3 different workers" in row.error_message
+    assert core.hows(job_id) == ["lease_expired"] * 3
+    assert core.attempts(job_id)[-1].why == row.error_message
+    assert [outcome.n for outcome in core.outcomes(job_id)] == [1]
+
+
+def test_the_same_worker_again_and_again_is_no_poison(core):
+    job_id = new(core)
+    for worker in ("w1", "w2", "w1", "w2", "w1"):
+        lose(core, job_id, worker)
+    assert core.status(job_id) == "pending"
+
+
+def test_a_worker_is_its_key_and_its_name(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    lose(core, job_id, "w1", key=OTHER_KEY)
+    assert core.status(job_id) == "failed"
+
+
+def test_failures_between_the_losses_do_not_hide_them(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    fail(core, job_id, "w9")
+    lose(core, job_id, "w2")
+    fail(core, job_id, "w1")
+    lose(core, job_id, "w3")
+    assert core.status(job_id) == "failed"
+
+
+def test_what_was_never_acknowledged_or_failed_is_no_loss(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    assert core.claim(job_id, "w3") is None  # the backoff
+    core.age(job_id, 5000)
+    core.claim(job_id, "w3")
+    core.age(job_id, 61)
+    core.expire()
+    fail(core, job_id, "w4")
+    assert core.status(job_id) == "pending"
+    assert core.hows(job_id)[2:] == ["unacknowledged", "failed"]
+
+
+def test_after_an_operators_retry_the_count_begins_anew(core):
+    job_id = new(core)
+    for worker in ("w1", "w2", "w3"):
+        lose(core, job_id, worker)
+    core.restart(job_id)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    assert core.status(job_id) == "pending"
+    lose(core, job_id, "w4")
+    assert core.status(job_id) == "failed"
+
+
+def test_without_retries_left_a_third_loss_is_poison_too(core):
+    job_id = core.create(max_retries=2, timeout_seconds=100000, queue_timeout_seconds=1000000)
+    for worker in ("w1", "w2", "w3"):
+        lose(core, job_id, worker)
+    assert "different workers" in core.row(job_id).error_message
