@@ -21,7 +21,7 @@ from tests import conftest
 
 TESTS = [
     f"tests/test_{name}.py"
-    for name in ("edges", "leases", "results", "claims", "waits", "outbox_core", "repair", "expiry_batches")
+    for name in ("edges", "leases", "results", "claims", "waits", "outbox_core", "repair", "expiry_batches", "poison")
 ]
 
 Put = Callable[[TextClause], None]
