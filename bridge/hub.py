@@ -59,6 +59,7 @@ class Hub:
 
         A repeated `claim_id` gets what it was given before (`poll.again`). Raises sqlalchemy.exc.SQLAlchemyError when
         PostgreSQL does not answer the first look; once parked, a poll waits for it to come back.
+        Raises bridge.errors.BridgeError when it is turned away.
         """
         if wait_seconds is None:
             with self._runtime.engine.connect() as connection:

@@ -1,6 +1,7 @@
 """A job that three different workers lost is not handed to a fourth."""
 
-from tests.core import KEY, OTHER_KEY
+from bridge.expire import expire
+from tests.core import KEY, OTHER_KEY, Core
 
 
 def lose(core, job_id, worker, key=KEY):
@@ -92,3 +93,64 @@ def test_without_retries_left_a_third_loss_is_poison_too(core):
     for worker in ("w1", "w2", "w3"):
         lose(core, job_id, worker)
     assert "different workers" in core.row(job_id).error_message
+
+
+def lost_twice(core, **fields):
+    job_id = core.create(max_retries=10, queue_timeout_seconds=1000000, **{"timeout_seconds": 100000, **fields})
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    core.age(job_id, 5000)
+    return job_id
+
+
+def test_returns_between_the_losses_do_not_hide_them(core):
+    job_id = lost_twice(core)
+    for worker in ("w4", "w5"):
+        core.release(core.claim(job_id, worker))
+    lose(core, job_id, "w3")
+    assert core.hows(job_id) == ["lease_expired", "lease_expired", "released", "released", "lease_expired"]
+    assert core.status(job_id) == "failed"
+
+
+def test_a_third_worker_that_lives_keeps_the_job(core):
+    job_id = lost_twice(core)
+    core.heartbeat(core.claim(job_id, "w3"))
+    assert core.expire() == 0
+    assert core.status(job_id) == "processing"
+
+
+def test_the_losses_of_another_job_do_not_count(core):
+    other = new(core)
+    for worker in ("w1", "w2", "w1", "w2"):
+        lose(core, other, worker)
+    job_id = new(core)
+    fail(core, job_id, "w3")
+    fail(core, job_id, "w3")
+    lose(core, job_id, "w3")
+    assert core.status(job_id) == "pending"
+
+
+def test_an_unacknowledged_claim_that_waits_for_the_next_batch_is_no_poison_meanwhile(core):
+    jobs = [lost_twice(core) for _ in range(2)]
+    for job_id in jobs:
+        core.claim(job_id, "w3")
+        core.age(job_id, 61)
+    assert expire(core.runtime, batch=1, rounds=1) == 1
+    assert sorted(core.status(job_id) for job_id in jobs) == ["pending", "processing"]
+
+
+def test_a_deadline_that_waits_for_the_next_batch_is_no_poison_meanwhile(core):
+    jobs = [lost_twice(core, timeout_seconds=100) for _ in range(2)]
+    for job_id in jobs:
+        core.heartbeat(core.claim(job_id, "w3"))
+        core.age(job_id, 101)
+    assert expire(core.runtime, batch=1, rounds=1) == 1
+    assert sorted(core.status(job_id) for job_id in jobs) == ["processing", "timeout"]
+
+
+def test_without_a_pipelines_task_poison_records_no_outcome(make_runtime):
+    core = Core(make_runtime(continuation_task=""))
+    job_id = lost_twice(core)
+    lose(core, job_id, "w3")
+    assert core.status(job_id) == "failed"
+    assert core.outcomes(job_id) == []
