@@ -19,6 +19,7 @@ RESTART = moving(
         **waiting(NOW),
         "retry_count": 0,
         "return_count": 0,
+        "forgiven_attempt": jobs.attempt,
         "completed_at": None,
         "error_message": None,
         "attempt_end": None,

@@ -9,19 +9,15 @@ from models.state import AttemptEnd
 WORKERS = 3  # different ones that lost it, each its lease; a worker is the pair (key, worker_id)
 
 _ended = job_attempts.c
-# As many ends are looked at as retries were spent: those from before an operator's retry do not count.
-_spent = (
-    select(_ended.key_id, _ended.worker_id, _ended.how)
-    .where(_ended.job_id == jobs.id, among(_ended.how, {AttemptEnd.FAILED, AttemptEnd.LEASE_EXPIRED}))
-    .order_by(_ended.attempt.desc())
-    .limit(jobs.retry_count)
-    .correlate(remote_jobs)
-    .subquery()
-)
-_loser = tuple_(_spent.c.key_id, _spent.c.worker_id)
+_loser = tuple_(_ended.key_id, _ended.worker_id)
 _others = (
     select(func.count(_loser.distinct()))
-    .where(among(_spent.c.how, {AttemptEnd.LEASE_EXPIRED}), _loser != tuple_(jobs.key_id, jobs.worker_id))
+    .where(
+        _ended.job_id == jobs.id,
+        _ended.attempt > jobs.forgiven_attempt,
+        among(_ended.how, {AttemptEnd.LEASE_EXPIRED}),
+        _loser != tuple_(jobs.key_id, jobs.worker_id),
+    )
     .correlate(remote_jobs)
     .scalar_subquery()
 )

@@ -71,6 +71,9 @@ remote_jobs = Table(
     Column("return_count", SmallInteger, nullable=False, server_default=text("0")),  # returns in a row, no retry spent
     Column("outcome_count", Integer, nullable=False, server_default=text("0")),  # terminal states so far: `n`
     Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "forgiven_attempt", Integer, nullable=False, server_default=text("0")
+    ),  # the last before an operator's retry
     Column("worker_id", Text),
     Column("key_id", Uuid),
     Column("claim_id", Text),

@@ -154,3 +154,17 @@ def test_without_a_pipelines_task_poison_records_no_outcome(make_runtime):
     lose(core, job_id, "w3")
     assert core.status(job_id) == "failed"
     assert core.outcomes(job_id) == []
+
+
+def test_a_loss_whose_result_came_late_is_none(core):
+    job_id = new(core)
+    for worker in ("w1", "w2"):
+        job = core.claim(job_id, worker, acknowledge=True)
+        core.age(job_id, 61)
+        core.expire()
+        if worker == "w1":
+            core.result(job, success=False)
+        core.age(job_id, 5000)
+    lose(core, job_id, "w3")
+    assert core.hows(job_id) == ["failed", "lease_expired", "lease_expired"]
+    assert core.status(job_id) == "pending"

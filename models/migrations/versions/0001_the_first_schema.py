@@ -103,6 +103,7 @@ def upgrade() -> None:
         sa.Column("return_count", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("outcome_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("forgiven_attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("worker_id", sa.Text(), nullable=True),
         sa.Column("key_id", sa.Uuid(), nullable=True),
         sa.Column("claim_id", sa.Text(), nullable=True),
