@@ -76,6 +76,10 @@ beat_schedule = {
         names.EXPIRE: 5.0,
         names.CONTINUE: 10.0,
         names.RECONCILE: 15.0,
+        names.WATCH: 2.0,
+        names.FOLD: 5.0,
+        names.MEDIANS: 10.0,
         names.PURGE: 3600.0,
+        names.CHECK: 21600.0,
     }.items()
 }

@@ -11,9 +11,11 @@ from api import download, problems  # noqa: F401  (download adds its route to `w
 from api.access import SECURITY
 from api.health import health
 from api.keys import keys
+from api.operators import operators
 from api.producers import producers
 from api.steering import continuations
 from api.workers import workers
+from bridge.foreman import Foreman
 from bridge.hub import Hub
 from bridge.key_ring import KeyRing
 from bridge.keys import ensure_bootstrap_key
@@ -67,6 +69,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # task_options and metadata come back as they were sent
     app.extensions["bridge"] = runtime
     hub = app.extensions["hub"] = Hub(runtime)
+    app.extensions["foreman"] = Foreman(runtime, hub)
     ring = app.extensions["keys"] = KeyRing(runtime.engine, hub.dismiss) if runtime.settings.auth else None
     if ring is not None:
         ring.keep()
@@ -76,7 +79,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.after_request(_finish)
     api = Documented(app)
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, continuations, keys, health):
+    for blueprint in (producers, workers, operators, continuations, keys, health):
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)

@@ -1,7 +1,6 @@
 """Rows as wire shapes (api/schemas/)."""
 
 from collections import defaultdict
-from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -9,7 +8,7 @@ from flask import Response
 from sqlalchemy import Row
 
 from bridge.claim import Claimed
-from bridge.look import History, estimated_seconds
+from bridge.look import History, estimated_completion
 from bridge.names import download_path
 from bridge.runtime import Runtime
 from models.state import JobState, Priority
@@ -50,7 +49,6 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
 def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
     """schemas.JobStatus"""
     running = job.status == JobState.PROCESSING
-    estimate = job.started_at + timedelta(seconds=estimated_seconds(runtime, job)) if running else None
     return {
         "job_id": job.id,
         "status": job.status,
@@ -60,7 +58,7 @@ def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
         "completed_at": job.completed_at,
         "error_message": job.error_message,
         "retry_count": job.retry_count,
-        "estimated_completion": estimate,
+        "estimated_completion": estimated_completion(runtime, job) if running else None,
         "content_type": job.content_type,
         "attempt": job.attempt,
         "progress": job.progress,

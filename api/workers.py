@@ -21,11 +21,13 @@ from bridge.claim import Claimant
 from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
+from bridge.foreman import Foreman
 from bridge.give_back import release
 from bridge.hub import Hub
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.pending import Queue
 from bridge.poll import Poll
+from bridge.workers_seen import Worker
 
 log = structlog.get_logger("api")
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Do the work.")
@@ -47,12 +49,17 @@ def poll(query: dict[str, Any]) -> Any:
     """Claim jobs, waiting up to wait seconds for the first one."""
     if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
         raise MethodNotAllowed(["GET"])
-    types = _content_types(query["content_types"])
+    types, denied = _content_types(query["content_types"])
     who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"], caller().tenant)
+    foreman = cast(Foreman, current_app.extensions["foreman"])
+    if not types:
+        foreman.seen.note(caller().tenant, Worker(who.key_id, who.worker_id), types, denied)
+        raise Forbidden(f"This key is limited to the content types {', '.join(sorted(caller().content_types or ()))}.")
     queues = [Queue(caller().tenant, content_type) for content_type in types]
     hub = cast(Hub, current_app.extensions["hub"])
     most = min(query["max_jobs"], limits().room(who.key_id))
-    asking = Poll(who, queues, most, _hung_up(request.environ.get("gunicorn.socket")))
+    asking = Poll(who, queues, most, _hung_up(request.environ.get("gunicorn.socket")), denied=denied)
+    foreman.admit(asking)
     with limits().parked(who.key_id):
         claimed = hub.poll(asking, query["wait"])
     new = [] if asking.again else claimed
@@ -66,17 +73,15 @@ def poll(query: dict[str, Any]) -> Any:
     return response
 
 
-def _content_types(text: str) -> list[str]:
-    """The content types of a poll, as far as the key may have them. Raises Invalid, Forbidden."""
+def _content_types(text: str) -> tuple[list[str], list[str]]:
+    """The content types of a poll that the key may have, and those that it may not. Raises Invalid."""
     types = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not 1 <= len(types) <= 32 or not all(re.fullmatch(CONTENT_TYPE_PATTERN, one) for one in types):
         raise Invalid({"content_types": ["Must be 1 to 32 content types of a-z 0-9 . _ and -, comma-separated."]})
     allowed = caller().content_types
-    if allowed is not None:
-        types = [one for one in types if one in allowed]
-        if not types:
-            raise Forbidden(f"This key is limited to the content types {', '.join(sorted(allowed))}.")
-    return types
+    if allowed is None:
+        return types, []
+    return [one for one in types if one in allowed], [one for one in types if one not in allowed]
 
 
 def _hung_up(connection: socket.socket | None) -> Callable[[], bool]:

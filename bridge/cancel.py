@@ -17,6 +17,7 @@ PUT_BACK: dict[str, Any] = {
     **waiting(NOW),
     "retry_count": 0,
     "return_count": 0,
+    "forgiven_attempt": jobs.attempt,
     "completed_at": None,
     "error_message": None,
     "attempt_end": None,

@@ -67,6 +67,12 @@ class TooMany(BridgeError):
         self.headers = {"Retry-After": str(retry_after)}
 
 
+class Paused(TooMany):
+    """The worker is given no jobs for the time being."""
+
+    code = "paused"
+
+
 class TooLarge(BridgeError):
     """More than the bridge stores."""
 

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast
 from sqlalchemy.types import Text
 
 from bridge.give_back import COUNTED, MOST_RETURNS, TAKE_FROM_DEAD_KEYS
+from bridge.poison import IS_POISON, WHY
 from bridge.runtime import Runtime
 from bridge.transition import NOW, RETRIED, among, entry, jobs, move, moving
 from models.state import AttemptEnd, Change, JobState
@@ -44,6 +45,7 @@ def _sweep(
 _queue = _sentence("The queue clock ran out: not claimed within ", jobs.queue_timeout_seconds, " s.")
 _deadline = _sentence("The deadline passed: one attempt may run for ", jobs.timeout_seconds, " s.")
 _silent = _sentence("The lease ran out: no sign of life of the worker for ", jobs.lease_seconds, " s.")
+_poison = {"error_message": WHY}
 NEVER_SEEN = "No sign of life within the acknowledgement window."
 _unseen = {"error_message": f"Never acknowledged, {MOST_RETURNS} times in a row."}
 _ack = and_(_processing, ~_acknowledged, jobs.lease_expires_at <= NOW)
@@ -59,6 +61,7 @@ SWEEPS: list[tuple[Executable, bool]] = [
     (_sweep(Change.RETRY, and_(_ack, _last_return, _retries_left), _by_lease, {**_unseen, **RETRIED}, _missed), False),
     (_sweep(Change.FAIL, and_(_ack, _last_return, ~_retries_left), _by_lease, _unseen, _missed), False),
     (_sweep(Change.EXPIRE_DEADLINE, _out, jobs.timeout_at, _deadline, AttemptEnd.TIMEOUT), False),
+    (_sweep(Change.FAIL, and_(_lease, IS_POISON), _by_lease, _poison, _lapsed), False),
     (_sweep(Change.RETRY, and_(_lease, _retries_left), _by_lease, {**_silent, **RETRIED}, _lapsed), False),
     (_sweep(Change.FAIL, and_(_lease, ~_retries_left), _by_lease, _silent, _lapsed), False),
     (_sweep(Change.EXPIRE_QUEUE, and_(_pending, jobs.timeout_at <= NOW), jobs.timeout_at, _queue, None), False),

@@ -1,12 +1,13 @@
 """Numbers about the whole, for /metrics: what waits, what is stuck, when each sweep last ran and what it found."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, Row, text
 
+from bridge import counts
 from bridge.runtime import Runtime
 from models.outbox import OutcomeState
 
@@ -16,14 +17,28 @@ ON CONFLICT (name) DO UPDATE SET ran_at = now(), seconds = excluded.seconds, cha
 WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - interval '5 seconds'
 """)
 
-DEPTH = text("""
-SELECT content_type, status, count(*) FROM remote_jobs WHERE status IN ('pending', 'processing') GROUP BY 1, 2
-""")
 STUCK = text(f"""
 SELECT count(*) AS waiting, count(*) FILTER (WHERE state = '{OutcomeState.FAILING}') AS failing
 FROM continuations WHERE next_at IS NOT NULL
 """)
-SWEEPS = text("SELECT name, extract(epoch FROM now() - ran_at) AS age, seconds, changed FROM sweeps")
+SWEEPS = text(
+    "SELECT name, CAST(extract(epoch FROM clock_timestamp() - ran_at) AS float) AS age, seconds, changed"
+    " FROM sweeps ORDER BY name"
+)
+MOST_BACKLOG = 1000
+# What each sweep would find to do now, counted to a thousand.
+BACKLOG = text(f"""
+SELECT
+  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE status = 'pending' AND timeout_at <= now()
+    LIMIT {MOST_BACKLOG}) o)
+  + (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE status = 'processing' AND lease_expires_at <= now()
+    LIMIT {MOST_BACKLOG}) o) AS expire_jobs,
+  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE status = 'pending' AND NOT mirrored AND available_at <= now()
+    LIMIT {MOST_BACKLOG}) o) AS release_due_jobs,
+  (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() LIMIT {MOST_BACKLOG}) o)
+    AS continue_ingestion,
+  (SELECT count(*) FROM (SELECT FROM job_moves LIMIT {MOST_BACKLOG}) o) AS fold_counts
+""")
 
 
 @contextmanager
@@ -37,11 +52,21 @@ def swept(runtime: Runtime, name: str) -> Iterator[dict[str, int]]:
         connection.execute(RECORD, params)
 
 
+def sweeps(connection: Connection) -> Sequence[Row[Any]]:
+    """Each sweep: seconds since it ran (`age`), how long that took, and what it found to change: the gap."""
+    return connection.execute(SWEEPS).all()
+
+
+def backlog(connection: Connection) -> dict[str, int]:
+    """By sweep, how much of its work is due and not done; counted to a thousand."""
+    return dict(connection.execute(BACKLOG).one()._mapping)
+
+
 def read(runtime: Runtime) -> dict[str, Any]:
     """Unfinished jobs by content type and status, continuations not handed over, and the sweeps."""
     with runtime.engine.connect() as connection:
         return {
-            "depth": connection.execute(DEPTH).all(),
+            "depth": counts.unfinished(connection),
             "stuck": connection.execute(STUCK).one(),
-            "sweeps": connection.execute(SWEEPS).all(),
+            "sweeps": sweeps(connection),
         }

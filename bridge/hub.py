@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimed, holds_a_job, next_in_line, replay
 from bridge.ears import Ears
+from bridge.errors import BridgeError
 from bridge.hand_out import Handed, hand_out
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
@@ -59,6 +60,7 @@ class Hub:
 
         A repeated `claim_id` gets what it was given before (`poll.again`). Raises sqlalchemy.exc.SQLAlchemyError when
         PostgreSQL does not answer the first look; once parked, a poll waits for it to come back.
+        Raises bridge.errors.BridgeError when it is turned away.
         """
         if wait_seconds is None:
             with self._runtime.engine.connect() as connection:
@@ -101,6 +103,16 @@ class Hub:
     def dismiss(self, key_id: UUID) -> None:
         """Answer the parked polls of a key with nothing: it counts no more."""
         self._parked.let_go(lambda poll: poll.who.key_id == key_id)
+
+    def waiting(self) -> set[Poll]:
+        """The polls that wait now."""
+        return self._parked.all()
+
+    def turn_away(self, poll: Poll, why: BridgeError) -> None:
+        """Answer a waiting poll with a refusal; not while a claim for it is under way."""
+        if not poll.offered:
+            poll.error = why
+            self._parked.answer(poll)
 
     def _catch(self, entry: Entry) -> None:
         self._caught.append(entry)

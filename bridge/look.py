@@ -1,11 +1,13 @@
 """Read jobs. Nothing here changes one."""
 
 import re
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, text
+from sqlalchemy import Row, func, select
 
+from bridge.durations import expected_seconds
 from bridge.errors import Conflict, NotFound
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
@@ -14,9 +16,7 @@ from models.request import job_requests
 from models.state import JobState
 
 _c = remote_jobs.c
-ESTIMATES = {"audio": 300, "video": 900}  # seconds, until there is a median
-USUAL = 600
-LONGEST = 604800.0  # the longest deadline that a job may name
+LONGEST = 604800.0  # seconds; the longest deadline that a job may name
 
 
 def job_id_of(text_: str) -> UUID:
@@ -70,22 +70,14 @@ def result(runtime: Runtime, tenant: str, job_id: str) -> dict[str, Any]:
     return {"content": content, **job.result_data}
 
 
-MEDIAN = text("""
-SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM (
-  SELECT EXTRACT(epoch FROM completed_at - started_at) AS seconds FROM remote_jobs
-  WHERE tenant = :tenant AND content_type = :content_type AND status = 'completed' AND completed_at IS NOT NULL
-  ORDER BY completed_at DESC LIMIT 50
-) recent
-""")
-
-
-def estimated_seconds(runtime: Runtime, job: Row[Any]) -> float:
-    """How long the running attempt is expected to take in all, from its start."""
-    if job.progress:
-        with runtime.engine.connect() as connection:
-            elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
-        # Bounded, because the smallest progress would lead out of the calendar; no attempt runs longer.
-        return min(float(elapsed) / float(job.progress), LONGEST)
+def estimated_completion(runtime: Runtime, job: Row[Any]) -> datetime:
+    """When the running attempt is expected to be done: by its progress, else by how long its type takes."""
     with runtime.engine.connect() as connection:
-        median = connection.scalar(MEDIAN, {"tenant": job.tenant, "content_type": job.content_type})
-    return float(median) if median is not None else ESTIMATES.get(job.content_type, USUAL)
+        if job.progress:
+            elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
+            # Bounded, because the smallest progress would lead out of the calendar; no attempt runs longer.
+            seconds = min(float(elapsed) / float(job.progress), LONGEST)
+        else:
+            seconds = expected_seconds(connection, job.tenant, job.content_type)
+    started: datetime = job.started_at
+    return started + timedelta(seconds=seconds)

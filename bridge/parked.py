@@ -56,10 +56,14 @@ class Parked:
         """How many wait for this queue."""
         return len(self._polls.get(queue, ()))
 
+    def all(self) -> set[Poll]:
+        return {poll for polls in self._polls.values() for poll in polls}
+
     def let_go(self, which: Callable[[Poll], bool]) -> None:
         """Answer these, but for those that a claim is under way for."""
-        for poll in {poll for polls in self._polls.values() for poll in polls if not poll.offered and which(poll)}:
-            self.answer(poll)
+        for poll in self.all():
+            if not poll.offered and which(poll):
+                self.answer(poll)
 
     def candidates(self, queue: Queue, new: Iterable[Poll]) -> Iterator[Poll]:
         """Who wants this queue's jobs, parked polls before new ones; those who have hung up are let go."""

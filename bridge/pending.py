@@ -1,4 +1,4 @@
-"""The Redis mirror of pending jobs: the only module that talks to Redis about jobs.
+"""The Redis mirror of pending jobs: the only module that talks to Redis about jobs (about workers: workers_seen.py).
 
 Keys (prefix: BRIDGE_REDIS_PREFIX; the braces keep a queue on one Redis Cluster slot):
 

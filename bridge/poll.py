@@ -7,6 +7,7 @@ from gevent.event import Event
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimant, Claimed
+from bridge.errors import BridgeError
 from bridge.pending import Queue
 
 
@@ -24,7 +25,8 @@ class Poll:
     offered: bool = False  # a claim for it is under way
     again: bool = False  # what it got is what was given to the same claim before
     tries: int = 0  # times that what it was offered was no longer free
-    error: SQLAlchemyError | None = None
+    error: SQLAlchemyError | BridgeError | None = None
+    denied: Sequence[str] = ()  # content types that it named and its key does not allow
 
     @property
     def wants(self) -> int:

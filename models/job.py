@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.state import FINAL, AttemptEnd, JobState
+from models.state import BAD_ENDS, FINAL, AttemptEnd, JobState
 
 metadata = MetaData(
     naming_convention={
@@ -71,6 +71,9 @@ remote_jobs = Table(
     Column("return_count", SmallInteger, nullable=False, server_default=text("0")),  # returns in a row, no retry spent
     Column("outcome_count", Integer, nullable=False, server_default=text("0")),  # terminal states so far: `n`
     Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "forgiven_attempt", Integer, nullable=False, server_default=text("0")
+    ),  # the last before an operator's retry
     Column("worker_id", Text),
     Column("key_id", Uuid),
     Column("claim_id", Text),
@@ -177,3 +180,6 @@ job_attempts = Table(
     Column("result_digest", LargeBinary),  # of the result that was accepted for this attempt
     CheckConstraint(one_of("how", AttemptEnd), name="how"),
 )
+# The last claims of a worker; and which workers' claims ended badly a short while ago (bridge/trouble.py).
+Index("job_attempts_worker", job_attempts.c.key_id, job_attempts.c.worker_id, job_attempts.c.ended_at)
+Index("job_attempts_bad", job_attempts.c.ended_at, postgresql_where=text(one_of("how", BAD_ENDS)))

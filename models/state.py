@@ -37,6 +37,8 @@ class AttemptEnd(StrEnum):
 
 # After these ends the work may still arrive, and counts (a late result).
 LATE_ENDS = frozenset({AttemptEnd.LEASE_EXPIRED, AttemptEnd.UNACKNOWLEDGED})
+# These may be the worker's fault.
+BAD_ENDS = LATE_ENDS | {AttemptEnd.FAILED}
 
 
 class Change(StrEnum):

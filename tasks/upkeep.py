@@ -3,12 +3,13 @@
 import redis
 import structlog
 
-from bridge import names
+from bridge import counts, durations, names
 from bridge.expire import expire
 from bridge.gauges import swept
 from bridge.purge import purge
 from bridge.release_due import release_due
 from bridge.repair import reconcile
+from bridge.trouble import watch
 from tasks.app import app, runtime
 
 log = structlog.get_logger("tasks.upkeep")
@@ -47,3 +48,31 @@ def purge_jobs() -> None:
     """Delete what is finished, handed over and old."""
     with swept(runtime(), "purge_jobs") as run:
         run["changed"] = purge(runtime())
+
+
+@app.task(name=names.WATCH)
+def watch_workers() -> None:
+    """Pause the workers that are in trouble."""
+    with swept(runtime(), "watch_workers") as run:
+        run["changed"] = watch(runtime())
+
+
+@app.task(name=names.FOLD)
+def fold_counts() -> None:
+    """Take what has changed into the counters of jobs."""
+    with swept(runtime(), "fold_counts") as run:
+        run["changed"] = counts.fold(runtime())
+
+
+@app.task(name=names.CHECK)
+def check_counts() -> None:
+    """Compare the counters of jobs with a full count."""
+    with swept(runtime(), "check_counts") as run:
+        run["changed"] = counts.check(runtime())
+
+
+@app.task(name=names.MEDIANS)
+def refresh_medians() -> None:
+    """Bring the median durations up to date."""
+    with swept(runtime(), "refresh_medians") as run:
+        run["changed"] = durations.refresh(runtime())

@@ -30,6 +30,7 @@ TESTS = [
         "outbox_core",
         "repair",
         "expiry_batches",
+        "poison",
         "steering_core",
         "resend",
     )

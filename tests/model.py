@@ -32,6 +32,8 @@ class Job:
     returns: int = 0
     outcomes: int = 0
     hows: list[str] = field(default_factory=list)
+    by: list[str | None] = field(default_factory=list)  # the workers of the ended attempts
+    forgiven: int = 0  # attempts before an operator's retry
     accepted: dict[int, object] = field(default_factory=dict)  # attempt → the result that was accepted
 
     def age(self, seconds: float) -> None:
@@ -127,6 +129,7 @@ class Model:
             return "already_finished" if job.status == "completed" else "not_ready"
         if job.status != "pending":
             job.status, job.retries, job.returns, job.end = "pending", 0, 0, None
+            job.forgiven = job.attempt
             self.wait(job, self.now)
         return "pending"
 
@@ -141,12 +144,17 @@ class Model:
                 self.finish(job, "timeout")
             elif job.status == "processing" and job.acknowledged and job.lease <= self.now:  # type: ignore[operator]
                 self.end_attempt(job, "lease_expired")
-                self.retry(job)
+                ends = list(zip(job.by, job.hows, strict=True))[job.forgiven :]
+                if len({worker for worker, how in ends if how == "lease_expired"}) == 3:
+                    self.finish(job, "failed")
+                else:
+                    self.retry(job)
 
     # What the verbs are made of.
 
     def end_attempt(self, job: Job, how: str) -> None:
         job.hows.append(how)
+        job.by.append(job.worker)
         job.end, job.ended, job.lease = how, self.now, None
 
     def give_back(self, job: Job, how: str) -> None:

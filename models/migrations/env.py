@@ -4,8 +4,11 @@ from alembic import context
 from sqlalchemy import text
 
 import models.batch
+import models.count
+import models.duration
 import models.key
 import models.outbox
+import models.pause
 import models.refusal
 import models.request
 import models.sweep  # noqa: F401

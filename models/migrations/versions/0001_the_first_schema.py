@@ -29,6 +29,35 @@ CREATE TRIGGER remote_jobs_legal_move BEFORE UPDATE OF status ON remote_jobs FOR
   WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION remote_jobs_legal_move();
 """
 
+# What changes a count is appended to job_moves by the same statement. For each row only where the state changed: a
+# sign of life costs nothing, and a transition table of whole rows would cost more than the rows' own calls.
+COUNTING = """
+CREATE FUNCTION remote_jobs_came() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO job_moves (tenant, content_type, came, jobs)
+  SELECT tenant, content_type, status, count(*) FROM came GROUP BY tenant, content_type, status;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER remote_jobs_came AFTER INSERT ON remote_jobs REFERENCING NEW TABLE AS came
+  FOR EACH STATEMENT EXECUTE FUNCTION remote_jobs_came();
+CREATE FUNCTION remote_jobs_moved() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO job_moves (tenant, content_type, gone, came, jobs)
+  VALUES (NEW.tenant, NEW.content_type, OLD.status, NEW.status, 1);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER remote_jobs_moved AFTER UPDATE OF status ON remote_jobs FOR EACH ROW
+  WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION remote_jobs_moved();
+CREATE FUNCTION remote_jobs_gone() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO job_moves (tenant, content_type, gone, jobs)
+  SELECT tenant, content_type, status, count(*) FROM gone GROUP BY tenant, content_type, status;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER remote_jobs_gone AFTER DELETE ON remote_jobs REFERENCING OLD TABLE AS gone
+  FOR EACH STATEMENT EXECUTE FUNCTION remote_jobs_gone();
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -74,6 +103,7 @@ def upgrade() -> None:
         sa.Column("return_count", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("outcome_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("forgiven_attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("worker_id", sa.Text(), nullable=True),
         sa.Column("key_id", sa.Uuid(), nullable=True),
         sa.Column("claim_id", sa.Text(), nullable=True),
@@ -317,10 +347,70 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("job_id", name=op.f("job_results_pkey")),
     )
+    op.create_index("job_attempts_worker", "job_attempts", ["key_id", "worker_id", "ended_at"], unique=False)
+    op.create_index(
+        "job_attempts_bad",
+        "job_attempts",
+        ["ended_at"],
+        unique=False,
+        postgresql_where=sa.text("how IN ('failed', 'lease_expired', 'unacknowledged')"),
+    )
+    op.create_table(
+        "job_counts",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("content_type", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("jobs", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "content_type", "status", name=op.f("job_counts_pkey")),
+    )
+    op.create_table(
+        "job_moves",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("content_type", sa.Text(), nullable=False),
+        sa.Column("gone", sa.Text(), nullable=True),
+        sa.Column("came", sa.Text(), nullable=True),
+        sa.Column("jobs", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
+        "job_durations",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("content_type", sa.Text(), nullable=False),
+        sa.Column("median_seconds", sa.Float(), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.Column("refreshed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "content_type", name=op.f("job_durations_pkey")),
+    )
+    op.create_table(
+        "worker_pauses",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("worker_id", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Uuid(), nullable=True),
+        sa.Column("by", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("in_a_row", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.CheckConstraint("by IN ('bridge', 'operator')", name=op.f("worker_pauses_by")),
+        sa.CheckConstraint(
+            "by <> 'bridge' OR (until IS NOT NULL AND key_id IS NOT NULL)", name=op.f("worker_pauses_bridge")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("worker_pauses_pkey")),
+        sa.UniqueConstraint(
+            "tenant", "worker_id", "key_id", "by", name="worker_pauses_worker", postgresql_nulls_not_distinct=True
+        ),
+    )
     op.execute(LEGAL_MOVES)
+    op.execute(COUNTING)
 
 
 def downgrade() -> None:
+    op.drop_table("worker_pauses")
+    op.drop_table("job_durations")
+    op.drop_table("job_moves")
+    op.drop_table("job_counts")
+    op.drop_index("job_attempts_bad", table_name="job_attempts")
+    op.drop_index("job_attempts_worker", table_name="job_attempts")
     op.drop_table("job_results")
     op.drop_index("job_requests_job", table_name="job_requests")
     op.drop_table("job_requests")
@@ -353,4 +443,5 @@ def downgrade() -> None:
     op.drop_index("remote_jobs_claim", table_name="remote_jobs", postgresql_where=sa.text("status = 'pending'"))
     op.drop_table("remote_jobs")
     op.drop_table("api_keys")
-    op.execute("DROP FUNCTION remote_jobs_legal_move()")
+    for function in ("legal_move", "came", "moved", "gone"):
+        op.execute(f"DROP FUNCTION remote_jobs_{function}()")

@@ -1,0 +1,147 @@
+"""The routes of those who operate the bridge: what there is, why it is so, and who is to pause."""
+
+from typing import Any, cast
+
+import structlog
+from flask import current_app, g
+
+from api.access import caller, runtime, scope
+from api.body import Blueprint
+from api.errors_of import gives
+from api.render import RANKS, json_response
+from api.schemas import operators as schemas
+from bridge.explain import MOST_AHEAD, explain
+from bridge.foreman import Foreman
+from bridge.names import API_BASE, API_ROOT
+from bridge.pauses import pause, resume
+from bridge.reasons import clocks, sentences, waits_for
+from bridge.statistics import statistics
+from bridge.workers_seen import WorkersSeen
+from bridge.workforce import Hand, workforce
+
+log = structlog.get_logger("api")
+operators = Blueprint("operate", __name__, description="See how the bridge does, and steer its workers.")
+
+
+def _seen() -> WorkersSeen:
+    return cast(Foreman, current_app.extensions["foreman"]).seen
+
+
+@operators.route(f"{API_BASE}/statistics", methods=["GET"])
+@scope("read")
+@operators.response(200, schemas.Statistics())
+@gives(operators)
+def show_statistics() -> Any:
+    """Counts by status and content type (kept up to date, not counted), ages, durations, and how the sweeps do."""
+    numbers = statistics(runtime(), _seen(), caller().tenant)
+    by_status: dict[str, int] = {}
+    by_type: dict[str, dict[str, int]] = {}
+    for content_type, status, jobs in numbers.counts:
+        by_status[status] = by_status.get(status, 0) + jobs
+        by_type.setdefault(content_type, {})[status] = jobs
+    return json_response(
+        {
+            "by_status": by_status,
+            "by_content_type": by_type,
+            "oldest_pending_seconds": max(numbers.oldest.values(), default=None),
+            "oldest_pending_seconds_by_content_type": numbers.oldest,
+            "median_durations": {
+                row.content_type: {"seconds": row.median_seconds, "jobs": row.jobs} for row in numbers.medians
+            },
+            "parked_polls": numbers.parked_polls,
+            "sweeps": [
+                {
+                    "name": sweep.name,
+                    "age_seconds": sweep.age,
+                    "took_seconds": sweep.seconds,
+                    "changed": sweep.changed,
+                    "backlog": numbers.backlog.get(sweep.name),
+                }
+                for sweep in numbers.sweeps
+            ],
+        }
+    )
+
+
+@operators.route(f"{API_BASE}/<job_id>/explain", methods=["GET"])
+@scope("read", "submit")
+@operators.response(200, schemas.Explanation())
+@gives(operators, 404)
+def explain_job(job_id: str) -> Any:
+    """Why the job is where it is: what is ahead, who could take it, which clock runs; in fields and in sentences."""
+    facts = explain(runtime(), _seen(), caller().tenant, job_id, keys=runtime().settings.auth)
+    job = facts.job
+    g.job_status = job.status
+    hands = [*facts.accepting, *([facts.holder] if facts.holder else [])]
+    return json_response(
+        {
+            "job_id": job.id,
+            "status": job.status,
+            "content_type": job.content_type,
+            "priority": RANKS[job.priority],
+            "sentences": sentences(facts),
+            "waits_for": waits_for(facts),
+            "available_at": job.available_at,
+            "jobs_ahead": facts.jobs_ahead,
+            "jobs_ahead_or_more": facts.jobs_ahead == MOST_AHEAD,
+            "workers": [_worker(hand) for hand in hands],
+            "clocks": [clock._asdict() for clock in clocks(facts)],
+            "estimated_start": facts.starts_at,
+            "estimated_completion": facts.completes_at,
+            "attempts": [dict(attempt._mapping) for attempt in facts.attempts],
+            "completed_at": job.completed_at,
+            "error_message": job.error_message,
+            "continuation": None if facts.continuation is None else dict(facts.continuation._mapping),
+        }
+    )
+
+
+@operators.route(f"{API_ROOT}/workers", methods=["GET"])
+@scope("read")
+@operators.response(200, schemas.WorkerList())
+@gives(operators)
+def list_workers() -> Any:
+    """The workers that asked for jobs within the last hour, hold one, or are paused."""
+    known = workforce(runtime(), _seen(), caller().tenant)
+    return json_response({"workers": [_worker(hand) for hand in known.hands], "redis": "ok" if known.redis else "away"})
+
+
+@operators.route(f"{API_ROOT}/workers/<path:worker_id>/pause", methods=["POST"])
+@scope("admin")
+@operators.arguments(schemas.PauseWorker())
+@operators.response(200, schemas.PauseAnswer())
+@gives(operators, body=True)
+def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
+    """Give the worker no jobs: its polls, also those that wait, get 429 `paused` with the reason. It keeps its jobs."""
+    until = pause(runtime(), caller().tenant, worker_id, body["reason"], body["seconds"], body["key"])
+    log.info("worker paused", worker_id=worker_id, seconds=body["seconds"], reason=body["reason"])
+    return json_response({"worker_id": worker_id, "paused": True, "until": until})
+
+
+@operators.route(f"{API_ROOT}/workers/<path:worker_id>/resume", methods=["POST"])
+@scope("admin")
+@operators.arguments(schemas.ResumeWorker(), required=False)
+@operators.response(200, schemas.PauseAnswer())
+@gives(operators, body=True)
+def resume_worker(body: dict[str, Any], worker_id: str) -> Any:
+    """Give the worker jobs again, whoever paused it; of one that is not paused nothing changes."""
+    resume(runtime(), caller().tenant, worker_id, body.get("key"))
+    log.info("worker resumed", worker_id=worker_id)
+    return json_response({"worker_id": worker_id, "paused": False, "until": None})
+
+
+def _worker(hand: Hand) -> dict[str, Any]:
+    """schemas.ShownWorker"""
+    paused = hand.pause
+    return {
+        "worker_id": hand.worker_id,
+        "key": None if hand.key is None else hand.key._asdict(),
+        "content_types": list(hand.content_types),
+        "denied_content_types": list(hand.denied_content_types),
+        "last_seen": hand.last_seen,
+        "jobs_in_hand": hand.jobs_in_hand,
+        "job_ids": list(hand.job_ids),
+        "paused": None
+        if paused is None
+        else {"by": paused.by, "reason": paused.reason, "paused_at": paused.paused_at, "until": paused.until},
+    }

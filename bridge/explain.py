@@ -1,0 +1,121 @@
+"""Why is this job where it is? The facts, each read by an index; bridge/reasons.py puts them into sentences."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, text
+
+from bridge.durations import expected_seconds
+from bridge.look import estimated_completion, find
+from bridge.runtime import Runtime
+from bridge.workers_seen import WorkersSeen
+from bridge.workforce import Hand, workforce
+from models.state import JobState
+
+MOST_AHEAD = 1000
+MOST_ATTEMPTS = 5
+RECENTLY = timedelta(minutes=10)  # a worker that has not been seen for so long is not counted on
+
+# Who is served before it: in each list of a higher priority all that are due, in its own the older ones.
+AHEAD = text(f"""
+SELECT count(*) FROM (
+  SELECT FROM generate_series(0, CAST(:priority AS int)) AS p(rank), LATERAL (
+    SELECT FROM remote_jobs
+    WHERE tenant = :tenant AND content_type = :content_type AND status = 'pending' AND priority = p.rank
+      AND queued_at <= CASE WHEN p.rank < :priority THEN greatest(now(), :queued_at) ELSE :queued_at END
+      AND (p.rank < :priority OR (queued_at, id) < (:queued_at, :id))
+    LIMIT {MOST_AHEAD}
+  ) before
+  LIMIT {MOST_AHEAD}
+) ahead
+""")
+ATTEMPTS = text(f"""
+SELECT attempt, worker_id, how, why, claimed_at, ended_at FROM job_attempts WHERE job_id = :id
+ORDER BY attempt DESC LIMIT {MOST_ATTEMPTS}
+""")
+CONTINUATION = text("""
+SELECT n, created_at, sent_at, confirmed_at, next_at, tries, last_error FROM continuations WHERE job_id = :id AND n = :n
+""")
+# A key that limits nothing allows every type.
+ALLOWED = text("""
+SELECT EXISTS (
+  SELECT FROM api_keys WHERE tenant = :tenant AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    AND scopes && ARRAY['work', 'admin'] AND (content_types IS NULL OR :content_type = ANY (content_types))
+)
+""")
+
+
+class Facts(NamedTuple):
+    """All that is known about where a job is and why."""
+
+    job: Row[Any]
+    now: datetime
+    attempts: Sequence[Row[Any]]  # the last ones that ended, newest first
+    jobs_ahead: int | None = None  # while pending; MOST_AHEAD means so many or more
+    accepting: Sequence[Hand] = ()  # the workers that were seen asking for its type
+    denied: Sequence[Hand] = ()  # those that ask for it with a key that does not allow it
+    some_key_allows: bool = True
+    redis: bool = True  # whether it is known who asks
+    holder: Hand | None = None
+    expected_seconds: float | None = None  # how long a job of its type runs
+    starts_at: datetime | None = None  # an estimate
+    completes_at: datetime | None = None  # an estimate
+    continuation: Row[Any] | None = None
+
+    @property
+    def active(self) -> list[Hand]:
+        """The workers that can be counted on for its type."""
+        return [hand for hand in self.accepting if hand.pause is None and self.recent(hand)]
+
+    def recent(self, hand: Hand) -> bool:
+        return hand.last_seen is not None and hand.last_seen > self.now - RECENTLY
+
+
+def explain(runtime: Runtime, seen: WorkersSeen, tenant: str, job_id: str, *, keys: bool) -> Facts:
+    """The facts about a job. `keys`: whether keys are asked for at all. Raises NotFound."""
+    job = find(runtime, tenant, job_id)
+    with runtime.engine.connect() as connection:
+        now = connection.scalar(text("SELECT now()"))
+        attempts = connection.execute(ATTEMPTS, {"id": job.id}).all()
+        facts = Facts(job, now, attempts)
+        if job.status == JobState.PENDING:
+            facts = _pending(connection, facts, keys)
+        elif job.status != JobState.PROCESSING:
+            ended = connection.execute(CONTINUATION, {"id": job.id, "n": job.outcome_count}).one_or_none()
+            return facts._replace(continuation=ended)
+    hands, answered = workforce(runtime, seen, tenant)
+    if job.status == JobState.PROCESSING:
+        holder = next((hand for hand in hands if str(job.id) in hand.job_ids), None)
+        return facts._replace(holder=holder, completes_at=estimated_completion(runtime, job))
+    facts = facts._replace(
+        accepting=[hand for hand in hands if job.content_type in hand.content_types],
+        denied=[hand for hand in hands if job.content_type in hand.denied_content_types],
+        redis=answered,
+    )
+    return facts._replace(starts_at=starts_at(facts))
+
+
+def _pending(connection: Connection, facts: Facts, keys: bool) -> Facts:
+    job = facts.job
+    where = {"tenant": job.tenant, "content_type": job.content_type}
+    place = {**where, "priority": job.priority, "queued_at": job.queued_at, "id": job.id}
+    return facts._replace(
+        jobs_ahead=connection.scalar(AHEAD, place),
+        some_key_allows=not keys or bool(connection.scalar(ALLOWED, where)),
+        expected_seconds=expected_seconds(connection, job.tenant, job.content_type),
+    )
+
+
+def starts_at(facts: Facts) -> datetime | None:
+    """When it may be claimed, if each worker goes on as the recent ones did; None where nobody can be counted on.
+
+    Rough: how many jobs a worker takes at once is only known from what it holds, and other types count for nothing.
+    """
+    active = facts.active
+    if not active or facts.jobs_ahead is None or facts.expected_seconds is None:
+        return None
+    busy = sum(hand.jobs_in_hand for hand in active)
+    idle = sum(1 for hand in active if hand.jobs_in_hand == 0)
+    turns = max(0, facts.jobs_ahead + 1 - idle) / (busy + idle)
+    return max(facts.now, facts.job.available_at) + timedelta(seconds=turns * facts.expected_seconds)

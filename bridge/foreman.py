@@ -1,0 +1,94 @@
+"""The foreman of an API process: turns away the polls of paused workers, and remembers who asked for what.
+
+Beside the hub, in a greenlet of its own, so that neither a slow PostgreSQL nor an absent Redis holds up a claim.
+"""
+
+from collections import Counter
+
+import gevent
+import redis
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from bridge.hub import Hub
+from bridge.pauses import Pause, now_paused, of_worker, refusal
+from bridge.poll import Poll
+from bridge.runtime import Runtime
+from bridge.workers_seen import Worker, WorkersSeen
+
+log = structlog.get_logger("bridge.foreman")
+
+TICK_SECONDS = 1.0  # a pause is felt within so long
+WRITE_TICKS = 10  # ticks between two writes of who was seen
+
+
+class Foreman:
+    """One per API process, beside its hub. `seen` is what all processes know of the workers."""
+
+    def __init__(self, runtime: Runtime, hub: Hub) -> None:
+        self._runtime = runtime
+        self._hub = hub
+        self._pauses: dict[tuple[str, str], list[Pause]] = {}
+        self._parked = 0
+        self._blind = False
+        settings = runtime.settings
+        self.seen = WorkersSeen(settings.require("redis_url"), settings.redis_prefix, runtime.mirror.process)
+        self._greenlet = gevent.spawn(self._run)
+
+    def admit(self, poll: Poll) -> None:
+        """A poll comes in. Raises Paused."""
+        self._note(poll)
+        if (pause := self._paused(poll)) is not None:
+            raise refusal(pause)
+
+    def refresh(self) -> None:
+        """Read who is paused now, and turn away their parked polls. Raises sqlalchemy.exc.SQLAlchemyError."""
+        with self._runtime.engine.connect() as connection:
+            pauses = now_paused(connection)
+        by_worker: dict[tuple[str, str], list[Pause]] = {}
+        for pause in pauses:
+            by_worker.setdefault((pause.tenant, pause.worker_id), []).append(pause)
+        self._pauses = by_worker
+        if by_worker:
+            for poll in self._hub.waiting():
+                if (paused := self._paused(poll)) is not None:
+                    self._hub.turn_away(poll, refusal(paused))
+
+    def _paused(self, poll: Poll) -> Pause | None:
+        its = self._pauses.get((poll.queues[0].tenant, poll.who.worker_id))
+        return of_worker(its, poll.who.key_id) if its else None
+
+    def _note(self, poll: Poll) -> None:
+        types = [queue.content_type for queue in poll.queues]
+        self.seen.note(poll.queues[0].tenant, Worker(poll.who.key_id, poll.who.worker_id), types, poll.denied)
+
+    def _run(self) -> None:
+        ticks = 0
+        while True:
+            try:
+                self.refresh()
+                self._blind = False
+            except SQLAlchemyError as error:
+                if not self._blind:
+                    log.warning("who is paused is not known", error=type(error).__name__)
+                self._blind = True
+            whole = ticks % WRITE_TICKS == 0
+            ticks += 1
+            if whole or not self._runtime.mirror.away:
+                self._tell(whole)
+            gevent.sleep(TICK_SECONDS)
+
+    def _tell(self, whole: bool) -> None:
+        """Redis hears how many wait, when that has changed, and now and then who they are."""
+        if not whole and self._hub.parked == self._parked:
+            return
+        waiting = self._hub.waiting()
+        try:
+            self._parked = self._hub.parked
+            self.seen.write_parked(Counter(poll.queues[0].tenant for poll in waiting))
+            if whole:
+                for poll in waiting:
+                    self._note(poll)
+                self.seen.write()
+        except redis.RedisError as error:
+            self._runtime.mirror.failed("tell who was seen", error)

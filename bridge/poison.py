@@ -1,0 +1,27 @@
+"""Poison: a job that several workers lost one after the other would go on to take down the next one."""
+
+from sqlalchemy import ColumnElement, func, select, tuple_
+
+from bridge.transition import among, jobs
+from models.job import job_attempts, remote_jobs
+from models.state import AttemptEnd
+
+WORKERS = 3  # different ones that lost it, each its lease; a worker is the pair (key, worker_id)
+
+_ended = job_attempts.c
+_loser = tuple_(_ended.key_id, _ended.worker_id)
+_others = (
+    select(func.count(_loser.distinct()))
+    .where(
+        _ended.job_id == jobs.id,
+        _ended.attempt > jobs.forgiven_attempt,
+        among(_ended.how, {AttemptEnd.LEASE_EXPIRED}),
+        _loser != tuple_(jobs.key_id, jobs.worker_id),
+    )
+    .correlate(remote_jobs)
+    .scalar_subquery()
+)
+
+# Of a job whose holder has just lost it: whether that is one worker too many.
+IS_POISON: ColumnElement[bool] = _others >= WORKERS - 1
+WHY = f"Lost by {WORKERS} different workers, each silent for longer than its lease: it is not handed out again."

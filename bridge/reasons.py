@@ -1,0 +1,167 @@
+"""The facts about a job as sentences that a person can act on. Pure: nothing here asks anybody."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from bridge.explain import MOST_AHEAD, RECENTLY, Facts
+from bridge.pending import RANKS
+from bridge.workforce import Hand
+from models.state import FINAL, JobState
+
+MINUTES = int(RECENTLY.total_seconds() // 60)
+
+
+class Clock(NamedTuple):
+    """A clock that runs, and what happens when it runs out."""
+
+    name: str
+    ends_at: datetime
+    then: str
+
+
+def waits_for(facts: Facts) -> str | None:
+    """What a pending job waits for, in a word."""
+    job = facts.job
+    if job.status != JobState.PENDING:
+        return None
+    if job.available_at > facts.now:
+        return "backoff" if job.attempt_end is not None else "available_at"
+    if not facts.active:
+        return "worker"
+    return "turn" if facts.jobs_ahead else "pickup"
+
+
+def clocks(facts: Facts) -> list[Clock]:
+    """The clocks that run, the next to end first."""
+    job = facts.job
+    if job.status == JobState.PENDING:
+        return [Clock("queue", job.timeout_at, "If no worker has claimed it by then, it goes to `timeout`.")]
+    if job.status != JobState.PROCESSING:
+        return []
+    running = [Clock("deadline", job.timeout_at, "The attempt may not run longer; the job then goes to `timeout`.")]
+    if job.acknowledged_at is None:
+        running.append(Clock("acknowledgement", job.ack_by, "Without a sign of life by then it goes back to the head."))
+    elif job.lease_seconds is not None:
+        left = job.retry_count < job.max_retries
+        then = "it goes back with a retry spent" if left else "it goes to `failed`, as no retry is left"
+        running.append(Clock("lease", job.lease_expires_at, f"Unless its worker shows a sign of life, {then}."))
+    return sorted(running, key=lambda clock: clock.ends_at)
+
+
+def sentences(facts: Facts) -> list[str]:
+    """Where the job is, why, and what comes next."""
+    status = JobState(facts.job.status)
+    if status in FINAL:
+        said = _ended(facts)
+    elif status == JobState.PENDING:
+        said = _pending(facts)
+    else:
+        said = _processing(facts)
+    return [*said, *(f"The {clock.name} clock ends at {_at(clock.ends_at)}. {clock.then}" for clock in clocks(facts))]
+
+
+def _pending(facts: Facts) -> Iterator[str]:
+    job = facts.job
+    yield f"It is pending: it waits in the queue `{job.content_type}` with priority {RANKS[job.priority]}."
+    if job.available_at > facts.now:
+        seconds = (job.available_at - facts.now).total_seconds()
+        until = f"until {_at(job.available_at)}, in {seconds:.0f} s"
+        if job.attempt_end is not None:
+            yield f"It waits {until}, before retry {job.retry_count} of {job.max_retries} (the backoff)."
+        else:
+            yield f"It is not to be claimed {until}, as its `available_at` asks."
+    if facts.attempts:
+        last = facts.attempts[0]
+        ended = f"{last.how} at {_at(last.ended_at)}{_why(last.why)}"
+        yield f"Attempt {last.attempt}, by worker {last.worker_id}, ended: {ended}"
+    more = "+" if facts.jobs_ahead == MOST_AHEAD else ""
+    yield f"{_jobs(facts.jobs_ahead or 0, more)} ahead of it." if facts.jobs_ahead else "No job is ahead of it."
+    yield from _workers(facts)
+    if facts.starts_at is not None and facts.expected_seconds is not None:
+        yield (
+            f"It may start at about {_at(facts.starts_at)}, if a job of its type takes {facts.expected_seconds:.0f} s."
+        )
+
+
+def _workers(facts: Facts) -> Iterator[str]:
+    kind = facts.job.content_type
+    if not facts.redis:
+        yield "Redis does not answer, so it is not known which workers ask; those that hold a job are."
+    active = facts.active
+    if active:
+        held = sum(hand.jobs_in_hand for hand in active)
+        who = "1 worker has" if len(active) == 1 else f"{len(active)} workers have"
+        yield f"{who} asked for `{kind}` in the last {MINUTES} minutes; in hand: {_count(held)}."
+    elif not any(facts.recent(hand) for hand in facts.accepting):
+        yield f"No worker has asked for `{kind}` in the last {MINUTES} minutes: start one that names this content type."
+        last = max((hand for hand in facts.accepting if hand.last_seen), key=_seen, default=None)
+        if last is not None and last.last_seen is not None:
+            yield f"The last one that did was {_name(last)}, at {_at(last.last_seen)}."
+    for hand in facts.accepting:
+        if hand.pause is not None and facts.recent(hand):
+            until = f"until {_at(hand.pause.until)}" if hand.pause.until else "until it is resumed"
+            yield f"Worker {_name(hand)} is paused {until}: {hand.pause.reason}"
+    for hand in facts.denied:
+        yield f"The key of worker {_name(hand)} does not allow `{kind}`, although the worker asks for it."
+    if not facts.some_key_allows:
+        yield f"No key of this tenant that may work allows `{kind}`: make one with scope work."
+
+
+def _processing(facts: Facts) -> Iterator[str]:
+    job = facts.job
+    who = _name(facts.holder) if facts.holder is not None else job.worker_id
+    yield f"It is processing: worker {who} claimed it at {_at(job.started_at)}, as attempt {job.attempt}."
+    if job.acknowledged_at is None:
+        yield "The claim is not acknowledged: the worker has not shown a sign of life yet."
+    if job.progress is not None or job.message is not None:
+        done = "" if job.progress is None else f" {job.progress:.0%}"
+        yield f"The worker reports{done}{'' if job.message is None else f': {job.message}'}."
+    if facts.completes_at is not None:
+        yield f"It may be done at about {_at(facts.completes_at)}."
+
+
+def _ended(facts: Facts) -> Iterator[str]:
+    job = facts.job
+    yield f"It ended as {job.status} at {_at(job.completed_at)}{_why(job.error_message)}"
+    sent = facts.continuation
+    if sent is None:
+        yield "No continuation was recorded: BRIDGE_CONTINUATION_TASK was not set when it ended."
+    elif sent.confirmed_at is not None:
+        yield f"The pipeline has confirmed the continuation at {_at(sent.confirmed_at)}."
+    elif sent.sent_at is not None and sent.next_at is None:
+        yield f"The continuation was handed over at {_at(sent.sent_at)}."
+    elif sent.sent_at is not None:
+        yield (
+            f"The continuation was handed over at {_at(sent.sent_at)} and is not confirmed;"
+            f" it is sent again at {_at(sent.next_at)}."
+        )
+    else:
+        yield f"The continuation was not handed over yet ({sent.tries} tries){_why(sent.last_error)}"
+
+
+def _name(hand: Hand) -> str:
+    return hand.worker_id if hand.key is None else f"{hand.worker_id} (key {hand.key.name}, {hand.key.prefix})"
+
+
+def _seen(hand: Hand) -> datetime:
+    assert hand.last_seen is not None
+    return hand.last_seen
+
+
+def _at(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _why(reason: str | None) -> str:
+    if not reason:
+        return "."
+    return f": {reason}" if reason.endswith(".") else f": {reason}."
+
+
+def _count(jobs: int) -> str:
+    return "1 job" if jobs == 1 else f"{jobs} jobs"
+
+
+def _jobs(jobs: int, more: str) -> str:
+    return "1 job is" if jobs == 1 else f"{jobs}{more} jobs are"

@@ -1,0 +1,127 @@
+"""Which workers have asked for jobs: soft state in Redis, the only thing of ours there beside bridge/pending.py.
+
+    bridge:workers:{<tenant>}:seen   sorted set: <key ID>/<worker ID>, by when the worker was last seen asking
+    bridge:workers:{<tenant>}:asks   hash: <key ID>/<worker ID> → the content types it asks for, as JSON
+    bridge:parked                    hash: process → how many polls of each tenant wait there, and since when
+
+Both keys of a tenant expire with its last worker. An API process writes what it saw every 10 s in one go, so that a
+poll costs no write of its own. All of it may be lost at any time: only what people are shown depends on it.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, cast
+from uuid import UUID
+
+from bridge.pending import connect
+
+REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
+PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none
+AT_ONCE = 500  # workers written in one command
+MOST = 10000  # workers read of one tenant, those seen last
+
+# Forgets who was last seen before ARGV[1].
+FORGET = """
+local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1000)
+if #old > 0 then
+  redis.call('ZREM', KEYS[1], unpack(old))
+  redis.call('HDEL', KEYS[2], unpack(old))
+end
+return #old
+"""
+
+
+class Worker(NamedTuple):
+    """A worker is the pair (key, worker_id)."""
+
+    key_id: UUID
+    worker_id: str
+
+
+class Asking(NamedTuple):
+    """What a worker was last seen asking for."""
+
+    content_types: Sequence[str]
+    denied: Sequence[str]  # asked for too, but its key does not allow them
+    at: float  # seconds since 1970
+
+
+class WorkersSeen:
+    """The soft state as seen from one process. Every method but `note` may raise redis.RedisError."""
+
+    def __init__(self, url: str, prefix: str, process: str) -> None:
+        self._prefix = prefix
+        self._process = process
+        self._client = connect(url, socket_timeout=2, socket_keepalive=True)
+        self._forget = self._client.register_script(FORGET)
+        self._news: dict[str, dict[Worker, Asking]] = {}
+
+    def note(self, tenant: str, who: Worker, content_types: Sequence[str], denied: Sequence[str] = ()) -> None:
+        """A worker asks; written with the next `write`."""
+        self._news.setdefault(tenant, {})[who] = Asking(content_types, denied, time.time())
+
+    def write(self) -> None:
+        """Tell Redis who was noted. What it does not take is forgotten: workers ask again."""
+        news, self._news = self._news, {}
+        for tenant, workers in news.items():
+            keys = [self._key(tenant, "seen"), self._key(tenant, "asks")]
+            with self._client.pipeline(transaction=False) as pipe:
+                for some in _batches(workers):
+                    pipe.zadd(keys[0], {_member(who): asking.at for who, asking in some.items()})
+                    pipe.hset(keys[1], mapping={_member(who): _told(asking) for who, asking in some.items()})
+                for key in keys:
+                    pipe.expire(key, REMEMBERED_SECONDS)
+                self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS], client=pipe)
+                pipe.execute()
+
+    def read(self, tenant: str) -> dict[Worker, Asking]:
+        """The tenant's workers, those seen last first."""
+        since = time.time() - REMEMBERED_SECONDS
+        last = self._client.zrevrangebyscore(self._key(tenant, "seen"), "+inf", since, 0, MOST, withscores=True)
+        seen = cast(list[tuple[str, float]], last)
+        if not seen:
+            return {}
+        asks = self._client.hmget(self._key(tenant, "asks"), [member for member, _ in seen])
+        found = {}
+        for (member, at), told in zip(seen, asks, strict=True):
+            if told is not None:
+                key_id, _, worker_id = member.partition("/")
+                content_types, denied = json.loads(told)
+                found[Worker(UUID(key_id), worker_id)] = Asking(content_types, denied, at)
+        return found
+
+    def write_parked(self, polls: Mapping[str, int]) -> None:
+        """Tell how many polls of each tenant wait in this process."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hset(f"{self._prefix}:parked", self._process, json.dumps([time.time(), polls]))
+            pipe.expire(f"{self._prefix}:parked", PARKED_SECONDS)
+            pipe.execute()
+
+    def parked(self, tenant: str) -> int:
+        """How many polls of the tenant wait in all processes."""
+        count = 0
+        for process, told in self._client.hgetall(f"{self._prefix}:parked").items():
+            at, polls = json.loads(told)
+            if at < time.time() - PARKED_SECONDS:
+                self._client.hdel(f"{self._prefix}:parked", process)
+            else:
+                count += polls.get(tenant, 0)
+        return count
+
+    def _key(self, tenant: str, what: str) -> str:
+        return f"{self._prefix}:workers:{{{tenant}}}:{what}"
+
+
+def _member(who: Worker) -> str:
+    return f"{who.key_id}/{who.worker_id}"
+
+
+def _told(asking: Asking) -> str:
+    return json.dumps([list(asking.content_types), list(asking.denied)])
+
+
+def _batches(workers: Mapping[Worker, Asking]) -> Iterator[dict[Worker, Asking]]:
+    every = list(workers.items())
+    for start in range(0, len(every), AT_ONCE):
+        yield dict(every[start : start + AT_ONCE])

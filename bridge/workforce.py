@@ -1,0 +1,112 @@
+"""The workers of a tenant: who asked for what and when, what they hold, and who is paused."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import redis
+from sqlalchemy import Connection, text
+
+from bridge.caller import NO_KEY
+from bridge.pauses import Pause, now_paused, of_worker
+from bridge.runtime import Runtime
+from bridge.workers_seen import Asking, Worker, WorkersSeen
+
+MOST_JOBS = 100  # IDs shown of what a worker holds
+
+KEYS = text("SELECT id, name, prefix FROM api_keys WHERE tenant = :tenant")
+# A lease shows when it was last renewed: so long before it ends.
+HELD = text(f"""
+SELECT key_id, worker_id, count(*) AS jobs,
+  CAST((array_agg(id ORDER BY started_at, id))[1:{MOST_JOBS}] AS text[]) AS ids,
+  array_agg(DISTINCT content_type) AS content_types,
+  max(greatest(started_at, acknowledged_at, CASE WHEN acknowledged_at IS NOT NULL
+    THEN lease_expires_at - make_interval(secs => lease_seconds) END)) AS sign
+FROM remote_jobs WHERE status = 'processing' AND key_id = ANY (CAST(:keys AS uuid[])) AND tenant = :tenant
+GROUP BY key_id, worker_id
+""")
+
+
+class Key(NamedTuple):
+    """What is shown of a key."""
+
+    name: str
+    prefix: str
+
+
+class Hand(NamedTuple):
+    """A worker as it is known."""
+
+    worker_id: str
+    key: Key | None  # None: with keys off, or of a pause for all keys
+    content_types: Sequence[str]  # that it was last seen asking for; else of the jobs it holds
+    denied_content_types: Sequence[str]
+    last_seen: datetime | None
+    jobs_in_hand: int
+    job_ids: Sequence[str]
+    pause: Pause | None
+
+
+class Workforce(NamedTuple):
+    """The workers of a tenant, those seen last first; whether Redis could say who asked."""
+
+    hands: list[Hand]
+    redis: bool
+
+
+def workforce(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Workforce:
+    """Who was seen within an hour, who holds a job, and who is paused, even if never seen."""
+    asking, answered = _asking(runtime, seen, tenant)
+    with runtime.engine.connect() as connection:
+        keys = {row.id: Key(row.name, row.prefix) for row in connection.execute(KEYS, {"tenant": tenant})}
+        held = _held(connection, tenant, [*keys, NO_KEY])
+        pauses = now_paused(connection, tenant)
+    hands = []
+    by_name: dict[str, list[Pause]] = {}
+    for pause in pauses:
+        by_name.setdefault(pause.worker_id, []).append(pause)
+    for who in asking.keys() | held.keys() | {Worker(p.key_id, p.worker_id) for p in pauses if p.key_id is not None}:
+        asks, holds = asking.get(who), held.get(who)
+        moments = [datetime.fromtimestamp(asks.at, UTC)] if asks else []
+        moments += [holds.sign] if holds else []
+        hands.append(
+            Hand(
+                who.worker_id,
+                keys.get(who.key_id),
+                sorted(asks.content_types if asks else holds.content_types if holds else ()),
+                sorted(asks.denied) if asks else (),
+                max(moments, default=None),
+                holds.jobs if holds else 0,
+                holds.ids if holds else (),
+                of_worker(by_name.get(who.worker_id, ()), who.key_id),
+            )
+        )
+    known = {hand.worker_id for hand in hands}
+    hands += [Hand(p.worker_id, None, (), (), None, 0, (), p) for p in pauses if p.worker_id not in known]
+    hands.sort(key=lambda hand: (hand.last_seen is None, -(hand.last_seen or datetime.now(UTC)).timestamp()))
+    return Workforce(hands, answered)
+
+
+class Holding(NamedTuple):
+    """What a worker holds."""
+
+    jobs: int
+    ids: Sequence[str]
+    content_types: Sequence[str]
+    sign: datetime  # its last sign of life that was written
+
+
+def _held(connection: Connection, tenant: str, keys: Sequence[UUID]) -> dict[Worker, Holding]:
+    rows = connection.execute(HELD, {"tenant": tenant, "keys": [str(key) for key in keys]})
+    return {Worker(row.key_id, row.worker_id): Holding(row.jobs, row.ids, row.content_types, row.sign) for row in rows}
+
+
+def _asking(runtime: Runtime, seen: WorkersSeen, tenant: str) -> tuple[dict[Worker, Asking], bool]:
+    if runtime.mirror.away:
+        return {}, False
+    try:
+        return seen.read(tenant), True
+    except redis.RedisError as error:
+        runtime.mirror.failed("read who was seen", error)
+        return {}, False

@@ -1,0 +1,31 @@
+"""How many jobs of a tenant and content type are in which state, kept by the database itself in each transaction.
+
+A counter that every transaction updates would be a row that all wait for. So the triggers on `remote_jobs` (see the
+first migration) only append what changed to `job_moves`; a sweep folds that into `job_counts`, and a reader adds up
+both (bridge/counts.py).
+"""
+
+from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, Text
+
+from models.job import metadata
+
+job_counts = Table(
+    "job_counts",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "content_type", "status"),
+)
+
+# No key and no index: it is appended to, read whole and emptied every few seconds.
+job_moves = Table(
+    "job_moves",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("gone", Text),  # the state that so many jobs left; null: they are new
+    Column("came", Text),  # the state that they came to; null: they were deleted
+    Column("jobs", BigInteger, nullable=False),
+)

@@ -1,0 +1,138 @@
+"""What is shown is read by indexes: rows read grow with the answer, not with the table (100 000 pending, a million
+finished)."""
+
+import pytest
+from sqlalchemy import text
+
+from bridge import counts, durations, gauges
+from bridge.expire import expire
+from bridge.explain import explain
+from bridge.look import estimated_completion, find
+from bridge.statistics import statistics
+from bridge.trouble import watch
+from bridge.workers_seen import WorkersSeen
+from bridge.workforce import workforce
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ENDED = """
+INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how)
+SELECT id, 1, worker_id, key_id, 'x', started_at, completed_at,
+  CASE WHEN status = 'completed' THEN 'completed' WHEN status = 'failed' THEN 'failed' ELSE 'lease_expired' END
+FROM remote_jobs WHERE completed_at IS NOT NULL AND get_byte(uuid_send(id), 15) % 4 = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def big(big_table):
+    """The big table with its counters, its medians and an ended attempt of every fourth finished job."""
+    with big_table.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text(ENDED))
+        connection.execute(text("ANALYZE job_attempts"))
+    assert counts.check(big_table.runtime) == 1_100_500
+    counts.fold(big_table.runtime)
+    durations.refresh(big_table.runtime)
+    return big_table
+
+
+@pytest.fixture
+def seen(servers):
+    return WorkersSeen(servers.redis_url, "plans", "p1")
+
+
+def total(plans) -> int:
+    return sum(plan.rows_read for plan in plans)
+
+
+def a_job(big, status: str) -> str:
+    return str(big.sql("SELECT id FROM remote_jobs WHERE status = :s AND tenant = 'default' LIMIT 1", s=status)[0].id)
+
+
+def test_statistics_read_counters_and_heads(big, seen):
+    plans = big.plans(lambda: statistics(big.runtime, seen, "default"))
+    assert sum(count.jobs for count in statistics(big.runtime, seen, "default").counts) > 1_000_000
+    assert total(plans) < 500
+
+
+def test_metrics_read_counters(big):
+    plans = big.plans(lambda: gauges.read(big.runtime))
+    assert not any("remote_jobs" in plan.scans for plan in plans)
+    assert sum(plan.rows_read for plan in plans if "continuations" not in plan.statement) < 500
+
+
+@pytest.mark.parametrize("status", ["processing", "completed", "failed"])
+def test_explain_of_a_job_that_does_not_wait_reads_the_job_and_its_holder(big, seen, status):
+    plans = big.plans(lambda: explain(big.runtime, seen, "default", a_job(big, status), keys=True))
+    assert total(plans[1:]) < 1200, "the jobs in hand of the tenant, at most"
+
+
+def test_explain_of_the_last_job_of_a_long_queue_counts_to_a_thousand(big, seen):
+    last = "SELECT id FROM remote_jobs WHERE status = 'pending' AND tenant = 'default' AND content_type = 'audio'"
+    job_id = str(big.sql(f"{last} AND mirrored ORDER BY priority DESC, queued_at DESC LIMIT 1")[0].id)
+    facts = explain(big.runtime, seen, "default", job_id, keys=True)
+    assert facts.jobs_ahead == 1000
+    plans = big.plans(lambda: explain(big.runtime, seen, "default", job_id, keys=True))
+    ahead = [plan for plan in plans if "ahead" in plan.statement]
+    assert len(ahead) == 1
+    assert total(ahead) <= 3010
+    assert total(plans) < 5000
+
+
+def test_explain_does_not_read_what_waits_for_its_time(big, seen):
+    """A thousand and more jobs of a higher priority that are not due stand between the heads and this one."""
+    rare = "SELECT id FROM remote_jobs WHERE status = 'pending' AND tenant = 'default' AND content_type = 'rare'"
+    job_id = str(big.sql(f"{rare} ORDER BY priority, queued_at LIMIT 1")[0].id)
+    plans = big.plans(lambda: explain(big.runtime, seen, "default", job_id, keys=True))
+    assert total([plan for plan in plans if "ahead" in plan.statement]) < 50
+
+
+def test_an_estimate_reads_one_row(big):
+    job = find(big.runtime, "default", a_job(big, "processing"))
+    [plan] = big.plans(lambda: estimated_completion(big.runtime, job))
+    assert plan.rows_read <= 1
+    assert not plan.scans & {"remote_jobs", "remote_jobs_recent"}
+
+
+def test_medians_are_refreshed_from_the_ends_of_an_index(big):
+    big.sql("DELETE FROM job_durations")
+    types = len(big.sql("SELECT DISTINCT tenant, content_type FROM job_counts WHERE status = 'completed'"))
+    [plan] = big.plans(lambda: durations.refresh(big.runtime))
+    assert "remote_jobs" not in plan.scans
+    assert plan.rows_read <= types * (durations.RECENT + 20)
+    big.sql("UPDATE job_durations SET refreshed_at = now() + interval '1 hour'")
+    [idle] = big.plans(lambda: durations.refresh(big.runtime))
+    assert idle.rows_read < 200
+
+
+def test_workers_are_read_by_what_is_in_hand(big, seen):
+    plans = big.plans(lambda: workforce(big.runtime, seen, "default"))
+    assert total(plans) < 1200
+    assert not any("remote_jobs" in plan.scans for plan in plans)
+
+
+def test_the_look_for_workers_in_trouble_reads_the_latest_bad_ends(big):
+    quiet = big.plans(lambda: watch(big.runtime))
+    assert total(quiet) < 100
+    big.sql("UPDATE job_attempts SET ended_at = now() WHERE job_id IN"
+            " (SELECT job_id FROM job_attempts WHERE how = 'failed' LIMIT 5)")  # fmt: skip
+    busy = big.plans(lambda: watch(big.runtime))
+    assert total(busy) < 100
+    assert not any("job_attempts" in plan.scans for plan in [*quiet, *busy])
+
+
+def test_folding_reads_what_has_changed(big):
+    big.sql("UPDATE remote_jobs SET status = 'cancelled', completed_at = now(), outcome_count = 1 WHERE id IN"
+            " (SELECT id FROM remote_jobs WHERE status = 'pending' LIMIT 20)")  # fmt: skip
+    plans = big.plans(lambda: counts.fold(big.runtime))
+    assert total(plans) < 200
+
+
+def test_the_look_for_poison_reads_what_has_lapsed(big):
+    lapsed = big.sql("SELECT id FROM remote_jobs WHERE status = 'processing' LIMIT 10")
+    big.sql("UPDATE remote_jobs SET lease_expires_at = now(), retry_count = 2 WHERE id = ANY (:ids)",
+            ids=[row.id for row in lapsed])  # fmt: skip
+    plans = [plan for plan in big.plans(lambda: expire(big.runtime)) if "count(DISTINCT" in plan.statement]
+    assert plans
+    assert max(plan.rows_read for plan in plans) < 600, "the jobs in hand, at most"
