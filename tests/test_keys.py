@@ -193,7 +193,7 @@ def test_a_refresh_forgets_what_was_revoked_and_tells_whose_it_was(runtime, made
         assert keys.revoke_key(connection, keys.prefix_of(made_key)) == 0
     ring.refresh()
     assert gone == [caller.key_id]
-    assert not ring.remembers(made_key)
+    assert ring.remembered(made_key) is None
     with pytest.raises(Unauthorized):
         ring.caller(made_key)
 
