@@ -64,14 +64,15 @@ def authenticate() -> Caller:
 
 
 def _whose_key(ring: KeyRing) -> Caller:
-    kind, _, key = request.headers.get("Authorization", "").partition(" ")
+    # Read from the environ: request.headers makes an object and goes through all names at each look.
+    kind, _, key = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
-        key = request.headers.get("X-API-Key", "")
+        key = request.environ.get("HTTP_X_API_KEY", "")
     key = key.strip()
     if not key:
         raise Unauthorized(REFUSED)
-    if ring.remembers(key):
-        return ring.caller(key)
+    if (known := ring.remembered(key)) is not None:
+        return known
     trusted = runtime().settings.trusted_proxies
     address = real_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), trusted)
     limits().may_fail(address)

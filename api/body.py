@@ -20,14 +20,18 @@ BODY_SECONDS = 300  # a body that takes longer to arrive is given up
 
 
 class Unstorable(Invalid):
-    """The JSON guard refused the body (bridge/json_guard.py); `token` is the lease_token that it names."""
+    """The JSON guard refused the body (bridge/json_guard.py); `token` is the lease_token that it names.
+
+    One that cannot be a token is not the same as none: it stands as a token that nobody has.
+    """
 
     def __init__(self, refusal: json_guard.Refused) -> None:
         super().__init__(refusal.errors)
         if not refusal.is_json:
             self.status, self.code = 400, "malformed"
         token = refusal.body.get("lease_token") if isinstance(refusal.body, dict) else None
-        self.token = token if isinstance(token, str) else None
+        sound = isinstance(token, str) and re.fullmatch(r"[!-~]{1,100}", token)
+        self.token = None if token is None else str(token) if sound else "unreadable"
 
 
 def read_json(incoming: Request) -> Any:

@@ -10,7 +10,7 @@ from bridge.extend import lost_lease
 from bridge.holder import holds_latest
 from bridge.look import find
 from bridge.runtime import Runtime
-from bridge.transition import AT_THE_HEAD, NOW, RETRIED, jobs, move, moving
+from bridge.transition import AT_THE_HEAD, NOW, RETRIED, among, jobs, move, moving
 from models.job import remote_jobs
 from models.key import api_keys
 from models.state import AttemptEnd, Change, JobState
@@ -30,7 +30,7 @@ FAIL = moving(Change.FAIL, *_THIS, values=_WHY, end=_END)
 _DEAD = select(api_keys.c.id).where(or_(api_keys.c.revoked_at.is_not(None), api_keys.c.expires_at <= NOW))
 _HELD = (
     select(remote_jobs.c.id)
-    .where(jobs.status == JobState.PROCESSING, jobs.key_id.in_(_DEAD.scalar_subquery()))
+    .where(among(jobs.status, [JobState.PROCESSING]), jobs.key_id.in_(_DEAD.scalar_subquery()))
     .order_by(jobs.id)
     .limit(bindparam("batch"))
     .with_for_update(skip_locked=True)

@@ -62,19 +62,24 @@ class KeyRing:
         """Refresh for as long as this process lives."""
         gevent.spawn(self._keep)
 
-    def remembers(self, key: str) -> bool:
-        """Whether this very key was valid at the last look: its check will cost no query."""
+    def remembered(self, key: str) -> Caller | None:
+        """Whose key this is, if this very key was seen to count within the last second: no query."""
         known = self._known.get(prefix_of(key))
-        return known is not None and known.caller is not None and hmac.compare_digest(hash_of(key), known.secret_hash)
+        if known is None or known.caller is None:
+            return None
+        now = time.monotonic()
+        if now - known.looked > REMEMBERED_SECONDS or not hmac.compare_digest(hash_of(key), known.secret_hash):
+            return None
+        known.asked, known.used = now, True
+        return known.caller
 
     def caller(self, key: str) -> Caller:
         """Whose key this is. Raises Unauthorized; equally for a wrong, an expired and a revoked key."""
-        prefix = prefix_of(key)
-        known = self._known.get(prefix)
-        now = time.monotonic()
-        if known is None or now - known.looked > REMEMBERED_SECONDS:
-            known = self._look_up(prefix)
-        known.asked, known.used = now, True
+        if (caller := self.remembered(key)) is not None:
+            return caller
+        known = self._known.get(prefix_of(key))
+        if known is None or time.monotonic() - known.looked > REMEMBERED_SECONDS:
+            known = self._look_up(prefix_of(key))
         same = hmac.compare_digest(hash_of(key), known.secret_hash)
         if known.caller is None or not same:
             raise Unauthorized(REFUSED)

@@ -8,8 +8,6 @@ be passed by what arrives within that second. While Redis is away each process c
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from uuid import UUID
 
@@ -48,6 +46,9 @@ class Limits:
             "requests": RateLimitItemPerMinute(most.requests),
             "failures": RateLimitItemPerMinute(most.failures),
         }
+        # How many requests of a key are free until the next sharing, and how many were right after the last one.
+        self._left: dict[UUID, int] = {}
+        self._granted: dict[UUID, int] = {}
         self._unshared: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute)
         self._parked: Counter[UUID] = Counter()
         self._parked_elsewhere: dict[UUID, int] = {}
@@ -60,12 +61,16 @@ class Limits:
 
     def request(self, key_id: UUID) -> None:
         """A request of a key."""
-        if not self._hit("requests", str(key_id)):
+        left = self._left.get(key_id, self._most.requests)
+        if left <= 0:
             raise TooMany("This key sent too many requests within a minute.", retry_after=_next_minute())
+        self._left[key_id] = left - 1
 
     def failure(self, address: str) -> None:
         """A key that does not count was sent from an address."""
-        self._hit("failures", address)
+        minute = _minute()
+        self._unshared["failures", address, minute] += 1
+        self._window.hit(self._per_minute["failures"], "failures", address, minute)
 
     def may_fail(self, address: str) -> None:
         """Whether a key that is not known may be looked up for an address: too many did not count."""
@@ -73,18 +78,11 @@ class Limits:
         if not self._window.test(self._per_minute["failures"], "failures", *whose):
             raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
 
-    @contextmanager
-    def parked(self, key_id: UUID) -> Iterator[None]:
-        """A poll of a key, for as long as it waits."""
+    def parked(self, key_id: UUID) -> "_Parked":
+        """A poll of a key, for as long as the block takes."""
         if self._parked[key_id] + self._parked_elsewhere.get(key_id, 0) >= self._most.parked:
             raise TooMany("Too many polls of this key wait already.", retry_after=_soon(2))
-        self._parked[key_id] += 1
-        try:
-            yield
-        finally:
-            self._parked[key_id] -= 1
-            if not self._parked[key_id]:
-                del self._parked[key_id]
+        return _Parked(self._parked, key_id)
 
     def room(self, key_id: UUID) -> int:
         """How many more jobs the workers of a key may take."""
@@ -111,6 +109,35 @@ class Limits:
     def share(self) -> None:
         """Tell the other processes what was counted here, and hear what was there. Raises redis.RedisError."""
         minute = _minute()
+        self._spend(minute)
+        try:
+            self._exchange(minute)
+        finally:
+            self._grant(minute)
+
+    def _spend(self, minute: str) -> None:
+        """Count the requests since the last sharing."""
+        item = self._per_minute["requests"]
+        for key_id, left in self._left.items():
+            spent = self._granted.get(key_id, self._most.requests) - left
+            self._granted[key_id] = left
+            if spent:
+                self._unshared["requests", str(key_id), minute] += spent
+                self._window.hit(item, "requests", str(key_id), minute, cost=spent)
+
+    def _grant(self, minute: str) -> None:
+        """What is left of this minute may be used until the next sharing; a key that asked for nothing is forgotten."""
+        item = self._per_minute["requests"]
+        granted, left = {}, {}
+        for key_id, before in self._left.items():
+            meanwhile = self._granted.get(key_id, self._most.requests) - before  # while Redis was asked
+            used = self._tally.get(item.key_for("requests", str(key_id), minute))
+            if used or meanwhile:
+                granted[key_id] = max(0, self._most.requests - used)
+                left[key_id] = granted[key_id] - meanwhile
+        self._granted, self._left = granted, left
+
+    def _exchange(self, minute: str) -> None:
         unshared = self._unshared
         # Who asked within this minute is asked about again: others may count it now.
         self._unshared = Counter({counted: 0 for counted in unshared if counted[2] == minute})
@@ -150,11 +177,6 @@ class Limits:
             count = partial(usage.waiting, engine, self._most.pending, self._most.content_types)
             self._waiting.look([tenant], count)
 
-    def _hit(self, what: str, whose: str) -> bool:
-        minute = _minute()
-        self._unshared[what, whose, minute] += 1
-        return self._window.hit(self._per_minute[what], what, whose, minute)
-
     def _others(self, parked: dict[str, str], now: int) -> int:
         """How many polls wait in the other processes."""
         counts = 0
@@ -175,6 +197,21 @@ class Limits:
                 self.look()
             except SQLAlchemyError as error:
                 log.debug("what keys have is not counted", error=type(error).__name__)
+
+
+class _Parked:
+    """Counts a poll while it waits."""
+
+    def __init__(self, counts: Counter[UUID], key_id: UUID) -> None:
+        self._counts, self._key_id = counts, key_id
+
+    def __enter__(self) -> None:
+        self._counts[self._key_id] += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._counts[self._key_id] -= 1
+        if not self._counts[self._key_id]:
+            del self._counts[self._key_id]
 
 
 def _minute() -> str:

@@ -147,3 +147,12 @@ def test_a_row_that_somebody_is_changing_is_passed_over(core):
         connection.exec_driver_sql(f"SELECT 1 FROM remote_jobs WHERE id = '{busy}' FOR UPDATE")
         assert core.claim(busy) is None
         assert core.next() == [free]
+
+
+def test_an_id_of_another_tenant_is_not_claimed(core):
+    """What the mirror holds is a hint: who can write into Redis steals no job."""
+    job_id = core.create()
+    with core.engine.begin() as connection:
+        outcome = claim(connection, [(job_id, Claimant(KEY.key_id, "w1", 60, None, "another"))], 60)
+    assert not outcome.claimed
+    assert core.status(job_id) == "pending"

@@ -11,7 +11,7 @@ import celeryconfig
 from api import problems
 from bridge import errors, pending
 from bridge.cli.checkout import ROOT
-from bridge.settings import DEADLINES, PREFIX, Backoff, Settings
+from bridge.settings import DEADLINES, PREFIX, Allowance, Backoff, Settings
 from models.state import EDGES, legal_moves
 from tests.client import ok
 
@@ -51,6 +51,7 @@ def test_the_diagram_of_states_shows_the_same_edges():
 
 
 BACKOFF = ",".join(f"{name}={field.default:g}" for name, field in Backoff.model_fields.items())
+LIMITS = ",".join(f"{name}={field.default}" for name, field in Allowance.model_fields.items())
 # What is made at the start, in the words of the page.
 MADE = {
     "api_processes": "number of cores",
@@ -58,6 +59,7 @@ MADE = {
     "source_roots": "<data dir>/files",
     "timeout_seconds": DEADLINES,
     "retry_backoff": BACKOFF,
+    "limits": LIMITS,
 }
 
 

@@ -228,6 +228,16 @@ def test_such_a_result_of_anybody_else_changes_nothing(bridge, client, value):
     assert client.status(job["job_id"]) == "processing"
 
 
+@pytest.mark.parametrize("token", [b'"\\u0000"', b'"\\ud800"', b"1e999", b'"a", "lease_token": "a"'])
+def test_a_token_that_cannot_be_one_is_nobodys(client, token):
+    """Found by bench/hostile.py: a NUL in the token of a refused body reached PostgreSQL."""
+    client.create("unreadable")
+    job = client.claim("unreadable", lease=None)
+    body = b'{"success": true, "lease_token": ' + token + b"}"
+    refused(client.request("PUT", f"{job['job_id']}/result", data=body, headers=JSON), 409, "lease_lost")
+    assert client.status(job["job_id"]) == "processing"
+
+
 def test_a_malformed_result_leaves_the_attempt_alone(client):
     client.create("cut")
     job = client.claim("cut")

@@ -81,7 +81,8 @@ def test_an_admin_limited_to_content_types_makes_no_key_beyond_them(bridge):
 )
 def test_a_bad_field_of_a_new_key_is_named(client, field, value):
     body = {"name": "x", "scopes": ["work"], field: value}
-    assert field in refused(client.post(KEYS_BASE, body), 422, "validation")["errors"]
+    errors = refused(client.post(KEYS_BASE, body), 422, "validation")["errors"]
+    assert {name.partition(".")[0] for name in errors} == {field}
 
 
 @pytest.mark.parametrize("scope", ["submit", "work", "read"])
@@ -193,7 +194,7 @@ def test_a_refresh_forgets_what_was_revoked_and_tells_whose_it_was(runtime, made
         assert keys.revoke_key(connection, keys.prefix_of(made_key)) == 0
     ring.refresh()
     assert gone == [caller.key_id]
-    assert not ring.remembers(made_key)
+    assert ring.remembered(made_key) is None
     with pytest.raises(Unauthorized):
         ring.caller(made_key)
 

@@ -1,8 +1,11 @@
 """Signs of life: what acknowledges a claim, what renews a lease, who may, and the three clocks' precedence."""
 
 import pytest
+from sqlalchemy import text
 
+from bridge import keys
 from bridge.errors import Conflict, NotFound
+from bridge.expire import expire
 from tests.core import KEY, OTHER_KEY, outcome_of
 
 A_MINUTE = 60
@@ -163,3 +166,23 @@ def test_the_jitter_spreads_retries_and_is_the_same_in_every_column(core):
     assert len(waits) == 20
     assert min(waits) >= 9
     assert max(waits) <= 11
+
+
+@pytest.mark.parametrize("end", ["revoked_at = now()", "expires_at = now()"])
+def test_what_a_dead_key_holds_goes_back_without_spending_a_retry(core, end):
+    with core.engine.begin() as connection:
+        for key in (KEY, OTHER_KEY):
+            made = keys.create_key(connection, "test", ["work"])
+            connection.execute(
+                text("UPDATE api_keys SET id = :id WHERE prefix = :prefix"),
+                {"id": key.key_id, "prefix": keys.prefix_of(made)},
+            )
+        connection.execute(text(f"UPDATE api_keys SET {end} WHERE id = :id"), {"id": KEY.key_id})
+    finished, held = core.held(), core.held()
+    core.result(finished)
+    theirs = core.claim(core.create(), key=OTHER_KEY, acknowledge=True)
+    assert expire(core.runtime, batch=1) == 1
+    row = core.row(held.job_id)
+    assert (row.status, row.attempt_end, row.retry_count, row.return_count) == ("pending", "released", 0, 0)
+    assert core.status(finished.job_id) == "completed"
+    assert core.status(theirs.job_id) == "processing"

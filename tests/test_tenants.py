@@ -49,6 +49,7 @@ OF_THE_SERVICE = [
     r"SELECT id, prefix, secret_hash, tenant, scopes, .* FROM api_keys WHERE prefix = ANY",  # whose key is this?
     r"UPDATE api_keys SET last_used_at = now\(\) WHERE prefix = ANY",
     r"SELECT key_id, count\(\*\) FROM remote_jobs WHERE status = 'processing' AND key_id = ANY",  # the limits of keys
+    r"SELECT j.id, j.priority, .* FROM unnest\(CAST\('\{\}'",  # the next jobs of no queue at all
 ]
 TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|api_keys)\b")
 ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})'")
