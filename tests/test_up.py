@@ -5,12 +5,14 @@ import shutil
 import signal
 import socket
 import stat
+import sys
 
 import psutil
 import pytest
 import redis
 import requests
 
+from bridge.cli.family import ChildEnded, Family
 from bridge.embedded.ports import free_port
 from tests.client import Client, ok
 from tests.command import Started, jobbridge, refusal
@@ -73,6 +75,29 @@ def test_it_says_where_everything_is(up):
     assert str(up.place / ".bridge" / "logs") in text
     assert "Ctrl-C stops it." in text
     assert requests.get(f"{up.url}/readyz", timeout=10).status_code == 200
+
+
+def test_a_process_that_ends_is_started_again_and_said_so(up):
+    up.says(UP)
+    parent = psutil.Process(up.process.pid)
+    worker = next(child for child in parent.children() if "celery" in child.cmdline() and "worker" in child.cmdline())
+    worker.kill()
+    assert "celery ended by signal 9 and was started again" in up.says("was started again")
+
+
+def test_a_process_that_ends_as_soon_as_it_begins_ends_all(tmp_path):
+    family = Family(tmp_path)
+    family.start("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], {})
+
+    def ended() -> bool:
+        try:
+            family.revive()
+        except ChildEnded as problem:
+            assert "hopeless ended with status 3, 3 times" in str(problem)
+            return True
+        return False
+
+    wait_until(ended, "the family to give up", 20)
 
 
 def test_a_misspelt_setting_is_warned_of_with_the_right_name(up):

@@ -1,4 +1,4 @@
-"""Child processes that are watched together: one that dies ends all, and they end in an order."""
+"""Child processes that are watched together: one that dies is started again, or ends all; they end in an order."""
 
 from __future__ import annotations
 
@@ -15,14 +15,27 @@ from pathlib import Path
 from bridge.cli.checkout import ROOT
 from bridge.embedded.process import spawn
 
+SHORT_SECONDS = 10.0  # a life shorter than this, so often in a row, will not get longer
+MOST_SHORT_LIVES = 3
 
-@dataclass(frozen=True)
+
+@dataclass
 class Child:
     """One process of the stack; its output goes to `log`."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    again: Callable[[], subprocess.Popen[bytes]]
+    began: float
+    short_lives: int = 0
+
+    def ended(self) -> str | None:
+        """How it ended; None while it runs."""
+        status = self.process.poll()
+        if status is None:
+            return None
+        return f"{self.name} ended by signal {-status}" if status < 0 else f"{self.name} ended with status {status}"
 
 
 class ChildEnded(Exception):
@@ -39,18 +52,37 @@ class Family:
     def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Child:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}.log"
-        process = spawn(arguments, death=signal.SIGTERM, log=log, cwd=cwd, environment=environment)
-        child = Child(name, process, log)
+
+        def begin() -> subprocess.Popen[bytes]:
+            return spawn(arguments, death=signal.SIGTERM, log=log, cwd=cwd, environment=environment)
+
+        child = Child(name, begin(), log, begin, time.monotonic())
         self.children.append(child)
         return child
 
     def check(self) -> None:
         """Raises ChildEnded when one of them has ended."""
         for child in self.children:
-            status = child.process.poll()
-            if status is not None:
-                how = f"by signal {-status}" if status < 0 else f"with status {status}"
-                raise ChildEnded(f"{child.name} ended {how}: read {child.log}")
+            if how := child.ended():
+                raise ChildEnded(f"{how}: read {child.log}")
+
+    def revive(self) -> list[str]:
+        """Start those again that have ended by themselves; a sentence for each.
+
+        A supervisor does it in production: Celery's worker, for one, may end when Redis is killed (celery#4652).
+        Raises ChildEnded for one that ends again and again as soon as it begins.
+        """
+        said = []
+        for child in self.children:
+            if (how := child.ended()) is None:
+                continue
+            child.short_lives = child.short_lives + 1 if time.monotonic() - child.began < SHORT_SECONDS else 0
+            if child.short_lives >= MOST_SHORT_LIVES:
+                raise ChildEnded(f"{how}, {child.short_lives} times within seconds of its start: read {child.log}")
+            end_tree(child.process, 0)  # what it may have left running in its session
+            child.process, child.began = child.again(), time.monotonic()
+            said.append(f"{how} and was started again: read {child.log}")
+        return said
 
     def stop(self, *, last: Sequence[str] = (), seconds: float = 20.0) -> None:
         """SIGTERM to one after the other, those in `last` after the rest; SIGKILL to what takes longer."""

@@ -100,6 +100,14 @@ class Stack:
     def check(self) -> None:
         """Raises ChildEnded when a process or an embedded server has ended."""
         self.family.check()
+        self._check_servers()
+
+    def keep_up(self) -> list[str]:
+        """Start processes that have ended again; a sentence for each. Raises ChildEnded when that is no use."""
+        self._check_servers()
+        return self.family.revive()
+
+    def _check_servers(self) -> None:
         stopped = self.servers.stopped() if self.servers else None
         if stopped:
             raise ChildEnded(f"{stopped} ended: read {self.settings.data_dir / 'logs' / stopped}.log")

@@ -52,8 +52,10 @@ def _run(stack: Stack, console: Console, signals: Signals, *, flower: bool, work
     if worker:
         _start_worker(stack)
     _announce(stack, console, admin, _noted_broker(stack))
+    errors = Console(stderr=True, soft_wrap=True)
     while not signals.wait(0.5):
-        stack.check()
+        for sentence in stack.keep_up():
+            errors.print(f"[yellow]warning[/] {sentence}", highlight=False)
     return 0
 
 
