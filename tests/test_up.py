@@ -89,15 +89,8 @@ def test_a_process_that_ends_as_soon_as_it_begins_ends_all(tmp_path):
     family = Family(tmp_path)
     family.start("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], {})
 
-    def ended() -> bool:
-        try:
-            family.revive()
-        except ChildEnded as problem:
-            assert "hopeless ended with status 3, 3 times" in str(problem)
-            return True
-        return False
-
-    wait_until(ended, "the family to give up", 20)
+    with pytest.raises(ChildEnded, match="hopeless ended with status 3, 3 times"):
+        wait_until(lambda: family.revive() and False, "the family to give up", 20)
 
 
 def test_a_misspelt_setting_is_warned_of_with_the_right_name(up):
