@@ -3,12 +3,13 @@
 from kombu import Exchange, Queue
 
 from bridge import names
+from bridge.redis_address import for_celery, service
 from bridge.settings import load_settings
 
 _settings = load_settings()
 
-broker_url = _settings.broker_url
-result_backend = _settings.broker_url
+broker_url = result_backend = for_celery(_settings.broker_url) if _settings.broker_url else None
+_service = service(_settings.broker_url or "")
 # Only bridge.enqueue_remote_job answers; everything else's result is in PostgreSQL.
 task_ignore_result = True
 result_expires = 3600
@@ -24,7 +25,7 @@ task_default_queue = names.QUEUE
 task_default_exchange = names.QUEUE
 task_default_routing_key = names.QUEUE
 
-broker_transport_options = {
+broker_transport_options: dict[str, object] = {
     # Far above the longest task (time limits below); a message is only a nudge, so nothing waits for it.
     "visibility_timeout": 300,
     # Look for messages of killed workers every 10 s instead of about every 100 s.
@@ -45,7 +46,9 @@ broker_transport_options = {
     "unacked_index_key": "bridge.unacked_index",
     "unacked_mutex_key": "bridge.unacked_mutex",
 }
-result_backend_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 3}
+result_backend_transport_options: dict[str, object] = {"socket_timeout": 5, "socket_connect_timeout": 3}
+if _service is not None:
+    broker_transport_options["master_name"] = result_backend_transport_options["master_name"] = _service.name
 redis_socket_timeout = 5
 redis_socket_connect_timeout = 3
 broker_connection_retry_on_startup = True

@@ -15,15 +15,13 @@ and a surplus one nothing. Every method may raise redis.RedisError unless it say
 import re
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from bridge.mirror_scripts import DROP, PUT_BACK, TAKE
+from bridge.redis_address import connect
 from models.state import Priority
 
 log = structlog.get_logger("bridge.pending")
@@ -55,19 +53,6 @@ class Entry(NamedTuple):
     queue: Queue
     priority: Priority
     job_id: str
-
-
-def connect(url: str, **options: Any) -> redis.Redis:
-    """A client for `redis://`, `rediss://`, `unix://` or `sentinel://host:port,host:port/service`.
-
-    Nothing is retried: a repeated LMOVE takes two IDs, a repeated LPUSH queues one twice.
-    """
-    options = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2, "decode_responses": True, **options}
-    if url.startswith("sentinel://"):
-        hosts, _, service = url[len("sentinel://") :].partition("/")
-        pairs = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in hosts.split(",")]
-        return Sentinel(pairs, socket_timeout=2).master_for(service or "mymaster", **options)
-    return redis.Redis.from_url(url, **options)
 
 
 class Mirror:

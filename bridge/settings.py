@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from bridge.redis_address import service
+
 PREFIX = "BRIDGE_"
 
 
@@ -148,14 +150,16 @@ class Settings(BaseModel):
     def _redis_scheme(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"(redis|rediss|unix|sentinel)://", value):
             raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
+        if value is not None:
+            service(value)
         return value
 
     def model_post_init(self, context: Any) -> None:
         object.__setattr__(self, "data_dir", self.data_dir.absolute())
         if not self.source_roots:
             object.__setattr__(self, "source_roots", (self.data_dir / "files",))
-        if self.broker_url is None and self.redis_url is not None:
-            object.__setattr__(self, "broker_url", broker_from(self.redis_url))
+        if self.broker_url is None:
+            object.__setattr__(self, "broker_url", self.redis_url)
 
     def require(self, field: str) -> str:
         """The value of a setting without which this process cannot run. Raises SettingsError."""
@@ -167,11 +171,6 @@ class Settings(BaseModel):
     def deadline_for(self, content_type: str) -> int:
         """The default `timeout_seconds` of a content type."""
         return self.timeout_seconds.get(content_type, self.timeout_seconds["*"])
-
-
-def broker_from(redis_url: str) -> str:
-    """A Redis URL as kombu spells it: it knows no unix://, but redis+socket://."""
-    return "redis+socket://" + redis_url[len("unix://") :] if redis_url.startswith("unix://") else redis_url
 
 
 def known_names() -> frozenset[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from bridge.cli import programs
 from bridge.cli.checkout import ROOT
+from bridge.redis_address import for_celery, service
 from bridge.settings import SettingsError, known_names, load_settings, read_environment, unknown_names
 
 
@@ -87,13 +88,20 @@ def test_every_spelling_of_postgresql_means_psycopg2(spelling):
     ("redis", "broker"),
     [
         ("redis://h:6379/0", "redis://h:6379/0"),
-        ("rediss://h:6380/0", "rediss://h:6380/0"),
+        ("rediss://h:6380/0", "rediss://h:6380/0?ssl_cert_reqs=required"),
+        ("rediss://h:6380/0?ssl_cert_reqs=none", "rediss://h:6380/0?ssl_cert_reqs=none"),
         ("unix:///run/redis.sock?db=1", "redis+socket:///run/redis.sock?db=1"),
+        ("sentinel://:pw@a:26379,b:26379/main", "sentinel://:pw@a:26379;sentinel://:pw@b:26379"),
     ],
 )
 def test_the_broker_is_made_from_the_redis_address_in_kombus_spelling(redis, broker):
     settings = load(redis_url=redis)
-    assert (settings.redis_url, settings.broker_url) == (redis, broker)
+    assert settings.broker_url == settings.redis_url == redis
+    assert for_celery(redis) == broker
+
+
+def test_a_service_is_found_by_its_sentinels():
+    assert service("sentinel://:p%40w@a:26379,b:26380/main") == ([("a", 26379), ("b", 26380)], "main", "p@w")
 
 
 def test_a_broker_of_its_own_wins():
