@@ -85,11 +85,12 @@ def _http(error: HTTPException) -> Response:
 
 
 def _methods_of_the_other_slash() -> list[str]:
-    """Werkzeug answers a wrong method with 404, not 405, where the slash at the end is optional and missing."""
+    """Werkzeug answers a wrong method with 404, not 405, where the slash at the end is optional."""
     adapter = request_ctx.url_adapter
-    if adapter is None or request.path.endswith("/"):
+    if adapter is None:
         return []
-    return sorted(adapter.allowed_methods(f"{request.path}/"))
+    other = request.path.rstrip("/") if request.path.endswith("/") else f"{request.path}/"
+    return sorted(adapter.allowed_methods(other))
 
 
 def _flat(messages: dict[Any, Any]) -> dict[str, object]:

@@ -54,6 +54,7 @@ def create_job(created: dict[str, Any]) -> Any:
 def create_batch(batch: dict[str, Any]) -> Any:
     """Create up to 1000 jobs in one transaction, all or none; errors name the place, such as `jobs.3.content_type`."""
     key = header_text("Idempotency-Key", 255)
+    limits().submit(caller().tenant, [created["content_type"] for created in batch["jobs"]])
     jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key)
     if not jobs[0].replayed:
         for created in batch["jobs"]:
