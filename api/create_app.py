@@ -6,6 +6,7 @@ import uuid
 from flask import Flask, Response, g, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
+from werkzeug.routing import BaseConverter
 
 from api import download, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
@@ -43,6 +44,13 @@ DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells
 PAGE = {"app_name": API_TITLE, "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
 
 
+class JobId(BaseConverter):
+    """A job's ID in a path, whatever it looks like; not a word that is a route of its own, or `Allow` would lie."""
+
+    regex = r"(?!(?:batch|cancel|poll|retry|statistics)$)[^/]+"
+    part_isolating = True
+
+
 class Documented(Api):
     """flask-smorest's Api without its catch-all error: api.errors_of documents each one that a route can give."""
 
@@ -75,9 +83,11 @@ def create_app(runtime: Runtime) -> Flask:
         ring.keep()
     limits = app.extensions["limits"] = Limits(runtime)
     limits.keep()
+    app.url_map.converters["job"] = JobId
     app.before_request(_begin)
     app.after_request(_finish)
     api = Documented(app)
+    api.register_converter(JobId, lambda _: {"type": "string"})
     problems.register(app)  # after flask-smorest's own handler, which it replaces
     for blueprint in (producers, workers, operators, continuations, keys, health):
         api.register_blueprint(blueprint)

@@ -28,7 +28,7 @@ UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease 
 PIECE = 64 * 1024  # bytes read at a time
 
 
-@workers.route("/<job_id>/download", methods=["GET"])
+@workers.route("/<job:job_id>/download", methods=["GET"])
 @scope("work", "read")
 @workers.response(200, {"type": "string", "format": "binary"}, content_type="application/octet-stream")
 @workers.alt_response(206, description="The range that was asked for.", success=True)

@@ -63,7 +63,7 @@ def show_statistics() -> Any:
     )
 
 
-@operators.route(f"{API_BASE}/<job_id>/explain", methods=["GET"])
+@operators.route(f"{API_BASE}/<job:job_id>/explain", methods=["GET"])
 @scope("read", "submit")
 @operators.response(200, schemas.Explanation())
 @gives(operators, 404)

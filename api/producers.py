@@ -79,7 +79,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
     return {"jobs": [job_view(row) for row in rows], "next_cursor": cursor}
 
 
-@producers.route("/<job_id>", methods=["GET"])
+@producers.route("/<job:job_id>", methods=["GET"])
 @scope("read")
 @producers.response(200, schemas.WholeJob())
 @gives(producers, 404)
@@ -89,7 +89,7 @@ def show_job(job_id: str) -> Any:
     return whole_view(job, look.history(runtime(), job))
 
 
-@producers.route("/<job_id>/status", methods=["GET"])
+@producers.route("/<job:job_id>/status", methods=["GET"])
 @scope("read", "submit", "work")
 @producers.response(200, schemas.JobStatus())
 @gives(producers, 404)
@@ -100,7 +100,7 @@ def show_status(job_id: str) -> Any:
     return status_view(runtime(), job)
 
 
-@producers.route("/<job_id>/result", methods=["GET"])
+@producers.route("/<job:job_id>/result", methods=["GET"])
 @scope("read", "submit")
 @producers.response(200, schemas.StoredResult())
 @gives(producers, 404, 409)
@@ -109,7 +109,7 @@ def show_result(job_id: str) -> Any:
     return look.result(runtime(), caller().tenant, job_id)
 
 
-@producers.route("/<job_id>/cancel", methods=["POST"])
+@producers.route("/<job:job_id>/cancel", methods=["POST"])
 @scope("submit")
 @producers.response(200, schemas.StateAnswer())
 @gives(producers, 404, 409)
@@ -120,7 +120,7 @@ def cancel_job(job_id: str) -> Any:
     return {"job_id": job_id, "status": status}
 
 
-@producers.route("/<job_id>/retry", methods=["POST"])
+@producers.route("/<job:job_id>/retry", methods=["POST"])
 @scope("submit")
 @producers.response(200, schemas.StateAnswer())
 @gives(producers, 404, 409)

@@ -137,7 +137,7 @@ def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
     return judged
 
 
-@workers.route("/<job_id>/result", methods=["PUT"])
+@workers.route("/<job:job_id>/result", methods=["PUT"])
 @scope("work")
 @_ends_unstorable
 @workers.arguments(schemas.Result())
@@ -156,7 +156,7 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
     return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
 
 
-@workers.route("/<job_id>/heartbeat", methods=["POST"])
+@workers.route("/<job:job_id>/heartbeat", methods=["POST"])
 @scope("work")
 @workers.arguments(schemas.Heartbeat(), required=False)
 @workers.response(200, schemas.HeartbeatAnswer())
@@ -176,7 +176,7 @@ def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
     )
 
 
-@workers.route("/<job_id>/progress", methods=["PUT"])
+@workers.route("/<job:job_id>/progress", methods=["PUT"])
 @scope("work")
 @workers.arguments(schemas.Progress())
 @workers.response(200, schemas.HeartbeatAnswer())
@@ -194,7 +194,7 @@ def _alive(alive: Alive) -> Any:
     return json_response(alive._asdict())
 
 
-@workers.route("/<job_id>/release", methods=["POST"])
+@workers.route("/<job:job_id>/release", methods=["POST"])
 @scope("work")
 @workers.arguments(schemas.Release(), required=False)
 @workers.response(200, StateAnswer())

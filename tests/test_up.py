@@ -178,13 +178,13 @@ def test_a_killed_up_leaves_no_orphan_and_the_next_one_starts_at_once(begin):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_ends_all_and_is_named(begin):
+def test_an_embedded_server_that_dies_ends_all_and_is_named(begin):
     running = begin()
     running.says(UP)
-    celery = next(p for p in running.family() if "worker" in p.cmdline() and p.ppid() == running.process.pid)
-    celery.kill()
+    valkey = next(child for child in running.family() if "valkey-server" in child.name())
+    valkey.kill()
     assert running.ends() == 1
-    assert f"celery ended by signal 9: read {running.place / '.bridge' / 'logs' / 'celery.log'}" in running.text
+    assert f"valkey ended: read {running.place / '.bridge' / 'logs' / 'valkey.log'}" in running.text
     assert running.left() == []
 
 
