@@ -20,11 +20,6 @@ configure_logging(settings)
 sender = Celery("bridge", set_as_current=False)
 sender.config_from_object("celeryconfig")
 process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-app = create_app(
-    Runtime(
-        settings,
-        make_engine(settings, pool_size=16, name="bridge-api"),
-        Mirror(settings.require("redis_url"), settings.redis_prefix, process),
-        Nudger(sender),
-    )
-)
+mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
+mirror.warn_of_eviction()
+app = create_app(Runtime(settings, make_engine(settings, pool_size=16, name="bridge-api"), mirror, Nudger(sender)))

@@ -99,6 +99,15 @@ class Mirror:
             self._failures = 0
             self._away_until = 0.0
 
+    def warn_of_eviction(self) -> None:
+        """Warn when Redis may throw lists away to make room: the mirror's, and Celery's queues. Never raises."""
+        try:
+            policy = self._client.config_get("maxmemory-policy").get("maxmemory-policy")
+        except redis.RedisError:
+            return  # away, or it tells nobody: managed ones do not
+        if policy not in (None, "noeviction"):
+            log.warning("redis may evict the lists of jobs: set its maxmemory-policy to noeviction", policy=policy)
+
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
         """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
         lists = self._by_list(entries)

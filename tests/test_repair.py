@@ -7,6 +7,7 @@ from bridge.pending import Entry, Mirror, Queue
 from bridge.release_due import release_due
 from bridge.repair import HEAD, Repaired, reconcile
 from models.state import Priority
+from tests.waiting import wait_until
 
 AUDIO = Queue("default", "audio")
 LIST = "core:{default:audio}:pending:normal"
@@ -133,6 +134,13 @@ def test_redis_away_loses_nothing_and_slows_nobody_down(core, make_runtime, redi
     job_id = core.create()
     assert core.runtime.mirror.away
     assert core.result(core.claim(job_id)).status == "completed"
+
+
+def test_a_redis_that_may_evict_lists_is_warned_of(own_bridge, own_servers):
+    servers = own_servers(postgres=False, redis_options={"maxmemory-policy": "allkeys-lru"})
+    bridge = own_bridge(redis_url=servers.redis_url, broker_url=servers.redis_url, celery=False, beat=False)
+    log = bridge.settings.data_dir / "logs" / "api.log"
+    wait_until(lambda: "maxmemory-policy to noeviction" in log.read_text(), "the warning")
 
 
 def test_the_epoch_missing_means_that_nothing_is_taken(core, redis):
