@@ -6,6 +6,8 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 APT := apt-get install -y make git python3.11 python3.11-venv
 ARGS ?=
+# Two files of tests at a time, each with servers of its own; ARGS="-n 0 …" takes them one by one.
+PARALLEL := -n 2 --dist loadfile
 MINUTES ?= 5
 SEED ?=
 STEPS ?= 1000000
@@ -43,11 +45,11 @@ up: $(STAMP) ## the whole bridge in this terminal (ARGS="--flower --worker --por
 	@$(PY) -m bridge up $(ARGS)
 
 test: $(STAMP) ## the tests, on real PostgreSQL and Redis (ARGS="-k poll")
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 coverage: $(STAMP) ## the tests, with the lines they did not reach
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
 
 check: lint types imports test ## what CI runs
 

@@ -257,6 +257,13 @@ def test_a_worker_keeps_what_it_holds_and_may_finish_it(client):
     ok(client.result(job))
 
 
+@pytest.mark.parametrize("worker_id", ["a%00b", "x" * 256])
+def test_what_no_poll_may_name_is_no_worker(client, worker_id):
+    for verb in ("pause", "resume"):
+        problem = refused(client.post(f"/api/v1/workers/{worker_id}/{verb}", {"reason": "why"}), 422, "validation")
+        assert set(problem["errors"]) <= {"worker_id", "reason"}
+
+
 def test_a_worker_id_with_a_slash_and_a_space_can_be_paused(client):
     pausing(client, "gpu%2F1%20a")
     told(client, "gpu/1 a")

@@ -4,6 +4,7 @@ from marshmallow import RAISE, Schema, fields, validate
 
 from api.schemas.problem import STATES
 from api.schemas.producers import Filters
+from bridge.job_fields import QueryInteger
 from models.outbox import OutcomeState
 
 OUTCOME_STATES = [str(state) for state in OutcomeState]
@@ -37,7 +38,7 @@ class ContinuationsQuery(Schema):
         validate=validate.OneOf(OUTCOME_STATES),
         metadata={"description": "Without it: waiting and failing, all that is still to be sent or confirmed."},
     )
-    limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
+    limit = QueryInteger(load_default=50, validate=validate.Range(1, 500))
     cursor = fields.String(load_default=None, validate=validate.Length(1, 300))
 
 
@@ -76,7 +77,7 @@ class ResendQuery(Schema):
         unknown = RAISE
 
     job_id = fields.UUID(load_default=None)
-    n = fields.Integer(
+    n = QueryInteger(
         load_default=None,
         validate=validate.Range(1, 2**31 - 1),
         metadata={"description": "With `job_id`: which of its outcomes; the latest without it."},
