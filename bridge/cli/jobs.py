@@ -1,0 +1,116 @@
+"""`jobbridge jobs`: see jobs, submit them, steer them. Over HTTP only."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated
+
+import typer
+
+from bridge.cli import job_tables, options, steering, submit, watch
+from bridge.cli.options import After, Before, ContentType, Cursor, IngestionTask, Json, Limit, Status, Url, Worker, Yes
+from bridge.cli.over_http import bridge_at
+from bridge.cli.paper import console, print_json
+from bridge.names import API_BASE
+
+app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
+app.command(epilog=options.ENDS)(submit.submit)
+Job = Annotated[uuid.UUID, typer.Argument(metavar="JOB", help="A job's ID.")]
+
+
+@app.command("list")
+def list_(
+    status: Status = None,
+    content_type: ContentType = None,
+    ingestion_task_id: IngestionTask = None,
+    worker_id: Worker = None,
+    created_after: After = None,
+    created_before: Before = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Lists jobs, newest first."""
+    query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
+    answer = bridge_at(url).get(f"{API_BASE}/", **query, limit=limit, cursor=cursor)
+    if json:
+        print_json(answer.body)
+    else:
+        job_tables.show_list(console(), answer)
+
+
+@app.command()
+def show(job: Job, json: Json = False, url: Url = None) -> None:
+    """Shows a job with its attempts."""
+    answer = bridge_at(url).get(f"{API_BASE}/{job}")
+    if json:
+        print_json(answer.body)
+    else:
+        job_tables.show_whole(console(), answer)
+
+
+@app.command()
+def explain(job: Job, json: Json = False, url: Url = None) -> None:
+    """Says why a job is where it is, and what comes next."""
+    answer = bridge_at(url).get(f"{API_BASE}/{job}/explain")
+    if json:
+        print_json(answer.body)
+    else:
+        job_tables.show_explanation(console(), answer)
+
+
+@app.command("watch", epilog=options.ENDS)
+def watch_(
+    job: Annotated[
+        uuid.UUID | None, typer.Argument(metavar="[JOB]", help="A job's ID; without it, the queues.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Watches a job until it ends, or all queues until Ctrl-C.
+
+    Where there is no terminal, a job's changes are told line by line, and the queues once. With --json nothing is told
+    but the job's status at its end.
+    """
+    bridge = bridge_at(url)
+    if job is None:
+        if json:
+            raise typer.BadParameter(
+                "watches a JOB; of the queues `jobbridge queues --json` tells.", param_hint="--json"
+            )
+        watch.watch_queues(bridge, every)
+        return
+    raise typer.Exit(watch.watch_jobs(bridge, {str(job): ""}, every, json=json))
+
+
+def _steering_command(verb: str, summary: str) -> None:
+    def command(
+        job: Annotated[uuid.UUID | None, typer.Argument(metavar="[JOB]", help="A job's ID; or filters.")] = None,
+        status: Status = None,
+        content_type: ContentType = None,
+        ingestion_task_id: IngestionTask = None,
+        worker_id: Worker = None,
+        created_after: After = None,
+        created_before: Before = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the jobs that match.")] = False,
+        yes: Yes = False,
+        json: Json = False,
+        url: Url = None,
+    ) -> None:
+        query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
+        if job is None:
+            steering.steer_many(lambda: bridge_at(url), verb, query, dry_run=dry_run, yes=yes, json=json)
+        elif query or dry_run:
+            raise typer.BadParameter("takes no filters and no --dry-run beside it.", param_hint="JOB")
+        else:
+            steering.steer_one(bridge_at(url), verb, str(job), json=json)
+
+    app.command(verb, help=summary)(command)
+
+
+_steering_command("cancel", "Cancels a job, or all that match the filters; asks before it changes many.")
+_steering_command(
+    "retry", "Puts a failed, timed-out or cancelled job back, or all that match the filters; asks before."
+)
