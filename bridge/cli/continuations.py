@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from bridge.cli import options
 from bridge.cli.job_tables import show_more
-from bridge.cli.options import Cursor, Json, Limit, ListByDefault, Url, Yes
+from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
 from bridge.cli.over_http import Answer, bridge_at
 from bridge.cli.paper import WIDE, coloured, console, line, print_json, table, text
 from bridge.cli.plain import age, until, value
@@ -75,7 +74,7 @@ def _show(answer: Answer) -> None:
 
 @app.command()
 def resend(
-    job: Annotated[uuid.UUID | None, typer.Argument(metavar="[JOB]", help="A job's ID; or --state failing.")] = None,
+    job: SomeJob = None,
     n: Annotated[int | None, typer.Option("--n", help="Which of the job's outcomes; the latest without it.")] = None,
     state: Annotated[Resendable | None, typer.Option(help="All outcomes in this state.")] = None,
     yes: Yes = False,

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Annotated
 
 import typer
 
 from bridge.cli import job_tables, options, steering, submit, watch
-from bridge.cli.options import After, Before, ContentType, Cursor, IngestionTask, Json, Limit, Status, Url, Worker, Yes
+from bridge.cli.options import (
+    After,
+    Before,
+    ContentType,
+    Cursor,
+    IngestionTask,
+    Job,
+    Json,
+    Limit,
+    SomeJob,
+    Status,
+    Url,
+    Worker,
+    Yes,
+)
 from bridge.cli.over_http import bridge_at
 from bridge.cli.paper import console, print_json
+from bridge.cli.refusal import Refused
 from bridge.names import API_BASE
 
 app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
 app.command(epilog=options.ENDS)(submit.submit)
-Job = Annotated[uuid.UUID, typer.Argument(metavar="JOB", help="A job's ID.")]
 
 
 @app.command("list")
@@ -62,32 +75,27 @@ def explain(job: Job, json: Json = False, url: Url = None) -> None:
 
 @app.command("watch", epilog=options.ENDS)
 def watch_(
-    job: Annotated[
-        uuid.UUID | None, typer.Argument(metavar="[JOB]", help="A job's ID; without it, the queues.")
-    ] = None,
+    job: SomeJob = None,
     every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """Watches a job until it ends, or all queues until Ctrl-C.
 
-    Where there is no terminal, a job's changes are told line by line, and the queues once. With --json nothing is told
-    but the job's status at its end.
+    Without a terminal it tells a job's changes line by line, and the queues once.
     """
     bridge = bridge_at(url)
     if job is None:
         if json:
-            raise typer.BadParameter(
-                "watches a JOB; of the queues `jobbridge queues --json` tells.", param_hint="--json"
-            )
+            raise Refused("watch --json watches a JOB; of the queues `jobbridge queues --json` tells")
         watch.watch_queues(bridge, every)
         return
-    raise typer.Exit(watch.watch_jobs(bridge, {str(job): ""}, every, json=json))
+    raise typer.Exit(watch.watch_jobs(bridge, {job: ""}, every, json=json))
 
 
 def _steering_command(verb: str, summary: str) -> None:
     def command(
-        job: Annotated[uuid.UUID | None, typer.Argument(metavar="[JOB]", help="A job's ID; or filters.")] = None,
+        job: SomeJob = None,
         status: Status = None,
         content_type: ContentType = None,
         ingestion_task_id: IngestionTask = None,
@@ -103,9 +111,9 @@ def _steering_command(verb: str, summary: str) -> None:
         if job is None:
             steering.steer_many(lambda: bridge_at(url), verb, query, dry_run=dry_run, yes=yes, json=json)
         elif query or dry_run:
-            raise typer.BadParameter("takes no filters and no --dry-run beside it.", param_hint="JOB")
+            raise Refused("a JOB takes no filters and no --dry-run beside it")
         else:
-            steering.steer_one(bridge_at(url), verb, str(job), json=json)
+            steering.steer_one(bridge_at(url), verb, job, json=json)
 
     app.command(verb, help=summary)(command)
 

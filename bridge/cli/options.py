@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from bridge.cli.plain import read_moment
+from bridge.cli.plain import clean, read_moment
+from bridge.cli.refusal import Refused
 from models.state import JobState
 
 EXIT = (
@@ -15,10 +17,21 @@ EXIT = (
     "refused, or nobody confirmed; 2 wrong usage or settings; 3 the bridge cannot be reached."
 )
 ENDS = (
-    "Exit status: 0 completed; 4 failed; 5 timeout; 6 cancelled (of several jobs the first of these that any came to); "
-    "130 interrupted; else 1, 2 and 3 as everywhere."
+    "Exit status when watched to the end: 0 completed; 4 failed; 5 timeout; 6 cancelled (of several jobs the first of 4, "
+    "5, 6 that any came to); 130 interrupted; else 1, 2 and 3 as everywhere."
 )
 
+
+def job_id(text: str) -> str:
+    """A job's ID as the API writes it. Raises Refused."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise Refused(f"{clean(text)} is no job's ID, which looks like 01a20cf0-7360-71fd-a730-1fabaf4eaa6a") from None
+
+
+Job = Annotated[str, typer.Argument(metavar="JOB", parser=job_id, help="A job's ID.")]
+SomeJob = Annotated[str | None, typer.Argument(metavar="JOB", parser=job_id, help="A job's ID, if it is one.")]
 Url = Annotated[str | None, typer.Option("--url", help="The bridge's address, instead of BRIDGE_URL.")]
 Json = Annotated[bool, typer.Option("--json", help="The API's own JSON, one document.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

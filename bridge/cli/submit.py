@@ -21,7 +21,7 @@ from models.state import Priority
 
 def submit(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="As the bridge sees them, below BRIDGE_SOURCE_ROOTS.")
+        list[Path], typer.Argument(metavar="FILE", help="As the bridge sees them, below BRIDGE_SOURCE_ROOTS.")
     ],
     content_type: Annotated[str, typer.Option("--content-type", "--type", help="Which workers take them.")],
     option: Annotated[
