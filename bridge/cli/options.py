@@ -17,8 +17,8 @@ EXIT = (
     "refused, or nobody confirmed; 2 wrong usage or settings; 3 the bridge cannot be reached."
 )
 ENDS = (
-    "Exit status when watched to the end: 0 completed; 4 failed; 5 timeout; 6 cancelled (of several jobs the first of 4, "
-    "5, 6 that any came to); 130 interrupted; else 1, 2 and 3 as everywhere."
+    "Exit status when watched to the end: 0 completed; 4 failed; 5 timeout; 6 cancelled (of several jobs the first of "
+    "4, 5, 6 that any came to); 130 interrupted; else 1, 2 and 3 as everywhere."
 )
 
 
