@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from bridge.cli import job_tables, options, steering, submit, watch
 from bridge.cli.options import (
@@ -22,7 +24,7 @@ from bridge.cli.options import (
     Worker,
     Yes,
 )
-from bridge.cli.over_http import bridge_at
+from bridge.cli.over_http import Answer, bridge_at
 from bridge.cli.paper import console, print_json
 from bridge.cli.refusal import Refused
 from bridge.names import API_BASE
@@ -46,31 +48,26 @@ def list_(
 ) -> None:
     """Lists jobs, newest first."""
     query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
-    answer = bridge_at(url).get(f"{API_BASE}/", **query, limit=limit, cursor=cursor)
-    if json:
-        print_json(answer.body)
-    else:
-        job_tables.show_list(console(), answer)
+    _tell(bridge_at(url).get(f"{API_BASE}/", **query, limit=limit, cursor=cursor), job_tables.show_list, json=json)
 
 
 @app.command()
 def show(job: Job, json: Json = False, url: Url = None) -> None:
     """Shows a job with its attempts."""
-    answer = bridge_at(url).get(f"{API_BASE}/{job}")
-    if json:
-        print_json(answer.body)
-    else:
-        job_tables.show_whole(console(), answer)
+    _tell(bridge_at(url).get(f"{API_BASE}/{job}"), job_tables.show_whole, json=json)
 
 
 @app.command()
 def explain(job: Job, json: Json = False, url: Url = None) -> None:
     """Says why a job is where it is, and what comes next."""
-    answer = bridge_at(url).get(f"{API_BASE}/{job}/explain")
+    _tell(bridge_at(url).get(f"{API_BASE}/{job}/explain"), job_tables.show_explanation, json=json)
+
+
+def _tell(answer: Answer, show: Callable[[Console, Answer], None], *, json: bool) -> None:
     if json:
         print_json(answer.body)
     else:
-        job_tables.show_explanation(console(), answer)
+        show(console(), answer)
 
 
 @app.command("watch", epilog=options.ENDS)

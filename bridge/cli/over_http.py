@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import requests
-from requests.auth import AuthBase
 
 from bridge.cli.plain import clean
 from bridge.cli.refusal import Refused, RefusedByBridge, Unreachable
@@ -25,18 +25,6 @@ class Answer(NamedTuple):
 
     body: dict[str, Any]
     now: datetime
-
-
-class _Bearer(AuthBase):
-    """The key as an auth object, so that a .netrc cannot replace it."""
-
-    def __init__(self, key: str | None) -> None:
-        self._key = key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key is not None:
-            request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
 
 
 class Bridge:
@@ -55,10 +43,15 @@ class Bridge:
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
             raise Refused("BRIDGE_KEY holds a character that no key has")
         self.url = url.rstrip("/")
-        self._has_key = key is not None
+        self._key = key
         self._session = requests.Session()
-        self._session.auth = _Bearer(key)
+        self._session.auth = self._sign  # not as a header, which a .netrc would replace
         self._session.headers["Accept"] = "application/json"
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key is not None:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
 
     def get(self, path: str, **query: Any) -> Answer:
         """`ask`, to read."""
@@ -97,11 +90,9 @@ class Bridge:
         return self._read(response)
 
     def _read(self, response: requests.Response) -> Answer:
-        status = response.status_code
-        try:
+        status, document = response.status_code, None
+        with suppress(ValueError, RecursionError):
             document = response.json()
-        except (ValueError, RecursionError):
-            document = None
         if not isinstance(document, dict) or "X-Request-ID" not in response.headers:
             raise Unreachable(f"what answers at {self.url} is not the bridge ({status} {clean(response.reason)})")
         if status == 200:
@@ -115,7 +106,7 @@ class Bridge:
         if fields:
             detail = detail.partition(f" {fields[0][0]}: ")[0]
         lines = [detail or f"the answer was {status}"]
-        if status == 401 and not self._has_key:
+        if status == 401 and self._key is None:
             lines[0] += " (BRIDGE_KEY is not set)"
         for field, messages in fields:
             told = messages if isinstance(messages, list) else [messages]
