@@ -1,8 +1,15 @@
 """The command `jobbridge`, as a newcomer starts it: a process, its text, its exit status."""
 
+import codecs
+import fcntl
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -88,3 +95,55 @@ class Started:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class Terminal:
+    """A command in a terminal of its own, this wide, as a person has it; Ctrl-C typed there is the signal."""
+
+    def __init__(self, *arguments: str, cwd: Path, width: int = 80, **settings: str) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+        os.set_blocking(self._ours, False)
+        around = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+        self.process = subprocess.Popen(
+            [JOBBRIDGE, *arguments],
+            cwd=cwd,
+            env={**around, "TERM": "xterm-256color", **settings},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        self.raw = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    @property
+    def text(self) -> str:
+        """All that came so far, without what moves the cursor and gives colour."""
+        with suppress(BlockingIOError, OSError):  # nothing yet; or nobody holds the other end any more
+            while part := os.read(self._ours, 65536):
+                self.raw += self._decoder.decode(part)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw).replace("\r\n", "\n")
+
+    def says(self, words: str, seconds: float = 60) -> str:
+        """All its text, once these words are in it."""
+        return wait_until(
+            lambda: self.text if words in self.text else "", f"{words!r} from {self.process.args}", seconds
+        )
+
+    def types(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def ends(self, seconds: float = 60) -> int:
+        """Its exit status, once it has ended by itself."""
+        wait_until(lambda: (self.text, self.process.poll() is not None)[1], f"the end of {self.process.args}", seconds)
+        assert self.text is not None  # what came at last
+        return self.process.wait()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._ours)

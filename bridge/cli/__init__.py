@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line. An error of set-up is one line on standard error and exit status 2."""
+    """Runs the command line. What is refused is one line on standard error; an error of set-up has exit status 2."""
     from bridge.cli.checkout import ROOT, CheckoutError
 
     sys.path.insert(0, str(ROOT))  # `models` is a generic name: the one beside this package wins
@@ -28,7 +28,7 @@ def main() -> None:
             raise
         reason = refusal
     print(f"jobbridge: {reason}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(getattr(reason, "status", 2))
 
 
 __all__ = ["main"]

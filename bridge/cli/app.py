@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from bridge.cli import checkout, database, keys, programs
+from bridge.cli import checkout, continuations, database, jobs, keys, programs, queues, workers
+from bridge.cli.options import EXIT
 
 app = typer.Typer(
     name="jobbridge",
@@ -18,6 +19,10 @@ app = typer.Typer(
 )
 app.add_typer(database.app, name="db")
 app.add_typer(keys.app, name="keys")
+app.add_typer(jobs.app, name="jobs")
+app.command(epilog=EXIT)(queues.queues)
+app.add_typer(workers.app, name="workers")
+app.add_typer(continuations.app, name="continuations")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
 from bridge import keys
 from bridge.cli.database import connection
+from bridge.cli.paper import console
+from bridge.cli.plain import read_moment
 from bridge.cli.refusal import Refused
 from bridge.give_back import take_from_dead_keys
 
@@ -20,14 +21,6 @@ _SCOPES = ("submit", "work", "read", "admin")
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Refused(f"--expires {text}: write 2027-01-31 or 2027-01-31T12:00:00+00:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @app.command()
@@ -43,7 +36,7 @@ def create(
     wrong = [scope for scope in chosen if scope not in _SCOPES]
     if wrong or not chosen:
         raise Refused(f"--scopes must be among {', '.join(_SCOPES)}")
-    moment = _moment(expires) if expires else None
+    moment = read_moment("--expires", expires)
     if moment and moment <= datetime.now(UTC):
         raise Refused("--expires is in the past")
     types = _listed(content_types) if content_types is not None else None
@@ -70,10 +63,8 @@ def list_() -> None:
     """Lists the keys, without their secret part."""
     with connection() as database:
         rows = keys.list_keys(database)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width: nothing is cut for the program that reads it
-    moments = "%Y-%m-%d %H:%M" if console.width >= 120 else "%Y-%m-%d"
+    paper = console()
+    moments = "%Y-%m-%d %H:%M" if paper.width >= 120 else "%Y-%m-%d"
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Prefix", no_wrap=True)
     for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "State"):
@@ -87,7 +78,7 @@ def list_() -> None:
         )
         types = ",".join(row.content_types or []) or "all"
         table.add_row(row.prefix, row.name, row.tenant, ",".join(row.scopes), types, expires, used, state)
-    console.print(table)
+    paper.print(table)
 
 
 @app.command()

@@ -1,6 +1,8 @@
-"""What a command says, in one line, when it cannot do what it was told."""
+"""What a command says, in one line, when it cannot do what it was told; and the exit status that goes with it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -8,7 +10,28 @@ _NO_TABLE, _NO_COLUMN = "42P01", "42703"
 
 
 class Refused(Exception):
-    """The command cannot do this; its text is one line for a person."""
+    """The command cannot do this; its text is one line for a person. `status` is the exit status."""
+
+    status = 2  # wrong usage, or settings
+
+
+class RefusedByBridge(Refused):
+    """The bridge answered and said no; a line for its detail, and one for each field it names.
+
+    `passing`: it may say yes to the same a little later.
+    """
+
+    status = 1
+
+    def __init__(self, lines: Iterable[str], *, passing: bool = False) -> None:
+        super().__init__("\n".join(lines))
+        self.passing = passing
+
+
+class Unreachable(Refused):
+    """The bridge gave no answer of its own: nobody listens, nobody in time, or somebody else."""
+
+    status = 3
 
 
 def refusal_of(problem: DBAPIError) -> Refused | None:

@@ -1,0 +1,95 @@
+"""`jobbridge continuations`: outcomes that the pipeline has not got, and to send them again."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from bridge.cli import options
+from bridge.cli.job_tables import show_more
+from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
+from bridge.cli.over_http import Answer, bridge_at
+from bridge.cli.paper import WIDE, coloured, console, line, print_json, table, text
+from bridge.cli.plain import age, until, value
+from bridge.cli.refusal import Refused
+from bridge.cli.steering import confirm
+from bridge.names import API_ROOT
+from models.outbox import OutcomeState
+
+app = options.group(
+    "See outcomes on their way to the pipeline, and send them again. The name alone lists.", cls=ListByDefault
+)
+_PATH = f"{API_ROOT}/continuations"
+
+
+class Resendable(StrEnum):
+    """The states whose outcomes can be sent again all at once."""
+
+    FAILING = OutcomeState.FAILING
+
+
+@app.command("list")
+def list_(
+    state: Annotated[
+        OutcomeState | None, typer.Option(help="In this state; without it, all that wait or are failing.")
+    ] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Lists outcomes that are still to be handed over or confirmed, newest first."""
+    answer = bridge_at(url).get(f"{_PATH}/", state=state, limit=limit, cursor=cursor)
+    if json:
+        print_json(answer.body)
+    else:
+        _show(answer)
+
+
+def _show(answer: Answer) -> None:
+    paper, now = console(), answer.now
+    if not answer.body["continuations"]:
+        paper.print("No outcome is on its way.")
+        return
+    wide = paper.width >= WIDE
+    more = ("Status", "Age") if wide else ()
+    rows = table("Job", "n", *more, "State", "Tries", "Next", "Error", give=["Error"], right=["n", "Tries"])
+    for one in answer.body["continuations"]:
+        told = [coloured(one["status"]), text(age(one["created_at"], now))] if wide else []
+        rows.add_row(
+            text(one["job_id"]),
+            str(one["n"]),
+            *told,
+            coloured(one["state"]),
+            str(one["tries"]),
+            text(until(one["next_at"], now)),
+            line(value(one["last_error"])),
+        )
+    paper.print(rows)
+    show_more(paper, answer.body["next_cursor"])
+
+
+@app.command()
+def resend(
+    job: SomeJob = None,
+    n: Annotated[int | None, typer.Option("--n", help="Which of the job's outcomes; the latest without it.")] = None,
+    state: Annotated[Resendable | None, typer.Option(help="All outcomes in this state.")] = None,
+    yes: Yes = False,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Sends a job's outcome to the pipeline again, confirmed or not, or all that are failing; asks before many."""
+    if (job is None) == (state is None) or (n is not None and job is None):
+        raise Refused("name either a JOB (with --n, if it is not the latest outcome) or --state failing")
+    if state is not None and not yes:
+        if not sys.stdin.isatty():
+            raise Refused("nobody can be asked here: add --yes")
+        confirm("Send all outcomes that are failing again?")
+    body = bridge_at(url).post(f"{_PATH}/resend", job_id=job, n=n, state=state).body
+    if json:
+        print_json(body)
+    else:
+        console().print(f"{body['changed']} sent again")

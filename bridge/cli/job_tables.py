@@ -1,0 +1,119 @@
+"""How jobs look to people: a list, a whole one, and why it is where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bridge.cli.over_http import Answer
+from bridge.cli.paper import WIDE, coloured, line, pairs, table, text
+from bridge.cli.plain import age, between, clean, exactly, until, value
+from bridge.cli.worker_tables import workers_table
+
+_MOMENTS = ("_at", "_start", "_completion")
+
+
+def show_list(console: Console, answer: Answer) -> None:
+    """Prints a page of jobs, and how the next one is opened."""
+    jobs, now = answer.body["jobs"], answer.now
+    if not jobs:
+        console.print("No job matches.")
+        return
+    wide = console.width >= WIDE
+    columns = ("Job", "Status", "Type", "Age", *(["Worker", "Task", "Note"] if wide else ["Task"]))
+    rows = table(*columns, give=["Type", "Worker", "Task", "Note"])
+    for job in jobs:
+        row = [text(job["job_id"]), coloured(job["status"]), line(job["content_type"])]
+        row.append(text(age(job["created_at"], now)))
+        task = line(job["ingestion_task_id"])
+        rows.add_row(*row, *([line(value(job["worker_id"])), task, line(_note(job, now))] if wide else [task]))
+    console.print(rows)
+    show_more(console, answer.body["next_cursor"])
+
+
+def show_more(console: Console, cursor: str | None) -> None:
+    """Prints how the next page is opened, if there is one; the cursor stays in one piece."""
+    if cursor is not None:
+        console.print(Text("There are more: --cursor", style="dim"), clean(cursor), soft_wrap=True)
+
+
+def _note(job: dict[str, Any], now: datetime) -> str:
+    if job["status"] == "processing":
+        return progress(job)
+    if job["status"] == "pending" and until(job["available_at"], now) != "now":
+        return f"{until(job['available_at'], now)}{': ' if job['error_message'] else ''}{job['error_message'] or ''}"
+    return job["error_message"] or ""
+
+
+def progress(job: Mapping[str, Any]) -> str:
+    """What the worker reported: `40 %, page 2 of 5`."""
+    done = [] if job["progress"] is None else [f"{job['progress']:.0%}".replace("%", " %")]
+    return ", ".join([*done, *([job["message"]] if job["message"] else [])])
+
+
+def show_whole(console: Console, answer: Answer) -> None:
+    """Prints a job's fields, its ended attempts, who asked for what, and what was refused."""
+    job, now = answer.body, answer.now
+    lists = ("attempts", "refusals", "requests")
+    console.print(pairs((name, _field(name, job[name], now)) for name in job if name not in lists))
+    _section(console, "Attempts", _attempts(job["attempts"], now), job["attempts"])
+    requests = table("What", "Age", "Key")
+    for row in job["requests"]:
+        requests.add_row(text(row["what"]), text(age(row["asked_at"], now)), text(row["key_id"]))
+    _section(console, "Requests", requests, job["requests"])
+    refused = [(row["attempt"], refusal) for row in job["attempts"] for refusal in row["refusals"]] + [
+        (job["attempt"], refusal) for refusal in job["refusals"]
+    ]
+    refusals = table("#", "Age", "Code", "Reason", give=["Reason"], right=["#"])
+    for number, row in refused:
+        refusals.add_row(str(number), text(age(row["refused_at"], now)), text(row["code"]), text(row["reason"]))
+    _section(console, "Refusals", refusals, refused)
+
+
+def _field(name: str, content: Any, now: datetime) -> RenderableType:
+    if name == "status":
+        return coloured(content)
+    if isinstance(content, str) and name.endswith(_MOMENTS):
+        return text(exactly(content, now))
+    return text(value(content))
+
+
+def _attempts(attempts: list[dict[str, Any]], now: datetime) -> Table:
+    rows = table("#", "How", "Age", "Took", "Worker", "Why", give=["Worker", "Why"], right=["#"])
+    for row in attempts:
+        took = between(row["claimed_at"], row["ended_at"])
+        cells = (row["how"], age(row["ended_at"], now), took, row["worker_id"], value(row["why"]))
+        rows.add_row(str(row["attempt"]), *map(text, cells))
+    return rows
+
+
+def explanation(answer: Answer, width: int) -> Group:
+    """Why a job is where it is: the API's sentences, then workers and attempts."""
+    why, now = answer.body, answer.now
+    parts: list[RenderableType] = [
+        Text.assemble(text(why["job_id"], "bold"), "  ", coloured(why["status"]), "  ", text(why["content_type"]))
+    ]
+    parts += [Padding(text(sentence), (0, 0, 0, 2)) for sentence in why["sentences"]]
+    if why["workers"]:
+        parts += ["", workers_table(why["workers"], now, width)]
+    if why["attempts"]:
+        parts += ["", _attempts(why["attempts"], now)]
+    return Group(*parts)
+
+
+def show_explanation(console: Console, answer: Answer) -> None:
+    """Prints why a job is where it is."""
+    console.print(explanation(answer, console.width))
+
+
+def _section(console: Console, title: str, rows: Table, content: Any) -> None:
+    if content:
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(rows)

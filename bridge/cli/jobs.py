@@ -1,0 +1,121 @@
+"""`jobbridge jobs`: see jobs, submit them, steer them. Over HTTP only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bridge.cli import job_tables, options, steering, submit, watch
+from bridge.cli.options import (
+    After,
+    Before,
+    ContentType,
+    Cursor,
+    IngestionTask,
+    Job,
+    Json,
+    Limit,
+    SomeJob,
+    Status,
+    Url,
+    Worker,
+    Yes,
+)
+from bridge.cli.over_http import Answer, bridge_at
+from bridge.cli.paper import console, print_json
+from bridge.cli.refusal import Refused
+from bridge.names import API_BASE
+
+app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
+app.command(epilog=options.ENDS)(submit.submit)
+
+
+@app.command("list")
+def list_(
+    status: Status = None,
+    content_type: ContentType = None,
+    ingestion_task_id: IngestionTask = None,
+    worker_id: Worker = None,
+    created_after: After = None,
+    created_before: Before = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Lists jobs, newest first."""
+    query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
+    _tell(bridge_at(url).get(f"{API_BASE}/", **query, limit=limit, cursor=cursor), job_tables.show_list, json=json)
+
+
+@app.command()
+def show(job: Job, json: Json = False, url: Url = None) -> None:
+    """Shows a job with its attempts."""
+    _tell(bridge_at(url).get(f"{API_BASE}/{job}"), job_tables.show_whole, json=json)
+
+
+@app.command()
+def explain(job: Job, json: Json = False, url: Url = None) -> None:
+    """Says why a job is where it is, and what comes next."""
+    _tell(bridge_at(url).get(f"{API_BASE}/{job}/explain"), job_tables.show_explanation, json=json)
+
+
+def _tell(answer: Answer, show: Callable[[Console, Answer], None], *, json: bool) -> None:
+    if json:
+        print_json(answer.body)
+    else:
+        show(console(), answer)
+
+
+@app.command("watch", epilog=options.ENDS)
+def watch_(
+    job: SomeJob = None,
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Watches a job until it ends, or all queues until Ctrl-C.
+
+    Without a terminal it tells a job's changes line by line, and the queues once.
+    """
+    bridge = bridge_at(url)
+    if job is None:
+        if json:
+            raise Refused("watch --json watches a JOB; of the queues `jobbridge queues --json` tells")
+        watch.watch_queues(bridge, every)
+        return
+    raise typer.Exit(watch.watch_jobs(bridge, {job: ""}, every, json=json))
+
+
+def _steering_command(verb: str, summary: str) -> None:
+    def command(
+        job: SomeJob = None,
+        status: Status = None,
+        content_type: ContentType = None,
+        ingestion_task_id: IngestionTask = None,
+        worker_id: Worker = None,
+        created_after: After = None,
+        created_before: Before = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the jobs that match.")] = False,
+        yes: Yes = False,
+        json: Json = False,
+        url: Url = None,
+    ) -> None:
+        query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
+        if job is None:
+            steering.steer_many(lambda: bridge_at(url), verb, query, dry_run=dry_run, yes=yes, json=json)
+        elif query or dry_run:
+            raise Refused("a JOB takes no filters and no --dry-run beside it")
+        else:
+            steering.steer_one(bridge_at(url), verb, job, json=json)
+
+    app.command(verb, help=summary)(command)
+
+
+_steering_command("cancel", "Cancels a job, or all that match the filters; asks before it changes many.")
+_steering_command(
+    "retry", "Puts a failed, timed-out or cancelled job back, or all that match the filters; asks before."
+)

@@ -1,0 +1,78 @@
+"""What commands print on: tables as wide as the terminal, and JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bridge.cli.plain import clean
+
+_PIPE_WIDTH = 200  # a pipe has no width: little is cut for the program that reads it
+WIDE = 110  # from here on there is room for what is good to know
+STYLES = {
+    "pending": "yellow",
+    "processing": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "timeout": "red",
+    "cancelled": "dim",
+    "failing": "red",
+    "waiting": "yellow",
+    "sent": "green",
+    "confirmed": "green",
+}
+
+
+def console() -> Console:
+    """Standard output for people. A character that its encoding lacks becomes `?`."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    paper = Console(highlight=False, markup=False, emoji=False)
+    if not paper.is_terminal:
+        paper.width = _PIPE_WIDTH
+    return paper
+
+
+def print_json(document: Any) -> None:
+    """The document as it came, in ASCII: what a terminal would obey is escaped."""
+    print(json.dumps(document, indent=2))
+
+
+def text(content: object, style: str = "") -> Text:
+    """Others' text, harmless and without markup."""
+    return Text(clean(content), style=style)
+
+
+def line(content: object) -> Text:
+    """The same, cut where there is no room for it on one line."""
+    return Text(clean(content), no_wrap=True, overflow="ellipsis")
+
+
+def coloured(name: str) -> Text:
+    """A state in its colour."""
+    return text(name, STYLES.get(name, ""))
+
+
+def table(*columns: str, give: Iterable[str] = (), right: Iterable[str] = ()) -> Table:
+    """An empty table. Where the terminal is narrow the columns in `give` get less; the others keep their words whole,
+    a job's ID above all: it is what the next command needs."""
+    made = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", no_wrap=name not in give, overflow="fold")
+    return made
+
+
+def pairs(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Names and values, one pair a line."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, content in rows:
+        made.add_row(name, content)
+    return made

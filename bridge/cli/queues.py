@@ -1,0 +1,30 @@
+"""`jobbridge queues`: how many jobs of which type are where."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bridge.cli.options import Json, Url
+from bridge.cli.over_http import bridge_at
+from bridge.cli.paper import console, print_json
+from bridge.cli.worker_tables import overview, sweeps_table
+from bridge.names import API_BASE
+
+
+def queues(
+    sweeps: Annotated[bool, typer.Option("--sweeps", help="The sweeps too: whether the bridge's clocks run.")] = False,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Shows the queues: each content type with its jobs by state, and how long the oldest has waited."""
+    numbers = bridge_at(url).get(f"{API_BASE}/statistics").body
+    if json:
+        print_json(numbers)
+        return
+    paper = console()
+    paper.print(overview(numbers))
+    if sweeps:
+        paper.print()
+        paper.print(sweeps_table(numbers["sweeps"]))

@@ -1,0 +1,99 @@
+"""`jobbridge jobs submit`: files become jobs, all of them or none."""
+
+from __future__ import annotations
+
+import json as json_
+import math
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from bridge.cli import watch
+from bridge.cli.options import Json, Url
+from bridge.cli.over_http import bridge_at
+from bridge.cli.paper import coloured, console, print_json, table, text
+from bridge.cli.plain import read_moment
+from bridge.cli.refusal import Refused
+from bridge.names import API_BASE
+from models.state import Priority
+
+
+def submit(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="As the bridge sees them, below BRIDGE_SOURCE_ROOTS.")
+    ],
+    content_type: Annotated[str, typer.Option("--content-type", "--type", help="Which workers take them.")],
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="K=V", help="For task_options; V as JSON, else as text.")
+    ] = None,
+    ingestion_task_id: Annotated[str | None, typer.Option(help="Without it, each file's name.")] = None,
+    priority: Annotated[Priority | None, typer.Option(help="Within the content type.")] = None,
+    max_retries: Annotated[int | None, typer.Option(help="Attempts beyond the first.")] = None,
+    timeout_seconds: Annotated[int | None, typer.Option(help="How long an attempt may run.")] = None,
+    queue_timeout_seconds: Annotated[int | None, typer.Option(help="How long a job may wait.")] = None,
+    available_at: Annotated[str | None, typer.Option(help="Not before; ISO 8601, UTC without an offset.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same command with the same key makes no second jobs.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch them until all have ended.")] = False,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Creates a job for each file: all of them, or none."""
+    fields = {
+        "content_type": content_type,
+        "task_options": task_options(option or []),
+        "priority": priority,
+        "max_retries": max_retries,
+        "timeout_seconds": timeout_seconds,
+        "queue_timeout_seconds": queue_timeout_seconds,
+    }
+    if (moment := read_moment("--available-at", available_at)) is not None:
+        fields["available_at"] = moment.isoformat()
+    given = {name: value for name, value in fields.items() if value is not None}
+    created = [
+        {"source_file_path": str(file.absolute()), "ingestion_task_id": ingestion_task_id or file.name, **given}
+        for file in files
+    ]
+    bridge = bridge_at(url)
+    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    answer = bridge.ask("POST", f"{API_BASE}/batch", {}, {"jobs": created}, headers=headers).body
+    names = {job["job_id"]: file.name for job, file in zip(answer["jobs"], files, strict=True)}
+    if wait:
+        raise typer.Exit(watch.watch_jobs(bridge, names, json=json))
+    if json:
+        print_json(answer)
+        return
+    rows = table("Job", "Status", "File", give=["File"])
+    for job in answer["jobs"]:
+        rows.add_row(text(job["job_id"]), coloured(job["status"]), text(names[job["job_id"]]))
+    console().print(rows)
+
+
+def task_options(pairs: list[str]) -> dict[str, Any]:
+    """`k=v` as an object: `pages=5` is a number, `language=en` a text, `x="5"` a text again. Raises Refused."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text_ = pair.partition("=")
+        if not separator or not name or name in options:
+            raise Refused(f"--option {pair}: write name=value, each name once")
+        options[name] = _json_or_text(text_)
+    return options
+
+
+def _json_or_text(text_: str) -> Any:
+    try:
+        return json_.loads(text_, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return text_
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(number)
+    return float(number)

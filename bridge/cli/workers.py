@@ -1,0 +1,65 @@
+"""`jobbridge workers`: who works, and who is to pause."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bridge.cli import options
+from bridge.cli.options import Json, ListByDefault, Url
+from bridge.cli.over_http import Answer, bridge_at, part
+from bridge.cli.paper import console, print_json
+from bridge.cli.plain import clean, until
+from bridge.cli.worker_tables import workers_table
+from bridge.names import API_ROOT
+
+app = options.group("See the workers, and pause them. The name alone lists.", cls=ListByDefault)
+Worker = Annotated[str, typer.Argument(metavar="WORKER", help="Its worker_id.")]
+KeyPrefix = Annotated[
+    str | None, typer.Option("--key-prefix", help="Only under the key with this prefix; else under every key.")
+]
+
+
+@app.command("list")
+def list_(json: Json = False, url: Url = None) -> None:
+    """Lists the workers that were seen within an hour, hold a job or are paused."""
+    answer = bridge_at(url).get(f"{API_ROOT}/workers")
+    if json:
+        print_json(answer.body)
+        return
+    paper = console()
+    workers = answer.body["workers"]
+    paper.print(workers_table(workers, answer.now, paper.width) if workers else "No worker was seen within an hour.")
+    if answer.body["redis"] == "away":
+        paper.print("Redis is away: only those that hold a job or are paused are known.", style="yellow")
+
+
+@app.command()
+def pause(
+    worker: Worker,
+    reason: Annotated[str, typer.Option(help="What the worker is told.")],
+    seconds: Annotated[int | None, typer.Option(help="For so long; without it, until it is resumed.")] = None,
+    key_prefix: KeyPrefix = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Gives a worker no jobs; it keeps those that it holds."""
+    body = {"reason": reason, "seconds": seconds, "key": key_prefix}
+    _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/pause", body), json=json)
+
+
+@app.command()
+def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url: Url = None) -> None:
+    """Gives a worker jobs again, whoever paused it."""
+    body = {} if key_prefix is None else {"key": key_prefix}
+    _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/resume", body), json=json)
+
+
+def _tell(answer: Answer, *, json: bool) -> None:
+    if json:
+        print_json(answer.body)
+        return
+    ends = answer.body["until"]
+    when = "until it is resumed" if ends is None else until(ends, answer.now).replace("in ", "for ", 1)
+    console().print(clean(answer.body["worker_id"]), f"is paused {when}" if answer.body["paused"] else "is not paused")
