@@ -50,7 +50,9 @@ def poll(query: dict[str, Any]) -> Any:
     if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
         raise MethodNotAllowed(["GET"])
     types, denied = _content_types(query["content_types"])
-    who = Claimant(caller().key_id, query["worker_id"], query["lease"], query["claim_id"], caller().tenant)
+    who = Claimant(
+        caller().key_id, query["worker_id"], query["lease"], query["claim_id"], caller().tenant, ",".join(types)
+    )
     foreman = cast(Foreman, current_app.extensions["foreman"])
     if not types:
         foreman.seen.note(caller().tenant, Worker(who.key_id, who.worker_id), types, denied)

@@ -28,8 +28,11 @@ class Fate(StrEnum):
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].sources))
 _TARGET = EDGES[Change.CLAIM].target
 
-# The tenant is checked although the queue was the tenant's own: what stands in Redis is a hint that others may write.
-_FREE = f"j.tenant = o.tenant AND j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"
+# Tenant and type are checked although the queue was the right one: what stands in Redis is a hint that others may
+# write, and a key may be limited to some types.
+_FREE = f"""j.tenant = o.tenant
+  AND (o.content_types IS NULL OR j.content_type = ANY(string_to_array(o.content_types, ',')))
+  AND j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""
 _SHUNNED = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
   AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{SHUN_SECONDS} seconds'"""
 _COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
@@ -41,8 +44,9 @@ CLAIM = text(f"""
 WITH offered AS (
   SELECT * FROM unnest(
     CAST(:ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:key_ids AS uuid[]), CAST(:tokens AS text[]),
-    CAST(:leases AS int[]), CAST(:claim_ids AS text[]), CAST(:tenants AS text[])
-  ) WITH ORDINALITY AS o(id, worker_id, key_id, lease_token, lease_seconds, claim_id, tenant, n)
+    CAST(:leases AS int[]), CAST(:claim_ids AS text[]), CAST(:tenants AS text[]),
+    CAST(:content_types AS text[])
+  ) WITH ORDINALITY AS o(id, worker_id, key_id, lease_token, lease_seconds, claim_id, tenant, content_types, n)
 ), earlier AS (
   SELECT DISTINCT ON (j.id) o.n, j.* FROM offered o JOIN remote_jobs j
     ON j.key_id = o.key_id AND j.worker_id = o.worker_id AND j.claim_id = o.claim_id
@@ -114,6 +118,7 @@ class Claimant(NamedTuple):
     lease_seconds: int | None = None
     claim_id: str | None = None
     tenant: str = DEFAULT_TENANT
+    content_types: str | None = None  # comma-separated, what it takes; None: all
 
 
 class Claimed(NamedTuple):
@@ -154,6 +159,7 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
             "leases": [who.lease_seconds for _, who in offers],
             "claim_ids": [who.claim_id for _, who in offers],
             "tenants": [who.tenant for _, who in offers],
+            "content_types": [who.content_types for _, who in offers],
             "ack_seconds": ack_seconds,
         },
     )

@@ -80,7 +80,7 @@ def _pending(facts: Facts) -> Iterator[str]:
     yield from _workers(facts)
     if facts.starts_at is not None and facts.expected_seconds is not None:
         yield (
-            f"It may start at about {_at(facts.starts_at)}, if a job of its type takes {facts.expected_seconds:.0f} s."
+            f"It may start at about {_at(facts.starts_at)}, if a job of its type takes {facts.expected_seconds:.3g} s."
         )
 
 

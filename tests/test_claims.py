@@ -134,6 +134,14 @@ def test_a_claimed_job_of_another_priority_or_type_is_not_next(core):
     assert core.next() == []
 
 
+def test_a_worker_gets_no_job_of_a_type_that_it_does_not_take(core):
+    audio, video = core.create(), core.create("video")
+    who = Claimant(KEY.key_id, "w1", 60, content_types="web,video")
+    with core.engine.begin() as connection:
+        outcome = claim(connection, [(audio, who), (video, who)], 60)
+    assert [str(job.job_id) for job in outcome.claimed.values()] == [video]
+
+
 def test_a_queue_is_its_tenants_alone(core):
     job_id = core.create()
     core.sql("UPDATE remote_jobs SET tenant = 'other' WHERE id = :id", id=job_id)
