@@ -15,14 +15,8 @@ from sqlalchemy import text
 from bridge import counts, durations
 from bridge.purge import purge
 from tests.client import ok, refused
+from tests.sound import DIFFERENT
 from tests.waiting import wait_until
-
-DIFFERENT = f"""
-SELECT * FROM (SELECT tenant, content_type, status, count(*) AS jobs FROM remote_jobs GROUP BY 1, 2, 3) counted
-FULL JOIN (SELECT tenant, content_type, status, sum(jobs) AS jobs FROM ({counts.KEPT}) k GROUP BY 1, 2, 3
-           HAVING sum(jobs) <> 0) kept
-USING (tenant, content_type, status) WHERE counted.jobs IS DISTINCT FROM kept.jobs
-"""
 
 
 def statistics(client):
