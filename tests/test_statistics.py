@@ -99,7 +99,10 @@ def test_the_check_finds_no_difference_where_there_is_none(core):
     core.held()
     counts.fold(core.runtime)
     core.create()
+    core.sql("DELETE FROM remote_jobs WHERE id = :id", id=core.create())
+    unfolded = core.sql("SELECT * FROM job_moves")
     assert counts.check(core.runtime) == 0
+    assert core.sql("SELECT * FROM job_moves") == unfolded
     assert kept(core) == counted(core)
 
 
