@@ -12,7 +12,7 @@ from tests.long_model import run_with_kills
 from tests.machine import SETTINGS, drive
 from tests.sound import all_sound
 
-STEPS = int(os.environ.get("MODEL_STEPS", "6000"))
+STEPS = int(os.environ.get("MODEL_STEPS", "12000"))
 
 
 @pytest.mark.slow
