@@ -75,8 +75,8 @@ fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=3600)
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)
 
-model: $(STAMP) ## the service against its model, for a million steps (STEPS=…)
-	@MODEL_STEPS=$(STEPS) $(PY) -m pytest tests/test_model.py --timeout 0
+model: $(STAMP) ## the service against its model, killed on the way, for a million steps (STEPS=…, SEED=…)
+	@$(PY) -m tests.long_model --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 guards: $(STAMP) ## drops each clause of each guard and shows that a test notices
 	@$(PY) -m tests.drop_guards $(ARGS)

@@ -1,7 +1,7 @@
 """The core's verbs as a test wants them, and what becomes of a job as PostgreSQL has it."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.caller import Caller
 from bridge.cancel import cancel, restart
-from bridge.claim import Claimant, Claimed, claim, next_in_line
-from bridge.enqueue import enqueue
+from bridge.claim import Claimant, Claimed, Outcome, claim, next_in_line
+from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import BridgeError
 from bridge.expire import expire
 from bridge.extend import Alive, extend
@@ -34,6 +34,8 @@ _CLOCKS = (
     "lease_expires_at", "attempt_ended_at", "completed_at",
 )  # fmt: skip
 
+_ENDED_CLOCKS = ("claimed_at", "acknowledged_at", "ended_at")
+
 
 class Answer(NamedTuple):
     """What a worker is told of its result, the first time and again."""
@@ -45,42 +47,56 @@ class Answer(NamedTuple):
 class Core:
     """A runtime, and workers that use it; a worker is (key, worker_id)."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, tenant: str = "default") -> None:
         self.runtime = runtime
+        self.tenant = tenant
         self.engine = runtime.engine
         self._alone = runtime.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.source = Path(runtime.settings.source_roots[0]) / "source.bin"
         self.source.write_bytes(b"source")
 
-    def create(self, content_type: str = "audio", **fields: Any) -> str:
+    def fields(self, content_type: str = "audio", **fields: Any) -> dict[str, Any]:
+        """What creates a job, validated."""
         given = {
             "source_file_path": str(self.source),
             "content_type": content_type,
             "ingestion_task_id": f"task-{next(_numbers)}",
             **fields,
         }
-        return str(enqueue(self.runtime, "default", CreateFields().load(given)).job_id)
+        return CreateFields().load(given)
 
-    def claim(
+    def create(self, content_type: str = "audio", *, idempotency_key: str | None = None, **fields: Any) -> str:
+        given = self.fields(content_type, **fields)
+        return str(enqueue(self.runtime, self.tenant, given, idempotency_key=idempotency_key).job_id)
+
+    def create_batch(self, jobs: list[dict[str, Any]], idempotency_key: str | None = None) -> list[str]:
+        created = enqueue_batch(self.runtime, self.tenant, jobs, idempotency_key=idempotency_key)
+        return [str(job.job_id) for job in created]
+
+    def offer(
         self,
-        job_id: str,
+        job_ids: list[str],
         worker: str = "w1",
         *,
         key: Caller = KEY,
         lease: int | None = 60,
         claim_id: str | None = None,
-        acknowledge: bool = False,
-    ) -> Claimed | None:
-        """This job for that worker; None when it is not free for it."""
-        who = Claimant(key.key_id, worker, lease, claim_id)
+    ) -> Outcome:
+        """These jobs to that worker, at once."""
+        who = Claimant(key.key_id, worker, lease, claim_id, self.tenant)
         with self.engine.begin() as connection:
-            outcome = claim(connection, [(job_id, who)], self.runtime.settings.ack_seconds)
-        job = outcome.claimed.get(0)
-        if job is not None:
-            place = Entry(Queue("default", job.content_type), RANKS[job.priority], job_id)
-            self.runtime.mirror.drop([place])
+            outcome = claim(connection, [(job_id, who) for job_id in job_ids], self.runtime.settings.ack_seconds)
+        self.runtime.mirror.drop(
+            Entry(Queue(self.tenant, job.content_type), RANKS[job.priority], str(job.job_id))
+            for job in outcome.claimed.values()
+        )
+        return outcome
+
+    def claim(self, job_id: str, worker: str = "w1", *, acknowledge: bool = False, **said: Any) -> Claimed | None:
+        """This job for that worker; None when it is not free for it."""
+        job = self.offer([job_id], worker, **said).claimed.get(0)
         if job is not None and acknowledge:
-            self.heartbeat(job, key=key)
+            self.heartbeat(job, key=said.get("key", KEY))
         return job
 
     def held(self, worker: str = "w1", *, acknowledge: bool = True, **fields: Any) -> Claimed:
@@ -91,26 +107,35 @@ class Core:
 
     def next(self, content_type: str = "audio", count: int = 10) -> list[str]:
         """The IDs that PostgreSQL would offer next, in order."""
-        queue = Queue("default", content_type)
+        return self.lines([content_type], count)[0]
+
+    def lines(self, content_types: Iterable[str], count: int = 10) -> list[list[str]]:
+        """The same of several content types."""
+        queues = [Queue(self.tenant, content_type) for content_type in content_types]
         with self.engine.begin() as connection:
-            return [entry.job_id for entry in next_in_line(connection, {queue: count})[queue]]
+            found = next_in_line(connection, dict.fromkeys(queues, count))
+        return [[entry.job_id for entry in found[queue]] for queue in queues]
 
     def heartbeat(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> Alive:
-        return extend(self.runtime, key, str(job.job_id), token=_token(job, token), **said)
+        return extend(self.runtime, self.of(key), str(job.job_id), token=_token(job, token), **said)
 
     def result(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> "Answer":
         body = {"success": True, "content": "text", **said}
-        accepted = submit(self.runtime, key, str(job.job_id), body, _token(job, token))
+        accepted = submit(self.runtime, self.of(key), str(job.job_id), body, _token(job, token))
         return Answer(accepted.status, accepted.ingestion_continued)
 
     def release(self, job: Claimed, *, key: Caller = KEY, token: str | None = "") -> str:
-        return release(self.runtime, key, str(job.job_id), _token(job, token))
+        return release(self.runtime, self.of(key), str(job.job_id), _token(job, token))
 
     def cancel(self, job_id: Any) -> str:
-        return cancel(self.runtime, KEY, str(job_id))
+        return cancel(self.runtime, self.of(KEY), str(job_id))
 
     def restart(self, job_id: Any) -> str:
-        return restart(self.runtime, KEY, str(job_id))
+        return restart(self.runtime, self.of(KEY), str(job_id))
+
+    def of(self, key: Caller) -> Caller:
+        """The key as one of this core's tenant, unless the test names another."""
+        return key._replace(tenant=self.tenant) if key.tenant == KEY.tenant else key
 
     def expire(self) -> int:
         return expire(self.runtime)
@@ -118,7 +143,13 @@ class Core:
     def age(self, job_id: Any, seconds: float) -> None:
         """Let so many seconds pass for this job."""
         back = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _CLOCKS)
-        self.sql(f"UPDATE remote_jobs SET {back} WHERE id = :id", seconds=seconds, id=str(job_id))
+        ended = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _ENDED_CLOCKS)
+        self.sql(
+            f"WITH ended AS (UPDATE job_attempts SET {ended} WHERE job_id = :id)"
+            f" UPDATE remote_jobs SET {back} WHERE id = :id",
+            seconds=seconds,
+            id=str(job_id),
+        )
 
     def row(self, job_id: Any) -> Row[Any]:
         return self.sql("SELECT * FROM remote_jobs WHERE id = :id", id=str(job_id))[0]

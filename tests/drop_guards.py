@@ -1,8 +1,9 @@
 """Drops each clause of each guard in turn and shows that a test notices: `make guards` (about ten minutes).
 
-A clause is a condition of a WHERE of a statement that changes a job or an outcome; where it stands twice in one
-statement both go. The tests that must notice are the deterministic ones of the core. Exit status 1 when a clause
-can be dropped without any of them failing: then it is not needed, or a test is missing.
+A clause is a condition of a WHERE of a statement that changes a job or an outcome, or decides whether one is made;
+where it stands twice in one statement both go. The tests that must notice are the deterministic ones of the core.
+Two mutants are tried at a time, each with a Redis database of its own. Exit status 1 when a clause can be dropped
+without any of them failing: then it is not needed, or a test is missing.
 """
 
 import argparse
@@ -12,28 +13,55 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import TextClause, text
 
-from bridge import cancel, claim, embedded, expire, extend, finish, give_back, outbox, purge, release_due, steer
+from bridge import (
+    cancel,
+    claim,
+    counts,
+    embedded,
+    enqueue,
+    expire,
+    extend,
+    finish,
+    give_back,
+    outbox,
+    purge,
+    release_due,
+    steer,
+)
 from tests import conftest
 
-TESTS = [
-    f"tests/test_{name}.py"
-    for name in (
-        "edges",
-        "leases",
-        "results",
-        "claims",
-        "waits",
-        "outbox_core",
-        "repair",
-        "expiry_batches",
-        "poison",
-        "steering_core",
-        "resend",
-    )
+AT_A_TIME = 2
+WHOLE_BRIDGE = {"bridge", "client", "own_bridge", "start_bridge"}  # tests of these run what is no mutant
+
+# The tests that know a module best come first; all of them follow.
+NEAREST = {
+    "claim": ["claims"],
+    "cancel": ["waits", "edges"],
+    "extend": ["leases", "waits"],
+    "give_back": ["waits", "edges"],
+    "outbox": ["outbox_core", "resend"],
+    "purge": ["outbox_core", "batch"],
+    "release_due": ["repair"],
+    "finish": ["results", "waits"],
+    "steer": ["steering_core"],
+    "expire": ["expiry_batches", "edges", "poison", "leases"],
+    "counts": ["statistics"],
+    "enqueue": ["submission", "batch"],
+}
+TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
+
+# Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_seeing.py):
+# only a job in processing has a lease (a CHECK of the table), but its index is one of the jobs in processing;
+# a batch is at least as old as its jobs, which are gone only when they are old, but its index is by age.
+FOR_THE_PLAN = [
+    (r"bridge\.expire\.SWEEPS\[[123567]\]", "remote_jobs.status IN ('processing')"),
+    (r"bridge\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
 ]
 
 Put = Callable[[TextClause], None]
@@ -43,11 +71,13 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
     """Every statement that changes a job or an outcome: its name, itself, and how another takes its place."""
     for module, names in {
         claim: ["CLAIM", "NEXT", "REPLAY"],
+        enqueue: ["EARLIER"],
+        counts: ["FOLD", "CHECK", "FORGET"],
         cancel: ["CANCEL", "RESTART"],
         extend: ["EXTEND"],
         give_back: ["RETURN", "RETRY", "FAIL"],
         outbox: ["TAKE", "SENT", "NOT_SENT", "CONFIRM", "RESEND_ONE", "RESEND_FAILING"],
-        purge: ["PURGE"],
+        purge: ["PURGE", "FORGET_BATCHES"],
         release_due: ["DUE"],
     }.items():
         for name in names:
@@ -58,6 +88,11 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         yield f"bridge.steer.{change}", statement, _putter(steer.STATEMENTS, change)
     for index, (statement, head) in enumerate(list(expire.SWEEPS)):
         yield f"bridge.expire.SWEEPS[{index}]", statement, _sweeper(index, head)
+
+
+def for_the_plan_only(name: str, clause: str) -> bool:
+    """Whether this clause is implied by the others of its statement, and only lets the planner use an index."""
+    return any(re.fullmatch(names, name) and clause == only for names, only in FOR_THE_PLAN)
 
 
 def _setter(module: object, name: str) -> Put:
@@ -102,19 +137,67 @@ def without(statement: TextClause, clause: str) -> TextClause:
     return mutant.bindparams(*(binds[name] for name in mutant._bindparams if name in binds))
 
 
-def survives(mutate: Callable[[], None], log: Path) -> bool:
-    """Whether the tests pass in a child process whose statement is the mutant."""
-    child = os.fork()
-    if child == 0:
-        with log.open("w") as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-        mutate()
-        tests = [test for test in TESTS if Path(test).exists()]
-        code = pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header", *tests])
-        sys.stdout.flush()
-        os._exit(int(code))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+class Try(NamedTuple):
+    """A mutant that a child process runs the tests with."""
+
+    name: str
+    clause: str
+    mutate: Callable[[], None]
+
+
+class OfTheCore:
+    """Leaves out the tests that run a whole bridge."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if not WHOLE_BRIDGE & set(getattr(item, "fixturenames", ()))]
+
+
+def child(attempt: Try, slot: int, log: Path) -> int:
+    """The process that runs the tests with this mutant; its exit status is 0 when it survives."""
+    pid = os.fork()
+    if pid:
+        return pid
+    with log.open("w") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    shared = conftest.SHARED[0]
+    conftest.SHARED[0] = SimpleNamespace(  # type: ignore[call-overload]
+        database_url=shared.database_url, redis_url=f"{shared.redis_url.rpartition('/')[0]}/{slot}"
+    )
+    attempt.mutate()
+    nearest = NEAREST.get(attempt.name.split(".")[1], [])
+    tests = [f"tests/test_{name}.py" for name in dict.fromkeys([*nearest, *TESTS])]
+    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header", "--timeout", "60"]
+    code = pytest.main([*options, *tests], plugins=[OfTheCore()])
+    sys.stdout.flush()
+    os._exit(int(code))
+
+
+def verdicts(tries: Iterator[Try], place: Path) -> Iterator[tuple[Try, bool, str]]:
+    """Each try, whether it survived, and what its tests said; some at a time."""
+    running: dict[int, tuple[Try, int]] = {}
+    free = list(range(1, AT_A_TIME + 1))
+    while True:
+        while free and (attempt := next(tries, None)):
+            slot = free.pop()
+            running[child(attempt, slot, place / f"log{slot}")] = attempt, slot
+        if not running:
+            return
+        pid, status = os.waitpid(-1, 0)
+        if pid in running:
+            attempt, slot = running.pop(pid)
+            free.append(slot)
+            said = (place / f"log{slot}").read_text()
+            yield attempt, os.waitstatus_to_exitcode(status) == 0, said
+
+
+def mutants(only: str) -> Iterator[Try]:
+    """Every statement without one of its clauses."""
+    for name, statement, put in list(statements()):
+        for clause in clauses(str(statement)) if only in name else []:
+            if not for_the_plan_only(name, " ".join(clause.split())):
+                mutant = without(statement, clause)
+                yield Try(name, " ".join(clause.split()), lambda put=put, mutant=mutant: put(mutant))  # type: ignore[misc]
 
 
 def main() -> int:
@@ -124,20 +207,17 @@ def main() -> int:
     survivors = []
     with tempfile.TemporaryDirectory() as place, embedded.start(Path(place), durable=False) as servers:
         conftest.SHARED.append(servers)
-        log = Path(place) / "log"
-        if not only and not survives(lambda: None, log):
-            print(log.read_text()[-3000:], "\nThe tests fail without any mutant.")
-            return 1
-        for name, statement, put in statements():
-            if only not in name:
-                continue
-            for clause in clauses(str(statement)):
-                alive = survives(lambda: put(without(statement, clause)), log)  # noqa: B023
-                first = re.search(r"^FAILED (\S+)|^ERROR (\S+)", log.read_text(), re.MULTILINE)
-                verdict = "SURVIVES" if alive else f"noticed by {(first[1] or first[2]) if first else '?'}"
-                print(f"{name}: {' '.join(clause.split())}\n    {verdict}", flush=True)
-                if alive:
-                    survivors.append(f"{name}: {' '.join(clause.split())}")
+        whole = iter([] if only else [Try("the tests.themselves", "", lambda: None)])
+        for _, passed, said in verdicts(whole, Path(place)):
+            if not passed:
+                print(said[-3000:], "\nThe tests fail without any mutant.")
+                return 1
+        for attempt, survived, said in verdicts(mutants(only), Path(place)):
+            first = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+            verdict = "SURVIVES" if survived else f"noticed by {first[1] if first else '?'}"
+            print(f"{attempt.name}: {attempt.clause}\n    {verdict}", flush=True)
+            if survived:
+                survivors.append(f"{attempt.name}: {attempt.clause}")
     print(f"\n{len(survivors)} clauses can be dropped without a test noticing", *survivors, sep="\n  ")
     return 1 if survivors else 0
 

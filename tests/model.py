@@ -1,183 +1,150 @@
-"""What the contract (§2) says becomes of a job: the model that tests/test_model.py holds the service to.
+"""What the contract (§§2, 3) says becomes of a job: the model that tests/test_model.py holds the service to.
 
-Time is a number of seconds; `now` grows a little at each verb, and a job ages by hundreds of seconds, far more than
-a test takes, so that the service's own clock cannot blur what is due.
+Moments are seconds; a job ages by hundreds, far more than a test takes. A call is (key, its token's attempt or None).
 """
 
-from dataclasses import dataclass, field
-
-ACK, TIMEOUT, QUEUE, LEASE = 100, 1000, 5000, 300
+ACK, TIMEOUT, QUEUE, LEASE, SOON = 100, 1000, 5000, 300, 500
 BACKOFF = (100, 200, 400, 400)  # base=100,factor=2,max=400,jitter=0
 FINAL = {"completed", "failed", "timeout", "cancelled"}
-LATE = {"lease_expired", "unacknowledged"}
+CLOCKS = {  # in the order of their precedence
+    "dead key": lambda job, now, dead_key: job.lease and job.worker[0] == dead_key,
+    "unacknowledged": lambda job, now, _: job.lease and not job.acknowledged and job.lease <= now,
+    "timeout": lambda job, now, _: job.lease and job.acknowledged and job.timeout <= now,
+    "lease_expired": lambda job, now, _: job.lease and job.acknowledged and job.lease <= now,
+    "queue": lambda job, now, _: job.status == "pending" and job.timeout <= now,
+}
 
 
-@dataclass
 class Job:
-    """A job; its moments are in seconds of the model's clock."""
+    status, attempt, retries, returns, outcomes = "pending", 0, 0, 0, 0
+    worker = claim_id = lease = end = progress = None
+    leased, acknowledged, ended, forgiven = False, False, 0, 0  # forgiven: attempts before an operator's retry
 
-    max_retries: int
-    priority: int
-    queued: float
-    available: float
-    timeout: float
-    status: str = "pending"
-    attempt: int = 0
-    worker: str | None = None
-    lease: float | None = None
-    acknowledged: bool = False
-    end: str | None = None
-    ended: float = 0.0
-    retries: int = 0
-    returns: int = 0
-    outcomes: int = 0
-    hows: list[str] = field(default_factory=list)
-    by: list[str | None] = field(default_factory=list)  # the workers of the ended attempts
-    forgiven: int = 0  # attempts before an operator's retry
-    accepted: dict[int, object] = field(default_factory=dict)  # attempt → the result that was accepted
+    def __init__(self, kind, max_retries, rank):
+        self.kind, self.max_retries, self.rank = kind, max_retries, rank
+        self.ends, self.accepted = [], {}  # (worker, how) of each attempt; attempt → (key, its accepted result)
 
-    def age(self, seconds: float) -> None:
-        self.queued -= seconds
-        self.available -= seconds
-        self.timeout -= seconds
-        self.ended -= seconds
-        if self.lease is not None:
-            self.lease -= seconds
+    def age(self, seconds):
+        for clock in ("queued", "available", "timeout", "ended", *(["lease"] if self.lease else [])):
+            setattr(self, clock, getattr(self, clock) - seconds)
+
+    def held_by(self, call):
+        return call[0] == self.worker[0] and call[1] in (self.attempt, self.attempt if self.leased else None)
 
 
-class Model:
-    """All jobs, and the verbs; each returns what the service is to answer."""
+class Model:  # all jobs, and the verbs; each returns what the service is to answer
+    def __init__(self):
+        self.jobs, self.keys, self.now = {}, {}, 0.0  # keys: Idempotency-Key → (what was asked for, its jobs)
 
-    def __init__(self) -> None:
-        self.jobs: dict[str, Job] = {}
-        self.now = 0.0
+    def replayed(self, key, asked):
+        before, ids = self.keys.get(key, (asked, None))
+        return ids if asked == before else "idempotency_mismatch"
 
-    def create(self, job_id: str, max_retries: int, priority: int) -> None:
-        self.jobs[job_id] = Job(max_retries, priority, self.now, self.now, self.now + QUEUE)
+    def create(self, ids, kind, max_retries, rank, later):
+        for job_id in ids:
+            self.wait(self.jobs.setdefault(job_id, Job(kind, max_retries, rank)), SOON if later else self.now)
 
-    def claimable(self, job: Job) -> bool:
+    def claimable(self, job):
         return job.status == "pending" and job.available <= self.now < job.timeout
 
-    def next(self) -> list[str]:
-        waiting = [job_id for job_id, job in self.jobs.items() if self.claimable(job)]
-        return sorted(waiting, key=lambda job_id: (self.jobs[job_id].priority, self.jobs[job_id].queued, job_id))
+    def next(self, kind):
+        waiting = [(job.rank, job.queued, name) for name, job in self.jobs.items() if self.claimable(job)]
+        return [name for *_, name in sorted(waiting) if self.jobs[name].kind == kind]
 
-    def claim(self, job: Job, worker: str) -> bool:
-        shunned = job.end == "released" and job.worker == worker and job.ended > self.now - 10
-        if not self.claimable(job) or shunned:
-            return False
-        job.status, job.attempt, job.worker = "processing", job.attempt + 1, worker
-        job.acknowledged, job.end, job.lease, job.timeout = False, None, self.now + ACK, self.now + TIMEOUT
-        return True
+    def claim(self, offered, worker, leased, claim_id):
+        unseen = {name: job for name, job in self.jobs.items() if job.status == "processing" and not job.acknowledged}
+        given = {name for name, job in unseen.items() if claim_id and (job.worker, job.claim_id) == (worker, claim_id)}
+        for name in [] if given else offered:
+            job = self.jobs[name]
+            if self.claimable(job) and ((job.end, job.worker) != ("released", worker) or job.ended <= self.now - 10):
+                job.status, job.attempt, job.worker, job.claim_id = "processing", job.attempt + 1, worker, claim_id
+                job.leased, job.acknowledged, job.end, job.progress = leased, False, None, None
+                job.lease, job.timeout = self.now + ACK, self.now + TIMEOUT
+                given.add(name)
+        return given
 
-    def heartbeat(self, job: Job, attempt: int, news: bool) -> str:
-        if attempt == job.attempt and job.status == "cancelled" and job.end == "cancelled":
-            return "cancelled"
-        if attempt != job.attempt or job.status != "processing":
-            return "lease_lost"
-        assert job.lease is not None
-        if news or not job.acknowledged or job.lease < min(self.now + LEASE * 2 / 3, job.timeout):
-            job.lease = min(self.now + LEASE, job.timeout)
-        job.acknowledged = True
+    def heartbeat(self, job, call, progress):
+        if not job.held_by(call) or job.status != "processing":
+            return "cancelled" if job.held_by(call) and job.status == job.end == "cancelled" else "lease_lost"
+        span = LEASE if job.leased else TIMEOUT
+        if progress or not job.acknowledged or job.lease < min(self.now + span * 2 / 3, job.timeout):
+            job.lease = min(self.now + span, job.timeout)
+        job.acknowledged, job.progress = True, progress or job.progress
         return "processing"
 
-    def result(self, job: Job, attempt: int, said: tuple[bool, bool, str]) -> str:
-        success, retryable, _ = said
-        late = job.status == "pending" and job.end in LATE
-        if attempt != job.attempt or not (job.status == "processing" or late):
-            if job.accepted.get(attempt) == said:
+    def result(self, job, call, *said):
+        late = job.status == "pending" and job.end in ("lease_expired", "unacknowledged")
+        shared = any(worker[0] == call[0] and worker != job.worker for worker, _ in job.ends)
+        holds = job.held_by(call) and (said[0] or call[1] is not None or not shared)
+        if not holds or not (job.status == "processing" or late):
+            if any((call[0], said) == before and call[1] in (None, n) for n, before in job.accepted.items()):
                 return job.status
-            return self.refusal(job, attempt)
-        job.accepted[attempt] = said
-        how = "completed" if success else "failed"
-        if late:
-            job.hows[-1] = job.end = how
-        else:
-            self.end_attempt(job, how)
-        if success:
-            self.finish(job, "completed")
-        elif not retryable:
-            self.finish(job, "failed")
+            return "already_finished" if job.status in FINAL else "not_processing" if holds else "lease_lost"
+        job.accepted[job.attempt] = call[0], said
+        self.end(job, "completed" if said[0] else "failed")
+        if said[0] or not said[1]:  # success, or not retryable
+            self.finish(job, job.end)
         elif not late:
             self.retry(job)
         return job.status
 
-    def refusal(self, job: Job, attempt: int) -> str:
-        if job.status in FINAL:
-            return "already_finished"
-        return "lease_lost" if attempt != job.attempt else "not_processing"
+    def release(self, job, call):
+        if job.held_by(call) and job.status == "processing":
+            self.give_back(job, "released")
+            return job.status
+        return "pending" if job.held_by(call) and (job.status, job.end) == ("pending", "released") else "lease_lost"
 
-    def release(self, job: Job, attempt: int) -> str:
-        if attempt == job.attempt and job.status == "pending" and job.end == "released":
-            return "pending"
-        if attempt != job.attempt or job.status != "processing":
-            return "lease_lost"
-        self.give_back(job, "released")
-        return job.status
-
-    def cancel(self, job: Job) -> str:
-        if job.status in FINAL - {"cancelled"}:
-            return "already_finished"
+    def cancel(self, job):
         if job.status == "processing":
-            self.end_attempt(job, "cancelled")
-        if job.status != "cancelled":
+            self.end(job, "cancelled")
+        if job.status not in FINAL:
             self.finish(job, "cancelled")
-        return "cancelled"
+        return "cancelled" if job.status == "cancelled" else "already_finished"
 
-    def restart(self, job: Job) -> str:
-        if job.status in ("completed", "processing"):
-            return "already_finished" if job.status == "completed" else "not_ready"
-        if job.status != "pending":
-            job.status, job.retries, job.returns, job.end = "pending", 0, 0, None
-            job.forgiven = job.attempt
+    def restart(self, job):
+        if job.status in FINAL - {"completed"}:
+            job.retries, job.returns, job.end, job.progress, job.forgiven = 0, 0, None, None, job.attempt
             self.wait(job, self.now)
-        return "pending"
+        return {"completed": "already_finished", "processing": "not_ready"}.get(job.status, "pending")
 
-    def expire(self) -> None:
-        for job in self.jobs.values():
-            if job.status == "pending" and job.timeout <= self.now:
-                self.finish(job, "timeout")
-            elif job.status == "processing" and not job.acknowledged and job.lease <= self.now:  # type: ignore[operator]
-                self.give_back(job, "unacknowledged")
-            elif job.status == "processing" and job.acknowledged and job.timeout <= self.now:
-                self.end_attempt(job, "timeout")
-                self.finish(job, "timeout")
-            elif job.status == "processing" and job.acknowledged and job.lease <= self.now:  # type: ignore[operator]
-                self.end_attempt(job, "lease_expired")
-                ends = list(zip(job.by, job.hows, strict=True))[job.forgiven :]
-                if len({worker for worker, how in ends if how == "lease_expired"}) == 3:
-                    self.finish(job, "failed")
-                else:
+    def expire(self, dead_key=None):
+        for clock, runs_out in CLOCKS.items():
+            self.now += 0.001
+            for job in [job for job in self.jobs.values() if runs_out(job, self.now, dead_key)]:
+                if clock in ("timeout", "lease_expired"):
+                    self.end(job, clock)
+                if clock in ("timeout", "queue"):
+                    self.finish(job, "timeout")
+                elif clock == "lease_expired":
                     self.retry(job)
+                else:
+                    self.give_back(job, "released" if clock == "dead key" else clock, counted=clock != "dead key")
 
-    # What the verbs are made of.
+    def end(self, job, how):
+        if job.status == "processing":  # else it is a late result, which changes how the attempt ended
+            job.ends.append(None)
+            job.ended, job.lease = self.now, None
+        job.end, job.ends[-1] = how, (job.worker, how)
 
-    def end_attempt(self, job: Job, how: str) -> None:
-        job.hows.append(how)
-        job.by.append(job.worker)
-        job.end, job.ended, job.lease = how, self.now, None
-
-    def give_back(self, job: Job, how: str) -> None:
-        self.end_attempt(job, how)
-        job.returns += 1
-        if job.returns == 5:
-            job.returns = 4  # counted again only when the retry is spent
+    def give_back(self, job, how, counted=True):
+        self.end(job, how)
+        if counted and job.returns == 4:
             self.retry(job)
         else:
-            job.status, job.available, job.timeout = "pending", self.now, self.now + QUEUE
+            job.status, job.returns, job.mirrored = "pending", job.returns + counted, True
+            job.available, job.timeout = self.now, self.now + QUEUE
 
-    def retry(self, job: Job) -> None:
-        if job.retries == job.max_retries:
+    def retry(self, job):
+        losers = {worker for worker, how in job.ends[job.forgiven :] if how == "lease_expired"}
+        if job.retries == job.max_retries or len(losers) == 3:
             self.finish(job, "failed")
-            return
-        job.status, job.returns = "pending", 0
-        self.wait(job, self.now + BACKOFF[min(job.retries, 3)])
-        job.retries += 1
+        else:
+            self.wait(job, self.now + BACKOFF[min(job.retries, 3)])
+            job.returns, job.retries = 0, job.retries + 1
 
-    def wait(self, job: Job, until: float) -> None:
-        job.queued = job.available = until
-        job.timeout = until + QUEUE
+    def wait(self, job, until):
+        job.status, job.queued, job.available, job.timeout = "pending", until, until, until + QUEUE
+        job.mirrored = until <= self.now
 
-    def finish(self, job: Job, status: str) -> None:
-        job.status = status
-        job.outcomes += 1
+    def finish(self, job, status):
+        job.status, job.outcomes, job.mirrored = status, job.outcomes + 1, False

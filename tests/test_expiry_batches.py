@@ -1,5 +1,7 @@
 """The sweeps of the clocks when there is more than a batch: each takes only what is its own."""
 
+import pytest
+
 from bridge.expire import expire
 from tests.core import Core
 
@@ -81,3 +83,28 @@ def test_a_row_that_somebody_is_changing_waits_for_the_next_run(core):
         connection.exec_driver_sql(f"SELECT 1 FROM remote_jobs WHERE id = '{job.job_id}' FOR UPDATE")
         assert core.expire() == 0
     assert core.expire() == 1
+
+
+def came_back(core: Core, returns: int, **fields):
+    job = core.held(**fields)
+    core.sql("UPDATE remote_jobs SET return_count = :n WHERE id = :id", n=returns, id=str(job.job_id))
+    return job
+
+
+@pytest.mark.parametrize("max_retries", [0, 3])
+@pytest.mark.parametrize("returns", [0, 4])
+@pytest.mark.parametrize("acknowledge", [True, False])
+def test_a_claim_whose_clocks_run_is_left_alone(core, max_retries, returns, acknowledge):
+    job = came_back(core, returns, max_retries=max_retries, acknowledge=acknowledge)
+    core.age(job.job_id, 50)
+    assert core.expire() == 0
+    assert core.status(job.job_id) == "processing"
+
+
+@pytest.mark.parametrize("max_retries", [0, 3])
+def test_a_lost_lease_is_no_missed_acknowledgement_however_often_the_job_came_back(core, max_retries):
+    job = came_back(core, 4, max_retries=max_retries)
+    core.age(job.job_id, 61)
+    assert core.expire() == 1
+    assert core.hows(job.job_id) == ["lease_expired"]
+    assert core.status(job.job_id) == ("failed" if max_retries == 0 else "pending")

@@ -179,6 +179,19 @@ def test_purge_is_bounded(core, broker):
     assert purge(core.runtime, batch=2, rounds=10) == 3
 
 
+def test_a_batchs_key_is_forgotten_with_its_last_job_and_no_other_key_with_it(core, broker):
+    gone, alone = core.create_batch([core.fields()], "k1"), core.create_batch([core.fields()], "k2")
+    core.tenant = "other"
+    others = core.create_batch([core.fields()], "k1")
+    core.sql("UPDATE job_batches SET created_at = now() - interval '31 days'")
+    core.sql("DELETE FROM remote_jobs WHERE id = :id", id=gone[0])
+    purge(core.runtime)
+    kept = core.sql("SELECT tenant, idempotency_key, job_ids FROM job_batches ORDER BY tenant")
+    assert [(row.tenant, row.idempotency_key, [str(job_id) for job_id in row.job_ids]) for row in kept] == [
+        ("default", "k2", alone), ("other", "k1", others)
+    ]  # fmt: skip
+
+
 def test_postgresql_away_is_an_error_that_passes(core):
     from bridge.db import is_unavailable
 

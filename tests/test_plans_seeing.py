@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 
 from bridge import counts, durations, gauges
-from bridge.expire import expire
+from bridge.expire import SWEEPS, expire
 from bridge.explain import explain
 from bridge.look import estimated_completion, find
 from bridge.statistics import statistics
@@ -127,6 +127,13 @@ def test_folding_reads_what_has_changed(big):
             " (SELECT id FROM remote_jobs WHERE status = 'pending' LIMIT 20)")  # fmt: skip
     plans = big.plans(lambda: counts.fold(big.runtime))
     assert total(plans) < 200
+
+
+def test_the_sweeps_of_the_clocks_read_what_is_in_hand_or_due(big):
+    plans = big.plans(lambda: expire(big.runtime))
+    assert len(plans) >= len(SWEEPS)
+    assert not any("remote_jobs" in plan.scans for plan in plans)
+    assert max(plan.rows_read for plan in plans) < 1200, "the jobs in hand, at most, and what is done with them"
 
 
 def test_the_look_for_poison_reads_what_has_lapsed(big):

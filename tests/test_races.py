@@ -1,21 +1,20 @@
 """Races of two verbs about one job, hundreds of rounds each on real PostgreSQL: one winner, the loser is told.
 
-After each round the invariants of the history checker hold (notes, reliability C1–C8): see `sound`.
+After each round the job is sound (tests/sound.py).
 """
 
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from uuid import UUID
 
 import pytest
 
 from bridge.caller import Caller
 from bridge.claim import Claimant, replay
-from models.state import FINAL
 from tests.core import KEY, Answer, Core, outcome_of
+from tests.sound import sound
 
 ROUNDS = 200
 
@@ -36,24 +35,6 @@ def race(setup: Callable[[], object], *verbs: Callable[[object], object], rounds
                 order.reverse()
             futures = {n: pool.submit(run, verbs[n], subject) for n in order}
             yield subject, [futures[n].result(30) for n in range(len(verbs))]
-
-
-def sound(core: Core, job_id: object) -> None:
-    """What holds of any job at rest, whatever happened to it."""
-    row, attempts, outcomes = core.row(job_id), core.attempts(job_id), core.outcomes(job_id)
-    ended = [attempt.attempt for attempt in attempts]
-    held = row.status == "processing"
-    assert ended == list(range(1, row.attempt + (0 if held else 1))), "attempts have no gap, and only the last is open"
-    for before, after in pairwise(attempts):
-        assert before.ended_at <= after.claimed_at, "no lease is held twice"
-    assert len({attempt.lease_token for attempt in attempts}) == len(attempts)
-    accepted = [attempt for attempt in attempts if attempt.how == "completed"]
-    assert len(accepted) == (row.status == "completed"), "at most one result is accepted"
-    assert len(core.sql("SELECT 1 FROM job_results WHERE job_id = :id", id=str(job_id))) == len(accepted)
-    assert [outcome.n for outcome in outcomes] == list(range(1, row.outcome_count + 1)), "one outcome a terminal state"
-    if row.status in FINAL:
-        assert outcomes[-1].kwargs["status"] == row.status
-    assert 0 <= row.retry_count <= row.max_retries
 
 
 def overdue(core: Core, seconds: float = 61, **fields):

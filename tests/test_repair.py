@@ -126,6 +126,15 @@ def test_jobs_that_become_due_are_mirrored_in_the_order_of_their_age(core, redis
     assert release_due(core.runtime) == 0
 
 
+def test_a_due_job_that_was_claimed_meanwhile_is_not_mirrored(core, redis):
+    job = core.held("w1")
+    core.result(job, success=False)
+    core.age(job.job_id, 30)
+    assert core.claim(str(job.job_id), "w2") is not None
+    assert release_due(core.runtime) == 0
+    assert head_first(redis) == []
+
+
 def test_redis_away_loses_nothing_and_slows_nobody_down(core, make_runtime, redis):
     core.runtime = make_runtime(redis_url="redis://127.0.0.1:1/0")
     core.runtime = core.runtime.__class__(

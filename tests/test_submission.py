@@ -37,6 +37,12 @@ def row(runtime, job_id):
         return connection.execute(text("SELECT * FROM remote_jobs WHERE id = :id"), {"id": job_id}).one()
 
 
+def test_the_same_key_of_another_tenant_is_another_key(runtime, source):
+    jobs = [enqueue(runtime, tenant, validated(source), idempotency_key="k") for tenant in ("one", "two", "one")]
+    assert [job.replayed for job in jobs] == [False, False, True]
+    assert jobs[0].job_id == jobs[2].job_id != jobs[1].job_id
+
+
 def test_fifty_simultaneous_requests_with_one_key_make_one_job_and_all_get_its_answer(bridge, client):
     fields, headers = client.fields(), {"Idempotency-Key": "one of fifty"}
     answers = at_once(*[lambda: client.post("", fields, headers=headers)] * 50)
