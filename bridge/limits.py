@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import usage
 from bridge.errors import TooMany
-from bridge.redis_address import connect
+from bridge.redis_client import connect
 from bridge.runtime import Runtime
 from bridge.tally import Tally
 from bridge.usage import Usage

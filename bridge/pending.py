@@ -21,7 +21,7 @@ import redis
 import structlog
 
 from bridge.mirror_scripts import DROP, PUT_BACK, TAKE
-from bridge.redis_address import connect
+from bridge.redis_client import connect
 from models.state import Priority
 
 log = structlog.get_logger("bridge.pending")

@@ -1,12 +1,10 @@
-"""How Redis is addressed: one spelling in the settings, and what redis-py and Celery make of it."""
+"""How Redis is addressed: one spelling in the settings, and what Celery makes of it.
 
-from typing import Any, NamedTuple
+Without redis-py, which imports ssl: gunicorn reads the settings before gevent patches it.
+"""
+
+from typing import NamedTuple
 from urllib.parse import unquote
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 SENTINEL = "sentinel://"
 
@@ -31,18 +29,6 @@ def service(url: str) -> Service | None:
     return Service(
         [(host.strip("[]"), int(port)) for host, _, port in pairs], name, unquote(user.rpartition(":")[2]) or None
     )
-
-
-def connect(url: str, **options: Any) -> redis.Redis:
-    """A client for `redis://`, `rediss://`, `unix://` or `sentinel://…`.
-
-    Nothing is retried: a repeated LMOVE takes two IDs, a repeated LPUSH queues one twice.
-    """
-    options = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2, "decode_responses": True, **options}
-    if (found := service(url)) is not None:
-        known = Sentinel(found.sentinels, socket_timeout=2, socket_connect_timeout=2)
-        return known.master_for(found.name, password=found.password, **options)
-    return redis.Redis.from_url(url, **options)
 
 
 def for_celery(url: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from bridge.redis_address import connect
+from bridge.redis_client import connect
 
 REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
 PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none

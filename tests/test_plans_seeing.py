@@ -19,7 +19,7 @@ ENDED = """
 INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how)
 SELECT id, 1, worker_id, key_id, 'x', started_at, completed_at,
   CASE WHEN status = 'completed' THEN 'completed' WHEN status = 'failed' THEN 'failed' ELSE 'lease_expired' END
-FROM remote_jobs WHERE completed_at IS NOT NULL AND get_byte(uuid_send(id), 15) % 4 = 0
+FROM remote_jobs WHERE completed_at IS NOT NULL AND worker_id IS NOT NULL AND get_byte(uuid_send(id), 15) % 4 = 0
 """
 
 
