@@ -143,11 +143,11 @@ class BigTable:
             return list(done) if done.returns_rows else []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def big_table(
     new_database: Callable[[], str], servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BigTable]:
-    """The big database; mark tests that use it `slow`: the first of them waits for the loading."""
+    """The big database, one for each file that uses it; mark its tests `slow`: the first waits for the loading."""
     url = new_database()
     _load(url)
     settings = load_settings(
