@@ -1,6 +1,8 @@
 """What a client sends: JSON and query parameters, read strictly."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
@@ -17,6 +19,31 @@ from bridge import json_guard
 from bridge.errors import Invalid
 
 BODY_SECONDS = 300  # a body that takes longer to arrive is given up
+TOKEN_WITHIN = 8  # times the largest body: so far a lease_token is looked for in one that is larger
+_TOKEN = re.compile(rb'"lease_token"\s{0,8}:\s{0,8}"([!-~]{1,100}?)"')
+_CHUNK = 65536
+
+
+class Oversized(RequestEntityTooLarge):
+    """The body is larger than BRIDGE_MAX_BODY_BYTES allows; `begun` is what was read of it."""
+
+    def __init__(self, begun: bytes = b"") -> None:
+        super().__init__()
+        self.begun = begun
+
+    def token(self, incoming: Request) -> str | None:
+        """The lease_token that the body names, wherever it stands. The rest is read, and dropped.
+
+        A quote inside a JSON string is escaped, so no text of a result can be taken for the field. Raises 400, 408.
+        """
+        window, left = self.begun, TOKEN_WITHIN * (incoming.max_content_length or 0)
+        with _arriving():
+            while (found := _TOKEN.search(window)) is None:
+                chunk = incoming.environ["wsgi.input"].read(min(_CHUNK, left))
+                if not chunk:
+                    return None
+                window, left = window[-256:] + chunk, left - len(chunk)
+        return found[1].decode()
 
 
 class Unstorable(Invalid):
@@ -43,13 +70,7 @@ def read_json(incoming: Request) -> Any:
     sent = bool(incoming.content_length) or "Transfer-Encoding" in incoming.headers
     if sent and not _is_json(incoming):
         raise UnsupportedMediaType("Send the body as application/json, in UTF-8.")
-    try:
-        with gevent.Timeout(BODY_SECONDS, RequestTimeout()):
-            raw = incoming.get_data()
-            if len(raw) == incoming.max_content_length and incoming.environ["wsgi.input"].read(1):
-                raise RequestEntityTooLarge  # Werkzeug cuts a chunked body at the limit instead of refusing it.
-    except (ParseException, NoMoreData):
-        raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None
+    raw = _read(incoming)
     if not raw:
         return missing
     try:
@@ -58,6 +79,28 @@ def read_json(incoming: Request) -> Any:
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
     except json_guard.Refused as refusal:
         raise Unstorable(refusal) from None
+
+
+def _read(incoming: Request) -> bytes:
+    # The limit of the application is a byte higher: Werkzeug cuts a chunked body at it instead of refusing it.
+    try:
+        with _arriving():
+            raw = incoming.get_data()
+    except RequestEntityTooLarge:
+        raise Oversized from None
+    if len(raw) == incoming.max_content_length:
+        raise Oversized(raw)
+    return raw
+
+
+@contextmanager
+def _arriving() -> Iterator[None]:
+    """A body is read from the connection. Raises 400 where it is broken, 408 where it takes too long."""
+    try:
+        with gevent.Timeout(BODY_SECONDS, RequestTimeout()):
+            yield
+    except (ParseException, NoMoreData):
+        raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None
 
 
 def _is_json(incoming: Request) -> bool:

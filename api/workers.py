@@ -8,17 +8,17 @@ from typing import Any, cast
 
 import structlog
 from flask import current_app, g, request
-from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import MethodNotAllowed
 
 from api.access import caller, limits, runtime, scope
-from api.body import Blueprint, Unstorable, header_text
+from api.body import Blueprint, Oversized, Unstorable, header_text
 from api.errors_of import gives
 from api.metrics import CLAIMED, FINISHED
 from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
 from bridge.claim import Claimant
-from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
+from bridge.errors import Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
 from bridge.foreman import Foreman
@@ -119,16 +119,10 @@ def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
         token = header_text("X-Lease-Token", 100)
         try:
             return view(*args, job_id=job_id, **kwargs)
-        except RequestEntityTooLarge:
+        except Oversized as body:
             largest = runtime().settings.max_body_bytes
             why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
-            try:
-                fail_unstorable(runtime(), caller(), job_id, why, token)
-            except Conflict as refusal:
-                if token is not None:
-                    raise
-                # The token may stand in the body, which is not read: the answer stays 413, and nothing changes.
-                raise TooLarge(f"{why} {refusal.detail}", job_status=refusal.job_status) from None
+            fail_unstorable(runtime(), caller(), job_id, why, token or body.token(request))
             raise TooLarge(why, job_status="failed") from None
         except Unstorable as refusal:
             why = f"The result cannot be stored: {refusal.detail}"

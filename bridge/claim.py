@@ -39,8 +39,16 @@ _COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count
   lease_expires_at, ack_by"""
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
-# A claim_id names one claim: where its answer was lost, what it was given comes again instead of something new.
+# A claim_id names one claim: where its answer was lost, what it was given comes again instead of something new. Two
+# that ask at the same moment in two processes are kept apart by a lock of their claim, a statement of its own (in the
+# same round trip), so that the second one's snapshot shows what the first has committed. In one order: no deadlock.
 CLAIM = text(f"""
+SELECT pg_advisory_xact_lock(of_claim) FROM (
+  SELECT DISTINCT hashtextextended(concat_ws(' ', key_id, claim_id, worker_id), 0) AS of_claim
+  FROM unnest(CAST(:worker_ids AS text[]), CAST(:key_ids AS uuid[]), CAST(:claim_ids AS text[]))
+    AS o(worker_id, key_id, claim_id)
+  WHERE claim_id IS NOT NULL ORDER BY of_claim
+) AS locks;
 WITH offered AS (
   SELECT * FROM unnest(
     CAST(:ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:key_ids AS uuid[]), CAST(:tokens AS text[]),

@@ -29,11 +29,16 @@ def hand_out(
 ) -> None:
     """Claim for each poll what it gets, and note it there and in `handed`. Needs a commit before anybody is told.
 
-    What a poll shuns, because its worker has just released it, is offered to the next one.
+    What a poll shuns, because its worker has just released it, is offered to the next one; not to one that has its
+    jobs already, since a claim_id claims once.
     """
     shunned: set[tuple[str, Poll]] = set()
     while found:
-        pairs, left = share_out(found, candidates, lambda entry, poll: (entry.job_id, poll) not in shunned)  # noqa: B023
+        pairs, left = share_out(
+            found,
+            candidates,
+            lambda entry, poll: not poll.jobs and (entry.job_id, poll) not in shunned,  # noqa: B023
+        )
         # At the head again, a job that all who wait here shun would be caught at once; PostgreSQL offers it later.
         (handed.settled if shunned else handed.free).extend(left)
         for _, poll in pairs:

@@ -35,6 +35,14 @@ from tests.client import Client
 from tests.core import Core
 
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no worker of pytest-xdist is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 SHARED: list[embedded.Servers] = []  # servers that somebody started before the session (tests/drop_guards.py)
 
 

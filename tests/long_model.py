@@ -1,8 +1,9 @@
-"""A million steps of the model, the process that makes them killed again and again: `make model STEPS=…`.
+"""A million steps of the model, the processes that make them killed again and again: `make model STEPS=…`.
 
 The steps run in a child process, which a dice of this one kills with SIGKILL, wherever it is; then every job in the
 database is sound, the counters equal a full count before and after they are folded, and a new child goes on. What the
-killed one left in the middle is a day older by then: the next one's sweeps end it. Exit status 1 when anything differs.
+killed one left in the middle is a day older by then: the next one's sweeps end it. Each core of the machine has such a
+child, on a database of its own. Exit status 1 when anything differs.
 """
 
 import argparse
@@ -12,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from bridge import counts, embedded
 from bridge.db import make_engine
@@ -62,14 +65,15 @@ def run_with_kills(
     kills: int = ENDLESS,
     steps: int = ENDLESS,
     longest: float = 20,
+    over: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Until so many kills, or at least so many steps. Raises AssertionError when anything differs."""
+    """Until so many kills, at least so many steps, or `over`. Raises AssertionError when anything differs."""
     dice = random.Random(seed)
     core = core_at(database_url, redis_url, place)
     counter = place / "steps"  # as long as there were steps
     counter.write_bytes(b"")
     made, killed = 0, 0
-    while killed < kills and made < steps:
+    while killed < kills and made < steps and not over():
         with (place / "log").open("w") as log:
             command = [sys.executable, "-m", "tests.long_model", "--child", database_url, redis_url, str(place)]
             child = subprocess.Popen([*command, "--seed", str(dice.getrandbits(32))], stdout=log, stderr=log)
@@ -86,7 +90,7 @@ def run_with_kills(
         all_sound(core)
         core.sql("DELETE FROM api_keys")  # where a key was just dead
         _a_day_later(core)
-        print(f"{made} steps, {killed} kills", flush=True)
+        print(f"{place.name}: {made} steps, {killed} kills", flush=True)
     core.engine.dispose()
     return Report(made, killed)
 
@@ -126,12 +130,47 @@ def main() -> None:
         return
     print(f"seed {seed}", flush=True)
     began = time.monotonic()
+    reports = run_at_once(os.cpu_count() or 1, seed, given.steps)
+    steps, kills = (sum(numbers) for numbers in zip(*reports, strict=True))
+    print(f"{steps} steps and {kills} kills in {time.monotonic() - began:.0f} s: every job was sound.")
+
+
+def run_at_once(lanes: int, seed: int, steps: int) -> list[Report]:
+    """So many steps, shared by so many lanes, each with a database of its own; one that fails ends all."""
     with tempfile.TemporaryDirectory() as place, embedded.start(Path(place) / "data", durable=False) as servers:
-        engine = create_engine(servers.database_url)
-        migrations.upgrade(engine)
-        engine.dispose()
-        report = run_with_kills(servers.database_url, servers.redis_url, Path(place), seed=seed, steps=given.steps)
-    print(f"{report.steps} steps and {report.kills} kills in {time.monotonic() - began:.0f} s: every job was sound.")
+        failed: list[int] = []
+
+        def run(lane: int) -> Report:
+            try:
+                files = Path(place) / f"lane-{lane}"
+                files.mkdir()
+                return run_with_kills(
+                    new_database(servers.database_url, f"lane_{lane}"),
+                    servers.redis_url.rpartition("/")[0] + f"/{lane}",
+                    files,
+                    seed=seed + lane,
+                    steps=steps // lanes,
+                    over=lambda: bool(failed),
+                )
+            except BaseException:
+                failed.append(lane)
+                raise
+
+        with ThreadPoolExecutor(lanes) as pool:
+            return list(pool.map(run, range(lanes)))
+
+
+def new_database(server_url: str, name: str) -> str:
+    """A migrated database of this name; its URL."""
+    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    server.dispose()
+    url = server_url.rpartition("/")[0] + f"/{name}"
+    engine = create_engine(url)
+    migrations.upgrade(engine)
+    engine.dispose()
+    return url
 
 
 if __name__ == "__main__":

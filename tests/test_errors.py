@@ -4,6 +4,7 @@ import json
 import socket
 from urllib.parse import urlsplit
 
+import orjson
 import pytest
 from flask import Flask
 from sqlalchemy import text
@@ -80,9 +81,15 @@ def test_a_repeated_query_parameter_is_refused_by_name(client):
 # Bodies that are too large: a bridge of its own, so that the bodies need not be.
 
 
-def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(own_bridge):
-    bridge = own_bridge(celery=False, beat=False, max_body_bytes="2048", api_processes="1")
-    client = bridge.client()
+@pytest.fixture(scope="module")
+def small_bodies(start_bridge):
+    bridge = start_bridge(celery=False, beat=False, max_body_bytes="2048", api_processes="1")
+    yield bridge
+    bridge.stack.stop()
+
+
+def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(small_bodies):
+    bridge, client = small_bodies, small_bodies.client()
     large = {"success": True, "content": "x" * 4096}
 
     refused(client.post("", client.fields(task_options={"x": "x" * 4096})), 413, "too_large")
@@ -94,8 +101,9 @@ def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(own_bridge)
     job = client.claim()
     other = bridge.client(client.tenant, ("work",))
     refused(other.put(f"{job['job_id']}/result", large, headers={"X-Lease-Token": job["lease_token"]}), 409)
-    # The token lies in the body that is not read, so the holder cannot be told from others: nothing changes.
-    refused(client.put(f"{job['job_id']}/result", {**large, "lease_token": job["lease_token"]}), 413, "too_large")
+    refused(client.put(f"{job['job_id']}/result", {**large, "lease_token": "stale"}), 409, "lease_lost")
+    unproven = {**large, "content": '"lease_token": "' + job["lease_token"] + '"' + "x" * 4096}  # only text
+    refused(client.put(f"{job['job_id']}/result", unproven), 409, "lease_lost")
     refused(client.post(f"{job['job_id']}/heartbeat", {"message": "x" * 4096}), 413, "too_large")
     assert client.status(job["job_id"]) == "processing"
 
@@ -103,6 +111,40 @@ def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(own_bridge)
     assert "2048" in refused(answer, 413, "too_large")["detail"]
     assert answer.headers["X-Job-Status"] == "failed"
     assert "BRIDGE_MAX_BODY_BYTES" in client.job(job["job_id"])["error_message"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("before", [0, 1000, 2048, 9000])
+def test_the_token_of_a_result_over_the_limit_is_found_wherever_it_stands(small_bodies, chunked, before):
+    client = small_bodies.client()
+    client.create()
+    job = client.claim()
+    token = job["lease_token"]
+    body = b'{"metadata": {"x": "%s"}, "lease_token": "%s", "content": "%s"}' % (
+        b"x" * before,
+        token.encode(),
+        b"x" * 4096,
+    )
+
+    data = iter([body[:-5000], body[-5000:]]) if chunked else body
+    answer = client.request("PUT", f"{job['job_id']}/result", data=data, headers=JSON)
+
+    refused(answer, 413, "too_large")
+    assert answer.headers["X-Job-Status"] == client.status(job["job_id"]) == "failed"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_just_the_limit_is_taken_and_one_byte_more_is_not(small_bodies, chunked):
+    client = small_bodies.client()
+    fields = client.fields(task_options={"x": ""})
+    fields["task_options"]["x"] = "x" * (2048 - len(orjson.dumps(fields)))
+    fits = orjson.dumps(fields)
+
+    def send(body):
+        return client.request("POST", "", data=iter([body]) if chunked else body, headers=JSON)
+
+    assert send(fits).status_code == 200
+    refused(send(fits + b" "), 413, "too_large")
 
 
 # Addresses and methods.

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from bridge.caller import Caller
-from bridge.claim import Claimant, replay
+from bridge.claim import Claimant, claim, replay
 from tests.core import KEY, Answer, Core, outcome_of
 from tests.sound import sound
 
@@ -41,6 +41,34 @@ def overdue(core: Core, seconds: float = 61, **fields):
     job = core.held(**fields)
     core.age(job.job_id, seconds)
     return job
+
+
+def test_two_polls_of_one_claim_in_two_processes(core):
+    """One claims, the other is given the same; and whoever claims for several claims at once never locks up."""
+
+    def setup():
+        return [[core.create() for _ in range(2)] for _ in range(2)]
+
+    def poll(place: int):
+        def verb(subject):
+            order = [1, 0] if place else [0, 1]
+            offers = [(subject[claim_][place], Claimant(KEY.key_id, "w1", 60, f"c{claim_}")) for claim_ in order]
+            with core.engine.begin() as connection:
+                outcome = claim(connection, offers, 60)
+            given = {n: [job] for n, job in outcome.claimed.items()} | outcome.again
+            return {order[n]: [(job.job_id, job.lease_token) for job in jobs] for n, jobs in given.items()}
+
+        return verb
+
+    winners = Counter()
+    for subject, (one, other) in race(setup, poll(0), poll(1)):
+        assert one == other
+        assert [len(one[0]), len(one[1])] == [1, 1]
+        for ids, jobs in zip(subject, [one[0], one[1]], strict=True):
+            winners[ids.index(str(jobs[0][0]))] += 1
+            assert sorted(core.status(job_id) for job_id in ids) == ["pending", "processing"]
+        core.sql("TRUNCATE remote_jobs CASCADE")
+    assert min(winners[0], winners[1]) > 0
 
 
 def test_result_and_expiry(core):

@@ -1,5 +1,6 @@
 """What is shown to the outside: headers, methods, pages; and what comes in that is hardly HTTP."""
 
+import errno
 import re
 import socket
 from contextlib import closing
@@ -145,8 +146,9 @@ def exchange(bridge, sent: bytes, answers_within: float = 20) -> bytes:
             connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(65536):
                 received += piece
-        except (ConnectionResetError, BrokenPipeError):
-            pass
+        except OSError as ended:
+            if ended.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
+                raise
         return received
 
 
