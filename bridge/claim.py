@@ -44,10 +44,10 @@ _COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count
 # same round trip), so that the second one's snapshot shows what the first has committed. In one order: no deadlock.
 CLAIM = text(f"""
 SELECT pg_advisory_xact_lock(of_claim) FROM (
-  SELECT DISTINCT hashtextextended(concat_ws(' ', key_id, claim_id, worker_id), 0) AS of_claim
+  SELECT DISTINCT hashtextextended(key_id || ' ' || claim_id || ' ' || worker_id, 0) AS of_claim  -- NULL locks nothing
   FROM unnest(CAST(:worker_ids AS text[]), CAST(:key_ids AS uuid[]), CAST(:claim_ids AS text[]))
     AS o(worker_id, key_id, claim_id)
-  WHERE claim_id IS NOT NULL ORDER BY of_claim
+  ORDER BY of_claim
 ) AS locks;
 WITH offered AS (
   SELECT * FROM unnest(

@@ -125,7 +125,9 @@ class BigTable:
 
         def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
             cursor.execute("SAVEPOINT explained")
-            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}", parameters)
+            *before, last = statement.split(";\n")  # CLAIM takes its locks first
+            explained = ["EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + last]
+            cursor.execute(";\n".join(before + explained), parameters)
             answer = cursor.fetchone()[0]
             cursor.execute("ROLLBACK TO SAVEPOINT explained")
             found.append(Plan.of(statement, (json.loads(answer) if isinstance(answer, str) else answer)[0]))

@@ -56,7 +56,7 @@ NEAREST = {
 }
 TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
 
-# Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_seeing.py):
+# Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_*.py):
 # only a job in processing has a lease (a CHECK of the table), but its index is one of the jobs in processing;
 # a batch is at least as old as its jobs, which are gone only when they are old, but its index is by age.
 FOR_THE_PLAN = [

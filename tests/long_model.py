@@ -138,6 +138,7 @@ def main() -> None:
 def run_at_once(lanes: int, seed: int, steps: int) -> list[Report]:
     """So many steps, shared by so many lanes, each with a database of its own; one that fails ends all."""
     with tempfile.TemporaryDirectory() as place, embedded.start(Path(place) / "data", durable=False) as servers:
+        databases = [new_database(servers.database_url, f"lane_{lane}") for lane in range(lanes)]
         failed: list[int] = []
 
         def run(lane: int) -> Report:
@@ -145,7 +146,7 @@ def run_at_once(lanes: int, seed: int, steps: int) -> list[Report]:
                 files = Path(place) / f"lane-{lane}"
                 files.mkdir()
                 return run_with_kills(
-                    new_database(servers.database_url, f"lane_{lane}"),
+                    databases[lane],
                     servers.redis_url.rpartition("/")[0] + f"/{lane}",
                     files,
                     seed=seed + lane,

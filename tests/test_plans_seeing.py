@@ -8,6 +8,10 @@ from bridge import counts, durations, gauges
 from bridge.expire import SWEEPS, expire
 from bridge.explain import explain
 from bridge.look import estimated_completion, find
+from bridge.outbox import deliver
+from bridge.purge import purge
+from bridge.release_due import release_due
+from bridge.repair import reconcile
 from bridge.statistics import statistics
 from bridge.trouble import watch
 from bridge.workers_seen import WorkersSeen
@@ -144,3 +148,45 @@ def test_the_look_for_poison_reads_what_has_lapsed(big):
     plans = [plan for plan in big.plans(lambda: expire(big.runtime)) if "count(DISTINCT" in plan.statement]
     assert plans
     assert max(plan.rows_read for plan in plans) < 600, "the jobs in hand, at most"
+
+
+def test_the_sweeps_beside_the_clocks_read_what_is_due(big):
+    due = "UPDATE remote_jobs SET available_at = now() WHERE id IN (SELECT id FROM remote_jobs WHERE NOT mirrored"
+    big.sql(f"{due} AND status = 'pending' LIMIT 30)")
+    released = []
+    plans = big.plans(lambda: released.append(release_due(big.runtime)))
+    assert released[0] >= 30
+    assert total(plans) <= 5 * released[0]
+
+    sent = []
+    big.sql("UPDATE continuations SET next_at = now() WHERE (job_id, n) IN"
+            " (SELECT job_id, n FROM continuations WHERE next_at IS NULL LIMIT 30)")  # fmt: skip
+    plans = big.plans(lambda: deliver(big.runtime, lambda *what: sent.append(what), (OSError,)))
+    assert len(sent) >= 30
+    assert total(plans) <= 10 * len(sent)
+
+    old = big.sql("SELECT count(*) FROM remote_jobs WHERE completed_at < now() - interval '30 days'")[0].count
+    assert old > 500_000
+    plans = big.plans(lambda: purge(big.runtime, batch=200, rounds=2))
+    assert total(plans) <= 2 * 200 * 6
+    assert not any("remote_jobs" in plan.scans for plan in plans)
+
+
+def test_forgetting_batches_reads_the_old_ones(big):
+    big.sql("INSERT INTO job_batches (tenant, idempotency_key, idempotency_hash, job_ids, created_at)"
+            " SELECT 'default', 'batch-' || i, '', ARRAY[CAST(md5(CAST(i AS text)) AS uuid)],"
+            " now() - CASE WHEN i <= 40 THEN interval '1 year' ELSE interval '1 day' END"
+            " FROM generate_series(1, 100000) i")  # fmt: skip
+    big.sql("ANALYZE job_batches")
+    plans = [plan for plan in big.plans(lambda: purge(big.runtime, rounds=0)) if "job_batches" in plan.statement]
+    assert len(plans) == 1
+    assert "job_batches" not in plans[0].scans
+    assert total(plans) < 500
+    assert big.sql("SELECT count(*) FROM job_batches WHERE created_at < now() - interval '30 days'")[0].count == 0
+
+
+def test_the_repair_of_the_mirror_reads_heads(big):
+    big.runtime.mirror.set_epoch()
+    plans = big.plans(lambda: reconcile(big.runtime))
+    assert not any("remote_jobs" in plan.scans for plan in plans)
+    assert max(plan.rows_read for plan in plans) < 3000, "some hundred heads of a queue, looked up and compared"

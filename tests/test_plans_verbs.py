@@ -7,6 +7,7 @@ import pytest
 
 from bridge import outbox
 from bridge.caller import Caller
+from bridge.claim import Claimant, holds_a_job, replay
 from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import Invalid
 from bridge.job_fields import CreateFields
@@ -15,6 +16,7 @@ from bridge.steer import steer
 from models.outbox import OutcomeState
 from models.state import Asked, JobState
 from tests.big_table import RARE_TYPE, RARE_WORKER, TENANT
+from tests.core import KEY, Core
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first one waits for the loading
 
@@ -174,3 +176,49 @@ def test_failing_outcomes_are_sent_again_without_reading_the_others(big_table):
     assert 40 < changed[0] <= 100
     assert all(plan.rows_read <= 40 * 4 for plan in plans)
     assert all("continuations" not in plan.scans for plan in plans)
+
+
+@pytest.fixture(scope="module")
+def core(big_table):
+    return Core(big_table.runtime)
+
+
+def test_what_is_next_is_read_from_the_heads_of_the_queues(core, big_table):
+    lines = []
+    (plan,) = big_table.plans(lambda: lines.extend(core.lines(["audio", "video", "nothing"], 10)))
+    assert [len(line) for line in lines] == [10, 10, 0]
+    assert plan.rows_read <= 2 * 20
+    assert plan.scans == {"remote_jobs_claim"}
+
+
+@pytest.mark.parametrize("claim_id", [None, "c1"])
+def test_a_claim_reads_what_it_is_offered(core, big_table, claim_id):
+    offered = core.next("audio", 20)
+    outcomes, in_hand = [], len(big_table.sql("SELECT FROM remote_jobs WHERE status = 'processing'"))
+    (plan,) = big_table.plans(lambda: outcomes.append(core.offer(offered, f"w-{claim_id}", claim_id=claim_id)))
+    assert len(outcomes[0].claimed) == 20
+    assert plan.rows_read <= 20 * 5 + in_hand, "the jobs in hand, at most, for what the claim has already"
+    assert "remote_jobs" not in plan.scans
+
+
+def test_a_replay_and_the_look_for_held_jobs_read_the_workers_jobs_in_hand(core, big_table):
+    core.offer(core.next("audio", 5), "w-again", claim_id="c2")
+    who = Claimant(KEY.key_id, "w-again", 60, "c2", TENANT)
+
+    def looks():
+        with core.engine.connect() as connection:
+            assert len(replay(connection, [who, who._replace(claim_id="never")])[0]) == 5
+            assert holds_a_job(connection, who)
+
+    for plan in big_table.plans(looks):
+        assert plan.rows_read <= 10
+        assert "remote_jobs" not in plan.scans
+
+
+@pytest.mark.parametrize("verb", ["heartbeat", "result", "release", "cancel"])
+def test_what_happens_to_one_job_reads_that_job(core, big_table, verb):
+    job = core.offer(core.next("audio", 1), f"w-{verb}").claimed[0]
+    plans = big_table.plans(lambda: getattr(core, verb)(job.job_id if verb == "cancel" else job))
+    assert plans
+    assert sum(plan.rows_read for plan in plans) <= 10
+    assert not any("remote_jobs" in plan.scans for plan in plans)
