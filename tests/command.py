@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from bridge.embedded.process import dies_with_parent
 from tests.waiting import wait_until
 
 JOBBRIDGE = str(Path(sys.executable).with_name("jobbridge"))
@@ -59,6 +61,7 @@ class Started:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                preexec_fn=dies_with_parent(signal.SIGTERM),  # as when a run of the tests is interrupted
             )
         self._seen: list[psutil.Process] = []
 
@@ -105,6 +108,7 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         os.set_blocking(self._ours, False)
         around = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+        dying = dies_with_parent(signal.SIGTERM)
         self.process = subprocess.Popen(
             [JOBBRIDGE, *arguments],
             cwd=cwd,
@@ -113,7 +117,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=lambda: (dying(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
         )
         os.close(theirs)
         self.raw = ""
