@@ -23,6 +23,7 @@ class Fate(StrEnum):
     CLAIMED = "claimed"
     AGAIN = "again"  # the claimant's claim_id has jobs already; they are given again, the offered job stays free
     SHUNNED = "shunned"  # the claimant has just released this job; it stays free for others
+    BUSY = "busy"  # somebody else is changing the job just now; it may be free afterwards
 
 
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].sources))
@@ -65,7 +66,7 @@ WITH offered AS (
     SELECT FROM earlier e WHERE e.key_id = o.key_id AND e.worker_id = o.worker_id AND e.claim_id = o.claim_id
   )
 ), free AS MATERIALIZED (
-  SELECT j.id FROM remote_jobs j JOIN new o ON o.id = j.id WHERE {_FREE} AND NOT ({_SHUNNED})
+  SELECT j.id, o.n FROM remote_jobs j JOIN new o ON o.id = j.id WHERE {_FREE} AND NOT ({_SHUNNED})
   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 ), claimed AS (
   UPDATE remote_jobs j SET
@@ -75,29 +76,34 @@ WITH offered AS (
     ack_by = now() + make_interval(secs => :ack_seconds),
     lease_expires_at = now() + make_interval(secs => :ack_seconds),
     acknowledged_at = NULL, attempt_end = NULL, attempt_ended_at = NULL, progress = NULL, message = NULL
-  FROM new o JOIN free f ON f.id = o.id
-  WHERE j.id = o.id AND j.status IN ({_SOURCES})
+  FROM new o JOIN free f ON f.n = o.n
+  WHERE j.id = f.id AND j.status IN ({_SOURCES})
   RETURNING o.n, j.*
 )
 SELECT '{Fate.CLAIMED}' AS fate, n, {_COLUMNS} FROM claimed
 UNION ALL
 SELECT '{Fate.AGAIN}', n, {_COLUMNS} FROM earlier
 UNION ALL
-SELECT '{Fate.SHUNNED}', o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND {_SHUNNED}
+SELECT CASE WHEN {_SHUNNED} THEN '{Fate.SHUNNED}' ELSE '{Fate.BUSY}' END,
+  o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM free)
 """)
 
-# The next jobs of each queue in the order of the contract: priority, then age.
+# The next jobs of each queue in the order of the contract: priority, then age. A job is not queued before it is
+# available, so the index of the claim is read up to now, list by list, and never over what waits for its time.
 NEXT = text(f"""
 SELECT j.id, j.priority, q.tenant, q.content_type
 FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[]), CAST(:counts AS int[]))
   AS q(tenant, content_type, wanted),
 LATERAL (
-  SELECT id, priority, queued_at FROM remote_jobs
-  WHERE tenant = q.tenant AND content_type = q.content_type AND status IN ({_SOURCES})
-    AND available_at <= now() AND now() < timeout_at
+  SELECT heads.* FROM generate_series(0, {len(RANKS) - 1}) AS p(rank), LATERAL (
+    SELECT id, priority, queued_at FROM remote_jobs
+    WHERE tenant = q.tenant AND content_type = q.content_type AND priority = p.rank AND status IN ({_SOURCES})
+      AND queued_at <= now() AND available_at <= now() AND now() < timeout_at
+    ORDER BY queued_at, id LIMIT q.wanted
+    FOR UPDATE SKIP LOCKED
+  ) heads
   ORDER BY priority, queued_at, id LIMIT q.wanted
-  FOR UPDATE SKIP LOCKED
 ) j
 ORDER BY j.priority, j.queued_at, j.id
 """)
@@ -145,16 +151,20 @@ class Claimed(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of the offers, by their index: an ID that was offered twice is claimed for one of the two."""
+    """What became of the offers, by their index: an ID that was offered twice is claimed for one of the two.
+
+    What is in none of these is no longer to be had.
+    """
 
     claimed: dict[int, Claimed]
     again: dict[int, list[Claimed]]  # what was given before under the same claim_id
     shunned: set[int]
+    busy: set[int]
 
 
 def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Outcome:
     """Claim each (job ID, claimant) that is still free. Needs a commit."""
-    outcome = Outcome({}, {}, set())
+    outcome = Outcome({}, {}, set(), set())
     if not offers:
         return outcome
     rows = connection.execute(
@@ -178,7 +188,7 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
         elif fate == Fate.AGAIN:
             outcome.again.setdefault(index, []).append(Claimed(*columns))
         else:
-            outcome.shunned.add(index)
+            (outcome.shunned if fate == Fate.SHUNNED else outcome.busy).add(index)
     return outcome
 
 

@@ -1,14 +1,20 @@
-"""Pair what was found with the polls that want it, and claim it for them: one step of the hub, in a transaction."""
+"""Pair what was found with the polls that want it, and claim it for them: one step of the hub."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection
 
 from bridge.claim import Outcome, claim
+from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
+from bridge.runtime import Runtime
 from bridge.turns import share_out
+
+Find = Callable[[Connection], Mapping[Queue, list[Entry]]]
+Shunned = set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
 
 
 class Handed(NamedTuple):
@@ -16,53 +22,90 @@ class Handed(NamedTuple):
 
     tried: set[Poll]  # the polls that were offered something
     claimed: list[Entry]
-    settled: list[Entry]  # claimed, no longer free, or shunned by all who want them: out of the mirror
-    free: list[Entry]  # back to the head
+    settled: list[Entry]  # claimed, or no longer to be had, or shunned by all who want it: out of the mirror
+    free: list[Entry]  # nobody wants them: back to the head
+    busy: list[Entry]  # somebody else is changing them: back to the head in a while
 
 
-def hand_out(
-    connection: Connection,
-    found: Mapping[Queue, list[Entry]],
-    candidates: Callable[[Queue], Iterable[Poll]],
-    ack_seconds: int,
-    handed: Handed,
-) -> None:
-    """Claim for each poll what it gets, and note it there and in `handed`. Needs a commit before anybody is told.
+def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll]) -> Handed:
+    """Claim what `find` finds for the parked polls and the new ones; who got something is answered.
 
-    What a poll shuns, because its worker has just released it, is offered to the next one; not to one that has its
-    jobs already, since a claim_id claims once.
+    What the first in line shuns goes to others, in a transaction of its own: the locks of claims are taken in one
+    order within a statement, so that no two processes wait for each other, but not across statements.
+    Raises sqlalchemy.exc.SQLAlchemyError: then nothing of the transaction that failed was claimed.
     """
-    shunned: set[tuple[str, Poll]] = set()
-    while found:
-        pairs, left = share_out(
-            found,
-            candidates,
-            lambda entry, poll: not poll.jobs and (entry.job_id, poll) not in shunned,  # noqa: B023
-        )
+    handed = Handed(set(), [], [], [], [])
+    by: Shunned = set()
+    shunned = _claim(runtime, find, parked, new, handed, by)
+    if shunned:
+        others = Handed(handed.tried, handed.claimed, handed.settled, [], handed.busy)
+        left = _claim(runtime, lambda _: by_queue(shunned), parked, new, others, by)
         # At the head again, a job that all who wait here shun would be caught at once; PostgreSQL offers it later.
-        (handed.settled if shunned else handed.free).extend(left)
-        for _, poll in pairs:
-            poll.offered = True
-            handed.tried.add(poll)
-        outcome = claim(connection, [(entry.job_id, poll.who) for entry, poll in pairs], ack_seconds)
-        shunned |= {(pairs[index][0].job_id, pairs[index][1]) for index in outcome.shunned}
-        found = _give(pairs, outcome, handed)
+        handed.settled.extend(others.free + left)
+    return handed
 
 
-def _give(pairs: list[tuple[Entry, Poll]], outcome: Outcome, handed: Handed) -> dict[Queue, list[Entry]]:
-    """Note what each poll got; what its poll shuns, which is to be offered to another."""
+def _claim(
+    runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], handed: Handed, by: Shunned
+) -> list[Entry]:
+    """One transaction with one statement; what was shunned, and `by` whom, who is not offered it again."""
+    offered: set[Poll] = set()
+    try:
+        with runtime.engine.begin() as connection:
+            pairs, left = share_out(
+                find(connection),
+                lambda queue: parked.candidates(queue, new),
+                lambda entry, poll: (entry.job_id, poll.who.key_id, poll.who.worker_id) not in by,
+            )
+            for _, poll in pairs:
+                poll.offered = True
+                offered.add(poll)
+            offers = [(entry.job_id, poll.who) for entry, poll in pairs]
+            outcome = claim(connection, offers, runtime.settings.ack_seconds)
+            _give(pairs, outcome)
+    except BaseException:
+        for poll in offered:
+            poll.jobs.clear()
+        raise
+    finally:
+        for poll in offered:
+            poll.offered = False
+            if poll.jobs or not (poll.parks or poll in new):
+                parked.answer(poll)
+    handed.tried.update(offered)
+    handed.free.extend(left)
+    return _sort(pairs, outcome, handed, by)
+
+
+def _give(pairs: list[tuple[Entry, Poll]], outcome: Outcome) -> None:
     for index, earlier in outcome.again.items():
         pairs[index][1].give_again(earlier)
+    for index, job in outcome.claimed.items():
+        pairs[index][1].jobs.append(job)
+
+
+def _sort(pairs: list[tuple[Entry, Poll]], outcome: Outcome, handed: Handed, by: Shunned) -> list[Entry]:
+    """Note what became of each ID; those that were shunned."""
     again = {pairs[index][1] for index in outcome.again}
-    shunned: dict[Queue, list[Entry]] = {}
+    shunned = []
     for index, (entry, poll) in enumerate(pairs):
-        if index in outcome.claimed:
-            poll.jobs.append(outcome.claimed[index])
-            handed.claimed.append(entry)
         if index in outcome.shunned:
-            shunned.setdefault(entry.queue, []).append(entry)
-        elif poll in again:
+            shunned.append(entry)
+            by.add((entry.job_id, poll.who.key_id, poll.who.worker_id))
+        elif index in outcome.busy:
+            handed.busy.append(entry)
+        elif index not in outcome.claimed and poll in again:
             handed.free.append(entry)
         else:
             handed.settled.append(entry)
+            if index in outcome.claimed:
+                handed.claimed.append(entry)
     return shunned
+
+
+def by_queue(entries: Sequence[Entry]) -> dict[Queue, list[Entry]]:
+    """The same IDs, queue by queue."""
+    queues: dict[Queue, list[Entry]] = {}
+    for entry in entries:
+        queues.setdefault(entry.queue, []).append(entry)
+    return queues

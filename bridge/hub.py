@@ -16,13 +16,12 @@ import gevent
 import redis
 import structlog
 from gevent.event import Event
-from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimed, holds_a_job, next_in_line, replay
 from bridge.ears import Ears
 from bridge.errors import BridgeError
-from bridge.hand_out import Handed, hand_out
+from bridge.hand_out import Find, Handed, by_queue, hand_out
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
@@ -33,7 +32,7 @@ log = structlog.get_logger("bridge.hub")
 
 TICK_SECONDS = 1.0
 REST_SECONDS = 0.25  # after a failed claim, so that an ID put back at the head is not tried again in a hot loop
-BATCH = 128  # IDs claimed in one statement
+BATCH = 128  # IDs claimed in one statement, of all queues together: each may cost a lock
 SPARE = 8  # looked at beyond what is wanted, for jobs that a poll may not have because its worker just released them
 MOST_STALE = 3  # times that a poll is offered what was no longer free before PostgreSQL is asked
 UNSAID_SECONDS = 10.0  # how long a poll that names no `wait` waits; existing clients stand still meanwhile
@@ -47,6 +46,7 @@ class Hub:
         self._mirror = runtime.mirror
         self._new: list[Poll] = []
         self._caught: list[Entry] = []
+        self._busy: list[Entry] = []  # put back at the next tick
         self._wake = Event()
         self._turns = Turns()
         self._second = False
@@ -80,7 +80,7 @@ class Hub:
                 return poll.jobs
             self._parked.leave(poll)
             # An earlier poll of the same claim, parked in another process, may have been given a job: a last look.
-            poll.parks = False
+            poll.parks, poll.tries = False, 0
             self._new.append(poll)
             self._wake.set()
             poll.done.wait()
@@ -142,8 +142,9 @@ class Hub:
                 log.warning("claiming failed", error=type(error).__name__)
                 self._quietly(self._mirror.put_back, caught)
                 for poll in new:
-                    poll.error = error
-                    self._parked.answer(poll)
+                    if not poll.done.is_set():
+                        poll.error = error
+                        self._parked.answer(poll)
                 gevent.sleep(REST_SECONDS)
             except Exception:  # The dispatcher is the heart of this process: it goes on, and says what happened.
                 log.exception("the dispatcher failed")
@@ -152,20 +153,24 @@ class Hub:
                 gevent.sleep(REST_SECONDS)
 
     def _round(self, new: list[Poll], caught: list[Entry], second: bool) -> None:
+        if second:
+            busy, self._busy = self._busy, []
+            self._quietly(self._mirror.put_back, busy)
         self._replay(new)
         found, mirror_serves = self._look(new, caught, second)
         tried = self._hand_out(found, new)
+        more = len(found) >= BATCH
         from_postgresql = (
             not mirror_serves or (second and self._parked.count > 0) or any(poll.tries >= MOST_STALE for poll in new)
         )
         if from_postgresql:
-            self._hand_out_from_postgresql(new)
+            more |= self._hand_out_from_postgresql(new)
         for poll in new:
             if poll.done.is_set():
                 continue
-            if poll in tried and not from_postgresql and not self._closing:
-                # What it was offered was no longer free; there may be more.
-                poll.tries += 1
+            if (more or (poll in tried and not from_postgresql)) and not self._closing:
+                # What it was offered was no longer free, or the batch was full before its turn.
+                poll.tries += poll in tried
                 self._new.append(poll)
                 self._wake.set()
             elif self._closing or not poll.parks:
@@ -174,8 +179,12 @@ class Hub:
                 self._parked.add(poll)
 
     def _replay(self, new: list[Poll]) -> None:
-        """Give what a repeated claim was given before, if it was given something."""
-        repeated = [poll for poll in new if poll.claim is not None and poll.tries == 0]
+        """Give what a repeated claim was given before, if it was given something; its last poll alone goes on."""
+        last = {poll.claim: poll for poll in sorted(new, key=lambda poll: poll.came) if poll.claim is not None}
+        for poll in new:
+            if poll.claim is not None and last[poll.claim] is not poll:
+                self._parked.answer(poll)
+        repeated = [poll for poll in last.values() if poll.tries == 0]
         if not repeated:
             return
         for poll in repeated:
@@ -205,7 +214,7 @@ class Hub:
                 wanted[queue] = wanted.get(queue, 0) + self._parked.waiting(queue)
             for entry in caught:
                 wanted[entry.queue] -= 1
-            wanted = {queue: min(count, BATCH) for queue, count in wanted.items() if count > 0}
+            wanted = self._batch(wanted)
             if not wanted and not second:
                 return caught, True
             taken = self._mirror.take(wanted)
@@ -214,53 +223,47 @@ class Hub:
             return caught, False
         return caught + (taken or []), taken is not None
 
+    def _batch(self, wanted: Mapping[Queue, int]) -> dict[Queue, int]:
+        """As much of it as one statement takes; who waited longest for its turn comes first."""
+        batch: dict[Queue, int] = {}
+        left = BATCH
+        for queue in self._turns.order(wanted):
+            if (count := min(wanted[queue], left)) > 0:
+                batch[queue] = count
+                left -= count
+        return batch
+
     def _hand_out(self, found: list[Entry], new: list[Poll]) -> set[Poll]:
         """Claim what was found for those who want it; the polls that were offered something."""
         if not found:
             return set()
-        by_queue: dict[Queue, list[Entry]] = {}
-        for entry in found:
-            by_queue.setdefault(entry.queue, []).append(entry)
         try:
-            handed = self._claim(lambda _: by_queue, new)
+            handed = self._claim(lambda _: by_queue(found), new)
         except SQLAlchemyError:
             self._quietly(self._mirror.put_back, found)
             raise
+        self._busy.extend(handed.busy)
         self._quietly(self._mirror.settle, handed.settled)
         self._quietly(self._mirror.put_back, handed.free)
         return handed.tried
 
-    def _hand_out_from_postgresql(self, new: list[Poll]) -> None:
-        """The same from the truth itself, for all who wait: what the mirror has missed, or cannot tell."""
+    def _hand_out_from_postgresql(self, new: list[Poll]) -> bool:
+        """The same from the truth itself, for all who wait: what the mirror has missed. Whether there may be more."""
         wanted = {queue: self._parked.waiting(queue) + SPARE for queue in self._parked.queues()}
         for poll in new:
             for queue in poll.queues:
                 wanted[queue] = wanted.get(queue, SPARE) + poll.wants
-        wanted = {queue: min(wanted[queue], BATCH) for queue in self._turns.order(wanted)}
-        handed = self._claim(lambda connection: next_in_line(connection, wanted), new)
+        batch = self._batch(wanted)
+        handed = self._claim(lambda connection: next_in_line(connection, batch), new)
         self._mirror.drop(handed.claimed)  # Their IDs may still stand in the mirror, at the head.
+        if len(handed.claimed) < BATCH:
+            return False
+        self._second = True
+        self._wake.set()
+        return True
 
-    def _claim(self, find: Callable[[Connection], Mapping[Queue, list[Entry]]], new: list[Poll]) -> Handed:
-        """Claim what `find` finds, in one transaction; those who got something are answered once it has committed."""
-        handed = Handed(set(), [], [], [])
-        try:
-            with self._runtime.engine.begin() as connection:
-                hand_out(
-                    connection,
-                    find(connection),
-                    lambda queue: self._parked.candidates(queue, new),
-                    self._runtime.settings.ack_seconds,
-                    handed,
-                )
-        except SQLAlchemyError:
-            for poll in handed.tried:
-                poll.jobs.clear()
-            raise
-        finally:
-            for poll in handed.tried:
-                poll.offered = False
-                if poll.jobs or not (poll.parks or poll in new):
-                    self._parked.answer(poll)
+    def _claim(self, find: Find, new: list[Poll]) -> Handed:
+        handed = hand_out(self._runtime, find, self._parked, new)
         for entry in handed.claimed:
             self._turns.served(entry.queue)
         return handed

@@ -1,5 +1,6 @@
 """A poll, from the request to its answer."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class Poll:
     offered: bool = False  # a claim for it is under way
     again: bool = False  # what it got is what was given to the same claim before
     tries: int = 0  # times that what it was offered was no longer free
+    came: float = field(default_factory=time.monotonic)
     error: SQLAlchemyError | BridgeError | None = None
     denied: Sequence[str] = ()  # content types that it named and its key does not allow
 

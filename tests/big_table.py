@@ -36,7 +36,7 @@ SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
   CASE WHEN i % 5000 = 0 THEN '{RARE_TYPE}' ELSE (ARRAY['audio', 'video', 'audio', 'document', 'audio'])[1 + i % 5] END,
   '{{}}', (ARRAY[1, 1, 1, 0, 2])[1 + i % 5], CASE WHEN i % 2 = 0 THEN 'key-' || i END,
   CASE WHEN i % 2 = 0 THEN sha256(CAST(CAST(i AS text) AS bytea)) END,
-  status, at, at, CASE WHEN later THEN now() + interval '1 day' ELSE at END, status = 'pending' AND NOT later,
+  status, at, available, available, status = 'pending' AND NOT later,
   now() + interval '2 days', 3600, 86400, 3, CASE WHEN final THEN 1 ELSE 0 END, CASE WHEN worked THEN 1 ELSE 0 END,
   CASE WHEN worked THEN CASE WHEN i % 5003 = 0 THEN '{RARE_WORKER}' ELSE 'worker-' || i % 199 END END,
   CASE WHEN worked THEN CAST(md5(CAST(i % 20 AS text)) AS uuid) END, CASE WHEN worked THEN 'token-' || i END, 60,
@@ -48,7 +48,8 @@ SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
   CASE WHEN final THEN at + make_interval(secs => 300 + i % 100) END,
   CASE WHEN status = 'completed' THEN CAST('{{"metadata": null, "processing_time": 1}}' AS json) END
 FROM (
-  SELECT i, at, status, status NOT IN ('pending', 'processing') AS final, status <> 'pending' AS worked,
+  SELECT i, at, CASE WHEN status = 'pending' AND i % 100 = 3 THEN now() + interval '1 day' ELSE at END AS available,
+    status, status NOT IN ('pending', 'processing') AS final, status <> 'pending' AS worked,
     status = 'pending' AND i % 100 = 3 AS later
   FROM (
     SELECT i, now() - make_interval(secs => ({FINISHED + PENDING + PROCESSING} - i) * 20) AS at, CASE

@@ -1,5 +1,7 @@
 """Claims: one winner an ID, what a claim_id is given again, whom a released job is offered to, and in which order."""
 
+import pytest
+
 from bridge.claim import Claimant, claim, replay
 from tests.core import KEY, OTHER_KEY
 
@@ -164,3 +166,34 @@ def test_an_id_of_another_tenant_is_not_claimed(core):
         outcome = claim(connection, [(job_id, Claimant(KEY.key_id, "w1", 60, None, "another"))], 60)
     assert not outcome.claimed
     assert core.status(job_id) == "pending"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_id_in_two_lists_goes_to_the_one_that_may_have_it(core, first):
+    """One may be another tenant's list, or another type's: who can write into Redis reads no job."""
+    job_id = core.create("audio")
+    may = Claimant(KEY.key_id, "w1", 60, None, "default", "audio")
+    others = [may._replace(tenant="another", worker_id="w2"), may._replace(content_types="video", worker_id="w3")]
+    whos = [may, *others] if first else [*others, may]
+    with core.engine.begin() as connection:
+        outcome = claim(connection, [(job_id, who) for who in whos], 60)
+    assert list(outcome.claimed) == [whos.index(may)]
+    assert core.row(job_id).worker_id == "w1"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_job_that_its_worker_has_released_goes_to_the_other_that_is_offered_it(core, first):
+    job = core.held()
+    core.release(job)
+    offers = [(str(job.job_id), "w1", None), (str(job.job_id), "w2", None)]
+    outcome = offer(core, *(offers if first else reversed(offers)))
+    assert (list(outcome.claimed), outcome.shunned) == ([1 if first else 0], set())
+    assert core.row(job.job_id).worker_id == "w2"
+
+
+def test_a_row_that_is_being_changed_is_told_from_one_that_is_gone(core):
+    busy, gone = core.create(), str(core.held().job_id)
+    with core.engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT 1 FROM remote_jobs WHERE id = '{busy}' FOR UPDATE")
+        outcome = offer(core, (busy, "w1", None), (gone, "w1", None))
+    assert (outcome.claimed, outcome.busy) == ({}, {0})

@@ -130,6 +130,61 @@ def test_a_poll_that_is_repeated_while_its_first_one_is_parked_gets_one_claim(cl
         ok(client.heartbeat(jobs[0]))
 
 
+@pytest.fixture(scope="module")
+def one_process(start_bridge):
+    bridge = start_bridge(celery=False, beat=False, api_processes="1")
+    yield bridge
+    bridge.stack.stop()
+
+
+def test_two_polls_of_one_claim_that_come_together_get_one_claim(one_process):
+    client = one_process.client()
+    for n in range(40):
+        ok(client.post("batch", {"jobs": [client.fields()] * 2}))
+        both = [Client(client.url, client.key, client.files) for _ in range(2)]
+        barrier = threading.Barrier(2)
+
+        def ask(mine: Client, n: int = n, barrier: threading.Barrier = barrier):
+            mine.get("/healthz")  # the connection stands
+            barrier.wait(30)
+            return ok(mine.poll(wait=0, lease=60, claim_id=f"c{n}"))["jobs"]
+
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [job for answer in pool.map(ask, both) for job in answer]
+        assert len({job["lease_token"] for job in jobs}) == 1
+        ok(client.post("cancel", params={"content_type": "audio"}))
+
+
+def test_what_many_ask_for_at_once_is_more_than_a_batch_and_none_goes_away_empty(one_process):
+    client = one_process.client()
+    ok(client.post("batch", {"jobs": [client.fields() for _ in range(900)]}))
+    barrier = threading.Barrier(8)
+
+    def ask(n: int):
+        mine = Client(client.url, client.key, client.files)
+        mine.get("/healthz")
+        barrier.wait(30)
+        return ok(mine.poll(worker_id=f"w{n}", wait=0, lease=60, max_jobs=100))["jobs"]
+
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(ask, range(8)))
+    assert all(got)
+    ids = [job["job_id"] for jobs in got for job in jobs]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_job_that_was_just_being_changed_is_handed_out_before_its_elders_are_overtaken(one_process):
+    client = one_process.client()
+    job_id = client.create()
+    with one_process.engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT 1 FROM remote_jobs WHERE id = '{job_id}' FOR UPDATE")
+        assert ok(client.poll(wait=0))["jobs"] == []
+    with redis.Redis.from_url(one_process.settings.require("redis_url"), decode_responses=True) as connection:
+        key = f"{one_process.settings.redis_prefix}:{{{client.tenant}:audio}}:pending:normal"
+        wait_until(lambda: connection.lrange(key, 0, -1) == [job_id], "the ID to be back at the head")
+    assert client.claim(wait=0)["job_id"] == job_id
+
+
 def test_what_is_missing_in_the_mirror_is_found_within_a_second_by_a_parked_poll(bridge, client):
 
     waiting = polls(client, 1)

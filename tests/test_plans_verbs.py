@@ -187,8 +187,21 @@ def test_what_is_next_is_read_from_the_heads_of_the_queues(core, big_table):
     lines = []
     (plan,) = big_table.plans(lambda: lines.extend(core.lines(["audio", "video", "nothing"], 10)))
     assert [len(line) for line in lines] == [10, 10, 0]
-    assert plan.rows_read <= 2 * 20
+    assert plan.rows_read <= 3 * 30, "as many of each priority"
     assert plan.scans == {"remote_jobs_claim"}
+
+
+def test_what_is_next_is_not_looked_for_among_what_waits_for_its_time(core, big_table):
+    later = "UPDATE remote_jobs SET content_type = 'later', available_at = tomorrow, queued_at = tomorrow"
+    big_table.sql(
+        f"{later}, mirrored = false FROM (SELECT now() + interval '1 day' AS tomorrow) t WHERE id IN"
+        " (SELECT id FROM remote_jobs WHERE status = 'pending' AND content_type = 'document' LIMIT 5000)"
+    )
+    big_table.sql("ANALYZE remote_jobs")
+    lines = []
+    (plan,) = big_table.plans(lambda: lines.extend(core.lines(["later"], 10)))
+    assert lines == [[]]
+    assert plan.rows_read == 0
 
 
 @pytest.mark.parametrize("claim_id", [None, "c1"])
