@@ -58,8 +58,10 @@ TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names)
 
 # Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_*.py):
 # only a job in processing has a lease (a CHECK of the table), but its index is one of the jobs in processing;
-# a batch is at least as old as its jobs, which are gone only when they are old, but its index is by age.
+# a batch is at least as old as its jobs, which are gone only when they are old, but its index is by age;
+# no job is queued before it is available, but the index of the claim is by the first of the two.
 FOR_THE_PLAN = [
+    (r"bridge\.claim\.NEXT", "queued_at <= now()"),
     (r"bridge\.expire\.SWEEPS\[[123567]\]", "remote_jobs.status IN ('processing')"),
     (r"bridge\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
 ]
