@@ -1,5 +1,6 @@
 """The routes of those who submit and those who look."""
 
+from functools import partial
 from typing import Any
 
 import structlog
@@ -37,8 +38,8 @@ IDEMPOTENCY = {
 def create_job(created: dict[str, Any]) -> Any:
     """Create a job. Answers 200, not 201: existing clients test for it."""
     key = header_text("Idempotency-Key", 255)
-    limits().submit(caller().tenant, [created["content_type"]])
-    job = enqueue(runtime(), caller().tenant, created, idempotency_key=key)
+    admit = partial(limits().submit, caller().tenant, [created["content_type"]])
+    job = enqueue(runtime(), caller().tenant, created, idempotency_key=key, admit=admit)
     if not job.replayed:
         CREATED.labels(created["content_type"]).inc()
         log.info("job created", job_id=str(job.job_id), content_type=created["content_type"])
@@ -54,8 +55,8 @@ def create_job(created: dict[str, Any]) -> Any:
 def create_batch(batch: dict[str, Any]) -> Any:
     """Create up to 1000 jobs in one transaction, all or none; errors name the place, such as `jobs.3.content_type`."""
     key = header_text("Idempotency-Key", 255)
-    limits().submit(caller().tenant, [created["content_type"] for created in batch["jobs"]])
-    jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key)
+    admit = partial(limits().submit, caller().tenant, [created["content_type"] for created in batch["jobs"]])
+    jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit)
     if not jobs[0].replayed:
         for created in batch["jobs"]:
             CREATED.labels(created["content_type"]).inc()

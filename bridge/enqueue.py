@@ -1,6 +1,6 @@
 """Create jobs, one or a batch: INSERT, commit, mirror."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,6 +17,10 @@ from bridge.sources import check_source
 from models.state import JobState
 
 Fields = Mapping[str, Any]  # validated by bridge.job_fields.CreateFields
+
+# Whether a request that is no replay may make new jobs: returns, or raises the refusal. It is asked before there is a
+# row, so of simultaneous requests with one key each is counted, until the jobs are counted anew (bridge/usage.py).
+Admit = Callable[[], None]
 
 # One statement for one job and for a thousand. The queue clock starts when the job becomes claimable.
 INSERT = text(f"""
@@ -76,18 +80,26 @@ class _Key(NamedTuple):
 
 
 def enqueue(
-    runtime: Runtime, tenant: str, created: Fields, *, idempotency_key: str | None = None, waited: bool = False
+    runtime: Runtime,
+    tenant: str,
+    created: Fields,
+    *,
+    idempotency_key: str | None = None,
+    waited: bool = False,
+    admit: Admit = lambda: None,
 ) -> Created:
     """Create a job.
 
     With an `idempotency_key` that was used before, the first answer is given again, whatever became of the job and
-    its file. `waited`: the request may have waited in a queue, so an `available_at` that has passed means now. Raises
-    Invalid: the key was used with other fields, the source file is not to be had, or `available_at` has passed.
+    its file, and whatever limit was reached meanwhile: `admit` is asked about what is new only. `waited`: the request
+    may have waited in a queue, so an `available_at` that has passed means now. Raises Invalid: the key was used with
+    other fields, the source file is not to be had, or `available_at` has passed; and what `admit` raises.
     """
     key = _Key(tenant, idempotency_key, fingerprint(created) if idempotency_key is not None else None)
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]
+        admit()
         if refused := _refused(runtime, [created], None if waited else _clock(connection, [created])):
             raise Invalid(refused[0])
         rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [created], [uuid7()])}).all()
@@ -98,18 +110,24 @@ def enqueue(
 
 
 def enqueue_batch(
-    runtime: Runtime, tenant: str, created: Sequence[Fields], *, idempotency_key: str | None = None
+    runtime: Runtime,
+    tenant: str,
+    created: Sequence[Fields],
+    *,
+    idempotency_key: str | None = None,
+    admit: Admit = lambda: None,
 ) -> list[Created]:
     """Create all of these jobs in one transaction, or none; the answers are in their order.
 
-    The `idempotency_key` is the batch's: its replay gives the same list. Raises Invalid as `enqueue` does, its fields
-    named by their place, such as `jobs.3.source_file_path`.
+    The `idempotency_key` is the batch's: its replay gives the same list, and `admit` is not asked. Raises Invalid as
+    `enqueue` does, its fields named by their place, such as `jobs.3.source_file_path`; and what `admit` raises.
     """
     key = _Key(tenant, idempotency_key, fingerprint({"jobs": created}) if idempotency_key is not None else None)
     ids = sorted(uuid7() for _ in created)  # jobs of one moment are in line by their IDs
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier
+        admit()
         if refused := _refused(runtime, created, _clock(connection, created)):
             raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
         if key.key is not None and connection.execute(KEEP_BATCH, {**key.params(), "ids": _texts(ids)}).first() is None:

@@ -76,6 +76,17 @@ def test_jobs_that_wait(limited, client):
     wait_until(lambda: not too_many(create()), "room after results")
 
 
+def test_a_replay_is_answered_whatever_limit_was_reached(client):
+    body, batch = client.fields("first"), {"jobs": [client.fields("first")]}
+    replays = [("", body, {"Idempotency-Key": "one"}), ("batch", batch, {"Idempotency-Key": "batch"})]
+    answers = [ok(client.post(path, sent, headers=headers)) for path, sent, headers in replays]
+    for (path, sent, headers), answer in zip(replays, answers, strict=True):
+        wait_until(lambda: too_many(client.post("", client.fields("first"))), "a refusal")
+        assert ok(client.post(path, sent, headers=headers)) == answer
+        other = {"jobs": [client.fields("second")]} if "jobs" in sent else client.fields("second")
+        refused(client.post(path, other, headers=headers), 422, "idempotency_mismatch")
+
+
 def test_content_types_that_wait(client):
     client.create("one")
     client.create("two")

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import text
 
 from bridge import names
-from bridge.enqueue import enqueue
-from bridge.errors import Invalid
+from bridge.enqueue import enqueue, enqueue_batch
+from bridge.errors import Invalid, TooMany
 from bridge.expire import expire
 from bridge.job_fields import CreateFields, fingerprint
 from bridge.release_due import release_due
@@ -80,6 +80,26 @@ def test_a_key_is_looked_up_before_the_file_and_the_clock_are(runtime, source):
     with pytest.raises(Invalid) as refusal:
         enqueue(runtime, "t", passed, idempotency_key="another")
     assert set(refusal.value.errors) == {"source_file_path", "available_at"}
+
+
+def test_only_what_is_new_has_to_be_admitted(runtime, source):
+    def full():
+        raise TooMany("Full.", retry_after=1)
+
+    fields = validated(source)
+    first = enqueue(runtime, "t", fields, idempotency_key="one")
+    batch = enqueue_batch(runtime, "t", [fields, fields], idempotency_key="batch")
+    assert enqueue(runtime, "t", fields, idempotency_key="one", admit=full).job_id == first.job_id
+    again = enqueue_batch(runtime, "t", [fields, fields], idempotency_key="batch", admit=full)
+    assert [job.job_id for job in again] == [job.job_id for job in batch]
+    os.unlink(source)
+    for key in (None, "another"):  # and it is asked before the file is looked for
+        with pytest.raises(TooMany):
+            enqueue(runtime, "t", fields, idempotency_key=key, admit=full)
+        with pytest.raises(TooMany):
+            enqueue_batch(runtime, "t", [fields], idempotency_key=key, admit=full)
+    with runtime.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM remote_jobs")) == 3
 
 
 def test_a_replay_gives_the_first_answer_whatever_became_of_the_job(client):
