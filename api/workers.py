@@ -59,10 +59,11 @@ def poll(query: dict[str, Any]) -> Any:
         raise Forbidden(f"This key is limited to the content types {', '.join(sorted(caller().content_types or ()))}.")
     queues = [Queue(caller().tenant, content_type) for content_type in types]
     hub = cast(Hub, current_app.extensions["hub"])
-    most = min(query["max_jobs"], limits().room(who.key_id))
-    asking = Poll(who, queues, most, _hung_up(request.environ.get("gunicorn.socket")), denied=denied)
+    hung_up = _hung_up(request.environ.get("gunicorn.socket"))
+    asking = Poll(who, queues, query["max_jobs"], hung_up, denied=denied)
     foreman.admit(asking)
-    with limits().parked(who.key_id):
+    limits().room(asking)
+    with limits().parked(asking):
         claimed = hub.poll(asking, query["wait"])
     new = [] if asking.again else claimed
     limits().took(who.key_id, len(new))

@@ -36,10 +36,10 @@ class Foreman:
         self._greenlet = gevent.spawn(self._run)
 
     def admit(self, poll: Poll) -> None:
-        """A poll comes in. Raises Paused."""
+        """A poll comes in; that of a paused worker is refused. Raises Paused."""
         self._note(poll)
         if (pause := self._paused(poll)) is not None:
-            raise refusal(pause)
+            poll.refuse(refusal(pause))
 
     def refresh(self) -> None:
         """Read who is paused now, and turn away their parked polls. Raises sqlalchemy.exc.SQLAlchemyError."""

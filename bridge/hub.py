@@ -58,10 +58,12 @@ class Hub:
     def poll(self, poll: Poll, wait_seconds: float | None) -> list[Claimed]:
         """Claim up to `max_jobs`, waiting for the first one. `None`: 10 s, or 0 while the worker holds a job.
 
-        A repeated `claim_id` gets what it was given before (`poll.again`). Raises sqlalchemy.exc.SQLAlchemyError when
-        PostgreSQL does not answer the first look; once parked, a poll waits for it to come back.
-        Raises bridge.errors.BridgeError when it is turned away.
+        A repeated `claim_id` gets what it was given before (`poll.again`), and so does a poll that was refused, which
+        waits for nothing. Raises sqlalchemy.exc.SQLAlchemyError when PostgreSQL does not answer the first look; once
+        parked, a poll waits for it to come back. Raises bridge.errors.BridgeError when it is turned away.
         """
+        if poll.error is not None:
+            wait_seconds = 0
         if wait_seconds is None:
             with self._runtime.engine.connect() as connection:
                 wait_seconds = 0 if holds_a_job(connection, poll.who) else UNSAID_SECONDS
@@ -193,7 +195,9 @@ class Hub:
             given = replay(connection, [poll.who for poll in repeated])
         for index, jobs in given.items():
             repeated[index].give_again(jobs)
-            self._parked.answer(repeated[index])
+        for index, poll in enumerate(repeated):
+            if index in given or poll.error is not None:
+                self._parked.answer(poll)
 
     def _look(self, new: list[Poll], caught: list[Entry], second: bool) -> tuple[list[Entry], bool]:
         """What the mirror has for the polls that are new and for the lists that stirred; whether it can be trusted."""

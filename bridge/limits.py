@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import usage
 from bridge.errors import TooMany
+from bridge.poll import Poll
 from bridge.redis_client import connect
 from bridge.runtime import Runtime
 from bridge.tally import Tally
@@ -33,7 +34,7 @@ STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
 
 
 class Limits:
-    """The limits of one process (BRIDGE_LIMITS). Every method that refuses raises TooMany."""
+    """The limits of one process (BRIDGE_LIMITS). Every method that refuses raises TooMany; cf. Poll.refuse."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -78,18 +79,21 @@ class Limits:
         if not self._window.test(self._per_minute["failures"], "failures", *whose):
             raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
 
-    def parked(self, key_id: UUID) -> "_Parked":
-        """A poll of a key, for as long as the block takes."""
+    def parked(self, poll: Poll) -> "_Parked":
+        """A poll waits, for as long as the block takes."""
+        key_id = poll.who.key_id
         if self._parked[key_id] + self._parked_elsewhere.get(key_id, 0) >= self._most.parked:
-            raise TooMany("Too many polls of this key wait already.", retry_after=_soon(2))
+            poll.refuse(TooMany("Too many polls of this key wait already.", retry_after=_soon(2)))
         return _Parked(self._parked, key_id)
 
-    def room(self, key_id: UUID) -> int:
-        """How many more jobs the workers of a key may take."""
-        room = self._most.in_hand - self._in_hand.of(key_id).now
+    def room(self, poll: Poll) -> None:
+        """A poll takes no more jobs than the workers of its key may still take."""
+        room = self._most.in_hand - self._in_hand.of(poll.who.key_id).now
         if room <= 0:
-            raise TooMany("The workers of this key hold too many jobs; finish or release some.", retry_after=_soon(5))
-        return room
+            why = "The workers of this key hold too many jobs; finish or release some."
+            poll.refuse(TooMany(why, retry_after=_soon(5)))
+        else:
+            poll.max_jobs = min(poll.max_jobs, room)
 
     def took(self, key_id: UUID, count: int) -> None:
         """A worker of a key took jobs."""

@@ -27,17 +27,24 @@ class Poll:
     again: bool = False  # what it got is what was given to the same claim before
     tries: int = 0  # times that what it was offered was no longer free
     came: float = field(default_factory=time.monotonic)
-    error: SQLAlchemyError | BridgeError | None = None
+    error: SQLAlchemyError | BridgeError | None = None  # its answer, unless there is something to give again
     denied: Sequence[str] = ()  # content types that it named and its key does not allow
 
     @property
     def wants(self) -> int:
         return 0 if self.done.is_set() else self.max_jobs - len(self.jobs)
 
+    def refuse(self, why: BridgeError) -> None:
+        """It is given nothing new: raises `why`, later where it names a claim that may have been given something."""
+        if self.claim is None:
+            raise why
+        self.error = self.error or why
+
     def give_again(self, jobs: list[Claimed]) -> None:
         """Nothing new, but what an earlier poll of the same claim was given."""
         self.jobs[:] = jobs
         self.again = True
+        self.error = None
 
     @property
     def claim(self) -> object:

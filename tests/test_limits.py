@@ -7,8 +7,10 @@ from uuid import uuid4
 import pytest
 
 from api.address import real_address
+from bridge.claim import Claimant
 from bridge.errors import TooMany
 from bridge.limits import Limits
+from bridge.poll import Poll
 from tests.client import Client, ok, refused
 from tests.waiting import wait_until
 
@@ -61,6 +63,20 @@ def test_jobs_in_hand(limited, client):
     assert len(ok(limited.client(client.tenant).poll("held"))["jobs"]) == 1
     ok(client.result(held[0]))
     wait_until(lambda: not too_many(client.poll("held")), "room after a result")
+
+
+def test_a_repeated_claim_gets_its_jobs_though_the_key_holds_too_many(limited, client):
+    for _ in range(3):
+        client.create("held")
+    first = ok(client.poll("held", max_jobs=100, lease=60, claim_id="c1"))
+    assert len(first["jobs"]) == 2
+    wait_until(lambda: too_many(client.poll("held", claim_id="c2")), "a refusal")
+    for wait in (0, 30, None):
+        assert ok(client.poll("held", lease=60, claim_id="c1", wait=wait)) == first
+    ok(client.heartbeat(first["jobs"][0]))
+    assert ok(client.poll("held", claim_id="c1"))["jobs"] == first["jobs"][1:]
+    ok(client.heartbeat(first["jobs"][1]))
+    refused(client.poll("held", claim_id="c1", wait=30), 429, "too_many")
 
 
 def test_jobs_that_wait(limited, client):
@@ -175,16 +191,26 @@ def test_requests_are_counted_together_once_they_are_shared(two, still):
 
 def test_parked_polls_are_counted_together(two):
     first, second = two
-    key_id = uuid4()
-    with first.parked(key_id), first.parked(key_id), second.parked(key_id):
+    poll = Poll(Claimant(uuid4(), "w1"), [], 1, lambda: False)
+    with first.parked(poll), first.parked(poll), second.parked(poll):
         for limits in (first, second, first):
             limits.share()
-        with second.parked(key_id), pytest.raises(TooMany), second.parked(key_id):
+        with second.parked(poll), pytest.raises(TooMany), second.parked(poll):
             pass
     for limits in (first, second):
         limits.share()
-    with second.parked(key_id), second.parked(key_id), second.parked(key_id), second.parked(key_id):
+    with second.parked(poll), second.parked(poll), second.parked(poll), second.parked(poll):
         pass
+
+
+def test_a_poll_that_names_its_claim_is_refused_only_after_a_look_at_what_it_was_given(two):
+    named = Poll(Claimant(uuid4(), "w1", claim_id="c1"), [], 1, lambda: False)
+    with two[0].parked(named), two[0].parked(named), two[0].parked(named), two[0].parked(named):
+        assert named.error is None
+        with two[0].parked(named):
+            assert isinstance(named.error, TooMany)
+    named.give_again([])
+    assert named.error is None
 
 
 def test_without_redis_each_process_counts_for_itself(make_runtime, still):

@@ -257,6 +257,21 @@ def test_a_worker_keeps_what_it_holds_and_may_finish_it(client):
     ok(client.result(job))
 
 
+def test_a_paused_worker_that_repeats_its_claim_gets_its_jobs_and_nothing_new(client):
+    client.create("image")
+    first = ok(client.poll("image", wait=20, lease=60, claim_id="c1"))
+    pausing(client)
+    told(client)
+    other = client.create("image")
+    for wait in (0, 30, None):
+        assert ok(client.poll("image", wait=wait, lease=60, claim_id="c1")) == first
+    for claim_id in ("c2", None):
+        refused(client.poll("image", claim_id=claim_id, wait=30), 429, "paused")
+    ok(client.heartbeat(first["jobs"][0]))
+    refused(client.poll("image", wait=30, lease=60, claim_id="c1"), 429, "paused")
+    assert client.claim("image", "w2")["job_id"] == other
+
+
 @pytest.mark.parametrize("worker_id", ["a%00b", "x" * 256])
 def test_what_no_poll_may_name_is_no_worker(client, worker_id):
     for verb in ("pause", "resume"):
