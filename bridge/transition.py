@@ -129,7 +129,10 @@ def moving(
     answer = select(*(moved.c[column.name] for column in RETURNED))
     if end is not None:
         reason = moved.c.error_message if "error_message" in new else cast(_constant(why), Text)
-        recorded = _late_end(moved, end, reason) if late else _ended(moved, end, reason, unclaimed)
+        if late:
+            recorded = _late_end(moved, end, reason, edge.target in FINAL)
+        else:
+            recorded = _ended(moved, end, reason, unclaimed)
         answer = answer.add_cte(recorded.cte("ended"))
     if result:
         content = cast(bindparam("content"), Text)
@@ -202,8 +205,11 @@ def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any], unclaimed: bool
     return insert(job_attempts).from_select(list(columns), rows).returning(job_attempts.c.job_id)
 
 
-def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any]) -> Any:
-    """A late result changes how its attempt ended."""
+def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool) -> Any:
+    """A late result changes how its attempt ended; one that ends the job also when, for it is news of the worker.
+
+    A job that waits on may be claimed in a transaction that has begun before: its attempts must not overlap.
+    """
     ended = job_attempts.c
     return (
         update(job_attempts)
@@ -211,6 +217,7 @@ def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any]) -> Any:
         .values(
             how=_word(end),
             why=why,
+            ended_at=moved.c.attempt_ended_at if final else ended.ended_at,
             result_digest=cast(bindparam("result_digest", None), LargeBinary),
         )
         .returning(ended.job_id)

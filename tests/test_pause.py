@@ -127,6 +127,33 @@ def test_a_success_of_a_job_in_hand_ends_the_pause(core):
     assert watch(core.runtime) == 0
 
 
+def test_a_late_success_ends_the_pause(core):
+    job = lose(core)
+    lose(core)
+    lose(core)
+    watch(core.runtime)
+    assert paused_workers(core) == [("w1", "bridge")]
+    core.result(job)
+    watch(core.runtime)
+    assert paused_workers(core) == []
+    assert watch(core.runtime) == 0
+
+
+def test_a_late_success_of_whatever_age_is_the_end_of_a_streak(core):
+    job = lose(core)
+    core.age(job.job_id, 50)
+    lose(core)
+    miss(core)
+    lose(core)
+    core.result(job)
+    assert watch(core.runtime) == 0
+    lose(core)
+    lose(core)
+    assert watch(core.runtime) == 0
+    lose(core)
+    assert watch(core.runtime) == 1
+
+
 def test_the_trouble_of_one_key_is_not_the_others(core):
     for _ in range(3):
         job = core.claim(core.create(), key=OTHER_KEY)
