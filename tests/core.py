@@ -34,6 +34,7 @@ _CLOCKS = (
     "lease_expires_at", "attempt_ended_at", "completed_at",
 )  # fmt: skip
 
+_OUTCOME_CLOCKS = ("created_at", "next_at", "sent_at", "confirmed_at")
 _ENDED_CLOCKS = ("claimed_at", "acknowledged_at", "ended_at")
 
 
@@ -144,8 +145,12 @@ class Core:
         """Let so many seconds pass for this job."""
         back = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _CLOCKS)
         ended = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _ENDED_CLOCKS)
+        told = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _OUTCOME_CLOCKS)
+        batch = "created_at = created_at - make_interval(secs => :seconds)"
         self.sql(
-            f"WITH ended AS (UPDATE job_attempts SET {ended} WHERE job_id = :id)"
+            f"WITH ended AS (UPDATE job_attempts SET {ended} WHERE job_id = :id),"
+            f" told AS (UPDATE continuations SET {told} WHERE job_id = :id),"
+            f" batch AS (UPDATE job_batches SET {batch} WHERE CAST(:id AS uuid) = ANY(job_ids))"
             f" UPDATE remote_jobs SET {back} WHERE id = :id",
             seconds=seconds,
             id=str(job_id),

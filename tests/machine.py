@@ -3,101 +3,41 @@
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from bridge import counts
+from bridge import counts, outbox
 from bridge.claim import Claimed
+from bridge.purge import purge
 from bridge.release_due import release_due
 from bridge.steer import steer
-from models.state import Asked, JobState, Priority
+from models.state import Asked, Priority
 from tests.core import KEY, OTHER_KEY, Core, outcome_of
+from tests.handing_over import handed_over
 from tests.model import ACK, BACKOFF, FINAL, LEASE, QUEUE, SOON, TIMEOUT, Job, Model
+from tests.model_around import CONFIRM, RETENTION
+from tests.seen import SEEN, same
 from tests.sound import all_sound
+from tests.verbs import KINDS, VERBS, WEIGHTED
 
-SETTINGS = {"ack_seconds": str(ACK), "retry_backoff": "base=100,factor=2,max=400,jitter=0"}
+SETTINGS = {
+    "ack_seconds": str(ACK),
+    "retry_backoff": "base=100,factor=2,max=400,jitter=0",
+    "retention_days": str(RETENTION / 86400),
+}
 IN_A_ROW = 120  # steps of one machine
 MOST_JOBS = 3  # of one machine: each is to be met again and again
 
-SELDOM = st.sampled_from([False, False, False, True])
-OFTEN = st.sampled_from([True, True, True, False])
-KINDS = ("audio", "video")
 KEYS = (KEY, OTHER_KEY)
 RANKS = list(Priority)
 SOURCES = {Asked.CANCEL: {"pending", "processing"}, Asked.RETRY: FINAL - {"completed"}}
-WHO = st.tuples(st.sampled_from([0, 0, 0, 1]), st.sampled_from(["w1", "w2", "w3"]))
-ASKED = st.tuples(st.sampled_from(KINDS), st.sampled_from([0, 1, 3, 3]), st.sampled_from([0, 1, 2]), SELDOM)
 _numbers = itertools.count(1)
-
-# All that is compared, in one round trip.
-SEEN = """
-SELECT id, status, attempt, worker_id, retry_count, return_count, outcome_count, attempt_end, progress, mirrored,
-  CAST(extract(epoch FROM timeout_at - now()) AS float) AS timeout,
-  CAST(extract(epoch FROM lease_expires_at - now()) AS float) AS lease,
-  ARRAY(SELECT how FROM job_attempts a WHERE a.job_id = j.id ORDER BY attempt) AS hows
-FROM remote_jobs j WHERE tenant = :tenant
-"""
-
-
-# How often each verb is tried, and with what; a job and a claim are drawn from those that there are.
-VERBS: dict[str, tuple[int, dict[str, Any]]] = {
-    "create": (
-        2,
-        {
-            "count": st.sampled_from([1, 1, 2]),
-            "batch": st.booleans(),
-            "key": st.sampled_from([None, "k1", "k2"]),
-            "asked": ASKED,
-        },
-    ),
-    "claim": (
-        7,
-        {
-            "job_id": ...,
-            "worker": WHO,
-            "leased": st.booleans(),
-            "claim_id": SELDOM,
-            "all_": SELDOM,
-            "live": OFTEN,
-        },
-    ),
-    "heartbeat": (3, {"claim": ..., "news": st.booleans(), "token": OFTEN}),
-    "result": (
-        5,
-        {
-            "claim": ...,
-            "success": SELDOM,
-            "retryable": OFTEN,
-            "content": st.sampled_from(["text", "another"]),
-            "token": OFTEN,
-            "foreign": SELDOM,
-        },
-    ),
-    "release": (2, {"claim": ..., "token": st.booleans()}),
-    "cancel": (1, {"job_id": ...}),
-    "restart": (3, {"job_id": ...}),
-    "steer": (
-        2,
-        {
-            "asked": st.sampled_from(Asked),
-            "kind": st.sampled_from(KINDS),
-            "status": st.sampled_from([None, *JobState]),
-            "dry_run": st.booleans(),
-        },
-    ),
-    "let_pass": (4, {"job_id": ..., "seconds": st.sampled_from([ACK, LEASE, TIMEOUT, QUEUE])}),
-    "let_pass_for_all": (5, {"seconds": st.sampled_from([ACK, LEASE])}),
-    "expire": (5, {}),
-    "go_silent": (9, {"job_id": ..., "worker": WHO, "live": st.booleans()}),
-    "kill_key": (1, {"key": st.sampled_from([0, 1]), "revoked": st.booleans()}),
-    "release_due": (1, {}),
-    "fold": (1, {}),
-}
-WEIGHTED = st.sampled_from([verb for verb, (weight, _) in VERBS.items() for _ in range(weight)])
 
 
 class Machine(RuleBasedStateMachine):
@@ -112,19 +52,22 @@ class Machine(RuleBasedStateMachine):
         core.tenant = f"model-{os.getpid()}-{next(_numbers)}"
         self.core = core
         self.at_each = at_each
+        confirming = core.runtime.settings.model_copy(update={"continuation_confirm_seconds": CONFIRM})
+        self.confirming = replace(core.runtime, settings=confirming)
         self.model = Model()
         self.soon = (datetime.now(UTC) + timedelta(seconds=SOON)).isoformat()
         self.held: list[tuple[Claimed, int]] = []
         self.tokens: dict[tuple[str, int], str] = {}
-        self.create(2, True, None, ("audio", 3, 1, False))
+        self.create(2, True, "k1", ("audio", 3, 1, False))
 
     def teardown(self) -> None:
         all_sound(self.core, self.core.tenant)  # nothing that is unsound heals, so one look at the end sees it
-        self.core.sql("DELETE FROM remote_jobs WHERE tenant = :tenant", tenant=self.core.tenant)
+        for table in ("remote_jobs", "job_batches"):
+            self.core.sql(f"DELETE FROM {table} WHERE tenant = :tenant", tenant=self.core.tenant)
 
     @rule(verb=WEIGHTED, data=st.data())
     def step(self, verb: str, data: Any) -> None:
-        there = {"job_id": list(self.model.jobs), "claim": self.held[-8:]}
+        there = {"job_id": list(self.model.jobs), "claim": self.held[-8:], "outcome": list(self.model.outcomes())}
         arguments = {}
         for name, drawn_from in VERBS[verb][1].items():
             if drawn_from is ... and not there[name]:
@@ -137,10 +80,11 @@ class Machine(RuleBasedStateMachine):
         return self.model.jobs[str(job_id)]
 
     def create(self, count: int, batch: bool, key: str | None, asked: tuple[str, int, int, bool]) -> None:
-        if len(self.model.jobs) >= MOST_JOBS:
-            return
         kind, max_retries, rank, later = asked
         body = (count if batch else None, asked)
+        expected = self.model.replayed(key, body)
+        if expected is None and len(self.model.jobs) >= MOST_JOBS:
+            return
         given: dict[str, Any] = {
             "ingestion_task_id": "task",
             "max_retries": max_retries,
@@ -150,7 +94,6 @@ class Machine(RuleBasedStateMachine):
             **({"available_at": self.soon} if later else {}),
         }
         self.model.now += 0.001
-        expected = self.model.replayed(key, body)
         if batch:
             ids = outcome_of(lambda: self.core.create_batch([self.core.fields(kind, **given)] * count, key))
         else:
@@ -172,7 +115,8 @@ class Machine(RuleBasedStateMachine):
         lease = LEASE if leased else None
         outcome = self.core.offer(offered, name, key=KEYS[key], lease=lease, claim_id=named)
         again = [job for jobs in outcome.again.values() for job in jobs]
-        given = [*outcome.claimed.values(), *again]
+        # In the order of the model's jobs, as PostgreSQL gives none: the next draws must be the same in a replay.
+        given = sorted([*outcome.claimed.values(), *again], key=lambda job: list(before).index(str(job.job_id)))
         assert {str(job.job_id) for job in given} == expected
         for job in given:
             known = self.tokens.setdefault((str(job.job_id), job.attempt), job.lease_token)
@@ -234,7 +178,9 @@ class Machine(RuleBasedStateMachine):
         assert done == (len(fit), 0 if dry_run else len(fit))
 
     def let_pass(self, job_id: str, seconds: int) -> None:
-        self.job(job_id).age(seconds)
+        job = self.job(job_id)
+        for one in (job, *job.outcomes):
+            one.age(seconds)
         self.core.age(job_id, seconds)
 
     def let_pass_for_all(self, seconds: int) -> None:
@@ -270,6 +216,47 @@ class Machine(RuleBasedStateMachine):
             job.mirrored |= job.status == "pending" and job.available <= self.model.now
         release_due(self.core.runtime)
 
+    def hand_over(self, broker: str, confirming: bool, times: int) -> None:
+        for time in range(times):
+            if time:
+                self.let_pass_for_all(BACKOFF[-1])
+            self.hand_over_once(broker, confirming)
+
+    def hand_over_once(self, broker: str, confirming: bool) -> None:
+        for job_id, job in self.model.jobs.items():  # what is due within seconds would be while this is written
+            while any(
+                outcome.is_due(self.model.now + 50) != outcome.is_due(self.model.now) for outcome in job.outcomes
+            ):
+                self.let_pass(job_id, ACK)
+        expected = self.model.hand_over(broker, CONFIRM if confirming else None)
+        assert handed_over(self.confirming if confirming else self.core.runtime, self.core.tenant, broker) == expected
+
+    def confirm(self, outcome: tuple[str, int]) -> None:
+        self.model.confirm(outcome)
+        assert outbox.confirm(self.core.runtime, *outcome)
+
+    def resend(self, outcome: tuple[str, int], named: bool) -> None:
+        self.model.now += 0.001
+        job_id, n = outcome
+        self.model.resend((job_id, n if named else len(self.model.jobs[job_id].outcomes)))
+        assert outbox.resend(self.core.runtime, self.core.tenant, UUID(job_id), n if named else None) == 1
+
+    def resend_failing(self) -> None:
+        self.model.now += 0.001
+        failing = [which for which, outcome in self.model.outcomes().items() if outcome.state == "failing"]
+        for which in failing:
+            self.model.resend(which)
+        assert outbox.resend_failing(self.core.runtime, self.core.tenant) == len(failing)
+
+    def purge(self, job_id: str, old: bool) -> None:
+        if old:
+            self.let_pass(job_id, RETENTION + ACK)
+        purge(self.core.runtime)
+        for gone in self.model.purge():
+            assert outcome_of(lambda: self.core.cancel(gone)) == "not_found"  # noqa: B023
+            assert not outbox.confirm(self.core.runtime, gone, 1)
+        self.held = [claim for claim in self.held if str(claim[0].job_id) in self.model.jobs]
+
     def fold(self) -> None:
         counts.fold(self.core.runtime)
 
@@ -281,17 +268,6 @@ class Machine(RuleBasedStateMachine):
             same(seen[job_id], job, self.model.now)
         assert self.core.lines(KINDS) == [self.model.next(kind) for kind in KINDS]
         self.at_each()
-
-
-def same(row: Any, job: Job, now: float) -> None:
-    assert (row.status, row.attempt, row.worker_id) == (job.status, job.attempt, job.worker and job.worker[1])
-    assert (row.retry_count, row.return_count, row.outcome_count) == (job.retries, job.returns, job.outcomes)
-    assert (row.attempt_end, row.progress, row.mirrored) == (job.end, job.progress, job.mirrored)
-    assert row.hows == [how for _, how in job.ends]
-    assert (row.lease is None) == (job.lease is None)
-    if job.status not in FINAL:
-        assert abs(row.timeout - (job.timeout - now)) < 50
-        assert row.lease is None or abs(row.lease - (job.lease - now)) < 50
 
 
 def drive(

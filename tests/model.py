@@ -3,9 +3,10 @@
 Moments are seconds; a job ages by hundreds, far more than a test takes. A call is (key, its token's attempt or None).
 """
 
+from tests.model_around import FINAL, Around, Outcome
+
 ACK, TIMEOUT, QUEUE, LEASE, SOON = 100, 1000, 5000, 300, 500
 BACKOFF = (100, 200, 400, 400)  # base=100,factor=2,max=400,jitter=0
-FINAL = {"completed", "failed", "timeout", "cancelled"}
 CLOCKS = {  # in the order of their precedence
     "dead key": lambda job, now, dead_key: job.lease and job.worker[0] == dead_key,
     "unacknowledged": lambda job, now, _: job.lease and not job.acknowledged and job.lease <= now,
@@ -16,29 +17,26 @@ CLOCKS = {  # in the order of their precedence
 
 
 class Job:
-    status, attempt, retries, returns, outcomes = "pending", 0, 0, 0, 0
+    status, leased, acknowledged = "pending", False, False
     worker = claim_id = lease = end = progress = None
-    leased, acknowledged, ended, forgiven = False, False, 0, 0  # forgiven: attempts before an operator's retry
+    attempt = retries = returns = ended = done = forgiven = 0  # forgiven: attempts before an operator's retry
 
     def __init__(self, kind, max_retries, rank):
         self.kind, self.max_retries, self.rank = kind, max_retries, rank
         self.ends, self.accepted = [], {}  # (worker, how) of each attempt; attempt → (key, its accepted result)
+        self.outcomes = []
 
     def age(self, seconds):
-        for clock in ("queued", "available", "timeout", "ended", *(["lease"] if self.lease else [])):
+        for clock in ("queued", "available", "timeout", "ended", "done", *(["lease"] if self.lease else [])):
             setattr(self, clock, getattr(self, clock) - seconds)
 
     def held_by(self, call):
         return call[0] == self.worker[0] and call[1] in (self.attempt, self.attempt if self.leased else None)
 
 
-class Model:  # all jobs, and the verbs; each returns what the service is to answer
+class Model(Around):  # all jobs, and the verbs; each returns what the service is to answer
     def __init__(self):
         self.jobs, self.keys, self.now = {}, {}, 0.0  # keys: Idempotency-Key → (what was asked for, its jobs)
-
-    def replayed(self, key, asked):
-        before, ids = self.keys.get(key, (asked, None))
-        return ids if asked == before else "idempotency_mismatch"
 
     def create(self, ids, kind, max_retries, rank, later):
         for job_id in ids:
@@ -147,4 +145,5 @@ class Model:  # all jobs, and the verbs; each returns what the service is to ans
         job.mirrored = until <= self.now
 
     def finish(self, job, status):
-        job.status, job.outcomes, job.mirrored = status, job.outcomes + 1, False
+        job.status, job.mirrored, job.done = status, False, self.now
+        job.outcomes.append(Outcome(self.now))
