@@ -86,7 +86,8 @@ def explain(runtime: Runtime, seen: WorkersSeen, tenant: str, job_id: str, *, ke
             return facts._replace(continuation=ended)
     hands, answered = workforce(runtime, seen, tenant)
     if job.status == JobState.PROCESSING:
-        holder = next((hand for hand in hands if str(job.id) in hand.job_ids), None)
+        worker = (job.key_id, job.worker_id)
+        holder = next((hand for hand in hands if (hand.key_id, hand.worker_id) == worker), None)
         return facts._replace(holder=holder, completes_at=estimated_completion(runtime, job))
     facts = facts._replace(
         accepting=[hand for hand in hands if job.content_type in hand.content_types],

@@ -44,8 +44,9 @@ class Hand(NamedTuple):
     denied_content_types: Sequence[str]
     last_seen: datetime | None
     jobs_in_hand: int
-    job_ids: Sequence[str]
+    job_ids: Sequence[str]  # some of them, where it holds many
     pause: Pause | None
+    key_id: UUID | None = None
 
 
 class Workforce(NamedTuple):
@@ -80,6 +81,7 @@ def workforce(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Workforce:
                 holds.jobs if holds else 0,
                 holds.ids if holds else (),
                 of_worker(by_name.get(who.worker_id, ()), who.key_id),
+                who.key_id,
             )
         )
     known = {hand.worker_id for hand in hands}

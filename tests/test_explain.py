@@ -197,6 +197,17 @@ def test_a_job_in_hand_names_its_worker_and_the_clocks_that_run(client):
     assert "The worker reports 25%: a quarter." in shown["sentences"]
 
 
+def test_a_job_names_its_worker_however_many_that_one_holds(client):
+    jobs = [client.fields("image", source_file_path="") for _ in range(102)]
+    source = client.source()
+    ok(client.post("batch", {"jobs": [{**job, "source_file_path": source} for job in jobs]}))
+    held = [job for _ in range(2) for job in ok(client.poll("image", wait=20, lease=60, max_jobs=100))["jobs"]]
+    assert len(held) == 102
+    other = held[-1]["job_id"]
+    [worker] = explained(client, other)["workers"]
+    assert (worker["worker_id"], worker["jobs_in_hand"], other in worker["job_ids"]) == ("w1", 102, False)
+
+
 def test_a_finished_job_says_what_ended_it_and_what_became_of_its_continuation(bridge, client):
     job_id = client.create(max_retries=0)
     ok(client.result(client.claim(), success=False, error_message="no codec"))
