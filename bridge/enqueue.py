@@ -37,23 +37,32 @@ FROM unnest(
   CAST(:available_at AS timestamptz[])
 ) AS n(id, ingestion_task_id, source_file_path, content_type, task_options, priority, max_retries, timeout_seconds,
   queue_timeout_seconds, available_at), LATERAL (SELECT greatest(n.available_at, now()) AS at) a
+WHERE NOT EXISTS (
+  SELECT FROM job_batches WHERE tenant = :tenant AND idempotency_key = CAST(:idempotency_key AS text)
+)
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id, created_at, mirrored
 """)
 
-# A key counts for single jobs and batches alike: used for the one, it is not free for the other.
+# A key counts for single jobs and batches alike: used for the one, it is not free for the other. No index spans both
+# tables, so who looks a key up locks it: what the statements after this one see of it is the last word.
 EARLIER = text("""
-SELECT ARRAY[id] AS job_ids, created_at, idempotency_hash FROM remote_jobs
-WHERE tenant = :tenant AND idempotency_key = :idempotency_key
-UNION ALL
-SELECT job_ids, created_at, idempotency_hash FROM job_batches
-WHERE tenant = :tenant AND idempotency_key = :idempotency_key
-LIMIT 1
+SELECT earlier.* FROM (
+  SELECT pg_advisory_xact_lock(hashtextextended(CAST(:tenant AS text) || ':' || CAST(:idempotency_key AS text), 0))
+) locked LEFT JOIN LATERAL (
+  SELECT ARRAY[id] AS job_ids, created_at, idempotency_hash FROM remote_jobs
+  WHERE tenant = :tenant AND idempotency_key = :idempotency_key
+  UNION ALL
+  SELECT job_ids, created_at, idempotency_hash FROM job_batches
+  WHERE tenant = :tenant AND idempotency_key = :idempotency_key
+  LIMIT 1
+) earlier ON true
 """)
 
 KEEP_BATCH = text("""
 INSERT INTO job_batches (tenant, idempotency_key, idempotency_hash, job_ids, created_at)
-VALUES (:tenant, :idempotency_key, :idempotency_hash, CAST(:ids AS uuid[]), now())
+SELECT :tenant, :idempotency_key, :idempotency_hash, CAST(:ids AS uuid[]), now()
+WHERE NOT EXISTS (SELECT FROM remote_jobs WHERE tenant = :tenant AND idempotency_key = :idempotency_key)
 ON CONFLICT (tenant, idempotency_key) DO NOTHING
 RETURNING created_at
 """)
@@ -143,8 +152,8 @@ def _earlier(connection: Connection, key: _Key) -> list[Created]:
     """What was answered when the key was used first; nothing when it was not. Raises Invalid (mismatch)."""
     if key.key is None:
         return []
-    row = connection.execute(EARLIER, key.params()).one_or_none()
-    if row is None:
+    row = connection.execute(EARLIER, key.params()).one()
+    if row.job_ids is None:
         return []
     if bytes(row.idempotency_hash) != key.hashed:
         raise Invalid(

@@ -73,7 +73,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
     """Every statement that changes a job or an outcome: its name, itself, and how another takes its place."""
     for module, names in {
         claim: ["CLAIM", "NEXT", "REPLAY"],
-        enqueue: ["EARLIER"],
+        enqueue: ["EARLIER", "INSERT", "KEEP_BATCH"],
         counts: ["FOLD", "CHECK", "FORGET"],
         cancel: ["CANCEL", "RESTART"],
         extend: ["EXTEND"],

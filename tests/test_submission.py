@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +14,7 @@ from bridge.expire import expire
 from bridge.job_fields import CreateFields, fingerprint
 from bridge.release_due import release_due
 from tests.client import ok, refused
+from tests.core import outcome_of
 from tests.racing import at_once
 
 
@@ -41,6 +43,10 @@ def test_the_same_key_of_another_tenant_is_another_key(runtime, source):
     jobs = [enqueue(runtime, tenant, validated(source), idempotency_key="k") for tenant in ("one", "two", "one")]
     assert [job.replayed for job in jobs] == [False, False, True]
     assert jobs[0].job_id == jobs[2].job_id != jobs[1].job_id
+    [batched] = enqueue_batch(runtime, "three", [validated(source)], idempotency_key="k")
+    alone = enqueue(runtime, "four", validated(source), idempotency_key="k")
+    assert not batched.replayed
+    assert not alone.replayed
 
 
 def test_fifty_simultaneous_requests_with_one_key_make_one_job_and_all_get_its_answer(bridge, client):
@@ -65,6 +71,17 @@ def test_of_simultaneous_requests_with_one_key_and_other_bodies_one_body_wins(cl
             assert ok(answer)["job_id"] == jobs[0]["job_id"]
         else:
             refused(answer, 422, "idempotency_mismatch")
+
+
+def test_of_a_job_and_a_batch_that_name_one_key_at_once_one_is_made(runtime, source):
+    fields = validated(source)
+    for n in range(100):
+        single = partial(enqueue, runtime, "t", fields, idempotency_key=f"k{n}")
+        batch = partial(enqueue_batch, runtime, "t", [fields, fields], idempotency_key=f"k{n}")
+        answers = at_once(partial(outcome_of, single), partial(outcome_of, batch))
+        assert answers.count("idempotency_mismatch") == 1
+        again = outcome_of(single), outcome_of(batch)
+        assert [answer == "idempotency_mismatch" for answer in again] == [a == "idempotency_mismatch" for a in answers]
 
 
 def test_a_key_is_looked_up_before_the_file_and_the_clock_are(runtime, source):
