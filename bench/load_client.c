@@ -1,6 +1,7 @@
 // Load client for a bridge on loopback (epoll, about 0.1 core at 10 000 requests/s, so it is never the bottleneck).
 //   cc -O2 -o load_client load_client.c
 //   load_client life PORT PREFIX CONNS SECS CONTENT_TYPE [IDFILE]                     lifecycles/s (create, claim, result) and latency of each phase
+//   load_client claim PORT PREFIX CONNS COUNT CONTENT_TYPE                            COUNT claims of jobs that wait, and nothing else: seconds, latency
 //   load_client park PORT PREFIX PARKED RATE COUNT CONTENT_TYPE REPOLL_MS WAIT_S      time from sending a create, and from its answer, to the answer of a parked poll
 //   load_client park PORT PREFIX PARKED SECS 0 CONTENT_TYPE 0 WAIT_S                  only holds PARKED polls for SECS (memory, idle CPU)
 // PREFIX is /api/v1/remote-jobs. Environment: LOAD_KEY (bearer key, optional), LOAD_SOURCE (source_file_path of the jobs).
@@ -54,6 +55,13 @@ int main(int ac,char**av){if(getenv("LOAD_KEY"))snprintf(auth,sizeof auth,"Autho
   struct rusage ru;getrusage(RUSAGE_SELF,&ru);
   printf("LIFE conns=%d lifecycles/s=%.0f http/s=%.0f empty=%ld err=%ld client_cpu=%.2fs\n",N,donein/secs,3*donein/secs,empt,err,ru.ru_utime.tv_sec+ru.ru_utime.tv_usec*1e-6+ru.ru_stime.tv_sec+ru.ru_stime.tv_usec*1e-6);
   pct(" create",L[0],n[0]);pct(" poll  ",L[1],n[1]);pct(" result",L[2],n[2]);if(idf)fclose(idf);return 0;}
+ if(!strcmp(av[1],"claim")){long count=atol(av[5]),sent=0,done=0,empt=0,err=0;ct=av[6];tmo=0;static double L[1000000];if(count>1000000)return 3;
+  C*cs=calloc(N,sizeof(C));for(int i=0;i<N;i++){cs[i].idx=i;cs[i].fd=conn();struct epoll_event e={EPOLLIN,{.ptr=cs+i}};epoll_ctl(ep,EPOLL_CTL_ADD,cs[i].fd,&e);}
+  double t=now(),hard=t+60;for(int i=0;i<N&&sent<count;i++,sent++)poll_(cs+i);
+  while(done<count&&now()<hard){int k=epoll_wait(ep,ev,512,100);for(int j=0;j<k;j++){C*c=ev[j].data.ptr;if(!rd(c))continue;
+   int code=atoi(c->buf+9);if(code>=300){err++;if(err<4)fprintf(stderr,"HTTP %d: %.300s\n",code,c->buf);}else if(!getid(c))empt++;
+   L[done++]=now()-c->t0;if(sent<count){sent++;poll_(c);}}}
+  printf("CLAIM conns=%d n=%ld seconds=%.6f empty=%ld err=%ld\n",N,done,now()-t,empt,err);pct(" claim",L,done);return 0;}
  // park
  double rate=atof(av[5]);long cnt=atol(av[6]);ct=av[7];double rep=atof(av[8])/1e3;tmo=atoi(av[9]);
  C*cs=calloc(N+1,sizeof(C));C*cr=cs+N;static double D[200000];long nd=0,sent=0,ncr=0,empt=0;static double CR[200000],SA[200000],AA[200000],PA[200000],DA[200000];long nda=0,early=0;

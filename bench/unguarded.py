@@ -1,5 +1,7 @@
 """The API without keys, JSON guard and limits, for bench/security.py alone: what they cost is the difference."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import orjson
 
 from api import access, body
@@ -15,6 +17,9 @@ class Unlimited(limits.Limits):
 
     def keep(self) -> None:
         pass
+
+    def parked(self, key_id: object) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
 
     def room(self, key_id: object) -> int:
         return ENDLESS
