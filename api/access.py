@@ -4,14 +4,18 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, cast
 
+import structlog
 from flask import current_app, g, request
 
 from api.address import real_address
 from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
 from bridge.key_ring import REFUSED, KeyRing
+from bridge.keys import public_prefix
 from bridge.limits import Limits
 from bridge.runtime import Runtime
+
+log = structlog.get_logger("api.access")
 
 SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -37,6 +41,7 @@ def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             g.caller = authenticate()
             if not any(g.caller.may(one) for one in scopes):
+                log.warning("a key lacks the scope", key_id=str(g.caller.key_id), route=request.endpoint, scopes=scopes)
                 raise Forbidden(f"This key lacks the scope {' or '.join(scopes)}.")
             return view(*args, **kwargs)
 
@@ -80,4 +85,6 @@ def _whose_key(ring: KeyRing) -> Caller:
         return ring.caller(key)
     except Unauthorized:
         limits().failure(address)
+        # No more of them come here than the limit of failures lets; of the key only its public part is told.
+        log.warning("a key does not count", address=address, prefix=public_prefix(key), route=request.endpoint)
         raise

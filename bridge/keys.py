@@ -69,8 +69,13 @@ def revoke_key(connection: Connection, prefix: str, tenant: str | None = None) -
 
 def prefix_of(key: str) -> str:
     """What a key is looked up by: a public part of it, or a part of the hash of a key that somebody else chose."""
+    return public_prefix(key) or "boot_" + hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def public_prefix(key: str) -> str | None:
+    """The public part of a key of ours, or of what looks like one; None of anything else."""
     match = re.match(r"(jb_[0-9a-f]{8})_", key)
-    return match.group(1) if match else "boot_" + hashlib.sha256(key.encode()).hexdigest()[:16]
+    return match.group(1) if match else None
 
 
 def hash_of(key: str) -> bytes:

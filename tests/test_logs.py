@@ -37,6 +37,9 @@ def logged(start_bridge):
     refused(client.put(f"{job_id}/result", {"success": True, "content": TEXT + "\x00", "lease_token": "wrong"}), 409)
     ok(client.result(job, content=TEXT, metadata={"note": TEXT}))
     refused(client.get("", headers={"Authorization": "Bearer a-wrong-key-of-somebody"}), 401)
+    refused(client.get("", headers={"Authorization": "Bearer jb_0a1b2c3d_the-secret-of-a-revoked-key"}), 401)
+    worker = bridge.client(client.tenant, ("work",))
+    refused(worker.post("", client.fields()), 403)
     kwargs = {**client.fields(), "tenant": client.tenant, "task_options": {"note": TEXT}}
     bridge.celery.send_task("bridge.enqueue_remote_job", kwargs=kwargs, queue="bridge").get(timeout=30)
     with pytest.raises(Exception, match="content_type"):
@@ -49,6 +52,7 @@ def logged(start_bridge):
         "the key": client.key,
         "the bootstrap key": bootstrap,
         "a wrong key": "a-wrong-key-of-somebody",
+        "a key that counts no more": "the-secret-of-a-revoked-key",
         "the lease token": job["lease_token"],
         "document text": TEXT,
     }
@@ -74,6 +78,17 @@ def test_the_way_of_a_job_can_be_followed_by_its_id(logged):
     told = [event["event"] for _, event in events(bridge) if event.get("job_id") == job_id]
     for event in ("job created", "job claimed", "result accepted"):
         assert event in told
+
+
+def test_who_was_not_let_in_is_told_with_the_address_and_the_public_part_of_the_key(logged):
+    bridge, _, _ = logged
+    found = [event for _, event in events(bridge) if event["event"] == "a key does not count"]
+    assert [event["prefix"] for event in found] == [None, "jb_0a1b2c3d"]
+    assert {event["address"] for event in found} == {"127.0.0.1"}
+    lacking = [event for _, event in events(bridge) if event["event"] == "a key lacks the scope"]
+    assert [(event["scopes"], event["route"]) for event in lacking] == [(["submit"], "jobs.create_job")]
+    worker = bridge.sql("SELECT id FROM api_keys WHERE scopes = ARRAY['work']")[0].id
+    assert lacking[0]["key_id"] == str(worker)
 
 
 def test_nothing_went_wrong_on_an_ordinary_way(logged):
