@@ -47,7 +47,7 @@ class _Known:
     caller: Caller | None
     looked: float  # monotonic, when PostgreSQL said so
     asked: float  # monotonic, when a request carried it
-    used: bool = True  # since the last refresh
+    used: bool = False  # the key itself was sent since the last refresh, not only its prefix
 
 
 class KeyRing:
@@ -83,6 +83,7 @@ class KeyRing:
         same = hmac.compare_digest(hash_of(key), known.secret_hash)
         if known.caller is None or not same:
             raise Unauthorized(REFUSED)
+        known.used = True
         return known.caller
 
     def refresh(self) -> None:
@@ -125,9 +126,7 @@ class KeyRing:
         with self._engine.begin() as connection:
             rows = connection.execute(COUNTING, {"prefixes": [*prefixes], "touch": TOUCH_SECONDS}).all()
             before = self._known
-            used = [
-                row.prefix for row in rows if row.untouched and (row.prefix not in before or before[row.prefix].used)
-            ]
+            used = [row.prefix for row in rows if row.untouched and row.prefix in before and before[row.prefix].used]
             if used:
                 connection.execute(TOUCH, {"prefixes": used})
         found = {}

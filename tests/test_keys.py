@@ -171,6 +171,12 @@ def test_a_key_in_use_is_checked_without_a_query(runtime, made_key, statements):
     assert statements == []
 
 
+def used(runtime):
+    """How many keys were used."""
+    with runtime.engine.connect() as connection:
+        return sum(row.last_used_at is not None for row in keys.list_keys(connection))
+
+
 def test_a_refresh_looks_at_all_keys_in_one_query_and_writes_last_used_at_once_a_minute(runtime, statements):
     ring = KeyRing(runtime.engine)
     with runtime.engine.begin() as connection:
@@ -179,10 +185,25 @@ def test_a_refresh_looks_at_all_keys_in_one_query_and_writes_last_used_at_once_a
         ring.caller(key)
     del statements[:]
     ring.refresh()
-    ring.refresh()
     assert len(statements) == 2
-    with runtime.engine.connect() as connection:
-        assert sum(row.last_used_at is not None for row in keys.list_keys(connection)) == 5
+    for key in several:
+        ring.caller(key)
+    ring.refresh()
+    assert len(statements) == 3
+    assert used(runtime) == 5
+
+
+def test_who_knows_only_the_prefix_of_a_key_does_not_make_it_look_used(runtime, made_key):
+    """The runbook goes by `last_used_at` to say whether a leaked key was used."""
+    ring = KeyRing(runtime.engine)
+    for _ in range(2):
+        with pytest.raises(Unauthorized):
+            ring.caller(f"{keys.prefix_of(made_key)}_wrong")
+        ring.refresh()
+    assert used(runtime) == 0
+    ring.caller(made_key)
+    ring.refresh()
+    assert used(runtime) == 1
 
 
 def test_a_refresh_forgets_what_was_revoked_and_tells_whose_it_was(runtime, made_key):
