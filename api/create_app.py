@@ -3,12 +3,11 @@
 import re
 import uuid
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from flask_smorest import Api
-from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.routing import BaseConverter
 
-from api import download, problems  # noqa: F401  (download adds its route to `workers`)
+from api import docs_page, download, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
 from api.health import health
 from api.keys import keys
@@ -28,20 +27,13 @@ API_TITLE = "The bridge"
 # On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
 SAFE = {
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# The documentation page: its own scripts and styles, and requests to this server.
-DOCS_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-    " connect-src 'self'; frame-ancestors 'none'"
-)
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
-
-# Without the bar that loads other documents, and without anything that would ask another host.
-PAGE = {"app_name": API_TITLE, "layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
 
 
 class JobId(BaseConverter):
@@ -94,7 +86,7 @@ def create_app(runtime: Runtime) -> Flask:
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)
     if runtime.settings.docs:
-        app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=PAGE))
+        app.extensions["docs_policy"] = docs_page.add_docs_page(app, API_TITLE)
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:
         with runtime.engine.begin() as connection:
             ensure_bootstrap_key(connection, runtime.settings.bootstrap_key)
@@ -107,8 +99,8 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    if request.path.startswith("/docs"):
-        response.headers["Content-Security-Policy"] = DOCS_POLICY
+    if request.path.startswith(docs_page.PATH) and "docs_policy" in current_app.extensions:
+        response.headers["Content-Security-Policy"] = current_app.extensions["docs_policy"]
     for name, value in SAFE.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex

@@ -1,6 +1,8 @@
 """What is shown to the outside: headers, methods, pages; and what comes in that is hardly HTTP."""
 
+import base64
 import errno
+import hashlib
 import re
 import socket
 from contextlib import closing
@@ -16,6 +18,7 @@ from tests.client import Client, ok, refused
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 BASE = "/api/v1/remote-jobs"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND")
+NOT_AT_ALL = ("object-src", "base-uri", "form-action", "frame-ancestors")
 # Nothing of this may stand in an answer.
 TELLING = re.compile(
     r"/work|/root|/usr|/tmp|\.py\b|site-packages|Traceback|SELECT|INSERT|psycopg|sqlalchemy|werkzeug|flask\b|gunicorn"
@@ -55,7 +58,9 @@ def test_every_answer_has_the_headers_that_keep_a_browser_still_and_none_that_te
                 answer = asked.request(method, path, headers={"Origin": "https://evil.example"})
                 headers = answer.headers
                 assert headers["X-Content-Type-Options"] == "nosniff"
-                assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+                policy = headers["Content-Security-Policy"].split("; ")
+                assert set(policy) >= {"default-src 'none'", *(f"{what} 'none'" for what in NOT_AT_ALL)}
+                assert "unsafe" not in headers["Content-Security-Policy"]
                 assert headers["Cache-Control"] == "no-store"
                 assert headers["Referrer-Policy"] == "no-referrer"
                 assert headers["X-Request-ID"]
@@ -64,6 +69,21 @@ def test_every_answer_has_the_headers_that_keep_a_browser_still_and_none_that_te
                 assert not [name for name in headers if name.startswith("Access-Control-")]
                 if path not in ("/metrics",):
                     assert not TELLING.search(answer.text.replace(UNKNOWN, "")), answer.text[:300]
+
+
+def test_the_documentation_page_runs_its_own_scripts_and_no_other(client):
+    """Nor does it depend on what the request says: what one visitor sends must not run at the next one's."""
+    evil = "x</script><script>alert(1)//"
+    pages = [client.get(path, headers={"Host": host}) for path in ("/docs", "/docs/index.html") for host in ("a", evil)]
+    assert {page.text for page in pages} == {pages[0].text}
+    for page in pages:
+        policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
+        scripts = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+        hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+        assert policy["script-src"].split() == ["'self'", *(f"'sha256-{one}'" for one in hashes)]
+        assert len(scripts) == 1
+        assert all(source.startswith("/docs/") for source in re.findall(r"<script src=\"([^\"]*)\"", page.text))
+        assert [policy[what] for what in NOT_AT_ALL] == ["'none'"] * 4
 
 
 def test_a_preflight_allows_nothing(client):
