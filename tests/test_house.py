@@ -70,6 +70,36 @@ def test_no_view_and_no_task_catches_everything():
                 )
 
 
+#: What runs code or starts a process, reads objects out of bytes, or opens a connection to an address.
+DANGEROUS_NAMES = {"eval", "exec", "compile", "__import__"}
+DANGEROUS_MODULES = {"subprocess", "pickle", "marshal", "shelve", "yaml", "xml", "lxml", "urllib", "http", "requests"}
+HARMLESS = {"http.HTTPStatus", "urllib.parse"}
+#: The operators' side: it starts the processes and asks the API, and nothing that a client sends comes there.
+OPERATORS = ("bridge/cli/", "bridge/embedded/", "bridge/__main__.py")
+
+
+def test_what_serves_requests_runs_no_code_no_process_and_asks_nobody():
+    found = []
+    for path, tree in trees(*ROOMS):
+        if path.startswith(OPERATORS):
+            continue
+        for node in ast.walk(tree):
+            names_ = []
+            if isinstance(node, ast.Import):
+                names_ = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names_ = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DANGEROUS_NAMES:
+                found.append((path, node.func.id))
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                found += [(path, node.attr)] if re.match(r"system|popen|exec|spawn|fork", node.attr) else []
+            for name in names_:
+                harmless = any(name == one or name.startswith(f"{one}.") for one in HARMLESS)
+                if name.split(".")[0] in DANGEROUS_MODULES and not harmless:
+                    found.append((path, name))
+    assert found == []
+
+
 def test_only_the_settings_read_the_environment():
     for name, tree in trees(*ROOMS):
         written = [ast.unparse(node.value) for node in ast.walk(tree) if isinstance(node, ast.Subscript)
