@@ -1,10 +1,12 @@
 """The tenant stands in every statement: what the service sends to PostgreSQL is read from PostgreSQL's own log."""
 
+import inspect
 import re
 
 import pytest
 import redis as redis_py
 
+from bridge import names
 from tests.client import ok, refused
 from tests.waiting import wait_until
 
@@ -19,7 +21,7 @@ def logged(path, start):
 
 
 def exercise(bridge, client):
-    """Everything that a client can do, each at least once."""
+    """Everything that a client and a pipeline can do, each at least once."""
     for n in range(3):
         client.create("audio", headers={"Idempotency-Key": f"k{n}"})
     client.create("audio", headers={"Idempotency-Key": "again"})
@@ -42,6 +44,16 @@ def exercise(bridge, client):
     ok(client.post(f"{released['job_id']}/release", {"lease_token": released["lease_token"]}))
     ok(client.post(f"{released['job_id']}/cancel"))
     ok(client.get("", params={"status": "pending", "limit": 1}))
+    fields = {**client.fields("audio"), "tenant": client.tenant}
+    bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=60)
+    outcome = {"job_id": job["job_id"], "n": 1}
+    for task, done, asked in (
+        (names.CONTINUE, "sent_at", {"job_id": job["job_id"]}),
+        (names.CONFIRM, "confirmed_at", outcome),
+    ):
+        bridge.celery.send_task(task, kwargs=asked, queue=names.QUEUE)
+        seen = f"SELECT FROM continuations WHERE job_id = :job_id AND n = :n AND {done} IS NOT NULL"
+        wait_until(lambda: bridge.sql(seen, **outcome), task)  # noqa: B023  (waited for here)
 
 
 # Statements of the service itself, about no request: they look at all tenants.
@@ -50,15 +62,33 @@ OF_THE_SERVICE = [
     r"UPDATE api_keys SET last_used_at = now\(\) WHERE prefix = ANY",
     r"SELECT key_id, count\(\*\) FROM remote_jobs WHERE status = 'processing' AND key_id = ANY",  # the limits of keys
     r"SELECT j.id, j.priority, .* FROM unnest\(CAST\('\{\}'",  # the next jobs of no queue at all
+    # A nudge for several outcomes at once names none of them: it is the sweep of the outbox, come early.
+    r"WITH due AS \( SELECT job_id, n FROM continuations WHERE next_at <= now\(\) AND \(CAST\(NULL AS uuid\) IS NULL",
 ]
+# Tasks that somebody asks for: about one job, named by its tenant or by the ID that was found or made with it. Who may
+# send tasks is inside (contract §4): `confirm_continuation` is the pipeline's answer to an outcome that it was handed.
+ASKED_FOR = {names.ENQUEUE, names.CONTINUE, names.CONFIRM}
+# Tasks that nobody asks for. They have no tenant, because they do to every tenant's jobs what the clocks say, and take
+# nothing from anybody that could aim them; what they write, they write with the tenant of the row they found.
+SWEEPS = {
+    names.EXPIRE: "the clocks run for the jobs of all tenants alike",
+    names.RELEASE_DUE: "each job goes into the list of its own tenant",
+    names.RECONCILE: "likewise; it compares the whole mirror with all jobs",
+    names.PURGE: "BRIDGE_RETENTION_DAYS is one setting for all",
+    names.WATCH: "a pause carries the tenant of the jobs that it is for",
+    names.FOLD: "the counters are kept by tenant",
+    names.CHECK: "likewise",
+    names.MEDIANS: "the medians are kept by tenant",
+}
 TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|api_keys)\b")
 ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})'")
 
 
 @pytest.fixture(scope="module")
 def watched(start_bridge):
-    """A bridge without beat, whose statements stand in PostgreSQL's log."""
-    bridge = start_bridge(celery=False, beat=False, api_processes="1")
+    """A bridge without beat, whose statements stand in PostgreSQL's log: those of the API and of Celery's tasks."""
+    pipeline = {"continuation_task": "pipeline.receive", "continuation_queue": "nobody"}
+    bridge = start_bridge(beat=False, api_processes="1", continuation_confirm_seconds="3600", **pipeline)
     name = bridge.settings.database_url.rpartition("/")[2]
     bridge.sql(f"ALTER DATABASE {name} SET log_statement = 'all'")
     bridge.sql(
@@ -91,6 +121,8 @@ def test_every_statement_names_the_tenant_or_what_was_found_by_it(watched, state
     exercise(watched, client)
     seen = statements()
     assert len(seen) > 50
+    for task in ("INSERT INTO remote_jobs", "WITH due AS", "UPDATE continuations SET confirmed_at"):
+        assert any(statement.startswith(task) for statement in seen), f"Celery's statements are not here: {task}"
     found = {key_id}
     for statement in seen:
         if f"'{client.tenant}'" in statement:
@@ -99,6 +131,47 @@ def test_every_statement_names_the_tenant_or_what_was_found_by_it(watched, state
             ids = set(ID.findall(statement))
             assert ids, f"names neither a tenant nor a job: {statement}"
             assert ids <= found, f"a job that was not found with its tenant: {statement}"
+
+
+def test_no_sweep_can_be_aimed_at_a_tenant_or_a_job():
+    """The reason why the statements of a sweep name no tenant; a new task has to say which of the two it is."""
+    from tasks.app import app
+
+    app.loader.import_default_modules()
+    assert {name for name in app.tasks if name.startswith("bridge.")} == ASKED_FOR | set(SWEEPS)
+    for name in SWEEPS:
+        assert not inspect.signature(app.tasks[name].run).parameters, name
+
+
+def test_what_the_sweeps_do_stays_with_the_tenant_of_each_job(watched, statements):
+    """All of them run on the jobs of two tenants, with the same content type and the same worker's name."""
+    clients = [watched.client(), watched.client()]
+    expired, due, lost = ([client.create("shared") for client in clients] for _ in range(3))
+    watched.sql("UPDATE remote_jobs SET timeout_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))", ids=expired)
+    watched.sql("UPDATE remote_jobs SET mirrored = false WHERE id = ANY(CAST(:ids AS uuid[]))", ids=due)
+    prefix = watched.settings.redis_prefix
+    with redis_py.Redis.from_url(watched.settings.redis_url, decode_responses=True) as mirror:
+        for client in clients:
+            mirror.delete(f"{prefix}:{{{client.tenant}:shared}}:pending:normal")
+        mirror.delete(f"{prefix}:epoch")
+        before = len(statements())
+        for task in SWEEPS:
+            watched.celery.send_task(task, queue=names.QUEUE)
+            ran = "SELECT FROM sweeps WHERE name = :name AND ran_at > now() - interval '1 minute'"
+            wait_until(lambda: watched.sql(ran, name=task.removeprefix("bridge.")), task)  # noqa: B023
+        assert len(statements()) > before
+        for n, client in enumerate(clients):
+            listed = mirror.lrange(f"{prefix}:{{{client.tenant}:shared}}:pending:normal", 0, -1)
+            assert sorted(set(listed)) == sorted([due[n], lost[n]])
+            assert client.status(expired[n]) == "timeout"
+    told = watched.sql(
+        "SELECT job_id, c.tenant, j.tenant AS owner FROM continuations c JOIN remote_jobs j ON j.id = c.job_id"
+        " WHERE job_id = ANY(CAST(:ids AS uuid[]))",
+        ids=expired,
+    )
+    assert {(str(row.job_id), row.tenant, row.owner) for row in told} == {
+        (expired[n], client.tenant, client.tenant) for n, client in enumerate(clients)
+    }
 
 
 def test_of_a_job_of_another_tenant_nothing_is_asked_but_whether_it_is_there(watched, statements):
