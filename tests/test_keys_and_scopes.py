@@ -73,6 +73,13 @@ def test_a_key_may_come_as_bearer_in_any_case_or_as_x_api_key(bridge, client):
         assert ok(nobody.get("", headers=headers)) == {"jobs": [], "next_cursor": None}
 
 
+def test_a_key_in_the_address_is_not_looked_at(bridge, client):
+    """Addresses stand in the logs of every proxy."""
+    nobody = Client(bridge.url, None, bridge.files)
+    for name in ("key", "api_key", "X-API-Key", "Authorization", "access_token"):
+        refused(nobody.get("", params={name: client.key}), 401, "unauthorized")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
