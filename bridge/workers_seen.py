@@ -19,16 +19,22 @@ from bridge.redis_client import connect
 REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
 PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none
 AT_ONCE = 500  # workers written in one command
-MOST = 10000  # workers read of one tenant, those seen last
+MOST = 10000  # workers remembered of one tenant, those seen last: their names are anything that a client sends
 
-# Forgets who was last seen before ARGV[1].
+# Forgets who was last seen before ARGV[1], and all but the ARGV[2] seen last.
 FORGET = """
-local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1000)
-if #old > 0 then
-  redis.call('ZREM', KEYS[1], unpack(old))
-  redis.call('HDEL', KEYS[2], unpack(old))
+local function forget(members)
+  if #members > 0 then
+    redis.call('ZREM', KEYS[1], unpack(members))
+    redis.call('HDEL', KEYS[2], unpack(members))
+  end
 end
-return #old
+forget(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1000))
+local over = redis.call('ZCARD', KEYS[1]) - ARGV[2]
+while over > 0 do
+  forget(redis.call('ZRANGE', KEYS[1], 0, math.min(over, 1000) - 1))
+  over = over - 1000
+end
 """
 
 
@@ -58,8 +64,10 @@ class WorkersSeen:
         self._news: dict[str, dict[Worker, Asking]] = {}
 
     def note(self, tenant: str, who: Worker, content_types: Sequence[str], denied: Sequence[str] = ()) -> None:
-        """A worker asks; written with the next `write`."""
-        self._news.setdefault(tenant, {})[who] = Asking(content_types, denied, time.time())
+        """A worker asks; written with the next `write`. Of too many new ones the last are not noted."""
+        news = self._news.setdefault(tenant, {})
+        if who in news or len(news) < MOST:
+            news[who] = Asking(content_types, denied, time.time())
 
     def write(self) -> None:
         """Tell Redis who was noted. What it does not take is forgotten: workers ask again."""
@@ -72,7 +80,7 @@ class WorkersSeen:
                     pipe.hset(keys[1], mapping={_member(who): _told(asking) for who, asking in some.items()})
                 for key in keys:
                     pipe.expire(key, REMEMBERED_SECONDS)
-                self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS], client=pipe)
+                self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS, MOST], client=pipe)
                 pipe.execute()
 
     def read(self, tenant: str) -> dict[Worker, Asking]:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from redis.exceptions import RedisError
 
-from bridge.workers_seen import REMEMBERED_SECONDS, Worker, WorkersSeen
+from bridge.workers_seen import MOST, REMEMBERED_SECONDS, Worker, WorkersSeen
 from bridge.workforce import workforce
 from tests.client import ok
 from tests.core import KEY
@@ -60,6 +60,18 @@ def test_thousands_of_workers_are_read_those_seen_last_first(seen):
     read = list(seen.read("t"))
     assert len(read) == 1200
     assert read[0] == Worker(UUID(int=1), "w/1199")
+
+
+def test_who_makes_workers_up_without_end_fills_neither_redis_nor_this_process(seen, redis):
+    """A leaked key can name a new worker at every poll."""
+    for lap in range(2):
+        for n in range(MOST + 100):
+            seen.note("t", Worker(UUID(int=1), f"made-up-{lap}-{n}"), ["audio"])
+        assert len(seen._news["t"]) == MOST
+        seen.write()
+    assert redis.zcard("seen-test:workers:{t}:seen") == MOST
+    assert redis.hlen("seen-test:workers:{t}:asks") == MOST
+    assert {who.worker_id.split("-")[2] for who in seen.read("t")} == {"1"}, "those seen last"
 
 
 def test_a_worker_that_was_not_seen_for_an_hour_is_forgotten(seen, redis):
