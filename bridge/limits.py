@@ -8,6 +8,7 @@ be passed by what arrives within that second. While Redis is away each process c
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
 
@@ -30,6 +31,7 @@ log = structlog.get_logger("bridge.limits")
 
 SHARE_SECONDS = 1.0
 MINUTE = 60
+_NOTHING: Counter[str] = Counter()
 STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
 
 
@@ -53,6 +55,7 @@ class Limits:
         self._unshared: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute)
         self._parked: Counter[UUID] = Counter()
         self._parked_elsewhere: dict[UUID, int] = {}
+        self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
         self._in_hand: Usage[UUID] = Usage()
         self._waiting: Usage[str] = Usage()
 
@@ -80,11 +83,19 @@ class Limits:
             raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
 
     def parked(self, poll: Poll) -> "_Parked":
-        """A poll waits, for as long as the block takes."""
+        """A poll waits, for as long as the block takes.
+
+        Each content type that somebody waits for is looked at once a second, so there must not be any number of them;
+        they are counted in this process alone.
+        """
         key_id = poll.who.key_id
+        content_types = [queue.content_type for queue in poll.queues]
+        types, most = self._awaited.get(key_id, _NOTHING), self._most.content_types
         if self._parked[key_id] + self._parked_elsewhere.get(key_id, 0) >= self._most.parked:
             poll.refuse(TooMany("Too many polls of this key wait already.", retry_after=_soon(2)))
-        return _Parked(self._parked, key_id)
+        elif len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
+            poll.refuse(TooMany("Polls of this key wait for too many content types already.", retry_after=_soon(2)))
+        return _Parked(self, key_id, content_types if poll.error is None else ())
 
     def room(self, poll: Poll) -> None:
         """A poll takes no more jobs than the workers of its key may still take."""
@@ -206,16 +217,23 @@ class Limits:
 class _Parked:
     """Counts a poll while it waits."""
 
-    def __init__(self, counts: Counter[UUID], key_id: UUID) -> None:
-        self._counts, self._key_id = counts, key_id
+    def __init__(self, limits: Limits, key_id: UUID, content_types: Sequence[str]) -> None:
+        self._limits, self._key_id, self._types = limits, key_id, content_types
 
     def __enter__(self) -> None:
-        self._counts[self._key_id] += 1
+        self._limits._parked[self._key_id] += 1
+        self._limits._awaited.setdefault(self._key_id, Counter()).update(self._types)
 
     def __exit__(self, *_: object) -> None:
-        self._counts[self._key_id] -= 1
-        if not self._counts[self._key_id]:
-            del self._counts[self._key_id]
+        parked, awaited = self._limits._parked, self._limits._awaited
+        parked[self._key_id] -= 1
+        if not parked[self._key_id]:
+            del parked[self._key_id], awaited[self._key_id]
+            return
+        for content_type in self._types:
+            awaited[self._key_id][content_type] -= 1
+            if not awaited[self._key_id][content_type]:
+                del awaited[self._key_id][content_type]
 
 
 def _minute() -> str:

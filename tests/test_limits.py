@@ -2,6 +2,7 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
@@ -10,6 +11,7 @@ from api.address import real_address
 from bridge.claim import Claimant
 from bridge.errors import TooMany
 from bridge.limits import Limits
+from bridge.pending import Queue
 from bridge.poll import Poll
 from tests.client import Client, ok, refused
 from tests.waiting import wait_until
@@ -189,9 +191,14 @@ def test_requests_are_counted_together_once_they_are_shared(two, still):
     assert admitted(first, uuid4()) == 10
 
 
+def a_poll(*content_types: str, key_id=None, **named):
+    who = Claimant(key_id or uuid4(), "w1", **named)
+    return Poll(who, [Queue("default", one) for one in content_types], 1, lambda: False)
+
+
 def test_parked_polls_are_counted_together(two):
     first, second = two
-    poll = Poll(Claimant(uuid4(), "w1"), [], 1, lambda: False)
+    poll = a_poll("a")
     with first.parked(poll), first.parked(poll), second.parked(poll):
         for limits in (first, second, first):
             limits.share()
@@ -199,12 +206,45 @@ def test_parked_polls_are_counted_together(two):
             pass
     for limits in (first, second):
         limits.share()
-    with second.parked(poll), second.parked(poll), second.parked(poll), second.parked(poll):
-        pass
+    with ExitStack() as polls:
+        for _ in range(4):
+            polls.enter_context(second.parked(poll))
+
+
+def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
+    limits = Limits(make_runtime(limits="content_types=3"))
+    key_id = uuid4()
+
+    def parked(*types: str, key=key_id):
+        return limits.parked(a_poll(*types, key_id=key))
+
+    with parked("a", "b"), parked("b", "c"), parked("a", "c"):
+        for types in (["d"], ["a", "d"], ["d", "e"]):
+            with pytest.raises(TooMany):
+                parked(*types)
+        with parked("d", "e", "f", key=uuid4()):
+            pass
+    with parked("d", "e", "f"), pytest.raises(TooMany):
+        parked("a")
+    with pytest.raises(TooMany):
+        parked("a", "b", "c", "d")
+    assert not limits._awaited
+
+
+def test_a_poll_for_too_many_content_types_is_refused_and_the_key_polls_on(own_bridge):
+    """A key without content types could wait for any number of queues, which all would be looked at each second."""
+    client = own_bridge(limits="content_types=2", api_processes="1", celery=False, beat=False).client()
+    with ThreadPoolExecutor(1) as pool:
+        parked = pool.submit(client.poll, "here,there", wait=60)
+        wait_until(lambda: too_many(client.poll("elsewhere")), "a refusal")
+        ok(client.poll("here", worker_id="w2"))
+        client.create("there")
+        assert ok(parked.result(timeout=60))["jobs"]
+    ok(client.poll("elsewhere,somewhere"))
 
 
 def test_a_poll_that_names_its_claim_is_refused_only_after_a_look_at_what_it_was_given(two):
-    named = Poll(Claimant(uuid4(), "w1", claim_id="c1"), [], 1, lambda: False)
+    named = a_poll("a", claim_id="c1")
     with two[0].parked(named), two[0].parked(named), two[0].parked(named), two[0].parked(named):
         assert named.error is None
         with two[0].parked(named):
