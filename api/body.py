@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import gevent
@@ -15,10 +15,12 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
+from api.access import caller, limits
 from bridge import json_guard
 from bridge.errors import Invalid
 
 BODY_SECONDS = 300  # a body that takes longer to arrive is given up
+LARGE_BYTES = 64 * 1024
 TOKEN_WITHIN = 8  # times the largest body: so far a lease_token is looked for in one that is larger
 _TOKEN = re.compile(rb'"lease_token"\s{0,8}:\s{0,8}"([!-~]{1,100}?)"')
 _CHUNK = 65536
@@ -84,7 +86,7 @@ def read_json(incoming: Request) -> Any:
 def _read(incoming: Request) -> bytes:
     # The limit of the application is a byte higher: Werkzeug cuts a chunked body at it instead of refusing it.
     try:
-        with _arriving():
+        with _arriving(), _turn(incoming):
             raw = incoming.get_data()
     except RequestEntityTooLarge:
         raise Oversized from None
@@ -101,6 +103,13 @@ def _arriving() -> Iterator[None]:
             yield
     except (ParseException, NoMoreData):
         raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None
+
+
+def _turn(incoming: Request) -> AbstractContextManager[Any]:
+    """A large body is held in memory while it comes, however slowly: not any number of them at once for one key."""
+    if "Transfer-Encoding" in incoming.headers or (incoming.content_length or 0) > LARGE_BYTES:
+        return limits().reading(caller().key_id)
+    return nullcontext()
 
 
 def _is_json(incoming: Request) -> bool:

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import gevent
 import redis
 import structlog
+from gevent.lock import BoundedSemaphore
 from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,6 +33,7 @@ log = structlog.get_logger("bridge.limits")
 
 SHARE_SECONDS = 1.0
 MINUTE = 60
+MOST_READ = 32  # large bodies of a key that are read at once in this process
 _NOTHING: Counter[str] = Counter()
 STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
 
@@ -56,6 +59,7 @@ class Limits:
         self._parked: Counter[UUID] = Counter()
         self._parked_elsewhere: dict[UUID, int] = {}
         self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
+        self._reading: WeakValueDictionary[UUID, BoundedSemaphore] = WeakValueDictionary()
         self._in_hand: Usage[UUID] = Usage()
         self._waiting: Usage[str] = Usage()
 
@@ -96,6 +100,13 @@ class Limits:
         elif len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
             poll.refuse(TooMany("Polls of this key wait for too many content types already.", retry_after=_soon(2)))
         return _Parked(self, key_id, content_types if poll.error is None else ())
+
+    def reading(self, key_id: UUID) -> BoundedSemaphore:
+        """For as long as a large body of a key is read into memory: those beyond MOST_READ wait for their turn.
+
+        They wait and are not refused, because a worker may not be able to repeat a result; other keys do not.
+        """
+        return self._reading.setdefault(key_id, BoundedSemaphore(MOST_READ))
 
     def room(self, poll: Poll) -> None:
         """A poll takes no more jobs than the workers of its key may still take."""

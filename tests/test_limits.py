@@ -1,16 +1,20 @@
 """Limits: what one key, tenant or address asks for too much is a 429 with Retry-After, and nobody else feels it."""
 
+import gc
 import itertools
+import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from uuid import uuid4
 
 import pytest
+import requests
 
 from api.address import real_address
 from bridge.claim import Claimant
 from bridge.errors import TooMany
-from bridge.limits import Limits
+from bridge.limits import MOST_READ, Limits
+from bridge.names import API_BASE
 from bridge.pending import Queue
 from bridge.poll import Poll
 from tests.client import Client, ok, refused
@@ -149,6 +153,49 @@ def test_keys_that_do_not_count_from_one_address(limited, client):
 )
 def test_the_real_address_is_the_last_one_that_no_trusted_proxy_added(peer, forwarded, trusted, real):
     assert real_address(peer, forwarded, trusted) == real
+
+
+# Large bodies.
+
+
+def waits_for_its_turn(client, body):
+    """Whether there is no answer within some seconds."""
+    try:
+        ok(client.post("", body, timeout=5))
+    except requests.ReadTimeout:
+        return True
+    return False
+
+
+def test_large_bodies_of_a_key_take_turns_and_those_of_others_do_not_wait(own_bridge):
+    """Each is held in memory while it drips in; a leaked key must not fill the memory with them."""
+    bridge = own_bridge(api_processes="1", celery=False, beat=False)
+    hostile, honest = bridge.client(), bridge.client()
+    head = f"POST {API_BASE} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {hostile.key}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 10000000\r\n\r\n{"
+    large = {**honest.fields(), "source_file_path": honest.source(), "task_options": {"x": "x" * 1_000_000}}
+    with ExitStack() as dripping, ThreadPoolExecutor(1) as pool:
+        for _ in range(MOST_READ):
+            connection = socket.create_connection((bridge.settings.host, bridge.settings.port), 30)
+            dripping.enter_context(closing(connection)).sendall(head.encode())
+        wait_until(lambda: waits_for_its_turn(hostile, large), "all turns to be taken", 60)
+        waits = pool.submit(hostile.post, "", large)
+        ok(honest.post("", large))
+        hostile.create()
+        assert waits_for_its_turn(hostile, large)
+        dripping.close()
+        ok(waits.result(timeout=60))
+
+
+def test_who_reads_no_large_body_is_not_remembered(make_runtime):
+    limits = Limits(make_runtime())
+    key_id = uuid4()
+    with limits.reading(key_id):
+        assert limits.reading(key_id) is limits.reading(key_id)
+        assert limits.reading(key_id) is not limits.reading(uuid4())
+        assert list(limits._reading) == [key_id]
+    gc.collect()
+    assert not limits._reading
 
 
 # In two processes.
