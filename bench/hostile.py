@@ -1,7 +1,10 @@
 """Hostile requests through the real server, a hundred thousand of them: no 5xx, no dead process, no unreadable row.
 
 `.venv/bin/python bench/hostile.py` (`--requests 5000` for a look). Valid requests are bent in every way that we know:
-bytes of the body, of the head and of the JSON in it; and raw HTTP that is none. Prints what came back, by status.
+bytes of the body, of the head and of the JSON in it; and raw HTTP that is none (two lengths, bare line feeds, giant
+heads, broken chunks). All the while some connections drip their heads and bodies byte by byte, and one sends chunks
+without end. Prints what came back, by status. Afterwards every job is read, and what was accepted is compared with what
+comes back.
 """
 
 from __future__ import annotations
@@ -9,132 +12,29 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import random
-import re
-import socket
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import orjson
 import psutil
 import requests
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from bench.attack import Attack, Endless, Slow  # noqa: E402
 from bench.dispatch import _processor  # noqa: E402
 from bridge.cli.family import ending_signals  # noqa: E402
 from bridge.cli.stack import Stack  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
-from bridge.names import API_BASE, KEYS_BASE  # noqa: E402
+from bridge.names import API_BASE  # noqa: E402
 
 THREADS = 24
-STRANGE = [
-    None, True, -1, 0, 2**53 + 1, 10**30, 1.5, 1e308, -0.0, "", "\x00", "\ud800", "a" * 70_000, [], {}, [[]], {"": {}},
-    "../../etc/passwd", "'; DROP TABLE remote_jobs; --", "{{7*7}}", "\u202e", "<script>", "9" * 400, ["x"] * 5000,
-]  # fmt: skip
-NUMBERS = [b"NaN", b"1e999", b"-1e999", b"01", b"1.", b"9" * 6000, b"1e-400", b"Infinity", b'"\\ud800"', b"[" * 5000]
-WORDS = [b"\r\n", b"\n", b"\x00", b" ", b":", b"%00", b"%2e%2e/", b"\xff", b"chunked", b"bytes=0-,1-", b"A" * 9000]
-HEADS = [
-    "Content-Length: -1", "Content-Length: 5\r\nContent-Length: 6", "Transfer-Encoding: chunked", "Range: bytes=5-1",
-    "Transfer-Encoding: gzip, chunked", "Content-Encoding: gzip", "Expect: x", "X-Forwarded-For: ' OR 1", "Host: \x00",
-    "Idempotency-Key: " + "k" * 300, "X-Lease-Token: \xff", "X-Request-ID: a b", "If-None-Match: *", "Upgrade: h2c",
-]  # fmt: skip
-
-
-class Attack:
-    """One thread's requests; `answers` counts what came back, `bad` keeps what must not."""
-
-    def __init__(self, port: int, key: str, job_ids: list[str], source: str, seed: int) -> None:
-        self.port, self.key, self.job_ids, self.source = port, key, job_ids, source
-        self.chance = random.Random(seed)
-        self.answers: Counter[str] = Counter()
-        self.bad: list[tuple[bytes, bytes]] = []
-        self.connection: socket.socket | None = None
-
-    def run(self, count: int) -> None:
-        for _ in range(count):
-            self.once(self.request())
-
-    def request(self) -> bytes:
-        chance = self.chance
-        job = chance.choice([*self.job_ids, "x", "%00", "../x"])
-        method, path, body = chance.choice([
-            ("POST", API_BASE, {"source_file_path": self.source, "content_type": "a", "task_options": {"x": 1},
-                                "ingestion_task_id": "t"}),
-            ("POST", KEYS_BASE, {"name": "n", "scopes": ["read"], "content_types": ["a"]}),
-            ("PUT", f"{API_BASE}/{job}/result", {"success": True, "content": "c", "metadata": {"x": [1]}}),
-            ("POST", f"{API_BASE}/{job}/heartbeat", {"progress": 0.5, "message": "m"}),
-            ("PUT", f"{API_BASE}/{job}/progress", {"percentage": 5, "message": "m"}),
-            ("POST", f"{API_BASE}/{job}/release", {}), ("POST", f"{API_BASE}/{job}/cancel", None),
-            ("POST", f"{API_BASE}/{job}/retry", None), ("GET", f"{API_BASE}/{job}/download", None),
-            ("GET", f"{API_BASE}/{job}", None), ("GET", f"{API_BASE}?limit=5&cursor=x&status=pending", None),
-            ("GET", f"{API_BASE}/poll?worker_id=w&content_types=a&wait=0&max_jobs=1", None),
-            ("TRACE", API_BASE, None), ("GET", "/openapi.json", None), ("GET", f"/docs/{job}", None),
-        ])  # fmt: skip
-        raw = b"" if body is None else self.bent_json(body)
-        head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {self.key}\r\n".encode()
-        if chance.random() < 0.15:
-            head += chance.choice(HEADS).encode("latin-1") + b"\r\n"
-        if raw or chance.random() < 0.1:
-            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(raw)
-        whole = bytearray(head + b"\r\n" + raw)
-        if chance.random() < 0.25:
-            for _ in range(chance.randint(1, 4)):
-                at = chance.randrange(len(whole))
-                whole[at : at + chance.randint(0, 2)] = chance.choice([*WORDS, bytes([chance.randrange(256)])])
-        return bytes(whole)
-
-    def bent_json(self, body: dict[str, object]) -> bytes:
-        chance = self.chance
-        given = dict(body)
-        if chance.random() < 0.5 and given:
-            given[chance.choice([*given, "lease_token", "unknown"])] = chance.choice(STRANGE)
-        try:
-            raw = orjson.dumps(given)
-        except TypeError:  # what orjson cannot write, the server has to refuse
-            raw = repr(given).replace("'", '"').encode("utf-8", "surrogatepass")
-        if chance.random() < 0.2:
-            raw = raw.replace(b"1", chance.choice(NUMBERS), 1)
-        if chance.random() < 0.1:
-            raw = raw.replace(b"{", b'{"x":1,"x":2,', 1)
-        return raw
-
-    def once(self, sent: bytes) -> None:
-        try:
-            if self.connection is None:
-                self.connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-                self.connection.settimeout(0.7)
-            self.connection.sendall(sent)
-            received = self.answer(self.connection)
-        except TimeoutError:  # it waits for the rest of what was cut
-            received = b"waits"
-        except OSError:
-            received = b"closed"
-        status = received[9:12].decode("latin-1") if received.startswith(b"HTTP/1.1 ") else received.decode("latin-1")
-        self.answers[status] += 1
-        if status.startswith("5") and status != "501":
-            self.bad.append((sent, received))
-        # What is left of the answer, or of a request in a request, must not be taken for the next one's answer.
-        if self.connection is not None and (status != "200" or self.chance.random() < 0.05):
-            self.connection.close()
-            self.connection = None
-
-    def answer(self, connection: socket.socket) -> bytes:
-        """One whole answer."""
-        received = b""
-        while True:
-            head, end, body = received.partition(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-            if end and (length is None or len(body) >= int(length[1]) or b" 304 " in head[:20]):
-                return received
-            if not (piece := connection.recv(65536)):
-                return received or b"closed"
-            received += piece
 
 
 def main() -> int:
@@ -170,41 +70,61 @@ def _attack(stack: Stack, key: str, count: int, seed: int) -> int:
     made = [session.post(stack.url + API_BASE, json=fields, timeout=10).json()["job_id"] for _ in range(20)]
     master = psutil.Process(stack.family.children[0].process.pid)
     before = {child.pid for child in master.children()}
-    attacks = [Attack(stack.settings.port, key, made, str(source), seed + n) for n in range(THREADS)]
-    threads = [threading.Thread(target=attack.run, args=(count // THREADS,)) for attack in attacks]
+    aim = (stack.settings.port, key, made, str(source))
+    attacks = [Attack(*aim, seed + n) for n in range(THREADS)]
+    threads = [threading.Thread(target=attack.run, args=(count // THREADS + 1,)) for attack in attacks]
+    slow, endless, ended = Slow(*aim, seed - 1), Endless(*aim, seed - 2), threading.Event()
+    beside = [threading.Thread(target=slow.drip, args=(ended,)), threading.Thread(target=endless.pour, args=(ended,))]
     began = time.monotonic()
-    for thread in threads:
+    for thread in [*beside, *threads]:
         thread.start()
     for thread in threads:
         thread.join()
     seconds = time.monotonic() - began
-    answers = sum((attack.answers for attack in attacks), Counter())
-    bad = [one for attack in attacks for one in attack.bad]
+    ended.set()
+    for thread in beside:
+        thread.join()
+    everybody = [*attacks, slow, endless]
+    answers = sum((attack.answers for attack in everybody), Counter())
+    bad = [one for attack in everybody for one in attack.bad]
     dead = before - {child.pid for child in master.children()}
     memory = max(child.memory_info().rss for child in master.children()) / 2**20
-    rows, unreadable = _read_all(session, stack.url)
-    print(f"{sum(answers.values())} requests in {seconds:.0f} s, seed {seed}")
+    began = time.monotonic()
+    accepted = {job_id: sent for attack in attacks for job_id, sent in attack.accepted.items()}
+    rows, unreadable, changed = _read_all(session, stack.url, accepted)
+    reading = time.monotonic() - began
+    dripped, poured = (sum(one.answers.values()) for one in (slow, endless))
+    print(f"{sum(answers.values())} requests in {seconds:.0f} s, seed {seed}; {dripped} in drops, {poured} without end")
     print("  ".join(f"{status}: {number}" for status, number in sorted(answers.items())))
-    print(
-        f"5xx: {len(bad)}   dead processes: {len(dead)}   rows: {rows}, unreadable: {unreadable}   RSS {memory:.0f} MB"
-    )
+    print(f"5xx but 501, or no answer: {len(bad)}   dead processes: {len(dead)}   RSS {memory:.0f} MB")
+    print(f"jobs: {rows}, unreadable: {unreadable}; compared with what was sent: {len(accepted)}, changed: {changed}")
+    print(f"(read in {reading:.0f} s)")
     for sent, received in bad[:5]:
         print("\nSENT    ", sent[:600], "\nRECEIVED", received[:600])
-    return 1 if bad or dead or unreadable else 0
+    return 1 if bad or dead or unreadable or changed else 0
 
 
-def _read_all(session: requests.Session, url: str) -> tuple[int, int]:
-    """How many jobs there are, and how many of them cannot be read."""
-    rows = unreadable = 0
+def _read_all(session: requests.Session, url: str, accepted: dict[str, dict[str, Any]]) -> tuple[int, int, int]:
+    """How many jobs there are, how many of them cannot be read, and how many are not what was sent."""
+    listed: list[dict[str, Any]] = []
     cursor = None
-    while True:
+    while not listed or cursor is not None:
         page = session.get(url + API_BASE, params={"limit": 500, "cursor": cursor}, timeout=60).json()
-        rows += len(page["jobs"])
-        for job in page["jobs"][::20]:
-            unreadable += session.get(f"{url}{API_BASE}/{job['job_id']}", timeout=60).status_code != 200
+        listed += page["jobs"]
         cursor = page["next_cursor"]
-        if cursor is None:
-            return rows, unreadable
+
+    def read(job: dict[str, Any]) -> tuple[bool, bool]:
+        address = f"{url}{API_BASE}/{job['job_id']}"
+        views = ["", "/explain"] + (["/result"] if job["status"] == "completed" else [])
+        answers = [session.get(address + view, timeout=60) for view in views]
+        whole, sent = answers[0].json(), accepted.get(job["job_id"], {})
+        unlike = any(whole.get(name) != value for name, value in sent.items() if value is not None)
+        return any(answer.status_code != 200 for answer in answers), unlike
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(read, listed))
+    missing = len(accepted.keys() - {job["job_id"] for job in listed})
+    return len(listed), sum(bad for bad, _ in outcomes), sum(unlike for _, unlike in outcomes) + missing
 
 
 if __name__ == "__main__":

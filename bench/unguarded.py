@@ -18,7 +18,7 @@ class Unlimited(limits.Limits):
     def keep(self) -> None:
         pass
 
-    def parked(self, key_id: object) -> AbstractContextManager[None]:  # type: ignore[override]
+    def parked(self, key_id: object, content_types: object) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
 
     def room(self, key_id: object) -> int:
