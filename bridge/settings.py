@@ -35,7 +35,7 @@ class Allowance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     requests: int = Field(600_000, ge=1)  # of a key within a minute
-    parked: int = Field(20_000, ge=1)  # polls of a key that wait
+    parked: int = Field(12_000, ge=1)  # polls of a key that wait; below what one API process takes
     in_hand: int = Field(100_000, ge=1)  # jobs that the workers of a key hold
     pending: int = Field(5_000_000, ge=1)
     content_types: int = Field(1000, ge=1)
