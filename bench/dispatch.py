@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import requests
 
 HERE = Path(__file__).resolve().parent
@@ -44,13 +45,15 @@ def main() -> int:
     try:
         with ending_signals() as signals, _bridge(place, signals) as (stack, environment):
             port = str(stack.settings.port)
-            print("\nparked polls  median p99 (ms) from the create's answer   from sending the create   create itself")
-            for parked in (1, 1000):
+            head = "\nparked polls  median p99 (ms) from the create's answer   from sending the create   create itself"
+            print(f"{head}   memory of the API (MiB)")
+            for parked in (1, 1000) if short else (1, 1000, 10_000):
                 rate = "20"
                 content_type = f"park{parked}"
                 out = _client(["park", port, names.API_BASE, parked, rate, jobs, content_type, 0, 50], environment)
                 row = (_figures(out, name) for name in ("from_answer", "dispatch", "create"))
-                print(f"{parked:>12}  " + "   ".join(f"{p50:>14.2f} {p99:>10.2f}" for p50, p99 in row))
+                figures = "   ".join(f"{p50:>14.2f} {p99:>10.2f}" for p50, p99 in row)
+                print(f"{parked:>12}  {figures}   {_memory():>14.0f}", flush=True)
             print("\nlifecycles/s (create, claim, result; 32 connections)")
             bridge = _rate(_client(["life", port, names.API_BASE, 32, seconds, "life"], environment))
             print(f"      bridge  {bridge:8.0f}")
@@ -132,6 +135,13 @@ def _rate(out: str) -> float:
     if found is None or int(found[2]):
         raise SystemExit(f"the load client met errors:\n{out}")
     return float(found[1])
+
+
+def _memory() -> float:
+    """What the API processes take together, in MiB, with what they share counted once for each."""
+    ours = psutil.Process().children(recursive=True)
+    api = [process for process in ours if any("gunicorn" in word for word in process.cmdline())]
+    return sum(process.memory_info().rss for process in api) / 2**20
 
 
 def _processor() -> str:

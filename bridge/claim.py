@@ -150,7 +150,7 @@ class Claimed(NamedTuple):
     ack_by: datetime
 
 
-class Outcome(NamedTuple):
+class Fates(NamedTuple):
     """What became of the offers, by their index: an ID that was offered twice is claimed for one of the two.
 
     What is in none of these is no longer to be had.
@@ -162,11 +162,11 @@ class Outcome(NamedTuple):
     busy: set[int]
 
 
-def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Outcome:
+def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Fates:
     """Claim each (job ID, claimant) that is still free. Needs a commit."""
-    outcome = Outcome({}, {}, set(), set())
+    fates = Fates({}, {}, set(), set())
     if not offers:
-        return outcome
+        return fates
     rows = connection.execute(
         CLAIM,
         {
@@ -184,12 +184,12 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
     for fate, n, *columns in rows:
         index = n - 1
         if fate == Fate.CLAIMED:
-            outcome.claimed[index] = Claimed(*columns)
+            fates.claimed[index] = Claimed(*columns)
         elif fate == Fate.AGAIN:
-            outcome.again.setdefault(index, []).append(Claimed(*columns))
+            fates.again.setdefault(index, []).append(Claimed(*columns))
         else:
-            (outcome.shunned if fate == Fate.SHUNNED else outcome.busy).add(index)
-    return outcome
+            (fates.shunned if fate == Fate.SHUNNED else fates.busy).add(index)
+    return fates
 
 
 def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> dict[Queue, list[Entry]]:

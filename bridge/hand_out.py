@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from bridge.claim import Outcome, claim
+from bridge.claim import Fates, claim
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
@@ -61,8 +61,8 @@ def _claim(
                 poll.offered = True
                 offered.add(poll)
             offers = [(entry.job_id, poll.who) for entry, poll in pairs]
-            outcome = claim(connection, offers, runtime.settings.ack_seconds)
-            _give(pairs, outcome)
+            fates = claim(connection, offers, runtime.settings.ack_seconds)
+            _give(pairs, fates)
     except BaseException:
         for poll in offered:
             poll.jobs.clear()
@@ -74,31 +74,31 @@ def _claim(
                 parked.answer(poll)
     handed.tried.update(offered)
     handed.free.extend(left)
-    return _sort(pairs, outcome, handed, by)
+    return _sort(pairs, fates, handed, by)
 
 
-def _give(pairs: list[tuple[Entry, Poll]], outcome: Outcome) -> None:
-    for index, earlier in outcome.again.items():
+def _give(pairs: list[tuple[Entry, Poll]], fates: Fates) -> None:
+    for index, earlier in fates.again.items():
         pairs[index][1].give_again(earlier)
-    for index, job in outcome.claimed.items():
+    for index, job in fates.claimed.items():
         pairs[index][1].jobs.append(job)
 
 
-def _sort(pairs: list[tuple[Entry, Poll]], outcome: Outcome, handed: Handed, by: Shunned) -> list[Entry]:
+def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, by: Shunned) -> list[Entry]:
     """Note what became of each ID; those that were shunned."""
-    again = {pairs[index][1] for index in outcome.again}
+    again = {pairs[index][1] for index in fates.again}
     shunned = []
     for index, (entry, poll) in enumerate(pairs):
-        if index in outcome.shunned:
+        if index in fates.shunned:
             shunned.append(entry)
             by.add((entry.job_id, poll.who.key_id, poll.who.worker_id))
-        elif index in outcome.busy:
+        elif index in fates.busy:
             handed.busy.append(entry)
-        elif index not in outcome.claimed and poll in again:
+        elif index not in fates.claimed and poll in again:
             handed.free.append(entry)
         else:
             handed.settled.append(entry)
-            if index in outcome.claimed:
+            if index in fates.claimed:
                 handed.claimed.append(entry)
     return shunned
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.caller import Caller
 from bridge.cancel import cancel, restart
-from bridge.claim import Claimant, Claimed, Outcome, claim, next_in_line
+from bridge.claim import Claimant, Claimed, Fates, claim, next_in_line
 from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import BridgeError
 from bridge.expire import expire
@@ -82,16 +82,16 @@ class Core:
         key: Caller = KEY,
         lease: int | None = 60,
         claim_id: str | None = None,
-    ) -> Outcome:
+    ) -> Fates:
         """These jobs to that worker, at once."""
         who = Claimant(key.key_id, worker, lease, claim_id, self.tenant)
         with self.engine.begin() as connection:
-            outcome = claim(connection, [(job_id, who) for job_id in job_ids], self.runtime.settings.ack_seconds)
+            fates = claim(connection, [(job_id, who) for job_id in job_ids], self.runtime.settings.ack_seconds)
         self.runtime.mirror.drop(
             Entry(Queue(self.tenant, job.content_type), RANKS[job.priority], str(job.job_id))
-            for job in outcome.claimed.values()
+            for job in fates.claimed.values()
         )
-        return outcome
+        return fates
 
     def claim(self, job_id: str, worker: str = "w1", *, acknowledge: bool = False, **said: Any) -> Claimed | None:
         """This job for that worker; None when it is not free for it."""
