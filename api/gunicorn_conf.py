@@ -30,6 +30,7 @@ for line in unknown_names(read_environment()):
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.api_processes
 worker_class = "api.gunicorn_worker.Worker"
+logger_class = "api.gunicorn_worker.ErrorLogger"
 # gunicorn's pool of greenlets: the default of 1000 would leave no place for a create while 1000 polls are parked.
 # Ten thousand polls on one process, and room for everything else; also bounded by the limit of open files.
 worker_connections = 16000

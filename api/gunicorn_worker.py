@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import orjson
+from gunicorn.glogging import Logger
 from gunicorn.http import wsgi
 from gunicorn.http.errors import (
     ExpectationFailed,
@@ -29,6 +30,12 @@ REFUSALS: list[tuple[type[Exception], int, str, str]] = [
     (ExpectationFailed, 417, "Expectation Failed", "The only expectation that is met is 100-continue."),
     (ParseException, 400, "Bad Request", "This is no valid HTTP request."),
 ]
+
+
+class ErrorLogger(Logger):
+    """Keeps no access log: the application says what happened, and a line that nobody reads costs a twentieth."""
+
+    access_log_enabled = False
 
 
 class Worker(GeventWorker):
