@@ -1,4 +1,8 @@
-"""What Redis does to the lists of the mirror in one step (Lua); bridge/pending.py runs it."""
+"""What Redis does to the lists of the mirror in one step (Lua); bridge/pending.py runs it.
+
+With EVAL: Redis knows a script again by its text, and redis-py asks before each EVALSHA in a pipeline whether it is
+still there, which is a round trip more for each look.
+"""
 
 # Takes up to ARGV[1] IDs in the order of priority, with LMOVE so that each is in one of the lists at any moment.
 TAKE = """

@@ -63,9 +63,6 @@ class Mirror:
         self.process = process
         self._url = url
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
-        self._take = self._client.register_script(TAKE)
-        self._put_back = self._client.register_script(PUT_BACK)
-        self._drop = self._client.register_script(DROP)
         self._away_until = 0.0
         self._failures = 0
 
@@ -133,7 +130,7 @@ class Mirror:
             with self._client.pipeline(transaction=False) as pipe:
                 for key, ids in lists.items():
                     if len(ids) > FEW:
-                        self._drop(keys=[key], args=ids, client=pipe)
+                        pipe.eval(DROP, 1, key, *ids)
                     else:
                         for job_id in ids:
                             pipe.lrem(key, -1, job_id)
@@ -166,7 +163,7 @@ class Mirror:
             pipe.exists(self._key("epoch"))
             for queue, count in wanted.items():
                 keys = [*(self.pending_key(queue, priority) for priority in Priority), self.claimed_key(queue)]
-                self._take(keys=keys, args=[count], client=pipe)
+                pipe.eval(TAKE, len(keys), *keys, count)
             epoch, *taken = pipe.execute()
         self.answered()
         entries = [
@@ -194,7 +191,7 @@ class Mirror:
         with self._client.pipeline(transaction=False) as pipe:
             for entry in reversed(entries):
                 keys = [self.claimed_key(entry.queue), self.pending_key(entry.queue, entry.priority)]
-                self._put_back(keys=keys, args=[entry.job_id], client=pipe)
+                pipe.eval(PUT_BACK, len(keys), *keys, entry.job_id)
             if entries:
                 pipe.execute()
 
