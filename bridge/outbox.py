@@ -1,7 +1,8 @@
 """The outbox: hand recorded outcomes to the pipeline, at least once.
 
 An outcome is taken (its next try is set ahead, and committed) before it is sent, so that a crash in between sends it
-again; the Celery task ID is the same at every try, so that the receiver can tell.
+again; the Celery task ID is the same at every try, so that the receiver can tell. Outcomes are taken by the batch and
+read one by one: each may be as large as the largest body, twice over.
 """
 
 import json
@@ -29,14 +30,16 @@ WITH due AS (
   SELECT job_id, n FROM continuations
   WHERE next_at <= now() AND (CAST(:job_id AS uuid) IS NULL OR job_id = CAST(:job_id AS uuid))
   ORDER BY next_at LIMIT :batch FOR UPDATE SKIP LOCKED
-), taken AS (
-  UPDATE continuations c SET next_at = now() + make_interval(secs => :visibility), tries = c.tries + 1
-  FROM due WHERE c.job_id = due.job_id AND c.n = due.n
-  RETURNING c.job_id, c.n, c.tenant, c.kwargs, c.tries
 )
-SELECT t.job_id, t.n, t.tenant, CAST(t.kwargs AS text) AS kwargs,
-  CASE WHEN t.kwargs ->> 'status' = 'completed' THEN r.content END AS content
-FROM taken t LEFT JOIN job_results r ON r.job_id = t.job_id
+UPDATE continuations c SET next_at = now() + make_interval(secs => :visibility), tries = c.tries + 1
+FROM due WHERE c.job_id = due.job_id AND c.n = due.n
+RETURNING c.job_id, c.n, c.tenant
+""")
+
+READ = text("""
+SELECT CAST(c.kwargs AS text) AS kwargs, CASE WHEN c.kwargs ->> 'status' = 'completed' THEN r.content END AS content
+FROM continuations c LEFT JOIN job_results r ON r.job_id = c.job_id
+WHERE c.job_id = :job_id AND c.n = :n
 """)
 
 SENT = text("""
@@ -97,7 +100,7 @@ def deliver(
     sent = 0
     for row in taken:
         try:
-            send(f"continue-{row.job_id}-{row.n}", {**json.loads(row.kwargs), "content": row.content}, row.tenant)
+            send(f"continue-{row.job_id}-{row.n}", _kwargs(runtime, row), row.tenant)
         except broken as error:
             _put_off(runtime, row, error)
             continue
@@ -106,6 +109,12 @@ def deliver(
         with runtime.engine.begin() as connection:
             connection.execute(SENT, {"job_id": row.job_id, "n": row.n, "confirm_seconds": seconds})
     return sent
+
+
+def _kwargs(runtime: Runtime, row: Row[Any]) -> dict[str, Any]:
+    with runtime.engine.connect() as connection:
+        recorded = connection.execute(READ, {"job_id": row.job_id, "n": row.n}).one()
+    return {**json.loads(recorded.kwargs), "content": recorded.content}
 
 
 def _put_off(runtime: Runtime, row: Row[Any], error: Exception) -> None:

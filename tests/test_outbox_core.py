@@ -56,6 +56,22 @@ def test_an_outcome_is_sent_once_with_its_content(core, broker):
     assert deliver(core, broker) == 0
 
 
+def test_an_outcome_is_read_when_its_turn_to_be_sent_has_come(core):
+    """A batch that was read as a whole would hold fifty of the largest documents at once."""
+    for _ in range(2):
+        finished(core, content="as it was taken")
+    sent = []
+
+    def changes_what_is_left(_: str, kwargs: dict, __: str) -> None:
+        sent.append((kwargs["content"], kwargs["retry_count"]))
+        core.sql("UPDATE job_results SET content = 'as it is'")
+        core.sql("UPDATE continuations SET kwargs = replace(kwargs::text, '\"retry_count\" : 0', '\"retry_count\" : 7')"
+                 "::json")  # fmt: skip
+
+    assert outbox.deliver(core.runtime, changes_what_is_left, (ConnectionError,)) == 2
+    assert sent == [("as it was taken", 0), ("as it is", 7)]
+
+
 def test_only_the_job_that_was_asked_for_is_sent(core, broker):
     first, second = finished(core), finished(core)
     assert deliver(core, broker, second) == 1
