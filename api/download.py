@@ -17,10 +17,11 @@ from api.body import header_text
 from api.byte_range import asked_range, still_the_same
 from api.errors_of import gives
 from api.workers import TOKEN, workers
-from bridge.errors import BridgeError, Forbidden
+from bridge.errors import BridgeError, Forbidden, Unavailable
 from bridge.extend import Alive, extend, lost_lease
 from bridge.holder import holds_latest
 from bridge.look import find
+from bridge.runtime import OnFiles
 from bridge.sources import open_source
 from models.state import JobState
 
@@ -45,7 +46,9 @@ def download(job_id: str) -> Any:
     holder = why is None and caller().may("work")
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
-    response = _file_response(open_source(job.source_file_path, runtime().settings.source_roots), f"{job.id}.bin")
+    files = runtime().files
+    file = files(open_source, job.source_file_path, runtime().settings.source_roots)
+    response = _file_response(file, f"{job.id}.bin", files)
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
         with ExitStack() as stack:
@@ -58,18 +61,20 @@ def download(job_id: str) -> Any:
     return response
 
 
-def _file_response(file: BinaryIO, name: str) -> Response:
+def _file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
     """The file, whole or the range of it that was asked for; it is closed with the response."""
     with ExitStack() as stack:
         stack.callback(file.close)
-        seen = os.fstat(file.fileno())
+        seen = files(os.fstat, file.fileno())
         etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
         asked = None
         if still_the_same(request.headers.get("If-Range"), etag, seen.st_mtime):
             asked = asked_range(request.headers.get("Range"), seen.st_size)
         served = range(seen.st_size) if asked is None else asked
         file.seek(served.start)
-        response = Response(_Bytes(file, len(served)), mimetype="application/octet-stream", direct_passthrough=True)
+        response = Response(
+            _Bytes(file, len(served), files), mimetype="application/octet-stream", direct_passthrough=True
+        )
         response.content_length = len(served)
         if asked is not None:
             response.status_code = 206
@@ -92,15 +97,20 @@ def cut_short(why: str) -> BrokenPipeError:
 
 
 class _Bytes:
-    """So many bytes of an open file, in pieces. A file that shrinks ends it early, so that the client sees a gap."""
+    """So many bytes of an open file, in pieces. A file that shrinks, or whose file system does not answer any more,
+    ends it early, so that the client sees a gap."""
 
-    def __init__(self, file: BinaryIO, count: int) -> None:
+    def __init__(self, file: BinaryIO, count: int, files: OnFiles) -> None:
         self._file = file
         self._left = count
+        self._files = files
 
     def __iter__(self) -> Iterator[bytes]:
         while self._left:
-            piece = self._file.read(min(PIECE, self._left))
+            try:
+                piece = self._files(self._file.read, min(PIECE, self._left))
+            except Unavailable:
+                raise cut_short("the file system does not answer") from None
             if not piece:
                 raise cut_short("the file has shrunk")
             self._left -= len(piece)

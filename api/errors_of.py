@@ -19,7 +19,7 @@ MEANINGS = {
     416: "The range lies outside the file.",
     422: "A field cannot be accepted; `errors` names it.",
     429: "Too many requests; wait for Retry-After.",
-    503: "PostgreSQL does not answer; send the request again after Retry-After.",
+    503: "PostgreSQL, or the file system of a source file, does not answer; send the request again after Retry-After.",
 }
 ALWAYS = (401, 403, 422, 429, 503)
 WITH_BODY = (400, 413, 415)

@@ -8,6 +8,7 @@ from celery import Celery
 
 from api.create_app import create_app
 from bridge.db import make_cooperative, make_engine
+from bridge.file_threads import FileThreads
 from bridge.logs import configure_logging
 from bridge.nudge import Nudger
 from bridge.pending import Mirror
@@ -22,4 +23,5 @@ sender.config_from_object("celeryconfig")
 process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
 mirror.warn_of_eviction()
-app = create_app(Runtime(settings, make_engine(settings, pool_size=16, name="bridge-api"), mirror, Nudger(sender)))
+engine = make_engine(settings, pool_size=16, name="bridge-api")
+app = create_app(Runtime(settings, engine, mirror, Nudger(sender), FileThreads()))

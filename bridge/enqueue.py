@@ -102,15 +102,21 @@ def enqueue(
     With an `idempotency_key` that was used before, the first answer is given again, whatever became of the job and
     its file, and whatever limit was reached meanwhile: `admit` is asked about what is new only. `waited`: the request
     may have waited in a queue, so an `available_at` that has passed means now. Raises Invalid: the key was used with
-    other fields, the source file is not to be had, or `available_at` has passed; and what `admit` raises.
+    other fields, the source file is not to be had, or `available_at` has passed; Unavailable: the file system does not
+    answer; and what `admit` raises.
     """
     key = _Key(tenant, idempotency_key, fingerprint(created) if idempotency_key is not None else None)
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]
-        admit()
-        if refused := _refused(runtime, [created], None if waited else _clock(connection, [created])):
-            raise Invalid(refused[0])
+        now = None if waited else _clock(connection, [created])
+    admit()
+    # No transaction waits for a file system. The key may be used meanwhile, so it is looked up (and locked) again.
+    if refused := _refused(runtime, [created], now):
+        raise Invalid(refused[0])
+    with runtime.engine.begin() as connection:
+        if earlier := _earlier(connection, key):
+            return earlier[0]
         rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [created], [uuid7()])}).all()
         if not rows:  # A simultaneous request with the same key was first; it has committed.
             return _earlier(connection, key)[0]
@@ -136,9 +142,13 @@ def enqueue_batch(
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier
-        admit()
-        if refused := _refused(runtime, created, _clock(connection, created)):
-            raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
+        now = _clock(connection, created)
+    admit()
+    if refused := _refused(runtime, created, now):
+        raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
+    with runtime.engine.begin() as connection:
+        if earlier := _earlier(connection, key):
+            return earlier
         if key.key is not None and connection.execute(KEEP_BATCH, {**key.params(), "ids": _texts(ids)}).first() is None:
             return _earlier(connection, key)
         values = {**_Key(tenant, None, None).params(), **_columns(runtime, created, ids)}
@@ -175,7 +185,7 @@ def _refused(runtime: Runtime, created: Sequence[Fields], now: datetime | None) 
     refused: dict[int, dict[str, object]] = {}
     for place, fields in enumerate(created):
         try:
-            check_source(fields["source_file_path"], runtime.settings.source_roots)
+            runtime.files(check_source, fields["source_file_path"], runtime.settings.source_roots)
         except Invalid as error:
             refused[place] = dict(error.errors)
         if now is not None and fields["available_at"] is not None and fields["available_at"] <= now:

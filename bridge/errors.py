@@ -81,7 +81,7 @@ class TooLarge(BridgeError):
 
 
 class Unavailable(BridgeError):
-    """PostgreSQL does not answer. The same request may be sent again."""
+    """PostgreSQL, or the file system of a source file, does not answer. The same request may be sent again."""
 
     status = 503
     code = "unavailable"

@@ -36,12 +36,15 @@ def check_source(path: str, roots: Iterable[Path]) -> None:
 
 
 def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
-    """The file to serve, open. Raises NotFound when it is gone, no regular file or no longer under a root."""
+    """The file to serve, open. Raises NotFound when it is gone, no regular file or no longer under a root.
+
+    Unbuffered: a buffer's lock would make its closing wait for a read that hangs.
+    """
     place = _resolved(path, roots)
     if place is None:
         raise NotFound(_GONE)
     try:
-        return os.fdopen(_open(*place), "rb")
+        return os.fdopen(_open(*place), "rb", buffering=0)
     except OSError:
         raise NotFound(_GONE) from None
 
