@@ -86,7 +86,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @gives(producers, 404)
 def show_job(job_id: str) -> Any:
     """The whole job with its attempts, without the result's content and without any token."""
-    job = look.find(runtime(), caller().tenant, job_id)
+    job = look.find(runtime(), caller().tenant, job_id, look.WHOLE)
     return whole_view(job, look.history(runtime(), job))
 
 
@@ -96,7 +96,7 @@ def show_job(job_id: str) -> Any:
 @gives(producers, 404)
 def show_status(job_id: str) -> Any:
     """The short view of a job."""
-    job = look.find(runtime(), caller().tenant, job_id)
+    job = look.find(runtime(), caller().tenant, job_id, look.STANDING)
     g.job_status = job.status
     return status_view(runtime(), job)
 

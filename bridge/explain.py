@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, text
 
 from bridge.durations import expected_seconds
-from bridge.look import estimated_completion, find
+from bridge.look import STANDING, estimated_completion, find
 from bridge.runtime import Runtime
 from bridge.workers_seen import WorkersSeen
 from bridge.workforce import Hand, workforce
@@ -74,7 +74,7 @@ class Facts(NamedTuple):
 
 def explain(runtime: Runtime, seen: WorkersSeen, tenant: str, job_id: str, *, keys: bool) -> Facts:
     """The facts about a job. `keys`: whether keys are asked for at all. Raises NotFound."""
-    job = find(runtime, tenant, job_id)
+    job = find(runtime, tenant, job_id, STANDING)
     with runtime.engine.connect() as connection:
         now = connection.scalar(text("SELECT now()"))
         attempts = connection.execute(ATTEMPTS, {"id": job.id}).all()

@@ -1,11 +1,15 @@
-"""Read jobs. Nothing here changes one."""
+"""Read jobs. Nothing here changes one.
+
+A row may hold documents as large as the largest body: only who shows the whole job reads the whole row.
+"""
 
 import re
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from bridge.durations import expected_seconds
 from bridge.errors import Conflict, NotFound
@@ -18,6 +22,29 @@ from models.state import JobState
 _c = remote_jobs.c
 LONGEST = 604800.0  # seconds; the longest deadline that a job may name
 
+# What a verb judges a job by; of an error message as much as fits into a sentence.
+JUDGED: tuple[ColumnElement[Any], ...] = (
+    _c.id,
+    _c.status,
+    _c.source_file_path,
+    _c.attempt,
+    _c.worker_id,
+    _c.key_id,
+    _c.lease_token,
+    _c.lease_seconds,
+    _c.lease_expires_at,
+    _c.attempt_end,
+    _c.retry_count,
+    _c.max_retries,
+    _c.return_count,
+    func.left(_c.error_message, 1000).label("error_message"),
+)
+# What is told of where a job stands: all but the documents.
+STANDING: tuple[ColumnElement[Any], ...] = tuple(
+    column for column in _c if column.name not in ("task_options", "result_data")
+)
+WHOLE: tuple[ColumnElement[Any], ...] = tuple(_c)
+
 
 def job_id_of(text_: str) -> UUID:
     """The ID in a path. Raises NotFound: what is no UUID is no job."""
@@ -26,12 +53,10 @@ def job_id_of(text_: str) -> UUID:
     return UUID(text_)
 
 
-def find(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
-    """The job's row. Raises NotFound, for another tenant's too."""
+def find(runtime: Runtime, tenant: str, job_id: str, columns: Collection[ColumnElement[Any]] = JUDGED) -> Row[Any]:
+    """These columns of the job's row. Raises NotFound, for another tenant's too."""
     with runtime.engine.connect() as connection:
-        row = connection.execute(
-            select(remote_jobs).where(_c.id == job_id_of(job_id), _c.tenant == tenant)
-        ).one_or_none()
+        row = connection.execute(select(*columns).where(_c.id == job_id_of(job_id), _c.tenant == tenant)).one_or_none()
     if row is None:
         raise NotFound(f"Job {job_id} was not found.")
     return row
@@ -66,8 +91,11 @@ def result(runtime: Runtime, tenant: str, job_id: str) -> dict[str, Any]:
     if job.status != JobState.COMPLETED:
         raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
     with runtime.engine.connect() as connection:
-        content = connection.scalar(select(job_results.c.content).where(job_results.c.job_id == job.id))
-    return {"content": content, **job.result_data}
+        stored = (
+            select(job_results.c.content, _c.result_data).join_from(remote_jobs, job_results).where(_c.id == job.id)
+        )
+        row = connection.execute(stored).one()
+    return {"content": row.content, **row.result_data}
 
 
 def estimated_completion(runtime: Runtime, job: Row[Any]) -> datetime:

@@ -13,7 +13,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, select, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    case,
+    func,
+    literal,
+    null,
+    select,
+    tuple_,
+    type_coerce,
+    union_all,
+)
 
 from bridge.errors import Invalid
 from bridge.runtime import Runtime
@@ -21,6 +34,10 @@ from models.job import remote_jobs
 from models.state import JobState
 
 FILTERS = ("status", "content_type", "ingestion_task_id", "worker_id", "created_after", "created_before")
+
+# Of what a page holds in documents, as PostgreSQL stores them (compressed): a page ends with the job that passes it.
+MOST_BYTES = 2**20
+DOCUMENTS = ("task_options", "result_data", "error_message")
 
 _c = remote_jobs.c
 
@@ -51,17 +68,21 @@ def in_order(
     states: Collection[str],
     limit: int,
     *,
+    columns: Collection[ColumnElement[Any]] = tuple(_c),
     newest: bool = True,
     after: tuple[Any, ...] | None = None,
 ) -> Any:
-    """The first so many jobs in these states that match, by creation, behind the place `after`."""
+    """The first so many jobs in these states that match, by creation, behind the place `after`.
+
+    `columns`: what is wanted of each, `created_at` and `id` among it.
+    """
     place = tuple_(_c.created_at, _c.id)
     if after is not None:
         where = [*where, place < tuple_(*after) if newest else place > tuple_(*after)]
 
     def arm(*more: ColumnElement[bool]) -> Select[Any]:
         order = (_c.created_at.desc(), _c.id.desc()) if newest else (_c.created_at, _c.id)
-        return select(remote_jobs).where(*where, *more).order_by(*order).limit(limit)
+        return select(*columns).where(*where, *more).order_by(*order).limit(limit)
 
     few = filters.get("ingestion_task_id") is not None or filters.get("worker_id") is not None
     every = len(states) == len(JobState)
@@ -77,12 +98,32 @@ def in_order(
 def page(
     runtime: Runtime, tenant: str, filters: Mapping[str, Any], limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
-    """The jobs that match, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor."""
+    """The jobs that match, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor.
+
+    A page has fewer jobs than `limit` where their documents are large.
+    """
     states = list(JobState) if filters.get("status") is None else [filters["status"]]
     after = None if cursor is None else opened(cursor, datetime, UUID)
     query = in_order(matching(tenant, filters), filters, states, limit + 1, after=after)
     with runtime.engine.connect() as connection:
-        return cut(list(connection.execute(query)), limit, "created_at", "id")
+        rows = list(connection.execute(_weighed(query)))
+    return cut(rows, min(limit, sum(row.fits for row in rows)), "created_at", "id")
+
+
+def _weighed(query: Any) -> Select[Any]:
+    """The jobs of a list with whether each still fits into the page; those that do not come without their documents."""
+    found = query.subquery("found")
+    newest = (found.c.created_at.desc(), found.c.id.desc())
+    weight = sum((func.coalesce(func.pg_column_size(found.c[name]), 0) for name in DOCUMENTS), start=literal(0))
+    before = func.sum(weight).over(order_by=newest, rows=(None, -1))
+    weighed = select(found, (func.coalesce(before, 0) < MOST_BYTES).label("fits")).subquery("weighed")
+
+    def shown(column: ColumnElement[Any]) -> ColumnElement[Any]:
+        fitting = case((weighed.c.fits, column), else_=null())
+        return type_coerce(fitting, column.type).label(column.name) if column.name in DOCUMENTS else column
+
+    columns = [shown(column) for column in weighed.c]
+    return select(*columns).order_by(weighed.c.created_at.desc(), weighed.c.id.desc())
 
 
 def cut(rows: list[Row[Any]], limit: int, *place: str) -> tuple[list[Row[Any]], str | None]:

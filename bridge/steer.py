@@ -41,6 +41,7 @@ STATEMENTS: dict[Change, Executable] = {
     Change.CANCEL: moving(Change.CANCEL, *_STILL, values=CANCELLED, end=AttemptEnd.CANCELLED),
     Change.RESTART: moving(Change.RESTART, *_STILL, values=PUT_BACK),
 }
+_SEEN = (jobs.id, jobs.created_at, jobs.status)
 CHANGES = {asked: change for change, asked in ON_REQUEST.items()}
 
 
@@ -79,7 +80,8 @@ def steer(
     changed = 0
     after: tuple[Any, ...] | None = None
     while not dry_run:
-        first = in_order([*where, jobs.created_at <= until], filters, states, batch, newest=False, after=after)
+        still = [*where, jobs.created_at <= until]
+        first = in_order(still, filters, states, batch, columns=_SEEN, newest=False, after=after)
         with runtime.engine.begin() as connection:
             seen = list(connection.execute(first))
         if seen:

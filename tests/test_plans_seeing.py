@@ -7,7 +7,7 @@ from sqlalchemy import text
 from bridge import counts, durations, gauges
 from bridge.expire import SWEEPS, expire
 from bridge.explain import explain
-from bridge.look import estimated_completion, find
+from bridge.look import STANDING, estimated_completion, find
 from bridge.outbox import deliver
 from bridge.purge import purge
 from bridge.release_due import release_due
@@ -94,7 +94,7 @@ def test_explain_does_not_read_what_waits_for_its_time(big, seen):
 
 
 def test_an_estimate_reads_one_row(big):
-    job = find(big.runtime, "default", a_job(big, "processing"))
+    job = find(big.runtime, "default", a_job(big, "processing"), STANDING)
     [plan] = big.plans(lambda: estimated_completion(big.runtime, job))
     assert plan.rows_read <= 1
     assert not plan.scans & {"remote_jobs", "remote_jobs_recent"}
