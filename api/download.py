@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
+import structlog
 from flask import Response, g, request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import ContentRange
 from werkzeug.wsgi import ClosingIterator
 
@@ -24,6 +26,8 @@ from bridge.look import find
 from bridge.runtime import OnFiles
 from bridge.sources import open_source
 from models.state import JobState
+
+log = structlog.get_logger("api")
 
 UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
 PIECE = 64 * 1024  # bytes read at a time
@@ -130,7 +134,10 @@ def _renewer(job_id: str, token: str | None) -> Any:
 
 
 def _lively(chunks: Iterable[bytes], renew: Any, every: float) -> Iterator[bytes]:
-    """Pass the bytes on; each third of a lease in which some went out is a sign of life."""
+    """Pass the bytes on; each third of a lease in which some went out is a sign of life.
+
+    Only who has lost the job loses the download: a sign that PostgreSQL cannot take is given again with the next third.
+    """
     last = time.monotonic()
     for chunk in chunks:
         if time.monotonic() - last >= every:
@@ -138,6 +145,9 @@ def _lively(chunks: Iterable[bytes], renew: Any, every: float) -> Iterator[bytes
                 cancelled = renew().cancel_requested
             except BridgeError:
                 cancelled = True
+            except SQLAlchemyError as error:
+                log.warning("a download is not noted as a sign of life", error=type(error).__name__)
+                cancelled = False
             if cancelled:
                 raise cut_short("the job is no longer this worker's")
             last = time.monotonic()

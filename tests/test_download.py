@@ -4,6 +4,7 @@ import os
 
 import pytest
 import urllib3
+from sqlalchemy import create_engine, text
 
 from tests.client import ok, refused
 from tests.waiting import wait_until
@@ -189,6 +190,39 @@ def test_an_unknown_job_and_another_tenants_are_404(bridge, client, job):
     for asked in ("not-a-uuid", "00000000-0000-7000-8000-000000000000"):
         assert "not found" in refused(client.get(f"{asked}/download"), 404, "not_found")["detail"]
     refused(bridge.client().get(job["source_file_url"]), 404, "not_found")
+
+
+def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(own_bridge, servers):
+    bridge = own_bridge(celery=False, beat=False)
+    client = bridge.client()
+    path = client.source(b"")
+    os.truncate(path, 128 * 2**20)
+    client.create(source_file_path=path)
+    job = client.claim(lease=10)
+    log = bridge.settings.data_dir / "logs" / "api.log"
+    database = bridge.engine.url.database
+    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    with (
+        client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]}, stream=True) as answer,
+        server.connect() as connection,
+    ):
+        connection.execute(text(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false"))
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        connection.execute(text(cut), {"name": database})
+
+        def unnoted():
+            return answer.raw.read(2**16) and "not noted as a sign of life" in log.read_text()
+
+        wait_until(unnoted, "a sign of life that could not be noted")
+        connection.execute(text(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true"))
+        seen = "SELECT lease_expires_at FROM remote_jobs WHERE id = :id"
+        bridge.engine.dispose()
+        first = bridge.sql(seen, id=job["job_id"])
+
+        def renewed():
+            return answer.raw.read(2**16) and bridge.sql(seen, id=job["job_id"]) > first
+
+        wait_until(renewed, "the lease to be renewed")
 
 
 def test_bytes_that_go_out_are_signs_of_life_and_end_with_the_holders_hold(client):
