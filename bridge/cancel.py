@@ -35,7 +35,9 @@ def cancel(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
     """Cancel a job; again is well. Raises NotFound, Conflict (already_finished)."""
     job = find(runtime, caller.tenant, job_id)
     if moved := move(runtime, CANCEL, job_id=job.id, asked_by=caller.key_id):
-        runtime.mirror.drop([entry(row) for row in moved])
+        # Only a pending job stands in a list, which is otherwise looked through in vain, from end to end.
+        if job.status == JobState.PENDING:
+            runtime.mirror.drop([entry(row) for row in moved])
         return JobState.CANCELLED
     job = find(runtime, caller.tenant, job_id)
     if job.status == JobState.CANCELLED:

@@ -55,6 +55,16 @@ def test_the_mirror_and_the_continuation_are_told_of_a_bulk_cancel(core, redis):
     assert core.sql("SELECT count(*) FROM continuations")[0][0] == 23
 
 
+def test_a_cancel_looks_for_a_job_in_its_list_only_while_it_waits(core, redis):
+    waiting, held = core.create("video"), core.held("w1")
+    key = "core:{default:audio}:pending:normal"
+    redis.rpush(key, str(held.job_id))  # it does not stand there; what is left of it tells that nobody has looked
+    for job_id in (waiting, held.job_id):
+        assert core.cancel(job_id) == "cancelled"
+    assert redis.keys("core:{*") == [key]
+    assert redis.lrange(key, 0, -1) == [str(held.job_id)]
+
+
 def test_ids_anywhere_in_a_long_list_are_taken_out_and_no_others(core, redis):
     queue = Queue("default", "audio")
     key = core.runtime.mirror.pending_key(queue, Priority.NORMAL)
