@@ -7,6 +7,7 @@ Keys (prefix: BRIDGE_REDIS_PREFIX; the braces keep a queue on one Redis Cluster 
     bridge:epoch                                          missing: the mirror is gone and must be rebuilt
     bridge:suspects                                       what the last look found in claimed lists; expires
     bridge:rebuilding                                     who rebuilds the mirror; expires
+    bridge:rebuilt                                        how far that has come; missing: from the start
 
 All of it is a hint. A command may be lost or repeated; PostgreSQL decides at the claim, so a missing ID costs time
 and a surplus one nothing. Every method may raise redis.RedisError unless it says otherwise.
@@ -206,6 +207,7 @@ class Mirror:
         return bool(self._client.exists(self._key("epoch")))
 
     def set_epoch(self) -> None:
+        self._client.delete(self._key("rebuilt"))  # first, for a mark that stayed would cut the next rebuild short
         self._client.set(self._key("epoch"), str(int(time.time())))
 
     def lock_rebuild(self, seconds: int) -> bool:
@@ -215,14 +217,18 @@ class Mirror:
     def unlock_rebuild(self) -> None:
         self._client.delete(self._key("rebuilding"))
 
-    def clear(self, queue: Queue) -> None:
-        """Empty a queue's pending lists."""
-        self._client.delete(*(self.pending_key(queue, priority) for priority in Priority))
+    def clear(self, queue: Queue, priority: Priority) -> None:
+        """Empty a pending list."""
+        self._client.delete(self.pending_key(queue, priority))
 
-    def push_older(self, queue: Queue, priority: Priority, ids: Sequence[str]) -> None:
-        """Add jobs at the head; the last of `ids` becomes the head."""
-        if ids:
-            self._client.rpush(self.pending_key(queue, priority), *ids)
+    def push_older(self, queue: Queue, priority: Priority, ids: Sequence[str], mark: str) -> None:
+        """Add jobs at the head (the last of `ids` becomes the head), then note how far the rebuild has come."""
+        self._client.rpush(self.pending_key(queue, priority), *ids)
+        self._client.set(self._key("rebuilt"), mark)
+
+    def rebuilt(self) -> str | None:
+        """What was noted last of a rebuild that is not done."""
+        return cast(str | None, self._client.get(self._key("rebuilt")))
 
     def heads(self, queue: Queue, count: int) -> dict[Priority, list[str]]:
         """The IDs nearest to the head of each list, head first."""

@@ -1,10 +1,13 @@
 """Make the mirror agree with PostgreSQL, without ever reading a whole list.
 
 Three things can be wrong, and each has its bound: the mirror is gone (the epoch is missing: it is rebuilt in batches,
-while claims come from PostgreSQL); a process left IDs in its claimed lists (they go back); an ID is missing or
-surplus (the heads are compared: what is wrong further down is seen when it comes near the head).
+over as many runs as it takes, while claims come from PostgreSQL); a process left IDs in its claimed lists (they go
+back); an ID is missing or surplus (the heads are compared: what is wrong further down is seen when it comes near the
+head).
 """
 
+import json
+import time
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -14,7 +17,8 @@ from bridge.runtime import Runtime
 
 HEAD = 200  # IDs compared of each list
 BATCH = 1000
-REBUILD_SECONDS = 300
+LOCK_SECONDS = 300  # far above the time that a run may take
+REBUILD_SECONDS = 30.0  # after which a run leaves the rest of a rebuild to the next one; a task may take 60
 
 # The queues that have pending jobs, by skipping through the index (PostgreSQL has no loose index scan of its own).
 QUEUES = text("""
@@ -60,17 +64,18 @@ class Repaired(NamedTuple):
     surplus: int = 0
 
 
-def reconcile(runtime: Runtime) -> Repaired:
-    """One run. Raises redis.RedisError while Redis is away."""
+def reconcile(runtime: Runtime, *, rebuild_seconds: float = REBUILD_SECONDS) -> Repaired:
+    """One run; nothing is compared before the mirror is rebuilt. Raises redis.RedisError while Redis is away."""
     with runtime.engine.connect() as connection:
         queues = [Queue(*row) for row in connection.execute(QUEUES)]
     rebuilt = 0
     if not runtime.mirror.has_epoch():
-        if not runtime.mirror.lock_rebuild(REBUILD_SECONDS):
+        if not runtime.mirror.lock_rebuild(LOCK_SECONDS):
             return Repaired()
         try:
-            for queue in queues:
-                rebuilt += _rebuild(runtime, queue)
+            rebuilt, whole = _rebuild(runtime, sorted(queues), time.monotonic() + rebuild_seconds)
+            if not whole:
+                return Repaired(rebuilt)
             runtime.mirror.set_epoch()
         finally:
             runtime.mirror.unlock_rebuild()
@@ -83,21 +88,37 @@ def reconcile(runtime: Runtime) -> Repaired:
     return Repaired(rebuilt, returned, missing, surplus)
 
 
-def _rebuild(runtime: Runtime, queue: Queue) -> int:
-    """Newest first to the head, so that jobs that arrive meanwhile, at the tail, come after them."""
-    runtime.mirror.clear(queue)
+def _rebuild(runtime: Runtime, queues: list[Queue], end: float) -> tuple[int, bool]:
+    """Rebuild list by list, until `end`; how many IDs were added, and whether it is done.
+
+    Newest first to the head, so that jobs that arrive meanwhile, at the tail, come after them. How far it has come (the
+    list and the last job there) is noted in Redis after each batch: it is lost with what was rebuilt.
+    """
     count = 0
-    for rank, priority in enumerate(RANKS):
+    mark = runtime.mirror.rebuilt()
+    *noted, queued_at, job_id = json.loads(mark) if mark is not None else [None, None]
+    for queue, rank in ((queue, rank) for queue in queues for rank in range(len(RANKS))):
+        this = [*queue, rank]
+        if this < noted:
+            continue
         after: dict[str, Any] = {"queued_at": None, "id": None}
-        while True:
+        if this == noted:
+            after = {"queued_at": queued_at, "id": job_id}
+        else:
+            runtime.mirror.clear(queue, RANKS[rank])
+        more = True
+        while more:
             with runtime.engine.connect() as connection:
                 rows = connection.execute(OLDER, {**_place(queue, rank), **after, "count": BATCH}).all()
-            runtime.mirror.push_older(queue, priority, [str(row.id) for row in rows])
-            count += len(rows)
-            if len(rows) < BATCH:
-                break
-            after = {"queued_at": rows[-1].queued_at, "id": rows[-1].id}
-    return count
+            if rows:
+                after = {"queued_at": rows[-1].queued_at.isoformat(), "id": str(rows[-1].id)}
+                ids = [str(row.id) for row in rows]
+                runtime.mirror.push_older(queue, RANKS[rank], ids, json.dumps([*this, *after.values()]))
+                count += len(rows)
+                if time.monotonic() >= end:
+                    return count, False
+            more = len(rows) == BATCH
+    return count, True
 
 
 def _return_left_over(runtime: Runtime) -> int:

@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import text
 
+from bridge import repair
 from bridge.pending import Entry, Mirror, Queue
 from bridge.release_due import release_due
 from bridge.repair import HEAD, Repaired, reconcile
@@ -48,6 +49,42 @@ def test_a_rebuild_that_another_process_is_at_is_left_to_it(core, redis):
     redis.set("core:rebuilding", "another")
     assert reconcile(core.runtime) == Repaired()
     assert not redis.exists(LIST)
+
+
+def test_a_rebuild_that_is_too_long_for_one_run_is_gone_on_with_by_the_next(core, redis, monkeypatch):
+    monkeypatch.setattr(repair, "BATCH", 2)
+    normal = [core.create() for _ in range(5)]
+    high = [core.create(priority="high") for _ in range(2)]
+    video = [core.create("video") for _ in range(3)]
+    redis.delete(*redis.keys("core:*"))
+    runs = []
+    arrived = []
+    while not redis.exists("core:epoch") and len(runs) < 30:
+        runs.append(reconcile(core.runtime, rebuild_seconds=0))
+        assert not redis.exists("core:rebuilding")
+        if len(runs) == 4:
+            arrived.append(core.create())
+    assert {run.rebuilt for run in runs} <= {0, 1, 2}, "one batch a run"
+    assert sum(run.rebuilt for run in runs) == 10
+    assert sum(run.missing + run.surplus for run in runs) == 0
+    assert head_first(redis) == normal + arrived
+    assert head_first(redis, "core:{default:audio}:pending:high") == high
+    assert head_first(redis, "core:{default:video}:pending:normal") == video
+    assert reconcile(core.runtime) == Repaired()
+
+
+def test_a_rebuild_starts_anew_when_redis_is_lost_again_and_when_the_next_mirror_is(core, redis, monkeypatch):
+    monkeypatch.setattr(repair, "BATCH", 2)
+    ids = [core.create() for _ in range(5)]
+    redis.delete("core:epoch")
+    for _ in range(3):
+        reconcile(core.runtime, rebuild_seconds=0)
+    assert redis.lrange(LIST, 0, -1), "it has come somewhere"
+    redis.delete(*redis.keys("core:*"))
+    assert reconcile(core.runtime).rebuilt == 5
+    redis.delete("core:epoch", LIST)
+    assert reconcile(core.runtime).rebuilt == 5
+    assert head_first(redis) == ids
 
 
 def test_a_missing_id_comes_back_to_its_place_at_the_head(core, redis):
