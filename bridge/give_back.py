@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, cast, or_, select
+from sqlalchemy import Connection, Row, bindparam, cast, func, or_, select
 from sqlalchemy.types import Text
 
 from bridge.caller import Caller
@@ -37,7 +37,7 @@ _HELD = (
 )
 TAKE_FROM_DEAD_KEYS = moving(
     Change.RETURN,
-    jobs.id.in_(_HELD.scalar_subquery()),
+    jobs.id == func.any(func.array(_HELD.scalar_subquery())),
     values=AT_THE_HEAD,
     end=_END,
     why="The key of its worker was revoked or has expired.",

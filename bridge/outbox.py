@@ -26,7 +26,7 @@ VISIBILITY_SECONDS = 30
 LONGEST_DELAY_SECONDS = 300
 
 TAKE = text("""
-WITH due AS (
+WITH due AS MATERIALIZED (
   SELECT job_id, n FROM continuations
   WHERE next_at <= now() AND (CAST(:job_id AS uuid) IS NULL OR job_id = CAST(:job_id AS uuid))
   ORDER BY next_at LIMIT :batch FOR UPDATE SKIP LOCKED
@@ -70,7 +70,7 @@ SELECT c.* FROM unnest(CAST(:states AS text[])) AS s(state), LATERAL (
 ) c ORDER BY created_at DESC, job_id DESC, n DESC LIMIT :limit
 """)
 
-ANEW = "UPDATE continuations SET next_at = now(), tries = 0, sent_at = NULL, confirmed_at = NULL, last_error = NULL"
+ANEW = "UPDATE continuations c SET next_at = now(), tries = 0, sent_at = NULL, confirmed_at = NULL, last_error = NULL"
 
 RESEND_ONE = text(f"""
 {ANEW} WHERE tenant = :tenant AND job_id = :job_id
@@ -79,11 +79,12 @@ RETURNING job_id
 """)
 
 RESEND_FAILING = text(f"""
-{ANEW} WHERE (job_id, n) IN (
+WITH failing AS MATERIALIZED (
   SELECT job_id, n FROM continuations WHERE tenant = :tenant AND state = '{OutcomeState.FAILING}'
   ORDER BY created_at, job_id, n LIMIT :batch FOR UPDATE SKIP LOCKED
-) AND state = '{OutcomeState.FAILING}'
-RETURNING job_id
+)
+{ANEW} FROM failing f WHERE c.job_id = f.job_id AND c.n = f.n AND c.state = '{OutcomeState.FAILING}'
+RETURNING c.job_id
 """)
 
 # Hands one outcome to the broker: (task ID, kwargs, tenant). Raises what the broker's client raises.

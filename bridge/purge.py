@@ -4,23 +4,26 @@ from sqlalchemy import text
 
 from bridge.runtime import Runtime
 
+# As an array, or in a CTE, what is first is determined once; a plan may evaluate a subselect, and its LIMIT, again for
+# each row, and SKIP LOCKED then finds others.
 PURGE = text("""
-DELETE FROM remote_jobs WHERE id IN (
+DELETE FROM remote_jobs WHERE id = ANY (ARRAY (
   SELECT j.id FROM remote_jobs j
   WHERE j.completed_at < now() - make_interval(secs => :seconds)
     AND NOT EXISTS (SELECT FROM continuations c WHERE c.job_id = j.id AND c.next_at IS NOT NULL)
   ORDER BY j.completed_at LIMIT :batch FOR UPDATE OF j SKIP LOCKED
-)
+))
 """)
 
 # A batch's key lives as long as one of its jobs.
 FORGET_BATCHES = text("""
-DELETE FROM job_batches b USING (
+WITH gone AS MATERIALIZED (
   SELECT tenant, idempotency_key FROM job_batches old
   WHERE created_at < now() - make_interval(secs => :seconds)
     AND NOT EXISTS (SELECT FROM remote_jobs j WHERE j.id = ANY(old.job_ids))
   ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED
-) gone WHERE b.tenant = gone.tenant AND b.idempotency_key = gone.idempotency_key
+)
+DELETE FROM job_batches b USING gone WHERE b.tenant = gone.tenant AND b.idempotency_key = gone.idempotency_key
 """)
 
 

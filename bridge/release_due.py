@@ -7,10 +7,10 @@ from bridge.runtime import Runtime
 
 # The ID is pushed after the commit; one that is lost then is found by bridge.reconcile_mirror.
 DUE = text("""
-UPDATE remote_jobs SET mirrored = true WHERE id IN (
+UPDATE remote_jobs SET mirrored = true WHERE id = ANY (ARRAY (
   SELECT id FROM remote_jobs WHERE status = 'pending' AND NOT mirrored AND available_at <= now()
   ORDER BY available_at LIMIT :batch FOR UPDATE SKIP LOCKED
-) AND status = 'pending' AND NOT mirrored
+)) AND status = 'pending' AND NOT mirrored
 RETURNING id, tenant, content_type, priority, queued_at
 """)
 
