@@ -62,6 +62,7 @@ ON CONFLICT (tenant, worker_id, key_id, by) DO UPDATE SET
   reason = excluded.reason, paused_at = now(), in_a_row = p.in_a_row + 1,
   until = now() + least({LONGEST_PAUSE_SECONDS}, {FIRST_PAUSE_SECONDS} * power(2, least(p.in_a_row, 20)))
     * interval '1 second'
+WHERE p.until <= now() -- else a watch at the same moment was first
 RETURNING tenant, worker_id, reason, in_a_row, until
 """)
 SUCCEEDED = text(f"""

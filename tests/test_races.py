@@ -13,6 +13,7 @@ import pytest
 
 from bridge.caller import Caller
 from bridge.claim import Claimant, claim, replay
+from bridge.trouble import watch
 from tests.core import KEY, Answer, Core, outcome_of
 from tests.sound import sound
 
@@ -220,6 +221,23 @@ def test_cancel_and_queue_clock(core):
     for job_id, (cancelled, expired) in race(waiting, core.cancel, lambda _: core.expire()):
         assert (cancelled, expired) in [("cancelled", 0), ("already_finished", 1)]
         sound(core, job_id)
+
+
+@pytest.mark.parametrize("pauses", [1, 2])
+def test_two_watches_pause_a_worker_in_trouble_once(core, pauses):
+    def troubled():
+        core.sql("TRUNCATE remote_jobs, worker_pauses CASCADE")
+        for nth in range(1, pauses + 1):
+            for _ in range(3):
+                core.result(core.held(), success=False, retryable=False)
+            if nth < pauses:
+                watch(core.runtime)
+                core.sql("UPDATE worker_pauses SET until = now(), paused_at = paused_at - interval '1 hour'")
+
+    watches = [lambda _: watch(core.runtime)] * 4
+    for _, changed in race(troubled, *watches, rounds=50):
+        assert sum(changed) == 1
+        assert [row.in_a_row for row in core.sql("SELECT in_a_row FROM worker_pauses")] == [pauses]
 
 
 def test_two_keys_results(core):
