@@ -18,7 +18,7 @@ from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
 from bridge.claim import Claimant
-from bridge.errors import Forbidden, Invalid, TooLarge
+from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
 from bridge.foreman import Foreman
@@ -123,7 +123,10 @@ def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
         except Oversized as body:
             largest = runtime().settings.max_body_bytes
             why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
-            fail_unstorable(runtime(), caller(), job_id, why, token or body.token(request))
+            try:
+                fail_unstorable(runtime(), caller(), job_id, why, token or body.token(request))
+            except Conflict as refusal:  # It was not this caller's to give; too large it is all the same.
+                raise TooLarge(f"{why} {refusal.detail}", job_status=refusal.job_status) from None
             raise TooLarge(why, job_status="failed") from None
         except Unstorable as refusal:
             why = f"The result cannot be stored: {refusal.detail}"

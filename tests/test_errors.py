@@ -100,10 +100,10 @@ def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(small_bodie
     client.create()
     job = client.claim()
     other = bridge.client(client.tenant, ("work",))
-    refused(other.put(f"{job['job_id']}/result", large, headers={"X-Lease-Token": job["lease_token"]}), 409)
-    refused(client.put(f"{job['job_id']}/result", {**large, "lease_token": "stale"}), 409, "lease_lost")
+    refused(other.put(f"{job['job_id']}/result", large, headers={"X-Lease-Token": job["lease_token"]}), 413)
+    refused(client.put(f"{job['job_id']}/result", {**large, "lease_token": "stale"}), 413, "too_large")
     unproven = {**large, "content": '"lease_token": "' + job["lease_token"] + '"' + "x" * 4096}  # only text
-    refused(client.put(f"{job['job_id']}/result", unproven), 409, "lease_lost")
+    refused(client.put(f"{job['job_id']}/result", unproven), 413, "too_large")
     refused(client.post(f"{job['job_id']}/heartbeat", {"message": "x" * 4096}), 413, "too_large")
     assert client.status(job["job_id"]) == "processing"
 

@@ -283,7 +283,8 @@ def test_a_poll_for_too_many_content_types_is_refused_and_the_key_polls_on(own_b
     client = own_bridge(limits="content_types=2", api_processes="1", celery=False, beat=False).client()
     with ThreadPoolExecutor(1) as pool:
         parked = pool.submit(client.poll, "here,there", wait=60)
-        wait_until(lambda: too_many(client.poll("elsewhere")), "a refusal")
+        wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
+        assert too_many(client.poll("elsewhere"))
         ok(client.poll("here", worker_id="w2"))
         client.create("there")
         assert ok(parked.result(timeout=60))["jobs"]
