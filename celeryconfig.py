@@ -71,9 +71,11 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 timezone = "UTC"
 
-# A run that is overdue is dropped: the next one does its work.
+# A sweep finds all that is due, so a run that comes late is worth as much as one in time, and one too many costs
+# nothing. It must outlive a burst of creates, which waits in the same queue, and the difference between beat's clock
+# and the worker's, which are compared; it ends so that what beat sent while no worker ran is not all run afterwards.
 beat_schedule = {
-    task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 5)}}
+    task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 600)}}
     for task, seconds in {
         names.RELEASE_DUE: 1.0,
         names.EXPIRE: 5.0,
