@@ -10,10 +10,10 @@ SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transactio
 
 
 def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge") -> Engine:
-    """An engine whose connections commit each statement unless `begin()` is used.
+    """An engine; what runs on `connect()` is rolled back unless it is committed, `begin()` commits at its end.
 
-    `pool_size` bounds the connections of this process: requests beyond it wait up to 5 s for one. Parked polls hold
-    none. Raises SettingsError when BRIDGE_DATABASE_URL is not set.
+    `pool_size` connections are kept, twice as many are opened at most: who needs one beyond waits up to 5 s for it.
+    Parked polls hold none. Raises SettingsError when BRIDGE_DATABASE_URL is not set.
     """
     return create_engine(
         settings.require("database_url"),
@@ -29,7 +29,13 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
             "application_name": name,
             "options": SESSION,
             "target_session_attrs": "read-write",
+            # A network that swallows packets is noticed within 20 s while something is sent, and within 45 s while an
+            # answer is waited for; the kernel's own patience is 15 minutes and 2 hours. Under gevent this also bounds
+            # the connecting: psycopg2 then heeds no connect_timeout.
+            "tcp_user_timeout": 20000,  # milliseconds
             "keepalives_idle": 30,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
         },
     )
 
