@@ -49,8 +49,11 @@ class Documented(Api):
     DEFAULT_ERROR_RESPONSE_NAME = ""
 
 
-def create_app(runtime: Runtime) -> Flask:
-    """The application on a runtime. Starts the hub, so it needs a gevent-patched process."""
+def create_app(runtime: Runtime, heart: Runtime) -> Flask:
+    """The application on a runtime. `heart`: the same with connections of its own, for claims, keys and limits.
+
+    Starts the hub, so it needs a gevent-patched process.
+    """
     app = Flask("api", static_folder=None)
     app.url_map.strict_slashes = False
     app.config.update(
@@ -68,12 +71,12 @@ def create_app(runtime: Runtime) -> Flask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # task_options and metadata come back as they were sent
     app.extensions["bridge"] = runtime
-    hub = app.extensions["hub"] = Hub(runtime)
-    app.extensions["foreman"] = Foreman(runtime, hub)
-    ring = app.extensions["keys"] = KeyRing(runtime.engine, hub.dismiss) if runtime.settings.auth else None
+    hub = app.extensions["hub"] = Hub(heart)
+    app.extensions["foreman"] = Foreman(heart, hub)
+    ring = app.extensions["keys"] = KeyRing(heart.engine, hub.dismiss) if runtime.settings.auth else None
     if ring is not None:
         ring.keep()
-    limits = app.extensions["limits"] = Limits(runtime)
+    limits = app.extensions["limits"] = Limits(heart)
     limits.keep()
     app.url_map.converters["job"] = JobId
     app.before_request(_begin)

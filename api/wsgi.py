@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from dataclasses import replace
 
 from celery import Celery
 
@@ -24,4 +25,7 @@ process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
 mirror.warn_of_eviction()
 engine = make_engine(settings, pool_size=16, name="bridge-api")
-app = create_app(Runtime(settings, engine, mirror, Nudger(sender), FileThreads()))
+runtime = Runtime(settings, engine, mirror, Nudger(sender), FileThreads())
+# What all requests depend on must not wait for a connection behind slow ones.
+heart = replace(runtime, engine=make_engine(settings, pool_size=2, name="bridge-heart"))
+app = create_app(runtime, heart)

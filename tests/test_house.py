@@ -135,7 +135,7 @@ def test_importing_a_room_connects_to_nothing():
 
 @pytest.fixture
 def app(runtime):
-    return create_app(runtime)
+    return create_app(runtime, runtime)
 
 
 def test_every_route_asks_for_a_scope_and_documents_its_errors(app):
