@@ -12,7 +12,7 @@ from api.errors_of import gives
 from api.schemas import keys as schemas
 from bridge import keys as core
 from bridge.errors import Forbidden, Invalid, NotFound
-from bridge.give_back import take_from_dead_keys
+from bridge.give_back import take_from_key
 from bridge.names import DEFAULT_TENANT, KEYS_BASE
 from bridge.transition import follow
 
@@ -69,11 +69,13 @@ def revoke_key(prefix: str) -> Any:
     if not re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):
         raise NotFound(_UNKNOWN)
     with runtime().engine.begin() as connection:
-        changed = core.revoke_key(connection, prefix, _whose())
+        core.revoke_key(connection, prefix, _whose())
         row = core.find_key(connection, prefix, _whose())
-        taken = take_from_dead_keys(connection) if changed else []
     if row is None:
         raise NotFound(_UNKNOWN)
-    follow(runtime(), taken, head=True)
-    log.info("key revoked", prefix=prefix, released=len(taken), by=str(caller().key_id))
-    return {"prefix": prefix, "revoked_at": row.revoked_at, "released": len(taken)}
+    released = 0
+    for taken in take_from_key(runtime().engine, row.id):
+        follow(runtime(), taken, head=True)
+        released += len(taken)
+    log.info("key revoked", prefix=prefix, released=released, by=str(caller().key_id))
+    return {"prefix": prefix, "revoked_at": row.revoked_at, "released": released}

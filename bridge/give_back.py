@@ -1,8 +1,10 @@
 """A claim that comes back without its work being tried: released, or never acknowledged."""
 
+from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, cast, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Executable, Row, bindparam, cast, func, or_, select
 from sqlalchemy.types import Text
 
 from bridge.caller import Caller
@@ -26,36 +28,43 @@ RETURN = moving(Change.RETURN, *_THIS, values=COUNTED, end=_END, why="Given back
 RETRY = moving(Change.RETRY, *_THIS, values={**_WHY, **RETRIED}, end=_END)
 FAIL = moving(Change.FAIL, *_THIS, values=_WHY, end=_END)
 
-# What the workers of keys hold that were revoked or have expired. Nobody has tried and failed: it is not counted.
+
+def _take(whose: ColumnElement[bool]) -> Executable:
+    """Take back what the workers of dead keys hold. Nobody has tried and failed: it is not counted."""
+    held = (
+        select(remote_jobs.c.id)
+        .where(among(jobs.status, [JobState.PROCESSING]), whose)
+        .order_by(jobs.id)
+        .limit(bindparam("batch"))
+        .with_for_update(skip_locked=True)
+    )
+    return moving(
+        Change.RETURN,
+        jobs.id == func.any(func.array(held.scalar_subquery())),
+        values=AT_THE_HEAD,
+        end=_END,
+        why="The key of its worker was revoked or has expired.",
+    )
+
+
 _DEAD = select(api_keys.c.id).where(or_(api_keys.c.revoked_at.is_not(None), api_keys.c.expires_at <= NOW))
-_HELD = (
-    select(remote_jobs.c.id)
-    .where(among(jobs.status, [JobState.PROCESSING]), jobs.key_id.in_(_DEAD.scalar_subquery()))
-    .order_by(jobs.id)
-    .limit(bindparam("batch"))
-    .with_for_update(skip_locked=True)
-)
-TAKE_FROM_DEAD_KEYS = moving(
-    Change.RETURN,
-    jobs.id == func.any(func.array(_HELD.scalar_subquery())),
-    values=AT_THE_HEAD,
-    end=_END,
-    why="The key of its worker was revoked or has expired.",
-)
+TAKE_FROM_DEAD_KEYS = _take(jobs.key_id.in_(_DEAD.scalar_subquery()))
+TAKE_FROM_KEY = _take(jobs.key_id == bindparam("of_key"))
 BATCH = 500
 
 
-def take_from_dead_keys(connection: Connection) -> list[Row[Any]]:
-    """Put back at the head, without spending a retry, what the workers of revoked and expired keys hold.
+def take_from_key(engine: Engine, key_id: UUID, *, batch: int = BATCH) -> Iterator[list[Row[Any]]]:
+    """Put back at the head, without spending a retry, what the workers of a revoked key hold.
 
-    Returns the changed rows, for `bridge.transition.follow`; what is left over, the sweep takes.
+    Yields the changed rows of each transaction once it is committed, for `bridge.transition.follow`. What is left
+    over, be it by an error, the sweep of the clocks takes.
     """
-    taken: list[Row[Any]] = []
-    while rows := connection.execute(TAKE_FROM_DEAD_KEYS, {"batch": BATCH}).all():
-        taken += rows
-        if len(rows) < BATCH:
-            break
-    return taken
+    while True:
+        with engine.begin() as connection:
+            rows = list(connection.execute(TAKE_FROM_KEY, {"of_key": key_id, "batch": batch}))
+        yield rows
+        if len(rows) < batch:
+            return
 
 
 def release(runtime: Runtime, caller: Caller, job_id: str, token: str | None = None) -> JobState:

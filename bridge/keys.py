@@ -58,7 +58,7 @@ def find_key(connection: Connection, prefix: str, tenant: str | None = None) -> 
 def revoke_key(connection: Connection, prefix: str, tenant: str | None = None) -> int:
     """Revoke the key with this prefix; 0 when there is none that counts. Felt within a second by every API process.
 
-    What its workers hold is given back by `bridge.give_back.take_from_dead_keys`.
+    What its workers hold is given back by `bridge.give_back.take_from_key`, once this is committed.
     """
     whose = [] if tenant is None else [_c.tenant == tenant]
     done = connection.execute(

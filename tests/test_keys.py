@@ -4,19 +4,20 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from bridge import keys
 from bridge.claim import Claimant, claim
 from bridge.enqueue import enqueue
 from bridge.errors import Unauthorized
 from bridge.expire import expire
-from bridge.give_back import take_from_dead_keys
+from bridge.give_back import take_from_key
 from bridge.job_fields import CreateFields
 from bridge.key_ring import KeyRing
 from bridge.look import find
 from bridge.names import KEYS_BASE
 from tests.client import Client, ok, refused
+from tests.command import jobbridge
 from tests.waiting import wait_until
 
 
@@ -229,18 +230,61 @@ def test_a_wrong_secret_does_not_count_and_spoils_nothing(runtime, made_key, wro
         assert ring.caller(made_key).scopes == {"work"}
 
 
-def test_revoking_on_the_command_line_gives_back_too(runtime, made_key):
-    """`jobbridge keys revoke` has no mirror at hand; the hub's look at PostgreSQL finds the jobs within a second."""
+def held_by(runtime, key, count):
+    """The IDs of new jobs that a worker with this key has claimed."""
     source = runtime.settings.source_roots[0] / "source"
     source.write_bytes(b"x")
-    fields = {"source_file_path": str(source), "content_type": "audio", "ingestion_task_id": "t"}
-    job = enqueue(runtime, "default", CreateFields().load(fields))
-    who = Claimant(KeyRing(runtime.engine).caller(made_key).key_id, "w", 600)
+    who = Claimant(KeyRing(runtime.engine).caller(key).key_id, "w", 600)
+    ids = []
+    for _ in range(count):
+        fields = {"source_file_path": str(source), "content_type": "audio", "ingestion_task_id": "t"}
+        ids.append(str(enqueue(runtime, "default", CreateFields().load(fields)).job_id))
     with runtime.engine.begin() as connection:
-        assert claim(connection, [(str(job.job_id), who)], 60)
+        assert len(claim(connection, [(job_id, who) for job_id in ids], 60).claimed) == count
+    return who.key_id, ids
+
+
+def test_what_a_revoked_key_holds_is_given_back_a_batch_a_transaction_and_nobody_elses(runtime, made_key):
     with runtime.engine.begin() as connection:
-        assert take_from_dead_keys(connection) == []
+        other = keys.create_key(connection, "other", ["work"])
+    key_id, ids = held_by(runtime, made_key, 5)
+    _, others = held_by(runtime, other, 1)
+    with runtime.engine.begin() as connection:
         keys.revoke_key(connection, keys.prefix_of(made_key))
-        assert [str(row.id) for row in take_from_dead_keys(connection)] == [str(job.job_id)]
-    assert find(runtime, "default", str(job.job_id)).attempt_end == "released"
-    assert expire(runtime) == 0
+        keys.revoke_key(connection, keys.prefix_of(other))
+    pending = text("SELECT id FROM remote_jobs WHERE status = 'pending'")
+    taken = []
+    for rows in take_from_key(runtime.engine, key_id, batch=2):
+        taken += [str(row.id) for row in rows]
+        with runtime.engine.connect() as connection:  # what was taken is committed before the next batch begins
+            assert {str(row.id) for row in connection.execute(pending)} == set(taken)
+    assert sorted(taken) == sorted(ids)
+    for job_id in ids:
+        assert find(runtime, "default", job_id).attempt_end == "released"
+    assert expire(runtime) == 1
+    assert find(runtime, "default", others[0]).attempt_end == "released"
+
+
+def test_a_key_is_revoked_also_where_its_jobs_cannot_be_given_back_at_once(bridge, client):
+    created = made(client, scopes=["work"])
+    hostile = with_key(client, created["key"])
+    job_id = client.create("revoked")
+    ok(hostile.heartbeat(hostile.claim("revoked", lease=600)))
+    with bridge.engine.connect() as connection:
+        connection.execute(text("LOCK TABLE job_attempts IN SHARE MODE"))  # no attempt can be ended
+        refused(client.request("DELETE", f"{KEYS_BASE}/{created['prefix']}"), 503, "unavailable")
+        wait_until(lambda: hostile.poll("revoked").status_code == 401, "the key to end")
+    assert ok(client.request("DELETE", f"{KEYS_BASE}/{created['prefix']}"))["revoked_at"] is not None
+    wait_until(lambda: client.status(job_id) == "pending", "the job to be given back")
+
+
+def test_revoking_on_the_command_line_gives_back_too(bridge, client, tmp_path):
+    """`jobbridge keys revoke` has no mirror at hand; the hub's look at PostgreSQL finds the jobs within a second."""
+    created = made(client, scopes=["work"])
+    hostile = with_key(client, created["key"])
+    client.create("revoked")
+    held = hostile.claim("revoked", lease=600)
+    url = bridge.settings.require("database_url")
+    done = jobbridge("keys", "revoke", created["prefix"], cwd=tmp_path, BRIDGE_DATABASE_URL=url)
+    assert done.stdout.startswith("1 key revoked"), done
+    assert client.claim("revoked")["job_id"] == held["job_id"]

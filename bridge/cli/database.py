@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from bridge import embedded
 from bridge.cli import checkout
@@ -39,15 +39,21 @@ def reachable() -> Iterator[Settings]:
 
 
 @contextmanager
-def connection() -> Iterator[Connection]:
-    """A connection whose transaction is committed at the end."""
+def reachable_engine() -> Iterator[Engine]:
+    """An engine on the same."""
     with reachable() as settings:
         engine = make_engine(settings)
         try:
-            with engine.begin() as open_connection:
-                yield open_connection
+            yield engine
         finally:
             engine.dispose()
+
+
+@contextmanager
+def connection() -> Iterator[Connection]:
+    """A connection whose transaction is committed at the end."""
+    with reachable_engine() as engine, engine.begin() as open_connection:
+        yield open_connection
 
 
 @contextmanager

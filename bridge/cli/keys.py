@@ -9,11 +9,11 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from bridge import keys
-from bridge.cli.database import connection
+from bridge.cli.database import connection, reachable_engine
 from bridge.cli.paper import console
 from bridge.cli.plain import read_moment
 from bridge.cli.refusal import Refused
-from bridge.give_back import take_from_dead_keys
+from bridge.give_back import take_from_key
 
 app = typer.Typer(no_args_is_help=True, help="Keys of producers, workers and readers.")
 _SCOPES = ("submit", "work", "read", "admin")
@@ -84,10 +84,12 @@ def list_() -> None:
 @app.command()
 def revoke(prefix: str = typer.Argument(metavar="PREFIX", help="As `keys list` shows it.")) -> None:
     """Ends a key at once, and gives back what its workers hold."""
-    with connection() as database:
-        count = keys.revoke_key(database, prefix)
-        taken = len(take_from_dead_keys(database)) if count else 0
-    if not count:
-        typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
-        raise typer.Exit(1)
+    with reachable_engine() as engine:
+        with engine.begin() as database:
+            count = keys.revoke_key(database, prefix)
+            row = keys.find_key(database, prefix)
+        if not count or row is None:
+            typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
+            raise typer.Exit(1)
+        taken = sum(len(rows) for rows in take_from_key(engine, row.id))
     typer.echo("1 key revoked" + (f"; {taken} jobs of its workers wait again" if taken else ""))
