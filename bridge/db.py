@@ -60,10 +60,16 @@ def make_cooperative() -> None:
     psycopg2.extensions.set_wait_callback(wait)
 
 
+def sqlstate(error: BaseException) -> str | None:
+    """PostgreSQL's code of what went wrong; None where it gave none, as when it does not answer. Safe to log."""
+    state: str | None = getattr(getattr(error, "orig", error), "pgcode", None)
+    return state
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether PostgreSQL could not be reached or gave up for a reason that passes: try again later."""
     original = getattr(error, "orig", error)
-    state = getattr(original, "pgcode", None)
+    state = sqlstate(error)
     if state is None:
         import psycopg2
         from sqlalchemy.exc import TimeoutError as PoolTimeout

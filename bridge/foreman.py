@@ -1,22 +1,18 @@
 """The foreman of an API process: turns away the polls of paused workers, and remembers who asked for what.
 
-Beside the hub, in a greenlet of its own, so that neither a slow PostgreSQL nor an absent Redis holds up a claim.
+Beside the hub, in greenlets of its own, so that neither a slow PostgreSQL nor an absent Redis holds up a claim.
 """
 
 from collections import Counter
 
-import gevent
 import redis
-import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.hub import Hub
 from bridge.pauses import Pause, now_paused, of_worker, refusal
 from bridge.poll import Poll
 from bridge.runtime import Runtime
+from bridge.steadily import every
 from bridge.workers_seen import Worker, WorkersSeen
-
-log = structlog.get_logger("bridge.foreman")
 
 TICK_SECONDS = 1.0  # a pause is felt within so long
 WRITE_TICKS = 10  # ticks between two writes of who was seen
@@ -30,10 +26,11 @@ class Foreman:
         self._hub = hub
         self._pauses: dict[tuple[str, str], list[Pause]] = {}
         self._parked = 0
-        self._blind = False
         settings = runtime.settings
         self.seen = WorkersSeen(settings.require("redis_url"), settings.redis_prefix, runtime.mirror.process)
-        self._greenlet = gevent.spawn(self._run)
+        self._ticks = 0
+        every(TICK_SECONDS, "know who is paused", self.refresh)
+        every(TICK_SECONDS, "tell who asks", self._tell_now_and_then)
 
     def admit(self, poll: Poll) -> None:
         """A poll comes in; that of a paused worker is refused. Raises Paused."""
@@ -62,21 +59,11 @@ class Foreman:
         types = [queue.content_type for queue in poll.queues]
         self.seen.note(poll.queues[0].tenant, Worker(poll.who.key_id, poll.who.worker_id), types, poll.denied)
 
-    def _run(self) -> None:
-        ticks = 0
-        while True:
-            try:
-                self.refresh()
-                self._blind = False
-            except SQLAlchemyError as error:
-                if not self._blind:
-                    log.warning("who is paused is not known", error=type(error).__name__)
-                self._blind = True
-            whole = ticks % WRITE_TICKS == 0
-            ticks += 1
-            if whole or not self._runtime.mirror.away:
-                self._tell(whole)
-            gevent.sleep(TICK_SECONDS)
+    def _tell_now_and_then(self) -> None:
+        whole = self._ticks % WRITE_TICKS == 0
+        self._ticks += 1
+        if whole or not self._runtime.mirror.away:
+            self._tell(whole)
 
     def _tell(self, whole: bool) -> None:
         """Redis hears how many wait, when that has changed, and now and then who they are."""

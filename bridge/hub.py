@@ -26,6 +26,7 @@ from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
 from bridge.runtime import Runtime
+from bridge.steadily import every
 from bridge.turns import Turns, plan
 
 log = structlog.get_logger("bridge.hub")
@@ -53,7 +54,8 @@ class Hub:
         self._closing = False
         self._ears = Ears(self._mirror, self._catch)
         self._parked = Parked(self._ears)
-        self._greenlets = [gevent.spawn(self._dispatch), gevent.spawn(self._tick)]
+        self._ticks = 0
+        self._greenlets = [gevent.spawn(self._dispatch), every(TICK_SECONDS, "look each second", self._tick)]
 
     def poll(self, poll: Poll, wait_seconds: float | None) -> list[Claimed]:
         """Claim up to `max_jobs`, waiting for the first one. `None`: 10 s, or 0 while the worker holds a job.
@@ -121,15 +123,12 @@ class Hub:
         self._wake.set()
 
     def _tick(self) -> None:
-        seconds = 0
-        while True:
-            gevent.sleep(TICK_SECONDS)
-            self._second = True
-            self._wake.set()
-            seconds += 1
-            if seconds % 10 == 0:
-                self._ears.prune()
-                self._turns.forget(self._parked.queues())
+        self._second = True
+        self._wake.set()
+        self._ticks += 1
+        if self._ticks % 10 == 0:
+            self._ears.prune()
+            self._turns.forget(self._parked.queues())
 
     def _dispatch(self) -> None:
         while True:

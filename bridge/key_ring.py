@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-import gevent
 import structlog
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.caller import Caller
 from bridge.errors import Unauthorized
 from bridge.keys import hash_of, prefix_of
+from bridge.steadily import every
 
 log = structlog.get_logger("bridge.keys")
 
@@ -60,7 +59,7 @@ class KeyRing:
 
     def keep(self) -> None:
         """Refresh for as long as this process lives."""
-        gevent.spawn(self._keep)
+        every(REFRESH_SECONDS, "refresh keys", self.refresh)
 
     def remembered(self, key: str) -> Caller | None:
         """Whose key this is, if this very key was seen to count within the last second: no query."""
@@ -104,14 +103,6 @@ class KeyRing:
             elif self._known.pop(prefix, None) is not None and known.caller is not None:
                 log.info("a key in use counts no more", prefix=prefix)
                 self._gone(known.caller.key_id)
-
-    def _keep(self) -> None:
-        while True:
-            gevent.sleep(REFRESH_SECONDS)
-            try:
-                self.refresh()
-            except SQLAlchemyError as error:
-                log.warning("keys are not refreshed", error=type(error).__name__)
 
     def _look_up(self, prefix: str) -> _Known:
         if len(self._known) >= MOST_REMEMBERED:

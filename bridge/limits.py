@@ -6,6 +6,7 @@ be passed by what arrives within that second. While Redis is away each process c
 """
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,23 +14,18 @@ from functools import partial
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-import gevent
-import redis
-import structlog
 from gevent.lock import BoundedSemaphore
 from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
-from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import usage
 from bridge.errors import TooMany
 from bridge.poll import Poll
 from bridge.redis_client import connect
 from bridge.runtime import Runtime
+from bridge.steadily import every
 from bridge.tally import Tally
 from bridge.usage import Usage
-
-log = structlog.get_logger("bridge.limits")
 
 SHARE_SECONDS = 1.0
 MINUTE = 60
@@ -65,7 +61,8 @@ class Limits:
 
     def keep(self) -> None:
         """Share and look once a second, for as long as this process lives."""
-        gevent.spawn(self._keep)
+        every(SHARE_SECONDS, "share limits", self.share)
+        every(SHARE_SECONDS, "count what keys have", self.look)
 
     def request(self, key_id: UUID) -> None:
         """A request of a key."""
@@ -207,22 +204,10 @@ class Limits:
         """How many polls wait in the other processes."""
         counts = 0
         for process, said in parked.items():
-            count, _, then = said.partition("@")
-            if process != self._runtime.mirror.process and now - int(then) < STALE_SECONDS:
-                counts += int(count)
+            told = re.fullmatch("([0-9]{1,9})@([0-9]{1,15})", said)  # whoever writes to Redis may leave anything here
+            if told and process != self._runtime.mirror.process and now - int(told[2]) < STALE_SECONDS:
+                counts += int(told[1])
         return counts
-
-    def _keep(self) -> None:
-        while True:
-            gevent.sleep(SHARE_SECONDS)
-            try:
-                self.share()
-            except redis.RedisError as error:
-                log.debug("limits are not shared", error=type(error).__name__)
-            try:
-                self.look()
-            except SQLAlchemyError as error:
-                log.debug("what keys have is not counted", error=type(error).__name__)
 
 
 class _Parked:

@@ -258,6 +258,18 @@ def test_parked_polls_are_counted_together(two):
             polls.enter_context(second.parked(poll))
 
 
+@pytest.mark.parametrize("garbage", ["", "x", "1@", "@1", "1@x", "-1@9", "²@9", "1@" + "9" * 5000])
+def test_garbage_in_redis_spoils_no_limit(two, redis, garbage):
+    first, second = two
+    poll = a_poll("a")
+    redis.hset(f"core:limits:parked:{poll.who.key_id}", "p3", garbage)
+    with first.parked(poll), first.parked(poll), second.parked(poll):
+        for limits in (first, second):
+            limits.share()
+        with second.parked(poll), pytest.raises(TooMany), second.parked(poll):
+            pass
+
+
 def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
     limits = Limits(make_runtime(limits="content_types=3"))
     key_id = uuid4()

@@ -1,0 +1,53 @@
+"""Background work that goes on for as long as its process lives, whatever becomes of one run."""
+
+from collections.abc import Callable
+
+import gevent
+import redis
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from bridge.db import sqlstate
+
+log = structlog.get_logger("bridge.steadily")
+
+EXPECTED = (SQLAlchemyError, redis.RedisError, OSError)  # a server is away; anything else is logged with its trace
+
+
+class Steadily:
+    """Runs a piece of work; `work` names it in the log. A failure ends nothing.
+
+    It is logged once per kind and outage, not at every run, and once more when the work succeeds again.
+    """
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self._told: set[str] = set()
+
+    def __call__(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except Exception as error:  # Whatever it is, the next run may succeed; without one, this would stand for ever.
+            kind = type(error).__name__
+            if kind not in self._told:
+                self._told.add(kind)
+                trace = None if isinstance(error, EXPECTED) else error
+                log.warning(
+                    "background work fails", work=self._work, error=kind, sqlstate=sqlstate(error), exc_info=trace
+                )
+        else:
+            if self._told:
+                self._told.clear()
+                log.info("background work succeeds again", work=self._work)
+
+
+def every(seconds: float, work: str, do: Callable[[], None]) -> gevent.Greenlet:
+    """Do it now and then again, so many seconds after each run, in a greenlet of its own."""
+    steadily = Steadily(work)
+
+    def run() -> None:
+        while True:
+            steadily(do)
+            gevent.sleep(seconds)
+
+    return gevent.spawn(run)
