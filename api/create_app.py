@@ -11,6 +11,7 @@ from api import docs_page, download, problems  # noqa: F401  (download adds its 
 from api.access import SECURITY
 from api.health import health
 from api.keys import keys
+from api.metrics import RESPONSES
 from api.operators import operators
 from api.producers import producers
 from api.steering import continuations
@@ -107,6 +108,7 @@ def _finish(response: Response) -> Response:
     for name, value in SAFE.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex
+    RESPONSES.labels(f"{response.status_code // 100}xx").inc()
     if "job_status" in g:
         response.headers["X-Job-Status"] = str(g.job_status)
     return response

@@ -65,16 +65,18 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Answer parked polls as soon as this process is told to stop; keep the gauge of parked polls."""
+    """Answer parked polls as soon as this process is told to stop; keep the gauges of this process."""
     import gevent
 
-    from api.metrics import PARKED
+    from api.metrics import PARKED, REDIS_AWAY
 
     hub = worker.wsgi.extensions["hub"]
+    mirror = worker.wsgi.extensions["bridge"].mirror
 
     def watch() -> None:
         while worker.alive:
             PARKED.set(hub.parked)
+            REDIS_AWAY.set(mirror.lost)
             gevent.sleep(0.1)
         hub.close()
         PARKED.set(0)

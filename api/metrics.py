@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from bridge.gauges import read
 from bridge.runtime import Runtime
@@ -11,11 +11,13 @@ from bridge.runtime import Runtime
 CREATED = Counter("bridge_jobs_created_total", "Jobs created over HTTP.", ["content_type"])
 CLAIMED = Counter("bridge_jobs_claimed_total", "Claims handed to workers.", ["content_type"])
 FINISHED = Counter("bridge_results_accepted_total", "Results accepted, by the job's state after it.", ["status"])
+RESPONSES = Counter("bridge_responses_total", "Responses, by the class of their status.", ["status"])
+REDIS_AWAY = Gauge("bridge_redis_away", "Whether an API process sees Redis as away.", multiprocess_mode="livemax")
 PARKED = Gauge("bridge_parked_polls", "Polls that wait for a job.", multiprocess_mode="livesum")
 
 
 class Truth:
-    """What PostgreSQL knows: depth, continuations not handed over, the sweeps and what they repaired."""
+    """What PostgreSQL knows: the queues, continuations not handed over, the sweeps and what they repaired."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -23,20 +25,27 @@ class Truth:
     def collect(self) -> Iterable[Metric]:
         facts = read(self._runtime)
         depth = GaugeMetricFamily("bridge_jobs", "Unfinished jobs.", labels=["content_type", "status"])
-        for content_type, status, count in facts["depth"]:
+        for (content_type, status), count in facts["depth"].items():
             depth.add_metric([content_type, status], count)
+        oldest = GaugeMetricFamily(
+            "bridge_oldest_claimable_seconds",
+            "For how long the oldest job that may be claimed has waited.",
+            labels=["content_type"],
+        )
+        for content_type, seconds in facts["oldest"].items():
+            oldest.add_metric([content_type], seconds)
         stuck = GaugeMetricFamily("bridge_continuations_waiting", "Outcomes not yet handed to the pipeline.")
         stuck.add_metric([], facts["stuck"].waiting)
         failing = GaugeMetricFamily("bridge_continuations_failing", "Of these, those that were tried often in vain.")
         failing.add_metric([], facts["stuck"].failing)
         age = GaugeMetricFamily("bridge_sweep_age_seconds", "Since the sweep last ran.", labels=["sweep"])
-        changed = GaugeMetricFamily("bridge_sweep_changed", "What its last run moved or repaired.", labels=["sweep"])
+        changed = CounterMetricFamily("bridge_sweep_changed", "What its runs moved or repaired.", labels=["sweep"])
         took = GaugeMetricFamily("bridge_sweep_seconds", "How long its last run took.", labels=["sweep"])
         for sweep in facts["sweeps"]:
             age.add_metric([sweep.name], float(sweep.age))
-            changed.add_metric([sweep.name], sweep.changed)
+            changed.add_metric([sweep.name], sweep.total)
             took.add_metric([sweep.name], sweep.seconds)
-        return [depth, stuck, failing, age, changed, took]
+        return [depth, oldest, stuck, failing, age, changed, took]
 
 
 def render(runtime: Runtime) -> bytes:

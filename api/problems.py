@@ -11,7 +11,7 @@ from flask.globals import request_ctx
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from bridge.db import is_unavailable
+from bridge.db import is_unavailable, sqlstate
 from bridge.errors import BridgeError, Invalid, Unavailable
 
 log = structlog.get_logger("api")
@@ -119,9 +119,9 @@ def _name(field: Any) -> str:
 
 def _database(error: SQLAlchemyError) -> Response:
     if is_unavailable(error):
-        log.warning("postgresql does not answer", error=type(error).__name__)
+        log.warning("postgresql does not answer", error=type(error).__name__, sqlstate=sqlstate(error))
         return _refused(Unavailable("The database does not answer at the moment; send the request again."))
-    state = getattr(getattr(error, "orig", None), "pgcode", None) or ""
+    state = sqlstate(error) or ""
     if state[:2] in ("22", "54"):  # a second wall: data exception, program limit exceeded
         log.warning("postgresql refused a value", sqlstate=state)
         return _refused(Invalid({"body": ["Holds a value that cannot be stored."]}))

@@ -4,10 +4,11 @@ A reader adds the counters and what has changed since they were folded, in one s
 same moment. Folding moves from one to the other in one statement, so that no sum changes.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from bridge.runtime import Runtime
 
@@ -26,8 +27,8 @@ SELECT content_type, status, CAST(sum(jobs) AS bigint) AS jobs FROM ({KEPT}) kep
 GROUP BY content_type, status HAVING sum(jobs) <> 0 ORDER BY content_type, status
 """)
 OF_ALL = text(f"""
-SELECT content_type, status, CAST(sum(jobs) AS bigint) AS jobs FROM ({KEPT}) kept
-WHERE status IN ('pending', 'processing') GROUP BY content_type, status HAVING sum(jobs) <> 0
+SELECT tenant, content_type, status, CAST(sum(jobs) AS bigint) AS jobs FROM ({KEPT}) kept
+WHERE status IN ('pending', 'processing') GROUP BY tenant, content_type, status HAVING sum(jobs) <> 0
 """)
 
 FOLD = text("""
@@ -78,9 +79,9 @@ def of_tenant(connection: Connection, tenant: str) -> list[Count]:
     return [Count(*row) for row in connection.execute(OF_TENANT, {"tenant": tenant})]
 
 
-def unfinished(connection: Connection) -> list[Count]:
-    """The unfinished jobs of all tenants by content type and state."""
-    return [Count(*row) for row in connection.execute(OF_ALL)]
+def unfinished(connection: Connection) -> Sequence[Row[Any]]:
+    """The unfinished jobs by tenant, content type and state: (tenant, content_type, status, jobs)."""
+    return connection.execute(OF_ALL).all()
 
 
 def fold(runtime: Runtime, *, batch: int = 10000, rounds: int = 50) -> int:

@@ -1,7 +1,8 @@
 """Numbers about the whole, for /metrics: what waits, what is stuck, when each sweep last ran and what it found."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +13,9 @@ from bridge.runtime import Runtime
 from models.outbox import OutcomeState
 
 RECORD = text("""
-INSERT INTO sweeps (name, ran_at, seconds, changed) VALUES (:name, now(), :seconds, :changed)
-ON CONFLICT (name) DO UPDATE SET ran_at = now(), seconds = excluded.seconds, changed = excluded.changed
+INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:name, now(), :seconds, :changed, :changed)
+ON CONFLICT (name) DO UPDATE SET ran_at = now(), seconds = excluded.seconds, changed = excluded.changed,
+  total = sweeps.total + excluded.changed
 WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - interval '5 seconds'
 """)
 
@@ -22,9 +24,21 @@ SELECT count(*) AS waiting, count(*) FILTER (WHERE state = '{OutcomeState.FAILIN
 FROM continuations WHERE next_at IS NOT NULL
 """)
 SWEEPS = text(
-    "SELECT name, CAST(extract(epoch FROM clock_timestamp() - ran_at) AS float) AS age, seconds, changed"
+    "SELECT name, CAST(extract(epoch FROM clock_timestamp() - ran_at) AS float) AS age, seconds, changed, total"
     " FROM sweeps ORDER BY name"
 )
+# The head of each list that holds a job which may be claimed.
+OLDEST = text("""
+SELECT q.content_type, CAST(extract(epoch FROM now() - min(oldest.queued_at)) AS float) AS seconds
+FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[])) AS q(tenant, content_type),
+  generate_series(0, 2) AS p(rank), LATERAL (
+  SELECT queued_at FROM remote_jobs
+  WHERE tenant = q.tenant AND content_type = q.content_type AND status = 'pending' AND priority = p.rank
+    AND queued_at <= now()
+  ORDER BY queued_at LIMIT 1
+) oldest
+GROUP BY q.content_type
+""")
 MOST_BACKLOG = 1000
 # What each sweep would find to do now, counted to a thousand.
 BACKLOG = text(f"""
@@ -53,8 +67,18 @@ def swept(runtime: Runtime, name: str) -> Iterator[dict[str, int]]:
 
 
 def sweeps(connection: Connection) -> Sequence[Row[Any]]:
-    """Each sweep: seconds since it ran (`age`), how long that took, and what it found to change: the gap."""
+    """Each sweep: seconds since it ran (`age`), how long that took, what it found to change, then and in `total`."""
     return connection.execute(SWEEPS).all()
+
+
+def oldest(connection: Connection, queues: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """Of these queues (tenant, content type), by content type: the seconds for which its oldest claimable job waits.
+
+    A content type of which none may be claimed now is left out.
+    """
+    tenants, content_types = zip(*queues, strict=True) if (queues := list(queues)) else ((), ())
+    found = connection.execute(OLDEST, {"tenants": [*tenants], "content_types": [*content_types]})
+    return {row.content_type: row.seconds for row in found}
 
 
 def backlog(connection: Connection) -> dict[str, int]:
@@ -63,10 +87,17 @@ def backlog(connection: Connection) -> dict[str, int]:
 
 
 def read(runtime: Runtime) -> dict[str, Any]:
-    """Unfinished jobs by content type and status, continuations not handed over, and the sweeps."""
+    """Unfinished jobs by content type and status, the oldest claimable, continuations not handed over, the sweeps."""
+    depth: Counter[tuple[str, str]] = Counter()
     with runtime.engine.connect() as connection:
+        unfinished = counts.unfinished(connection)
+        for row in unfinished:
+            depth[row.content_type, row.status] += row.jobs
         return {
-            "depth": counts.unfinished(connection),
+            "depth": depth,
+            "oldest": oldest(
+                connection, [(row.tenant, row.content_type) for row in unfinished if row.status == "pending"]
+            ),
             "stuck": connection.execute(STUCK).one(),
             "sweeps": sweeps(connection),
         }

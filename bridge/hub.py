@@ -19,6 +19,7 @@ from gevent.event import Event
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimed, holds_a_job, next_in_line, replay
+from bridge.db import sqlstate
 from bridge.ears import Ears
 from bridge.errors import BridgeError
 from bridge.hand_out import Find, Handed, by_queue, hand_out
@@ -140,7 +141,7 @@ class Hub:
             try:
                 self._round(new, caught, second)
             except SQLAlchemyError as error:
-                log.warning("claiming failed", error=type(error).__name__)
+                log.warning("claiming failed", error=type(error).__name__, sqlstate=sqlstate(error))
                 self._quietly(self._mirror.put_back, caught)
                 for poll in new:
                     if not poll.done.is_set():

@@ -81,6 +81,11 @@ class Mirror:
         """Whether Redis failed a moment ago and is being left alone."""
         return time.monotonic() < self._away_until
 
+    @property
+    def lost(self) -> bool:
+        """Whether Redis has failed and not answered since."""
+        return self._failures > 0
+
     def failed(self, doing: str, error: Exception) -> None:
         """Note that Redis failed; logged once per spell of absence."""
         if self._failures == 0:

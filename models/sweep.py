@@ -1,6 +1,6 @@
 """When each sweep last ran and what it found to repair: the gaps shown in /metrics."""
 
-from sqlalchemy import Column, Float, Integer, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Integer, Table, Text
 
 from models.job import Moment, metadata
 
@@ -11,4 +11,5 @@ sweeps = Table(
     Column("ran_at", Moment, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("changed", Integer, nullable=False),  # rows or IDs that the last run moved
+    Column("total", BigInteger, nullable=False),  # that all runs moved
 )

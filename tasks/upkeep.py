@@ -32,15 +32,15 @@ def release_due_jobs() -> None:
 @app.task(name=names.RECONCILE)
 def reconcile_mirror() -> None:
     """Make the mirror agree with PostgreSQL."""
-    with swept(runtime(), "reconcile_mirror") as run:
-        try:
+    try:
+        with swept(runtime(), "reconcile_mirror") as run:
             repaired = reconcile(runtime())
-        except redis.RedisError as error:
-            log.warning("redis is away; the mirror is repaired later", error=type(error).__name__)
-            return
-        run["changed"] = sum(repaired)
-        if any(repaired):
-            log.info("mirror repaired", **repaired._asdict())
+            run["changed"] = sum(repaired)
+    except redis.RedisError as error:  # no run: its age tells that the mirror is not repaired
+        log.warning("redis is away; the mirror is repaired later", error=type(error).__name__)
+        return
+    if any(repaired):
+        log.info("mirror repaired", **repaired._asdict())
 
 
 @app.task(name=names.PURGE)

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, text
 
+from bridge import gauges, names
 from tests.client import ok, refused
 from tests.conftest import terminate_backends
 from tests.waiting import wait_until
@@ -55,11 +56,55 @@ def test_the_gauges_tell_of_the_sweeps_the_outbox_and_the_parked_polls(client):
     wait_until(lambda: sweeps() >= expected, "beat to have run each sweep once")
     names = {name for name, *_ in metrics(client)}
     assert {
-        "bridge_sweep_changed",
+        "bridge_sweep_changed_total",
         "bridge_sweep_seconds",
         "bridge_continuations_waiting",
         "bridge_parked_polls",
     } <= names
+
+
+def test_the_oldest_claimable_job_of_a_type_is_told_and_not_one_that_waits_for_its_time(bridge, client):
+    kind, later = ("content_type", "oldest"), ("content_type", "later")
+    ids = [client.create("oldest") for _ in range(2)]
+    client.create("later", available_at="2999-01-01T00:00:00+00:00")
+    bridge.sql("UPDATE remote_jobs SET queued_at = queued_at - interval '1000 s' WHERE id = :id", id=ids[1])
+    bridge.client().create("oldest")  # another tenant's, which is younger
+    told = metrics(client)
+    assert 1000 <= told["bridge_oldest_claimable_seconds", kind] < 2000
+    assert told["bridge_jobs", later, ("status", "pending")] == 1
+    assert ("bridge_oldest_claimable_seconds", later) not in told
+
+
+def test_responses_are_counted_by_the_class_of_their_status(client):
+    def count(status):
+        return metrics(client).get(("bridge_responses_total", ("status", status)), 0)
+
+    before, well = count("4xx"), count("2xx")
+    refused(client.get("no-such-job"), 404)
+    assert count("4xx") > before
+    assert count("2xx") > well
+
+
+def test_what_a_sweep_changed_is_summed_over_its_runs(runtime):
+    for changed in (2, 3, 0):
+        with gauges.swept(runtime, "some") as run:
+            run["changed"] = changed
+    with runtime.engine.connect() as connection:
+        [sweep] = gauges.sweeps(connection)
+    assert (sweep.changed, sweep.total) == (0, 5)
+
+
+def test_while_redis_is_away_this_is_a_metric_and_no_repair_is_noted(own_bridge, servers):
+    broker = servers.redis_url.rpartition("/")[0] + "/999"
+    bridge = own_bridge(beat=False, api_processes="1", redis_url="redis://127.0.0.1:1/0", broker_url=broker)
+    client = bridge.client()
+    wait_until(lambda: metrics(client)["bridge_redis_away",] == 1, "the absence to be seen")
+    celery = next(child for child in bridge.stack.family.children if child.name == "celery")
+    bridge.celery.send_task(names.RECONCILE, queue=names.QUEUE, ignore_result=True)
+    wait_until(lambda: "the mirror is repaired later" in celery.log.read_text(), "the repair to be put off")
+    bridge.celery.send_task(names.PURGE, queue=names.QUEUE, ignore_result=True)
+    wait_until(lambda: bridge.sql("SELECT name FROM sweeps"), "another sweep to be noted")
+    assert [row.name for row in bridge.sql("SELECT name FROM sweeps")] == ["purge_jobs"]
 
 
 def test_without_redis_the_bridge_is_degraded_and_still_takes_and_hands_out_jobs(own_bridge):

@@ -241,6 +241,7 @@ def upgrade() -> None:
         sa.Column("ran_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("sweeps_pkey")),
     )
     op.create_table(
