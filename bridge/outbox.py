@@ -118,6 +118,19 @@ def _kwargs(runtime: Runtime, row: Row[Any]) -> dict[str, Any]:
     return {**json.loads(recorded.kwargs), "content": recorded.content}
 
 
+def deliver_due(
+    runtime: Runtime, send: Send, broken: tuple[type[Exception], ...], *, batch: int = 50, rounds: int = 100
+) -> int:
+    """Send all that is due; how many. Bounded: what is left over waits for the next run."""
+    sent = 0
+    for _ in range(rounds):
+        now = deliver(runtime, send, broken, batch=batch)
+        sent += now
+        if not now:
+            break
+    return sent
+
+
 def _put_off(runtime: Runtime, row: Row[Any], error: Exception) -> None:
     # The kind only: the text names hosts, and is shown to whoever may read. The broker's own error is the cause.
     kind = type(error.__cause__ or error).__name__

@@ -31,8 +31,7 @@ def continue_ingestion(job_id: str | None = None) -> None:
         outbox.deliver(runtime(), _send, (OperationalError,), job_id)
         return
     with swept(runtime(), "continue_ingestion") as run:
-        while sent := outbox.deliver(runtime(), _send, (OperationalError,)):
-            run["changed"] += sent
+        run["changed"] = outbox.deliver_due(runtime(), _send, (OperationalError,))
 
 
 @app.task(name=names.CONFIRM)

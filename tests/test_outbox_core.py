@@ -72,6 +72,14 @@ def test_an_outcome_is_read_when_its_turn_to_be_sent_has_come(core):
     assert sent == [("as it was taken", 0), ("as it is", 7)]
 
 
+def test_a_run_sends_all_that_is_due_up_to_its_bound_and_the_next_one_the_rest(core, broker):
+    for _ in range(5):
+        finished(core)
+    runs = [outbox.deliver_due(core.runtime, broker, (ConnectionError,), batch=1, rounds=3) for _ in range(3)]
+    assert runs == [3, 2, 0]
+    assert len({task_id for task_id, *_ in broker.sent}) == 5
+
+
 def test_only_the_job_that_was_asked_for_is_sent(core, broker):
     first, second = finished(core), finished(core)
     assert deliver(core, broker, second) == 1
