@@ -1,4 +1,4 @@
-"""The routes of those who operate the bridge: what there is, why it is so, and who is to pause."""
+"""The routes of those who watch the bridge: statistics, explanations of jobs, and workers with their pauses."""
 
 from typing import Any, cast
 
@@ -8,13 +8,14 @@ from flask import current_app, g
 from api.access import caller, runtime, scope
 from api.body import Blueprint
 from api.errors_of import gives
-from api.render import RANKS, json_response
+from api.render import json_response
 from api.schemas import operators as schemas
 from bridge.errors import Invalid
 from bridge.explain import MOST_AHEAD, explain
 from bridge.foreman import Foreman
 from bridge.names import API_BASE, API_ROOT
 from bridge.pauses import pause, resume
+from bridge.pending import RANKS
 from bridge.reasons import clocks, sentences, waits_for
 from bridge.statistics import statistics
 from bridge.workers_seen import WorkersSeen

@@ -10,10 +10,10 @@ from sqlalchemy import Row
 from bridge.claim import Claimed
 from bridge.look import History, estimated_completion
 from bridge.names import download_path
+from bridge.pending import RANKS
 from bridge.runtime import Runtime
-from models.state import JobState, Priority
+from models.state import JobState
 
-RANKS = [str(priority) for priority in Priority]
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
 NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
 

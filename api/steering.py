@@ -1,4 +1,4 @@
-"""The routes of operators: change many jobs at once, see to outcomes that do not get through."""
+"""The routes of those who put things right: cancel or retry many jobs at once, see to outcomes on their way."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from api.producers import producers
 from api.schemas import steering as schemas
 from bridge import outbox
 from bridge.errors import Invalid
+from bridge.names import API_ROOT
 from bridge.steer import steer
 from models.state import Asked
 
@@ -20,7 +21,7 @@ log = structlog.get_logger("api")
 continuations = Blueprint(
     "continuations",
     __name__,
-    url_prefix="/api/v1/continuations",
+    url_prefix=f"{API_ROOT}/continuations",
     description="Outcomes on their way to the pipeline.",
 )
 

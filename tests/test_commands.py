@@ -141,8 +141,8 @@ def test_a_key_may_be_limited_to_types_and_to_a_time(keys, bridge):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--scopes", "submit,write"], "--scopes must be among submit, work, read, admin"),
-        (["--scopes", ""], "--scopes must be among submit, work, read, admin"),
+        (["--scopes", "submit,write"], "scopes must be some of submit, work, read, admin"),
+        (["--scopes", ""], "scopes must be some of submit, work, read, admin"),
         (["--scopes", "read", "--tenant", "A B"], "the tenant must be 1 to 50 characters of a-z 0-9 . _ -"),
         (["--scopes", "read", "--content-types", ""], "the list of content types is empty; leave it out to allow all"),
         (["--scopes", "read", "--content-types", "Audio"], "content type 'Audio' must be 1 to 50 characters"),

@@ -3,7 +3,8 @@
 from marshmallow import RAISE, Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
-from bridge.job_fields import CreateFields, Moment, QueryInteger
+from api.schemas.strict import QueryInteger
+from bridge.job_fields import CreateFields, Moment
 from bridge.names import CONTENT_TYPE_PATTERN
 from models.state import Asked, AttemptEnd
 

@@ -4,7 +4,7 @@ from marshmallow import RAISE, Schema, fields, validate
 
 from api.schemas.problem import STATES
 from api.schemas.producers import Filters
-from bridge.job_fields import QueryInteger
+from api.schemas.strict import QueryInteger
 from models.outbox import OutcomeState
 
 OUTCOME_STATES = [str(state) for state in OutcomeState]

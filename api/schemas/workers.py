@@ -3,7 +3,8 @@
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
-from bridge.job_fields import JsonObject, QueryInteger, QueryNumber, StrictBoolean, StrictFloat
+from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
+from bridge.job_fields import JsonObject
 
 
 class PollQuery(Schema):

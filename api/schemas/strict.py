@@ -1,0 +1,45 @@
+"""Fields of HTTP alone that take what is written as it is, and nothing that only looks like it."""
+
+import math
+import re
+from typing import Any
+
+from marshmallow import fields
+
+
+class QueryInteger(fields.Integer):
+    """An integer in a query: plain digits, not everything that int() reads (`+5`, ` 5`, `1_0`, `٣`)."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}", value):
+            raise self.make_error("invalid")
+        return int(value)
+
+
+class QueryNumber(fields.Float):
+    """A number in a query: digits and at most a point, not everything that float() reads."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> float:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
+            raise self.make_error("invalid")
+        return float(value)
+
+
+class StrictFloat(fields.Float):
+    """A finite number, not a string that looks like one."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid")
+        if not math.isfinite(value):
+            raise self.make_error("special")
+        return float(value)
+
+
+class StrictBoolean(fields.Boolean):
+    """true or false, not something that looks like it."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
