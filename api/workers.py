@@ -17,7 +17,7 @@ from api.metrics import CLAIMED, FINISHED
 from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
-from bridge.claim import Claimant
+from bridge.claim import Claimant, unsaid_wait
 from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
@@ -63,8 +63,12 @@ def poll(query: dict[str, Any]) -> Any:
     asking = Poll(who, queues, query["max_jobs"], hung_up, denied=denied)
     foreman.admit(asking)
     limits().room(asking)
+    wait = query["wait"]
+    if wait is None:
+        with runtime().engine.connect() as connection:
+            wait = unsaid_wait(connection, who)
     with limits().parked(asking):
-        claimed = hub.poll(asking, query["wait"])
+        claimed = hub.poll(asking, wait)
     new = [] if asking.again else claimed
     limits().took(who.key_id, len(new))
     for job in new:

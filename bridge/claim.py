@@ -15,6 +15,7 @@ from models.state import EDGES, AttemptEnd, Change
 
 # A worker that released a job is not offered it for so long.
 SHUN_SECONDS = 10
+UNSAID_SECONDS = 10.0
 
 
 class Fate(StrEnum):
@@ -225,6 +226,10 @@ def replay(connection: Connection, claimants: Sequence[Claimant]) -> dict[int, l
     return given
 
 
-def holds_a_job(connection: Connection, who: Claimant) -> bool:
-    """Whether this worker holds a job now."""
-    return bool(connection.scalar(HOLDS, {"key_id": who.key_id, "worker_id": who.worker_id}))
+def unsaid_wait(connection: Connection, who: Claimant) -> float:
+    """How many seconds a poll that names no `wait` waits: not at all while its worker holds a job.
+
+    Existing clients do not heartbeat while they poll.
+    """
+    holds = connection.scalar(HOLDS, {"key_id": who.key_id, "worker_id": who.worker_id})
+    return 0.0 if holds else UNSAID_SECONDS

@@ -18,7 +18,7 @@ import structlog
 from gevent.event import Event
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge.claim import Claimed, holds_a_job, next_in_line, replay
+from bridge.claim import Claimed, next_in_line, replay
 from bridge.db import sqlstate
 from bridge.ears import Ears
 from bridge.errors import BridgeError
@@ -37,7 +37,6 @@ REST_SECONDS = 0.25  # after a failed claim, so that an ID put back at the head 
 BATCH = 128  # IDs claimed in one statement, of all queues together: each may cost a lock
 SPARE = 8  # looked at beyond what is wanted, for jobs that a poll may not have because its worker just released them
 MOST_STALE = 3  # times that a poll is offered what was no longer free before PostgreSQL is asked
-UNSAID_SECONDS = 10.0  # how long a poll that names no `wait` waits; existing clients stand still meanwhile
 
 
 class Hub:
@@ -58,8 +57,8 @@ class Hub:
         self._ticks = 0
         self._greenlets = [gevent.spawn(self._dispatch), every(TICK_SECONDS, "look each second", self._tick)]
 
-    def poll(self, poll: Poll, wait_seconds: float | None) -> list[Claimed]:
-        """Claim up to `max_jobs`, waiting for the first one. `None`: 10 s, or 0 while the worker holds a job.
+    def poll(self, poll: Poll, wait_seconds: float) -> list[Claimed]:
+        """Claim up to `max_jobs`, waiting so long for the first one.
 
         A repeated `claim_id` gets what it was given before (`poll.again`), and so does a poll that was refused, which
         waits for nothing. Raises sqlalchemy.exc.SQLAlchemyError when PostgreSQL does not answer the first look; once
@@ -67,9 +66,6 @@ class Hub:
         """
         if poll.error is not None:
             wait_seconds = 0
-        if wait_seconds is None:
-            with self._runtime.engine.connect() as connection:
-                wait_seconds = 0 if holds_a_job(connection, poll.who) else UNSAID_SECONDS
         if self._closing:
             return []
         poll.parks = wait_seconds > 0

@@ -7,7 +7,7 @@ import pytest
 
 from bridge import outbox
 from bridge.caller import Caller
-from bridge.claim import Claimant, holds_a_job, replay
+from bridge.claim import Claimant, replay, unsaid_wait
 from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import Invalid
 from bridge.job_fields import CreateFields
@@ -221,7 +221,7 @@ def test_a_replay_and_the_look_for_held_jobs_read_the_workers_jobs_in_hand(core,
     def looks():
         with core.engine.connect() as connection:
             assert len(replay(connection, [who, who._replace(claim_id="never")])[0]) == 5
-            assert holds_a_job(connection, who)
+            assert unsaid_wait(connection, who) == 0
 
     for plan in big_table.plans(looks):
         assert plan.rows_read <= 10
