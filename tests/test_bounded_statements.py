@@ -6,13 +6,8 @@ import pytest
 from sqlalchemy import event
 
 from bridge import counts, expire, outbox, purge, release_due
-from bridge.give_back import take_from_dead_keys
-
-
-def dead_keys(runtime):
-    with runtime.engine.begin() as connection:
-        take_from_dead_keys(connection)
-
+from bridge.give_back import take_from_key
+from tests.core import KEY
 
 BOUNDED = {
     "purge": purge.purge,
@@ -20,7 +15,7 @@ BOUNDED = {
     "expire": expire.expire,
     "deliver": lambda runtime: outbox.deliver(runtime, lambda *_: None, ()),
     "resend_failing": lambda runtime: outbox.resend_failing(runtime, "default"),
-    "dead_keys": dead_keys,
+    "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
     "fold": counts.fold,
 }
 

@@ -93,7 +93,7 @@ def test_the_api_does_all_its_work_on_source_files_through_the_runtime(make_runt
 
     runtime = replace(make_runtime(auth="off"), files=look)
     core = Core(runtime)
-    client = create_app(runtime).test_client()
+    client = create_app(runtime, heart=runtime).test_client()
     created = {"source_file_path": str(core.source), "content_type": "audio", "ingestion_task_id": "task"}
     job_id = client.post("/api/v1/remote-jobs", json=created).json["job_id"]
     job = core.claim(job_id, key=Caller())
@@ -111,7 +111,7 @@ def test_the_file_system_stops_answering_during_a_download_and_the_client_sees_a
     runtime = replace(make_runtime(auth="off"), files=look)
     core = Core(runtime)
     job = core.claim(core.create(), key=Caller())
-    client = create_app(runtime).test_client()
+    client = create_app(runtime, heart=runtime).test_client()
     address = f"/api/v1/remote-jobs/{job.job_id}/download"
     with pytest.raises(BrokenPipeError):
         client.get(address, headers={"X-Lease-Token": job.lease_token})
