@@ -203,7 +203,7 @@ def api_client(settings, tmp_path) -> Client:
 def answers(client) -> bool:
     try:
         return client.get("/readyz", timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
 
 

@@ -1,6 +1,7 @@
 """schemathesis over the whole OpenAPI document: no server error, nothing wrong is accepted, every answer is as it says.
 
-Short here; `make fuzz` goes on for an hour (FUZZ_SECONDS). Half of the time goes to jobs that exist, half to any.
+Short here, bounded by its cases and not by time; `make fuzz` goes on for an hour (FUZZ_SECONDS). Half of it goes to
+jobs that exist, half to any.
 """
 
 import os
@@ -14,7 +15,8 @@ import pytest
 from bridge.keys import prefix_of
 
 HOOKS = Path(__file__).with_name("fuzz_hooks.py")
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "24"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "0"))
+BOUND = ["--max-time", str(SECONDS // 2)] if SECONDS else ["--max-examples", "3"]
 CHECKS = [
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
     "response_schema_conformance", "negative_data_rejection", "unsupported_method", "allow_header_conformance",
@@ -22,7 +24,7 @@ CHECKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(SECONDS + 400)
 @pytest.mark.parametrize("known", [True, False], ids=["a job that exists", "any job"])
 def test_the_whole_document_holds_under_fuzzing(own_bridge, tmp_path, known):
     bridge = own_bridge(limits="failures=1000000", celery=False)
@@ -34,12 +36,12 @@ def test_the_whole_document_holds_under_fuzzing(own_bridge, tmp_path, known):
     arguments = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{bridge.url}/openapi.json",
         "--header", f"Authorization: Bearer {client.key}", "--checks", ",".join(CHECKS),
-        "--max-time", str(SECONDS // 2), "--request-timeout", "60", "--no-color", "--continue-on-failure",
+        *BOUND, "--request-timeout", "60", "--no-color", "--continue-on-failure",
         "--warnings", "off",
     ]  # fmt: skip
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS), "FUZZ_OWN_PREFIX": prefix_of(client.key)}
     done = subprocess.run(
-        arguments, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=SECONDS + 100, check=False
+        arguments, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=SECONDS + 300, check=False
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     generated = re.search(r"(\d+) generated", done.stdout)

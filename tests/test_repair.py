@@ -223,7 +223,10 @@ def test_a_million_pending_jobs_are_rebuilt_and_compared_without_reading_a_whole
     core.sql("ANALYZE remote_jobs")
     redis.delete("core:epoch", LIST)
     calls = redis.info("commandstats")
-    assert reconcile(core.runtime).rebuilt == 1_000_000
+    rebuilt = 0
+    while not redis.exists("core:epoch"):  # a run ends by itself after a while; the next one goes on
+        rebuilt += reconcile(core.runtime).rebuilt
+    assert rebuilt == 1_000_000
     assert redis.llen(LIST) == 1_000_000
     assert head_first_one(redis) == job_id
     redis.rpop(LIST)

@@ -78,6 +78,7 @@ def test_the_way_of_a_job_before_and_after_a_failover(own_bridge, watched):
         return job_id
 
     def handed_over(job_id: str) -> bool:
+        bridge.stack.keep_up()  # Celery's worker may end by itself when its broker is killed (docs/operations.md)
         return bool(bridge.sql("SELECT FROM continuations WHERE job_id = :id AND sent_at IS NOT NULL", id=job_id))
 
     before = one_job()
