@@ -41,6 +41,10 @@ class Stack:
             if need_redis:
                 environment["BRIDGE_REDIS_URL"] = self.servers.redis_url
             settings, environment = checkout.settings_and_environment(environment)
+        if throw_away:  # what a process leaves in it that had to be killed does not outlive the stack either
+            temporary = settings.data_dir / "tmp"
+            temporary.mkdir(parents=True, exist_ok=True)
+            environment["TMPDIR"] = str(temporary)
         self.settings: Settings = settings
         self.environment = environment
         self.family = Family(settings.data_dir / "logs")
