@@ -5,7 +5,7 @@ import uuid
 
 from flask import Flask, Response, current_app, g, request
 from flask_smorest import Api
-from werkzeug.routing import BaseConverter
+from werkzeug.routing import BaseConverter, PathConverter
 
 from api import docs_page, download, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
@@ -44,6 +44,13 @@ class JobId(BaseConverter):
     part_isolating = True
 
 
+class WorkerId(PathConverter):
+    """A worker's ID in a path: any text, line breaks and slashes included."""
+
+    regex = "(?s:.+?)"
+    part_isolating = False
+
+
 class Documented(Api):
     """flask-smorest's Api without its catch-all error: api.errors_of documents each one that a route can give."""
 
@@ -79,11 +86,12 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
         ring.keep()
     limits = app.extensions["limits"] = Limits(heart)
     limits.keep()
-    app.url_map.converters["job"] = JobId
+    app.url_map.converters |= {"job": JobId, "worker": WorkerId}
     app.before_request(_begin)
     app.after_request(_finish)
     api = Documented(app)
-    api.register_converter(JobId, lambda _: {"type": "string"})
+    for converter in (JobId, WorkerId):
+        api.register_converter(converter, lambda _: {"type": "string"})
     problems.register(app)  # after flask-smorest's own handler, which it replaces
     for blueprint in (producers, workers, operators, continuations, keys, health):
         api.register_blueprint(blueprint)

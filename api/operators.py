@@ -108,7 +108,7 @@ def list_workers() -> Any:
     return json_response({"workers": [_worker(hand) for hand in known.hands], "redis": "ok" if known.redis else "away"})
 
 
-@operators.route(f"{API_ROOT}/workers/<path:worker_id>/pause", methods=["POST"])
+@operators.route(f"{API_ROOT}/workers/<worker:worker_id>/pause", methods=["POST"])
 @scope("admin")
 @operators.arguments(schemas.PauseWorker())
 @operators.response(200, schemas.PauseAnswer())
@@ -120,7 +120,7 @@ def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
     return json_response({"worker_id": worker_id, "paused": True, "until": until})
 
 
-@operators.route(f"{API_ROOT}/workers/<path:worker_id>/resume", methods=["POST"])
+@operators.route(f"{API_ROOT}/workers/<worker:worker_id>/resume", methods=["POST"])
 @scope("admin")
 @operators.arguments(schemas.ResumeWorker(), required=False)
 @operators.response(200, schemas.PauseAnswer())

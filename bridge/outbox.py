@@ -83,7 +83,7 @@ WITH failing AS MATERIALIZED (
   SELECT job_id, n FROM continuations WHERE tenant = :tenant AND state = '{OutcomeState.FAILING}'
   ORDER BY created_at, job_id, n LIMIT :batch FOR UPDATE SKIP LOCKED
 )
-{ANEW} FROM failing f WHERE c.job_id = f.job_id AND c.n = f.n AND c.state = '{OutcomeState.FAILING}'
+{ANEW} FROM failing f WHERE c.job_id = f.job_id AND c.n = f.n
 RETURNING c.job_id
 """)
 

@@ -1,6 +1,7 @@
 """Workers that are given nothing: paused by an operator, or by the bridge because they are in trouble."""
 
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import pytest
 
@@ -350,3 +351,10 @@ def test_a_pause_survives_the_loss_of_redis(own_bridge, redis):
     told(client)
     bridge.stack.family.children[0].process.send_signal(1)  # gunicorn starts its processes anew
     told(client)
+
+
+@pytest.mark.parametrize("name", ["two\r\nlines\u2028", "/slash", "a//b", "ä ?#%"])
+def test_a_worker_is_paused_and_resumed_whatever_its_id(client, name):
+    path = f"{WORKERS}/{quote(name, safe='')}"
+    assert ok(client.post(f"{path}/pause", {"reason": "dust"}))["worker_id"] == name
+    assert ok(client.post(f"{path}/resume"))["worker_id"] == name

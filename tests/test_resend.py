@@ -139,6 +139,24 @@ def test_an_outcome_that_is_not_there_cannot_be_sent_again(core):
             outbox.resend(core.runtime, tenant, uuid.UUID(one), n)
 
 
+def test_what_is_not_failing_and_what_is_anothers_is_not_sent_again(core):
+    job_id = core.create()
+    core.cancel(job_id)
+    core.restart(job_id)
+    core.cancel(job_id)
+    elsewhere = Core(core.runtime, "elsewhere")
+    elsewhere.cancel(elsewhere.create())
+    core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '5 minutes', last_error = 'X'")
+    core.sql("UPDATE continuations SET tries = 1, next_at = NULL, last_error = NULL, sent_at = now() WHERE n = 2")
+    assert outbox.resend_failing(core.runtime, "default") == 1
+    rows = core.sql("SELECT tenant, n, state FROM continuations ORDER BY tenant, n")
+    assert [tuple(row) for row in rows] == [
+        ("default", 1, OutcomeState.WAITING),
+        ("default", 2, OutcomeState.SENT),
+        ("elsewhere", 1, OutcomeState.FAILING),
+    ]
+
+
 def test_a_failing_outcome_is_not_purged_with_its_job(core, pipeline):
     job_id = finished(core)
     core.sql("UPDATE remote_jobs SET completed_at = now() - interval '31 days'")
