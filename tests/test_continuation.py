@@ -33,6 +33,7 @@ def delivered(bridge, job_id, count=1):
     """The deliveries of a job's outcomes, once there are `count`."""
 
     def enough():
+        bridge.stack.keep_up()  # Celery's worker may end by itself when its broker goes (docs/operations.md)
         found = handed_over(bridge, job_id)
         return found if len(found) >= count else None
 
