@@ -73,6 +73,7 @@ def _bridge(place: Path, signals: Signals) -> Iterator[tuple[Stack, dict[str, st
         "BRIDGE_PORT": str(free_port()),
         "BRIDGE_API_PROCESSES": str(PROCESSES),
         "BRIDGE_LOG_LEVEL": "warning",
+        "BRIDGE_ACK_SECONDS": "3600",  # nobody works on what is claimed here: its workers would soon be paused
     }
     stack = Stack(changes, throw_away=True)
     try:

@@ -7,9 +7,9 @@ import orjson
 from api import access, body
 from bridge import json_guard, limits
 from bridge.caller import Caller
+from bridge.poll import Poll
 
 NOBODY = Caller()
-ENDLESS = 10**9
 
 
 class Unlimited(limits.Limits):
@@ -18,11 +18,11 @@ class Unlimited(limits.Limits):
     def keep(self) -> None:
         pass
 
-    def parked(self, key_id: object, content_types: object) -> AbstractContextManager[None]:  # type: ignore[override]
+    def parked(self, poll: Poll) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
 
-    def room(self, key_id: object) -> int:
-        return ENDLESS
+    def room(self, poll: Poll) -> None:
+        pass
 
     def took(self, key_id: object, count: int) -> None:
         pass
