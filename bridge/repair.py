@@ -37,6 +37,7 @@ SELECT tenant, content_type FROM q
 OLDEST = text("""
 SELECT id, priority, queued_at FROM remote_jobs
 WHERE status = 'pending' AND tenant = :tenant AND content_type = :content_type AND priority = :priority AND mirrored
+  AND queued_at <= now() -- implied: what waits for its time is not mirrored, nor read on the way
 ORDER BY queued_at, id LIMIT :count
 """)
 
@@ -44,6 +45,7 @@ ORDER BY queued_at, id LIMIT :count
 OLDER = text("""
 SELECT id, queued_at FROM remote_jobs
 WHERE status = 'pending' AND tenant = :tenant AND content_type = :content_type AND priority = :priority AND mirrored
+  AND queued_at <= now()
   AND (CAST(:queued_at AS timestamptz) IS NULL
        OR (queued_at, id) < (CAST(:queued_at AS timestamptz), CAST(:id AS uuid)))
 ORDER BY queued_at DESC, id DESC LIMIT :count

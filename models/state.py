@@ -20,7 +20,6 @@ class JobState(StrEnum):
 
 
 FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.TIMEOUT, JobState.CANCELLED})
-UNFINISHED = frozenset(JobState) - FINAL
 
 
 class AttemptEnd(StrEnum):
