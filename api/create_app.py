@@ -21,6 +21,7 @@ from bridge.hub import Hub
 from bridge.key_ring import KeyRing
 from bridge.keys import ensure_bootstrap_key
 from bridge.limits import Limits
+from bridge.overdue import StandIn
 from bridge.runtime import Runtime
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
@@ -86,6 +87,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
         ring.keep()
     limits = app.extensions["limits"] = Limits(heart)
     limits.keep()
+    StandIn(heart).keep()
     app.url_map.converters |= {"job": JobId, "worker": WorkerId}
     app.before_request(_begin)
     app.after_request(_finish)

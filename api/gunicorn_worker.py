@@ -26,7 +26,8 @@ DRAIN_SECONDS = 10.0
 REFUSALS: list[tuple[type[Exception], int, str, str]] = [
     (LimitRequestLine, 414, "URI Too Long", "The request line is too long."),
     (LimitRequestHeaders, 431, "Request Header Fields Too Large", "The header fields are too large or too many."),
-    (UnsupportedTransferCoding, 501, "Not Implemented", "This Transfer-Encoding is not supported; send chunked."),
+    # RFC 9112 would have 501; a 5xx says that the server is at fault, and asks for a repetition.
+    (UnsupportedTransferCoding, 400, "Bad Request", "This Transfer-Encoding is not supported; send chunked."),
     (ExpectationFailed, 417, "Expectation Failed", "The only expectation that is met is 100-continue."),
     (ParseException, 400, "Bad Request", "This is no valid HTTP request."),
 ]

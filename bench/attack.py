@@ -147,8 +147,7 @@ class Attack:
         """Count what came back: its status, or why there is none."""
         status = received[9:12].decode("latin-1") if received.startswith(b"HTTP/1.1 ") else received.decode("latin-1")
         self.answers[status] += 1
-        # 501 is what RFC 9112 gives an unknown transfer coding.
-        if (status.startswith("5") and status != "501") or status == "no answer":
+        if status.startswith("5") or status == "no answer":
             self.bad.append((sent, received))
         return status
 

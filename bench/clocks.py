@@ -1,7 +1,7 @@
 """How late each clock is noticed, at most: `python -m bench.clocks`. The bound is its sweep's period plus 2 s.
 
-A private bridge with short clocks and the usual beat; twenty jobs for each clock, claimed at spread moments. Read from
-PostgreSQL's own timestamps.
+A private bridge with short clocks; twenty jobs for each clock, claimed at spread moments: as usual, without beat, and
+behind a flood of creates over Celery. Read from PostgreSQL's own timestamps.
 """
 
 import sys
@@ -9,16 +9,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from celery import Celery
 from sqlalchemy import text
 
+from bridge import names
 from bridge.cli.family import ending_signals
 from bridge.cli.stack import Stack
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
+from bridge.overdue import GRACE_SECONDS
 from tests.client import Client, ok
 from tests.waiting import wait_until
 
-ACK_SECONDS, LEASE_SECONDS, EACH = 3, 10, 20
+ACK_SECONDS, LEASE_SECONDS, EACH, FLOOD = 3, 10, 20, 20_000
 LATE = text("""
 SELECT 'acknowledgement' AS clock, 5 AS period, count(*) AS n,
   max(extract(epoch FROM ended_at - claimed_at) - :ack) AS late
@@ -34,18 +37,23 @@ FROM remote_jobs WHERE content_type = 'later'
 """)
 
 
-def main() -> int:
-    """Prints a table; 1 when a bound was missed."""
+def measure(name: str, *, beat: bool = True, flood: int = 0) -> int:
+    """Prints a table; how many bounds were missed. `flood`: so many creates over Celery come first."""
+    print(f"{name}:")
     place = Path(tempfile.mkdtemp(prefix="jobbridge-clocks-"))
     changes = {"BRIDGE_DATA_DIR": str(place), "BRIDGE_PORT": str(free_port()), "BRIDGE_ACK_SECONDS": str(ACK_SECONDS)}
     stack = Stack(changes, throw_away=True, fsync=False)
     try:
         stack.migrate()
         key = stack.make_key("clocks", ["admin"])
-        stack.start_processes()
+        stack.start_processes(beat=beat)
+        started = time.monotonic()
         with ending_signals() as signals:
             stack.await_api(signals)
         client = Client(stack.url, key, stack.settings.source_roots[0])
+        time.sleep(max(0, started + GRACE_SECONDS + 5 - time.monotonic()))
+        if flood:
+            _flood(stack.settings.require("broker_url"), client, flood)
         for n in range(EACH):
             for content_type, timeout in (("ack", 60), ("lease", 60), ("deadline", 1)):
                 client.create(content_type, timeout_seconds=timeout, max_retries=0)
@@ -71,10 +79,30 @@ def main() -> int:
         for clock, period, n, late in rows():
             missed += late > period + 2
             print(f"{clock:>16}  {n:>3} jobs  at most {late:5.2f} s late; the bound is {period + 2} s")
+        if flood:
+            with engine.connect() as connection:
+                created = connection.scalar(text("SELECT count(*) FROM remote_jobs WHERE content_type = 'flood'"))
+            print(f"  by then {created} of the {flood} creates were made")
         engine.dispose()
-        return int(missed > 0)
+        return missed
     finally:
         stack.stop()
+
+
+def _flood(broker: str, client: Client, count: int) -> None:
+    app = Celery("a pipeline", broker=broker, set_as_current=False)
+    with app.producer_or_acquire() as producer:
+        for _ in range(count):
+            fields = client.fields("flood")
+            app.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE, ignore_result=True, producer=producer)
+
+
+def main() -> int:
+    """1 when a bound was missed."""
+    missed = measure("as usual")
+    missed += measure("without beat", beat=False)
+    missed += measure(f"behind a flood of {FLOOD} creates over Celery", flood=FLOOD)
+    return int(missed > 0)
 
 
 if __name__ == "__main__":

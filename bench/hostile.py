@@ -96,7 +96,7 @@ def _attack(stack: Stack, key: str, count: int, seed: int) -> int:
     dripped, poured = (sum(one.answers.values()) for one in (slow, endless))
     print(f"{sum(answers.values())} requests in {seconds:.0f} s, seed {seed}; {dripped} in drops, {poured} without end")
     print("  ".join(f"{status}: {number}" for status, number in sorted(answers.items())))
-    print(f"5xx but 501, or no answer: {len(bad)}   dead processes: {len(dead)}   RSS {memory:.0f} MB")
+    print(f"5xx, or no answer: {len(bad)}   dead processes: {len(dead)}   RSS {memory:.0f} MB")
     print(f"jobs: {rows}, unreadable: {unreadable}; compared with what was sent: {len(accepted)}, changed: {changed}")
     print(f"(read in {reading:.0f} s)")
     for sent, received in bad[:5]:
