@@ -23,7 +23,9 @@ from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
 from bridge.foreman import Foreman
 from bridge.give_back import release
+from bridge.holder import expects
 from bridge.hub import Hub
+from bridge.look import find
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.pending import Queue
 from bridge.poll import Poll
@@ -128,7 +130,7 @@ def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
             largest = runtime().settings.max_body_bytes
             why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
             try:
-                fail_unstorable(runtime(), caller(), job_id, why, token or body.token(request))
+                fail_unstorable(runtime(), caller(), job_id, why, token or _its_token(body, job_id))
             except Conflict as refusal:  # It was not this caller's to give; too large it is all the same.
                 raise TooLarge(f"{why} {refusal.detail}", job_status=refusal.job_status) from None
             raise TooLarge(why, job_status="failed") from None
@@ -139,6 +141,11 @@ def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
             raise Invalid(refusal.errors) from None
 
     return judged
+
+
+def _its_token(body: Oversized, job_id: str) -> str | None:
+    """The lease_token in a result over the limit. Only for a key whose result could count is it read to its end."""
+    return body.token(request) if expects(find(runtime(), caller().tenant, job_id), caller()) else None
 
 
 @workers.route("/<job:job_id>/result", methods=["PUT"])

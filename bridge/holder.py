@@ -34,6 +34,11 @@ def accepts_late(job: Row[Any]) -> bool:
     return job.status == JobState.PENDING and job.attempt_end in LATE_ENDS
 
 
+def expects(job: Row[Any], caller: Caller) -> bool:
+    """Whether a result from this key could count, the right token assumed."""
+    return job.key_id == caller.key_id and (job.status == JobState.PROCESSING or accepts_late(job))
+
+
 def lost(job: Row[Any], why: str | None) -> Conflict:
     """The refusal for a caller whose job it is not any more."""
     status = JobState(job.status)

@@ -114,7 +114,7 @@ def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(small_bodie
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize("before", [0, 1000, 2048, 9000])
+@pytest.mark.parametrize("before", [0, 1000, 2048, 9000, 3_000_000])
 def test_the_token_of_a_result_over_the_limit_is_found_wherever_it_stands(small_bodies, chunked, before):
     client = small_bodies.client()
     client.create()
@@ -131,6 +131,21 @@ def test_the_token_of_a_result_over_the_limit_is_found_wherever_it_stands(small_
 
     refused(answer, 413, "too_large")
     assert answer.headers["X-Job-Status"] == client.status(job["job_id"]) == "failed"
+
+
+def test_a_result_over_the_limit_is_read_on_only_from_a_key_whose_result_could_count(small_bodies):
+    client = small_bodies.client()
+    client.create()
+    job = client.claim()
+    for key, who in ((small_bodies.client(client.tenant, ("work",)).key, "another key"), (client.key, "stale")):
+        if who == "stale":
+            ok(client.result(job))
+        head = f"PUT {API_BASE}/{job['job_id']}/result HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+        head += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        at = urlsplit(small_bodies.url)
+        with socket.create_connection((at.hostname, at.port), timeout=60) as connection:
+            connection.sendall(head.encode() + b"1000\r\n" + b"x" * 4096 + b"\r\n")  # and nothing more, for ever
+            assert connection.recv(4096).startswith(b"HTTP/1.1 413 "), who
 
 
 @pytest.mark.parametrize("chunked", [False, True])
