@@ -2,14 +2,12 @@
 
 import queue
 import threading
+from functools import partial
 
-import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from bridge.names import CONTINUE, QUEUE
-
-log = structlog.get_logger("bridge.nudge")
+from bridge.steadily import Steadily
 
 MOST_WAITING = 10000
 
@@ -35,14 +33,10 @@ class Nudger:
             threading.Thread(target=self._run, name="nudger", daemon=True).start()
 
     def _run(self) -> None:
+        steadily = Steadily("nudge Celery")
+        send = partial(self._sender.send_task, CONTINUE, queue=QUEUE, retry=False, ignore_result=True, expires=60)
         while True:
             job_ids = [self._ended.get()]
             while not self._ended.empty():
                 job_ids.append(self._ended.get_nowait())
-            kwargs = {"job_id": job_ids[0]} if len(job_ids) == 1 else {}
-            try:
-                self._sender.send_task(
-                    CONTINUE, kwargs=kwargs, queue=QUEUE, retry=False, ignore_result=True, expires=60
-                )
-            except OperationalError as error:
-                log.warning("the broker is away", error=type(error).__name__)
+            steadily(partial(send, kwargs={"job_id": job_ids[0]} if len(job_ids) == 1 else {}))

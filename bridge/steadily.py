@@ -5,13 +5,15 @@ from collections.abc import Callable
 import gevent
 import redis
 import structlog
+from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.db import sqlstate
 
 log = structlog.get_logger("bridge.steadily")
 
-EXPECTED = (SQLAlchemyError, redis.RedisError, OSError)  # a server is away; anything else is logged with its trace
+# A server is away; anything else is logged with its trace.
+EXPECTED = (SQLAlchemyError, redis.RedisError, BrokerError, OSError)
 
 
 class Steadily:
@@ -24,7 +26,7 @@ class Steadily:
         self._work = work
         self._told: set[str] = set()
 
-    def __call__(self, do: Callable[[], None]) -> None:
+    def __call__(self, do: Callable[[], object]) -> None:
         try:
             do()
         except Exception as error:  # Whatever it is, the next run may succeed; without one, this would stand for ever.
@@ -41,7 +43,7 @@ class Steadily:
                 log.info("background work succeeds again", work=self._work)
 
 
-def every(seconds: float, work: str, do: Callable[[], None]) -> gevent.Greenlet:
+def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
     """Do it now and then again, so many seconds after each run, in a greenlet of its own."""
     steadily = Steadily(work)
 
