@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test coverage up check lint types imports format migrate model guards chaos bench fuzz
-.PHONY: places lock clean
+.PHONY: places lock audit clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -93,5 +93,10 @@ lock: ## requirements*.txt anew from setup.py (give PYTHON= the oldest 3.11: Deb
 	@.venv-lock/bin/python -m pip install -q -r .venv-lock/direct.txt
 	@.venv-lock/bin/python .ci/lock.py && rm -rf .venv-lock
 
+audit: ## the locked libraries against PyPI's list of known holes (needs pypi.org itself, not a mirror)
+	@test -x .venv-audit/bin/pip-audit || ($(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install -q pip-audit)
+	@for file in requirements.txt requirements-dev.txt requirements-worker.txt; do echo "$$file:"; \
+	  .venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $$file || exit 1; done
+
 clean: ## removes .venv and caches, not the data in .bridge
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info
+	@rm -rf .venv .venv-audit .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info
