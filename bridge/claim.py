@@ -14,7 +14,7 @@ from bridge.pending import RANKS, Entry, Queue
 from models.state import EDGES, AttemptEnd, Change
 
 # A worker that released a job is not offered it for so long.
-SHUN_SECONDS = 10
+WITHHELD_SECONDS = 10
 UNSAID_SECONDS = 10.0
 
 
@@ -23,7 +23,7 @@ class Fate(StrEnum):
 
     CLAIMED = "claimed"
     AGAIN = "again"  # the claimant's claim_id has jobs already; they are given again, the offered job stays free
-    SHUNNED = "shunned"  # the claimant has just released this job; it stays free for others
+    WITHHELD = "withheld"  # the claimant has just released this job; it stays free for others
     BUSY = "busy"  # somebody else is changing the job just now; it may be free afterwards
 
 
@@ -35,8 +35,8 @@ _TARGET = EDGES[Change.CLAIM].target
 _FREE = f"""j.tenant = o.tenant
   AND (o.content_types IS NULL OR j.content_type = ANY(string_to_array(o.content_types, ',')))
   AND j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""
-_SHUNNED = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
-  AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{SHUN_SECONDS} seconds'"""
+_WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
+  AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{WITHHELD_SECONDS} seconds'"""
 _COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
   lease_expires_at, ack_by"""
 
@@ -67,7 +67,7 @@ WITH offered AS (
     SELECT FROM earlier e WHERE e.key_id = o.key_id AND e.worker_id = o.worker_id AND e.claim_id = o.claim_id
   )
 ), free AS MATERIALIZED (
-  SELECT j.id, o.n FROM remote_jobs j JOIN new o ON o.id = j.id WHERE {_FREE} AND NOT ({_SHUNNED})
+  SELECT j.id, o.n FROM remote_jobs j JOIN new o ON o.id = j.id WHERE {_FREE} AND NOT ({_WITHHELD})
   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 ), claimed AS (
   UPDATE remote_jobs j SET
@@ -85,7 +85,7 @@ SELECT '{Fate.CLAIMED}' AS fate, n, {_COLUMNS} FROM claimed
 UNION ALL
 SELECT '{Fate.AGAIN}', n, {_COLUMNS} FROM earlier
 UNION ALL
-SELECT CASE WHEN {_SHUNNED} THEN '{Fate.SHUNNED}' ELSE '{Fate.BUSY}' END,
+SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
   o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM free)
 """)
@@ -159,7 +159,7 @@ class Fates(NamedTuple):
 
     claimed: dict[int, Claimed]
     again: dict[int, list[Claimed]]  # what was given before under the same claim_id
-    shunned: set[int]
+    withheld: set[int]
     busy: set[int]
 
 
@@ -189,7 +189,7 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
         elif fate == Fate.AGAIN:
             fates.again.setdefault(index, []).append(Claimed(*columns))
         else:
-            (fates.shunned if fate == Fate.SHUNNED else fates.busy).add(index)
+            (fates.withheld if fate == Fate.WITHHELD else fates.busy).add(index)
     return fates
 
 

@@ -14,7 +14,7 @@ from bridge.runtime import Runtime
 from bridge.turns import share_out
 
 Find = Callable[[Connection], Mapping[Queue, list[Entry]]]
-Shunned = set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
+Withheld = set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
 
 
 class Handed(NamedTuple):
@@ -22,7 +22,7 @@ class Handed(NamedTuple):
 
     tried: set[Poll]  # the polls that were offered something
     claimed: list[Entry]
-    settled: list[Entry]  # claimed, or no longer to be had, or shunned by all who want it: out of the mirror
+    settled: list[Entry]  # claimed, or no longer to be had, or withheld from all who want it: out of the mirror
     free: list[Entry]  # nobody wants them: back to the head
     busy: list[Entry]  # somebody else is changing them: back to the head in a while
 
@@ -30,32 +30,32 @@ class Handed(NamedTuple):
 def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll]) -> Handed:
     """Claim what `find` finds for the parked polls and the new ones; who got something is answered.
 
-    What the first in line shuns goes to others, in a transaction of its own: the locks of claims are taken in one
-    order within a statement, so that no two processes wait for each other, but not across statements.
+    What is withheld from the first in line goes to others, in a transaction of its own: the locks of claims are taken
+    in one order within a statement, so that no two processes wait for each other, but not across statements.
     Raises sqlalchemy.exc.SQLAlchemyError: then nothing of the transaction that failed was claimed.
     """
     handed = Handed(set(), [], [], [], [])
-    by: Shunned = set()
-    shunned = _claim(runtime, find, parked, new, handed, by)
-    if shunned:
+    whom: Withheld = set()
+    withheld = _claim(runtime, find, parked, new, handed, whom)
+    if withheld:
         others = Handed(handed.tried, handed.claimed, handed.settled, [], handed.busy)
-        left = _claim(runtime, lambda _: by_queue(shunned), parked, new, others, by)
-        # At the head again, a job that all who wait here shun would be caught at once; PostgreSQL offers it later.
+        left = _claim(runtime, lambda _: by_queue(withheld), parked, new, others, whom)
+        # At the head again, a job withheld from all who wait here would be caught at once; PostgreSQL offers it later.
         handed.settled.extend(others.free + left)
     return handed
 
 
 def _claim(
-    runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], handed: Handed, by: Shunned
+    runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], handed: Handed, whom: Withheld
 ) -> list[Entry]:
-    """One transaction with one statement; what was shunned, and `by` whom, who is not offered it again."""
+    """One transaction with one statement; what was withheld, and from whom, who is not offered it again."""
     offered: set[Poll] = set()
     try:
         with runtime.engine.begin() as connection:
             pairs, left = share_out(
                 find(connection),
                 lambda queue: parked.candidates(queue, new),
-                lambda entry, poll: (entry.job_id, poll.who.key_id, poll.who.worker_id) not in by,
+                lambda entry, poll: (entry.job_id, poll.who.key_id, poll.who.worker_id) not in whom,
             )
             for _, poll in pairs:
                 poll.offered = True
@@ -74,7 +74,7 @@ def _claim(
                 parked.answer(poll)
     handed.tried.update(offered)
     handed.free.extend(left)
-    return _sort(pairs, fates, handed, by)
+    return _sort(pairs, fates, handed, whom)
 
 
 def _give(pairs: list[tuple[Entry, Poll]], fates: Fates) -> None:
@@ -84,14 +84,14 @@ def _give(pairs: list[tuple[Entry, Poll]], fates: Fates) -> None:
         pairs[index][1].jobs.append(job)
 
 
-def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, by: Shunned) -> list[Entry]:
-    """Note what became of each ID; those that were shunned."""
+def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, whom: Withheld) -> list[Entry]:
+    """Note what became of each ID; those that were withheld."""
     again = {pairs[index][1] for index in fates.again}
-    shunned = []
+    withheld = []
     for index, (entry, poll) in enumerate(pairs):
-        if index in fates.shunned:
-            shunned.append(entry)
-            by.add((entry.job_id, poll.who.key_id, poll.who.worker_id))
+        if index in fates.withheld:
+            withheld.append(entry)
+            whom.add((entry.job_id, poll.who.key_id, poll.who.worker_id))
         elif index in fates.busy:
             handed.busy.append(entry)
         elif index not in fates.claimed and poll in again:
@@ -100,7 +100,7 @@ def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, by: Shu
             handed.settled.append(entry)
             if index in fates.claimed:
                 handed.claimed.append(entry)
-    return shunned
+    return withheld
 
 
 def by_queue(entries: Sequence[Entry]) -> dict[Queue, list[Entry]]:

@@ -20,9 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimed, next_in_line, replay
 from bridge.db import sqlstate
-from bridge.ears import Ears
 from bridge.errors import BridgeError
 from bridge.hand_out import Find, Handed, by_queue, hand_out
+from bridge.listeners import Listeners
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
@@ -52,8 +52,8 @@ class Hub:
         self._turns = Turns()
         self._second = False
         self._closing = False
-        self._ears = Ears(self._mirror, self._catch)
-        self._parked = Parked(self._ears)
+        self._listeners = Listeners(self._mirror, self._catch)
+        self._parked = Parked(self._listeners)
         self._ticks = 0
         self._greenlets = [gevent.spawn(self._dispatch), every(TICK_SECONDS, "look each second", self._tick)]
 
@@ -97,7 +97,7 @@ class Hub:
     def close(self) -> None:
         """Answer every parked poll with nothing, and claim no more."""
         self._closing = True
-        self._ears.close()
+        self._listeners.close()
         self._parked.let_go(lambda _: True)
         self._wake.set()
 
@@ -124,7 +124,7 @@ class Hub:
         self._wake.set()
         self._ticks += 1
         if self._ticks % 10 == 0:
-            self._ears.prune()
+            self._listeners.prune()
             self._turns.forget(self._parked.queues())
 
     def _dispatch(self) -> None:
@@ -209,7 +209,7 @@ class Hub:
                     wanted[poll.queues[0]] = wanted.get(poll.queues[0], 0) + poll.wants
             stirred = {entry.queue for entry in caught}
             if second:
-                stirred |= {queue for queue in self._parked.queues() if not self._ears.hears(queue)}
+                stirred |= {queue for queue in self._parked.queues() if not self._listeners.hears(queue)}
             for queue in stirred:
                 wanted[queue] = wanted.get(queue, 0) + self._parked.waiting(queue)
             for entry in caught:

@@ -83,7 +83,7 @@ class Limits:
         if not self._window.test(self._per_minute["failures"], "failures", *whose):
             raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
 
-    def parked(self, poll: Poll) -> "_Parked":
+    def parked(self, poll: Poll) -> "_WhileParked":
         """A poll waits, for as long as the block takes.
 
         Each content type that somebody waits for is looked at once a second, so there must not be any number of them;
@@ -96,7 +96,7 @@ class Limits:
             poll.refuse(TooMany("Too many polls of this key wait already.", retry_after=_soon(2)))
         elif len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
             poll.refuse(TooMany("Polls of this key wait for too many content types already.", retry_after=_soon(2)))
-        return _Parked(self, key_id, content_types if poll.error is None else ())
+        return _WhileParked(self, key_id, content_types if poll.error is None else ())
 
     def reading(self, key_id: UUID) -> BoundedSemaphore:
         """For as long as a large body of a key is read into memory: those beyond MOST_READ wait for their turn.
@@ -210,7 +210,7 @@ class Limits:
         return counts
 
 
-class _Parked:
+class _WhileParked:
     """Counts a poll while it waits."""
 
     def __init__(self, limits: Limits, key_id: UUID, content_types: Sequence[str]) -> None:

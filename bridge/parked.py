@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bridge.ears import Ears
+from bridge.listeners import Listeners
 from bridge.pending import Queue
 from bridge.poll import Poll
 
@@ -10,8 +10,8 @@ from bridge.poll import Poll
 class Parked:
     """Knows who waits for what; has each queue listened for as long as somebody waits for it."""
 
-    def __init__(self, ears: Ears) -> None:
-        self._ears = ears
+    def __init__(self, listeners: Listeners) -> None:
+        self._listeners = listeners
         self._polls: dict[Queue, dict[Poll, None]] = {}
         self._claims: dict[object, Poll] = {}  # by what names their claim
         self.count = 0
@@ -19,7 +19,7 @@ class Parked:
     def add(self, poll: Poll) -> None:
         for queue in poll.queues:
             self._polls.setdefault(queue, {})[poll] = None
-            self._ears.want(queue)
+            self._listeners.want(queue)
         if poll.claim is not None:
             self._claims[poll.claim] = poll
         self.count += 1
@@ -39,7 +39,7 @@ class Parked:
                 was_parked = True
                 if not polls:
                     del self._polls[queue]
-                    self._ears.rest(queue)
+                    self._listeners.rest(queue)
         if poll.claim is not None and self._claims.get(poll.claim) is poll:
             del self._claims[poll.claim]
         self.count -= was_parked

@@ -83,7 +83,7 @@ def test_a_released_job_is_offered_to_others_at_once_and_to_its_worker_after_ten
     job = core.held("w1")
     core.release(job)
     outcome = offer(core, (str(job.job_id), "w1", None))
-    assert (outcome.claimed, outcome.shunned) == ({}, {0})
+    assert (outcome.claimed, outcome.withheld) == ({}, {0})
     core.age(job.job_id, 10)
     assert core.claim(str(job.job_id), "w1").attempt == 2
     core.release(core.held("w1", content_type="video"))
@@ -96,7 +96,7 @@ def test_the_same_worker_name_of_another_key_is_another_worker(core):
     assert core.claim(str(job.job_id), "w1", key=OTHER_KEY) is not None
 
 
-def test_only_a_release_is_shunned(core):
+def test_only_a_release_is_withheld(core):
     job = core.held("w1", acknowledge=False)
     core.age(job.job_id, 61)
     core.expire()
@@ -187,7 +187,7 @@ def test_a_job_that_its_worker_has_released_goes_to_the_other_that_is_offered_it
     core.release(job)
     offers = [(str(job.job_id), "w1", None), (str(job.job_id), "w2", None)]
     outcome = offer(core, *(offers if first else reversed(offers)))
-    assert (list(outcome.claimed), outcome.shunned) == ([1 if first else 0], set())
+    assert (list(outcome.claimed), outcome.withheld) == ([1 if first else 0], set())
     assert core.row(job.job_id).worker_id == "w2"
 
 

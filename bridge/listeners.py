@@ -13,14 +13,14 @@ BLOCK_SECONDS = 1.0  # also how long a listener may outstay the last poll that w
 MOST_LISTENERS = 256  # connections to Redis; the queues beyond are looked at once a second
 
 
-class Ears:
+class Listeners:
     """Listens for the queues that somebody waits for, and hands each ID caught to `catch`."""
 
     def __init__(self, mirror: Mirror, catch: Callable[[Entry], None]) -> None:
         self._mirror = mirror
         self._catch = catch
         self._wanted: dict[Queue, Event] = {}
-        self._listeners: dict[Queue, list[gevent.Greenlet]] = {}
+        self._greenlets: dict[Queue, list[gevent.Greenlet]] = {}
 
     def want(self, queue: Queue) -> None:
         """Somebody waits for this queue."""
@@ -29,7 +29,7 @@ class Ears:
         elif (len(self._wanted) + 1) * len(Priority) <= MOST_LISTENERS:
             wanted = self._wanted[queue] = Event()
             wanted.set()
-            self._listeners[queue] = [gevent.spawn(self._listen, queue, p, wanted) for p in Priority]
+            self._greenlets[queue] = [gevent.spawn(self._listen, queue, p, wanted) for p in Priority]
 
     def rest(self, queue: Queue) -> None:
         """Nobody waits for this queue at the moment."""
@@ -43,7 +43,7 @@ class Ears:
         """Close the listeners of queues that nobody waits for."""
         for queue in [queue for queue, wanted in self._wanted.items() if not wanted.is_set()]:
             del self._wanted[queue]
-            gevent.killall(self._listeners.pop(queue), block=False)
+            gevent.killall(self._greenlets.pop(queue), block=False)
 
     def close(self) -> None:
         for wanted in self._wanted.values():
