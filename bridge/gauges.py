@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge import counts
 from bridge.runtime import Runtime
-from models.outbox import OutcomeState
+from models.state import OutcomeState
 
 RECORD = text("""
 INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:name, now(), :seconds, :changed, :changed)

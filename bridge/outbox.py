@@ -17,7 +17,7 @@ from sqlalchemy import Row, text
 from bridge.errors import NotFound
 from bridge.page import cut, opened
 from bridge.runtime import Runtime
-from models.outbox import OutcomeState
+from models.state import OutcomeState
 
 log = structlog.get_logger("bridge.outbox")
 

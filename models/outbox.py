@@ -1,20 +1,9 @@
 """The outbox: outcomes that the pipeline is to hear of, recorded in the transaction of the state change."""
 
-from enum import StrEnum
-
 from sqlalchemy import JSON, Column, Computed, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
 from models.job import Moment, metadata
-
-
-class OutcomeState(StrEnum):
-    """How far an outcome is on its way to the pipeline; the comment says who moves it on."""
-
-    WAITING = "waiting"  # the next sending, or the confirmation that is waited for
-    FAILING = "failing"  # the same, but it was tried often: somebody should look why
-    SENT = "sent"  # nobody: the broker has it, and no confirmation is asked for
-    CONFIRMED = "confirmed"  # nobody: the pipeline's work on it is safe
-
+from models.state import OutcomeState
 
 FAILING_TRIES = 5  # sendings without success, or without confirmation, after which an outcome counts as failing
 

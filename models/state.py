@@ -115,3 +115,12 @@ class Priority(StrEnum):
     def rank(self) -> int:
         """0 is served first; what the database stores and sorts by."""
         return list(Priority).index(self)
+
+
+class OutcomeState(StrEnum):
+    """How far an outcome is on its way to the pipeline; the comment says who moves it on."""
+
+    WAITING = "waiting"  # the next sending, or the confirmation that is waited for
+    FAILING = "failing"  # the same, but it was tried often: somebody should look why
+    SENT = "sent"  # nobody: the broker has it, and no confirmation is asked for
+    CONFIRMED = "confirmed"  # nobody: the pipeline's work on it is safe

@@ -13,8 +13,7 @@ from bridge.errors import Invalid
 from bridge.job_fields import CreateFields
 from bridge.page import page
 from bridge.steer import steer
-from models.outbox import OutcomeState
-from models.state import Asked, JobState
+from models.state import Asked, JobState, OutcomeState
 from tests.big_table import RARE_TYPE, RARE_WORKER, TENANT
 from tests.core import KEY, Core
 

@@ -5,7 +5,7 @@ from marshmallow import RAISE, Schema, fields, validate
 from api.schemas.problem import STATES
 from api.schemas.producers import Filters
 from api.schemas.strict import QueryInteger
-from models.outbox import OutcomeState
+from models.state import OutcomeState
 
 OUTCOME_STATES = [str(state) for state in OutcomeState]
 

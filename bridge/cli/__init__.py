@@ -8,27 +8,20 @@ import sys
 
 def main() -> None:
     """Runs the command line. What is refused is one line on standard error; an error of set-up has exit status 2."""
-    from bridge.cli.checkout import ROOT, CheckoutError
+    from bridge.cli.checkout import ROOT
 
     sys.path.insert(0, str(ROOT))  # `models` is a generic name: the one beside this package wins
-    from sqlalchemy.exc import DBAPIError
-
     from bridge.cli.app import app
-    from bridge.cli.refusal import Refused, refusal_of
-    from bridge.embedded.errors import EmbeddedError
-    from bridge.settings import SettingsError
+    from bridge.cli.refusal import refusal_of
 
     try:
         app()
-    except (CheckoutError, EmbeddedError, Refused, SettingsError) as problem:
-        reason: Exception = problem
-    except DBAPIError as problem:
+    except Exception as problem:
         refusal = refusal_of(problem)
         if refusal is None:
             raise
-        reason = refusal
-    print(f"jobbridge: {reason}", file=sys.stderr)
-    sys.exit(getattr(reason, "status", 2))
+        print(f"jobbridge: {refusal}", file=sys.stderr)
+        sys.exit(refusal.status)
 
 
 __all__ = ["main"]

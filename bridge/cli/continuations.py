@@ -17,7 +17,7 @@ from bridge.cli.plain import age, until, value
 from bridge.cli.refusal import Refused
 from bridge.cli.steering import confirm
 from bridge.names import API_ROOT
-from models.outbox import OutcomeState
+from models.state import OutcomeState
 
 app = options.group(
     "See outcomes on their way to the pipeline, and send them again. The name alone lists.", cls=ListByDefault

@@ -1,18 +1,22 @@
-"""`jobbridge db`: the schema; and the connection that the commands use."""
+"""`jobbridge db`: the schema; and the connection that the commands use.
+
+SQLAlchemy and the servers are imported where they are used: most commands speak HTTP and need not wait for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
-from sqlalchemy import Connection, Engine
 
-from bridge import embedded
 from bridge.cli import checkout
 from bridge.cli.refusal import Refused
-from bridge.db import make_engine
 from bridge.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
 
 app = typer.Typer(no_args_is_help=True, help="The database's schema.")
 
@@ -30,6 +34,8 @@ def reachable() -> Iterator[Settings]:
             f"BRIDGE_DATABASE_URL is not set, and {settings.data_dir} holds no database: set it, or start"
             " `jobbridge up` in this directory first"
         )
+    from bridge import embedded
+
     running = embedded.running_url(settings.data_dir)
     if running is not None:
         yield checkout.settings_and_environment({**environment, "BRIDGE_DATABASE_URL": running})[0]
@@ -41,6 +47,8 @@ def reachable() -> Iterator[Settings]:
 @contextmanager
 def reachable_engine() -> Iterator[Engine]:
     """An engine on the same."""
+    from bridge.db import make_engine
+
     with reachable() as settings:
         engine = make_engine(settings)
         try:
@@ -58,7 +66,7 @@ def connection() -> Iterator[Connection]:
 
 @contextmanager
 def _known_revision(revision: str) -> Iterator[None]:
-    from alembic.util import CommandError  # half a second that the other commands need not wait
+    from alembic.util import CommandError
 
     try:
         yield

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
-from sqlalchemy import Connection
 
-from bridge import keys
 from bridge.cli.database import connection, reachable_engine
 from bridge.cli.paper import console
 from bridge.cli.plain import read_moment
 from bridge.cli.refusal import Refused
-from bridge.give_back import take_from_key
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 app = typer.Typer(no_args_is_help=True, help="Keys of producers, workers and readers.")
 
@@ -48,6 +49,8 @@ def _create(
     types: list[str] | None,
     expires: datetime | None,
 ) -> str:
+    from bridge import keys
+
     try:
         return keys.create_key(database, name, scopes, tenant=tenant, content_types=types, expires_at=expires)
     except ValueError as problem:
@@ -57,6 +60,8 @@ def _create(
 @app.command("list")
 def list_() -> None:
     """Lists the keys, without their secret part."""
+    from bridge import keys
+
     with connection() as database:
         rows = keys.list_keys(database)
     paper = console()
@@ -80,6 +85,9 @@ def list_() -> None:
 @app.command()
 def revoke(prefix: str = typer.Argument(metavar="PREFIX", help="As `keys list` shows it.")) -> None:
     """Ends a key at once, and gives back what its workers hold."""
+    from bridge import keys
+    from bridge.give_back import take_from_key
+
     with reachable_engine() as engine:
         with engine.begin() as database:
             count = keys.revoke_key(database, prefix)

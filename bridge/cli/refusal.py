@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from bridge.cli.checkout import CheckoutError
+from bridge.settings import SettingsError
 
 _NO_TABLE, _NO_COLUMN = "42P01", "42703"
 
@@ -34,8 +35,20 @@ class Unreachable(Refused):
     status = 3
 
 
-def refusal_of(problem: DBAPIError) -> Refused | None:
-    """PostgreSQL's refusals that a person can act on; None for any other, which is a defect and keeps its trace."""
+def refusal_of(problem: Exception) -> Refused | None:
+    """What a person can act on, PostgreSQL's refusals among it; None for a defect, which keeps its trace."""
+    if isinstance(problem, Refused):
+        return problem
+    if isinstance(problem, CheckoutError | SettingsError):
+        return Refused(str(problem))
+    from sqlalchemy.exc import DBAPIError, OperationalError  # a quarter of a second that others need not wait
+
+    from bridge.embedded import EmbeddedError
+
+    if isinstance(problem, EmbeddedError):
+        return Refused(str(problem))
+    if not isinstance(problem, DBAPIError):
+        return None
     if getattr(problem.orig, "pgcode", None) in (_NO_TABLE, _NO_COLUMN):
         return Refused("the database's schema is missing or old: run `jobbridge db upgrade`")
     if isinstance(problem, OperationalError):
