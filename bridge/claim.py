@@ -16,6 +16,8 @@ from models.state import EDGES, AttemptEnd, Change
 # A worker that released a job is not offered it for so long.
 WITHHELD_SECONDS = 10
 UNSAID_SECONDS = 10.0
+# Of task_options in one claim, which a process holds in memory at once; the job that reaches it is still claimed.
+MOST_BYTES = 32 * 1024 * 1024
 
 
 class Fate(StrEnum):
@@ -24,7 +26,7 @@ class Fate(StrEnum):
     CLAIMED = "claimed"
     AGAIN = "again"  # the claimant's claim_id has jobs already; they are given again, the offered job stays free
     WITHHELD = "withheld"  # the claimant has just released this job; it stays free for others
-    BUSY = "busy"  # somebody else is changing the job just now; it may be free afterwards
+    BUSY = "busy"  # somebody else is changing the job just now, or the claim is full; it may be free afterwards
 
 
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].sources))
@@ -67,8 +69,12 @@ WITH offered AS (
     SELECT FROM earlier e WHERE e.key_id = o.key_id AND e.worker_id = o.worker_id AND e.claim_id = o.claim_id
   )
 ), free AS MATERIALIZED (
-  SELECT j.id, o.n FROM remote_jobs j JOIN new o ON o.id = j.id WHERE {_FREE} AND NOT ({_WITHHELD})
+  SELECT j.id, o.n, pg_column_size(j.task_options) AS bytes FROM remote_jobs j JOIN new o ON o.id = j.id
+  WHERE {_FREE} AND NOT ({_WITHHELD})
   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+), fitting AS (
+  SELECT id, n FROM (SELECT id, n, sum(bytes) OVER (ORDER BY n) - bytes AS before FROM free) AS f
+  WHERE before < {MOST_BYTES}
 ), claimed AS (
   UPDATE remote_jobs j SET
     status = '{_TARGET}', attempt = j.attempt + 1, worker_id = o.worker_id, key_id = o.key_id,
@@ -77,7 +83,7 @@ WITH offered AS (
     ack_by = now() + make_interval(secs => :ack_seconds),
     lease_expires_at = now() + make_interval(secs => :ack_seconds),
     acknowledged_at = NULL, attempt_end = NULL, attempt_ended_at = NULL, progress = NULL, message = NULL
-  FROM new o JOIN free f ON f.n = o.n
+  FROM new o JOIN fitting f ON f.n = o.n
   WHERE j.id = f.id AND j.status IN ({_SOURCES})
   RETURNING o.n, j.*
 )
@@ -87,7 +93,7 @@ SELECT '{Fate.AGAIN}', n, {_COLUMNS} FROM earlier
 UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
   o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM free)
+FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
 """)
 
 # The next jobs of each queue in the order of the contract: priority, then age. A job is not queued before it is

@@ -197,3 +197,12 @@ def test_a_row_that_is_being_changed_is_told_from_one_that_is_gone(core):
         connection.exec_driver_sql(f"SELECT 1 FROM remote_jobs WHERE id = '{busy}' FOR UPDATE")
         outcome = offer(core, (busy, "w1", None), (gone, "w1", None))
     assert (outcome.claimed, outcome.busy) == ({}, {0})
+
+
+def test_a_claim_takes_no_more_than_fits_and_leaves_the_rest_free(core):
+    large = {"text": "x" * 17 * 1024 * 1024}
+    job_ids = [core.create(task_options=large) for _ in range(3)]
+    outcome = offer(core, *((job_id, f"w{n}", None) for n, job_id in enumerate(job_ids)))
+    assert (set(outcome.claimed), outcome.busy) == ({0, 1}, {2}), "the one that reaches 32 MiB still fits"
+    assert core.status(job_ids[2]) == "pending"
+    assert core.claim(job_ids[2]).task_options == outcome.claimed[0].task_options

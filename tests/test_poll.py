@@ -228,3 +228,13 @@ def test_the_answer_is_plain_json_with_moments_that_carry_an_offset(client):
     (job,) = json.loads(answer.content)["jobs"]
     for name in ("timeout_at", "lease_expires_at", "ack_by"):
         assert datetime.fromisoformat(job[name]).utcoffset() == timedelta(0)
+
+
+def test_a_poll_gets_as_many_jobs_as_one_answer_may_hold_and_the_next_one_the_rest(client):
+    large = {"text": "x" * 12 * 1024 * 1024}
+    job_ids = [client.create(task_options=large) for _ in range(4)]
+    first = ok(client.poll(max_jobs=100, wait=20))["jobs"]
+    assert [job["job_id"] for job in first] == job_ids[:3]
+    second = ok(client.poll(max_jobs=100, wait=20, worker_id="w2"))["jobs"]
+    assert [job["job_id"] for job in second] == job_ids[3:]
+    assert all(job["task_options"] == large for job in first + second)
