@@ -109,6 +109,12 @@ class Terminal:
         os.set_blocking(self._ours, False)
         around = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
         dying = dies_with_parent(signal.SIGTERM)
+
+        def prepare() -> None:
+            dying()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background of a script
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
         self.process = subprocess.Popen(
             [JOBBRIDGE, *arguments],
             cwd=cwd,
@@ -117,7 +123,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: (dying(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+            preexec_fn=prepare,
         )
         os.close(theirs)
         self.raw = ""
