@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage up check lint types imports format migrate model guards chaos bench fuzz
+.PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos bench fuzz
 .PHONY: places lock audit clean
 
 help: ## this list
@@ -44,14 +44,17 @@ demo: $(STAMP) ## real files through the whole bridge, with a report
 up: $(STAMP) ## the whole bridge in this terminal (ARGS="--flower --worker --port 8000")
 	@$(PY) -m bridge up $(ARGS)
 
-test: $(STAMP) ## the tests, on real PostgreSQL and Redis (ARGS="-k poll")
-	@$(PY) -m pytest $(PARALLEL) $(ARGS)
+test: $(STAMP) ## the tests but for scale and fuzz, on real PostgreSQL and Redis (ARGS="-k poll")
+	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale" $(ARGS)
 
-coverage: $(STAMP) ## the tests, with the lines they did not reach
+scale: $(STAMP) ## the tests on a million jobs: what statements read, a rebuild of the mirror
+	@$(PY) -m pytest $(PARALLEL) -m scale $(ARGS)
+
+coverage: $(STAMP) ## all tests, with the lines they did not reach
 	@$(PY) -m coverage erase
 	@$(PY) -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
 
-check: lint types imports test ## what CI runs
+check: lint types imports test ## the first half of what CI runs
 
 lint: $(STAMP) ## ruff
 	@$(PY) -m ruff check .
@@ -69,7 +72,7 @@ format: $(STAMP) ## ruff's formatter, over what you changed
 migrate: $(STAMP) ## the database's schema to the newest revision
 	@$(PY) -m bridge db upgrade
 
-fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=3600)
+fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=…; 0: three cases of each)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest tests/test_fuzz.py -o timeout=0 $(ARGS)
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)

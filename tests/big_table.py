@@ -150,7 +150,7 @@ class BigTable:
 def big_table(
     new_database: Callable[[], str], servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BigTable]:
-    """The big database, one for each file that uses it; mark its tests `slow`: the first waits for the loading."""
+    """The big database, one for each file that uses it; mark its tests `scale`: the first waits for the loading."""
     url = new_database()
     _load(url)
     settings = load_settings(

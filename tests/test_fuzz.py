@@ -1,7 +1,7 @@
 """schemathesis over the whole OpenAPI document: no server error, nothing wrong is accepted, every answer is as it says.
 
-Short here, bounded by its cases and not by time; `make fuzz` goes on for an hour (FUZZ_SECONDS). Half of it goes to
-jobs that exist, half to any.
+`make fuzz` goes on for an hour (FUZZ_SECONDS); without that setting, or with 0, it is bounded by its cases and not by
+time, as in .ci/run. Half of it goes to jobs that exist, half to any.
 """
 
 import os
@@ -25,6 +25,7 @@ CHECKS = [
 
 
 @pytest.mark.timeout(SECONDS + 400)
+@pytest.mark.fuzz
 @pytest.mark.parametrize("known", [True, False], ids=["a job that exists", "any job"])
 def test_the_whole_document_holds_under_fuzzing(own_bridge, tmp_path, known):
     bridge = own_bridge(limits="failures=1000000", celery=False)

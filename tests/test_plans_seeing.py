@@ -17,7 +17,7 @@ from bridge.trouble import watch
 from bridge.workers_seen import WorkersSeen
 from bridge.workforce import workforce
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
 
 ENDED = """
 INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how)

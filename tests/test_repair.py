@@ -209,7 +209,7 @@ def test_taking_goes_by_priority_and_putting_back_restores_the_order(core, redis
     assert [entry.job_id for entry in mirror.take({AUDIO: 10})] == [high, *normal, low]
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_million_pending_jobs_are_rebuilt_and_compared_without_reading_a_whole_list(core, redis):
     job_id = core.create()
     core.age(job_id, 3600)  # the others are a millisecond apart
