@@ -24,7 +24,7 @@ class Handed(NamedTuple):
     claimed: list[Entry]
     settled: list[Entry]  # claimed, or no longer to be had, or withheld from all who want it: out of the mirror
     free: list[Entry]  # nobody wants them: back to the head
-    busy: list[Entry]  # somebody else is changing them: back to the head in a while
+    busy: list[Entry]  # somebody else is changing them, or the claim was full: back to the head in a while
 
 
 def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll]) -> Handed:
