@@ -17,12 +17,12 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos bench fuzz
-.PHONY: places lock audit clean
+.PHONY: places lock audit sbom clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-$(STAMP): setup.py pyproject.toml requirements.txt requirements-dev.txt requirements-worker.txt worker/pyproject.toml
+$(STAMP): pyproject.toml worker/pyproject.toml requirements-dev.txt
 	@command -v git >/dev/null 2>&1 || echo "git is missing (not needed to run, but to develop): $(APT)" >&2
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Python 3.11 is missing ($(PYTHON) does not run): $(APT)" >&2; exit 1; }
@@ -32,7 +32,7 @@ $(STAMP): setup.py pyproject.toml requirements.txt requirements-dev.txt requirem
 	@# A copied or moved checkout brings an environment that points elsewhere: it is made anew.
 	@$(PY) -c 'import os, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath(".venv"))' 2>/dev/null || \
 	  $(PYTHON) -m venv --clear .venv
-	@$(PY) -m pip install -q -r requirements.txt -r requirements-dev.txt -r requirements-worker.txt
+	@$(PY) -m pip install -q --require-hashes -r requirements-dev.txt
 	@$(PY) -m pip install -q --no-deps --no-build-isolation -e . -e ./worker
 	@touch $(STAMP)
 
@@ -90,16 +90,25 @@ chaos: $(STAMP) ## everything is killed while jobs flow (MINUTES=…, SEED=…)
 places: ## demo and a test from fresh clones: root, user, spaces, 0700 (needs root, 15 minutes)
 	@.ci/places $(ARGS)
 
-lock: ## requirements*.txt anew from setup.py (give PYTHON= the oldest 3.11: Debian 12 has 3.11.2)
-	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -q -U pip setuptools wheel packaging
-	@.venv-lock/bin/python .ci/lock.py direct > .venv-lock/direct.txt
-	@.venv-lock/bin/python -m pip install -q -r .venv-lock/direct.txt
-	@.venv-lock/bin/python .ci/lock.py && rm -rf .venv-lock
+lock: ## requirements*.txt anew from the two pyproject.toml, with hashes (ARGS=--upgrade: newest versions)
+	@PYTHON=$(PYTHON) .ci/lock $(ARGS)
 
-audit: ## the locked libraries against PyPI's list of known holes (needs pypi.org itself, not a mirror)
-	@test -x .venv-audit/bin/pip-audit || ($(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install -q pip-audit)
+# Versions of the two tools are not pinned: an old auditor misses what it should find.
+.venv-audit/bin/pip-audit:
+	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install -q pip-audit cyclonedx-bom pyyaml packaging
+
+audit: .venv-audit/bin/pip-audit ## known holes of the locked libraries (ADVISORIES=copy of pypa/advisory-database: offline)
 	@for file in requirements.txt requirements-dev.txt requirements-worker.txt; do echo "$$file:"; \
-	  .venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $$file || exit 1; done
+	  $(if $(ADVISORIES),.venv-audit/bin/python .ci/advisories.py "$(ADVISORIES)" --) \
+	  .venv-audit/bin/pip-audit --strict --disable-pip --progress-spinner off -r $$file || exit 1; done
+
+sbom: .venv-audit/bin/pip-audit ## what the server and the worker consist of, as CycloneDX: build/sbom-*.json
+	@mkdir -p build
+	@.venv-audit/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --of JSON -o build/sbom-server.json
+	@.venv-audit/bin/cyclonedx-py requirements requirements-worker.txt --pyproject worker/pyproject.toml \
+	  --mc-type application --output-reproducible --of JSON -o build/sbom-worker.json
+	@ls build/sbom-server.json build/sbom-worker.json
 
 clean: ## removes .venv and caches, not the data in .bridge
-	@rm -rf .venv .venv-audit .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info
+	@rm -rf .venv .venv-audit .venv-lock .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info

@@ -23,6 +23,7 @@ from bridge.keys import ensure_bootstrap_key
 from bridge.limits import Limits
 from bridge.overdue import StandIn
 from bridge.runtime import Runtime
+from bridge.version import version
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 API_TITLE = "The bridge"
@@ -68,7 +69,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     app.config.update(
         MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes + 1,  # api/body.py refuses what reaches it
         API_TITLE=API_TITLE,
-        API_VERSION="v1",
+        API_VERSION=version(),
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/" if runtime.settings.docs else None,
         OPENAPI_JSON_PATH="openapi.json",

@@ -8,6 +8,7 @@ import typer
 
 from bridge.cli import checkout, continuations, database, jobs, keys, programs, queues, workers
 from bridge.cli.options import EXIT
+from bridge.version import version
 
 app = typer.Typer(
     name="jobbridge",
@@ -23,6 +24,21 @@ app.add_typer(jobs.app, name="jobs")
 app.command(epilog=EXIT)(queues.queues)
 app.add_typer(workers.app, name="workers")
 app.add_typer(continuations.app, name="continuations")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jobbridge {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def jobbridge(
+    _: bool = typer.Option(False, "--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
+) -> None:
+    """A bridge between a Celery ingestion pipeline and remote workers."""
+
+
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
