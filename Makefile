@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos bench fuzz
-.PHONY: places lock audit sbom clean
+.PHONY: places lock audit sbom clean clients
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -45,7 +45,7 @@ up: $(STAMP) ## the whole bridge in this terminal (ARGS="--flower --worker --por
 	@$(PY) -m bridge up $(ARGS)
 
 test: $(STAMP) ## the tests but for scale and fuzz, on real PostgreSQL and Redis (ARGS="-k poll")
-	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale" $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale and not clients" $(ARGS)
 
 scale: $(STAMP) ## the tests on a million jobs: what statements read, a rebuild of the mirror
 	@$(PY) -m pytest $(PARALLEL) -m scale $(ARGS)
@@ -74,6 +74,14 @@ migrate: $(STAMP) ## the database's schema to the newest revision
 
 fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=…; 0: three cases of each)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest tests/test_fuzz.py -o timeout=0 $(ARGS)
+
+.venv-clients/.installed: tests/generated_clients/package-lock.json
+	@$(PYTHON) -m venv .venv-clients && .venv-clients/bin/python -m pip install -q openapi-python-client==0.29.1
+	@npm ci --prefix tests/generated_clients --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries clients generated from it (needs npm)
+	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/test_generated_clients.py
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)
@@ -111,4 +119,4 @@ sbom: .venv-audit/bin/pip-audit ## what the server and the worker consist of, as
 	@ls build/sbom-server.json build/sbom-worker.json
 
 clean: ## removes .venv and caches, not the data in .bridge
-	@rm -rf .venv .venv-audit .venv-lock .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info
+	@rm -rf .venv .venv-audit .venv-lock .venv-clients tests/generated_clients/node_modules tests/generated_clients/made .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info

@@ -117,6 +117,15 @@ def _is_json(incoming: Request) -> bool:
     return bool(named) and incoming.mimetype_params.get("charset", "utf-8").lower() in ("utf-8", "utf8")
 
 
+def no_body(incoming: Request) -> None:
+    """Refuse a body where the route takes none: what it says would be overlooked, `dry_run` for one. `{}` says nothing.
+
+    Raises 400, 408, 413, 415 as for any body, and Invalid (422).
+    """
+    if read_json(incoming) not in (missing, {}):
+        raise Invalid({"body": ["Must be empty: this route takes no body, only query parameters where it has some."]})
+
+
 class StrictParser(FlaskParser):
     """Reads JSON through the guard, and query parameters each once, unknown ones where the schema takes them."""
 

@@ -7,7 +7,7 @@ from flask import Flask, Response, current_app, g, request
 from flask_smorest import Api
 from werkzeug.routing import BaseConverter, PathConverter
 
-from api import docs_page, download, problems  # noqa: F401  (download adds its route to `workers`)
+from api import docs_page, download, openapi, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
 from api.health import health
 from api.keys import keys
@@ -71,8 +71,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
         API_TITLE=API_TITLE,
         API_VERSION=version(),
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/" if runtime.settings.docs else None,
-        OPENAPI_JSON_PATH="openapi.json",
+        OPENAPI_URL_PREFIX=None,  # api/openapi.py serves the document
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
             "components": {"securitySchemes": SECURITY},
@@ -101,6 +100,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)
     if runtime.settings.docs:
+        openapi.add_document(app, api)
         app.extensions["docs_policy"] = docs_page.add_docs_page(app, API_TITLE)
     if runtime.settings.auth and runtime.settings.bootstrap_key is not None:
         with runtime.engine.begin() as connection:

@@ -31,12 +31,16 @@ log = structlog.get_logger("api")
 
 UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
 PIECE = 64 * 1024  # bytes read at a time
+BYTES = {"type": "string", "format": "binary"}
 
 
 @workers.route("/<job:job_id>/download", methods=["GET"])
 @scope("work", "read")
-@workers.response(200, {"type": "string", "format": "binary"}, content_type="application/octet-stream")
-@workers.alt_response(206, description="The range that was asked for.", success=True)
+@workers.response(200, BYTES, content_type="application/octet-stream")
+@workers.alt_response(
+    206, schema=BYTES, content_type="application/octet-stream", description="The range that was asked for."
+)
+@workers.alt_response(304, description="The file still has the ETag of If-None-Match.")
 @gives(workers, 404, 409, 416)
 @workers.doc(parameters=[TOKEN])
 def download(job_id: str) -> Any:

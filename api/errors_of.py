@@ -13,14 +13,18 @@ MEANINGS = {
     401: "No API key, or one that does not count.",
     403: "The key lacks the scope, or may not do this now.",
     404: "There is no such job.",
+    405: "The address has no such method; `Allow` names those it has.",
+    408: "The body did not arrive in time.",
     409: "The job is not where this call needs it; `code` says how.",
     413: "The body is larger than BRIDGE_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     416: "The range lies outside the file.",
     422: "A field cannot be accepted; `errors` names it.",
     429: "Too many requests; wait for Retry-After.",
+    500: "A defect of the bridge; X-Request-ID finds it in the log.",
     503: "PostgreSQL, or the file system of a source file, does not answer; send the request again after Retry-After.",
 }
+MEDIA_TYPE = "application/problem+json"
 ALWAYS = (401, 403, 422, 429, 503)
 WITH_BODY = (400, 413, 415)
 
@@ -33,13 +37,22 @@ def gives(blueprint: Blueprint, *statuses: int, body: bool = False) -> Callable[
             view = blueprint.alt_response(
                 status,
                 schema=Problem(),
-                content_type="application/problem+json",
+                content_type=MEDIA_TYPE,
                 description=MEANINGS[status],
                 example=_example(status),
             )(view)
         return blueprint.doc(operationId=view.__name__)(view)
 
     return document
+
+
+def problem_answer(status: int) -> dict[str, Any]:
+    """Return the description of an error that any route can give."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": MEANINGS[status],
+        "content": {MEDIA_TYPE: {"schema": schema, "example": _example(status)}},
+    }
 
 
 def _example(status: int) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from flask import request
 
 from api.access import caller, runtime, scope
-from api.body import Blueprint
+from api.body import Blueprint, no_body
 from api.errors_of import gives
 from api.schemas import keys as schemas
+from api.schemas.strict import NoParameters
 from bridge import keys as core
 from bridge.errors import Forbidden, Invalid, NotFound
 from bridge.give_back import take_from_key
@@ -28,9 +30,10 @@ def _whose() -> str | None:
 
 @keys.route("/", methods=["GET"])
 @scope("admin")
+@keys.arguments(NoParameters(), location="query")
 @keys.response(200, schemas.KeyList())
 @gives(keys)
-def list_keys() -> Any:
+def list_keys(_: dict[str, Any]) -> Any:
     """List the keys, without their secrets."""
     with runtime().engine.connect() as connection:
         return {"keys": core.list_keys(connection, _whose())}
@@ -63,9 +66,10 @@ def create_key(asked: dict[str, Any]) -> Any:
 @keys.route("/<prefix>", methods=["DELETE"])
 @scope("admin")
 @keys.response(200, schemas.RevokedKey())
-@gives(keys, 404)
+@gives(keys, 404, body=True)
 def revoke_key(prefix: str) -> Any:
     """Revoke a key: every API process feels it within a second, and its workers' jobs wait again. Repeating is well."""
+    no_body(request)
     if not re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):
         raise NotFound(_UNKNOWN)
     with runtime().engine.begin() as connection:

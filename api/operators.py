@@ -10,6 +10,7 @@ from api.body import Blueprint
 from api.errors_of import gives
 from api.render import json_response
 from api.schemas import operators as schemas
+from api.schemas.strict import NoParameters
 from bridge.errors import Invalid
 from bridge.explain import MOST_AHEAD, explain
 from bridge.foreman import Foreman
@@ -100,9 +101,10 @@ def explain_job(job_id: str) -> Any:
 
 @operators.route(f"{API_ROOT}/workers", methods=["GET"])
 @scope("read")
+@operators.arguments(NoParameters(), location="query")
 @operators.response(200, schemas.WorkerList())
 @gives(operators)
-def list_workers() -> Any:
+def list_workers(_: dict[str, Any]) -> Any:
     """The workers that asked for jobs within the last hour, hold one, or are paused."""
     known = workforce(runtime(), _seen(), caller().tenant)
     return json_response({"workers": [_worker(hand) for hand in known.hands], "redis": "ok" if known.redis else "away"})

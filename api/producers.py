@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 import structlog
-from flask import g
+from flask import g, request
 
 from api.access import caller, limits, runtime, scope
-from api.body import Blueprint, header_text
+from api.body import Blueprint, header_text, no_body
 from api.errors_of import gives
 from api.metrics import CREATED
 from api.render import job_view, json_response, status_view, whole_view
@@ -17,6 +17,7 @@ from bridge.cancel import cancel, restart
 from bridge.enqueue import Created, enqueue, enqueue_batch
 from bridge.names import API_BASE
 from bridge.page import page
+from models.state import JobState
 
 log = structlog.get_logger("api")
 producers = Blueprint("jobs", __name__, url_prefix=API_BASE, description="Submit jobs and see what became of them.")
@@ -87,12 +88,13 @@ def list_jobs(query: dict[str, Any]) -> Any:
 def show_job(job_id: str) -> Any:
     """The whole job with its attempts, without the result's content and without any token."""
     job = look.find(runtime(), caller().tenant, job_id, look.WHOLE)
+    g.job_status = job.status
     return whole_view(job, look.history(runtime(), job))
 
 
 @producers.route("/<job:job_id>/status", methods=["GET"])
 @scope("read", "submit", "work")
-@producers.response(200, schemas.JobStatus())
+@producers.response(200, schemas.ShortJob())
 @gives(producers, 404)
 def show_status(job_id: str) -> Any:
     """The short view of a job."""
@@ -107,26 +109,30 @@ def show_status(job_id: str) -> Any:
 @gives(producers, 404, 409)
 def show_result(job_id: str) -> Any:
     """The result of a completed job; 409 not_ready while there is none."""
-    return look.result(runtime(), caller().tenant, job_id)
+    stored = look.result(runtime(), caller().tenant, job_id)
+    g.job_status = JobState.COMPLETED
+    return stored
 
 
 @producers.route("/<job:job_id>/cancel", methods=["POST"])
 @scope("submit")
 @producers.response(200, schemas.StateAnswer())
-@gives(producers, 404, 409)
+@gives(producers, 404, 409, body=True)
 def cancel_job(job_id: str) -> Any:
     """Cancel a job; repeating it is well. Its worker hears of it on its next call, whichever that is."""
-    status = cancel(runtime(), caller(), job_id)
+    no_body(request)
+    g.job_status = cancel(runtime(), caller(), job_id)
     log.info("job cancelled", job_id=job_id)
-    return {"job_id": job_id, "status": status}
+    return {"job_id": job_id, "status": g.job_status}
 
 
 @producers.route("/<job:job_id>/retry", methods=["POST"])
 @scope("submit")
 @producers.response(200, schemas.StateAnswer())
-@gives(producers, 404, 409)
+@gives(producers, 404, 409, body=True)
 def retry_job(job_id: str) -> Any:
     """Put a failed, timed-out or cancelled job back; of a pending one nothing changes."""
-    status = restart(runtime(), caller(), job_id)
+    no_body(request)
+    g.job_status = restart(runtime(), caller(), job_id)
     log.info("job put back", job_id=job_id)
-    return {"job_id": job_id, "status": status}
+    return {"job_id": job_id, "status": g.job_status}

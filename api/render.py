@@ -47,7 +47,7 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
 
 
 def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
-    """schemas.JobStatus"""
+    """schemas.ShortJob"""
     running = job.status == JobState.PROCESSING
     return {
         "job_id": job.id,

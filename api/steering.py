@@ -4,10 +4,9 @@ from typing import Any
 
 import structlog
 from flask import request
-from webargs import missing
 
 from api.access import caller, runtime, scope
-from api.body import Blueprint, read_json
+from api.body import Blueprint, no_body
 from api.errors_of import gives
 from api.producers import producers
 from api.schemas import steering as schemas
@@ -47,7 +46,7 @@ def retry_jobs(query: dict[str, Any]) -> Any:
 
 
 def _steered(asked: Asked, query: dict[str, Any]) -> dict[str, int]:
-    _no_body()
+    no_body(request)
     steered = steer(runtime(), caller(), asked, query, dry_run=query["dry_run"])
     log.info("jobs steered", asked=asked, dry_run=query["dry_run"], **steered._asdict())
     return steered._asdict()
@@ -71,7 +70,7 @@ def list_continuations(query: dict[str, Any]) -> Any:
 @gives(continuations, 404, body=True)
 def resend_continuations(query: dict[str, Any]) -> Any:
     """Send a job's outcome again, confirmed or not, or all that are failing. The Celery task ID stays the same."""
-    _no_body()
+    no_body(request)
     job_id, n = query["job_id"], query["n"]
     if (job_id is None) == (query["state"] is None) or (n is not None and job_id is None):
         raise Invalid({"job_id": ["Name either job_id (with n, if it is not the latest) or state=failing."]})
@@ -81,9 +80,3 @@ def resend_continuations(query: dict[str, Any]) -> Any:
     )
     log.info("continuations sent again", changed=changed)
     return {"changed": changed}
-
-
-def _no_body() -> None:
-    """Filters in a body would be overlooked, `dry_run` among them. Raises Invalid."""
-    if read_json(request) not in (missing, {}):
-        raise Invalid({"body": ["Must be empty: the filters and dry_run are query parameters."]})

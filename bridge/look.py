@@ -20,6 +20,7 @@ from models.request import job_requests
 from models.state import JobState
 
 _c = remote_jobs.c
+JOB_ID_PATTERN = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 LONGEST = 604800.0  # seconds; the longest deadline that a job may name
 
 # What a verb judges a job by; of an error message as much as fits into a sentence.
@@ -48,7 +49,7 @@ WHOLE: tuple[ColumnElement[Any], ...] = tuple(_c)
 
 def job_id_of(text_: str) -> UUID:
     """The ID in a path. Raises NotFound: what is no UUID is no job."""
-    if not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", text_):
+    if not re.fullmatch(JOB_ID_PATTERN, text_):
         raise NotFound("The job was not found: this is no job ID.")
     return UUID(text_)
 

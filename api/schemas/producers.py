@@ -52,7 +52,7 @@ class StateAnswer(Schema):
     status = fields.String(required=True, validate=validate.OneOf(STATES))
 
 
-class JobStatus(Schema):
+class ShortJob(Schema):
     """The short view of a job."""
 
     job_id = fields.UUID(required=True)

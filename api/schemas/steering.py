@@ -4,7 +4,7 @@ from marshmallow import RAISE, Schema, fields, validate
 
 from api.schemas.problem import STATES
 from api.schemas.producers import Filters
-from api.schemas.strict import QueryInteger
+from api.schemas.strict import JobId, QueryInteger
 from models.state import OutcomeState
 
 OUTCOME_STATES = [str(state) for state in OutcomeState]
@@ -76,7 +76,7 @@ class ResendQuery(Schema):
     class Meta:
         unknown = RAISE
 
-    job_id = fields.UUID(load_default=None)
+    job_id = JobId(load_default=None)
     n = QueryInteger(
         load_default=None,
         validate=validate.Range(1, 2**31 - 1),

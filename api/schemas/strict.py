@@ -2,9 +2,19 @@
 
 import math
 import re
+import uuid
 from typing import Any
 
-from marshmallow import fields
+from marshmallow import RAISE, Schema, fields
+
+from bridge.look import JOB_ID_PATTERN
+
+
+class NoParameters(Schema):
+    """The query of a list that has no parameters: one that is sent was meant for a filter that there is not."""
+
+    class Meta:
+        unknown = RAISE
 
 
 class QueryInteger(fields.Integer):
@@ -23,6 +33,15 @@ class QueryNumber(fields.Float):
         if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
             raise self.make_error("invalid")
         return float(value)
+
+
+class JobId(fields.UUID):
+    """A job's ID as it stands in a path, not everything that uuid.UUID reads (braces, `urn:uuid:`, no hyphens)."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> uuid.UUID:
+        if not isinstance(value, str) or not re.fullmatch(JOB_ID_PATTERN, value):
+            raise self.make_error("invalid_uuid")
+        return uuid.UUID(value)
 
 
 class StrictFloat(fields.Float):

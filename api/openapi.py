@@ -1,0 +1,153 @@
+"""The OpenAPI document: flask-smorest's, completed with what holds for every route.
+
+flask-smorest describes parameters, bodies and the answers that a view names. What is left follows from rules, and is
+added here: statuses that any route can give, headers of requests and answers, descriptions, and a form that the
+generators of clients understand.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Flask, Response
+from flask_smorest import Api
+
+from api.errors_of import problem_answer
+from api.render import json_response
+from bridge.version import version
+
+PATH = "/openapi.json"
+METHODS = ("get", "put", "post", "delete")
+CONTACT = {"name": "The maintainers of jobbridge"}
+LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 0}
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-ID": {"schema": _TEXT, "description": "The one that was sent, or a new one; it finds the log lines."},
+    "X-Job-Status": {"schema": _TEXT, "description": "The job's state: a worker hears of a cancel on any call."},
+    "Retry-After": {"schema": _COUNT, "description": "Seconds after which to send the request again."},
+    "WWW-Authenticate": {"schema": _TEXT, "description": "Bearer."},
+    "Allow": {"schema": _TEXT, "description": "The methods that the address has."},
+    "ETag": {"schema": _TEXT, "description": "Names this version of the file; for If-Range and If-None-Match."},
+    "Last-Modified": {"schema": _TEXT, "description": "When the file was changed last."},
+    "Accept-Ranges": {"schema": _TEXT, "description": "bytes."},
+    "Content-Disposition": {"schema": _TEXT, "description": "attachment, and a file name."},
+    "Content-Range": {"schema": _TEXT, "description": "Which bytes of how many; with 416 how many there are."},
+}
+OF_STATUS = {"401": ("WWW-Authenticate",), "405": ("Allow",), "429": ("Retry-After",), "503": ("Retry-After",)}
+OF_FILES = ("ETag", "Last-Modified", "Accept-Ranges", "Content-Disposition")
+CONDITIONS = {
+    "Range": "One range of bytes, such as `bytes=1000-`: answered with 206. Others are ignored.",
+    "If-Range": "The ETag of the part that is there: if the file has changed since, the answer is the whole file.",
+    "If-None-Match": "An ETag: answered with 304 while the file has it.",
+}
+
+
+def add_document(app: Flask, api: Api) -> None:
+    """Serve the completed document at /openapi.json. It is made at the first request and kept."""
+    made: list[dict[str, Any]] = []
+
+    def show() -> Response:
+        if not made:
+            made.append(complete(api.spec.to_dict()))
+        return json_response(made[0])
+
+    app.add_url_rule(PATH, "openapi", show, methods=["GET"])
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with what holds for every route. The argument is changed."""
+    document["info"] |= {"version": version(), "contact": CONTACT, "license": LICENSE}
+    document["components"]["headers"] = HEADERS
+    document["paths"] = {path.rstrip("/"): item for path, item in document["paths"].items()}  # both spellings answer
+    for path, _, operation in operations(document):
+        _describe(path, operation)
+        _declare_statuses(operation)
+        _declare_headers(path, operation)
+    for schema in _sent(document):
+        _without_defaults(schema)
+    _portable_patterns(document)
+    return document
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (path, method, operation)."""
+    for path, item in document["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield path, method, item[method]
+
+
+def _describe(path: str, operation: dict[str, Any]) -> None:
+    operation.setdefault("operationId", path.strip("/"))
+    operation.setdefault("security", [])
+    scopes = operation.get("x-scopes")
+    who = f"For a key with scope {' or '.join(scopes)}." if scopes else "No key is needed."
+    told = operation.get("description") or operation["summary"]
+    operation["description"] = f"{told.rstrip('.')}. {who}"
+
+
+def _declare_statuses(operation: dict[str, Any]) -> None:
+    answers = operation["responses"]
+    for status in ("405", "500"):
+        answers.setdefault(status, problem_answer(int(status)))
+    if "413" in answers:  # the route reads a body
+        answers.setdefault("408", problem_answer(408))
+    operation["responses"] = dict(sorted(answers.items()))
+
+
+def _declare_headers(path: str, operation: dict[str, Any]) -> None:
+    answers = operation["responses"]
+    about_a_job = "{job_id}" in path
+    serves_files = "416" in answers
+    for status, answer in answers.items():
+        names = ["X-Request-ID", *OF_STATUS.get(status, ())]
+        if about_a_job and status not in ("401", "404", "405", "408", "429", "500", "503"):
+            names.append("X-Job-Status")
+        if serves_files and status in ("200", "206", "304"):
+            names.extend(OF_FILES)
+        if serves_files and status in ("206", "416"):
+            names.append("Content-Range")
+        answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    if serves_files:
+        operation["parameters"] += [
+            {"in": "header", "name": name, "schema": _TEXT, "description": meaning}
+            for name, meaning in CONDITIONS.items()
+        ]
+
+
+def _sent(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of what clients send."""
+    schemas = document["components"]["schemas"]
+    todo = [operation["requestBody"] for _, _, operation in operations(document) if "requestBody" in operation]
+    found: dict[str, dict[str, Any]] = {}
+    while todo:
+        for node in _walk(todo.pop()):
+            name = str(node.get("$ref", "")).rpartition("/")[2]
+            if name in schemas and name not in found:
+                found[name] = schemas[name]
+                todo.append(schemas[name])
+    return list(found.values())
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Tell a default in words: openapi-typescript takes a member that has one for required."""
+    for field in schema.get("properties", {}).values():
+        if (default := field.pop("default", None)) not in (None, {}):
+            field["description"] = f"{field.get('description', '')} Default: {str(default).lower()}.".strip()
+
+
+def _portable_patterns(document: dict[str, Any]) -> None:
+    r"""Write `$` for Python's `\Z`, which no other dialect of regular expressions has."""
+    for node in _walk(document):
+        if isinstance(pattern := node.get("pattern"), str):
+            node["pattern"] = pattern.replace(r"\Z", "$")
+
+
+def _walk(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            yield from _walk(inner)
