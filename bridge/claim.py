@@ -1,7 +1,7 @@
 """Claim jobs: one guarded UPDATE for all IDs that are ready, whoever they are for."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -33,10 +33,11 @@ _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].source
 _TARGET = EDGES[Change.CLAIM].target
 
 # Tenant and type are checked although the queue was the right one: what stands in Redis is a hint that others may
-# write, and a key may be limited to some types.
-_FREE = f"""j.tenant = o.tenant
+# write, and a key may be limited to some types. The jobs are named by their IDs, so no other index may serve:
+# bridge.transition.among_named says why the status is written so.
+_FREE = f"""j.tenant || '' = o.tenant
   AND (o.content_types IS NULL OR j.content_type = ANY(string_to_array(o.content_types, ',')))
-  AND j.status IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""
+  AND j.status || '' IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""
 _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
   AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{WITHHELD_SECONDS} seconds'"""
 _COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
@@ -60,9 +61,13 @@ WITH offered AS (
     CAST(:content_types AS text[])
   ) WITH ORDINALITY AS o(id, worker_id, key_id, lease_token, lease_seconds, claim_id, tenant, content_types, n)
 ), earlier AS (
-  SELECT DISTINCT ON (j.id) o.n, j.* FROM offered o JOIN remote_jobs j
-    ON j.key_id = o.key_id AND j.worker_id = o.worker_id AND j.claim_id = o.claim_id
-  WHERE j.status = '{_TARGET}' AND j.acknowledged_at IS NULL
+  SELECT DISTINCT ON (j.id) o.n, j.* FROM offered o, LATERAL (
+    SELECT * FROM remote_jobs
+    WHERE key_id = o.key_id AND worker_id = o.worker_id AND claim_id = o.claim_id
+      AND status = '{_TARGET}' AND ack_by IS NOT NULL AND acknowledged_at IS NULL
+    OFFSET 0 -- looked up for each offer, never all that is in hand at once
+  ) j
+  WHERE o.claim_id IS NOT NULL
   ORDER BY j.id, o.n
 ), new AS (
   SELECT o.* FROM offered o WHERE NOT EXISTS (
@@ -84,7 +89,7 @@ WITH offered AS (
     lease_expires_at = now() + make_interval(secs => :ack_seconds),
     acknowledged_at = NULL, attempt_end = NULL, attempt_ended_at = NULL, progress = NULL, message = NULL
   FROM new o JOIN fitting f ON f.n = o.n
-  WHERE j.id = f.id AND j.status IN ({_SOURCES})
+  WHERE j.id = f.id AND j.status || '' IN ({_SOURCES})
   RETURNING o.n, j.*
 )
 SELECT '{Fate.CLAIMED}' AS fate, n, {_COLUMNS} FROM claimed
@@ -94,6 +99,21 @@ UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
   o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
+""")
+
+# Which of these queues have a job that may be claimed: one look into the index for each priority, whatever is there.
+LOADED = text(f"""
+SELECT q.tenant, q.content_type
+FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[])) AS q(tenant, content_type),
+LATERAL (
+  SELECT FROM generate_series(0, {len(RANKS) - 1}) AS p(rank), LATERAL (
+    SELECT FROM remote_jobs
+    WHERE tenant = q.tenant AND content_type = q.content_type AND priority = p.rank AND status IN ({_SOURCES})
+      AND completed_at IS NULL AND queued_at <= now() AND available_at <= now() AND now() < timeout_at
+    ORDER BY queued_at, id LIMIT 1
+  ) head
+  LIMIT 1
+) loaded
 """)
 
 # The next jobs of each queue in the order of the contract: priority, then age. A job is not queued before it is
@@ -106,7 +126,7 @@ LATERAL (
   SELECT heads.* FROM generate_series(0, {len(RANKS) - 1}) AS p(rank), LATERAL (
     SELECT id, priority, queued_at FROM remote_jobs
     WHERE tenant = q.tenant AND content_type = q.content_type AND priority = p.rank AND status IN ({_SOURCES})
-      AND queued_at <= now() AND available_at <= now() AND now() < timeout_at
+      AND completed_at IS NULL AND queued_at <= now() AND available_at <= now() AND now() < timeout_at
     ORDER BY queued_at, id LIMIT q.wanted
     FOR UPDATE SKIP LOCKED
   ) heads
@@ -119,15 +139,18 @@ ORDER BY j.priority, j.queued_at, j.id
 REPLAY = text(f"""
 SELECT o.n, {_COLUMNS}
 FROM unnest(CAST(:key_ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:claim_ids AS text[]))
-  WITH ORDINALITY AS o(key, worker, claim, n)
-JOIN remote_jobs j ON j.key_id = o.key AND j.worker_id = o.worker AND j.claim_id = o.claim
-WHERE j.status = '{_TARGET}' AND j.acknowledged_at IS NULL
+  WITH ORDINALITY AS o(key, worker, claim, n), LATERAL (
+  SELECT * FROM remote_jobs
+  WHERE key_id = o.key AND worker_id = o.worker AND claim_id = o.claim
+    AND status = '{_TARGET}' AND ack_by IS NOT NULL AND acknowledged_at IS NULL
+  OFFSET 0 -- as in CLAIM
+) j
 ORDER BY o.n, j.priority, j.queued_at, j.id
 """)
 
 HOLDS = text(
     "SELECT EXISTS (SELECT FROM remote_jobs WHERE key_id = :key_id AND worker_id = :worker_id"
-    " AND status = 'processing')"
+    " AND status = 'processing' AND ack_by IS NOT NULL)"
 )
 
 
@@ -197,6 +220,13 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
         else:
             (fates.withheld if fate == Fate.WITHHELD else fates.busy).add(index)
     return fates
+
+
+def loaded(connection: Connection, queues: Iterable[Queue]) -> set[Queue]:
+    """Those of the queues that have a job which may be claimed now."""
+    asked = list(queues)
+    params = {"tenants": [queue.tenant for queue in asked], "content_types": [queue.content_type for queue in asked]}
+    return {Queue(*row) for row in connection.execute(LOADED, params)}
 
 
 def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> dict[Queue, list[Entry]]:

@@ -7,19 +7,18 @@ the deadline comes before the lease.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, func, literal, select
+from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, func, literal, literal_column, select
 from sqlalchemy.types import Text
 
 from bridge.give_back import COUNTED, MOST_RETURNS, TAKE_FROM_DEAD_KEYS
 from bridge.poison import IS_POISON, WHY
 from bridge.runtime import Runtime
-from bridge.transition import NOW, RETRIED, among, entry, jobs, move, moving
-from models.state import AttemptEnd, Change, JobState
+from bridge.transition import NOW, RETRIED, entry, jobs, move, moving
+from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
+from models.state import AttemptEnd, Change
 
 BATCH = 500
 
-_pending = among(jobs.status, {JobState.PENDING})
-_processing = among(jobs.status, {JobState.PROCESSING})
 _acknowledged = jobs.acknowledged_at.is_not(None)
 _retries_left = jobs.retry_count < jobs.max_retries
 _last_return = jobs.return_count >= MOST_RETURNS - 1
@@ -48,9 +47,10 @@ _silent = _sentence("The lease ran out: no sign of life of the worker for ", job
 _poison = {"error_message": WHY}
 NEVER_SEEN = "No sign of life within the acknowledgement window."
 _unseen = {"error_message": f"Never acknowledged, {MOST_RETURNS} times in a row."}
-_ack = and_(_processing, ~_acknowledged, jobs.lease_expires_at <= NOW)
-_out = and_(_processing, _acknowledged, jobs.timeout_at <= NOW)
-_lease = and_(_processing, _acknowledged, jobs.lease_expires_at <= NOW, jobs.timeout_at > NOW)
+# In the words of the clocks' indexes; by the CHECKs of the table only a job in processing has a lease and an ack_by.
+_ack = and_(~_acknowledged, jobs.lease_expires_at <= NOW)
+_out = and_(literal_column(DEADLINE_RUNS), _acknowledged, jobs.timeout_at <= NOW)
+_lease = and_(_acknowledged, jobs.lease_expires_at <= NOW, jobs.timeout_at > NOW)
 _lapsed, _missed = AttemptEnd.LEASE_EXPIRED, AttemptEnd.UNACKNOWLEDGED
 _by_lease = jobs.lease_expires_at
 
@@ -64,7 +64,16 @@ SWEEPS: list[tuple[Executable, bool]] = [
     (_sweep(Change.FAIL, and_(_lease, IS_POISON), _by_lease, _poison, _lapsed), False),
     (_sweep(Change.RETRY, and_(_lease, _retries_left), _by_lease, {**_silent, **RETRIED}, _lapsed), False),
     (_sweep(Change.FAIL, and_(_lease, ~_retries_left), _by_lease, _silent, _lapsed), False),
-    (_sweep(Change.EXPIRE_QUEUE, and_(_pending, jobs.timeout_at <= NOW), jobs.timeout_at, _queue, None), False),
+    (
+        _sweep(
+            Change.EXPIRE_QUEUE,
+            and_(literal_column(QUEUE_CLOCK_RUNS), jobs.timeout_at <= NOW),
+            jobs.timeout_at,
+            _queue,
+            None,
+        ),
+        False,
+    ),
 ]
 
 

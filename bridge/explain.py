@@ -22,10 +22,11 @@ AHEAD = text(f"""
 SELECT count(*) FROM (
   SELECT FROM generate_series(0, CAST(:priority AS int)) AS p(rank), LATERAL (
     SELECT FROM remote_jobs
-    WHERE tenant = :tenant AND content_type = :content_type AND status = 'pending' AND priority = p.rank
+    WHERE tenant = :tenant AND content_type = :content_type AND status = 'pending' AND completed_at IS NULL
+      AND priority = p.rank
       AND queued_at <= CASE WHEN p.rank < :priority THEN greatest(now(), :queued_at) ELSE :queued_at END
       AND (p.rank < :priority OR (queued_at, id) < (:queued_at, :id))
-    LIMIT {MOST_AHEAD}
+    ORDER BY queued_at, id LIMIT {MOST_AHEAD} -- in the order of its index
   ) before
   LIMIT {MOST_AHEAD}
 ) ahead

@@ -13,11 +13,12 @@ from bridge.runtime import Runtime
 from models.state import AttemptEnd, JobState
 
 # The row is locked before the clock is read: behind a lock wait, now() would renew the lease from the past
-# (notes: traps, PostgreSQL). A sign of life without news is written at most once per third of a lease.
+# (notes: traps, PostgreSQL). A sign of life without news is written at most once per third of a lease. The status is
+# an expression for the reason given in bridge.transition.among_named.
 EXTEND = text(f"""
 WITH held AS MATERIALIZED (
   SELECT id FROM remote_jobs
-  WHERE id = :job_id AND attempt = :attempt AND status = '{JobState.PROCESSING}'
+  WHERE id = :job_id AND attempt = :attempt AND status || '' = '{JobState.PROCESSING}'
   FOR UPDATE
 )
 UPDATE remote_jobs j SET

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge import counts
 from bridge.runtime import Runtime
+from models.job import NOT_DUE, QUEUE_CLOCK_RUNS
 from models.state import OutcomeState
 
 RECORD = text("""
@@ -33,8 +34,8 @@ SELECT q.content_type, CAST(extract(epoch FROM now() - min(oldest.queued_at)) AS
 FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[])) AS q(tenant, content_type),
   generate_series(0, 2) AS p(rank), LATERAL (
   SELECT queued_at FROM remote_jobs
-  WHERE tenant = q.tenant AND content_type = q.content_type AND status = 'pending' AND priority = p.rank
-    AND queued_at <= now()
+  WHERE tenant = q.tenant AND content_type = q.content_type AND status = 'pending' AND completed_at IS NULL
+    AND priority = p.rank AND queued_at <= now()
   ORDER BY queued_at LIMIT 1
 ) oldest
 GROUP BY q.content_type
@@ -43,11 +44,11 @@ MOST_BACKLOG = 1000
 # What each sweep would find to do now, counted to a thousand.
 BACKLOG = text(f"""
 SELECT
-  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE status = 'pending' AND timeout_at <= now()
+  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <= now()
     LIMIT {MOST_BACKLOG}) o)
-  + (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE status = 'processing' AND lease_expires_at <= now()
+  + (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE lease_expires_at <= now()
     LIMIT {MOST_BACKLOG}) o) AS expire_jobs,
-  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE status = 'pending' AND NOT mirrored AND available_at <= now()
+  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE {NOT_DUE} AND available_at <= now()
     LIMIT {MOST_BACKLOG}) o) AS release_due_jobs,
   (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() LIMIT {MOST_BACKLOG}) o)
     AS continue_ingestion,

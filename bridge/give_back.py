@@ -33,7 +33,7 @@ def _take(whose: ColumnElement[bool]) -> Executable:
     """Take back what the workers of dead keys hold. Nobody has tried and failed: it is not counted."""
     held = (
         select(remote_jobs.c.id)
-        .where(among(jobs.status, [JobState.PROCESSING]), whose)
+        .where(among(jobs.status, [JobState.PROCESSING]), jobs.ack_by.is_not(None), whose)
         .order_by(jobs.id)
         .limit(bindparam("batch"))
         .with_for_update(skip_locked=True)

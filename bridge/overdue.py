@@ -14,6 +14,7 @@ from bridge.expire import expire
 from bridge.gauges import swept
 from bridge.runtime import Runtime
 from bridge.steadily import every
+from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 
 log = structlog.get_logger("bridge.overdue")
 
@@ -24,9 +25,9 @@ GRACE_SECONDS = 30.0  # workers that live renew their leases within so long once
 _AGO = f"now() - interval '{PATIENCE_SECONDS} seconds'"
 # One look into each clock's index. The deadline of an attempt that nobody has acknowledged ends nothing.
 OVERDUE = text(f"""
-SELECT EXISTS (SELECT FROM remote_jobs WHERE status = 'pending' AND timeout_at <= {_AGO})
-  OR EXISTS (SELECT FROM remote_jobs WHERE status = 'processing' AND lease_expires_at <= {_AGO})
-  OR EXISTS (SELECT FROM remote_jobs WHERE status = 'processing' AND timeout_at <= {_AGO}
+SELECT EXISTS (SELECT FROM remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <= {_AGO})
+  OR EXISTS (SELECT FROM remote_jobs WHERE lease_expires_at <= {_AGO})
+  OR EXISTS (SELECT FROM remote_jobs WHERE {DEADLINE_RUNS} AND timeout_at <= {_AGO}
     AND acknowledged_at IS NOT NULL)
 """)
 

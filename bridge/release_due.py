@@ -4,13 +4,14 @@ from sqlalchemy import text
 
 from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
+from models.job import NOT_DUE
 
 # The ID is pushed after the commit; one that is lost then is found by bridge.reconcile_mirror.
-DUE = text("""
+DUE = text(f"""
 UPDATE remote_jobs SET mirrored = true WHERE id = ANY (ARRAY (
-  SELECT id FROM remote_jobs WHERE status = 'pending' AND NOT mirrored AND available_at <= now()
+  SELECT id FROM remote_jobs WHERE {NOT_DUE} AND available_at <= now()
   ORDER BY available_at LIMIT :batch FOR UPDATE SKIP LOCKED
-)) AND status = 'pending' AND NOT mirrored
+)) AND status || '' = 'pending' AND NOT mirrored -- as bridge.transition.among_named says
 RETURNING id, tenant, content_type, priority, queued_at
 """)
 

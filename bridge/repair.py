@@ -23,11 +23,12 @@ REBUILD_SECONDS = 30.0  # after which a run leaves the rest of a rebuild to the 
 # The queues that have pending jobs, by skipping through the index (PostgreSQL has no loose index scan of its own).
 QUEUES = text("""
 WITH RECURSIVE q AS (
-  (SELECT tenant, content_type FROM remote_jobs WHERE status = 'pending' ORDER BY tenant, content_type LIMIT 1)
+  (SELECT tenant, content_type FROM remote_jobs WHERE status = 'pending' AND completed_at IS NULL
+   ORDER BY tenant, content_type LIMIT 1)
   UNION ALL
   SELECT next.tenant, next.content_type FROM q, LATERAL (
     SELECT tenant, content_type FROM remote_jobs
-    WHERE status = 'pending' AND (tenant, content_type) > (q.tenant, q.content_type)
+    WHERE status = 'pending' AND completed_at IS NULL AND (tenant, content_type) > (q.tenant, q.content_type)
     ORDER BY tenant, content_type LIMIT 1
   ) next
 )
@@ -36,7 +37,8 @@ SELECT tenant, content_type FROM q
 
 OLDEST = text("""
 SELECT id, priority, queued_at FROM remote_jobs
-WHERE status = 'pending' AND tenant = :tenant AND content_type = :content_type AND priority = :priority AND mirrored
+WHERE status = 'pending' AND completed_at IS NULL AND tenant = :tenant AND content_type = :content_type
+  AND priority = :priority AND mirrored
   AND queued_at <= now() -- implied: what waits for its time is not mirrored, nor read on the way
 ORDER BY queued_at, id LIMIT :count
 """)
@@ -44,15 +46,16 @@ ORDER BY queued_at, id LIMIT :count
 # Newest first, so that each batch goes to the head of what is there; keyset, resumable.
 OLDER = text("""
 SELECT id, queued_at FROM remote_jobs
-WHERE status = 'pending' AND tenant = :tenant AND content_type = :content_type AND priority = :priority AND mirrored
-  AND queued_at <= now()
+WHERE status = 'pending' AND completed_at IS NULL AND tenant = :tenant AND content_type = :content_type
+  AND priority = :priority AND mirrored AND queued_at <= now()
   AND (CAST(:queued_at AS timestamptz) IS NULL
        OR (queued_at, id) < (CAST(:queued_at AS timestamptz), CAST(:id AS uuid)))
 ORDER BY queued_at DESC, id DESC LIMIT :count
 """)
 
 PENDING = text("""
-SELECT id, priority FROM remote_jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND mirrored
+SELECT id, priority FROM remote_jobs
+WHERE id = ANY(CAST(:ids AS uuid[])) AND mirrored AND status || '' = 'pending' -- cf. bridge.transition.among_named
 ORDER BY queued_at DESC, id DESC
 """)
 

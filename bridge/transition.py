@@ -124,7 +124,7 @@ def moving(
             "attempt_ended_at": case((held, NOW), else_=jobs.attempt_ended_at),
         }
     new = {name: _constant(value) for name, value in new.items()}
-    status = among(jobs.status, edge.sources)
+    status = among_named(edge.sources)
     moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c).cte("moved")
     answer = select(*(moved.c[column.name] for column in RETURNED))
     if end is not None:
@@ -175,6 +175,16 @@ def _word(word: str) -> ColumnElement[Any]:
 def among(column: ColumnElement[str], words: Iterable[str]) -> ColumnElement[bool]:
     """That a column holds one of these words of ours."""
     return column.in_([_word(word) for word in sorted(words)])
+
+
+def among_named(states: Iterable[JobState]) -> ColumnElement[bool]:
+    """That a job which the statement names by its ID is in one of these states.
+
+    Written as an expression that no index and no predicate of a partial index matches. PostgreSQL would take the
+    index of all pending jobs for an empty one where its statistics are from a moment without any, and read it to its
+    end for each job: a claim among 200 000 took 150 ms instead of 1.
+    """
+    return among(jobs.status.concat(_word("")), states)
 
 
 def _constant(value: Any) -> Any:

@@ -20,21 +20,24 @@ SHARE = 50  # a look that took t is not repeated before 50 t have passed
 LATELY_SECONDS = 30.0
 
 IN_HAND = text("""
-SELECT key_id, count(*) FROM remote_jobs WHERE status = 'processing' AND key_id = ANY(CAST(:keys AS uuid[])) GROUP BY 1
+SELECT key_id, count(*) FROM remote_jobs WHERE status = 'processing' AND ack_by IS NOT NULL
+  AND key_id = ANY(CAST(:keys AS uuid[])) GROUP BY 1
 """)
 PENDING = text("""
 SELECT count(*) FROM (
-  SELECT FROM remote_jobs WHERE tenant = :tenant AND status = 'pending' LIMIT :most
+  SELECT FROM remote_jobs WHERE tenant = :tenant AND status = 'pending' AND completed_at IS NULL LIMIT :most
 ) counted
 """)
 # By skipping through the index from one content type to the next.
 TYPES = text("""
 WITH RECURSIVE seen AS (
-  (SELECT content_type FROM remote_jobs WHERE tenant = :tenant AND status = 'pending' ORDER BY content_type LIMIT 1)
+  (SELECT content_type FROM remote_jobs WHERE tenant = :tenant AND status = 'pending' AND completed_at IS NULL
+   ORDER BY content_type LIMIT 1)
   UNION ALL
   (SELECT next.content_type FROM seen, LATERAL (
     SELECT content_type FROM remote_jobs
-    WHERE tenant = :tenant AND status = 'pending' AND content_type > seen.content_type ORDER BY content_type LIMIT 1
+    WHERE tenant = :tenant AND status = 'pending' AND completed_at IS NULL AND content_type > seen.content_type
+    ORDER BY content_type LIMIT 1
   ) next)
 )
 SELECT content_type FROM seen LIMIT :most

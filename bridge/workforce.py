@@ -23,7 +23,8 @@ SELECT key_id, worker_id, count(*) AS jobs,
   array_agg(DISTINCT content_type) AS content_types,
   max(greatest(started_at, acknowledged_at, CASE WHEN acknowledged_at IS NOT NULL
     THEN lease_expires_at - make_interval(secs => lease_seconds) END)) AS sign
-FROM remote_jobs WHERE status = 'processing' AND key_id = ANY (CAST(:keys AS uuid[])) AND tenant = :tenant
+FROM remote_jobs WHERE status = 'processing' AND ack_by IS NOT NULL AND key_id = ANY (CAST(:keys AS uuid[]))
+  AND tenant = :tenant
 GROUP BY key_id, worker_id
 """)
 

@@ -111,6 +111,16 @@ remote_jobs = Table(
 )
 
 _c = remote_jobs.c
+# The planner takes a partial index for an empty one while the statistics are from a moment when no job waited (or was
+# in hand), and reads any that a statement's conditions imply. So each of them has a predicate of its own that only the
+# statements meant for it imply: a queue's (QUEUED), the clock of the queue, what waits for its time, a lease, a
+# deadline, a worker's. By the CHECKs above each says the same as the state. docs/decisions/0020.
+QUEUED = f"{_PENDING} AND completed_at IS NULL"
+QUEUE_CLOCK_RUNS = "completed_at IS NULL AND lease_expires_at IS NULL"
+NOT_DUE = "completed_at IS NULL AND ack_by IS NULL AND NOT mirrored"
+LEASED = "lease_expires_at IS NOT NULL"
+DEADLINE_RUNS = "completed_at IS NULL AND ack_by IS NOT NULL"
+HELD = f"{_PROCESSING} AND ack_by IS NOT NULL"
 Index(
     "remote_jobs_claim",
     _c.tenant,
@@ -118,13 +128,13 @@ Index(
     _c.priority,
     _c.queued_at,
     _c.id,
-    postgresql_where=text(_PENDING),
+    postgresql_where=text(QUEUED),
 )
-Index("remote_jobs_queue_clock", _c.timeout_at, postgresql_where=text(_PENDING))
-Index("remote_jobs_deadline", _c.timeout_at, postgresql_where=text(_PROCESSING))
-Index("remote_jobs_lease", _c.lease_expires_at, postgresql_where=text(_PROCESSING))
-Index("remote_jobs_holder", _c.key_id, _c.worker_id, postgresql_where=text(_PROCESSING))
-Index("remote_jobs_due", _c.available_at, postgresql_where=text(f"{_PENDING} AND NOT mirrored"))
+Index("remote_jobs_queue_clock", _c.timeout_at, postgresql_where=text(QUEUE_CLOCK_RUNS))
+Index("remote_jobs_deadline", _c.timeout_at, postgresql_where=text(DEADLINE_RUNS))
+Index("remote_jobs_lease", _c.lease_expires_at, postgresql_where=text(LEASED))
+Index("remote_jobs_holder", _c.key_id, _c.worker_id, postgresql_where=text(HELD))
+Index("remote_jobs_due", _c.available_at, postgresql_where=text(NOT_DUE))
 # The list, newest first, with each of its filters (bridge/look.py); a status with a content type has one too.
 Index("remote_jobs_newest", _c.tenant, _c.created_at, _c.id)
 Index("remote_jobs_by_status", _c.tenant, _c.status, _c.created_at, _c.id)

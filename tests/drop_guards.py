@@ -56,13 +56,26 @@ NEAREST = {
 }
 TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
 
-# Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_*.py):
-# only a job in processing has a lease (a CHECK of the table), but its index is one of the jobs in processing;
-# a batch is at least as old as its jobs, which are gone only when they are old, but its index is by age;
-# no job is queued before it is available, but the index of the claim is by the first of the two.
+# Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_*.py): by the
+# CHECKs of the table the indexes' predicates say what a state says (models/job.py), and what a sweep has locked as it
+# is now passes the guard of the change; no job is queued before it is available, but the index of the claim is by the
+# first of the two; a batch is at least as old as its jobs, which are gone only when they are old, but its index is by
+# age; a claim without a claim_id equals none.
 FOR_THE_PLAN = [
     (r"bridge\.claim\.NEXT", "queued_at <= now()"),
-    (r"bridge\.expire\.SWEEPS\[[123567]\]", "remote_jobs.status IN ('processing')"),
+    (r"bridge\.claim\.NEXT", "completed_at IS NULL"),
+    (r"bridge\.claim\.(CLAIM|REPLAY)", "ack_by IS NOT NULL"),
+    (r"bridge\.claim\.CLAIM", "o.claim_id IS NOT NULL"),
+    (r"bridge\.expire\.SWEEPS\[0\]", "remote_jobs.status IN ('processing')"),
+    (r"bridge\.expire\.SWEEPS\[0\]", "remote_jobs.ack_by IS NOT NULL"),
+    (r"bridge\.expire\.SWEEPS\[[0-8]\]", "(remote_jobs.status || '') IN ('processing')"),
+    (r"bridge\.expire\.SWEEPS\[8\]", "(remote_jobs.status || '') IN ('pending')"),
+    (r"bridge\.expire\.SWEEPS\[[48]\]", "completed_at IS NULL"),
+    (r"bridge\.expire\.SWEEPS\[4\]", "ack_by IS NOT NULL"),
+    (r"bridge\.expire\.SWEEPS\[8\]", "lease_expires_at IS NULL"),
+    (r"bridge\.release_due\.DUE", "completed_at IS NULL"),
+    (r"bridge\.release_due\.DUE", "ack_by IS NULL"),
+    (r"bridge\.release_due\.DUE", "status || '' = 'pending'"),
     (r"bridge\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
 ]
 
@@ -119,7 +132,7 @@ def clauses(sql: str) -> list[str]:
             rest = sql[position:]
             character = rest[:1]
             ended = depth == 0 and (
-                character in ("", ")") or re.match(r"\s(ORDER BY|LIMIT|FOR UPDATE|RETURNING|UNION ALL)\b", rest)
+                character in ("", ")") or re.match(r"\s(ORDER BY|LIMIT|OFFSET|FOR UPDATE|RETURNING|UNION ALL)\b", rest)
             )
             if ended or (depth == 0 and re.match(r"\sAND\b", rest)):
                 found.setdefault(sql[start:position].strip())
