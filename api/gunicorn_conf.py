@@ -76,7 +76,7 @@ def post_worker_init(worker: Any) -> None:
     def watch() -> None:
         while worker.alive:
             PARKED.set(hub.parked)
-            REDIS_AWAY.set(mirror.lost)
+            REDIS_AWAY.set(mirror.breaker.lost)
             gevent.sleep(0.1)
         hub.close()
         PARKED.set(0)

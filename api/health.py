@@ -17,6 +17,7 @@ from api.render import json_response
 from api.schemas.problem import Problem
 from bridge.errors import Forbidden
 from bridge.names import DEFAULT_TENANT
+from bridge.redis_breaker import TAKE
 
 health = Blueprint("health", __name__, description="For load balancers and Prometheus; no key is needed.")
 
@@ -39,7 +40,7 @@ def alive_too() -> Any:
 @health.response(200, {"type": "object", "properties": {"status": {"type": "string"}, "redis": {"type": "string"}}})
 @health.alt_response(503, schema=Problem(), content_type="application/problem+json", description="No PostgreSQL.")
 def ready() -> Any:
-    """PostgreSQL answers; without Redis the bridge works on, slower, and says so."""
+    """PostgreSQL answers; without a Redis that takes writes the bridge works on, slower, and says so."""
     try:
         with runtime().engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -48,8 +49,9 @@ def ready() -> Any:
         response.headers["Retry-After"] = "2"
         return response
     try:
-        whole = runtime().mirror.has_epoch()
-    except redis.RedisError:
+        whole = runtime().mirror.serves()
+    except redis.RedisError as error:
+        runtime().mirror.breaker.failed(TAKE, error)
         return json_response({"status": "degraded", "redis": "away"})
     return json_response({"status": "ok", "redis": "ok"} if whole else {"status": "degraded", "redis": "rebuilding"})
 

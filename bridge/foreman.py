@@ -62,7 +62,7 @@ class Foreman:
     def _tell_now_and_then(self) -> None:
         whole = self._ticks % WRITE_TICKS == 0
         self._ticks += 1
-        if whole or not self._runtime.mirror.away:
+        if whole or not self._runtime.mirror.breaker.away:
             self._tell(whole)
 
     def _tell(self, whole: bool) -> None:
@@ -78,4 +78,4 @@ class Foreman:
                     self._note(poll)
                 self.seen.write()
         except redis.RedisError as error:
-            self._runtime.mirror.failed("tell who was seen", error)
+            self._runtime.mirror.breaker.failed("tell who was seen", error)

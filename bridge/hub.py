@@ -26,6 +26,7 @@ from bridge.listeners import Listeners
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
+from bridge.redis_breaker import TAKE
 from bridge.runtime import Runtime
 from bridge.steadily import every
 from bridge.turns import Turns, plan
@@ -199,7 +200,7 @@ class Hub:
         """What the mirror has for the polls that are new and for the lists that stirred; whether it can be trusted."""
         wanted: dict[Queue, int] = {}
         try:
-            if self._mirror.away:
+            if self._mirror.breaker.away:
                 return caught, False
             if any(len(poll.queues) > 1 for poll in new):
                 lengths = self._mirror.lengths({queue for poll in new for queue in poll.queues})
@@ -219,9 +220,9 @@ class Hub:
                 return caught, True
             taken = self._mirror.take(wanted)
         except redis.RedisError as error:
-            self._mirror.failed("take", error)
+            self._mirror.breaker.failed(TAKE, error)
             return caught, False
-        return caught + (taken or []), taken is not None
+        return caught + taken.entries, taken.whole
 
     def _batch(self, wanted: Mapping[Queue, int]) -> dict[Queue, int]:
         """As much of it as one statement takes; who waited longest for its turn comes first."""
@@ -274,4 +275,4 @@ class Hub:
             if entries:
                 settle(entries)
         except redis.RedisError as error:
-            self._mirror.failed(settle.__name__, error)
+            self._mirror.breaker.failed(settle.__name__, error)

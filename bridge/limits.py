@@ -14,6 +14,7 @@ from functools import partial
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+import redis
 from gevent.lock import BoundedSemaphore
 from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
@@ -21,7 +22,7 @@ from limits.strategies import FixedWindowRateLimiter
 from bridge import usage
 from bridge.errors import TooMany
 from bridge.poll import Poll
-from bridge.redis_client import connect
+from bridge.redis_client import answers, connect
 from bridge.runtime import Runtime
 from bridge.steadily import every
 from bridge.tally import Tally
@@ -130,11 +131,13 @@ class Limits:
         stock.types |= new
 
     def share(self) -> None:
-        """Tell the other processes what was counted here, and hear what was there. Raises redis.RedisError."""
+        """Tell the other processes what was counted here, and hear what was there."""
         minute = _minute()
         self._spend(minute)
         try:
             self._exchange(minute)
+        except redis.RedisError as error:
+            self._runtime.mirror.breaker.failed("share limits", error)
         finally:
             self._grant(minute)
 
@@ -164,6 +167,8 @@ class Limits:
         unshared = self._unshared
         # Who asked within this minute is asked about again: others may count it now.
         self._unshared = Counter({counted: 0 for counted in unshared if counted[2] == minute})
+        if self._runtime.mirror.breaker.away:
+            return
         parked = dict(self._parked)
         now = int(time.time())
         with self._redis.pipeline(transaction=False) as pipe:
@@ -176,20 +181,23 @@ class Limits:
                 pipe.hset(name, self._runtime.mirror.process, f"{count}@{now}")
                 pipe.expire(name, STALE_SECONDS)
                 pipe.hgetall(name)
-            answers = iter(pipe.execute() if unshared or parked else [])
+            done = iter(answers(pipe) if unshared or parked else [])
         for counted in unshared:
-            total = next(answers)
-            next(answers)
+            total = next(done)
+            next(done)
             name = self._per_minute[counted[0]].key_for(*counted)
+            if not isinstance(total, int):  # somebody wrote into it: this one is counted here alone
+                continue
             elsewhere = total - self._tally.get(name) + self._unshared[counted]
             if elsewhere > 0:
                 self._tally.incr(name, MINUTE, amount=elsewhere)
         self._tally.purge()
         self._parked_elsewhere = {}
         for key_id in parked:
-            next(answers)
-            next(answers)
-            self._parked_elsewhere[key_id] = self._others(next(answers), now)
+            next(done)
+            next(done)
+            told = next(done)
+            self._parked_elsewhere[key_id] = self._others(told, now) if isinstance(told, dict) else 0
 
     def look(self) -> None:
         """Count in PostgreSQL what those have who asked lately. Raises SQLAlchemyError."""

@@ -58,11 +58,13 @@ class Listeners:
                 try:
                     job_id = listener.wait()
                 except (redis.RedisError, OSError) as error:
-                    self._mirror.failed("listen", error)
+                    # A refusal may be about this list; if it is about all, each second's look is refused too.
+                    if not isinstance(error, redis.ResponseError):
+                        self._mirror.breaker.failed("listen", error)
                     listener.close()
                     gevent.sleep(BLOCK_SECONDS)
                     continue
-                self._mirror.answered()
+                self._mirror.breaker.try_again()
                 if job_id is not None:
                     self._catch(Entry(queue, priority, job_id))
         finally:

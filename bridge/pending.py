@@ -8,31 +8,36 @@ Keys (prefix: BRIDGE_REDIS_PREFIX; the braces keep a queue on one Redis Cluster 
     bridge:suspects                                       what the last look found in claimed lists; expires
     bridge:rebuilding                                     who rebuilds the mirror; expires
     bridge:rebuilt                                        how far that has come; missing: from the start
+    bridge:probe                                          empty: moved onto itself to see whether Redis takes writes
 
 All of it is a hint. A command may be lost or repeated; PostgreSQL decides at the claim, so a missing ID costs time
-and a surplus one nothing. Every method may raise redis.RedisError unless it says otherwise.
+and a surplus one nothing. Whoever reaches Redis can write anything into these keys: a key that is no list of IDs stops
+nothing but itself, until repair deletes it. Every method may raise redis.RedisError unless it says otherwise.
 """
 
 import re
 import time
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 import structlog
 
+from bridge import redis_breaker
+from bridge.bad_keys import discard_bad_keys
 from bridge.mirror_scripts import DROP, PUT_BACK, TAKE
-from bridge.redis_client import connect
+from bridge.names import TENANT_PATTERN
+from bridge.redis_breaker import RedisBreaker
+from bridge.redis_client import answers, connect
 from models.state import Priority
 
 log = structlog.get_logger("bridge.pending")
 
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
-AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request;
-LONGEST_AWAY_SECONDS = 8.0  # twice as long after each further one, for a Redis that hangs costs 2 s at every look
 FEW = 4  # IDs of one list for which LREM is quicker
 RANKS = list(Priority)  # by what the database stores of a priority
 
+_NAME = re.compile(TENANT_PATTERN)
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -56,6 +61,13 @@ class Entry(NamedTuple):
     job_id: str
 
 
+class Taken(NamedTuple):
+    """What the mirror gave."""
+
+    entries: list[Entry]
+    whole: bool  # else claims must come from PostgreSQL too: the epoch is missing, or a queue's list is no list
+
+
 class Mirror:
     """The mirror as seen from one process (`process` names it in the claimed lists)."""
 
@@ -64,8 +76,7 @@ class Mirror:
         self.process = process
         self._url = url
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
-        self._away_until = 0.0
-        self._failures = 0
+        self.breaker = RedisBreaker()
 
     def pending_key(self, queue: Queue, priority: Priority) -> str:
         return f"{self._prefix}:{{{queue.tenant}:{queue.content_type}}}:pending:{priority}"
@@ -75,32 +86,6 @@ class Mirror:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
-
-    @property
-    def away(self) -> bool:
-        """Whether Redis failed a moment ago and is being left alone."""
-        return time.monotonic() < self._away_until
-
-    @property
-    def lost(self) -> bool:
-        """Whether Redis has failed and not answered since."""
-        return self._failures > 0
-
-    def failed(self, doing: str, error: Exception) -> None:
-        """Note that Redis failed; logged once per spell of absence."""
-        if self._failures == 0:
-            log.warning("redis is away", doing=doing, error=type(error).__name__)
-        if not self.away:
-            longer = min(AWAY_SECONDS * 2**self._failures, LONGEST_AWAY_SECONDS)
-            self._away_until = time.monotonic() + longer
-            self._failures = min(self._failures + 1, 10)
-
-    def answered(self) -> None:
-        """Note that Redis answers."""
-        if self._failures:
-            log.info("redis is back")
-            self._failures = 0
-            self._away_until = 0.0
 
     def warn_of_eviction(self) -> None:
         """Warn when Redis may throw lists away to make room: the mirror's, and Celery's queues. Never raises."""
@@ -114,23 +99,23 @@ class Mirror:
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
         """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
         lists = self._by_list(entries)
-        if not lists or self.away:
+        if not lists or self.breaker.away:
             return not lists
         try:
             with self._client.pipeline(transaction=False) as pipe:
                 for key, ids in lists.items():
                     (pipe.rpush if head else pipe.lpush)(key, *ids)
-                pipe.execute()
+                done = answers(pipe)
         except redis.RedisError as error:
-            self.failed("push", error)
+            self.breaker.failed("push", error)
             return False
-        self.answered()
-        return True
+        self.breaker.answered("push")
+        return not any(isinstance(one, redis.RedisError) for one in done)
 
     def drop(self, entries: Iterable[Entry]) -> None:
         """Take jobs that are no longer pending out of the mirror, as far as that is cheap. Never raises."""
         lists = self._by_list(entries)
-        if not lists or self.away:
+        if not lists or self.breaker.away:
             return
         try:
             with self._client.pipeline(transaction=False) as pipe:
@@ -140,9 +125,9 @@ class Mirror:
                     else:
                         for job_id in ids:
                             pipe.lrem(key, -1, job_id)
-                pipe.execute()
+                answers(pipe)
         except redis.RedisError as error:
-            self.failed("drop", error)
+            self.breaker.failed("drop", error)
 
     def _by_list(self, entries: Iterable[Entry]) -> dict[str, list[str]]:
         lists: dict[str, list[str]] = {}
@@ -157,31 +142,40 @@ class Mirror:
             for queue in names:
                 for priority in Priority:
                     pipe.llen(self.pending_key(queue, priority))
-            counts = iter(pipe.execute())
-        return {queue: sum(next(counts) for _ in Priority) for queue in names}
+            # A bad key counts as one, so that it is looked at: taking then tells that PostgreSQL has to be asked.
+            counts = (count if isinstance(count, int) else 1 for count in answers(pipe))
+            return {queue: sum(next(counts) for _ in Priority) for queue in names}
 
-    def take(self, wanted: dict[Queue, int]) -> list[Entry] | None:
+    def take(self, wanted: dict[Queue, int]) -> Taken:
         """Move up to so many IDs of each queue into this process' claimed lists, heads first.
 
-        None when the epoch is missing: the mirror is not whole, so claims must come from PostgreSQL.
+        Nothing is taken when the epoch is missing. Raises redis.RedisError too where Redis answers and takes no writes.
         """
         with self._client.pipeline(transaction=False) as pipe:
             pipe.exists(self._key("epoch"))
+            if not wanted:
+                pipe.eval(TAKE, 2, *2 * [self._key("probe")], 1)
             for queue, count in wanted.items():
                 keys = [*(self.pending_key(queue, priority) for priority in Priority), self.claimed_key(queue)]
                 pipe.eval(TAKE, len(keys), *keys, count)
-            epoch, *taken = pipe.execute()
-        self.answered()
+            epoch, *taken = answers(pipe)
+        self.breaker.answered(redis_breaker.TAKE)
+        found: dict[Queue, list[Any]] = dict(zip(wanted, taken, strict=False))
         entries = [
             Entry(queue, RANKS[rank], job_id)
-            for queue, flat in zip(wanted, taken, strict=True)
+            for queue, flat in found.items()
+            if isinstance(flat, list)
             for rank, job_id in zip(flat[::2], flat[1::2], strict=True)
             if is_job_id(job_id)  # the rest stays in the claimed list until repair forgets it
         ]
         if not epoch:
             self.put_back(entries)
-            return None
-        return entries
+            return Taken([], False)
+        return Taken(entries, all(isinstance(flat, list) for flat in found.values()))
+
+    def serves(self) -> bool:
+        """Whether claims may come from the mirror. Raises redis.RedisError where Redis takes no writes."""
+        return self.take({}).whole
 
     def settle(self, entries: Sequence[Entry]) -> None:
         """The IDs are dealt with (claimed in PostgreSQL, or no longer pending): forget them."""
@@ -190,7 +184,7 @@ class Mirror:
         with self._client.pipeline(transaction=False) as pipe:
             for entry in entries:
                 pipe.lrem(self.claimed_key(entry.queue), -1, entry.job_id)
-            pipe.execute()
+            answers(pipe)
 
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Give taken IDs back to the head; the one that was taken first comes first again."""
@@ -199,7 +193,7 @@ class Mirror:
                 keys = [self.claimed_key(entry.queue), self.pending_key(entry.queue, entry.priority)]
                 pipe.eval(PUT_BACK, len(keys), *keys, entry.job_id)
             if entries:
-                pipe.execute()
+                answers(pipe)
 
     def listener(self, queue: Queue, priority: Priority, block_seconds: float) -> "Listener":
         """A blocking connection of its own for one list."""
@@ -208,8 +202,9 @@ class Mirror:
 
     # What repair needs.
 
-    def has_epoch(self) -> bool:
-        return bool(self._client.exists(self._key("epoch")))
+    def discard_bad_keys(self) -> int:
+        """Delete what is no list of ours in a list's place; how many keys."""
+        return discard_bad_keys(self._client, self._prefix)
 
     def set_epoch(self) -> None:
         self._client.delete(self._key("rebuilt"))  # first, for a mark that stayed would cut the next rebuild short
@@ -280,7 +275,8 @@ class Mirror:
             name, _, rest = key[start:].partition("}:")
             tenant, _, content_type = name.partition(":")
             kind, _, last = rest.partition(":")
-            yield Queue(tenant, content_type), last, kind
+            if _NAME.fullmatch(tenant) and _NAME.fullmatch(content_type):
+                yield Queue(tenant, content_type), last, kind
 
 
 class Listener:

@@ -8,6 +8,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from bridge.redis_address import service
+from bridge.redis_breaker import is_bad_key
 
 
 def connect(url: str, **options: Any) -> redis.Redis:
@@ -15,8 +16,26 @@ def connect(url: str, **options: Any) -> redis.Redis:
 
     Nothing is retried: a repeated LMOVE takes two IDs, a repeated LPUSH queues one twice.
     """
-    options = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2, "decode_responses": True, **options}
+    options = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": 2,
+        "decode_responses": True,
+        "encoding_errors": "replace",  # anything may stand in a value; no ID has such a character
+        **options,
+    }
     if (found := service(url)) is not None:
         known = Sentinel(found.sentinels, socket_timeout=2, socket_connect_timeout=2)
         return known.master_for(found.name, password=found.password, **options)
     return redis.Redis.from_url(url, **options)
+
+
+def answers(pipe: Any) -> list[Any]:
+    """The answers to a pipeline; that of a command that failed because of a bad key is the error.
+
+    Raises redis.RedisError for any other: what Redis refuses to one command it refuses to all.
+    """
+    done: list[Any] = pipe.execute(raise_on_error=False)
+    for answer in done:
+        if isinstance(answer, redis.RedisError) and not is_bad_key(answer):
+            raise answer
+    return done

@@ -8,6 +8,7 @@ head).
 
 import json
 import time
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -70,11 +71,15 @@ class Repaired(NamedTuple):
 
 
 def reconcile(runtime: Runtime, *, rebuild_seconds: float = REBUILD_SECONDS) -> Repaired:
-    """One run; nothing is compared before the mirror is rebuilt. Raises redis.RedisError while Redis is away."""
+    """One run; nothing is compared before the mirror is rebuilt.
+
+    Raises redis.RedisError while Redis is away or takes no writes: then nothing is repaired.
+    """
+    runtime.mirror.discard_bad_keys()
     with runtime.engine.connect() as connection:
         queues = [Queue(*row) for row in connection.execute(QUEUES)]
     rebuilt = 0
-    if not runtime.mirror.has_epoch():
+    if not runtime.mirror.serves():
         if not runtime.mirror.lock_rebuild(LOCK_SECONDS):
             return Repaired()
         try:
@@ -100,8 +105,7 @@ def _rebuild(runtime: Runtime, queues: list[Queue], end: float) -> tuple[int, bo
     list and the last job there) is noted in Redis after each batch: it is lost with what was rebuilt.
     """
     count = 0
-    mark = runtime.mirror.rebuilt()
-    *noted, queued_at, job_id = json.loads(mark) if mark is not None else [None, None]
+    *noted, queued_at, job_id = _noted(runtime.mirror.rebuilt())
     for queue, rank in ((queue, rank) for queue in queues for rank in range(len(RANKS))):
         this = [*queue, rank]
         if this < noted:
@@ -124,6 +128,18 @@ def _rebuild(runtime: Runtime, queues: list[Queue], end: float) -> tuple[int, bo
                     return count, False
             more = len(rows) == BATCH
     return count, True
+
+
+def _noted(mark: str | None) -> list[Any]:
+    """Tenant, content type and rank of the list, and the last job there; what cannot be read is as none."""
+    try:
+        tenant, content_type, rank, queued_at, job_id = json.loads(mark or "")
+        datetime.fromisoformat(queued_at)
+        if isinstance(tenant + content_type, str) and isinstance(rank, int) and is_job_id(job_id):
+            return [tenant, content_type, rank, queued_at, job_id]
+    except (ValueError, TypeError):
+        pass
+    return [None, None]
 
 
 def _return_left_over(runtime: Runtime) -> int:
@@ -163,8 +179,8 @@ def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
         anew = oldest[: oldest.index(absent[-1]) + 1] if absent else []
         again = [job_id for job_id in anew if job_id in known]
         runtime.mirror.drop([Entry(queue, priority, job_id) for job_id in gone + again])
-        runtime.mirror.push([Entry(queue, priority, job_id) for job_id in reversed(anew)], head=True)
-        missing += len(absent)
+        if runtime.mirror.push([Entry(queue, priority, job_id) for job_id in reversed(anew)], head=True):
+            missing += len(absent)
         surplus += len(gone)
     return missing, surplus
 

@@ -39,10 +39,10 @@ def statistics(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Statistics:
 
 
 def _parked(runtime: Runtime, seen: WorkersSeen, tenant: str) -> int | None:
-    if runtime.mirror.away:
+    if runtime.mirror.breaker.away:
         return None
     try:
         return seen.parked(tenant)
     except redis.RedisError as error:
-        runtime.mirror.failed("read parked polls", error)
+        runtime.mirror.breaker.failed("read parked polls", error)
         return None

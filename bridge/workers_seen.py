@@ -14,7 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from bridge.redis_client import connect
+import redis
+
+from bridge.redis_breaker import is_bad_key
+from bridge.redis_client import answers, connect
 
 REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
 PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none
@@ -81,22 +84,25 @@ class WorkersSeen:
                 for key in keys:
                     pipe.expire(key, REMEMBERED_SECONDS)
                 self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS, MOST], client=pipe)
-                pipe.execute()
+                self._discard_where_bad(answers(pipe), *keys)
 
     def read(self, tenant: str) -> dict[Worker, Asking]:
         """The tenant's workers, those seen last first."""
         since = time.time() - REMEMBERED_SECONDS
-        last = self._client.zrevrangebyscore(self._key(tenant, "seen"), "+inf", since, 0, MOST, withscores=True)
-        seen = cast(list[tuple[str, float]], last)
-        if not seen:
+        keys = [self._key(tenant, "seen"), self._key(tenant, "asks")]
+        try:
+            last = self._client.zrevrangebyscore(keys[0], "+inf", since, 0, MOST, withscores=True)
+            seen = cast(list[tuple[str, float]], last)
+            asks = self._client.hmget(keys[1], [member for member, _ in seen]) if seen else []
+        except redis.ResponseError as error:
+            if not is_bad_key(error):
+                raise
+            self._client.delete(*keys)
             return {}
-        asks = self._client.hmget(self._key(tenant, "asks"), [member for member, _ in seen])
         found = {}
         for (member, at), told in zip(seen, asks, strict=True):
-            if told is not None:
-                key_id, _, worker_id = member.partition("/")
-                content_types, denied = json.loads(told)
-                found[Worker(UUID(key_id), worker_id)] = Asking(content_types, denied, at)
+            if (worker := _worker(member)) and (asking := _asking(told, at)):
+                found[worker] = asking
         return found
 
     def write_parked(self, polls: Mapping[str, int]) -> None:
@@ -104,18 +110,29 @@ class WorkersSeen:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(f"{self._prefix}:parked", self._process, json.dumps([time.time(), polls]))
             pipe.expire(f"{self._prefix}:parked", PARKED_SECONDS)
-            pipe.execute()
+            self._discard_where_bad(answers(pipe), f"{self._prefix}:parked")
 
     def parked(self, tenant: str) -> int:
         """How many polls of the tenant wait in all processes."""
         count = 0
-        for process, told in self._client.hgetall(f"{self._prefix}:parked").items():
-            at, polls = json.loads(told)
-            if at < time.time() - PARKED_SECONDS:
+        try:
+            noted = self._client.hgetall(f"{self._prefix}:parked")
+        except redis.ResponseError as error:
+            if not is_bad_key(error):
+                raise
+            noted = {}  # the next write discards it
+        for process, told in noted.items():
+            polls = _polls(told, time.time() - PARKED_SECONDS)
+            if polls is None:
                 self._client.hdel(f"{self._prefix}:parked", process)
             else:
                 count += polls.get(tenant, 0)
         return count
+
+    def _discard_where_bad(self, done: Sequence[object], *keys: str) -> None:
+        """What somebody else wrote in the place of these keys gives way: the next write finds it gone."""
+        if any(is_bad_key(answer) for answer in done):
+            self._client.delete(*keys)
 
     def _key(self, tenant: str, what: str) -> str:
         return f"{self._prefix}:workers:{{{tenant}}}:{what}"
@@ -127,6 +144,37 @@ def _member(who: Worker) -> str:
 
 def _told(asking: Asking) -> str:
     return json.dumps([list(asking.content_types), list(asking.denied)])
+
+
+def _worker(member: str) -> Worker | None:
+    key_id, _, worker_id = member.partition("/")
+    try:
+        return Worker(UUID(key_id), worker_id)
+    except ValueError:
+        return None
+
+
+def _asking(told: str | bytes | None, at: float) -> Asking | None:
+    """None for what this module has not written: whoever reaches Redis can write anything there."""
+    try:
+        content_types, denied = json.loads(told or "")
+    except (ValueError, TypeError):
+        return None
+    lists = isinstance(content_types, list) and isinstance(denied, list)
+    return Asking(content_types, denied, at) if lists and _all_text(content_types + denied) else None
+
+
+def _all_text(values: list[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _polls(told: str | bytes, since: float) -> dict[str, int] | None:
+    """How many polls of each tenant a process holds; None where that is too old, or cannot be read."""
+    try:
+        at, polls = json.loads(told)
+        return {str(tenant): int(count) for tenant, count in polls.items()} if at >= since else None
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        return None
 
 
 def _batches(workers: Mapping[Worker, Asking]) -> Iterator[dict[Worker, Asking]]:

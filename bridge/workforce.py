@@ -106,10 +106,10 @@ def _held(connection: Connection, tenant: str, keys: Sequence[UUID]) -> dict[Wor
 
 
 def _asking(runtime: Runtime, seen: WorkersSeen, tenant: str) -> tuple[dict[Worker, Asking], bool]:
-    if runtime.mirror.away:
+    if runtime.mirror.breaker.away:
         return {}, False
     try:
         return seen.read(tenant), True
     except redis.RedisError as error:
-        runtime.mirror.failed("read who was seen", error)
+        runtime.mirror.breaker.failed("read who was seen", error)
         return {}, False

@@ -4,20 +4,22 @@ Run for `bridge_worker` and for the worker that was written from docs/protocol.m
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import psutil
 import pytest
 
 from bridge.cli.checkout import ROOT
 from tests.client import ok
-from tests.cutting_proxy import CuttingProxy
+from tests.fault_proxy import FaultProxy
+from tests.network_faults import Fault
 from tests.waiting import wait_until
 
 LEASE = 10  # the shortest: heartbeats come every 3.3 s
@@ -68,10 +70,20 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def proxy(bridge) -> Iterator[CuttingProxy]:
-    address = urlsplit(bridge.url)
-    with CuttingProxy(address.hostname, address.port) as running:
+def proxy(bridge) -> Iterator[FaultProxy]:
+    with FaultProxy.before(bridge.url, record=re.compile(rb"(GET|POST|PUT) \S+ HTTP/1\.1\r\n")) as running:
         yield running
+
+
+def lose(proxy: FaultProxy, method: str, path: str, **how: Any) -> Fault:
+    """Lose the answer of the next request whose path matches."""
+    return proxy.cut_on(re.compile(rf"^{method} \S*{path}\S* HTTP".encode()), before=False, **how)
+
+
+def sent(proxy: FaultProxy, method: str, path: str) -> list[bytes]:
+    """The heads of the requests whose path matches."""
+    request = re.compile(rf"{method} \S*{path}\S* HTTP".encode())
+    return [chunk.partition(b"\r\n\r\n")[0] for chunk in list(proxy.recorded) if request.match(chunk)]
 
 
 @pytest.fixture
@@ -82,7 +94,7 @@ def start(kind: str, bridge, client, proxy, tmp_path: Path) -> Iterator[Callable
 
     def start_worker(name: str = "w1") -> Worker:
         common = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}
-        environment = {**common, "BRIDGE_URL": proxy.url, "BRIDGE_KEY": key, "PYTHONPATH": str(ROOT)}
+        environment = {**common, "BRIDGE_URL": proxy.url(bridge.url), "BRIDGE_KEY": key, "PYTHONPATH": str(ROOT)}
         if kind == "bash":
             environment |= {"WORKER_ID": name, "WORKER_LEASE": str(LEASE), "WORKER_WAIT": "20"}
             arguments = [str(ROOT / "examples/bash_worker/worker.sh"), "audio"]
@@ -133,21 +145,21 @@ def test_a_job_is_fetched_converted_and_submitted(start, submit, finished, clien
 
 
 def test_a_lost_answer_to_the_poll_costs_neither_an_attempt_nor_a_wait(start, submit, finished, proxy):
-    lost = proxy.lose("GET", "/poll", telling=b"lease_token")
+    lost = lose(proxy, "GET", "/poll", answer=b"lease_token")
     start()
     job = finished(submit("say still here"))
-    assert lost.is_set()
+    assert lost.happened.is_set()
     assert (job["status"], attempts(job)) == ("completed", [(1, "completed")])
 
 
 def test_a_broken_download_goes_on_where_it_broke(start, submit, finished, proxy, client):
     size = 2_000_000
-    cut = proxy.lose("GET", "/download", after=size // 2)
+    cut = lose(proxy, "GET", "/download", through=size // 2)
     start()
     job = finished(submit("count", b"x" * (size - len("count\n"))))
-    assert cut.is_set()
+    assert cut.happened.is_set()
     assert ok(client.get(f"{job['job_id']}/result"))["content"] == f"{size} bytes"
-    heads = proxy.sent("GET", "/download")
+    heads = sent(proxy, "GET", "/download")
     assert len(heads) == 2
     assert b"range: bytes=" in heads[1].lower()
     assert b"if-range: " in heads[1].lower()
@@ -160,7 +172,7 @@ def test_a_cancel_is_heard_and_nothing_is_submitted(start, submit, finished, pro
     ok(client.post(f"{job_id}/cancel"))
     finished(submit("say free again"))
     assert attempts(client.job(job_id)) == [(1, "cancelled")]
-    assert not proxy.sent("PUT", f"/{job_id}/result")
+    assert not sent(proxy, "PUT", f"/{job_id}/result")
 
 
 def test_a_lost_lease_is_heard_and_nothing_is_submitted(start, submit, finished, proxy, bridge, client, tmp_path):
@@ -178,7 +190,7 @@ def test_a_lost_lease_is_heard_and_nothing_is_submitted(start, submit, finished,
     wait_until(lost, "the lease to run out", 60)
     bridge.sql("UPDATE remote_jobs SET available_at = now() + interval '1 hour' WHERE id = :id", id=job_id)
     finished(submit("say free again"))
-    assert not proxy.sent("PUT", f"/{job_id}/result")
+    assert not sent(proxy, "PUT", f"/{job_id}/result")
 
 
 def test_a_failure_that_no_retry_will_mend_ends_the_job(start, submit, finished):
@@ -189,13 +201,13 @@ def test_a_failure_that_no_retry_will_mend_ends_the_job(start, submit, finished)
 
 
 def test_a_result_whose_answer_was_lost_is_sent_again_and_counts_once(start, submit, finished, proxy, bridge):
-    lost = proxy.lose("PUT", "/result", telling=b"ingestion_continued")
+    lost = lose(proxy, "PUT", "/result", answer=b"ingestion_continued")
     start()
     job_id = submit("say once")
     job = finished(job_id)
-    wait_until(lambda: len(proxy.sent("PUT", f"/{job_id}/result")) == 2, "the result to be sent again")
+    wait_until(lambda: len(sent(proxy, "PUT", f"/{job_id}/result")) == 2, "the result to be sent again")
     finished(submit("say and on it goes"))
-    assert lost.is_set()
+    assert lost.happened.is_set()
     assert attempts(job) == [(1, "completed")]
     assert bridge.sql("SELECT n FROM continuations WHERE job_id = :id", id=job_id) == [(1,)]
     assert not bridge.sql("SELECT code FROM job_refusals WHERE job_id = :id", id=job_id)
@@ -212,10 +224,10 @@ def test_sigterm_lets_it_finish_what_it_has_begun(start, submit, client, tmp_pat
 
 
 def test_sigterm_makes_it_give_back_what_it_has_not_begun(start, submit, proxy, client):
-    held = proxy.lose("GET", "/poll", telling=b"lease_token", silently=True)
+    held = lose(proxy, "GET", "/poll", answer=b"lease_token", silently=True)
     worker = start()
     job_id = submit("say too late")
-    assert held.wait(60), worker.log()
+    assert held.happened.wait(60), worker.log()
     worker.process.send_signal(signal.SIGTERM)
     assert worker.drained(), worker.log()
     job = client.job(job_id)

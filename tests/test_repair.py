@@ -119,7 +119,7 @@ def test_a_missing_id_in_a_long_list_is_found_when_it_comes_near_the_head(core, 
 def test_what_a_dead_process_had_taken_goes_back_at_the_second_look(core, redis, servers):
     taken, kept = core.create(), core.create()
     dead = Mirror(servers.redis_url, "core", "dead")
-    assert dead.take({AUDIO: 1}) == [Entry(AUDIO, Priority.NORMAL, taken)]
+    assert dead.take({AUDIO: 1}).entries == [Entry(AUDIO, Priority.NORMAL, taken)]
     # It would be found by comparing heads as well: here only what was left over is looked at.
     redis.rpush(LIST, taken)
     first = reconcile(core.runtime)
@@ -143,7 +143,7 @@ def test_what_was_left_over_and_is_not_pending_any_more_is_forgotten(core, redis
 def test_a_claim_under_way_at_one_look_is_no_left_over(core, redis, servers):
     job_id = core.create()
     living = Mirror(servers.redis_url, "core", "living")
-    entries = living.take({AUDIO: 1})
+    entries = living.take({AUDIO: 1}).entries
     reconcile(core.runtime)
     living.settle(entries)
     core.claim(job_id)
@@ -178,7 +178,7 @@ def test_redis_away_loses_nothing_and_slows_nobody_down(core, make_runtime, redi
         core.runtime.settings, core.engine, Mirror("redis://127.0.0.1:1/0", "core", "p1"), core.runtime.nudge
     )
     job_id = core.create()
-    assert core.runtime.mirror.away
+    assert core.runtime.mirror.breaker.away
     assert core.result(core.claim(job_id)).status == "completed"
 
 
@@ -192,7 +192,7 @@ def test_a_redis_that_may_evict_lists_is_warned_of(own_bridge, own_servers):
 def test_the_epoch_missing_means_that_nothing_is_taken(core, redis):
     job_id = core.create()
     redis.delete("core:epoch")
-    assert core.runtime.mirror.take({AUDIO: 5}) is None
+    assert core.runtime.mirror.take({AUDIO: 5}) == ([], False)
     assert head_first(redis) == [job_id]
     assert redis.keys("core:*:claimed:*") == []
 
@@ -202,11 +202,11 @@ def test_taking_goes_by_priority_and_putting_back_restores_the_order(core, redis
     normal = [core.create() for _ in range(2)]
     high = core.create(priority="high")
     mirror = core.runtime.mirror
-    taken = mirror.take({AUDIO: 3})
+    taken = mirror.take({AUDIO: 3}).entries
     assert [entry.job_id for entry in taken] == [high, *normal]
     mirror.put_back(taken)
     assert head_first(redis) == normal
-    assert [entry.job_id for entry in mirror.take({AUDIO: 10})] == [high, *normal, low]
+    assert [entry.job_id for entry in mirror.take({AUDIO: 10}).entries] == [high, *normal, low]
 
 
 @pytest.mark.scale
