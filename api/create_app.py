@@ -19,7 +19,6 @@ from api.workers import workers
 from bridge.foreman import Foreman
 from bridge.hub import Hub
 from bridge.key_ring import KeyRing
-from bridge.keys import ensure_bootstrap_key
 from bridge.limits import Limits
 from bridge.overdue import StandIn
 from bridge.runtime import Runtime
@@ -62,7 +61,8 @@ class Documented(Api):
 def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     """The application on a runtime. `heart`: the same with connections of its own, for claims, keys and limits.
 
-    Starts the hub, so it needs a gevent-patched process.
+    Starts the hub, so it needs a gevent-patched process. Asks neither PostgreSQL nor Redis for anything: a process
+    that cannot start ends all of them.
     """
     app = Flask("api", static_folder=None)
     app.url_map.strict_slashes = False
@@ -82,8 +82,9 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     app.extensions["bridge"] = runtime
     hub = app.extensions["hub"] = Hub(heart)
     app.extensions["foreman"] = Foreman(heart, hub)
-    ring = app.extensions["keys"] = KeyRing(heart.engine, hub.dismiss) if runtime.settings.auth else None
-    if ring is not None:
+    app.extensions["keys"] = None
+    if runtime.settings.auth:
+        ring = app.extensions["keys"] = KeyRing(heart.engine, hub.dismiss, runtime.settings.bootstrap_key)
         ring.keep()
     limits = app.extensions["limits"] = Limits(heart)
     limits.keep()
@@ -102,9 +103,6 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     if runtime.settings.docs:
         openapi.add_document(app, api)
         app.extensions["docs_policy"] = docs_page.add_docs_page(app, API_TITLE)
-    if runtime.settings.auth and runtime.settings.bootstrap_key is not None:
-        with runtime.engine.begin() as connection:
-            ensure_bootstrap_key(connection, runtime.settings.bootstrap_key)
     return app
 
 

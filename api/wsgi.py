@@ -15,6 +15,7 @@ from bridge.nudge import Nudger
 from bridge.pending import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
+from bridge.steadily import once
 
 make_cooperative()
 settings = load_settings()
@@ -23,7 +24,7 @@ sender = Celery("bridge", set_as_current=False)
 sender.config_from_object("celeryconfig")
 process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
-mirror.warn_of_eviction()
+once(10.0, "see whether Redis evicts", mirror.warn_of_eviction)
 engine = make_engine(settings, pool_size=16, name="bridge-api")
 runtime = Runtime(settings, engine, mirror, Nudger(sender), FileThreads())
 # What all requests depend on must not wait for a connection behind slow ones.

@@ -1,6 +1,12 @@
 """The connection to PostgreSQL."""
 
-from sqlalchemy import Engine, create_engine
+import select
+import time
+from typing import Any
+
+from gevent.monkey import get_original
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
 
 from bridge.settings import Settings
 
@@ -8,14 +14,19 @@ from bridge.settings import Settings
 # client waits for an answer.
 SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
 
+# A connection that was not used for so long is asked before it is used: what stands between may have forgotten it
+# without a word. Longer than anything that is busy lies idle, so that it costs nothing there.
+RESTED_SECONDS = 20.0
+
 
 def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge") -> Engine:
     """An engine; what runs on `connect()` is rolled back unless it is committed, `begin()` commits at its end.
 
     `pool_size` connections are kept, twice as many are opened at most: who needs one beyond waits up to 5 s for it.
-    Parked polls hold none. Raises SettingsError when BRIDGE_DATABASE_URL is not set.
+    Parked polls hold none. A connection that was cut while it lay idle is replaced, and with it all that are as old,
+    before anybody sees it. Raises SettingsError when BRIDGE_DATABASE_URL is not set.
     """
-    return create_engine(
+    engine = create_engine(
         settings.require("database_url"),
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -38,6 +49,38 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
             "keepalives_count": 3,
         },
     )
+    _replace_what_was_cut(engine)
+    return engine
+
+
+def _replace_what_was_cut(engine: Engine) -> None:
+    """Test a connection on its way out of the pool.
+
+    One system call tells whether the server has said something unasked, which as a rule is goodbye (a restart,
+    idle_session_timeout, a pooler or load balancer that closes idle connections). Only then, and after a long rest, is
+    a ping sent. A dead connection ends its whole generation, so that the next one is not found dead in turn.
+    """
+    poll: Any = get_original("select", "poll")  # gevent's own would let others run at each look
+
+    @event.listens_for(engine, "checkin")
+    def rest(connection: Any, record: Any) -> None:
+        if connection is None or connection.closed:
+            return
+        if "stirs" not in record.info:
+            poller = poll()
+            poller.register(connection.fileno(), select.POLLIN)
+            record.info["stirs"] = poller.poll
+        record.info["rests_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def wake(connection: Any, record: Any, _: Any) -> None:
+        since = record.info.get("rests_since")  # gone with the connection when that is replaced
+        if since is None or (time.monotonic() - since < RESTED_SECONDS and not record.info["stirs"](0)):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError("a connection was cut while it lay idle") from error
 
 
 def make_cooperative() -> None:

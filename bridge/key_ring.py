@@ -16,8 +16,8 @@ from sqlalchemy import Engine, text
 
 from bridge.caller import Caller
 from bridge.errors import Unauthorized
-from bridge.keys import hash_of, prefix_of
-from bridge.steadily import every
+from bridge.keys import ensure_bootstrap_key, hash_of, prefix_of
+from bridge.steadily import every, once
 
 log = structlog.get_logger("bridge.keys")
 
@@ -50,16 +50,24 @@ class _Known:
 
 
 class KeyRing:
-    """The keys that this process has seen. `gone` hears the ID of each that was revoked or has expired meanwhile."""
+    """The keys that this process has seen. `gone` hears the ID of each that was revoked or has expired meanwhile.
 
-    def __init__(self, engine: Engine, gone: Callable[[UUID], None] = lambda _: None) -> None:
+    `bootstrap` is an admin key that is made where it is not there yet: as soon as PostgreSQL answers, and before
+    somebody who sends it is told that it does not count.
+    """
+
+    def __init__(
+        self, engine: Engine, gone: Callable[[UUID], None] = lambda _: None, bootstrap: str | None = None
+    ) -> None:
         self._engine = engine
         self._gone = gone
+        self._bootstrap = bootstrap
         self._known: dict[str, _Known] = {}
 
     def keep(self) -> None:
         """Refresh for as long as this process lives."""
         every(REFRESH_SECONDS, "refresh keys", self.refresh)
+        once(REMEMBERED_SECONDS, "make the bootstrap key", self._bootstrapped)
 
     def remembered(self, key: str) -> Caller | None:
         """Whose key this is, if this very key was seen to count within the last second: no query."""
@@ -104,7 +112,16 @@ class KeyRing:
                 log.info("a key in use counts no more", prefix=prefix)
                 self._gone(known.caller.key_id)
 
+    def _bootstrapped(self) -> None:
+        """Make the bootstrap key if it was not made yet. Raises SQLAlchemyError."""
+        if (key := self._bootstrap) is not None:
+            with self._engine.begin() as connection:
+                ensure_bootstrap_key(connection, key)
+            self._bootstrap = None
+
     def _look_up(self, prefix: str) -> _Known:
+        if self._bootstrap is not None and prefix_of(self._bootstrap) == prefix:
+            self._bootstrapped()
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
         now = time.monotonic()

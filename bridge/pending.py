@@ -88,11 +88,11 @@ class Mirror:
         return f"{self._prefix}:{name}"
 
     def warn_of_eviction(self) -> None:
-        """Warn when Redis may throw lists away to make room: the mirror's, and Celery's queues. Never raises."""
+        """Warn when Redis may throw lists away to make room: the mirror's, and Celery's queues."""
         try:
             policy = self._client.config_get("maxmemory-policy").get("maxmemory-policy")
-        except redis.RedisError:
-            return  # away, or it tells nobody: managed ones do not
+        except redis.ResponseError:
+            return  # it tells nobody: managed ones do not
         if policy not in (None, "noeviction"):
             log.warning("redis may evict the lists of jobs: set its maxmemory-policy to noeviction", policy=policy)
 

@@ -19,14 +19,15 @@ EXPECTED = (SQLAlchemyError, redis.RedisError, BrokerError, OSError)
 class Steadily:
     """Runs a piece of work; `work` names it in the log. A failure ends nothing.
 
-    It is logged once per kind and outage, not at every run, and once more when the work succeeds again.
+    It is logged once per kind and outage, not at every run, and once more when the work succeeds again. Returns whether
+    it succeeded.
     """
 
     def __init__(self, work: str) -> None:
         self._work = work
         self._told: set[str] = set()
 
-    def __call__(self, do: Callable[[], object]) -> None:
+    def __call__(self, do: Callable[[], object]) -> bool:
         try:
             do()
         except Exception as error:  # Whatever it is, the next run may succeed; without one, this would stand for ever.
@@ -37,10 +38,11 @@ class Steadily:
                 log.warning(
                     "background work fails", work=self._work, error=kind, sqlstate=sqlstate(error), exc_info=trace
                 )
-        else:
-            if self._told:
-                self._told.clear()
-                log.info("background work succeeds again", work=self._work)
+            return False
+        if self._told:
+            self._told.clear()
+            log.info("background work succeeds again", work=self._work)
+        return True
 
 
 def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
@@ -50,6 +52,20 @@ def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenle
     def run() -> None:
         while True:
             steadily(do)
+            gevent.sleep(seconds)
+
+    return gevent.spawn(run)
+
+
+def once(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
+    """Do it until it has succeeded once, so many seconds after each failure, in a greenlet of its own.
+
+    For what a process does at its start with a server that may be away: its start must not wait for that.
+    """
+    steadily = Steadily(work)
+
+    def run() -> None:
+        while not steadily(do):
             gevent.sleep(seconds)
 
     return gevent.spawn(run)
