@@ -18,6 +18,10 @@ SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transactio
 # without a word. Longer than anything that is busy lies idle, so that it costs nothing there.
 RESTED_SECONDS = 20.0
 
+# In an API process: beyond what a statement may take. A server that is frozen, or a pooler before one that is, answers
+# the network's own questions, so that nothing below would end the wait.
+ANSWER_SECONDS = 20.0
+
 
 def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge") -> Engine:
     """An engine; what runs on `connect()` is rolled back unless it is committed, `begin()` commits at its end.
@@ -84,19 +88,25 @@ def _replace_what_was_cut(engine: Engine) -> None:
 
 
 def make_cooperative() -> None:
-    """Let psycopg2 yield to other greenlets while it waits. Only for a process that gevent has patched."""
+    """Let psycopg2 yield to other greenlets while it waits, ANSWER_SECONDS at most.
+
+    Only for a process that gevent has patched.
+    """
     import psycopg2.extensions
     from gevent.socket import wait_read, wait_write  # type: ignore[attr-defined]
 
-    def wait(connection: "psycopg2.extensions.connection", timeout: float | None = None) -> None:
+    def wait(connection: "psycopg2.extensions.connection") -> None:
+        end = time.monotonic() + ANSWER_SECONDS
+        silent = psycopg2.OperationalError(f"PostgreSQL did not answer within {ANSWER_SECONDS:.0f} s")
         while True:
             state = connection.poll()
             if state == psycopg2.extensions.POLL_OK:
                 return
+            left = max(0.001, end - time.monotonic())
             if state == psycopg2.extensions.POLL_READ:
-                wait_read(connection.fileno(), timeout=timeout)
+                wait_read(connection.fileno(), timeout=left, timeout_exc=silent)
             elif state == psycopg2.extensions.POLL_WRITE:
-                wait_write(connection.fileno(), timeout=timeout)
+                wait_write(connection.fileno(), timeout=left, timeout_exc=silent)
             else:
                 raise psycopg2.OperationalError(f"psycopg2 is in an unknown state: {state}")
 

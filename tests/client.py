@@ -70,8 +70,9 @@ class Client:
         sent = {"success": True, "content": "text", "lease_token": job.get("lease_token"), **body}
         return self.put(f"{job['job_id']}/result", sent)
 
-    def heartbeat(self, job: dict[str, Any], **body: Any) -> requests.Response:
-        return self.post(f"{job['job_id']}/heartbeat", {"lease_token": job.get("lease_token"), **body})
+    def heartbeat(self, job: dict[str, Any], timeout: float = 70, **body: Any) -> requests.Response:
+        sent = {"lease_token": job.get("lease_token"), **body}
+        return self.post(f"{job['job_id']}/heartbeat", sent, timeout=timeout)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """The whole job."""
