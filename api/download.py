@@ -19,6 +19,7 @@ from api.body import header_text
 from api.byte_range import asked_range, still_the_same
 from api.errors_of import gives
 from api.workers import TOKEN, workers
+from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
 from bridge.extend import Alive, extend, lost_lease
 from bridge.holder import holds_latest
@@ -114,6 +115,7 @@ class _Bytes:
         self._files = files
 
     def __iter__(self) -> Iterator[bytes]:
+        reach("download.before_first_byte")
         while self._left:
             try:
                 piece = self._files(self._file.read, min(PIECE, self._left))
@@ -123,6 +125,7 @@ class _Bytes:
                 raise cut_short("the file has shrunk")
             self._left -= len(piece)
             yield piece
+            reach("download.between_pieces")
 
     def close(self) -> None:
         self._file.close()

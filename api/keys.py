@@ -13,6 +13,7 @@ from api.errors_of import gives
 from api.schemas import keys as schemas
 from api.schemas.strict import NoParameters
 from bridge import keys as core
+from bridge.crash_points import reach
 from bridge.errors import Forbidden, Invalid, NotFound
 from bridge.give_back import take_from_key
 from bridge.names import DEFAULT_TENANT, KEYS_BASE
@@ -75,10 +76,13 @@ def revoke_key(prefix: str) -> Any:
     with runtime().engine.begin() as connection:
         core.revoke_key(connection, prefix, _whose())
         row = core.find_key(connection, prefix, _whose())
+        reach("revoke.before_commit")
+    reach("revoke.after_commit")
     if row is None:
         raise NotFound(_UNKNOWN)
     released = 0
     for taken in take_from_key(runtime().engine, row.id):
+        reach("revoke.after_take")
         follow(runtime(), taken, head=True)
         released += len(taken)
     log.info("key revoked", prefix=prefix, released=released, by=str(caller().key_id))

@@ -18,6 +18,7 @@ from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
 from bridge.claim import Claimant, unsaid_wait
+from bridge.crash_points import reach
 from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
 from bridge.extend import Alive, extend
 from bridge.finish import fail_unstorable, submit
@@ -75,6 +76,7 @@ def poll(query: dict[str, Any]) -> Any:
     limits().took(who.key_id, len(new))
     for job in new:
         CLAIMED.labels(job.content_type).inc()
+        reach("claim.before_answer")
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
     response = json_response(poll_answer(claimed))
     response.headers["Cache-Control"] = "no-store"
@@ -161,6 +163,7 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
     result["retryable"] = result["retryable"] is not False
     accepted = submit(runtime(), caller(), job_id, result, token)
     g.job_status = accepted.status
+    reach("change.before_answer")
     if not accepted.replayed:
         FINISHED.labels(accepted.status).inc()
         log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from celery import Celery
 
 from api.create_app import create_app
+from bridge import crash_points
 from bridge.db import make_cooperative, make_engine
 from bridge.file_threads import FileThreads
 from bridge.logs import configure_logging
@@ -20,6 +21,7 @@ from bridge.steadily import once
 make_cooperative()
 settings = load_settings()
 configure_logging(settings)
+crash_points.arm(settings.crash_points)
 sender = Celery("bridge", set_as_current=False)
 sender.config_from_object("celeryconfig")
 process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

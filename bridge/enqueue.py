@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
+from bridge.crash_points import reach
 from bridge.errors import Invalid
 from bridge.job_fields import fingerprint
 from bridge.pending import Entry, Queue
@@ -120,7 +121,10 @@ def enqueue(
         rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [created], [uuid7()])}).all()
         if not rows:  # A simultaneous request with the same key was first; it has committed.
             return _earlier(connection, key)[0]
+        reach("create.before_commit")
+    reach("create.after_commit")
     _mirror(runtime, tenant, [created], rows)
+    reach("create.after_push")
     return Created(rows[0].id, JobState.PENDING, rows[0].created_at, replayed=False)
 
 
@@ -153,6 +157,8 @@ def enqueue_batch(
             return _earlier(connection, key)
         values = {**_Key(tenant, None, None).params(), **_columns(runtime, created, ids)}
         by_id = {row.id: row for row in connection.execute(INSERT, values)}
+        reach("batch.before_commit")
+    reach("batch.after_commit")
     rows = [by_id[job_id] for job_id in ids]
     _mirror(runtime, tenant, created, rows)
     return [Created(row.id, JobState.PENDING, row.created_at, replayed=False) for row in rows]

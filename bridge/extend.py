@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, text
 
 from bridge.caller import Caller
+from bridge.crash_points import reach
 from bridge.errors import Conflict
 from bridge.holder import holds_latest, lost
 from bridge.look import find
@@ -66,6 +67,7 @@ def extend(
     with runtime.engine.begin() as connection:
         params = {"job_id": job.id, "attempt": job.attempt, "progress": progress, "message": message}
         stored = connection.scalar(EXTEND, params)
+    reach("heartbeat.after_commit")
     if stored is None:
         job = find(runtime, caller.tenant, job_id)
         if job.status != JobState.PROCESSING or holds_latest(job, caller, token) is not None:

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from bridge.claim import Fates, claim
+from bridge.crash_points import reach
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
 from bridge.poll import Poll
@@ -63,6 +64,8 @@ def _claim(
             offers = [(entry.job_id, poll.who) for entry, poll in pairs]
             fates = claim(connection, offers, runtime.settings.ack_seconds)
             _give(pairs, fates)
+            reach("claim.before_commit", fates.claimed)
+        reach("claim.after_commit", fates.claimed)
     except BaseException:
         for poll in offered:
             poll.jobs.clear()

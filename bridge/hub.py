@@ -19,6 +19,7 @@ from gevent.event import Event
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimed, next_in_line, replay
+from bridge.crash_points import reach
 from bridge.db import sqlstate
 from bridge.errors import BridgeError
 from bridge.hand_out import Find, Handed, by_queue, hand_out
@@ -219,6 +220,7 @@ class Hub:
             if not wanted and not second:
                 return caught, True
             taken = self._mirror.take(wanted)
+            reach("claim.after_take", taken.entries)
         except redis.RedisError as error:
             self._mirror.breaker.failed(TAKE, error)
             return caught, False

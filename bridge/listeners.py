@@ -6,6 +6,7 @@ import gevent
 import redis
 from gevent.event import Event
 
+from bridge.crash_points import reach
 from bridge.pending import Entry, Mirror, Queue
 from models.state import Priority
 
@@ -66,6 +67,7 @@ class Listeners:
                     continue
                 self._mirror.breaker.try_again()
                 if job_id is not None:
+                    reach("claim.after_catch")
                     self._catch(Entry(queue, priority, job_id))
         finally:
             # An ID that is on its way to this connection stays in the claimed list; repair returns it.

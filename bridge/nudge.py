@@ -6,6 +6,7 @@ from functools import partial
 
 from celery import Celery
 
+from bridge.crash_points import reach
 from bridge.names import CONTINUE, QUEUE
 from bridge.steadily import Steadily
 
@@ -39,4 +40,5 @@ class Nudger:
             job_ids = [self._ended.get()]
             while not self._ended.empty():
                 job_ids.append(self._ended.get_nowait())
+            reach("nudge.before_send")
             steadily(partial(send, kwargs={"job_id": job_ids[0]} if len(job_ids) == 1 else {}))

@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Row, text
 
+from bridge.crash_points import reach
 from bridge.errors import NotFound
 from bridge.page import cut, opened
 from bridge.runtime import Runtime
@@ -98,6 +99,7 @@ def deliver(
     params = {"job_id": job_id, "batch": batch, "visibility": VISIBILITY_SECONDS}
     with runtime.engine.begin() as connection:
         taken = connection.execute(TAKE, params).all()
+    reach("continuation.after_take", taken)
     sent = 0
     for row in taken:
         try:
@@ -105,10 +107,12 @@ def deliver(
         except broken as error:
             _put_off(runtime, row, error)
             continue
+        reach("continuation.after_send")
         sent += 1
         seconds = runtime.settings.continuation_confirm_seconds
         with runtime.engine.begin() as connection:
             connection.execute(SENT, {"job_id": row.job_id, "n": row.n, "confirm_seconds": seconds})
+        reach("continuation.after_mark")
     return sent
 
 
@@ -143,7 +147,10 @@ def _put_off(runtime: Runtime, row: Row[Any], error: Exception) -> None:
 def confirm(runtime: Runtime, job_id: str, n: int) -> bool:
     """The pipeline has made its work on the outcome safe: send it no more. False: there is no such outcome."""
     with runtime.engine.begin() as connection:
-        return connection.execute(CONFIRM, {"job_id": job_id, "n": n}).rowcount > 0
+        known = connection.execute(CONFIRM, {"job_id": job_id, "n": n}).rowcount > 0
+        reach("confirm.before_commit")
+    reach("confirm.after_commit")
+    return known
 
 
 def page(
@@ -167,6 +174,7 @@ def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) ->
         again = connection.execute(RESEND_ONE, {"tenant": tenant, "job_id": job_id, "n": n}).all()
     if not again:
         raise NotFound("There is no such outcome: the job is unknown, has not ended, or had nobody to be told.")
+    reach("resend.after_commit")
     runtime.nudge([str(job_id)])
     return len(again)
 

@@ -25,6 +25,7 @@ import structlog
 
 from bridge import redis_breaker
 from bridge.bad_keys import discard_bad_keys
+from bridge.crash_points import reach
 from bridge.mirror_scripts import DROP, PUT_BACK, TAKE
 from bridge.names import TENANT_PATTERN
 from bridge.redis_breaker import RedisBreaker
@@ -224,6 +225,7 @@ class Mirror:
     def push_older(self, queue: Queue, priority: Priority, ids: Sequence[str], mark: str) -> None:
         """Add jobs at the head (the last of `ids` becomes the head), then note how far the rebuild has come."""
         self._client.rpush(self.pending_key(queue, priority), *ids)
+        reach("rebuild.before_mark")
         self._client.set(self._key("rebuilt"), mark)
 
     def rebuilt(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from sqlalchemy import text
 
+from bridge.crash_points import reach
 from bridge.runtime import Runtime
 
 # As an array, or in a CTE, what is first is determined once; a plan may evaluate a subselect, and its LIMIT, again for
@@ -34,6 +35,8 @@ def purge(runtime: Runtime, *, batch: int = 500, rounds: int = 200) -> int:
     for _ in range(rounds):
         with runtime.engine.begin() as connection:
             gone = connection.execute(PURGE, params).rowcount
+            reach("purge.before_commit", gone)
+        reach("purge.between_batches", gone)
         deleted += gone
         if gone < batch:
             break

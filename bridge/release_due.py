@@ -2,6 +2,7 @@
 
 from sqlalchemy import text
 
+from bridge.crash_points import reach
 from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import NOT_DUE
@@ -22,6 +23,8 @@ def release_due(runtime: Runtime, *, batch: int = 500, rounds: int = 20) -> int:
     for _ in range(rounds):
         with runtime.engine.begin() as connection:
             rows = sorted(connection.execute(DUE, {"batch": batch}), key=lambda row: (row.queued_at, row.id))
+            reach("release_due.before_commit", rows)
+        reach("release_due.after_commit", rows)
         runtime.mirror.push(Entry(Queue(r.tenant, r.content_type), RANKS[r.priority], str(r.id)) for r in rows)
         released += len(rows)
         if len(rows) < batch:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from bridge.crash_points import reach
 from bridge.pending import RANKS, Entry, Queue, is_job_id
 from bridge.runtime import Runtime
 
@@ -151,6 +152,7 @@ def _return_left_over(runtime: Runtime) -> int:
         pending = _pending(connection, [entry.job_id for _, entry in left_over])
     queues = {entry.job_id: entry.queue for _, entry in left_over}
     runtime.mirror.push((Entry(queues[job_id], RANKS[rank], job_id) for job_id, rank in pending.items()), head=True)
+    reach("repair.before_forget")
     runtime.mirror.forget(left_over)
     return len(pending)
 

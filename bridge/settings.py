@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from bridge import crash_points
 from bridge.redis_address import service
 
 PREFIX = "BRIDGE_"
@@ -114,6 +115,7 @@ class Settings(BaseModel):
     log_format: str | None = Field(None, pattern=r"^(console|json)$")
     url: str | None = None
     key: str | None = None
+    crash_points: Path | None = None  # an instrument of the tests, not a setting of operators: see CONTRIBUTING.md
 
     @field_validator("port", mode="before")
     @classmethod
@@ -143,6 +145,13 @@ class Settings(BaseModel):
                 ip_network(one, strict=False)
             except ValueError:
                 raise ValueError(f"{one!r} is no IP address or network") from None
+        return value
+
+    @field_validator("crash_points")
+    @classmethod
+    def _crash_points(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            crash_points.check(value)
         return value
 
     @field_validator("redis_url")

@@ -14,6 +14,7 @@ from sqlalchemy.types import Text
 
 from bridge.caller import Caller
 from bridge.cancel import CANCELLED, PUT_BACK
+from bridge.crash_points import reach
 from bridge.errors import Invalid
 from bridge.page import FILTERS, in_order, matching, worked_by
 from bridge.runtime import Runtime
@@ -86,6 +87,7 @@ def steer(
             seen = list(connection.execute(first))
         if seen:
             changed += _move(runtime, caller, change, filters, seen)
+            reach("bulk.between_batches")
             after = (seen[-1].created_at, seen[-1].id)
         if len(seen) < batch:
             break

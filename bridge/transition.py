@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 
+from bridge.crash_points import reach
 from bridge.pending import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import Moment, job_attempts, job_results, remote_jobs
@@ -276,6 +277,8 @@ def move(runtime: Runtime, statement: Executable, *, head: bool = False, **param
     """
     with runtime.engine.begin() as connection:
         rows = list(connection.execute(statement, {**parameters(runtime), **params}))
+        reach("change.before_commit", rows)
+    reach("change.after_commit", rows)
     follow(runtime, rows, head=head)
     return rows
 
@@ -291,4 +294,5 @@ def follow(runtime: Runtime, rows: list[Row[Any]], *, head: bool = False) -> Non
     if runtime.settings.continuation_task is not None:
         ended = [str(row.id) for row in rows if row.status in FINAL]
         if ended:
+            reach("change.before_nudge")
             runtime.nudge(ended)

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging
 
+from bridge import crash_points
 from bridge.db import make_engine
 from bridge.logs import configure_logging
 from bridge.nudge import Nudger
@@ -30,6 +31,7 @@ def _logs(**_: Any) -> None:
 def runtime() -> Runtime:
     """This process' runtime, made at its first task: connections must not be shared across a fork."""
     settings = load_settings()
+    crash_points.arm(settings.crash_points)
     process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     return Runtime(
         settings,

@@ -8,6 +8,7 @@ from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import json_guard, names
+from bridge.crash_points import reach
 from bridge.db import is_unavailable
 from bridge.enqueue import enqueue
 from bridge.errors import BridgeError, Invalid
@@ -28,6 +29,7 @@ def enqueue_remote_job(
 ) -> dict[str, str]:
     """Create a job. A redelivered task makes no second one: its own ID is the key where none is given."""
     try:
+        reach("intake.before_create")
         json_guard.check({"tenant": tenant, "idempotency_key": idempotency_key, **fields})
         created = enqueue(
             runtime(),
@@ -36,6 +38,7 @@ def enqueue_remote_job(
             idempotency_key=_key(self.request.id if idempotency_key is None else idempotency_key),
             waited=True,
         )
+        reach("intake.after_create")
     except ValidationError as error:
         raise Refused(Invalid(dict(error.messages_dict)).detail) from None
     except json_guard.Refused as refusal:
