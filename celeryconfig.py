@@ -53,6 +53,8 @@ redis_socket_timeout = 5
 redis_socket_connect_timeout = 3
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # the default gives up for good after 100 tries
+# A broker that answers and refuses (read-only, out of memory, a failed save) ends the worker by default.
+broker_channel_error_retry = True
 
 # A task counts as done when it is done; all of them are safe to repeat.
 task_acks_late = True

@@ -93,6 +93,22 @@ def test_a_process_that_ends_as_soon_as_it_begins_ends_all(tmp_path):
         wait_until(lambda: family.revive() and False, "the family to give up", 20)
 
 
+def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_with_growing_pauses(tmp_path):
+    family = Family(tmp_path)
+    child = family.start("patient", [sys.executable, "-c", "raise SystemExit(3)"], {})
+    said: list[str] = []
+
+    def tried(times: int) -> bool:
+        said.extend(family.revive(lambda: True))
+        return child.lives.short >= times
+
+    wait_until(lambda: tried(4), "four short lives", 40)
+    assert [line.split(":")[0].removeprefix("patient ended with status 3 and ") for line in said[:4]] == [
+        "was started again",
+        *(f"is started again in {pause} s" for pause in (1, 2, 4)),
+    ]
+
+
 def test_a_misspelt_setting_is_warned_of_with_the_right_name(up):
     assert "BRIDGE_PROT is no setting of the bridge; did you mean BRIDGE_PORT?" in up.says(UP)
 
@@ -178,14 +194,28 @@ def test_a_killed_up_leaves_no_orphan_and_the_next_one_starts_at_once(begin):
 
 
 @pytest.mark.slow
-def test_an_embedded_server_that_dies_ends_all_and_is_named(begin):
+@pytest.mark.timeout(240)
+def test_an_embedded_server_that_dies_is_started_again_on_its_data_and_the_api_goes_on(begin):
     running = begin()
-    running.says(UP)
-    valkey = next(child for child in running.family() if "valkey-server" in child.name())
-    valkey.kill()
-    assert running.ends() == 1
-    assert f"valkey ended: read {running.place / '.bridge' / 'logs' / 'valkey.log'}" in running.text
+    client = running.client(running.admin_key())
+    job_id = client.create()
+    api = {process.pid for process in running.family() if "gunicorn" in " ".join(process.cmdline())}
+    for name, server in (("valkey", "valkey-server"), ("postgres", "postgres")):
+        servers = [child for child in running.family() if child.name() == server]
+        min(servers, key=lambda process: process.create_time()).kill()  # PostgreSQL's first one, the postmaster
+        running.says(f"{name} ended and was started again on its data", 120)
+        wait_until(lambda: ready(running) == "ok", f"the bridge to be whole after {name}", 90)
+        assert api <= {process.pid for process in running.family()}, "the API went on"
+    assert client.claim()["job_id"] == job_id
+    assert running.ends(signal.SIGTERM) == 0
     assert running.left() == []
+
+
+def ready(running) -> str | None:
+    try:
+        return requests.get(f"{running.url}/readyz", timeout=10).json().get("status")
+    except requests.RequestException:
+        return None
 
 
 def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path):

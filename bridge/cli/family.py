@@ -9,14 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.cli.checkout import ROOT
-from bridge.embedded.process import spawn
+from bridge.embedded.process import Lives, spawn
 
-SHORT_SECONDS = 10.0  # a life shorter than this, so often in a row, will not get longer
-MOST_SHORT_LIVES = 3
+MOST_SHORT_LIVES = 3  # a process that ends at its start so often in a row, while its servers are well, is hopeless
 
 
 @dataclass
@@ -27,8 +26,8 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
     again: Callable[[], subprocess.Popen[bytes]]
-    began: float
-    short_lives: int = 0
+    lives: Lives = field(default_factory=Lives)
+    hopeless: int = 0  # lives in a row that ended at their start although the servers were well
 
     def ended(self) -> str | None:
         """How it ended; None while it runs."""
@@ -56,7 +55,7 @@ class Family:
         def begin() -> subprocess.Popen[bytes]:
             return spawn(arguments, death=signal.SIGTERM, log=log, cwd=cwd, environment=environment)
 
-        child = Child(name, begin(), log, begin, time.monotonic())
+        child = Child(name, begin(), log, begin)
         self.children.append(child)
         return child
 
@@ -66,22 +65,26 @@ class Family:
             if how := child.ended():
                 raise ChildEnded(f"{how}: read {child.log}")
 
-    def revive(self) -> list[str]:
-        """Start those again that have ended by themselves; a sentence for each.
+    def revive(self, ill: Callable[[], bool] = lambda: False) -> list[str]:
+        """Start those again that have ended by themselves, after growing pauses; a sentence for each.
 
         A supervisor does it in production: Celery's worker, for one, may end when Redis is killed (celery#4652).
-        Raises ChildEnded for one that ends again and again as soon as it begins.
+        `ill`: whether the servers that they need are away or refuse; asked when one ended at its start.
+        Raises ChildEnded for one that ends again and again at its start although they are well.
         """
         said = []
         for child in self.children:
-            if (how := child.ended()) is None:
-                continue
-            child.short_lives = child.short_lives + 1 if time.monotonic() - child.began < SHORT_SECONDS else 0
-            if child.short_lives >= MOST_SHORT_LIVES:
-                raise ChildEnded(f"{how}, {child.short_lives} times within seconds of its start: read {child.log}")
-            end_tree(child.process, 0)  # what it may have left running in its session
-            child.process, child.began = child.again(), time.monotonic()
-            said.append(f"{how} and was started again: read {child.log}")
+            if child.lives.due is None and (how := child.ended()) is not None:
+                end_tree(child.process, 0)  # what it may have left running in its session
+                pause = child.lives.ended()
+                child.hopeless = child.hopeless + 1 if child.lives.short and not ill() else 0
+                if child.hopeless >= MOST_SHORT_LIVES:
+                    raise ChildEnded(f"{how}, {child.hopeless} times within seconds of its start: read {child.log}")
+                when = f"is started again in {pause:.0f} s" if pause else "was started again"
+                said.append(f"{how} and {when}: read {child.log}")
+            if child.lives.is_due:
+                child.lives.begin()
+                child.process = child.again()
         return said
 
     def stop(self, *, last: Sequence[str] = (), seconds: float = 20.0) -> None:

@@ -6,12 +6,16 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+import redis
 import requests
+from sqlalchemy.exc import SQLAlchemyError
 
-from bridge import embedded, keys
+from bridge import embedded, keys, names
 from bridge.cli import checkout, programs
 from bridge.cli.family import ChildEnded, Family, Signals, wait_until
 from bridge.db import make_engine
+from bridge.pending import Mirror
+from bridge.redis_client import connect
 from bridge.settings import Settings, SettingsError
 
 #: In the order in which they are stopped.
@@ -107,9 +111,28 @@ class Stack:
         self._check_servers()
 
     def keep_up(self) -> list[str]:
-        """Start processes that have ended again; a sentence for each. Raises ChildEnded when that is no use."""
-        self._check_servers()
-        return self.family.revive()
+        """Start servers and processes that have ended again; a sentence for each.
+
+        Raises ChildEnded for a process that is hopeless although its servers are well.
+        """
+        said = self.servers.revive() if self.servers else []
+        return said + self.family.revive(self._servers_are_ill)
+
+    def _servers_are_ill(self) -> bool:
+        """Whether PostgreSQL, Redis or the broker is away, or takes no writes."""
+        engine = make_engine(self.settings, pool_size=1, name="bridge-up")
+        try:
+            with engine.connect():
+                pass
+            for url in {self.settings.require("redis_url"), self.settings.require("broker_url")}:
+                Mirror(url, self.settings.redis_prefix, "up").serves()
+            with connect(self.settings.require("broker_url"), socket_timeout=2) as broker:
+                broker.llen(names.QUEUE)
+        except (SQLAlchemyError, redis.RedisError):
+            return True
+        finally:
+            engine.dispose()
+        return False
 
     def _check_servers(self) -> None:
         stopped = self.servers.stopped() if self.servers else None

@@ -68,7 +68,7 @@ class PostgresServer:
         self._bin = package / "pginstall" / "bin"
         self._home = cluster_home(data, self._user, temporary=not keep)
         self._cluster = self._home / "cluster"
-        self._log = data.logs / "postgres.log"
+        self.log = data.logs / "postgres.log"
         self._child: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -97,13 +97,13 @@ class PostgresServer:
         self._child = spawn(
             [self._bin / "postgres", "-D", self._cluster, "-p", str(self.port), *settings],
             death=signal.SIGINT,  # PostgreSQL's fast shutdown
-            log=self._log,
+            log=self.log,
             cwd=self._home if self._user is None else Path("/"),
             environment=self._environment(),
             user=self._user,
             keep_open=self._data.lock,
         )
-        await_ready(self._child, self._ready, what="embedded PostgreSQL", log=self._log, seconds=60.0)
+        await_ready(self._child, self._ready, what="embedded PostgreSQL", log=self.log, seconds=60.0)
         if fresh:
             self._create_database()
 
@@ -153,12 +153,12 @@ class PostgresServer:
             )  # fmt: skip
         finally:
             password.unlink()
-        with self._log.open("a") as out:
+        with self.log.open("a") as out:
             out.write(done.stdout + done.stderr)
         if done.returncode:
             shutil.rmtree(self._cluster, ignore_errors=True)
             reason = (done.stderr.strip().splitlines() or ["no reason was given"])[0]
-            raise EmbeddedError(f"initdb failed: {reason} (log: {self._log})")
+            raise EmbeddedError(f"initdb failed: {reason} (log: {self.log})")
 
     def _create_database(self) -> None:
         connection = psycopg2.connect(

