@@ -92,7 +92,7 @@ model: $(STAMP) ## the service against its model, killed on the way, for a milli
 guards: $(STAMP) ## drops each clause of each guard and shows that a test notices
 	@$(PY) -m tests.drop_guards $(ARGS)
 
-chaos: $(STAMP) ## everything is killed while jobs flow (MINUTES=…, SEED=…)
+chaos: $(STAMP) ## everything is killed, frozen, cut and refused while jobs flow (MINUTES=…, SEED=…, PGBOUNCER=1)
 	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 places: ## demo and a test from fresh clones: root, user, spaces, 0700 (needs root, 15 minutes)

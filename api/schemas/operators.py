@@ -1,9 +1,8 @@
 """What those who operate the bridge send and get."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import RAISE, Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
-from bridge.bounded_schema import Strict
 from bridge.job_fields import StrictInteger
 from models.pause import PausedBy
 from models.state import AttemptEnd
@@ -100,8 +99,11 @@ class WorkerList(Schema):
     )
 
 
-class PauseWorker(Strict):
+class PauseWorker(Schema):
     """Give a worker no jobs."""
+
+    class Meta:
+        unknown = RAISE
 
     reason = fields.String(
         required=True, validate=validate.Length(1, 500), metadata={"description": "The worker is told."}
@@ -120,8 +122,11 @@ class PauseWorker(Strict):
     )
 
 
-class ResumeWorker(Strict):
+class ResumeWorker(Schema):
     """Give a worker jobs again."""
+
+    class Meta:
+        unknown = RAISE
 
     key = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 100))
 

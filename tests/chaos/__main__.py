@@ -1,0 +1,52 @@
+"""`python -m tests.chaos --minutes 5 --seed 42`: one run; exits with 1 when an invariant is broken."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos import bouncer
+from tests.chaos.run import Run
+
+SHOWN = 40  # violations that are printed with their events
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--seed", default=str(int.from_bytes(os.urandom(3))), help="the same seed, the same faults")
+    parser.add_argument("--pace", type=float, default=1.0, help="stretches the pauses between faults")
+    parser.add_argument("--wsgi", default="api.wsgi:app", help="another application, to see that it is caught")
+    parser.add_argument("--keep", action="store_true", help="keep logs and data of the run")
+    options = parser.parse_args()
+    through = os.environ.get("PGBOUNCER") == "1"
+    if through and bouncer.PROGRAM is None:
+        print("PGBOUNCER=1, but pgbouncer is not installed (apt-get install -y pgbouncer): without it", flush=True)
+        through = False
+    print(f"seed {options.seed}{', through pgbouncer' if through else ''}", flush=True)
+    place = Path(tempfile.mkdtemp(prefix="jobbridge-chaos-"))
+    run = Run(place, options.seed, wsgi=options.wsgi, bouncer=through)
+    try:
+        run.torment(options.minutes * 60, pace=options.pace)
+        run.settle()
+        found = run.verdict()
+        print("\n".join(run.summary()))
+    finally:
+        run.stop()
+        if options.keep:
+            print(f"logs and data are in {place}")
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+    for violation in found[:SHOWN]:
+        print(violation)
+    if found:
+        print(f"{len(found)} violations. Again: make chaos MINUTES={options.minutes:g} SEED={options.seed}")
+    else:
+        print("Nothing lost, nothing doubled, nothing stuck.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

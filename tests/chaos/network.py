@@ -1,0 +1,97 @@
+"""What the nemesis does to the network between API, Celery, PostgreSQL and Redis, through the proxies."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.chaos.faults import Fault, Hands
+from tests.chaos.system import System
+from tests.fault_proxy import FaultProxy
+
+Where = Callable[[System], FaultProxy]
+
+
+def api_postgres(system: System) -> FaultProxy:
+    return system.api_postgres
+
+
+def celery_postgres(system: System) -> FaultProxy:
+    return system.celery_postgres
+
+
+def api_redis(system: System) -> FaultProxy:
+    return system.api_redis
+
+
+def celery_redis(system: System) -> FaultProxy:
+    return system.celery_redis
+
+
+def latency(where: Where, seconds: tuple[float, float]) -> Fault:
+    """Every byte comes later."""
+
+    def fault(hands: Hands) -> Iterator[float]:
+        with _healed(where(hands.system)) as proxy:
+            proxy.latency(hands.random.uniform(*seconds))
+            yield hands.random.uniform(2, 6)
+        hands.counts["latency"] += 1
+
+    return fault
+
+
+def black_hole(where: Where) -> Fault:
+    """Nothing comes through, and nobody is told."""
+
+    def fault(hands: Hands) -> Iterator[float]:
+        with _healed(where(hands.system)) as proxy:
+            proxy.black_hole()
+            yield hands.random.uniform(1, 5)
+        hands.counts["black hole"] += 1
+
+    return fault
+
+
+def reset(where: Where) -> Fault:
+    """Every connection ends with RST."""
+
+    def fault(hands: Hands) -> Iterator[float]:
+        where(hands.system).reset()
+        hands.counts["reset"] += 1
+        yield 0.0
+
+    return fault
+
+
+def cut_after(where: Where) -> Fault:
+    """Some connections end in the middle of what they carry."""
+
+    def fault(hands: Hands) -> Iterator[float]:
+        with _healed(where(hands.system)) as proxy:
+            direction = hands.random.choice(["up", "down"])
+            cut = proxy.cut_after(hands.random.randrange(1, 5000), direction, times=3)
+            yield hands.random.uniform(1, 3)
+            hands.counts["cut after N bytes"] += cut.count
+
+    return fault
+
+
+def cut_on(where: Where, pattern: bytes, *, before: bool, name: str, times: int = 3) -> Fault:
+    """Some connections end when this passes: before the server sees it, or after, without its answer."""
+
+    def fault(hands: Hands) -> Iterator[float]:
+        with _healed(where(hands.system)) as proxy:
+            cut = proxy.cut_on(pattern, "up", before=before, times=times)
+            for _ in range(15):
+                yield 0.2
+                if cut.count >= times:
+                    break
+            hands.counts[name] += cut.count
+
+    return fault
+
+
+@contextmanager
+def _healed(proxy: FaultProxy) -> Iterator[FaultProxy]:
+    try:
+        yield proxy
+    finally:
+        proxy.heal()

@@ -1,0 +1,100 @@
+"""Invariants of time: what has broken is whole again within its bound, and everything ends."""
+
+import bisect
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from models.state import FINAL
+from tests.chaos.end_state import EndState
+from tests.chaos.history import Call, History, Trouble, Violation
+
+#: The longest that each recovery may take while one fault follows the other (seconds). After each return of PostgreSQL,
+#: and each start of an API process, the clocks are left alone for 30 s where Celery does not run them either.
+LIMITS = {
+    "never acknowledged → pending": 60.0,
+    "lease ran out → pending": 60.0,
+    "outcome → confirmed": 240.0,
+    "poll's wait → its answer": 15.0,
+    "fault of Redis → next claim": 30.0,
+    "fault of PostgreSQL → next create": 30.0,
+}
+REDIS = ("restart Redis", "FLUSHALL", "freeze Redis", "READONLY", "OOM", "NOREPLICAS", "Redis in a black hole")
+POSTGRES = ("restart PostgreSQL", "kill all backends", "freeze PostgreSQL", "PostgreSQL in a black hole")
+
+
+class Recovery(NamedTuple):
+    """One recovery that was seen."""
+
+    kind: str
+    seconds: float
+    event: object
+
+
+def recoveries(history: History, end: EndState) -> Iterator[Recovery]:
+    """Every one that the history and the end state tell of."""
+    until: dict[tuple[str, int], Call] = {}
+    for call in history.of("heartbeat"):
+        if call.ok and call.lease_ends is not None and call.attempt is not None:
+            until[call.job_id or "", call.attempt] = call
+    for job in end.jobs.values():
+        for one in job.attempts:
+            if one.how == "unacknowledged" and one.ended is not None:
+                late = one.ended - one.claimed - end.ack_seconds
+                yield Recovery("never acknowledged → pending", late, (job.job_id, one))
+            if one.how == "lease_expired" and one.ended is not None and (job.job_id, one.attempt) in until:
+                call = until[job.job_id, one.attempt]
+                yield Recovery("lease ran out → pending", one.ended - (call.lease_ends or 0), call)
+        for told in job.told:
+            if told.confirmed is not None:
+                yield Recovery("outcome → confirmed", told.confirmed - told.created, (job.job_id, told))
+    for call in history.of("poll"):
+        if call.ok and call.ended is not None:
+            yield Recovery("poll's wait → its answer", call.ended - call.began - call.wait, call)
+    claims = sorted(call.ended for call in history.of("poll") if call.given and call.ended is not None)
+    creates = sorted(call.ended for call in history.of("create", "batch") if call.ok and call.ended is not None)
+    for kinds, kind, good in (
+        (REDIS, "fault of Redis → next claim", claims),
+        (POSTGRES, "fault of PostgreSQL → next create", creates),
+    ):
+        for trouble in history.troubles:
+            if trouble.kind in kinds and trouble.ended is not None:
+                yield from _next(trouble, kind, good)
+
+
+def _next(trouble: Trouble, kind: str, good: list[float]) -> Iterator[Recovery]:
+    """From the end of a fault until what it had stopped was seen again; none where the run was over before."""
+    at = bisect.bisect(good, trouble.ended or 0)
+    if at < len(good):
+        yield Recovery(kind, good[at] - (trouble.ended or 0), trouble)
+
+
+def worst(seen: Iterator[Recovery]) -> dict[str, float]:
+    """The slowest of each kind."""
+    slowest: dict[str, float] = {}
+    for one in seen:
+        slowest[one.kind] = max(one.seconds, slowest.get(one.kind, 0.0))
+    return slowest
+
+
+def bounds(history: History, end: EndState) -> Iterator[Violation]:
+    """No recovery took longer than its bound."""
+    for one in recoveries(history, end):
+        if one.seconds > LIMITS[one.kind]:
+            yield Violation(f"{one.kind}: {one.seconds:.1f} s, more than {LIMITS[one.kind]:.0f}", (one.event,))
+
+
+def liveness(history: History, end: EndState) -> Iterator[Violation]:
+    """Every job has ended, every create that was asked for is answered at last, no client hangs."""
+    for job in end.jobs.values():
+        if job.status not in FINAL:
+            yield Violation(f"job {job.job_id} is {job.status} for ever", tuple(job.attempts[-1:]))
+    last: dict[tuple[str, str | None], Call] = {}
+    for call in history.of("create", "batch", "send"):
+        if (call.tenant, call.key) not in last or call.ok:
+            last[call.tenant, call.key] = call
+    for key, call in last.items():
+        if not call.ok:
+            yield Violation(f"key {key} was never answered", (call,))
+    for call in history.calls:
+        if call.ended is None and call.what != "send":
+            yield Violation("a client hangs", (call,))
