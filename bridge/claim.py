@@ -119,12 +119,14 @@ LATERAL (
 # The next jobs of each queue in the order of the contract: priority, then age. A job is not queued before it is
 # available, so the index of the claim is read up to now, list by list, and never over what waits for its time.
 NEXT = text(f"""
-SELECT j.id, j.priority, q.tenant, q.content_type
+SELECT j.id, j.priority, q.tenant, q.content_type, j.key_id, j.worker_id,
+  j.attempt_end = '{AttemptEnd.RELEASED}' AND j.attempt_ended_at > now() - interval '{WITHHELD_SECONDS} seconds'
+    AS withheld
 FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[]), CAST(:counts AS int[]))
   AS q(tenant, content_type, wanted),
 LATERAL (
   SELECT heads.* FROM generate_series(0, {len(RANKS) - 1}) AS p(rank), LATERAL (
-    SELECT id, priority, queued_at FROM remote_jobs
+    SELECT id, priority, queued_at, key_id, worker_id, attempt_end, attempt_ended_at FROM remote_jobs
     WHERE tenant = q.tenant AND content_type = q.content_type AND priority = p.rank AND status IN ({_SOURCES})
       AND completed_at IS NULL AND queued_at <= now() AND available_at <= now() AND now() < timeout_at
     ORDER BY queued_at, id LIMIT q.wanted
@@ -192,6 +194,13 @@ class Fates(NamedTuple):
     busy: set[int]
 
 
+class InLine(NamedTuple):
+    """What may be handed out, by queue, and whom a job of it is withheld from, as far as that is known."""
+
+    found: Mapping[Queue, list[Entry]]
+    withheld: set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
+
+
 def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Fates:
     """Claim each (job ID, claimant) that is still free. Needs a commit."""
     fates = Fates({}, {}, set(), set())
@@ -229,8 +238,9 @@ def loaded(connection: Connection, queues: Iterable[Queue]) -> set[Queue]:
     return {Queue(*row) for row in connection.execute(LOADED, params)}
 
 
-def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> dict[Queue, list[Entry]]:
+def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> InLine:
     """Up to so many jobs of each queue, from PostgreSQL, locked until the transaction ends; queues as in `wanted`."""
+    withheld: set[tuple[str, UUID, str]] = set()
     found: dict[Queue, list[Entry]] = {queue: [] for queue in wanted}
     rows = connection.execute(
         NEXT,
@@ -243,7 +253,9 @@ def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> dict[Qu
     for row in rows:
         queue = Queue(row.tenant, row.content_type)
         found[queue].append(Entry(queue, RANKS[row.priority], str(row.id)))
-    return found
+        if row.withheld:
+            withheld.add((str(row.id), row.key_id, row.worker_id))
+    return InLine(found, withheld)
 
 
 def replay(connection: Connection, claimants: Sequence[Claimant]) -> dict[int, list[Claimed]]:

@@ -1,12 +1,12 @@
 """Pair what was found with the polls that want it, and claim it for them: one step of the hub."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from bridge.claim import Fates, claim
+from bridge.claim import Fates, InLine, claim
 from bridge.crash_points import reach
 from bridge.parked import Parked
 from bridge.pending import Entry, Queue
@@ -14,8 +14,8 @@ from bridge.poll import Poll
 from bridge.runtime import Runtime
 from bridge.turns import share_out
 
-Find = Callable[[Connection], Mapping[Queue, list[Entry]]]
 Withheld = set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
+Find = Callable[[Connection], InLine]
 
 
 class Handed(NamedTuple):
@@ -53,8 +53,10 @@ def _claim(
     offered: set[Poll] = set()
     try:
         with runtime.engine.begin() as connection:
+            line = find(connection)
+            whom |= line.withheld
             pairs, left = share_out(
-                find(connection),
+                line.found,
                 lambda queue: parked.candidates(queue, new),
                 lambda entry, poll: (entry.job_id, poll.who.key_id, poll.who.worker_id) not in whom,
             )
@@ -106,9 +108,9 @@ def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, whom: W
     return withheld
 
 
-def by_queue(entries: Sequence[Entry]) -> dict[Queue, list[Entry]]:
+def by_queue(entries: Sequence[Entry]) -> InLine:
     """The same IDs, queue by queue."""
     queues: dict[Queue, list[Entry]] = {}
     for entry in entries:
         queues.setdefault(entry.queue, []).append(entry)
-    return queues
+    return InLine(queues, set())

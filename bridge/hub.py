@@ -9,16 +9,19 @@ entry here, no thread, no PostgreSQL connection and no Redis connection.
     each second  ──▶ claim from PostgreSQL what the mirror missed; all claims come from there while Redis is away
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import gevent
 import redis
 import structlog
 from gevent.event import Event
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge.claim import Claimed, next_in_line, replay
+from bridge import demand, hang_ups
+from bridge.claim import Claimed, InLine, loaded, next_in_line, replay
 from bridge.crash_points import reach
 from bridge.db import sqlstate
 from bridge.errors import BridgeError
@@ -30,15 +33,21 @@ from bridge.poll import Poll
 from bridge.redis_breaker import TAKE
 from bridge.runtime import Runtime
 from bridge.steadily import every
-from bridge.turns import Turns, plan
+from bridge.turns import Turns
 
 log = structlog.get_logger("bridge.hub")
 
 TICK_SECONDS = 1.0
 REST_SECONDS = 0.25  # after a failed claim, so that an ID put back at the head is not tried again in a hot loop
-BATCH = 128  # IDs claimed in one statement, of all queues together: each may cost a lock
-SPARE = 8  # looked at beyond what is wanted, for jobs that a poll may not have because its worker just released them
 MOST_STALE = 3  # times that a poll is offered what was no longer free before PostgreSQL is asked
+
+
+class _Looked(NamedTuple):
+    """What a look at the mirror found, whether the mirror can be trusted, and whether there may be more."""
+
+    found: list[Entry]
+    whole: bool = True
+    cut: bool = False
 
 
 class Hub:
@@ -47,17 +56,23 @@ class Hub:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._mirror = runtime.mirror
+        self._looking = runtime.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._new: list[Poll] = []
         self._caught: list[Entry] = []
         self._busy: list[Entry] = []  # put back at the next tick
         self._wake = Event()
         self._turns = Turns()
         self._second = False
+        self._unserved: set[Queue] = set()  # have jobs in PostgreSQL that somebody wants, and had no turn since
         self._closing = False
         self._listeners = Listeners(self._mirror, self._catch)
         self._parked = Parked(self._listeners)
         self._ticks = 0
-        self._greenlets = [gevent.spawn(self._dispatch), every(TICK_SECONDS, "look each second", self._tick)]
+        self._greenlets = [
+            gevent.spawn(self._dispatch),
+            every(TICK_SECONDS, "look each second", self._tick),
+            hang_ups.watch(self._parked),
+        ]
 
     def poll(self, poll: Poll, wait_seconds: float) -> list[Claimed]:
         """Claim up to `max_jobs`, waiting so long for the first one.
@@ -83,7 +98,7 @@ class Hub:
                 return poll.jobs
             self._parked.leave(poll)
             # An earlier poll of the same claim, parked in another process, may have been given a job: a last look.
-            poll.parks, poll.tries = False, 0
+            poll.parks, poll.asked, poll.tries = False, False, 0
             self._new.append(poll)
             self._wake.set()
             poll.done.wait()
@@ -157,23 +172,29 @@ class Hub:
             busy, self._busy = self._busy, []
             self._quietly(self._mirror.put_back, busy)
         self._replay(new)
-        found, mirror_serves = self._look(new, caught, second)
-        tried = self._hand_out(found, new)
-        more = len(found) >= BATCH
-        from_postgresql = (
-            not mirror_serves or (second and self._parked.count > 0) or any(poll.tries >= MOST_STALE for poll in new)
-        )
-        if from_postgresql:
-            more |= self._hand_out_from_postgresql(new)
-        for poll in new:
+        looked = self._look(new, caught, second)
+        tried = self._hand_out(looked.found, new)
+        empty = [poll for poll in new if not poll.done.is_set()]
+        again = {poll for poll in empty if looked.cut or (poll in tried and poll.tries < MOST_STALE)}
+        # PostgreSQL is asked for those who wait, each second, and for those who do not, before they go away empty.
+        asked = set(self._parked.queues()) if second else set()
+        for poll in empty:
+            if not poll.asked and (not looked.whole or poll.tries >= MOST_STALE or not (poll.parks or poll in again)):
+                poll.asked = True
+                asked.update(poll.queues)
+        if asked or self._unserved:
+            self._hand_out_from_postgresql(asked, new)
+        for poll in empty:
             if poll.done.is_set():
                 continue
-            if (more or (poll in tried and not from_postgresql)) and not self._closing:
+            if self._closing:
+                self._parked.answer(poll)
+            elif poll in again or not self._unserved.isdisjoint(poll.queues):
                 # What it was offered was no longer free, or the batch was full before its turn.
                 poll.tries += poll in tried
                 self._new.append(poll)
                 self._wake.set()
-            elif self._closing or not poll.parks:
+            elif not poll.parks:
                 self._parked.answer(poll)
             else:
                 self._parked.add(poll)
@@ -197,44 +218,21 @@ class Hub:
             if index in given or poll.error is not None:
                 self._parked.answer(poll)
 
-    def _look(self, new: list[Poll], caught: list[Entry], second: bool) -> tuple[list[Entry], bool]:
-        """What the mirror has for the polls that are new and for the lists that stirred; whether it can be trusted."""
-        wanted: dict[Queue, int] = {}
+    def _look(self, new: list[Poll], caught: list[Entry], second: bool) -> _Looked:
+        """What the mirror has for the polls that are new and for the lists that stirred."""
         try:
             if self._mirror.breaker.away:
-                return caught, False
-            if any(len(poll.queues) > 1 for poll in new):
-                lengths = self._mirror.lengths({queue for poll in new for queue in poll.queues})
-                wanted = plan(new, lengths, self._turns)
-            else:
-                for poll in new:
-                    wanted[poll.queues[0]] = wanted.get(poll.queues[0], 0) + poll.wants
-            stirred = {entry.queue for entry in caught}
-            if second:
-                stirred |= {queue for queue in self._parked.queues() if not self._listeners.hears(queue)}
-            for queue in stirred:
-                wanted[queue] = wanted.get(queue, 0) + self._parked.waiting(queue)
-            for entry in caught:
-                wanted[entry.queue] -= 1
-            wanted = self._batch(wanted)
+                return _Looked(caught, whole=False)
+            wanted = demand.of_mirror(new, caught, self._parked, self._turns, self._mirror.lengths)
             if not wanted and not second:
-                return caught, True
+                return _Looked(caught)
             taken = self._mirror.take(wanted)
             reach("claim.after_take", taken.entries)
         except redis.RedisError as error:
             self._mirror.breaker.failed(TAKE, error)
-            return caught, False
-        return caught + taken.entries, taken.whole
-
-    def _batch(self, wanted: Mapping[Queue, int]) -> dict[Queue, int]:
-        """As much of it as one statement takes; who waited longest for its turn comes first."""
-        batch: dict[Queue, int] = {}
-        left = BATCH
-        for queue in self._turns.order(wanted):
-            if (count := min(wanted[queue], left)) > 0:
-                batch[queue] = count
-                left -= count
-        return batch
+            return _Looked(caught, whole=False)
+        cut = taken.whole and sum(wanted.values()) >= demand.BATCH
+        return _Looked(caught + taken.entries, taken.whole, cut)
 
     def _hand_out(self, found: list[Entry], new: list[Poll]) -> set[Poll]:
         """Claim what was found for those who want it; the polls that were offered something."""
@@ -250,20 +248,37 @@ class Hub:
         self._quietly(self._mirror.put_back, handed.free)
         return handed.tried
 
-    def _hand_out_from_postgresql(self, new: list[Poll]) -> bool:
-        """The same from the truth itself, for all who wait: what the mirror has missed. Whether there may be more."""
-        wanted = {queue: self._parked.waiting(queue) + SPARE for queue in self._parked.queues()}
-        for poll in new:
-            for queue in poll.queues:
-                wanted[queue] = wanted.get(queue, SPARE) + poll.wants
-        batch = self._batch(wanted)
-        handed = self._claim(lambda connection: next_in_line(connection, batch), new)
+    def _hand_out_from_postgresql(self, asked: set[Queue], new: list[Poll]) -> None:
+        """The same from the truth itself: what the mirror has missed, for all who want something of these queues.
+
+        Queues that have nothing get no places. Those that had none left for them, or may have more, are `_unserved`
+        and come in the next round, at once.
+        """
+        with_jobs = self._unserved
+        if asked:
+            with self._looking.connect() as connection:  # in one round trip, and mostly in vain
+                with_jobs = with_jobs | loaded(connection, asked)
+        wanted = demand.of_postgresql(with_jobs, new, self._parked)
+        places = demand.batch(wanted, self._turns)
+        self._unserved = wanted.keys() - places.keys()
+        if not places:
+            return
+        lines: list[InLine] = []
+
+        def find(connection: Connection) -> InLine:
+            lines.append(next_in_line(connection, places))
+            return lines[0]
+
+        handed = self._claim(find, new)
         self._mirror.drop(handed.claimed)  # Their IDs may still stand in the mirror, at the head.
-        if len(handed.claimed) < BATCH:
-            return False
-        self._second = True
-        self._wake.set()
-        return True
+        claimed = {entry.queue for entry in handed.claimed}
+        for queue, count in places.items():
+            self._turns.served(queue)
+            may_have_more = queue in claimed and len(lines[0].found[queue]) == count
+            if may_have_more or count < min(wanted[queue], demand.BATCH):
+                self._unserved.add(queue)
+        if self._unserved:
+            self._wake.set()
 
     def _claim(self, find: Find, new: list[Poll]) -> Handed:
         handed = hand_out(self._runtime, find, self._parked, new)

@@ -11,7 +11,7 @@ from bridge.pending import Entry, Mirror, Queue
 from models.state import Priority
 
 BLOCK_SECONDS = 1.0  # also how long a listener may outstay the last poll that wanted it
-MOST_LISTENERS = 256  # connections to Redis; the queues beyond are looked at once a second
+MOST_LISTENERS = 256  # connections to Redis; jobs of the queues beyond are found in PostgreSQL, once a second
 
 
 class Listeners:
@@ -36,9 +36,6 @@ class Listeners:
         """Nobody waits for this queue at the moment."""
         if queue in self._wanted:
             self._wanted[queue].clear()
-
-    def hears(self, queue: Queue) -> bool:
-        return queue in self._wanted
 
     def prune(self) -> None:
         """Close the listeners of queues that nobody waits for."""

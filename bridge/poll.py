@@ -25,6 +25,7 @@ class Poll:
     done: Event = field(default_factory=Event)
     offered: bool = False  # a claim for it is under way
     again: bool = False  # what it got is what was given to the same claim before
+    asked: bool = False  # PostgreSQL was asked for it; what is there for it comes before it goes on
     tries: int = 0  # times that what it was offered was no longer free
     came: float = field(default_factory=time.monotonic)
     error: SQLAlchemyError | BridgeError | None = None  # its answer, unless there is something to give again

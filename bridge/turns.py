@@ -31,7 +31,12 @@ class Turns:
         """The queues, the one that waited longest for its turn first."""
         return sorted(queues, key=lambda queue: self._last.get(queue, 0))
 
+    def first(self, queues: Iterable[Queue]) -> Queue | None:
+        """The queue that waited longest for its turn."""
+        return min(queues, key=lambda queue: self._last.get(queue, 0), default=None)
+
     def served(self, queue: Queue) -> None:
+        """It has had its turn, whether or not a job of it could be claimed: else it would keep the others waiting."""
         self._count += 1
         self._last[queue] = self._count
 
@@ -40,16 +45,17 @@ class Turns:
         self._last = {queue: self._last[queue] for queue in keep if queue in self._last}
 
 
-def plan(polls: Iterable[Wanting], lengths: Mapping[Queue, int], turns: Turns) -> dict[Queue, int]:
-    """How many to take from each queue so that each poll is filled, and nothing is taken for nobody."""
+def plan(polls: Iterable[Wanting], lengths: Mapping[Queue, int], turns: Turns, most: int) -> dict[Queue, int]:
+    """How many to take from each queue so that each poll is filled, and nothing is taken for nobody; `most` in all."""
     left = dict(lengths)
     wanted: dict[Queue, int] = {}
     for poll in polls:
-        for _ in range(poll.wants):
-            queue = next((queue for queue in turns.order(poll.queues) if left.get(queue)), None)
+        for _ in range(min(poll.wants, most)):
+            queue = turns.first(queue for queue in poll.queues if left.get(queue))
             if queue is None:
                 break
             left[queue] -= 1
+            most -= 1
             wanted[queue] = wanted.get(queue, 0) + 1
             turns.served(queue)
     return wanted

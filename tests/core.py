@@ -114,7 +114,7 @@ class Core:
         """The same of several content types."""
         queues = [Queue(self.tenant, content_type) for content_type in content_types]
         with self.engine.begin() as connection:
-            found = next_in_line(connection, dict.fromkeys(queues, count))
+            found = next_in_line(connection, dict.fromkeys(queues, count)).found
         return [[entry.job_id for entry in found[queue]] for queue in queues]
 
     def heartbeat(self, job: Claimed, *, key: Caller = KEY, token: str | None = "", **said: Any) -> Alive:

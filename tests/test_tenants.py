@@ -60,9 +60,8 @@ def exercise(bridge, client):
 OF_THE_SERVICE = [
     r"SELECT id, prefix, secret_hash, tenant, scopes, .* FROM api_keys WHERE prefix = ANY",  # whose key is this?
     r"UPDATE api_keys SET last_used_at = now\(\) WHERE prefix = ANY",
-    r"SELECT key_id, count\(\*\) FROM remote_jobs WHERE status = 'processing' AND key_id = ANY",  # the limits of keys
-    r"SELECT j.id, j.priority, .* FROM unnest\(CAST\('\{\}'",  # the next jobs of no queue at all
-    r"SELECT EXISTS \(SELECT FROM remote_jobs WHERE status = 'pending' AND timeout_at <=",  # is any clock overdue?
+    r"SELECT key_id, count\(\*\) FROM remote_jobs WHERE status = 'processing' AND .*key_id = ANY",  # the limits of keys
+    r"SELECT EXISTS \(SELECT FROM remote_jobs WHERE completed_at .* timeout_at <=",  # is any clock overdue?
     # A nudge for several outcomes at once names none of them: it is the sweep of the outbox, come early.
     r"WITH due AS \( SELECT job_id, n FROM continuations WHERE next_at <= now\(\) AND \(CAST\(NULL AS uuid\) IS NULL",
 ]

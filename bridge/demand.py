@@ -1,0 +1,60 @@
+"""How much is wanted of which queue, in one statement's measure: places belong to queues that have something."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from bridge.parked import Parked
+from bridge.pending import Entry, Queue
+from bridge.poll import Poll
+from bridge.turns import Turns, plan
+
+BATCH = 128  # IDs claimed in one statement, of all queues together: each may cost a lock
+SPARE = 8  # looked at beyond what is wanted, for jobs that a poll may not have because its worker just released them
+
+
+def of_mirror(
+    new: Sequence[Poll],
+    caught: Iterable[Entry],
+    parked: Parked,
+    turns: Turns,
+    lengths: Callable[[Iterable[Queue]], Mapping[Queue, int]],
+) -> dict[Queue, int]:
+    """How much to take of each list, for the new polls and for those that wait for a queue of what was caught.
+
+    Where places are few, `lengths` is asked, so that empty lists take none: a sum of BATCH means that there may be
+    more.
+    """
+    wanted: Counter[Queue] = Counter()
+    for poll in new:
+        for queue in poll.queues:
+            wanted[queue] += poll.wants
+    stirred = Counter(entry.queue for entry in caught)
+    for queue, count in stirred.items():
+        wanted[queue] += max(0, parked.waiting(queue) - count)
+    if sum(wanted.values()) >= BATCH or any(len(poll.queues) > 1 for poll in new):
+        there = lengths(wanted)
+        wanted = Counter(plan(new, there, turns, BATCH))
+        for queue, count in stirred.items():
+            wanted[queue] += max(0, min(parked.waiting(queue) - count, there[queue] - wanted[queue]))
+    return batch({queue: count for queue, count in wanted.items() if count > 0}, turns)
+
+
+def of_postgresql(queues: Iterable[Queue], new: Sequence[Poll], parked: Parked) -> dict[Queue, int]:
+    """How many jobs to look at of each of these queues; those that nobody wants anything of are left out."""
+    wanted: Counter[Queue] = Counter({queue: parked.waiting(queue) for queue in queues})
+    for poll in new:
+        for queue in poll.queues:
+            if queue in wanted:
+                wanted[queue] += poll.wants
+    return {queue: count + SPARE for queue, count in wanted.items() if count}
+
+
+def batch(wanted: Mapping[Queue, int], turns: Turns) -> dict[Queue, int]:
+    """As much of it as one statement takes; who waited longest for its turn comes first."""
+    places: dict[Queue, int] = {}
+    left = BATCH
+    for queue in turns.order(wanted):
+        if (count := min(wanted[queue], left)) > 0:
+            places[queue] = count
+            left -= count
+    return places
