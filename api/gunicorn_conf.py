@@ -31,9 +31,9 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 workers = settings.api_processes
 worker_class = "api.gunicorn_worker.Worker"
 logger_class = "api.gunicorn_worker.ErrorLogger"
-# gunicorn's pool of greenlets: the default of 1000 would leave no place for a create while 1000 polls are parked.
-# Ten thousand polls on one process, and room for everything else; also bounded by the limit of open files.
-worker_connections = 16000
+# gunicorn's pool of greenlets, one a connection: the default of 1000 would leave no place for a create while 1000 polls
+# are parked. An eighth is kept from polls (bridge/limits.py); also bounded by the limit of open files.
+worker_connections = settings.api_connections
 backlog = 4096
 # Longer than the longest poll, so that a worker's connection survives between its polls (the default of 2 s does not).
 keepalive = 75

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -48,10 +49,24 @@ class Worker(GeventWorker):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._waiting: set[_NextRequest] = set()
+        self._connections = 0
 
     def init_process(self) -> None:
         wsgi.Response = _Response  # type: ignore[misc]
+        _Response.full = self._full
         super().init_process()
+
+    def handle(self, listener: object, client: object, addr: object) -> None:
+        """Serve a connection to its end."""
+        self._connections += 1
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._connections -= 1
+
+    def _full(self) -> bool:
+        """Whether so few connections are left that those are not kept which ask for nothing more at the moment."""
+        return bool(self._connections > self.worker_connections * 15 // 16)
 
     def timeout_ctx(self) -> "_NextRequest":
         return _NextRequest(self._waiting, self.cfg.keepalive)
@@ -96,7 +111,14 @@ def _drained(req: Any) -> bool:
 
 
 class _Response(wsgi.Response):
-    """Does not tell what serves it."""
+    """Does not tell what serves it, and ends the connection after it where connections are few."""
+
+    full: Callable[[], bool]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if type(self).full():
+            self.force_close()
 
     def default_headers(self) -> list[str]:
         return [header for header in super().default_headers() if not header.startswith("Server:")]

@@ -54,6 +54,9 @@ class Limits:
         self._granted: dict[UUID, int] = {}
         self._unshared: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute)
         self._parked: Counter[UUID] = Counter()
+        self._parked_here = 0
+        # Creates, results and health always find a place that no poll can take.
+        self._most_here = runtime.settings.api_connections * 7 // 8
         self._parked_elsewhere: dict[UUID, int] = {}
         self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
         self._reading: WeakValueDictionary[UUID, BoundedSemaphore] = WeakValueDictionary()
@@ -91,6 +94,9 @@ class Limits:
         they are counted in this process alone.
         """
         key_id = poll.who.key_id
+        if self._parked_here >= self._most_here:
+            why = "Too many polls wait in this API process already; the rest of its connections is for other requests."
+            poll.refuse(TooMany(why, retry_after=_soon(2)))
         content_types = [queue.content_type for queue in poll.queues]
         types, most = self._awaited.get(key_id, _NOTHING), self._most.content_types
         if self._parked[key_id] + self._parked_elsewhere.get(key_id, 0) >= self._most.parked:
@@ -226,11 +232,13 @@ class _WhileParked:
 
     def __enter__(self) -> None:
         self._limits._parked[self._key_id] += 1
+        self._limits._parked_here += 1
         self._limits._awaited.setdefault(self._key_id, Counter()).update(self._types)
 
     def __exit__(self, *_: object) -> None:
         parked, awaited = self._limits._parked, self._limits._awaited
         parked[self._key_id] -= 1
+        self._limits._parked_here -= 1
         if not parked[self._key_id]:
             del parked[self._key_id], awaited[self._key_id]
             return

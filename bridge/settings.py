@@ -93,6 +93,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    api_connections: int = Field(16000, ge=64, le=1000000)  # of a process
     trusted_proxies: Annotated[tuple[str, ...], _listed(",")] = ()
     auth: Switch = True
     auth_off_anywhere: Switch = False
