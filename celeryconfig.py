@@ -19,15 +19,24 @@ accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
 
-# An explicit exchange and key: a bare Queue would be bound to the default exchange and get everybody's messages.
-task_queues = [Queue(names.QUEUE, Exchange(names.QUEUE, type="direct"), routing_key=names.QUEUE)]
+# Explicit exchanges and keys: a bare Queue would be bound to the default exchange and get everybody's messages. Redis
+# has no place for the urgent in a queue, so what must not wait for a burst of creates has one of its own.
+task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names.QUEUES]
 task_default_queue = names.QUEUE
 task_default_exchange = names.QUEUE
 task_default_routing_key = names.QUEUE
+task_routes = {
+    names.CONTINUE: {"queue": names.OUTCOMES},
+    names.CONFIRM: {"queue": names.OUTCOMES},
+    names.ENQUEUE: {"queue": names.QUEUE},
+    "bridge.*": {"queue": names.SWEEPS},
+}
 
 broker_transport_options: dict[str, object] = {
-    # Far above the longest task (time limits below); a message is only a nudge, so nothing waits for it.
-    "visibility_timeout": 300,
+    # What a killed worker had in hand comes back after so long: just above the longest that one may be in hand, a
+    # create's delay before it is tried again (tasks/intake.py) and the time limit below. Should one come back while it
+    # is in hand still, it is done twice, which is harmless.
+    "visibility_timeout": 130,
     # Look for messages of killed workers every 10 s instead of about every 100 s.
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
@@ -60,6 +69,8 @@ broker_channel_error_retry = True
 task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
+# Creates that are tried again later are in the worker's memory meanwhile: so many, and the rest waits in the broker.
+worker_eta_task_limit = 1000
 # Tasks finish while the broker restarts, and are acknowledged after it; cancelling them would repeat them.
 worker_cancel_long_running_tasks_on_connection_loss = False
 task_soft_time_limit = 60
@@ -73,15 +84,16 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 timezone = "UTC"
 
-# A sweep finds all that is due, so a run that comes late is worth as much as one in time, and one too many costs
-# nothing. It must outlive a burst of creates, which waits in the same queue, and the difference between beat's clock
-# and the worker's, which are compared; it ends so that what beat sent while no worker ran is not all run afterwards.
+# By a clock that cannot be set, and only while the sweeps that were sent before are taken off their queue: so they need
+# no time at which they expire, which would be compared with another machine's clock.
+beat_scheduler = "tasks.schedule:Steady"
 beat_schedule = {
-    task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 600)}}
+    task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"queue": names.SWEEPS}}
     for task, seconds in {
         names.RELEASE_DUE: 1.0,
         names.EXPIRE: 5.0,
         names.CONTINUE: 10.0,
+        names.REPEAT: 10.0,
         names.RECONCILE: 15.0,
         names.WATCH: 2.0,
         names.FOLD: 5.0,

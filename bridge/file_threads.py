@@ -1,8 +1,8 @@
-"""Work on files in threads of its own, for a process that gevent runs: source files usually lie on NFS.
+"""Work on files in threads of its own: source files usually lie on NFS.
 
 A system call on a file cannot be waited for as a socket can: one on a mount that is slow or hangs would hold up the
-whole process, with all its parked polls. The pool is not gevent's own, which looks up host names: when a mount hangs,
-it is only work on files that finds no thread.
+whole process: an API's with all its parked polls, a Celery worker's with the outcomes and sweeps that it shares. The
+pool is not gevent's own, which looks up host names: when a mount hangs, it is only work on files that finds no thread.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,23 @@ SECONDS = 15.0  # that one is waited for, the wait for a thread included; its th
 
 
 class FileThreads:
-    """One per API process; a bridge.runtime.OnFiles. Made in the thread whose greenlets call it."""
+    """One per process; a bridge.runtime.OnFiles. Made in the thread whose greenlets call it.
 
-    def __init__(self, threads: int = MOST_THREADS, seconds: float = SECONDS) -> None:
+    `queue` off: where all threads are busy nobody waits for one. That is for a process which does one thing at a time:
+    its busy threads are those that hang.
+    """
+
+    def __init__(self, threads: int = MOST_THREADS, seconds: float = SECONDS, *, queue: bool = True) -> None:
         self._pool = ThreadPool(threads)
         self._seconds = seconds
+        self._queue = queue
 
     def __call__(self, work: Callable[..., T], *args: Any) -> T:
         """What the work returns or raises. Raises Unavailable when it takes too long; it may still be done."""
-        with gevent.Timeout(self._seconds, Unavailable("The file system does not answer; send the request again.")):
+        silent = Unavailable("The file system does not answer; send the request again.")
+        if not self._queue and len(self._pool) >= self._pool.maxsize:
+            raise silent
+        with gevent.Timeout(self._seconds, silent):
             # Raised in the thread, a refusal would be written to the log as a crash.
             done = self._pool.spawn(wrap_errors(Exception, work), *args).get()
         if isinstance(done, Exception):

@@ -50,8 +50,10 @@ SELECT
     LIMIT {MOST_BACKLOG}) o) AS expire_jobs,
   (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE {NOT_DUE} AND available_at <= now()
     LIMIT {MOST_BACKLOG}) o) AS release_due_jobs,
-  (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() LIMIT {MOST_BACKLOG}) o)
+  (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() AND sent_at IS NULL LIMIT {MOST_BACKLOG}) o)
     AS continue_ingestion,
+  (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() AND sent_at IS NOT NULL
+    LIMIT {MOST_BACKLOG}) o) AS repeat_outcomes,
   (SELECT count(*) FROM (SELECT FROM job_moves LIMIT {MOST_BACKLOG}) o) AS fold_counts
 """)
 

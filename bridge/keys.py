@@ -103,6 +103,11 @@ def _row(
     }
 
 
+def tenant_has_key(connection: Connection, tenant: str) -> bool:
+    """Whether a key was ever made for this tenant, valid or not."""
+    return connection.scalar(select(_c.id).where(_c.tenant == tenant).limit(1)) is not None
+
+
 def _check(name: str, scopes: Sequence[str], tenant: str, content_types: Sequence[str] | None) -> None:
     if not 1 <= len(name) <= 100 or "\x00" in name:
         raise ValueError("the name must have 1 to 100 characters")

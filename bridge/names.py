@@ -1,9 +1,14 @@
 """The strings that the outside depends on: task names, queue names."""
 
-QUEUE = "bridge"  # the Celery queue of the bridge's own tasks
+# The Celery queues of the bridge's own tasks. A burst in one holds up no other.
+QUEUE = "bridge"  # the intake
+OUTCOMES = "bridge.outcomes"  # nudges to hand over, and the pipeline's confirmations
+SWEEPS = "bridge.sweeps"  # what beat sends
+QUEUES = (QUEUE, OUTCOMES, SWEEPS)
 
 ENQUEUE = "bridge.enqueue_remote_job"
 CONTINUE = "bridge.continue_ingestion"
+REPEAT = "bridge.repeat_outcomes"
 CONFIRM = "bridge.confirm_continuation"
 EXPIRE = "bridge.expire_jobs"
 RELEASE_DUE = "bridge.release_due_jobs"

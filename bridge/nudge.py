@@ -2,27 +2,33 @@
 
 import queue
 import threading
-from functools import partial
+import time
 
 from celery import Celery
 
+from bridge.broker import lying
 from bridge.crash_points import reach
-from bridge.names import CONTINUE, QUEUE
+from bridge.names import CONTINUE, OUTCOMES
 from bridge.steadily import Steadily
 
-MOST_WAITING = 10000
+MOST_WAITING = 10000  # jobs that have ended and are not asked for yet
+MOST_TOGETHER = 500  # jobs in one message
+MOST_LYING = 1000  # messages that nobody reads: then no further one is sent, and beat's sweep finds the outcomes
+LOOK_SECONDS = 1.0
 
 
 class Nudger:
     """Sends `bridge.continue_ingestion` from a thread of its own; what ended together is asked for together.
 
-    A nudge may be lost: beat finds what was missed within 10 s.
+    A nudge may be lost, and is not sent where those before it are not read: beat finds what was missed within 10 s.
     """
 
     def __init__(self, sender: Celery) -> None:
         self._sender = sender
         self._ended: queue.Queue[str] = queue.Queue(MOST_WAITING)
         self._started = threading.Lock()
+        self._looks_at = 0.0
+        self._unread = False
 
     def __call__(self, job_ids: list[str]) -> None:
         for job_id in job_ids:
@@ -35,10 +41,17 @@ class Nudger:
 
     def _run(self) -> None:
         steadily = Steadily("nudge Celery")
-        send = partial(self._sender.send_task, CONTINUE, queue=QUEUE, retry=False, ignore_result=True, expires=60)
         while True:
             job_ids = [self._ended.get()]
-            while not self._ended.empty():
+            while len(job_ids) < MOST_TOGETHER and not self._ended.empty():
                 job_ids.append(self._ended.get_nowait())
             reach("nudge.before_send")
-            steadily(partial(send, kwargs={"job_id": job_ids[0]} if len(job_ids) == 1 else {}))
+            steadily(lambda: self._send(job_ids))  # noqa: B023  (called at once)
+
+    def _send(self, job_ids: list[str]) -> None:
+        if time.monotonic() >= self._looks_at:
+            self._unread = lying(self._sender, OUTCOMES) >= MOST_LYING
+            self._looks_at = time.monotonic() + LOOK_SECONDS
+        if not self._unread:
+            asked = {"job_ids": job_ids}
+            self._sender.send_task(CONTINUE, kwargs=asked, queue=OUTCOMES, retry=False, ignore_result=True)

@@ -3,16 +3,19 @@
 An outcome is taken (its next try is set ahead, and committed) before it is sent, so that a crash in between sends it
 again; the Celery task ID is the same at every try, so that the receiver can tell. Outcomes are taken by the batch and
 read one by one: each may be as large as the largest body, twice over.
+
+What was sent and is not confirmed in time is sent again (`repeat`), ever more seldom, and only as far as it cannot lie
+in the pipeline's queue still: a pipeline that is slow or away is not sent what it already has.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 
 from bridge.crash_points import reach
 from bridge.errors import NotFound
@@ -24,12 +27,16 @@ log = structlog.get_logger("bridge.outbox")
 
 # Until an outcome that was taken is seen as lost: far above the time that sending takes.
 VISIBILITY_SECONDS = 30
-LONGEST_DELAY_SECONDS = 300
+LONGEST_DELAY_SECONDS = 300  # between tries at a broker that refuses
+LONGEST_WAIT_SECONDS = 3600  # for a confirmation, unless BRIDGE_CONTINUATION_CONFIRM_SECONDS is longer
+JITTER = 0.2  # more or less, of the waits after the first: what was lost together does not come back together
+MOST_REPEATS = 500  # of one run, each 10 s
 
-TAKE = text("""
+
+def _take(which: str) -> TextClause:
+    return text(f"""
 WITH due AS MATERIALIZED (
-  SELECT job_id, n FROM continuations
-  WHERE next_at <= now() AND (CAST(:job_id AS uuid) IS NULL OR job_id = CAST(:job_id AS uuid))
+  SELECT job_id, n FROM continuations WHERE next_at <= now() AND {which}
   ORDER BY next_at LIMIT :batch FOR UPDATE SKIP LOCKED
 )
 UPDATE continuations c SET next_at = now() + make_interval(secs => :visibility), tries = c.tries + 1
@@ -37,15 +44,31 @@ FROM due WHERE c.job_id = due.job_id AND c.n = due.n
 RETURNING c.job_id, c.n, c.tenant
 """)
 
+
+TAKE_OF_JOBS = _take("sent_at IS NULL AND job_id = ANY(CAST(:job_ids AS uuid[]))")
+TAKE_FIRST = _take("sent_at IS NULL")
+TAKE_AGAIN = _take("sent_at <= now() - make_interval(secs => :silent)")
+# Counted as far as it matters, in the index of what is due.
+UNCONFIRMED = text("""
+SELECT count(*) FROM (SELECT FROM continuations WHERE next_at IS NOT NULL AND sent_at IS NOT NULL LIMIT :most) one
+""")
+
 READ = text("""
-SELECT CAST(c.kwargs AS text) AS kwargs, CASE WHEN c.kwargs ->> 'status' = 'completed' THEN r.content END AS content
+SELECT CAST(c.kwargs AS text) AS kwargs, c.created_at,
+  CASE WHEN c.kwargs ->> 'status' = 'completed' THEN r.content END AS content
 FROM continuations c LEFT JOIN job_results r ON r.job_id = c.job_id
 WHERE c.job_id = :job_id AND c.n = :n
 """)
 
+# The first wait is the one that was set; each further one is twice as long, more or less by a jitter that is drawn from
+# the outcome and the try (decision 11), up to the longest.
 SENT = text("""
 UPDATE continuations SET sent_at = now(), last_error = NULL,
-  next_at = CASE WHEN confirmed_at IS NULL THEN now() + make_interval(secs => CAST(:confirm_seconds AS float)) END
+  next_at = CASE WHEN confirmed_at IS NULL THEN now() + make_interval(secs => CASE
+    WHEN CAST(:confirm_seconds AS float) IS NULL OR tries <= 1 THEN CAST(:confirm_seconds AS float)
+    ELSE least(greatest(:longest, CAST(:confirm_seconds AS float)),
+        CAST(:confirm_seconds AS float) * power(2, least(tries, 30) - 1))
+      * (1 + :jitter * hashtext(CAST(job_id AS text) || n || tries) / 2147483648.0) END) END
 WHERE job_id = :job_id AND n = :n
 """)
 
@@ -93,12 +116,53 @@ Send = Callable[[str, dict[str, Any], str], None]
 
 
 def deliver(
-    runtime: Runtime, send: Send, broken: tuple[type[Exception], ...], job_id: str | None = None, batch: int = 50
+    runtime: Runtime,
+    send: Send,
+    broken: tuple[type[Exception], ...],
+    job_ids: Sequence[str] | None = None,
+    batch: int = 50,
+    jitter: float = JITTER,
 ) -> int:
-    """Send what is due (of one job, or of all, up to a batch); how many. `broken`: what a broker's refusal raises."""
-    params = {"job_id": job_id, "batch": batch, "visibility": VISIBILITY_SECONDS}
+    """Send what was not sent yet and is due (of these jobs, or of all, up to a batch); how many.
+
+    `broken`: what a broker's refusal raises.
+    """
+    if job_ids is None:
+        return _send_taken(runtime, send, broken, jitter, TAKE_FIRST, batch=batch)
+    return _send_taken(runtime, send, broken, jitter, TAKE_OF_JOBS, batch=batch, job_ids=[*job_ids])
+
+
+def repeat(
+    runtime: Runtime,
+    send: Send,
+    broken: tuple[type[Exception], ...],
+    lying: int,
+    *,
+    most: int = MOST_REPEATS,
+    jitter: float = JITTER,
+) -> int:
+    """Send again what was sent and not confirmed in time; how many.
+
+    `lying`: messages in the queue of the pipeline and in those of its confirmations. As many outcomes may be on their
+    way, so only the rest is sent again: the pipeline's queue never grows beyond one copy of each outcome. Others may
+    share that queue and keep it long, so of what has been silent for an hour one is sent again in any case.
+    """
+    with runtime.engine.connect() as connection:
+        missing = connection.execute(UNCONFIRMED, {"most": lying + most}).scalar_one() - lying
+    sent = 0
+    while sent < missing:
+        now = _send_taken(runtime, send, broken, jitter, TAKE_AGAIN, batch=min(50, missing - sent), silent=0)
+        sent += now
+        if not now:
+            break
+    return sent or _send_taken(runtime, send, broken, jitter, TAKE_AGAIN, batch=1, silent=LONGEST_WAIT_SECONDS)
+
+
+def _send_taken(
+    runtime: Runtime, send: Send, broken: tuple[type[Exception], ...], jitter: float, take: TextClause, **which: Any
+) -> int:
     with runtime.engine.begin() as connection:
-        taken = connection.execute(TAKE, params).all()
+        taken = connection.execute(take, {"visibility": VISIBILITY_SECONDS, **which}).all()
     reach("continuation.after_take", taken)
     sent = 0
     for row in taken:
@@ -109,9 +173,9 @@ def deliver(
             continue
         reach("continuation.after_send")
         sent += 1
-        seconds = runtime.settings.continuation_confirm_seconds
+        wait = {"confirm_seconds": runtime.settings.continuation_confirm_seconds, "longest": LONGEST_WAIT_SECONDS}
         with runtime.engine.begin() as connection:
-            connection.execute(SENT, {"job_id": row.job_id, "n": row.n, "confirm_seconds": seconds})
+            connection.execute(SENT, {"job_id": row.job_id, "n": row.n, "jitter": jitter, **wait})
         reach("continuation.after_mark")
     return sent
 
@@ -119,13 +183,14 @@ def deliver(
 def _kwargs(runtime: Runtime, row: Row[Any]) -> dict[str, Any]:
     with runtime.engine.connect() as connection:
         recorded = connection.execute(READ, {"job_id": row.job_id, "n": row.n}).one()
-    return {**json.loads(recorded.kwargs), "content": recorded.content}
+    told = json.loads(recorded.kwargs)
+    return {**told, "content": recorded.content, "recorded_at": recorded.created_at.isoformat()}
 
 
 def deliver_due(
     runtime: Runtime, send: Send, broken: tuple[type[Exception], ...], *, batch: int = 50, rounds: int = 100
 ) -> int:
-    """Send all that is due; how many. Bounded: what is left over waits for the next run."""
+    """Send all that was not sent yet and is due; how many. Bounded: what is left over waits for the next run."""
     sent = 0
     for _ in range(rounds):
         now = deliver(runtime, send, broken, batch=batch)

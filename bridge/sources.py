@@ -5,13 +5,14 @@ downwards, each part by the descriptor of the one above it and without following
 the look is not followed. What is served is the descriptor; the path is not looked up again.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from bridge.errors import Invalid, NotFound
+from bridge.errors import Invalid, NotFound, Unavailable
 
 _GONE = "The source file was not found; it may have been moved or deleted since the job was created."
 _OUTSIDE = "Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."
@@ -19,9 +20,19 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: if a FIFO was put in the place of a regular file, opening it does not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+# What says nothing about the file: a mount that does not answer, a network, this process' own limits.
+_PASSING = {
+    *(errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN),
+    *(errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR),
+}
+
 
 def check_source(path: str, roots: Iterable[Path]) -> None:
-    """Refuse a path that is not an existing regular file under a root. Raises Invalid."""
+    """Refuse a path that is not an existing regular file under a root.
+
+    Raises Invalid; Unavailable where that cannot be told.
+    """
     if not path.startswith("/") or "\x00" in path:
         raise Invalid({"source_file_path": ["Must be an absolute path."]})
     place = _resolved(path, roots)
@@ -31,12 +42,14 @@ def check_source(path: str, roots: Iterable[Path]) -> None:
         os.close(_open(*place))
     except PermissionError:
         raise Invalid({"source_file_path": ["The bridge may not read this file."]}) from None
-    except OSError:
+    except OSError as error:
+        _raise_if_it_passes(error)
         raise Invalid({"source_file_path": ["There is no such file."]}) from None
 
 
 def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
-    """The file to serve, open. Raises NotFound when it is gone, no regular file or no longer under a root.
+    """The file to serve, open. Raises NotFound when it is gone, no regular file or no longer under a root; Unavailable
+    where that cannot be told.
 
     Unbuffered: a buffer's lock would make its closing wait for a read that hangs.
     """
@@ -45,8 +58,15 @@ def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
         raise NotFound(_GONE)
     try:
         return os.fdopen(_open(*place), "rb", buffering=0)
-    except OSError:
+    except OSError as error:
+        _raise_if_it_passes(error)
         raise NotFound(_GONE) from None
+
+
+def _raise_if_it_passes(error: OSError) -> None:
+    if error.errno in _PASSING:
+        kind = errno.errorcode[error.errno]
+        raise Unavailable(f"The source file cannot be read at the moment ({kind}); send the request again.") from None
 
 
 def _resolved(path: str, roots: Iterable[Path]) -> tuple[str, tuple[str, ...]] | None:

@@ -11,11 +11,14 @@ from celery.signals import setup_logging
 
 from bridge import crash_points
 from bridge.db import make_engine
+from bridge.file_threads import FileThreads
 from bridge.logs import configure_logging
 from bridge.nudge import Nudger
 from bridge.pending import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
+
+MOST_HANGING = 4  # system calls on files that do not come back; then further creates are put off at once
 
 # Not the current app: an installed celeryconfig must not become other programs' default.
 app = Celery("bridge", set_as_current=False, include=["tasks.intake", "tasks.upkeep", "tasks.continuation"])
@@ -38,4 +41,5 @@ def runtime() -> Runtime:
         make_engine(settings, pool_size=2, name="bridge-celery"),
         Mirror(settings.require("redis_url"), settings.redis_prefix, process),
         Nudger(app),
+        FileThreads(threads=MOST_HANGING, queue=False),
     )

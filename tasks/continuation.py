@@ -5,8 +5,11 @@ from typing import Any
 from kombu.exceptions import OperationalError
 
 from bridge import names, outbox
+from bridge.broker import lying
 from bridge.gauges import swept
 from tasks.app import app, runtime
+
+BROKEN = (OperationalError,)
 
 
 def _send(task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
@@ -25,13 +28,23 @@ def _send(task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
 
 
 @app.task(name=names.CONTINUE)
-def continue_ingestion(job_id: str | None = None) -> None:
-    """Hand over the outcome of this job, or all that are due."""
-    if job_id is not None:
-        outbox.deliver(runtime(), _send, (OperationalError,), job_id)
+def continue_ingestion(job_id: str | None = None, job_ids: list[str] | None = None) -> None:
+    """Hand over the outcomes of these jobs (or this one, as older processes ask), or all that were not sent yet."""
+    asked = job_ids if job_id is None else [job_id]
+    if asked is not None:
+        outbox.deliver(runtime(), _send, BROKEN, asked, batch=len(asked))
         return
     with swept(runtime(), "continue_ingestion") as run:
-        run["changed"] = outbox.deliver_due(runtime(), _send, (OperationalError,))
+        run["changed"] = outbox.deliver_due(runtime(), _send, BROKEN)
+
+
+@app.task(name=names.REPEAT)
+def repeat_outcomes() -> None:
+    """Send again what was sent and is not confirmed, unless it lies in the pipeline's queue still."""
+    with swept(runtime(), "repeat_outcomes") as run:
+        # A confirmation may lie in the intake's queue too, where pipelines used to send it.
+        there = lying(app, runtime().settings.continuation_queue, names.OUTCOMES, names.QUEUE)
+        run["changed"] = outbox.repeat(runtime(), _send, BROKEN, there)
 
 
 @app.task(name=names.CONFIRM)

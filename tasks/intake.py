@@ -1,26 +1,38 @@
-"""The pipeline's way in."""
+"""The pipeline's way in. A message is acknowledged when it is decided, by a job or by a refusal, and not before."""
 
 import re
+import time
 from typing import Any
 
 from celery import Task
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import json_guard, names
 from bridge.crash_points import reach
-from bridge.db import is_unavailable
+from bridge.db import is_unavailable, sqlstate
 from bridge.enqueue import enqueue
-from bridge.errors import BridgeError, Invalid
+from bridge.errors import BridgeError, Invalid, Unavailable
 from bridge.job_fields import CreateFields
+from bridge.keys import tenant_has_key
 from tasks.app import app, runtime
+
+LONGEST_DELAY_SECONDS = 30  # before it is tried again; celeryconfig's visibility_timeout is above it
 
 
 class Refused(Exception):
     """The fields cannot be accepted; the text names each one. Sending the task again will not help."""
 
 
-@app.task(name=names.ENQUEUE, bind=True, ignore_result=False, max_retries=None, throws=(Refused,))
+@app.task(
+    name=names.ENQUEUE,
+    bind=True,
+    ignore_result=False,
+    max_retries=None,
+    throws=(Refused,),
+    acks_on_timeout=False,  # at the hard time limit nothing was decided: the message goes back
+)
 def enqueue_remote_job(
     self: Task,
     idempotency_key: str | None = None,
@@ -37,23 +49,46 @@ def enqueue_remote_job(
             CreateFields().load(fields),
             idempotency_key=_key(self.request.id if idempotency_key is None else idempotency_key),
             waited=True,
+            admit=lambda: _refuse_unknown(tenant),
         )
         reach("intake.after_create")
     except ValidationError as error:
         raise Refused(Invalid(dict(error.messages_dict)).detail) from None
     except json_guard.Refused as refusal:
         raise Refused(Invalid(refusal.errors).detail) from None
+    except (Unavailable, SoftTimeLimitExceeded) as error:
+        raise _later(self, error) from error
     except BridgeError as error:
         raise Refused(error.detail) from None
     except SQLAlchemyError as error:
+        if (sqlstate(error) or "")[:2] in ("22", "54"):  # a second wall, as over HTTP
+            raise Refused("The request was refused. PostgreSQL cannot store a value of it.") from None
         if not is_unavailable(error):
             raise
-        raise self.retry(exc=error, countdown=min(2**self.request.retries, 60)) from error
+        raise _later(self, error) from error
     return {
         "job_id": str(created.job_id),
         "status": str(created.status),
         "created_at": created.created_at.isoformat(),
     }
+
+
+def _later(task: Task, error: Exception) -> Exception:
+    """Put the task off; what to raise then. It is tried again, for ever, ever more seldom."""
+    try:
+        countdown = min(2**task.request.retries, LONGEST_DELAY_SECONDS)
+        later: Exception = task.retry(exc=error, countdown=countdown, throw=False)
+    except Reject:  # The broker takes no message for later, and Celery would drop the one in hand as well.
+        time.sleep(1)
+        return Reject(error, requeue=True)
+    return later
+
+
+def _refuse_unknown(tenant: str) -> None:
+    """A misspelt tenant would make a job that nobody can see or work on. Raises Invalid."""
+    with runtime().engine.connect() as connection:
+        if tenant != names.DEFAULT_TENANT and not tenant_has_key(connection, tenant):
+            raise Invalid({"tenant": ["No key was ever made for it: correct it, or make one (jobbridge keys create)."]})
 
 
 def _tenant(value: object) -> str:

@@ -35,5 +35,7 @@ def handed_over(runtime: Runtime, tenant: str, broker: str) -> set[tuple[str, in
             assert outbox.confirm(runtime, job_id, n)
 
     with suppress(Died):
-        outbox.deliver(runtime, send, (Refused,), batch=1000)
+        outbox.deliver(runtime, send, (Refused,), batch=1000, jitter=0)
+    with suppress(Died):
+        outbox.repeat(runtime, send, (Refused,), 0, jitter=0)
     return taken

@@ -1,7 +1,8 @@
 """The model of what goes with a job beside its states (tests/model.py): Idempotency-Key, outcomes, purge."""
 
 FINAL = {"completed", "failed", "timeout", "cancelled"}
-RETENTION, UNTOLD, CONFIRM, LONGEST = 86400, 30, 200, 300  # UNTOLD: what was taken and did not come back is taken again
+RETENTION, UNTOLD, CONFIRM, LONGEST, MOST_PATIENCE = 86400, 30, 200, 300, 3600
+# UNTOLD: what was taken and did not come back is taken again; MOST_PATIENCE: the longest wait for a confirmation
 
 
 class Outcome:  # of a terminal state, for the pipeline
@@ -24,6 +25,7 @@ class Outcome:  # of a terminal state, for the pipeline
 
     def try_once(self, now, broker, again):  # again: seconds until it is sent again, where nobody confirms
         self.tries, self.confirmed = self.tries + 1, broker == "confirms"
+        again = again and min(MOST_PATIENCE, again * 2 ** (self.tries - 1))
         delay = {"takes": again, "refuses": min(LONGEST, 2**self.tries), "dies": UNTOLD, "confirms": None}[broker]
         self.due = None if delay is None else now + delay
 

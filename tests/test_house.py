@@ -164,9 +164,10 @@ def test_every_task_has_a_name_of_ours_and_goes_to_a_queue_that_is_consumed():
     app.finalize()
     ours = {name for name in app.tasks if not name.startswith("celery.")}
     strings = {value for name, value in vars(names).items() if name.isupper() and str(value).startswith("bridge.")}
+    strings -= set(names.QUEUES)
     assert ours == strings
     consumed = {queue.name for queue in app.conf.task_queues}
-    assert consumed == {names.QUEUE}
+    assert consumed == {"bridge", "bridge.outcomes", "bridge.sweeps"} == set(names.QUEUES)
     for name in ours:
         assert app.amqp.router.route({}, name)["queue"].name in consumed, name
 
@@ -187,14 +188,14 @@ def test_every_task_is_named_in_its_decorator():
     assert found
 
 
-def test_beat_runs_only_tasks_that_exist_and_drops_what_is_overdue():
+def test_beat_runs_only_tasks_that_exist_on_a_queue_that_holds_nothing_else():
     import celeryconfig
     from tasks.app import app
 
     app.loader.import_default_modules()
     for entry in celeryconfig.beat_schedule.values():
         assert entry["task"] in app.tasks
-        assert entry["options"]["expires"] >= entry["schedule"]
+        assert entry["options"]["queue"] == names.SWEEPS
 
 
 # Tests.

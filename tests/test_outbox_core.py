@@ -27,7 +27,11 @@ def broker() -> Broker:
 
 
 def deliver(core: Core, broker: Broker, job_id=None) -> int:
-    return outbox.deliver(core.runtime, broker, (ConnectionError,), job_id)
+    return outbox.deliver(core.runtime, broker, (ConnectionError,), None if job_id is None else [job_id])
+
+
+def repeat(core: Core, broker: Broker, lying: int = 0, **options) -> int:
+    return outbox.repeat(core.runtime, broker, (ConnectionError,), lying, **options)
 
 
 def finished(core: Core, **said) -> str:
@@ -124,13 +128,61 @@ def test_until_it_is_confirmed_it_is_sent_again(make_runtime, core, broker):
     assert deliver(core, broker) == 2
     assert 29 < due_in(core, job_id) <= 30
     pass_time(core, 31)
-    assert deliver(core, broker) == 2
+    assert deliver(core, broker) == 0
+    assert repeat(core, broker) == 2
     assert [task for task, _, _ in broker.sent].count(f"continue-{job_id}-1") == 2
     assert outbox.confirm(core.runtime, job_id, 1)
     assert outbox.confirm(core.runtime, job_id, 1)
-    pass_time(core, 31)
-    assert deliver(core, broker) == 1
+    pass_time(core, 75)
+    assert repeat(core, broker) == 1
     assert due_in(core, other) is not None
+
+
+def test_the_waits_for_a_confirmation_double_up_to_an_hour_and_none_is_like_the_next(make_runtime, core, broker):
+    core.runtime = make_runtime(continuation_confirm_seconds="30")
+    jobs = [finished(core) for _ in range(3)]
+    assert deliver(core, broker) == 3
+    ratios = []
+    for tries in range(2, 12):
+        pass_time(core, 5000)
+        assert repeat(core, broker) == 3
+        expected = min(30 * 2 ** (tries - 1), outbox.LONGEST_WAIT_SECONDS)
+        ratios += [due_in(core, job_id) / expected for job_id in jobs]
+    assert 0.79 < min(ratios) < 0.95, "more or less by a fifth"
+    assert 1.05 < max(ratios) <= 1.2
+    core.runtime = make_runtime(continuation_confirm_seconds="100000")
+    late = finished(core)
+    deliver(core, broker)
+    for _ in range(3):
+        pass_time(core, 200_000)
+        assert repeat(core, broker)
+    assert due_in(core, late) > 79_000, "the wait that was set is the shortest"
+
+
+def test_what_may_lie_in_the_pipelines_queue_is_not_sent_again(make_runtime, core, broker):
+    core.runtime = make_runtime(continuation_confirm_seconds="30")
+    for _ in range(5):
+        finished(core)
+    assert deliver(core, broker) == 5
+    pass_time(core, 31)
+    assert repeat(core, broker, lying=5) == 0
+    assert repeat(core, broker, lying=3) == 2
+    assert repeat(core, broker, lying=3, most=1) == 1
+    assert repeat(core, broker, lying=5) == 0
+    late = finished(core)
+    assert deliver(core, broker) == 1, "a first sending waits for nobody"
+    assert due_in(core, late) > 29
+
+
+def test_behind_a_queue_that_others_keep_long_what_was_silent_for_an_hour_goes_one_by_one(make_runtime, core, broker):
+    core.runtime = make_runtime(continuation_confirm_seconds="30")
+    for _ in range(3):
+        finished(core)
+    assert deliver(core, broker) == 3
+    pass_time(core, 3601)
+    assert repeat(core, broker, lying=1000) == 0, "not silent for an hour yet"
+    core.sql("UPDATE continuations SET sent_at = sent_at - interval '1 hour'")
+    assert [repeat(core, broker, lying=1000) for _ in range(4)] == [1, 1, 1, 0]
 
 
 def test_a_confirmation_names_an_outcome(core, broker):

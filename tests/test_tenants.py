@@ -62,8 +62,6 @@ OF_THE_SERVICE = [
     r"UPDATE api_keys SET last_used_at = now\(\) WHERE prefix = ANY",
     r"SELECT key_id, count\(\*\) FROM remote_jobs WHERE status = 'processing' AND .*key_id = ANY",  # the limits of keys
     r"SELECT EXISTS \(SELECT FROM remote_jobs WHERE completed_at .* timeout_at <=",  # is any clock overdue?
-    # A nudge for several outcomes at once names none of them: it is the sweep of the outbox, come early.
-    r"WITH due AS \( SELECT job_id, n FROM continuations WHERE next_at <= now\(\) AND \(CAST\(NULL AS uuid\) IS NULL",
 ]
 # Tasks that somebody asks for: about one job, named by its tenant or by the ID that was found or made with it. Who may
 # send tasks is inside (contract §4): `confirm_continuation` is the pipeline's answer to an outcome that it was handed.
@@ -73,6 +71,7 @@ ASKED_FOR = {names.ENQUEUE, names.CONTINUE, names.CONFIRM}
 SWEEPS = {
     names.EXPIRE: "the clocks run for the jobs of all tenants alike",
     names.RELEASE_DUE: "each job goes into the list of its own tenant",
+    names.REPEAT: "each outcome goes where it went before, with the tenant of its own row",
     names.RECONCILE: "likewise; it compares the whole mirror with all jobs",
     names.PURGE: "BRIDGE_RETENTION_DAYS is one setting for all",
     names.WATCH: "a pause carries the tenant of the jobs that it is for",
@@ -105,7 +104,7 @@ def watched(start_bridge):
 @pytest.fixture
 def statements(servers):
     """Gives what was logged since the test began, about tables that belong to tenants."""
-    log = servers.postgres._log
+    log = servers.postgres.log
     start = log.stat().st_size
 
     def read():

@@ -29,19 +29,14 @@ def test_the_schedule_is_the_contracts():
 
     scheduled = {entry["task"]: entry["schedule"] for entry in celeryconfig.beat_schedule.values()}
     assert SCHEDULE.items() <= scheduled.items()
-    assert set(scheduled) - set(SCHEDULE) == {names.FOLD, names.CHECK, names.MEDIANS, names.WATCH}
+    assert set(scheduled) - set(SCHEDULE) == {names.FOLD, names.CHECK, names.MEDIANS, names.WATCH, names.REPEAT}
 
 
-def test_a_sweep_is_run_although_it_waited_for_minutes_or_the_clocks_differ(bridge):
+def test_no_sweep_expires_so_none_is_discarded_however_long_it_waited_or_the_clocks_differ():
     import celeryconfig
 
     for entry in celeryconfig.beat_schedule.values():
-        assert entry["options"]["expires"] >= 600, entry
-    # As the worker sees one that stood in the queue for five minutes, or was sent by a clock behind its own.
-    before = ran(bridge, names.PURGE) or 0.0
-    left = celeryconfig.beat_schedule["expire_jobs"]["options"]["expires"] - 300
-    bridge.celery.send_task(names.PURGE, queue=names.QUEUE, ignore_result=True, expires=left)
-    wait_until(lambda: (ran(bridge, names.PURGE) or 0.0) > before, "the late sweep to run")
+        assert entry["options"] == {"queue": names.SWEEPS}
 
 
 @pytest.mark.slow

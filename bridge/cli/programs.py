@@ -22,16 +22,30 @@ def api() -> list[str]:
 
 
 def celery_worker(extra: list[str]) -> list[str]:
-    """Without gossip and mingle: they synchronise workers, which nothing here needs, and cost 11 s at a reconnect."""
-    queue = [] if any(given in ("-Q", "--queues") for given in extra) else ["-Q", names.QUEUE]
-    name = [] if any(given in ("-n", "--hostname") for given in extra) else ["-n", "bridge@%h"]
-    return [*_celery("worker"), *queue, *name, "--without-gossip", "--without-mingle", *extra]
+    """A worker for all queues of the bridge, or for those that `extra` names (`-Q`, `--queues`).
+
+    Without gossip and mingle: they synchronise workers, which nothing here needs, and cost 11 s at a reconnect.
+    """
+    given = _queues(extra)
+    queues = [] if given else ["-Q", ",".join(names.QUEUES)]
+    # Workers of different queues on one machine need different names.
+    own = given.replace(",", "+") if given else "bridge"
+    name = [] if any(part.partition("=")[0] in ("-n", "--hostname") for part in extra) else ["-n", f"{own}@%h"]
+    return [*_celery("worker"), *queues, *name, "--without-gossip", "--without-mingle", *extra]
+
+
+def _queues(extra: list[str]) -> str | None:
+    for place, part in enumerate(extra):
+        option, _, value = part.partition("=")
+        if option in ("-Q", "--queues"):
+            return value or "".join(extra[place + 1 : place + 2])
+        if part.startswith("-Q"):
+            return part[2:]
+    return None
 
 
 def beat(settings: Settings, extra: list[str]) -> list[str]:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    schedule = settings.data_dir / "celerybeat-schedule"
-    return [*_celery("beat"), "-s", str(schedule), "--pidfile=", *extra]
+    return [*_celery("beat"), "--pidfile=", *extra]
 
 
 def flower(address: str, port: int, extra: list[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Enqueues a job for each file; prints job ID, content type, ingestion task ID and path, tab-separated.
 
 `python enqueue.py report.pdf video=strange.bin`. The bridge must see the same paths, below its
-BRIDGE_SOURCE_ROOTS.
+BRIDGE_SOURCE_ROOTS. It asks until the bridge has answered; if it is ended before that, `python enqueue.py` without
+files goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from celery.exceptions import TimeoutError as NoAnswer
-from celery.result import AsyncResult
-from pipeline_app import BRIDGE_QUEUE, ENQUEUE, app
+from intake import answers, want
 
 CONTENT_TYPES = {
     **dict.fromkeys((".pdf", ".docx", ".pptx", ".xlsx", ".epub"), "document"),
@@ -23,27 +22,13 @@ CONTENT_TYPES = {
 }
 
 
-def enqueue(path: Path, content_type: str, ingestion_task_id: str) -> AsyncResult:
-    """Send one file's job to the bridge; the result is `{"job_id", "status", "created_at"}`."""
-    return app.send_task(
-        ENQUEUE,
-        kwargs={
-            "source_file_path": str(path),
-            "content_type": content_type,
-            "ingestion_task_id": ingestion_task_id,
-            "task_options": {"name": path.name},
-        },
-        queue=BRIDGE_QUEUE,
-    )
-
-
 def main() -> int:
     """Enqueue the files of the command line; 1 when a job was not accepted, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(description="Enqueues one job for each file.")
-    parser.add_argument("files", nargs="+", metavar="[TYPE=]FILE")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds to wait for the bridge's answer")
+    parser.add_argument("files", nargs="*", metavar="[TYPE=]FILE")
+    parser.add_argument("--wait", type=float, default=30, help="seconds for an answer, then it asks again (30)")
     options = parser.parse_args()
-    sent = []
+    wanted = []
     for argument in options.files:
         content_type, _, name = argument.rpartition("=")
         path = Path(name).resolve()
@@ -51,20 +36,25 @@ def main() -> int:
         if not content_type:
             print(f"{name}: give its type, as in document={name}", file=sys.stderr)
             return 2
+        wanted.append((path, content_type))
+    for path, content_type in wanted:
         task_id = f"sample-{uuid.uuid4()}"
-        sent.append((path, content_type, task_id, enqueue(path, content_type, task_id)))
+        fields = {
+            "source_file_path": str(path),
+            "content_type": content_type,
+            "ingestion_task_id": task_id,
+            "task_options": {"name": path.name},
+        }
+        want(task_id, fields)
     failed = False
-    for path, content_type, task_id, answer in sent:
-        try:
-            job_id = answer.get(timeout=options.timeout)["job_id"]
-        except NoAnswer:
-            print(f"{path.name}: no answer from the bridge; its job may still come", file=sys.stderr)
-            failed = True
-        except Exception as error:  # whatever the bridge's task raised, by a class of its own
-            print(f"{path.name}: not accepted: {error}", file=sys.stderr)
+    for answer in answers(options.wait):
+        asked = answer.fields
+        if answer.job is None:
+            print(f"{asked['task_options']['name']}: not accepted: {answer.refused}", file=sys.stderr)
             failed = True
         else:
-            print(job_id, content_type, task_id, path, sep="\t", flush=True)
+            told = (answer.job["job_id"], asked["content_type"], asked["ingestion_task_id"], asked["source_file_path"])
+            print(*told, sep="\t", flush=True)
     return int(failed)
 
 

@@ -9,10 +9,10 @@ default `pipeline.sqlite3` here), PIPELINE_RESULT_URL (default: the broker; wher
 The SQLite file, in WAL mode, holds one row for each outcome, however often it was delivered:
 
     receipts(job_id TEXT, n INTEGER, ingestion_task_id TEXT, content_type TEXT, status TEXT, success INTEGER,
-             content TEXT, received_at REAL, deliveries INTEGER, PRIMARY KEY (job_id, n))
+             content TEXT, received_at REAL, deliveries INTEGER, recorded_at TEXT, PRIMARY KEY (job_id, n))
 
 `n` counts the job's terminal states, `received_at` is the first delivery in seconds since 1970, `success`
-is 0 or 1.
+is 0 or 1, `recorded_at` is when the bridge recorded the outcome.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kombu.exceptions import OperationalError
 ENQUEUE = "bridge.enqueue_remote_job"
 CONFIRM = "bridge.confirm_continuation"
 BRIDGE_QUEUE = "bridge"
+CONFIRM_QUEUE = "bridge.outcomes"  # `bridge` is listened to as well; there a confirmation waits behind creates
 RECEIVE = "sample_pipeline.receive"
 PIPELINE_QUEUE = "pipeline"
 
@@ -70,7 +71,7 @@ log = get_task_logger(__name__)
 SCHEMA = """CREATE TABLE IF NOT EXISTS receipts (
     job_id TEXT NOT NULL, n INTEGER NOT NULL, ingestion_task_id TEXT NOT NULL,
     content_type TEXT NOT NULL, status TEXT NOT NULL, success INTEGER NOT NULL, content TEXT,
-    received_at REAL NOT NULL, deliveries INTEGER NOT NULL, PRIMARY KEY (job_id, n))"""
+    received_at REAL NOT NULL, deliveries INTEGER NOT NULL, recorded_at TEXT, PRIMARY KEY (job_id, n))"""
 
 
 def state_path() -> Path:
@@ -86,18 +87,29 @@ def state() -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA synchronous = FULL")  # a receipt that was confirmed must survive a power cut
         with connection:
             connection.execute(SCHEMA)
+            if "recorded_at" not in {column[1] for column in connection.execute("PRAGMA table_info(receipts)")}:
+                connection.execute("ALTER TABLE receipts ADD COLUMN recorded_at TEXT")  # a file of an older sample
             yield connection
 
 
 def record(outcome: dict[str, Any]) -> int:
-    """Write one delivery; return which one of this (job_id, n) it is, from 1."""
+    """Write one delivery; return which one of this (job_id, n) it is, from 1.
+
+    One that was recorded later than what is written here is another outcome: the bridge's database was restored to a
+    moment before the first one, and the job ended anew. The later one holds.
+    """
     with state() as connection:
         row = connection.execute(
             "INSERT INTO receipts VALUES (:job_id, :n, :ingestion_task_id, :content_type, :status, :success,"
-            " :content, :received_at, 1)"
+            " :content, :received_at, 1, :recorded_at)"
             " ON CONFLICT (job_id, n) DO UPDATE SET deliveries = deliveries + 1 RETURNING deliveries",
             {**outcome, "success": int(outcome["success"]), "received_at": time.time()},
         ).fetchone()
+        connection.execute(
+            "UPDATE receipts SET status = :status, success = :success, content = :content, recorded_at = :recorded_at"
+            " WHERE job_id = :job_id AND n = :n AND recorded_at < :recorded_at",
+            {**outcome, "success": int(outcome["success"])},
+        )
         return int(row[0])
 
 
@@ -122,16 +134,17 @@ def receive(
     error_message: str | None = None,
     retry_count: int = 0,
     task_options: dict[str, Any] | None = None,
+    recorded_at: str | None = None,
     **_later_fields: Any,
 ) -> None:
     """Receive the outcome of a job, once or more often, and tell the bridge that it is safe here."""
     delivery = record(
         {"job_id": job_id, "n": n, "ingestion_task_id": ingestion_task_id, "content_type": content_type,
-         "status": status, "success": success, "content": content}
+         "status": status, "success": success, "content": content, "recorded_at": recorded_at}
     )  # fmt: skip
     if delivery == 1:
         log.info("job %s (%s) %s, %d characters", job_id, content_type, status, len(content or ""))
     else:
         log.info("job %s delivered again (%d times)", job_id, delivery)
     # Also for a repeated delivery: the confirmation of the first may have been lost.
-    app.send_task(CONFIRM, kwargs={"job_id": job_id, "n": n}, queue=BRIDGE_QUEUE, ignore_result=True)
+    app.send_task(CONFIRM, kwargs={"job_id": job_id, "n": n}, queue=CONFIRM_QUEUE, ignore_result=True)

@@ -1,0 +1,60 @@
+"""Beat's schedule by a clock that nobody can set: sweeps go on whatever becomes of the machine's time."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import beat
+
+from bridge import names
+from bridge.broker import lying
+from bridge.steadily import Steadily
+
+# Sweeps that wait while no Celery worker takes them; each finds all that is due, so more are worth no more.
+MOST_LYING = 50
+FIRST_SECONDS = 600.0  # after the start at the latest: where beat is restarted often, the rare sweeps run too
+PAUSE_SECONDS = 1.0  # when nothing can be sent, or need be
+
+
+class Steady(beat.Scheduler):
+    """Sends each sweep once in its period, counted from beat's start; keeps nothing on disk.
+
+    Celery's own reckons by the machine's time: set back by two minutes, it sends nothing for two minutes.
+    """
+
+    def __init__(self, *args: Any, monotonic: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        self._monotonic = monotonic
+        self._due: dict[str, float] = {}
+        self._steadily = Steadily("look at the sweeps' queue")
+        self._lying = 0
+        super().__init__(*args, **options)
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Send what is due; the seconds until something is due again."""
+        now = self._monotonic()
+        if not self._due:
+            self._due = {name: now + _first(_seconds(entry)) for name, entry in self.schedule.items()}
+        due = [name for name, at in self._due.items() if at <= now]
+        if due and self._unread():
+            return PAUSE_SECONDS
+        for name in due:
+            # From now, not from when it was due: what was missed in a long pause is not made up for.
+            self._due[name] = now + _seconds(self.schedule[name])
+            self.apply_entry(self.schedule[name], producer=self.producer)
+        return max(0.01, min(self._due.values()) - self._monotonic())
+
+    def _unread(self) -> bool:
+        self._lying = MOST_LYING  # where the broker does not answer, nothing can be sent either
+        self._steadily(self._look)
+        return self._lying >= MOST_LYING
+
+    def _look(self) -> None:
+        self._lying = lying(self.app, names.SWEEPS)
+
+
+def _seconds(entry: Any) -> float:
+    return float(entry.schedule.run_every.total_seconds())
+
+
+def _first(period: float) -> float:
+    return 0.0 if period < 60 else min(period, FIRST_SECONDS)
