@@ -3,4 +3,4 @@
 from bridge_worker.job import Job, JobCancelled, PermanentError, Result
 
 __all__ = ["Job", "JobCancelled", "PermanentError", "Result", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4,95 +4,176 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bridge_worker import retrying
 from bridge_worker.client import BridgeClient, CallFailed
-from bridge_worker.download import Download
+from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE
+from bridge_worker.download import Download, Refused
 from bridge_worker.heartbeat import beating
-from bridge_worker.job import Job, PermanentError, Result, one_line
-from bridge_worker.verdict import hear
+from bridge_worker.held import Held
+from bridge_worker.process import HandlerProcess, NotStarted, Outcome
+from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
-Handler = Callable[[Job, Path], Result]
-ERROR_LIMIT = 1000  # characters of an exception's text that are reported
+RESULT_LIMIT = 64 * 2**20  # bytes of a result's JSON
 
 
-def work(client: BridgeClient, job: Job, handler: Handler, lease: int) -> None:
-    """Fetch the file, run the handler, submit what came of it. Never raises: all is logged and reported."""
-    log.info("job=%s begun content_type=%s attempt=%d", job.id, job.content_type, job.attempt)
-    began = time.monotonic()
-    with beating(client, job, lease), tempfile.TemporaryDirectory(prefix="bridge-worker-") as directory:
-        body = _outcome(client, job, handler, Path(directory))
-        if body is None or not job.begin_submitting():
-            log.info("job=%s dropped after %.1f s: %s", job.id, time.monotonic() - began, job.cancel_reason)
-            return
-        body["processing_time"] = round(time.monotonic() - began, 3)
-        if job.lease_token:
-            body["lease_token"] = job.lease_token
-        _submit(client, job, body)
+class MachineFault(Exception):
+    """Something is wrong with this worker and not with the file: the job goes back, no retry spent."""
 
 
-def _outcome(client: BridgeClient, job: Job, handler: Handler, directory: Path) -> dict[str, Any] | None:
-    """Return the result's fields, or None when the job is no longer wanted."""
-    try:
-        path = Download(client, job, directory).fetch()
-        job.raise_if_cancelled()
-        result = handler(job, path)
-        if not isinstance(result, Result) or not isinstance(result.content, str):
-            raise PermanentError(f"the handler returned {type(result).__name__}, not a Result with text")
-        return {"success": True, "content": result.content, "metadata": result.metadata}
-    except CallFailed as error:
-        hear(job, error)
-        if job.is_cancelled:
+class Processes(Protocol):
+    """Where an attempt gets a process from."""
+
+    def ready(self) -> HandlerProcess:
+        """Return a process that waits for a job. Raises NotStarted."""
+
+
+class Attempt:
+    """Works on one claim. `run` never raises: all is logged and reported."""
+
+    def __init__(self, client: BridgeClient, held: Held, processes: Processes, place: Path, **limits: Any) -> None:
+        """`place` is where the source file is put; `limits` are those of Download."""
+        self._client, self._held, self._processes, self._place, self._limits = client, held, processes, place, limits
+        self.outcome = ""  # for the counters: what it came to
+
+    def run(self, lease: int) -> None:
+        """Fetch the file, have it converted, submit what came of it."""
+        held = self._held
+        log.info("job=%s begun content_type=%s attempt=%d", held.id, held.claim.content_type, held.claim.attempt)
+        began = time.monotonic()
+        directory = Path(tempfile.mkdtemp(prefix="fetch-", dir=self._place))
+        try:
+            with beating(self._client, held, lease):
+                body = self._work(directory)
+                if body is None or not held.begin_submitting():
+                    self.outcome = "dropped"
+                    log.info("job=%s dropped after %.1f s: %s", held.id, time.monotonic() - began, held.reason)
+                    if held.give_back:
+                        self._release()
+                    return
+                body["processing_time"] = round(time.monotonic() - began, 3)
+                if held.claim.lease_token:
+                    body["lease_token"] = held.claim.lease_token
+                self._submit(body)
+        except MachineFault as fault:
+            self.outcome = "machine"
+            log.error("job=%s given back after %.1f s: %s", held.id, time.monotonic() - began, fault)
+            if not held.over.is_set():
+                self._release()
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _work(self, directory: Path) -> dict[str, Any] | None:
+        """Return the result's fields, or None when the job is no longer wanted. Raises MachineFault."""
+        held = self._held
+        try:
+            source = Download(self._client, held, directory, **self._limits).fetch()
+        except Refused as error:
+            return _failure(str(error), retryable=False)
+        except CallFailed as error:
+            held.hear(error)
+            return None if held.over.is_set() else _failure(f"source file not fetched: {error}", retryable=True)
+        except OSError as error:
+            raise MachineFault(f"the source file could not be stored: {error}") from error
+        if held.over.is_set():
             return None
-        return _failure(f"source file not fetched: {error}", retryable=True)
-    except PermanentError as error:
-        return None if job.is_cancelled else _failure(_text(error), retryable=False)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # foreign code: what it raises fails this job only
-        if job.is_cancelled:
+        try:
+            outcome, content = self._convert(source)
+        except NotStarted as error:
+            raise MachineFault(str(error)) from error
+        if outcome.kind in ("stopped", "cancelled") or held.over.is_set():
             return None
-        log.warning("job=%s handler failed", job.id, exc_info=log.isEnabledFor(logging.DEBUG))
-        return _failure(_text(error), retryable=True)
+        if outcome.kind in ("worker", "machine"):
+            raise MachineFault(outcome.text)
+        if outcome.kind == "result":
+            return {"success": True, **content}
+        return _failure(outcome.text, retryable=outcome.kind in ("crash", "unclear"))
 
+    def _convert(self, source: Path) -> tuple[Outcome, dict[str, Any]]:
+        """Have the file converted; once more in a fresh process where an earlier file may have spoilt the first."""
+        before = _stamp(source)
+        while True:
+            process = self._processes.ready()
+            warm = process.served > 0
+            directory = process.new_job_directory()
+            job = directory / source.name
+            source.rename(job)
+            try:
+                (directory / "job.json").write_text(json.dumps(self._held.claim.for_handler()), encoding="utf-8")
+                outcome = process.run(directory, self._held)
+                content = _read_result(directory / RESULT_FILE) if outcome.kind == "result" else {}
+                again = warm and outcome.kind in ("crash", "limit") and _stamp(job) == before
+                if again and process.usable:
+                    process.kill()
+                if not again or self._held.over.is_set():
+                    return outcome, content
+                log.info("job=%s once more in a fresh process: %s", self._held.id, outcome.text)
+            except _BadResult as error:
+                return Outcome("file", str(error)), {}
+            finally:
+                if job.exists():
+                    job.rename(source)
+                shutil.rmtree(directory, ignore_errors=True)
 
-def _submit(client: BridgeClient, job: Job, body: dict[str, Any]) -> None:
-    try:
-        data = json.dumps(body, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        kept = {name: body[name] for name in ("processing_time", "lease_token") if name in body}
-        body = kept | _failure(f"the handler's result is no JSON: {_text(error)}", retryable=False)
+    def _submit(self, body: dict[str, Any]) -> None:
+        held = self._held
         data = json.dumps(body).encode()
+        try:
+            answer = retrying.call(
+                f"job={held.id} result", lambda: self._client.submit(held.claim, data), patience=held.patience()
+            )
+        except CallFailed as error:
+            self.outcome = "refused"
+            log.error("job=%s result not accepted: %s", held.id, error)
+            return
+        status = one_line(str(answer.body.get("status")), 50)
+        self.outcome = "completed" if body["success"] else "failed"
+        if body["success"]:
+            log.info("job=%s done in %.1f s status=%s", held.id, body["processing_time"], status)
+        else:
+            why = (held.id, status, body["retryable"], body["error_message"])
+            log.warning("job=%s failed status=%s retryable=%s: %s", *why)
+
+    def _release(self) -> None:
+        release(self._client, self._held)
+
+
+def release(client: BridgeClient, held: Held) -> None:
+    """Give a job back, no retry spent; what cannot be given back goes back when its lease runs out."""
     try:
-        answer = retrying.call(f"job={job.id} result", lambda: client.submit(job, data), patience=job.patience())
+        retrying.call(f"job={held.id} release", lambda: client.release(held.claim), patience=10)
+        log.info("job=%s released", held.id)
     except CallFailed as error:
-        log.error("job=%s result not accepted: %s", job.id, error)
-        return
-    if body["success"]:
-        log.info("job=%s done in %.1f s status=%s", job.id, body["processing_time"], answer.body.get("status"))
-    else:
-        log.warning(
-            "job=%s failed status=%s retryable=%s: %s",
-            job.id,
-            answer.body.get("status"),
-            body["retryable"],
-            body["error_message"],
-        )
+        # An older bridge has no such route: the claim then goes back when it is not acknowledged.
+        log.warning("job=%s not released: %s", held.id, error)
+
+
+class _BadResult(Exception):
+    """What the handler wrote cannot be submitted."""
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """Read what the handler's process wrote."""
+    size = path.stat().st_size
+    if size > RESULT_LIMIT:
+        raise _BadResult(f"the result has {size} bytes, more than {RESULT_LIMIT} that can be submitted")
+    result = json.loads(path.read_bytes())
+    return {"content": str(result["content"]), "metadata": result["metadata"]}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _failure(message: str, *, retryable: bool) -> dict[str, Any]:
     return {"success": False, "error_message": one_line(message, ERROR_LIMIT), "retryable": retryable}
-
-
-def _text(error: BaseException) -> str:
-    """Return an exception as one line: its type, and its text if it has one."""
-    text = one_line(str(error), ERROR_LIMIT)
-    name = type(error).__name__
-    return text if text and isinstance(error, PermanentError) else f"{name}: {text}" if text else name

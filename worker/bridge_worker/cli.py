@@ -1,193 +1,137 @@
-"""The command `bridge-worker`: reads its arguments, loads the handlers, runs until a signal."""
+"""The command `bridge-worker`: starts the handlers' processes, then runs until a signal."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import os
-import re
-import select
+import queue
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridge_worker import __version__
-from bridge_worker.attempt import Handler
+from bridge_worker import platforms, trying
 from bridge_worker.client import BridgeClient
+from bridge_worker.health import Health
+from bridge_worker.loading import BadHandler
+from bridge_worker.options import UsageError, check, parser, setup_of, size
+from bridge_worker.process import Setup
 from bridge_worker.runner import Runner
+from bridge_worker.slots import Slots
+from bridge_worker.workdir import WorkDirectory
 
 log = logging.getLogger("bridge_worker")
-CONTENT_TYPE = re.compile(r"[a-z0-9._-]{1,50}")
-
-
-class UsageError(Exception):
-    """A wrong argument; its text is one line for a person."""
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    p = argparse.ArgumentParser(prog="bridge-worker", description="Converts the files of a bridge's jobs.")
-    p.add_argument("--url", default=os.environ.get("BRIDGE_URL"), help="the bridge's address (default: BRIDGE_URL)")
-    p.add_argument(
-        "--key",
-        default=os.environ.get("BRIDGE_KEY"),
-        help="key with scope work (default: BRIDGE_KEY, which other users cannot see)",
-    )
-    p.add_argument("--content-types", default="", metavar="TYPE,…", help="what to take, up to 32 types")
-    p.add_argument(
-        "--handler",
-        action="append",
-        required=True,
-        metavar="[TYPE=]MODULE:FUNCTION",
-        help="the function (job, path) -> Result, for one type or for all; may be repeated",
-    )
-    p.add_argument("--concurrency", type=int, default=1, metavar="N", help="jobs at a time (default 1)")
-    p.add_argument(
-        "--worker-id",
-        default=f"{socket.gethostname()}-{os.getpid()}"[:255],
-        metavar="ID",
-        help="name of this worker (default: host name and process ID)",
-    )
-    p.add_argument(
-        "--lease",
-        type=int,
-        default=60,
-        metavar="S",
-        help="seconds of silence after which the bridge gives a job to another, 10–3600 (default 60)",
-    )
-    p.add_argument("--wait", type=int, default=30, metavar="S", help="seconds a poll waits, 0–60 (default 30)")
-    p.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    p.add_argument("--version", action="version", version=f"bridge-worker {__version__}")
-    return p
-
-
-def load_handlers(specs: Sequence[str], content_types: Sequence[str]) -> dict[str, Handler]:
-    """Map each content type (default: those that `specs` name) to its function. Raises UsageError."""
-    by_type: dict[str, Handler] = {}
-    for_all: Handler | None = None
-    for spec in specs:
-        content_type, _, name = spec.rpartition("=")
-        if content_type:
-            by_type[content_type] = _load(name)
-        else:
-            for_all = _load(name)
-    types = list(content_types) or list(by_type)
-    if not types:
-        raise UsageError("--content-types is missing")
-    if len(types) > 32:
-        raise UsageError("--content-types: at most 32")
-    for content_type in [*types, *by_type]:
-        if not CONTENT_TYPE.fullmatch(content_type):
-            raise UsageError(f"content type {content_type!r}: 1–50 of a-z 0-9 . _ -")
-    handlers = {}
-    for content_type in types:
-        handler = by_type.get(content_type, for_all)
-        if handler is None:
-            raise UsageError(f"no --handler for content type {content_type}")
-        handlers[content_type] = handler
-    return handlers
-
-
-def _load(name: str) -> Handler:
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise UsageError(f"--handler {name!r}: expected package.module:function")
-    try:
-        handler = getattr(importlib.import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
-        hint = "; pip install 'bridge-worker[handlers]'" if module_name.startswith("bridge_worker.") else ""
-        raise UsageError(f"--handler {name}: {error}{hint}") from error
-    except AttributeError as error:
-        raise UsageError(f"--handler {name}: {error}") from error
-    if not callable(handler):
-        raise UsageError(f"--handler {name}: not a function")
-    return handler  # type: ignore[no-any-return]
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Refuse arguments that the bridge would refuse. Raises UsageError."""
-    if not options.url:
-        raise UsageError("--url or BRIDGE_URL is missing")
-    if urlsplit(options.url).scheme not in ("http", "https") or not urlsplit(options.url).hostname:
-        raise UsageError("--url: expected http://… or https://…")
-    if options.key and not re.fullmatch(r"[!-~]+", options.key):
-        raise UsageError("--key: only visible ASCII characters")
-    if options.concurrency < 1:
-        raise UsageError("--concurrency: at least 1")
-    if not 10 <= options.lease <= 3600:
-        raise UsageError("--lease: 10 to 3600 seconds")
-    if not 0 <= options.wait <= 60:
-        raise UsageError("--wait: 0 to 60 seconds")
-    if not 1 <= len(options.worker_id) <= 255:
-        raise UsageError("--worker-id: 1 to 255 characters")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the worker; return 0 after a drained stop, 1 when the bridge refused it, 2 for wrong arguments."""
-    options = parser().parse_args(arguments)
-    logging.basicConfig(
-        level=options.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its lines hold addresses with claim IDs
-    sys.path.append(os.getcwd())
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["try"]:
+        return trying.main(given[1:])
+    options = parser().parse_args(given)
+    set_up_log(options.log_level)
     try:
-        _check(options)
+        check(options)
         types = [name.strip() for name in options.content_types.split(",") if name.strip()]
-        handlers = load_handlers(options.handler, types)
-    except UsageError as error:
-        print(f"bridge-worker: {error}", file=sys.stderr)
-        return 2
-    return _run_until_signal(options, handlers)
+        setup = setup_of(options, types, options.concurrency)
+        most = size("--max-download", options.max_download)
+        work = WorkDirectory(options.work_dir)
+    except (UsageError, BadHandler) as error:
+        return refuse(str(error))
+    except OSError as error:
+        return refuse(f"--work-dir: {error}")
+    try:
+        return _Worker(options, setup, work, most).run()
+    except (UsageError, BadHandler) as error:
+        return refuse(str(error))
+    finally:
+        work.close()
 
 
-def _run_until_signal(options: argparse.Namespace, handlers: dict[str, Handler]) -> int:
-    """Run; the first SIGTERM or SIGINT drains, the second ends the process at once."""
-    read_end, write_end = os.pipe()
-    signals = 0
-
-    def on_signal(number: int, _frame: Any) -> None:
-        # Only what is safe at any moment of the main thread: it may hold a lock just now.
-        nonlocal signals
-        signals += 1
-        if signals > 1:
-            os._exit(128 + number)
-        os.write(write_end, b"s")
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    client = BridgeClient(options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2)
-    runner = Runner(
-        client,
-        handlers,
-        concurrency=options.concurrency,
-        lease=options.lease,
-        wait=options.wait,
-        on_end=lambda: os.write(write_end, b"e"),
-    )
-    log.info(
-        "worker %s takes %s from %s, %d at a time",
-        options.worker_id,
-        ",".join(sorted(handlers)),
-        _without_secrets(options.url),
-        options.concurrency,
-    )
-    runner.start()
-    while True:
-        select.select([read_end], [], [])
-        if b"e" in os.read(read_end, 16):
-            log.info("worker %s ended", options.worker_id)
-            return 1 if runner.failed else 0
-        log.info("worker %s stops after what it has begun; a second signal ends it at once", options.worker_id)
-        runner.stop()
+def set_up_log(level: str) -> None:
+    """Log to standard error, one line an event."""
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )  # fmt: skip
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its lines hold addresses with claim IDs
 
 
-def _without_secrets(url: str) -> str:
+def refuse(text: str) -> int:
+    """Say what is wrong with the arguments; return the exit status for it."""
+    print(f"bridge-worker: {text}", file=sys.stderr)
+    return 2
+
+
+class _Worker:
+    """Everything that runs, from the first process to the last."""
+
+    def __init__(self, options: argparse.Namespace, setup: Setup, work: WorkDirectory, most: int) -> None:
+        self._options = options
+        self._events: queue.SimpleQueue[str] = queue.SimpleQueue()  # put() is safe in a signal handler
+        client = BridgeClient(options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2)
+        self._health = Health(options.worker_id, options.concurrency)
+        self._slots = Slots(
+            client, setup, work.path, options.concurrency, lease=options.lease, most=most,
+            jobs_per_process=options.max_jobs_per_process,
+            on_outcome=self._health.outcome, on_process_end=self._health.process_ended,
+        )  # fmt: skip
+        self._runner = Runner(
+            client, self._slots, setup.handlers, wait=options.wait, on_end=lambda: self._events.put("end")
+        )
+        self._health.watch(self._slots, self._runner)
+
+    def run(self) -> int:
+        """Run until the end; the first SIGTERM or SIGINT drains, the second ends the process at once."""
+        signals = 0
+
+        def on_signal(number: int, _frame: Any) -> None:
+            # Only what is safe at any moment of the main thread: it may hold a lock just now.
+            nonlocal signals
+            signals += 1
+            if signals > 1:
+                os._exit(128 + number)  # the handlers' processes end with this one
+            self._events.put("signal")
+
+        for number in platforms.STOP_SIGNALS:
+            signal.signal(number, on_signal)
+        try:
+            self._health.serve(self._options.health_file, self._options.health_address, self._options.health_port)
+            return self._serve()
+        finally:
+            self._slots.close()
+            self._health.close()
+
+    def _serve(self) -> int:
+        options, slots = self._options, self._slots
+        slots.start_all()
+        # Wrong handlers are refused before the bridge is asked for a job.
+        while not slots.wait(lambda: slots.free() or slots.trouble, 0.2):
+            if not self._events.empty():
+                return 0
+        if slots.trouble is not None and slots.trouble.refused:
+            raise BadHandler(str(slots.trouble))
+        log.info(
+            "worker %s takes %s from %s, %d at a time",
+            options.worker_id, ",".join(sorted(slots.content_types)), without_secrets(options.url), options.concurrency,
+        )  # fmt: skip
+        self._runner.start()
+        while self._next_event() != "end":
+            log.info("worker %s stops after what it has begun; a second signal ends it at once", options.worker_id)
+            self._runner.stop(options.drain_seconds)
+        log.info("worker %s ended", options.worker_id)
+        return 1 if self._runner.failed else 0
+
+    def _next_event(self) -> str:
+        while True:
+            try:
+                return self._events.get(timeout=0.5)  # Windows hears no signal in a wait without an end
+            except queue.Empty:
+                continue
+
+
+def without_secrets(url: str) -> str:
     """Return the address without a user, a password or a query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email.utils
 import json
+import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +16,16 @@ from requests.auth import AuthBase
 
 from bridge_worker import __version__
 from bridge_worker.abortable import AbortableAdapter
-from bridge_worker.job import Job, one_line
+from bridge_worker.claim import BadClaim, Claim, read_claim
+from bridge_worker.reasons import why_no_answer
+from bridge_worker.text import one_line
 
+log = logging.getLogger(__name__)
 BASE = "/api/v1/remote-jobs"
 CONNECT_SECONDS = 10.0
+POLL_LIMIT = 64 * 2**20  # bytes of a poll's answer: a claim holds up to about 32 MiB of task_options
+ANSWER_LIMIT = 2**20  # bytes of any other answer
+RETRY_AFTER_LIMIT = 3600.0  # seconds, the longest pause that the bridge asks for by itself
 
 
 class CallFailed(Exception):
@@ -47,6 +55,7 @@ class Answer:
 
     body: dict[str, Any]
     job_status: str | None
+    date: str | None = None
 
 
 class _Bearer(AuthBase):
@@ -77,6 +86,7 @@ class BridgeClient:
         session = requests.Session()
         session.auth = _Bearer(key)
         session.headers.update({"User-Agent": f"bridge-worker/{__version__}", "Accept": "application/json"})
+        session.headers["Accept-Encoding"] = "identity"  # a small answer must not become a large one
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         return session
@@ -89,11 +99,13 @@ class BridgeClient:
         wait: int,
         lease: int,
         *,
+        busy: int = 0,
         parked: bool = True,
-    ) -> list[Job]:
+    ) -> list[Claim]:
         """Claim up to `max_jobs` jobs, waiting up to `wait` s. The same `claim_id` gives the same jobs again.
 
-        `parked` polls can be ended by `abort_poll`. Raises CallFailed.
+        `busy` and `max_jobs` also tell how many slots work and wait. `parked` polls can be ended by `abort_poll`.
+        Raises CallFailed.
         """
         params = {
             "worker_id": self.worker_id,
@@ -102,70 +114,79 @@ class BridgeClient:
             "wait": wait,
             "lease": lease,
             "claim_id": claim_id,
+            "slots_busy": busy,
+            "slots_free": max_jobs,
         }
         session = self._poll_session if parked else self._job_session
-        body = self._json(session, "GET", BASE + "/poll", params=params, read_seconds=wait + 15).body
+        answer = self._json(session, "GET", BASE + "/poll", params=params, read_seconds=wait + 15, limit=POLL_LIMIT)
         # A bridge that names only the first job has no list.
-        claims = body.get("jobs") or ([body] if body.get("job_id") else [])
-        try:
-            return [Job(claim) for claim in claims]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CallFailed(f"the answer to the poll was not understood: {error!r}") from error
+        claims = answer.body.get("jobs") or ([answer.body] if answer.body.get("job_id") else [])
+        if not isinstance(claims, list):
+            raise CallFailed("the answer to the poll was not understood: jobs is not a list")
+        understood = []
+        for claim in claims[:max_jobs]:
+            try:
+                understood.append(read_claim(claim, answer.date))
+            except BadClaim as error:
+                log.error("a claim was not understood and goes back unacknowledged: %s", error)
+        return understood
 
     def abort_poll(self) -> None:
         """End a waiting poll at once: it raises CallFailed in its thread."""
         self._poll_adapter.abort()
 
-    def heartbeat(self, job: Job, report: dict[str, Any]) -> Answer:
+    def heartbeat(self, claim: Claim, report: dict[str, Any]) -> Answer:
         """Show a sign of life with the handler's progress. Raises CallFailed."""
-        return self._job_json(job, "POST", "/heartbeat", {"lease_token": job.lease_token, **report})
+        return self._job_json(claim, "POST", "/heartbeat", {"lease_token": claim.lease_token, **report})
 
-    def release(self, job: Job) -> Answer:
+    def release(self, claim: Claim) -> Answer:
         """Give an unfinished job back. Raises CallFailed."""
-        return self._job_json(job, "POST", "/release", {"lease_token": job.lease_token})
+        return self._job_json(claim, "POST", "/release", {"lease_token": claim.lease_token})
 
-    def submit(self, job: Job, body: bytes) -> Answer:
+    def submit(self, claim: Claim, body: bytes) -> Answer:
         """Send a result, already encoded as JSON. Safe to repeat. Raises CallFailed."""
         return self._json(
             self._job_session,
             "PUT",
-            f"{BASE}/{job.id}/result",
+            f"{BASE}/{claim.job_id}/result",
             data=body,
             read_seconds=60,
-            headers=self._lease(job) | {"Content-Type": "application/json"},
+            headers=self._lease(claim) | {"Content-Type": "application/json"},
         )
 
-    def open_download(self, job: Job, headers: dict[str, str]) -> requests.Response:
+    def open_download(self, claim: Claim, headers: dict[str, str]) -> requests.Response:
         """Begin to read the source file; the caller closes the answer (200 or 206). Raises CallFailed."""
-        path = job.source_file_url or f"{BASE}/{job.id}/download"
-        if not path.startswith("/") or path.startswith("//"):
+        if claim.source_file_url == "":
             raise CallFailed("the bridge named a source file elsewhere; the key is not sent there", status=400)
-        headers = headers | self._lease(job) | {"Accept": "*/*", "Accept-Encoding": "identity"}
+        path = claim.source_file_url or f"{BASE}/{claim.job_id}/download"
+        headers = headers | self._lease(claim) | {"Accept": "*/*"}
         return self._send(self._job_session, "GET", path, headers=headers, stream=True, read_seconds=60)
 
-    def _job_json(self, job: Job, method: str, path: str, body: dict[str, Any]) -> Answer:
+    def _job_json(self, claim: Claim, method: str, path: str, body: dict[str, Any]) -> Answer:
         return self._json(
             self._job_session,
             method,
-            f"{BASE}/{job.id}{path}",
+            f"{BASE}/{claim.job_id}{path}",
             read_seconds=10,
             json={k: v for k, v in body.items() if v is not None},
-            headers=self._lease(job),
+            headers=self._lease(claim),
         )
 
     @staticmethod
-    def _lease(job: Job) -> dict[str, str]:
-        return {"X-Lease-Token": job.lease_token} if job.lease_token else {}
+    def _lease(claim: Claim) -> dict[str, str]:
+        return {"X-Lease-Token": claim.lease_token} if claim.lease_token else {}
 
-    def _json(self, session: requests.Session, method: str, path: str, **options: Any) -> Answer:
-        response = self._send(session, method, path, **options)
-        try:
-            body = response.json()
-        except (ValueError, requests.RequestException) as error:
-            raise CallFailed("the answer is no JSON") from error
+    def _json(
+        self, session: requests.Session, method: str, path: str, *, limit: int = ANSWER_LIMIT, **options: Any
+    ) -> Answer:
+        with self._send(session, method, path, stream=True, **options) as response:
+            try:
+                body = json.loads(_bounded(response, limit, options["read_seconds"]))
+            except (ValueError, RecursionError) as error:
+                raise CallFailed("the answer is no JSON") from error
         if not isinstance(body, dict):
             raise CallFailed("the answer is no JSON object")
-        return Answer(body, response.headers.get("X-Job-Status"))
+        return Answer(body, response.headers.get("X-Job-Status"), response.headers.get("Date"))
 
     def _send(
         self, session: requests.Session, method: str, path: str, *, read_seconds: float, **options: Any
@@ -178,19 +199,44 @@ class BridgeClient:
                 allow_redirects=False,
                 **options,
             )
-        except (requests.RequestException, OSError) as error:
-            raise CallFailed(f"no answer from the bridge ({type(error).__name__})") from error
+        except (requests.RequestException, OSError, ValueError) as error:
+            log.debug("no answer", exc_info=True)
+            raise CallFailed(f"no answer from the bridge: {why_no_answer(error)}") from error
         if response.status_code >= 300:
             with response:
                 raise _refusal(response)
         return response
 
 
+def encoded(response: requests.Response) -> str:
+    """Return the answer's Content-Encoding, which was not asked for, or an empty text."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return "" if encoding == "identity" else one_line(encoding, 50)
+
+
+def _bounded(response: requests.Response, limit: int, seconds: float) -> bytes:
+    """Read an answer of at most `limit` bytes, encoded or dripping ones not at all. Raises CallFailed."""
+    if encoding := encoded(response):
+        raise CallFailed(f"the answer has Content-Encoding {encoding}, which was not asked for")
+    until = time.monotonic() + seconds + 60
+    data = bytearray()
+    try:
+        for chunk in response.iter_content(65536):
+            data += chunk
+            if len(data) > limit:
+                raise CallFailed(f"the answer has more than {limit} bytes")
+            if time.monotonic() > until:
+                raise CallFailed("the answer does not come to its end")
+    except (requests.RequestException, OSError) as error:
+        raise CallFailed(f"the answer broke off: {why_no_answer(error)}") from error
+    return bytes(data)
+
+
 def _refusal(response: requests.Response) -> CallFailed:
     """Turn an answer that is no success into an error that names the bridge's code and sentence."""
     try:
-        problem = json.loads(response.content[:65536])
-    except (ValueError, requests.RequestException):
+        problem = json.loads(_bounded(response, 65536, 10))
+    except (ValueError, RecursionError, CallFailed):
         problem = {}
     if not isinstance(problem, dict):
         problem = {}
@@ -201,21 +247,21 @@ def _refusal(response: requests.Response) -> CallFailed:
     return CallFailed(
         f"{response.status_code} {detail} (request {one_line(request_id, 128)})",
         status=response.status_code,
-        code=str(problem.get("code") or ""),
+        code=one_line(str(problem.get("code") or ""), 50),
         job_status=response.headers.get("X-Job-Status"),
         retry_after=_seconds(response.headers.get("Retry-After")),
     )
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Read a Retry-After header, seconds or a date, as seconds from now; None when absent or unreadable."""
+    """Read a Retry-After header, seconds or a date, as 0 to RETRY_AFTER_LIMIT; None when absent or unreadable."""
     if not retry_after:
         return None
     try:
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
-        return None
+        try:
+            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return None if math.isnan(seconds) else min(RETRY_AFTER_LIMIT, max(0.0, seconds))

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 
 from bridge_worker.client import BridgeClient, CallFailed
-from bridge_worker.job import Job
-from bridge_worker.verdict import hear
+from bridge_worker.held import Held
 
 log = logging.getLogger(__name__)
 LONGEST_INTERVAL = 20.0  # seconds: a third of the default window in which a claim must be acknowledged
@@ -19,46 +18,46 @@ AFTER_FAILURE = 1.0  # seconds until a beat that found no bridge is sent again, 
 
 
 @contextlib.contextmanager
-def beating(client: BridgeClient, job: Job, lease: int) -> Iterator[None]:
+def beating(client: BridgeClient, held: Held, lease: int) -> Iterator[None]:
     """Send heartbeats every third of `lease` seconds while the block runs."""
     stop = threading.Event()
     interval = min(lease / 3, LONGEST_INTERVAL)
-    thread = threading.Thread(target=_beat, args=(client, job, interval, stop), name=f"beat-{job.id}", daemon=True)
+    thread = threading.Thread(target=_beat, args=(client, held, interval, stop), name=f"beat-{held.id}", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
-        job.changed.set()
+        held.changed.set()
         # A beat that hangs must not hold up the next job; the thread ends by itself.
         thread.join(timeout=1)
 
 
-def _beat(client: BridgeClient, job: Job, interval: float, stop: threading.Event) -> None:
+def _beat(client: BridgeClient, held: Held, interval: float, stop: threading.Event) -> None:
     delay, failures = interval, 0
     while True:
-        _pause(job, stop, delay)
-        if stop.is_set() or job.is_cancelled:
+        _pause(held, stop, delay)
+        if stop.is_set() or held.over.is_set():
             return
         try:
-            answer = client.heartbeat(job, job.progress_report())
+            answer = client.heartbeat(held.claim, held.report())
             failures, delay = 0, interval
-            hear(job, answer)
+            held.hear(answer)
         except CallFailed as error:
             if error.retryable:
                 failures += 1
                 delay = max(min(interval, AFTER_FAILURE * 2 ** min(failures - 1, 5)), error.retry_after or 0)
-                log.warning("job=%s heartbeat: %s", job.id, error)
+                log.warning("job=%s heartbeat: %s", held.id, error)
                 continue
-            hear(job, error)
-            if not job.is_cancelled and not stop.is_set() and not job.submitting.is_set():
+            held.hear(error)
+            if not held.over.is_set() and not stop.is_set() and not held.submitting.is_set():
                 # An older bridge has no such route; the result will tell whether the job is still ours.
-                log.info("job=%s heartbeats end: %s", job.id, error)
+                log.info("job=%s heartbeats end: %s", held.id, error)
             return
 
 
-def _pause(job: Job, stop: threading.Event, seconds: float) -> None:
+def _pause(held: Held, stop: threading.Event, seconds: float) -> None:
     """Wait for the next beat; sooner, but not at once, when the handler reported progress."""
     end = time.monotonic() + seconds
     if not stop.wait(min(seconds, PROGRESS_INTERVAL)):
-        job.changed.wait(max(0.0, end - time.monotonic()))
+        held.changed.wait(max(0.0, end - time.monotonic()))

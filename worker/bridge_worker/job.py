@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
+
+from bridge_worker.text import one_line
 
 MESSAGE_LIMIT = 500  # characters the bridge takes with a heartbeat
 
@@ -20,42 +23,54 @@ class JobCancelled(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """A converted file: its text, and metadata that must be JSON (no NaN, no bytes)."""
+    """A converted file: its text, and metadata that must be JSON (no NaN, no bytes).
+
+    An empty or doubtful text SHOULD say why it may be so in `metadata["warnings"]`, a list of sentences.
+    """
 
     content: str
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class Job:
-    """One claimed attempt. `cancelled` is set when the work is no longer wanted, from any thread.
+    """One attempt at a job. `cancelled` is set when the work is no longer wanted, from another thread.
 
-    `attempt` counts claims from 1; `task_options` are the producer's; `timeout_at` is the deadline or None.
+    `attempt` counts claims from 1; `task_options` are the producer's, `options` the worker's (`--option`);
+    `timeout_at` is the deadline or None. `source_name`, `source_size` (bytes) and `source_media_type` describe the
+    source file where the bridge told them, else None.
     """
 
-    def __init__(self, claim: dict[str, Any]) -> None:
-        """Take one entry of a poll's `jobs`. Raises KeyError when it lacks job_id or content_type."""
-        self.id: str = claim["job_id"]
-        self.content_type: str = claim["content_type"]
-        self.task_options: dict[str, Any] = claim.get("task_options") or {}
-        self.attempt: int = claim.get("attempt") or 1
-        self.retry_count: int = claim.get("retry_count") or 0
-        self.source_file_url: str | None = claim.get("source_file_url")
-        self.timeout_at = _moment(claim.get("timeout_at"))
-        self.lease_token: str | None = claim.get("lease_token")
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        options: Mapping[str, str] | None = None,
+        on_progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Take the fields of a claim; `on_progress` is called after each report. Raises KeyError without job_id."""
+        self.id: str = fields["job_id"]
+        self.content_type: str = fields["content_type"]
+        self.task_options: dict[str, Any] = fields.get("task_options") or {}
+        self.options: dict[str, str] = dict(options or {})
+        self.attempt: int = fields.get("attempt") or 1
+        self.retry_count: int = fields.get("retry_count") or 0
+        self.timeout_at: datetime | None = moment(fields.get("timeout_at"))
+        self.source_name: str | None = fields.get("source_name")
+        self.source_size: int | None = fields.get("source_size")
+        self.source_media_type: str | None = fields.get("source_media_type")
         self.cancelled = threading.Event()
         self.cancel_reason = ""
-        self.submitting = threading.Event()
-        self.changed = threading.Event()
+        self._on_progress = on_progress
+        self._on_cancel: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._progress: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        """Name the job without its token: this text may reach a log."""
+        """Name the job and the attempt."""
         return f"Job({self.id}, {self.content_type}, attempt {self.attempt})"
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the work is no longer wanted (cancelled, or the lease is lost)."""
+        """Whether the work is no longer wanted (cancelled, the lease is lost, the key has ended, the deadline)."""
         return self.cancelled.is_set()
 
     def raise_if_cancelled(self) -> None:
@@ -65,54 +80,50 @@ class Job:
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report how far the work is, 0 to 1; sent with the next heartbeat, within seconds. Never raises."""
+        report: dict[str, Any] = {}
+        try:
+            number = float(fraction)
+            report["progress"] = min(1.0, max(0.0, number)) if number == number else 0.0
+        except (TypeError, ValueError, OverflowError):
+            report["progress"] = 0.0
+        if message:
+            report["message"] = one_line(str(message), MESSAGE_LIMIT)
         with self._lock:
-            self._progress = {"progress": min(1.0, max(0.0, float(fraction)))}
-            if message:
-                self._progress["message"] = one_line(message, MESSAGE_LIMIT)
-        self.changed.set()
+            self._progress = report
+        self._on_progress()
 
     def progress_report(self) -> dict[str, Any]:
-        """Return the fields of a heartbeat's body that the handler last reported (empty at first)."""
+        """Return what was last reported: `progress` and `message`, empty at first."""
         with self._lock:
-            self.changed.clear()
             return dict(self._progress)
 
-    def abandon(self, reason: str) -> bool:
-        """Mark the work as no longer wanted. True for the first call, unless the result is on its way."""
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, from another thread, when the work is no longer wanted (now, if it is so already)."""
         with self._lock:
-            if self.cancelled.is_set() or self.submitting.is_set():
-                return False
-            self.cancel_reason = reason
-            self.cancelled.set()
-            return True
+            if not self.cancelled.is_set():
+                self._on_cancel.append(callback)
+                return
+        callback()
 
-    def begin_submitting(self) -> bool:
-        """Pass the point after which only the answer to the result decides; False when it is not wanted."""
+    def cancel(self, reason: str) -> None:
+        """Mark the work as no longer wanted. Called by the worker; a handler only hears of it."""
         with self._lock:
             if self.cancelled.is_set():
-                return False
-            self.submitting.set()
-            return True
-
-    def patience(self) -> float:
-        """Seconds for which repeating a call makes sense: until the deadline, between a minute and a day."""
-        if self.timeout_at is None:
-            return 3600.0
-        left = (self.timeout_at - datetime.now(UTC)).total_seconds()
-        return min(86400.0, max(60.0, left))
+                return
+            self.cancel_reason = reason
+            self.cancelled.set()
+            callbacks, self._on_cancel = self._on_cancel, []
+        for callback in callbacks:
+            callback()
 
 
-def one_line(text: str, limit: int) -> str:
-    """Return `text` as one line that the bridge can store: no control characters, no lone surrogates."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(text.split())[:limit]
-
-
-def _moment(text: str | None) -> datetime | None:
-    """Read an ISO 8601 time with offset; None when there is none or it cannot be read."""
+def moment(text: object) -> datetime | None:
+    """Read an ISO 8601 time with an offset; None when there is none or it cannot be read."""
+    if not isinstance(text, str):
+        return None
     try:
-        moment = datetime.fromisoformat(text) if text else None
+        # Python 3.10 does not read a Z.
+        read = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
     except ValueError:
         return None
-    return moment if moment is not None and moment.tzinfo is not None else None
+    return read if read.tzinfo is not None else None

@@ -13,7 +13,6 @@ from bridge_worker.client import CallFailed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-RETRY_AFTER_LIMIT = 300.0  # seconds: a server that asks for more is asked again after this
 
 
 def call(
@@ -33,7 +32,7 @@ def call(
     def delay(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, CallFailed) and error.retry_after else 0.0
-        return max(float(backoff(state)), min(asked, RETRY_AFTER_LIMIT))
+        return max(float(backoff(state)), asked)
 
     def warn(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

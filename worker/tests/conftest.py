@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_bridge import ScriptedBridge
 
-from bridge_worker.attempt import Handler
 from bridge_worker.client import BridgeClient
+from bridge_worker.process import Setup
 from bridge_worker.runner import Runner
+from bridge_worker.slots import Slots
 
 
 @pytest.fixture
@@ -25,24 +28,58 @@ def bridge() -> Iterator[ScriptedBridge]:
 class Running:
     """A started runner; `ended` is set after its last job."""
 
-    def __init__(self, bridge: ScriptedBridge, handler: Handler, options: dict[str, Any]) -> None:
+    def __init__(self, bridge: ScriptedBridge, place: Path, handler: str, options: dict[str, Any]) -> None:
         self.ended = threading.Event()
+        self.outcomes: list[str] = []
         client = BridgeClient(bridge.url, "the-key", "w1")
-        self.runner = Runner(client, {"audio": handler}, on_end=self.ended.set, **options)
+        wait = options.pop("wait", 30)
+        of_slots = {name: options.pop(name) for name in ("lease", "jobs_per_process", "most") if name in options}
+        count = options.pop("concurrency", 1)
+        setup = Setup({"audio": f"conversions:{handler}"}, {"dir": str(place)}, **{"cancel_seconds": 1.0, **options})
+        self.slots = Slots(
+            client,
+            setup,
+            place / "work",
+            count,
+            on_outcome=lambda outcome, _: self.outcomes.append(outcome),
+            **of_slots,
+        )
+        self.runner = Runner(client, self.slots, setup.handlers, wait=wait, on_end=self.ended.set)
+        self.slots.start_all()
         self.runner.start()
+
+    def stop(self, drain: float | None = None) -> None:
+        """Stop, and wait for the end."""
+        self.runner.stop(drain)
+        assert self.ended.wait(30)
 
 
 @pytest.fixture
-def run(bridge: ScriptedBridge) -> Iterator[Callable[..., Running]]:
-    """Return a function that starts a runner with a handler."""
+def run(bridge: ScriptedBridge, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Return a function that starts a runner with a handler of `conversions`."""
     started: list[Running] = []
 
-    def start(handler: Handler, **options: Any) -> Running:
-        started.append(Running(bridge, handler, options))
+    def start(handler: str, **options: Any) -> Running:
+        started.append(Running(bridge, tmp_path, handler, options))
         return started[-1]
 
     yield start
     for running in started:
-        running.runner.stop()
+        running.runner.stop(0)
     for running in started:
         assert running.ended.wait(20)
+        running.slots.close()
+
+
+@pytest.fixture
+def appears(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that waits for a file of a handler."""
+
+    def wait(name: str, seconds: float = 30) -> Path:
+        until = time.monotonic() + seconds
+        while not (tmp_path / name).exists():
+            assert time.monotonic() < until, f"{name} did not appear"
+            time.sleep(0.01)
+        return tmp_path / name
+
+    return wait

@@ -141,8 +141,13 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             data = say.data if say.data is not None else json.dumps(say.body or {}).encode()
-            self.send_response(say.status)
-            headers = {"Content-Type": "application/json", "Content-Length": str(len(data))} | say.headers
+            self.send_response_only(say.status)
+            headers = {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(data)),
+                "Date": self.date_time_string(),
+            }
+            headers |= say.headers
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -3,68 +3,68 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
-from scripted_bridge import Say, claim, jobs, problem
-
-from bridge_worker import Result
-
-
-def text(job, path):
-    return Result("text")
+from scripted_bridge import JOB_ID, Say, claim, jobs, problem
 
 
 def test_poll_names_lease_claim_and_free_slots(bridge, run):
-    run(text, concurrency=3, lease=45, wait=7)
-    call = bridge.next("poll")
+    running = run("text", concurrency=3, lease=45, wait=7)
+    assert running.slots.wait(lambda: running.slots.free() == 3, 20)
+    bridge.closing.set()  # from now on polls come back at once
+    while (call := bridge.next("poll")).query["max_jobs"] != "3":
+        pass
     assert call.query == {
         "worker_id": "w1", "content_types": "audio", "max_jobs": "3", "wait": "7", "lease": "45",
-        "claim_id": call.query["claim_id"],
+        "claim_id": call.query["claim_id"], "slots_busy": "0", "slots_free": call.query["max_jobs"],
     }  # fmt: skip
     assert call.headers["authorization"] == "Bearer the-key"
 
 
 def test_lost_answer_asks_again_with_the_same_claim_id(bridge, run):
     bridge.script("poll", Say(drop=True), problem(503, "unavailable"), Say(data=b"<html>"), jobs(claim()), jobs())
-    run(text)
+    run("text")
     ids = [bridge.next("poll").query["claim_id"] for _ in range(6)]
     assert len(set(ids[:4])) == 1  # lost, refused, garbled, answered
     assert len({*ids[3:]}) == 3  # an answered claim is over
     assert bridge.next("result").body["content"] == "text"
 
 
-def test_busy_slots_are_not_asked_for(bridge, run):
-    go = threading.Event()
-
-    def slow(job, path):
-        assert go.wait(20)
-        return Result("slow")
-
+def test_busy_slots_are_not_asked_for(bridge, run, appears, tmp_path):
     bridge.script("poll", jobs(claim("a")), jobs(claim("b")))
-    run(slow, concurrency=2)
-    assert [bridge.next("poll").query["max_jobs"] for _ in range(2)] == ["2", "1"]
-    bridge.next("download"), bridge.next("download")
+    run("held", concurrency=2)
+    appears("begun-a-1"), appears("begun-b-1")
+    told = [bridge.next("poll").query for _ in range(2)]
+    assert [(query["slots_busy"], query["slots_free"]) for query in told][1] == ("1", "1")
+    assert told[1]["max_jobs"] == "1"
     assert bridge.calls_left("poll") == 0
-    go.set()
+    (tmp_path / "go").touch()
     assert bridge.next("poll").query["max_jobs"] in ("1", "2")
 
 
 def test_all_jobs_of_one_answer_run_at_once(bridge, run):
-    both = threading.Barrier(2)
+    def when_both_are_free(call):
+        if call.query["max_jobs"] == "2":
+            return jobs(claim("a"), claim("b"))
+        bridge.script("poll", when_both_are_free)
+        return jobs()
 
-    def together(job, path):
-        both.wait(20)
-        return Result(job.id)
-
-    bridge.script("poll", jobs(claim("a"), claim("b")))
-    run(together, concurrency=2)
+    bridge.script("poll", when_both_are_free)
+    run("together", concurrency=2)
     assert {bridge.next("result").body["content"] for _ in range(2)} == {"a", "b"}
+
+
+def test_what_is_beyond_max_jobs_is_left_alone(bridge, run):
+    bridge.script("poll", jobs(*(claim(f"j{n}") for n in range(50))))
+    run("text")
+    assert bridge.next("result").body["lease_token"] == "secret-token-j0"
+    bridge.next("poll"), bridge.next("poll")
+    assert bridge.calls_left("result") == 0
 
 
 def test_refused_poll_ends_the_worker(bridge, run):
     bridge.script("poll", problem(401, "unauthorized"))
-    running = run(text)
+    running = run("text")
     assert running.ended.wait(20)
     assert running.runner.failed
     bridge.next("poll")
@@ -73,7 +73,7 @@ def test_refused_poll_ends_the_worker(bridge, run):
 
 def test_retry_after_of_429_is_kept(bridge, run):
     bridge.script("poll", problem(429, "too_many", Retry_After="1"), jobs(claim()))
-    run(text)
+    run("text")
     bridge.next("poll")
     first = time.monotonic()
     bridge.next("poll")
@@ -81,7 +81,7 @@ def test_retry_after_of_429_is_kept(bridge, run):
 
 
 def test_stop_ends_a_parked_poll_and_gives_back_what_it_may_have_held(bridge, run):
-    running = run(text, wait=60)
+    running = run("text", wait=60)
     parked = bridge.next("poll")
     bridge.script("poll", jobs(claim("late")))
     running.runner.stop()
@@ -95,7 +95,7 @@ def test_stop_ends_a_parked_poll_and_gives_back_what_it_may_have_held(bridge, ru
 
 
 def test_a_bridge_without_release_is_no_error(bridge, run):
-    running = run(text, wait=60)
+    running = run("text", wait=60)
     bridge.next("poll")
     bridge.script("poll", jobs(claim("late")))
     bridge.script("release", Say(405))
@@ -110,7 +110,7 @@ def test_no_key_and_no_token_in_any_log_line(bridge, run, caplog):
     caplog.set_level(logging.DEBUG)
     bridge.script("poll", Say(drop=True), jobs(claim()))
     bridge.script("result", problem(503, "unavailable"), problem(409, "lease_lost"))
-    running = run(text)
+    running = run("text")
     bridge.next("result"), bridge.next("result")
     running.runner.stop()
     assert running.ended.wait(20)
@@ -120,15 +120,9 @@ def test_no_key_and_no_token_in_any_log_line(bridge, run, caplog):
     assert "the-key" not in caplog.text
 
 
-def test_the_next_attempt_may_run_beside_a_lost_one(bridge, run):
-    go = threading.Event()
-
-    def slow(job, path):
-        assert go.wait(20)
-        return Result(str(job.attempt))
-
+def test_the_next_attempt_may_run_beside_a_lost_one(bridge, run, appears, tmp_path):
     bridge.script("poll", jobs(claim(attempt=1)), jobs(claim(attempt=2)))
-    run(slow, concurrency=3)
-    assert [bridge.next("poll").query["max_jobs"] for _ in range(3)] == ["3", "2", "1"]
-    go.set()
-    assert {bridge.next("result").body["content"] for _ in range(2)} == {"1", "2"}
+    run("held", concurrency=3)
+    appears(f"begun-{JOB_ID}-1"), appears(f"begun-{JOB_ID}-2")
+    (tmp_path / "go").touch()
+    assert {bridge.next("result").body["content"] for _ in range(2)} == {f"{JOB_ID} 1", f"{JOB_ID} 2"}

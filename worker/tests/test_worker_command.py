@@ -10,7 +10,7 @@ import sys
 import pytest
 from scripted_bridge import claim, jobs, problem
 
-from bridge_worker.cli import UsageError, load_handlers
+from bridge_worker.loading import BadHandler, choose
 
 HANDLERS = """
 import time
@@ -119,10 +119,10 @@ def test_wrong_argument_is_status_2_and_one_line(command, arguments, environment
 
 
 def test_handlers_by_type():
-    handlers = load_handlers(["posixpath:join", "video=posixpath:split"], ["audio", "video"])
-    assert handlers == {"audio": os.path.join, "video": os.path.split}
-    assert list(load_handlers(["video=posixpath:split"], [])) == ["video"]
-    with pytest.raises(UsageError, match="no --handler for content type audio"):
-        load_handlers(["video=posixpath:split"], ["audio"])
-    with pytest.raises(UsageError, match="--content-types is missing"):
-        load_handlers(["posixpath:join"], [])
+    chosen = choose(["posixpath:join", "video=posixpath:split"], ["audio", "video"])
+    assert chosen == {"audio": "posixpath:join", "video": "posixpath:split"}
+    assert list(choose(["video=posixpath:split"], [])) == ["video"]
+    with pytest.raises(BadHandler, match="no --handler for content type audio"):
+        choose(["video=posixpath:split"], ["audio"])
+    with pytest.raises(BadHandler, match="--content-types is missing"):
+        choose(["posixpath:join"], [])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from scripted_bridge import Say, claim, jobs
 
-from bridge_worker import Result
+from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
 from bridge_worker.download import Download
-from bridge_worker.job import Job
+from bridge_worker.held import Held
 
 DATA = os.urandom(300_000)
 OTHER = os.urandom(250_000)
@@ -19,7 +20,7 @@ OTHER = os.urandom(250_000)
 @pytest.fixture
 def fetch(bridge, tmp_path):
     client = BridgeClient(bridge.url, None, "w1")
-    return lambda: Download(client, Job(claim()), tmp_path).fetch()
+    return lambda: Download(client, Held(read_claim(claim())), tmp_path).fetch()
 
 
 def rest_of(data, etag):
@@ -89,16 +90,11 @@ def test_suffix_comes_from_the_answer(bridge, fetch, tmp_path, headers, suffix):
     assert fetch() == tmp_path / f"source{suffix}"
 
 
-def test_temporary_file_is_gone_afterwards(bridge, run):
-    seen = []
-
-    def handler(job, path):
-        seen.append(path)
-        return Result("text")
-
+def test_temporary_file_is_gone_afterwards(bridge, run, tmp_path):
     bridge.script("poll", jobs(claim()))
-    running = run(handler)
-    bridge.next("result")
-    running.runner.stop()
-    assert running.ended.wait(20)
-    assert not seen[0].parent.exists()
+    running = run("show")
+    path = Path(bridge.next("result").body["content"])
+    running.stop()
+    assert tmp_path in path.parents
+    assert not path.parent.exists()
+    assert not list((tmp_path / "work").rglob("*source*"))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import threading
+import json
 
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
 
-from bridge_worker import JobCancelled, PermanentError, Result
+from bridge_worker import JobCancelled
+from bridge_worker.claim import read_claim
+from bridge_worker.held import Held
 from bridge_worker.job import Job
-
-
-def text(job, path):
-    return Result("text", {"bytes": path.stat().st_size})
 
 
 def test_result_carries_token_content_and_time(bridge, run):
     bridge.script("poll", jobs(claim()))
-    run(text)
+    run("text")
     call = bridge.next("result")
     assert call.body.pop("processing_time") >= 0
     token = claim()["lease_token"]
@@ -29,7 +27,7 @@ def test_result_carries_token_content_and_time(bridge, run):
 def test_result_is_repeated_unchanged_when_its_answer_is_lost(bridge, run, lost):
     bridge.script("poll", jobs(claim()))
     bridge.script("result", lost)
-    run(text)
+    run("text")
     assert bridge.next("result").body == bridge.next("result").body
 
 
@@ -37,135 +35,194 @@ def test_result_is_repeated_unchanged_when_its_answer_is_lost(bridge, run, lost)
 def test_a_4xx_to_the_result_is_not_repeated(bridge, run, status, code):
     bridge.script("poll", jobs(claim()))
     bridge.script("result", problem(status, code))
-    running = run(text)
+    running = run("text")
     bridge.next("poll"), bridge.next("result"), bridge.next("poll")
-    running.runner.stop()
+    running.stop()
+    assert bridge.calls_left("result") == 0
+
+
+OVER = {
+    "cancel_requested": Say(body={"status": "cancelled", "cancel_requested": True}),
+    "lease_lost": problem(409, "lease_lost"),
+    "X-Job-Status": Say(body={"status": "cancelled"}, headers={"X-Job-Status": "cancelled"}),
+    "unauthorized": problem(401, "unauthorized"),
+    "no scope": problem(403, "forbidden"),
+    "not_found": problem(404, "not_found"),
+    "timeout": Say(body={"status": "timeout"}, headers={"X-Job-Status": "timeout"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"), [*(("held", said) for said in OVER), ("in_async", "unauthorized"), ("steps", "unauthorized")]
+)
+def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(bridge, run, appears, handler, said):
+    bridge.script("poll", jobs(claim()))
+    bridge.script("heartbeat", OVER[said])
+    running = run(handler, lease=10)
+    bridge.next("heartbeat")
+    appears(f"heard-{claim()['job_id']}")
+    bridge.next("poll"), bridge.next("poll")  # the slot is free again
+    running.stop()
+    assert bridge.calls_left("result") == 0
+
+
+def test_a_heartbeat_tells_the_progress(bridge, run, tmp_path):
+    bridge.script("poll", jobs(claim()))
+    run("held", lease=10)
+    beat = bridge.next("heartbeat")
+    assert beat.body == {"lease_token": claim()["lease_token"], "progress": 0.5, "message": "half"}
+    (tmp_path / "go").touch()
+
+
+@pytest.mark.parametrize("said", ["cancel_requested", "unauthorized"])
+def test_a_handler_that_does_not_listen_is_killed(bridge, run, appears, said):
+    bridge.script("poll", jobs(claim()))
+    bridge.script("heartbeat", OVER[said])
+    running = run("deaf", lease=10, cancel_seconds=0.3)
+    appears(f"begun-{claim()['job_id']}-1")
+    first = running.slots.all[0].process.process
+    bridge.next("poll"), bridge.next("poll")  # the slot is free again
+    assert first.poll() is not None
+    running.stop()
+    assert bridge.calls_left("result") == 0
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_ended_key_at_the_poll_stops_what_is_being_converted(bridge, run, appears, status):
+    bridge.script("poll", jobs(claim()), problem(status, "refused"))
+    running = run("held", concurrency=2)
+    appears(f"heard-{claim()['job_id']}")
     assert running.ended.wait(20)
+    assert running.runner.failed
+    assert bridge.calls_left("result") == 0
+
+
+def test_the_deadline_ends_the_conversion(bridge, run, appears):
+    date = "Thu, 01 Jan 2099 00:00:00 GMT"  # the bridge's clock counts, not this machine's
+    soon = jobs(claim(timeout_at="2099-01-01T00:00:01+00:00"))
+    soon.headers["Date"] = date
+    bridge.script("poll", soon)
+    running = run("held")
+    assert "deadline" in appears(f"heard-{claim()['job_id']}").read_text()
+    bridge.next("poll"), bridge.next("poll")
+    running.stop()
+    assert bridge.calls_left("result") == 0
+
+
+def test_a_stop_gives_back_what_does_not_end_in_time(bridge, run, appears):
+    bridge.script("poll", jobs(claim()))
+    running = run("deaf", cancel_seconds=0.2)
+    appears(f"begun-{claim()['job_id']}-1")
+    running.stop(drain=0.2)
+    assert bridge.next("release").body == {"lease_token": claim()["lease_token"]}
     assert bridge.calls_left("result") == 0
 
 
 @pytest.mark.parametrize(
     "word",
     [
-        Say(body={"status": "cancelled", "cancel_requested": True}),
+        problem(403, "forbidden", X_Job_Status="cancelled"),
         problem(409, "lease_lost"),
-        Say(body={"status": "cancelled"}, headers={"X-Job-Status": "cancelled"}),
+        problem(404, "not_found"),
+        problem(401, "unauthorized"),
     ],
-    ids=["cancel_requested", "lease_lost", "X-Job-Status"],
+    ids=["403", "409", "404", "401"],
 )
-def test_handler_hears_of_a_cancel_by_heartbeat_and_nothing_is_submitted(bridge, run, word):
-    heard = threading.Event()
-
-    def waits(job, path):
-        job.progress(0.5, "half")
-        assert job.cancelled.wait(20)
-        assert job.is_cancelled
-        heard.set()
-        return Result("must not be sent")
-
+def test_a_word_at_the_download_starts_no_handler(bridge, run, tmp_path, word):
     bridge.script("poll", jobs(claim()))
-    bridge.script("heartbeat", word)
-    running = run(waits, lease=10)
-    beat = bridge.next("heartbeat")
-    assert beat.body == {"lease_token": claim()["lease_token"], "progress": 0.5, "message": "half"}
-    assert heard.wait(20)
-    bridge.next("poll"), bridge.next("poll")  # the slot is free again
-    running.runner.stop()
-    assert running.ended.wait(20)
-    assert bridge.calls_left("result") == 0
-
-
-def test_a_cancel_heard_at_the_download_starts_no_handler(bridge, run):
-    bridge.script("poll", jobs(claim()))
-    bridge.script("download", problem(403, "forbidden", X_Job_Status="cancelled"))
-    called = threading.Event()
-    running = run(lambda job, path: called.set())
+    bridge.script("download", word)
+    running = run("deaf")
     bridge.next("poll"), bridge.next("poll")
-    running.runner.stop()
-    assert running.ended.wait(20)
-    assert not called.is_set()
+    running.stop()
+    assert not list(tmp_path.glob("begun-*"))
     assert bridge.calls_left("result") == 0
 
 
-def test_heartbeats_outlive_an_absent_bridge(bridge, run):
-    beats = threading.Event()
-
-    def waits(job, path):
-        assert beats.wait(20)
-        return Result("text")
-
+def test_heartbeats_outlive_an_absent_bridge(bridge, run, tmp_path):
     bridge.script("poll", jobs(claim()))
     bridge.script("heartbeat", Say(drop=True), problem(503, "unavailable"))
-    run(waits, lease=10)
+    run("held", lease=10)
     for _ in range(3):
         bridge.next("heartbeat")
-    beats.set()
+    (tmp_path / "go").touch()
     assert bridge.next("result").body["success"]
 
 
-def test_a_bridge_without_heartbeats_still_gets_the_result(bridge, run):
+def test_a_bridge_without_heartbeats_still_gets_the_result(bridge, run, tmp_path):
     bridge.always("heartbeat", Say(405))
-    asked = threading.Event()
-
-    def waits(job, path):
-        assert asked.wait(20)
-        return Result("text")
-
     bridge.script("poll", jobs(claim()))
-    run(waits, lease=10)
+    run("held", lease=10)
     bridge.next("heartbeat")
-    asked.set()
-    assert bridge.next("result").body["content"] == "text"
-
-
-def failing(error):
-    def handler(job, path):
-        raise error
-
-    return handler
+    (tmp_path / "go").touch()
+    assert bridge.next("result").body["success"]
 
 
 @pytest.mark.parametrize(
-    ("handler", "message", "retryable"),
+    ("error", "message", "retryable"),
     [
-        (failing(ValueError("two\nlines\x00")), "ValueError: two lines", True),
-        (failing(KeyError()), "KeyError", True),
-        (failing(SystemExit(3)), "SystemExit: 3", True),
-        (failing(PermanentError("no such format")), "no such format", False),
-        (lambda job, path: "text", "the handler returned str, not a Result with text", False),
+        ("ValueError", "ValueError: two lines", True),
+        ("KeyError", "KeyError", True),
+        ("SystemExit", "SystemExit: 3", True),
+        ("PermanentError", "no such format", False),
+        ("RecursionError", "nested too deeply", False),
+        ("large", "the result has", False),
+        ("metadata", "no JSON", False),
+        ("bytes", "no JSON", False),
     ],
 )
-def test_a_failing_handler_is_reported(bridge, run, handler, message, retryable):
-    bridge.script("poll", jobs(claim()))
-    run(handler)
+def test_a_failing_handler_is_reported(bridge, run, error, message, retryable):
+    bridge.script("poll", jobs(claim(task_options={"error": error})))
+    run("raises")
     body = bridge.next("result").body
-    assert (body["success"], body["error_message"], body["retryable"]) == (False, message, retryable)
-
-
-@pytest.mark.parametrize("metadata", [{"x": float("nan")}, {"x": b"bytes"}])
-def test_metadata_that_is_no_json_fails_for_good(bridge, run, metadata):
-    bridge.script("poll", jobs(claim()))
-    run(lambda job, path: Result("text", metadata))
-    body = bridge.next("result").body
-    assert not body["success"]
-    assert not body["retryable"]
-    assert "no JSON" in body["error_message"]
+    assert (body["success"], body["retryable"]) == (False, retryable)
+    assert message in body["error_message"]
     assert body["lease_token"] == claim()["lease_token"]
 
 
-def test_a_missing_file_fails_the_attempt_without_repeating_the_download(bridge, run):
+def test_what_the_bridge_cannot_store_is_left_out(bridge, run):
+    bridge.script("poll", jobs(claim(task_options={"error": "unstorable"})))
+    run("raises")
+    body = bridge.next("result").body
+    assert (body["content"], body["metadata"]) == ("abc", {"x": [""]})
+
+
+def test_a_handler_that_returns_no_result_is_the_workers_fault(bridge, run):
+    bridge.script("poll", jobs(claim(task_options={"error": "none"})))
+    running = run("raises")
+    assert bridge.next("release").body == {"lease_token": claim()["lease_token"]}
+    running.stop()
+    assert bridge.calls_left("result") == 0
+    assert running.outcomes == ["machine"]
+
+
+def test_a_handler_is_told_of_the_file_and_not_of_the_key(bridge, run, monkeypatch):
+    monkeypatch.setenv("BRIDGE_KEY", "the-key")
+    told = {"source_name": "../Notes é.TXT", "source_size": 6, "source_media_type": "text/plain"}
+    bridge.script("poll", jobs(claim(task_options={"a": [1]}, **told)))
+    run("show")
+    body = bridge.next("result").body
+    assert body["content"].endswith("/source.txt")
+    metadata = body["metadata"]
+    assert (metadata["source_name"], metadata["source_size"], metadata["media"]) == ("Notes é.TXT", 6, "text/plain")
+    assert (metadata["task_options"], metadata["attempt"]) == ({"a": [1]}, 1)
+    assert "the-key" not in json.dumps(body)
+    assert "secret-token" not in json.dumps(metadata)
+
+
+def test_a_file_that_is_gone_fails_the_job_for_good(bridge, run):
     bridge.script("poll", jobs(claim()))
     bridge.script("download", problem(404, "not_found", X_Job_Status="processing"))
-    run(text)
+    run("text")
     body = bridge.next("result").body
-    assert body["error_message"].startswith("source file not fetched: 404")
+    assert "the source file is gone" in body["error_message"]
+    assert not body["retryable"]
     bridge.next("download")
     assert bridge.calls_left("download") == 0
 
 
 def test_a_source_elsewhere_is_not_fetched(bridge, run):
     bridge.script("poll", jobs(claim(source_file_url="https://elsewhere.example/x")))
-    run(text)
+    run("text")
     assert "elsewhere" in bridge.next("result").body["error_message"]
 
 
@@ -173,25 +230,35 @@ def test_a_bridge_that_names_only_the_first_job_is_understood(bridge, run):
     first = claim()
     del first["lease_token"], first["attempt"]
     bridge.script("poll", Say(body=first))
-    run(text)
+    run("text")
     assert bridge.next("result").body["content"] == "text"
 
 
-def test_job_shows_no_token_and_is_cancelled_once():
-    job = Job(claim())
-    assert "secret" not in repr(job)
-    assert job.abandon("first")
-    assert not job.abandon("second")
-    assert not job.begin_submitting()
+def test_a_claim_shows_no_token_and_is_abandoned_once():
+    held = Held(read_claim(claim()))
+    assert "secret" not in repr(held.claim)
+    assert held.abandon("first")
+    assert not held.abandon("second")
+    assert not held.begin_submitting()
+    assert held.reason == "first"
+
+
+def test_a_job_is_cancelled_once():
+    job, heard = Job(claim()), []
+    job.on_cancel(lambda: heard.append(1))
+    job.cancel("first")
+    job.cancel("second")
+    job.on_cancel(lambda: heard.append(2))
+    assert heard == [1, 2]
     with pytest.raises(JobCancelled, match="first"):
         job.raise_if_cancelled()
 
 
 def test_a_verdict_during_submission_is_left_to_the_answer():
-    job = Job(claim())
-    assert job.begin_submitting()
-    assert not job.abandon("lease_lost")
-    assert not job.is_cancelled
+    held = Held(read_claim(claim()))
+    assert held.begin_submitting()
+    assert not held.abandon("lease_lost")
+    assert not held.over.is_set()
 
 
 def test_progress_is_bounded():
@@ -201,3 +268,6 @@ def test_progress_is_bounded():
     assert report["progress"] == 1.0
     assert len(report["message"]) == 500
     assert "\n" not in report["message"]
+    for wrong in (float("nan"), "half", None):
+        job.progress(wrong)
+        assert job.progress_report() == {"progress": 0.0}

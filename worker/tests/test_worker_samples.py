@@ -53,6 +53,6 @@ def test_no_media(tmp_path):
 def test_cancelled_transcription_ends():
     speech = pytest.importorskip("bridge_worker.handlers.speech")
     cancelled = job()
-    cancelled.abandon("cancelled")
+    cancelled.cancel("cancelled")
     with pytest.raises(JobCancelled):
         speech.handle(cancelled, SAMPLES / "speech.wav")

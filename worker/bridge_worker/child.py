@@ -1,0 +1,130 @@
+"""The program of a handler's process: loads the handlers once, then converts one file after another.
+
+It speaks with the worker in lines of JSON, by what were its standard input and output; files and results go through
+the job's directory. The lines it reads: its set-up, then `{"job": DIRECTORY}`, `{"cancel": REASON}`, `{"close": true}`.
+Those it writes: `{"ready": true}` or `{"refused": TEXT}` or `{"broken": TEXT}`, then `{"progress": …}` and
+`{"done": KIND, "text": …}` for each job. When its input ends, the worker is gone, and so is this process at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bridge_worker import converting, platforms, sandbox
+from bridge_worker.job import Job
+from bridge_worker.loading import BadHandler, Loaded
+from bridge_worker.text import one_line
+
+PROGRESS_SECONDS = 0.2  # progress is told to the worker no more often than this
+TEXT_LIMIT = 2000  # characters of a message
+
+
+class Child:
+    """The handlers, and the line to the worker."""
+
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+        self._incoming, self._outgoing = incoming, outgoing
+        self._lock = threading.Lock()
+        self._todo: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._job: Job | None = None
+        self._progressed = threading.Event()
+        self._pid = os.getpid()
+
+    def run(self) -> int:
+        """Serve until the worker says `close`; return the exit status."""
+        setup = json.loads(self._incoming.readline())
+        platforms.wear_leash(setup["leash"])
+        platforms.limit_process(setup["memory"], setup["descriptors"])
+        tempfile.tempdir = setup["temporary"]
+        if setup["sandbox"]:
+            sandbox.enter(Path(setup["directory"]))
+        logging.basicConfig(level=setup["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        try:
+            handlers = {name: Loaded(name) for name in sorted(set(setup["handlers"].values()))}
+        except BadHandler as error:
+            logging.getLogger("bridge_worker").debug("traceback", exc_info=True)
+            self._say(refused=str(error))
+            return 2
+        try:
+            for loaded in handlers.values():
+                converting.finish(loaded.setup(setup["options"]))
+        except Exception as error:
+            logging.getLogger("bridge_worker").debug("traceback", exc_info=True)
+            self._say(broken=one_line(f"setup of {loaded.name}: {type(error).__name__}: {error}", TEXT_LIMIT))
+            return 1
+        by_type = {kind: handlers[name] for kind, name in setup["handlers"].items()}
+        self._serve(by_type, setup)
+        for loaded in handlers.values():
+            with contextlib.suppress(Exception):
+                converting.finish(loaded.close())
+        return 0
+
+    def _serve(self, by_type: dict[str, Loaded], setup: dict[str, Any]) -> None:
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        threading.Thread(target=self._tell_progress, name="progress", daemon=True).start()
+        had_children = platforms.has_children()
+        self._say(ready=True)
+        while True:
+            message = self._todo.get()
+            if "job" not in message:
+                return
+            directory = Path(message["job"])
+            fields = json.loads((directory / "job.json").read_bytes())
+            job = Job(fields, setup["options"], self._progressed.set)
+            self._job = job
+            platforms.limit_cpu(setup["cpu_seconds"])
+            kind, text = converting.convert(by_type[job.content_type].function, job, directory)
+            if os.getpid() != self._pid:
+                os._exit(0)  # a handler that forked came back twice: this is the copy
+            self._job = None
+            self._say(done=kind, text=text, leftovers=not had_children and platforms.has_children())
+
+    def _listen(self) -> None:
+        """Hear the worker while the handler works; without a worker there is nothing left to do."""
+        for line in self._incoming:
+            message = json.loads(line)
+            if "cancel" in message:
+                if (job := self._job) is not None:
+                    with contextlib.suppress(Exception):
+                        job.cancel(message["cancel"])
+            else:
+                self._todo.put(message)
+                if "close" in message:
+                    return
+        platforms.kill_own_group()
+
+    def _tell_progress(self) -> None:
+        while True:
+            self._progressed.wait()
+            self._progressed.clear()
+            if (job := self._job) is not None:
+                self._say(progress=job.progress_report(), job=job.id)
+            time.sleep(PROGRESS_SECONDS)
+
+    def _say(self, **message: Any) -> None:
+        with self._lock:
+            self._outgoing.write(json.dumps(message).encode() + b"\n")
+            self._outgoing.flush()
+
+
+def start() -> None:
+    """Take standard input and output for the line to the worker; what a handler prints goes to standard error."""
+    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    sys.stdout = sys.stderr
+    status = Child(incoming, outgoing).run()
+    sys.stderr.flush()
+    os._exit(status)  # threads and libraries of a handler must not hold up the end

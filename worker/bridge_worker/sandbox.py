@@ -1,0 +1,32 @@
+"""What the handlers of this package may reach: the job's directory and what is installed, no address.
+
+A playlist, a concat list or a document can name other files and addresses; the libraries are told not to follow, and
+where the system can do it (Linux), the process could not if it wanted to.
+"""
+
+from __future__ import annotations
+
+import logging
+import site
+import sys
+from pathlib import Path
+
+from bridge_worker import platforms
+
+log = logging.getLogger(__name__)
+#: What programs and libraries read of the system. Not /etc, /home, /root, /srv, /var, /tmp, /mnt.
+SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/sys", "/proc", "/dev/null", "/dev/urandom",
+          "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/etc/fonts", "/etc/alternatives", "/etc/ssl",
+          "/dev/shm", "/etc/nsswitch.conf", "/etc/passwd")  # fmt: skip
+
+
+def enter(directory: Path, also_readable: list[Path] | None = None) -> None:
+    """Shut this process in: files of the system and of Python to be read, `directory` to be written, no network.
+
+    Call it before there are threads. What the system cannot do is left out, and said at level debug.
+    """
+    packages = [sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(), *sys.path]
+    readable = [Path(name) for name in (*SYSTEM, *packages) if name] + (also_readable or [])
+    network = platforms.cut_off_network()
+    files = platforms.allow_only(readable, [directory, Path("/dev/null")])
+    log.debug("sandbox: network %s, files %s", "off" if network else "on", "shut in" if files else "open")

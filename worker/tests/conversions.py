@@ -1,0 +1,195 @@
+"""Handlers for the tests, in processes of their own; they speak with a test by files in `job.options["dir"]`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bridge_worker import Job, JobCancelled, PermanentError, Result
+
+LATE = 60  # seconds after which a handler that waits for its test gives up
+
+
+def _place(job: Job) -> Path:
+    return Path(job.options["dir"])
+
+
+def _await(job: Job, *names: str) -> None:
+    """Wait until one of these files is there; a cancel is not heard here."""
+    until = time.monotonic() + LATE
+    while not any((_place(job) / name).exists() for name in names):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def text(job: Job, path: Path) -> Result:
+    return Result("text", {"bytes": path.stat().st_size})
+
+
+def show(job: Job, path: Path) -> Result:
+    """What the handler was given."""
+    seen = {name: getattr(job, name) for name in ("task_options", "attempt", "source_name", "source_size")}
+    return Result(str(path), {**seen, "media": job.source_media_type, "pid": os.getpid(), "env": dict(os.environ)})
+
+
+def held(job: Job, path: Path) -> Result:
+    """Finish when the test says `go`, or fall silent when it is cancelled."""
+    (_place(job) / f"begun-{job.id}-{job.attempt}").touch()
+    job.progress(0.5, "half")
+    until = time.monotonic() + LATE
+    while not (_place(job) / "go").exists():
+        if job.is_cancelled:
+            (_place(job) / f"heard-{job.id}").write_text(job.cancel_reason)
+            return Result("must not be sent")
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return Result(f"{job.id} {job.attempt}")
+
+
+def together(job: Job, path: Path) -> Result:
+    """Finish only when two run at once."""
+    (_place(job) / f"here-{job.id}").touch()
+    until = time.monotonic() + LATE
+    while len(list(_place(job).glob("here-*"))) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return Result(job.id)
+
+
+def deaf(job: Job, path: Path) -> Result:
+    """Hear of nothing."""
+    (_place(job) / f"begun-{job.id}-{job.attempt}").touch()
+    while True:
+        time.sleep(0.05)
+
+
+def by_file(job: Job, path: Path) -> Result:
+    """What the file says: one handler for good and bad ones."""
+    order = path.read_text().strip()
+    if order == "abort":
+        print("about to abort", file=sys.stderr)
+        os.abort()
+    if order == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if order == "exit":
+        os._exit(3)
+    if order == "hang":
+        while True:
+            time.sleep(1)
+    if order == "spin":
+        while True:
+            pass
+    if order == "memory":
+        eaten = []
+        while True:
+            eaten.append(bytearray(os.urandom(1 << 20) * 8))
+    if order == "descriptors":
+        kept = []
+        while True:
+            kept.append(path.open())
+    if order == "fork":
+        for _ in range(3):
+            if os.fork() == 0:
+                while True:
+                    time.sleep(1)
+        os._exit(1)
+    if order == "daemon":
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        return Result("left something behind")
+    if order == "copy":
+        os.fork()
+        return Result("twice")
+    if order == "swarm":
+        for _ in range(400):
+            if os.fork() == 0:
+                time.sleep(600)
+        time.sleep(600)
+    return Result(f"good {order}", {"pid": os.getpid()})
+
+
+def raises(job: Job, path: Path) -> Result:
+    """What `task_options` name."""
+    kind = job.task_options["error"]
+    if kind == "ValueError":
+        raise ValueError("two\nlines\x00")
+    if kind == "KeyError":
+        raise KeyError
+    if kind == "SystemExit":
+        raise SystemExit(3)
+    if kind == "PermanentError":
+        raise PermanentError("no such format")
+    if kind == "RecursionError":
+        return raises(job, path)
+    if kind == "metadata":
+        return Result("text", {"x": float("nan")})
+    if kind == "bytes":
+        return Result("text", {"x": b"bytes"})
+    if kind == "unstorable":
+        return Result("a\x00b\ud800c", {"x\x00": ["\udfff"]})
+    if kind == "large":
+        return Result("x" * (65 << 20))
+    return "text"  # type: ignore[return-value]
+
+
+async def in_async(job: Job, path: Path) -> Result:
+    """Like `held`; a cancel is a CancelledError."""
+    (_place(job) / f"begun-{job.id}-{job.attempt}").touch()
+    try:
+        while not (_place(job) / "go").exists():
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        (_place(job) / f"heard-{job.id}").touch()
+        raise
+    return Result("async")
+
+
+def steps(job: Job, path: Path):
+    """Report progress by yielding; a cancel is raised at the yield."""
+    (_place(job) / f"begun-{job.id}-{job.attempt}").touch()
+    try:
+        yield 0.25
+        while not (_place(job) / "go").exists():
+            time.sleep(0.01)
+            yield 0.5, "half"
+    except JobCancelled:
+        (_place(job) / f"heard-{job.id}").touch()
+        raise
+    return Result("steps")
+
+
+async def async_steps(job: Job, path: Path):
+    yield 0.5
+    yield Result("async steps")
+
+
+class Model:
+    """Loads once, closes once."""
+
+    def setup(self, options: dict[str, str]) -> None:
+        self.place = Path(options["dir"])
+        with contextlib.suppress(FileExistsError):
+            (self.place / f"setup-{os.getpid()}").touch(exist_ok=False)
+        if (self.place / "broken").exists():
+            raise RuntimeError("no GPU")
+        self.jobs = 0
+
+    def handle(self, job: Job, path: Path) -> Result:
+        self.jobs += 1
+        return Result(f"job {self.jobs}", {"pid": os.getpid()})
+
+    def close(self) -> None:
+        (self.place / f"close-{os.getpid()}").touch()
+
+
+def takes_one(job: Job) -> Result:
+    return Result("never called")
+
+
+def says_str(job: Job, path: Path) -> str:
+    return "never called"
