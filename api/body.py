@@ -1,51 +1,24 @@
 """What a client sends: JSON and query parameters, read strictly."""
 
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import gevent
-from flask import Request, request
+from flask import Request, current_app, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
-from gunicorn.http.errors import NoMoreData, ParseException
+from gevent.threadpool import ThreadPool
+from gevent.util import wrap_errors
 from marshmallow import Schema
 from webargs import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
-from api.access import caller, limits
+from api.incoming import Malformed, NoJsonBody, read_body
 from bridge import json_guard
 from bridge.errors import Invalid
 
-BODY_SECONDS = 300  # a body that takes longer to arrive is given up
-LARGE_BYTES = 64 * 1024
-_TOKEN = re.compile(rb'"lease_token"\s{0,8}:\s{0,8}"([!-~]{1,100}?)"')
-_CHUNK = 65536
-
-
-class Oversized(RequestEntityTooLarge):
-    """The body is larger than BRIDGE_MAX_BODY_BYTES allows; `begun` is what was read of it."""
-
-    def __init__(self, begun: bytes = b"") -> None:
-        super().__init__()
-        self.begun = begun
-
-    def token(self, incoming: Request) -> str | None:
-        """The lease_token that the body names, wherever it stands. What comes before it is read, and dropped.
-
-        A quote inside a JSON string is escaped, so no text of a result can be taken for the field. Raises 400, 408.
-        """
-        window = self.begun
-        with _arriving():
-            while (found := _TOKEN.search(window)) is None:
-                chunk = incoming.environ["wsgi.input"].read(_CHUNK)
-                if not chunk:
-                    return None
-                window = window[-256:] + chunk
-                gevent.sleep(0)  # a client that sends quickly does not keep the others waiting
-        return found[1].decode()
+# Bodies that are larger are read in a thread of their own, one after the other: what takes a tenth of a second and
+# more holds up no other request.
+ASIDE_BYTES = 64 * 1024
 
 
 class Unstorable(Invalid):
@@ -64,52 +37,36 @@ class Unstorable(Invalid):
 
 
 def read_json(incoming: Request) -> Any:
-    """The JSON body. Raises 400 (malformed), 408, 413, 415, and Unstorable (422)."""
+    """The JSON body. Raises 408, TooMany, and what api/incoming.py has for bodies that are none (400, 413, 415), and
+    Unstorable (422)."""
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Send the body without a Content-Encoding.")
+        raise NoJsonBody("Send the body without a Content-Encoding.")
     if incoming.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
-        raise UnsupportedMediaType("Send the body without a Transfer-Encoding but chunked.")
+        raise NoJsonBody("Send the body without a Transfer-Encoding but chunked.")
     sent = bool(incoming.content_length) or "Transfer-Encoding" in incoming.headers
     if sent and not _is_json(incoming):
-        raise UnsupportedMediaType("Send the body as application/json, in UTF-8.")
-    raw = _read(incoming)
+        raise NoJsonBody("Send the body as application/json, in UTF-8.")
+    raw = read_body(incoming)
     if not raw:
         return missing
     try:
-        return json_guard.parse(raw)
+        g.body = _parsed(raw)
     except json_guard.NotJson as error:
-        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+        raise Malformed(f"The body is not valid JSON: {error}.", raw) from None
     except json_guard.Refused as refusal:
         raise Unstorable(refusal) from None
+    return g.body
 
 
-def _read(incoming: Request) -> bytes:
-    # The limit of the application is a byte higher: Werkzeug cuts a chunked body at it instead of refusing it.
-    try:
-        with _arriving(), _turn(incoming):
-            raw = incoming.get_data()
-    except RequestEntityTooLarge:
-        raise Oversized from None
-    if len(raw) == incoming.max_content_length:
-        raise Oversized(raw)
-    return raw
-
-
-@contextmanager
-def _arriving() -> Iterator[None]:
-    """A body is read from the connection. Raises 400 where it is broken, 408 where it takes too long."""
-    try:
-        with gevent.Timeout(BODY_SECONDS, RequestTimeout()):
-            yield
-    except (ParseException, NoMoreData):
-        raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None
-
-
-def _turn(incoming: Request) -> AbstractContextManager[Any]:
-    """A large body is held in memory while it comes, however slowly: not any number of them at once for one key."""
-    if "Transfer-Encoding" in incoming.headers or (incoming.content_length or 0) > LARGE_BYTES:
-        return limits().reading(caller().key_id)
-    return nullcontext()
+def _parsed(raw: bytes) -> Any:
+    if len(raw) <= ASIDE_BYTES:
+        return json_guard.parse(raw)
+    aside: ThreadPool = current_app.extensions["aside"]
+    # Raised in the thread, a refusal would be written to the log as a crash.
+    done = aside.spawn(wrap_errors(Exception, json_guard.parse), raw).get()
+    if isinstance(done, Exception):
+        raise done
+    return done
 
 
 def _is_json(incoming: Request) -> bool:

@@ -5,11 +5,13 @@ import uuid
 
 from flask import Flask, Response, current_app, g, request
 from flask_smorest import Api
+from gevent.threadpool import ThreadPool
 from werkzeug.routing import BaseConverter, PathConverter
 
 from api import docs_page, download, openapi, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
 from api.health import health
+from api.incoming import end_request
 from api.keys import keys
 from api.metrics import RESPONSES
 from api.operators import operators
@@ -92,6 +94,8 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     app.url_map.converters |= {"job": JobId, "worker": WorkerId}
     app.before_request(_begin)
     app.after_request(_finish)
+    app.teardown_request(end_request)
+    app.extensions["aside"] = ThreadPool(1)  # api/body.py
     api = Documented(app)
     for converter in (JobId, WorkerId):
         api.register_converter(converter, lambda _: {"type": "string"})

@@ -1,7 +1,9 @@
 """Errors as `application/problem+json` (RFC 9457), all in this one place."""
 
 import re
+from collections.abc import Iterator
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -12,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from bridge.db import is_unavailable, sqlstate
-from bridge.errors import BridgeError, Invalid, Unavailable
+from bridge.errors import MOST_ERRORS, BridgeError, Invalid, Unavailable
 
 log = structlog.get_logger("api")
 
@@ -71,9 +73,8 @@ def _http(error: HTTPException) -> Response:
     if error is request.routing_exception and (methods := _methods_of_the_other_slash()):
         error = MethodNotAllowed(methods)
     status = error.code or 500
-    messages = getattr(error, "data", {}).get("messages")
-    if status == 422 and isinstance(messages, dict):
-        return _refused(Invalid(_flat(messages)))
+    if status == 422 and (messages := messages_of(error)):
+        return _refused(Invalid(messages))
     detail = DETAILS.get(status) or error.description or HTTPStatus(status).phrase
     if isinstance(error, RequestEntityTooLarge):
         detail = "The body is larger than BRIDGE_MAX_BODY_BYTES allows."
@@ -93,39 +94,48 @@ def _methods_of_the_other_slash() -> list[str]:
     return sorted(adapter.allowed_methods(other))
 
 
+def messages_of(error: HTTPException) -> dict[str, object]:
+    """What webargs found wrong: field → messages; empty where the error is none of its own."""
+    messages = getattr(error, "data", {}).get("messages")
+    return _flat(messages) if isinstance(messages, dict) else {}
+
+
 def _flat(messages: dict[Any, Any]) -> dict[str, object]:
     """Field → messages, without the place (`json`, `query`) that webargs puts around them."""
     fields: dict[str, object] = {}
     for place, inner in messages.items():
-        if place in ("json", "query", "headers") and isinstance(inner, dict):
-            fields |= _dotted(inner)
-        else:
-            fields |= _dotted({place: inner})
+        named = place in ("json", "query", "headers") and isinstance(inner, dict)
+        fields |= dict(islice(_dotted(inner if named else {place: inner}), MOST_ERRORS + 1))
     return fields
 
 
-def _dotted(messages: dict[Any, Any], before: str = "") -> dict[str, object]:
+def _dotted(messages: dict[Any, Any], before: str = "") -> Iterator[tuple[str, object]]:
     """Nested fields by their path, such as `jobs.3.content_type`."""
-    fields: dict[str, object] = {}
     for field, inner in messages.items():
         path = before.rstrip(".") if field == "_schema" and before else before + _name(field)
-        fields |= _dotted(inner, f"{path}.") if isinstance(inner, dict) else {path: inner}
-    return fields
+        if isinstance(inner, dict):
+            yield from _dotted(inner, f"{path}.")
+        else:
+            yield path, inner
 
 
 def _name(field: Any) -> str:
-    return re.sub(r"[^\x20-\x7e]", "?", str(field))[:100]
+    return re.sub(r"[^\x20-\x7e]", "?", str(field)[:100])
 
 
 def _database(error: SQLAlchemyError) -> Response:
     if is_unavailable(error):
         log.warning("postgresql does not answer", error=type(error).__name__, sqlstate=sqlstate(error))
         return _refused(Unavailable("The database does not answer at the moment; send the request again."))
-    state = sqlstate(error) or ""
-    if state[:2] in ("22", "54"):  # a second wall: data exception, program limit exceeded
-        log.warning("postgresql refused a value", sqlstate=state)
+    if is_refused_value(error):
+        log.warning("postgresql refused a value", sqlstate=sqlstate(error))
         return _refused(Invalid({"body": ["Holds a value that cannot be stored."]}))
     return _unexpected(error)
+
+
+def is_refused_value(error: SQLAlchemyError) -> bool:
+    """The second wall: data exception, program limit exceeded."""
+    return (sqlstate(error) or "")[:2] in ("22", "54")
 
 
 def _unexpected(error: Exception) -> Response:

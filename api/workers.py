@@ -3,7 +3,6 @@
 import re
 import socket
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, cast
 
 import structlog
@@ -11,7 +10,8 @@ from flask import current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from api.access import caller, limits, runtime, scope
-from api.body import Blueprint, Oversized, Unstorable, header_text
+from api.body import Blueprint, header_text
+from api.broken_results import ends_attempt
 from api.errors_of import gives
 from api.metrics import CLAIMED, FINISHED
 from api.render import json_response, poll_answer
@@ -19,14 +19,12 @@ from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
 from bridge.claim import Claimant, unsaid_wait
 from bridge.crash_points import reach
-from bridge.errors import Conflict, Forbidden, Invalid, TooLarge
+from bridge.errors import Forbidden, Invalid
 from bridge.extend import Alive, extend
-from bridge.finish import fail_unstorable, submit
+from bridge.finish import submit
 from bridge.foreman import Foreman
 from bridge.give_back import release
-from bridge.holder import expects
 from bridge.hub import Hub
-from bridge.look import find
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.pending import Queue
 from bridge.poll import Poll
@@ -120,39 +118,9 @@ def _token(body: dict[str, Any] | None = None) -> str | None:
     return sent if inside is None else inside
 
 
-def _ends_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:
-    """A holder's result that cannot be stored ends its attempt: it would be the same the next time."""
-
-    @wraps(view)
-    def judged(*args: Any, job_id: str, **kwargs: Any) -> Any:
-        token = header_text("X-Lease-Token", 100)
-        try:
-            return view(*args, job_id=job_id, **kwargs)
-        except Oversized as body:
-            largest = runtime().settings.max_body_bytes
-            why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
-            try:
-                fail_unstorable(runtime(), caller(), job_id, why, token or _its_token(body, job_id))
-            except Conflict as refusal:  # It was not this caller's to give; too large it is all the same.
-                raise TooLarge(f"{why} {refusal.detail}", job_status=refusal.job_status) from None
-            raise TooLarge(why, job_status="failed") from None
-        except Unstorable as refusal:
-            why = f"The result cannot be stored: {refusal.detail}"
-            fail_unstorable(runtime(), caller(), job_id, why, token or refusal.token)
-            g.job_status = "failed"
-            raise Invalid(refusal.errors) from None
-
-    return judged
-
-
-def _its_token(body: Oversized, job_id: str) -> str | None:
-    """The lease_token in a result over the limit. Only for a key whose result could count is it read to its end."""
-    return body.token(request) if expects(find(runtime(), caller().tenant, job_id), caller()) else None
-
-
 @workers.route("/<job:job_id>/result", methods=["PUT"])
 @scope("work")
-@_ends_unstorable
+@ends_attempt
 @workers.arguments(schemas.Result())
 @workers.response(200, schemas.ResultAnswer())
 @gives(workers, 404, 409, body=True)

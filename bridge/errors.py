@@ -1,5 +1,12 @@
 """What can go wrong with a request, as a closed list. The edges render these; nothing else is caught there."""
 
+from heapq import nsmallest
+from itertools import islice
+
+# A batch of a thousand jobs can have thousands of bad fields.
+MOST_ERRORS = 100  # fields in an answer
+MOST_NAMED = 10  # fields in a sentence
+
 
 class BridgeError(Exception):
     """A refusal with a stable `code`, an HTTP `status` and a sentence for a person."""
@@ -24,14 +31,14 @@ class NotFound(BridgeError):
 
 
 class Invalid(BridgeError):
-    """A field cannot be accepted. `errors` maps each field to its messages."""
+    """A field cannot be accepted. `errors` maps each field to its messages, the first MOST_ERRORS of them."""
 
     status = 422
     code = "validation"
 
     def __init__(self, errors: dict[str, object], detail: str | None = None, *, code: str | None = None) -> None:
         super().__init__(detail or _sentence(errors), code=code)
-        self.errors = errors
+        self.errors = dict(islice(errors.items(), MOST_ERRORS))
 
 
 class Conflict(BridgeError):
@@ -88,11 +95,8 @@ class Unavailable(BridgeError):
     headers = {"Retry-After": "2"}
 
 
-MOST_NAMED = 10  # fields in a sentence; a batch of a thousand jobs can have ten thousand bad ones
-
-
 def _sentence(errors: dict[str, object]) -> str:
-    parts = [f"{field}: {_first(messages)}" for field, messages in sorted(errors.items())[:MOST_NAMED]]
+    parts = [f"{field}: {_first(messages)}" for field, messages in nsmallest(MOST_NAMED, errors.items())]
     if len(errors) > MOST_NAMED:
         parts.append(f"and {len(errors) - MOST_NAMED} more")
     return "The request was refused. " + "; ".join(parts)

@@ -52,19 +52,30 @@ class Accepted(NamedTuple):
 
 
 def submit(
-    runtime: Runtime, caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None = None
+    runtime: Runtime,
+    caller: Caller,
+    job_id: str,
+    result: Mapping[str, Any],
+    token: str | None = None,
+    *,
+    note: bool = True,
 ) -> Accepted:
     """Accept the result of a job's latest attempt from its holder; the same result again is accepted again.
 
     `result`: success, content, metadata, error_message, processing_time, retryable (contract §3, Result). Raises
-    NotFound, or Conflict when it is not this caller's to give; then nothing changes but the list of refusals.
+    NotFound, or Conflict when it is not this caller's to give; then nothing changes but the list of refusals, and
+    nothing at all without `note`.
     """
     digest = _digest(result)
     for _ in range(LOOKS):
         job = find(runtime, caller.tenant, job_id)
         why = holds_latest(job, caller, token) or _ambiguous(runtime, job, caller, token, result)
         if why is not None or not (job.status == JobState.PROCESSING or accepts_late(job)):
-            return _replayed(runtime, job, caller, token, digest) or _refuse(runtime, job, caller, lost(job, why))
+            if (replayed := _replayed(runtime, job, caller, token, digest)) is not None:
+                return replayed
+            if note:
+                _note(runtime, job, caller, lost(job, why))
+            raise lost(job, why)
         change = decide(job, result)
         moved = move(
             runtime,
@@ -134,7 +145,8 @@ def _replayed(runtime: Runtime, job: Row[Any], caller: Caller, token: str | None
     return Accepted(JobState(now.status), bool(now.continued), replayed=True)
 
 
-def _refuse(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeError) -> Accepted:
+def _note(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeError) -> None:
+    """Keep a refusal with the job, but not any number of them."""
     kept = select(job_refusals.c.id).where(job_refusals.c.job_id == job.id).offset(MOST_REFUSALS - 1).limit(1)
     row = select(
         literal(job.id),
@@ -147,7 +159,6 @@ def _refuse(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeErro
     with runtime.engine.begin() as connection:
         columns = ["job_id", "attempt", "key_id", "refused_at", "code", "reason"]
         connection.execute(insert(job_refusals).from_select(columns, row))
-    raise refusal
 
 
 def _digest(result: Mapping[str, Any]) -> bytes:

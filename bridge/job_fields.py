@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import fields, validate
 
+from bridge.bounded_schema import Strict
 from bridge.names import CONTENT_TYPE_PATTERN
 from models.state import Priority
 
@@ -45,11 +46,8 @@ class JsonObject(fields.Dict):
         return value
 
 
-class CreateFields(Schema):
+class CreateFields(Strict):
     """What creates a job (contract §3, Create)."""
-
-    class Meta:
-        unknown = RAISE
 
     source_file_path = fields.String(
         required=True,

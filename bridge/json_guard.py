@@ -18,8 +18,8 @@ MOST_VALUES = 250_000  # in one body
 LONGEST_NAME = 256  # of an object's member
 LARGEST_INTEGER = 2**53  # beyond it JSON implementations differ
 
-# One that is not closed reaches to the end: every quote begins a match, so that the time is linear.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+# Of a text without escapes. One that is not closed reaches to the end, so that the time is linear.
+_STRING = re.compile(rb'"[^"]*"?')
 _NO_NUMBER = ("NaN", "Infinity")  # orjson names the place behind a sign
 
 
@@ -35,8 +35,8 @@ class Refused(ValueError):
     """
 
     def __init__(self, place: str, reason: str, body: Any = None, *, is_json: bool = True) -> None:
-        super().__init__(f"{place or 'body'}: {reason}")
         self.place = place[:200]
+        super().__init__(f"{self.place or 'body'}: {reason}")
         self.reason = reason
         self.body = body
         self.is_json = is_json
@@ -50,7 +50,7 @@ class Refused(ValueError):
 
 def parse(raw: bytes) -> Any:
     """The value of a JSON text. Raises NotJson, Refused."""
-    if raw.count(b",") >= MOST_VALUES and _STRING.sub(b"", raw).count(b",") >= MOST_VALUES:
+    if _many(raw) and _many(_without_strings(raw)):
         raise Refused("", _TOO_MANY)
     try:
         value = orjson.loads(raw)
@@ -65,6 +65,20 @@ def parse(raw: bytes) -> Any:
         value = _read_again(raw, None)
         check(value)
     return value
+
+
+def _many(text: bytes) -> bool:
+    """Whether a text, if it holds no strings, holds more values than are allowed: each but the first of an object or
+    array follows a comma, and each object and array is one itself."""
+    return text.count(b",") >= MOST_VALUES or text.count(b"[") + text.count(b"{") > MOST_VALUES
+
+
+def _without_strings(raw: bytes) -> bytes:
+    """The text without its strings. Raises Refused where there are more of them than values and names may be."""
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > 4 * MOST_VALUES:
+        raise Refused("", _TOO_MANY)
+    return _STRING.sub(b"", plain)
 
 
 def check(value: Any) -> None:
@@ -154,36 +168,63 @@ def _encodes(text: str) -> bool:
 
 def _found(body: Any) -> Refused:
     """The first thing wrong in a value that is known to be wrong, with its place."""
-    for place, depth, item in _walk(body):
-        if depth > DEEPEST and isinstance(item, dict | list):
-            return Refused(place, _TOO_DEEP, body)
-        wrong = None
-        if isinstance(item, _Bad):
-            return Refused(place, item.reason, body, is_json=item.is_json)
-        if isinstance(item, str):
-            wrong = _wrong_text(item)
-        elif isinstance(item, dict):
-            wrong = next(filter(None, map(_wrong_name, item)), None)
-        elif isinstance(item, float):
-            wrong = None if math.isfinite(item) else _NAN if math.isnan(item) else _FLOAT
-        elif isinstance(item, int) and not -LARGEST_INTEGER <= item <= LARGEST_INTEGER:
-            wrong = _INTEGER
+    path: list[str | int] = []
+    for depth, item in _walk(body, path):
+        wrong = _wrong(depth, item)
         if wrong is not None:
-            return Refused(place, wrong, body)
+            return Refused(_place(path), wrong, body, is_json=not isinstance(item, _Bad) or item.is_json)
     raise AssertionError("a value was refused in which nothing is wrong")
 
 
-def _walk(body: Any) -> Iterator[tuple[str, int, Any]]:
-    """(place, how many objects and arrays are around it and it is one more, value), in the order of the text."""
-    stack: list[tuple[str, int, Any]] = [("", 1, body)]
-    while stack:
-        place, depth, item = stack.pop()
-        yield place, depth, item
-        if isinstance(item, dict):
-            inner = [(f"{place}.{_shown(name)}".lstrip("."), depth + 1, below) for name, below in item.items()]
-            stack.extend(reversed(inner))
-        elif isinstance(item, list) and depth <= DEEPEST:
-            stack.extend((f"{place}[{i}]", depth + 1, item[i]) for i in reversed(range(len(item))))
+def _wrong(depth: int, item: Any) -> str | None:
+    """What is wrong with a value as such, whatever is inside it."""
+    if isinstance(item, _Bad):
+        return item.reason
+    if isinstance(item, str):
+        return _wrong_text(item)
+    if isinstance(item, dict | list):
+        if depth > DEEPEST:
+            return _TOO_DEEP
+        return next(filter(None, map(_wrong_name, item)), None) if isinstance(item, dict) else None
+    if isinstance(item, float):
+        return None if math.isfinite(item) else _NAN if math.isnan(item) else _FLOAT
+    if isinstance(item, int) and not -LARGEST_INTEGER <= item <= LARGEST_INTEGER:
+        return _INTEGER
+    return None
+
+
+def _walk(body: Any, path: list[str | int]) -> Iterator[tuple[int, Any]]:
+    """(how many objects and arrays are around it and it is one more, value), in the order of the text.
+
+    `path` is kept to the names and indexes that lead to the value; its text is nobody's need but a refusal's.
+    """
+    yield 1, body
+    levels = [_members_of(body)]
+    while levels:
+        step = next(levels[-1], None)
+        if step is None:
+            levels.pop()
+            if path:
+                path.pop()
+            continue
+        name, item = step
+        path.append(name)
+        yield len(levels) + 1, item
+        if isinstance(item, dict | list):
+            levels.append(_members_of(item))
+        else:
+            path.pop()
+
+
+def _members_of(item: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(item, dict):
+        return iter(item.items())
+    return iter(enumerate(item)) if isinstance(item, list) else iter(())
+
+
+def _place(path: list[str | int]) -> str:
+    """`task_options.a[3]`"""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{_shown(step)}" for step in path).lstrip(".")
 
 
 def _shown(name: str) -> str:

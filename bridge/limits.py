@@ -20,6 +20,7 @@ from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
 
 from bridge import usage
+from bridge.budget import Budget
 from bridge.errors import TooMany
 from bridge.poll import Poll
 from bridge.redis_client import answers, connect
@@ -31,6 +32,8 @@ from bridge.usage import Usage
 SHARE_SECONDS = 1.0
 MINUTE = 60
 MOST_READ = 32  # large bodies of a key that are read at once in this process
+BODIES_BYTES = 24 * 1024 * 1024  # of large bodies that a process works on at once; an object takes several times that
+BODY_BYTES = 16 * 1024 * 1024  # of one key
 _NOTHING: Counter[str] = Counter()
 STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
 
@@ -60,6 +63,7 @@ class Limits:
         self._parked_elsewhere: dict[UUID, int] = {}
         self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
         self._reading: WeakValueDictionary[UUID, BoundedSemaphore] = WeakValueDictionary()
+        self.bodies = Budget(BODIES_BYTES, BODY_BYTES)
         self._in_hand: Usage[UUID] = Usage()
         self._waiting: Usage[str] = Usage()
 

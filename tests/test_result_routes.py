@@ -74,9 +74,8 @@ def test_an_empty_content_continues_like_any_other(bridge, client, job):
         ("lease_token", 7),
     ],
 )
-def test_a_wrong_type_is_refused_by_name_and_the_job_goes_on(client, job, field, value):
+def test_a_wrong_type_is_refused_by_name(client, job, field, value):
     assert set(refused(client.result(job, **{field: value}), 422, "validation")["errors"]) == {field}
-    assert client.status(job["job_id"]) == "processing"
 
 
 @pytest.mark.parametrize(

@@ -87,17 +87,24 @@ def test_a_job_that_postgresql_refuses_is_a_422_and_is_not_there(walled, refuse,
     ok(client.post("", client.fields(), **one))  # the key is free: nothing was kept of the first request
 
 
-def test_a_result_that_postgresql_refuses_is_a_422_and_changes_nothing(walled, refuse, sqlstate):
-    """The refusal comes after the job's own row was changed in the same transaction: all of it is undone."""
+def test_a_result_that_postgresql_refuses_is_a_422_and_ends_only_its_attempt(walled, refuse, sqlstate):
+    """The refusal comes after the job's own row was changed in the same transaction: all of it is undone, and then the
+    attempt is ended with a reason."""
     client = walled.client()
     client.create()
     job = client.claim()
     ok(client.heartbeat(job))
     refuse("job_results", "content")
-    before, rows, whole = len(told(walled)), counted(walled, client.tenant), client.job(job["job_id"])
-    refused(client.result(job, content="x"), 422, "validation")
+    before, rows = len(told(walled)), counted(walled, client.tenant)
+    answer = client.result(job, content="x")
+    refused(answer, 422, "validation")
+    assert answer.headers["X-Job-Status"] == "pending"
     assert told(walled)[before:] == [sqlstate]
-    assert counted(walled, client.tenant) == rows
-    assert client.job(job["job_id"]) == whole
+    jobs, batches, results, attempts, outcomes = rows
+    assert counted(walled, client.tenant) == (jobs, batches, results, attempts + 1, outcomes)
+    whole = client.job(job["job_id"])
+    assert whole["status"] == "pending"
+    assert "PostgreSQL" in whole["attempts"][0]["why"]
     refuse.no_more()
-    assert ok(client.result(job, content="x")) == {"status": "completed", "ingestion_continued": True}
+    walled.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job["job_id"])
+    assert ok(client.result(client.claim(), content="x")) == {"status": "completed", "ingestion_continued": True}

@@ -1,33 +1,29 @@
 """What administrators of keys send and get."""
 
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import Schema, fields, validate
 
+from bridge.bounded_schema import BoundedList, Strict
 from bridge.keys import SCOPES
 from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
 
 
-class CreateKey(Schema):
+class CreateKey(Strict):
     """A new key."""
-
-    class Meta:
-        unknown = RAISE
 
     name = fields.String(
         required=True, validate=validate.Length(1, 100), metadata={"description": "What it is for, for people."}
     )
-    scopes = fields.List(
-        fields.String(validate=validate.OneOf(SCOPES)), required=True, validate=validate.Length(1, len(SCOPES))
-    )
+    scopes = BoundedList(fields.String(validate=validate.OneOf(SCOPES)), most=len(SCOPES), required=True)
     tenant = fields.String(
         load_default=None,
         validate=validate.Regexp(rf"^{TENANT_PATTERN}\Z", error="Must be 1 to 50 characters of a-z 0-9 . _ and -."),
         metadata={"description": "Your own where it is left out; another only for an admin of tenant `default`."},
     )
-    content_types = fields.List(
+    content_types = BoundedList(
         fields.String(validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Is no content type.")),
+        most=100,
         load_default=None,
         allow_none=True,
-        validate=validate.Length(1, 100),
         metadata={"description": "The only content types that its workers may claim; all where it is left out."},
     )
     expires_at = fields.AwareDateTime(

@@ -1,8 +1,9 @@
 """What those who operate the bridge send and get."""
 
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
+from bridge.bounded_schema import Strict
 from bridge.job_fields import StrictInteger
 from models.pause import PausedBy
 from models.state import AttemptEnd
@@ -99,11 +100,8 @@ class WorkerList(Schema):
     )
 
 
-class PauseWorker(Schema):
+class PauseWorker(Strict):
     """Give a worker no jobs."""
-
-    class Meta:
-        unknown = RAISE
 
     reason = fields.String(
         required=True, validate=validate.Length(1, 500), metadata={"description": "The worker is told."}
@@ -122,11 +120,8 @@ class PauseWorker(Schema):
     )
 
 
-class ResumeWorker(Schema):
+class ResumeWorker(Strict):
     """Give a worker jobs again."""
-
-    class Meta:
-        unknown = RAISE
 
     key = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 100))
 

@@ -1,9 +1,10 @@
 """What those who submit and those who look send and get."""
 
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
+from bridge.bounded_schema import BoundedList, Strict
 from bridge.job_fields import CreateFields, Moment
 from bridge.names import CONTENT_TYPE_PATTERN
 from models.state import Asked, AttemptEnd
@@ -30,13 +31,10 @@ class JobCreated(Schema):
     created_at = fields.AwareDateTime(required=True)
 
 
-class CreateBatch(Schema):
+class CreateBatch(Strict):
     """Up to 1000 new jobs: all of them, or none."""
 
-    class Meta:
-        unknown = RAISE
-
-    jobs = fields.List(fields.Nested(CreateJob()), required=True, validate=validate.Length(1, 1000))
+    jobs = BoundedList(fields.Nested(CreateJob()), most=1000, required=True)
 
 
 class BatchCreated(Schema):
@@ -142,11 +140,8 @@ class WholeJob(Job):
     requests = fields.List(fields.Nested(Request()), required=True)
 
 
-class Filters(Schema):
+class Filters(Strict):
     """Which jobs."""
-
-    class Meta:
-        unknown = RAISE
 
     status = fields.String(load_default=None, validate=validate.OneOf(STATES))
     content_type = fields.String(

@@ -1,10 +1,11 @@
 """What operators send and get."""
 
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import Schema, fields, validate
 
 from api.schemas.problem import STATES
 from api.schemas.producers import Filters
 from api.schemas.strict import JobId, QueryInteger
+from bridge.bounded_schema import Strict
 from models.state import OutcomeState
 
 OUTCOME_STATES = [str(state) for state in OutcomeState]
@@ -27,11 +28,8 @@ class Steered(Schema):
     changed = fields.Integer(required=True, metadata={"description": "Jobs that this request changed."})
 
 
-class ContinuationsQuery(Schema):
+class ContinuationsQuery(Strict):
     """Which outcomes, and which page of them."""
-
-    class Meta:
-        unknown = RAISE
 
     state = fields.String(
         load_default=None,
@@ -70,11 +68,8 @@ class ContinuationPage(Schema):
     next_cursor = fields.String(required=True, allow_none=True)
 
 
-class ResendQuery(Schema):
+class ResendQuery(Strict):
     """Which outcomes to send again: a job's, or all that are failing."""
-
-    class Meta:
-        unknown = RAISE
 
     job_id = JobId(load_default=None)
     n = QueryInteger(

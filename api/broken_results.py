@@ -1,0 +1,102 @@
+"""Results that can never be accepted, in whatever way they are broken: they end the attempt of their holder.
+
+A worker does not repeat what was refused, so without this its job would wait out its clocks, for no reason that anybody
+could read. What the document is to blame for (too large, not to be stored) fails the job for good, as it would be the
+same the next time; what the worker is to blame for (no JSON, a wrong type, a missing field) spends a retry.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import structlog
+from flask import g, request
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException, UnprocessableEntity
+
+from api.access import caller, runtime
+from api.body import Unstorable
+from api.incoming import Malformed, NoJsonBody, Oversized, Unread
+from api.problems import is_refused_value, messages_of
+from bridge.errors import BridgeError, Conflict, Invalid, TooLarge
+from bridge.finish import fail_unstorable, submit
+from bridge.holder import expects
+from bridge.look import find
+
+log = structlog.get_logger("api")
+
+_FORM = (NoJsonBody, Malformed, UnprocessableEntity, Invalid)
+
+
+def ends_attempt(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Around the view that takes results."""
+
+    @wraps(view)
+    def judged(*args: Any, job_id: str, **kwargs: Any) -> Any:
+        try:
+            return view(*args, job_id=job_id, **kwargs)
+        except Oversized as refusal:
+            raise _too_large(job_id, refusal) from None
+        except Unstorable as refusal:
+            why = f"The result cannot be stored: {refusal.detail}"
+            fail_unstorable(runtime(), caller(), job_id, why, _token_of(job_id, refusal))
+            g.job_status = "failed"
+            raise Invalid(refusal.errors) from None
+        except _FORM as refusal:
+            _spend(job_id, refusal, _detail(refusal))
+            raise
+        except SQLAlchemyError as refusal:
+            if is_refused_value(refusal):
+                _spend(job_id, refusal, "it holds a value that PostgreSQL cannot store.")
+            raise
+
+    return judged
+
+
+def _too_large(job_id: str, refusal: Oversized) -> TooLarge:
+    largest = runtime().settings.max_body_bytes
+    why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
+    try:
+        fail_unstorable(runtime(), caller(), job_id, why, _token_of(job_id, refusal))
+    except Conflict as conflict:  # It was not this caller's to give; too large it is all the same.
+        return TooLarge(f"{why} {conflict.detail}", job_status=conflict.job_status)
+    return TooLarge(why, job_status="failed")
+
+
+def _spend(job_id: str, refusal: Exception, detail: str) -> None:
+    """End the attempt, a retry spent, where it is this caller's; else nothing happens."""
+    why = f"The result was refused: {detail}"
+    try:
+        token = _token_of(job_id, refusal)
+        ended = submit(runtime(), caller(), job_id, {"success": False, "error_message": why}, token, note=False)
+    except (BridgeError, HTTPException, SQLAlchemyError) as other:
+        log.info("a broken result ends no attempt", job_id=job_id, why=type(other).__name__)
+        return
+    g.job_status = ended.status
+    log.warning("a broken result ends its attempt", job_id=job_id, status=ended.status)
+
+
+def _detail(refusal: Exception) -> str:
+    if isinstance(refusal, UnprocessableEntity):
+        refusal = Invalid(messages_of(refusal))
+    if isinstance(refusal, Invalid):
+        return refusal.detail
+    assert isinstance(refusal, HTTPException)
+    return str(refusal.description)
+
+
+def _token_of(job_id: str, refusal: Exception) -> str | None:
+    """The lease_token of the call: that of the header, else that of the body as far as it can be read.
+
+    One that cannot be a token is not the same as none: it stands as a token that nobody has.
+    """
+    sent = request.headers.get("X-Lease-Token")
+    if sent is not None:
+        return sent if 1 <= len(sent) <= 100 else "unreadable"
+    if isinstance(refusal, Unread):
+        # Only for a key whose result could count is the body read to its end.
+        return refusal.token(request) if expects(find(runtime(), caller().tenant, job_id), caller()) else None
+    if isinstance(refusal, Unstorable | Malformed):
+        return refusal.token
+    token = g.body.get("lease_token") if isinstance(g.get("body"), dict) else None
+    return token if token is None or isinstance(token, str) else "unreadable"

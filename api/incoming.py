@@ -1,0 +1,152 @@
+"""The bytes of a body, read within bounds of time and memory.
+
+What is large comes into a file without a name, however slowly, and is taken into memory in turns only once it is
+there: many bodies that are begun and not ended cost a descriptor each, not their size.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import IO
+
+import gevent
+from flask import Request, g
+from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+
+from api.access import caller, limits
+from bridge.errors import TooMany
+
+BODY_SECONDS = 300  # a body that takes longer to arrive is given up
+TURN_SECONDS = 60  # the wait for room in memory
+LARGE_BYTES = 64 * 1024
+IN_MEMORY = 256 * 1024  # of a body that is still coming; the rest goes to a file
+_CHUNK = 65536
+_TOKEN = re.compile(rb'"lease_token"\s{0,8}:\s{0,8}"([!-~]{1,100}?)"')
+
+
+class Unread(HTTPException):
+    """A body that was not read to its end; `begun` is what was read of it."""
+
+    def __init__(self, description: str | None = None, begun: IO[bytes] | None = None) -> None:
+        super().__init__(description)
+        self._begun = begun
+
+    def token(self, incoming: Request) -> str | None:
+        """The lease_token that the body names, wherever it stands. What comes before it is read, and dropped.
+
+        Raises 400, 408.
+        """
+        return _token_in(self._pieces(incoming))
+
+    def _pieces(self, incoming: Request) -> Iterator[bytes]:
+        if self._begun is not None:
+            self._begun.seek(0)
+            yield from iter(lambda: self._begun.read(_CHUNK) if self._begun else b"", b"")
+        with arriving():
+            while piece := incoming.environ["wsgi.input"].read(_CHUNK):
+                yield piece
+                gevent.sleep(0)  # a client that sends quickly does not keep the others waiting
+
+
+class Oversized(Unread, RequestEntityTooLarge):
+    """The body is larger than BRIDGE_MAX_BODY_BYTES allows."""
+
+
+class NoJsonBody(Unread, UnsupportedMediaType):
+    """The body's type, or how it is encoded, is not what is read here."""
+
+
+class Malformed(BadRequest):
+    """The whole body is there, and is no JSON; `token` is the lease_token that it seems to name."""
+
+    def __init__(self, description: str, raw: bytes) -> None:
+        super().__init__(description)
+        self.token = _token_in(raw[start : start + _CHUNK] for start in range(0, len(raw), _CHUNK))
+
+
+def _token_in(pieces: Iterator[bytes]) -> str | None:
+    """A quote inside a JSON string is escaped, so no text of a result can be taken for the field."""
+    window = b""
+    for piece in pieces:
+        window = window[-256:] + piece
+        if found := _TOKEN.search(window):
+            return found[1].decode()
+    return None
+
+
+def read_body(incoming: Request) -> bytes:
+    """The whole body, in memory until the request is answered. Raises 400, 408, Oversized (413), TooMany."""
+    # The limit of the application is a byte higher: Werkzeug cuts a chunked body at it instead of refusing it.
+    most = incoming.max_content_length or 0
+    try:
+        if "Transfer-Encoding" not in incoming.headers and (incoming.content_length or 0) <= LARGE_BYTES:
+            with arriving():
+                raw = incoming.get_data()
+            _whole(incoming, len(raw))
+            if len(raw) == most:
+                raise Oversized
+            return raw
+        with limits().reading(caller().key_id):
+            file, size = _stored(incoming)
+    except RequestEntityTooLarge as refusal:
+        raise refusal if isinstance(refusal, Oversized) else Oversized() from None
+    _whole(incoming, size)
+    if size == most:
+        raise Oversized(begun=file)
+    with gevent.Timeout(TURN_SECONDS, TooMany("Too many large bodies are being read.", retry_after=5)):
+        _until_answered().enter_context(limits().bodies.taken(caller().key_id, size))
+    file.seek(0)
+    return file.read()
+
+
+def _stored(incoming: Request) -> tuple[IO[bytes], int]:
+    """The body as a file, closed with the request, and its size."""
+    file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+    _until_answered().enter_context(file)
+    size = 0
+    try:
+        with arriving():
+            while piece := incoming.stream.read(_CHUNK):
+                file.write(piece)
+                size += len(piece)
+    except RequestEntityTooLarge:
+        raise Oversized(begun=file) from None
+    return file, size
+
+
+def _whole(incoming: Request, size: int) -> None:
+    """Raises 400 where a body ended before its promised length: what came may be JSON all the same."""
+    if size < (incoming.content_length or 0):
+        raise BadRequest("The body is broken: it ended early.")
+
+
+def _until_answered() -> ExitStack:
+    """What is to be ended with the request (api/create_app.py)."""
+    if "until_answered" not in g:
+        g.until_answered = ExitStack()
+    stack: ExitStack = g.until_answered
+    return stack
+
+
+def end_request(_: BaseException | None = None) -> None:
+    """Let go of what the body of a request took."""
+    if "until_answered" in g:
+        g.until_answered.close()
+
+
+@contextmanager
+def arriving() -> Iterator[None]:
+    """A body is read from the connection. Raises 400 where it is broken, 408 where it takes too long."""
+    try:
+        with gevent.Timeout(BODY_SECONDS, RequestTimeout()):
+            yield
+    except (ParseException, NoMoreData):
+        raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None

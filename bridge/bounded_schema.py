@@ -1,0 +1,40 @@
+"""Schemas whose complaints are bounded: a body of a quarter of a million unknown names or bad items is refused at
+the first few of them, where marshmallow would write a message for each."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
+
+MOST_UNKNOWN = 20  # names that are told of
+
+
+class Strict(Schema):
+    """A schema that refuses names it does not know."""
+
+    class Meta:
+        unknown = RAISE
+
+    @pre_load
+    def _few_unknown(self, data: Any, **_: Any) -> Any:
+        if isinstance(data, Mapping) and len(data) > len(self.fields) + MOST_UNKNOWN:
+            known = {field.data_key or name for name, field in self.fields.items()}
+            unknown = islice((name for name in data if name not in known), MOST_UNKNOWN)
+            raise ValidationError({name: ["Unknown field."] for name in unknown})
+        return data
+
+
+class BoundedList(fields.List):
+    """A list of `least` to `most` items, whose number is looked at before any of them."""
+
+    def __init__(self, inner: Any, *, most: int, least: int = 1, **options: Any) -> None:
+        self._bounds = (least, most)
+        super().__init__(inner, **options)
+        self.metadata = {"minItems": least, "maxItems": most, **self.metadata}
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+        least, most = self._bounds
+        if isinstance(value, list) and not least <= len(value) <= most:
+            raise ValidationError(f"Length must be between {least} and {most}.")
+        return super()._deserialize(value, attr, data, **kwargs)
