@@ -64,7 +64,7 @@ def authenticate() -> Caller:
     """Whose key this request carries. Raises Unauthorized, TooMany."""
     ring: KeyRing | None = current_app.extensions["keys"]
     who = Caller() if ring is None else _whose_key(ring)
-    limits().request(who.key_id)
+    limits().request(who.key_id, who.tenant)
     return who
 
 
@@ -78,12 +78,11 @@ def _whose_key(ring: KeyRing) -> Caller:
         raise Unauthorized(REFUSED)
     if (known := ring.remembered(key)) is not None:
         return known
-    trusted = runtime().settings.trusted_proxies
-    address = real_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), trusted)
-    limits().may_fail(address)
     try:
         return ring.caller(key)
     except Unauthorized:
+        trusted = runtime().settings.trusted_proxies
+        address = real_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), trusted)
         limits().failure(address)
         # No more of them come here than the limit of failures lets; of the key only its public part is told.
         log.warning("a key does not count", address=address, prefix=public_prefix(key), route=request.endpoint)

@@ -1,7 +1,7 @@
 """The routes of those who administer keys: those of their own tenant, or of every tenant for an admin of `default`."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -11,12 +11,13 @@ from api.access import caller, runtime, scope
 from api.body import Blueprint, no_body
 from api.errors_of import gives
 from api.schemas import keys as schemas
-from api.schemas.strict import NoParameters
 from bridge import keys as core
 from bridge.crash_points import reach
-from bridge.errors import Forbidden, Invalid, NotFound
+from bridge.errors import NotFound
 from bridge.give_back import take_from_key
-from bridge.names import DEFAULT_TENANT, KEYS_BASE
+from bridge.key_makers import administers, make_key, name_of
+from bridge.names import KEYS_BASE
+from bridge.page import cut, opened
 from bridge.transition import follow
 
 log = structlog.get_logger("api")
@@ -24,20 +25,20 @@ _UNKNOWN = "The key was not found: no key that you administer has this prefix."
 keys = Blueprint("keys", __name__, url_prefix=KEYS_BASE, description="Make, list and revoke keys.")
 
 
-def _whose() -> str | None:
-    """The tenant whose keys the caller administers; None: all."""
-    return None if caller().tenant == DEFAULT_TENANT else caller().tenant
-
-
 @keys.route("/", methods=["GET"])
 @scope("admin")
-@keys.arguments(NoParameters(), location="query")
-@keys.response(200, schemas.KeyList())
+@keys.arguments(schemas.KeysQuery(), location="query")
+@keys.response(200, schemas.KeyPage())
 @gives(keys)
-def list_keys(_: dict[str, Any]) -> Any:
-    """List the keys, without their secrets."""
+def list_keys(query: dict[str, Any]) -> Any:
+    """List the keys, without their secrets; next_cursor opens the next page."""
+    after = None if query["cursor"] is None else opened(query["cursor"], datetime, str)
+    limit = query["limit"]
     with runtime().engine.connect() as connection:
-        return {"keys": core.list_keys(connection, _whose())}
+        whose, maker = administers(caller()), query["made_by"]
+        rows = core.list_keys(connection, whose, made_by=maker, after=after, limit=limit + 1)
+    rows, cursor = cut(rows, limit, "created_at", "prefix")
+    return {"keys": rows, "next_cursor": cursor}
 
 
 @keys.route("/", methods=["POST"])
@@ -46,44 +47,52 @@ def list_keys(_: dict[str, Any]) -> Any:
 @keys.response(201, schemas.CreatedKey())
 @gives(keys, body=True)
 def create_key(asked: dict[str, Any]) -> Any:
-    """Make a key. Its secret is shown this once. Several may live side by side, so that one can replace another."""
-    tenant = asked["tenant"] or caller().tenant
-    if _whose() not in (None, tenant):
-        raise Forbidden("This key administers the keys of its own tenant only.")
-    if asked["expires_at"] is not None and asked["expires_at"] <= datetime.now(UTC):
-        raise Invalid({"expires_at": ["Must lie in the future."]})
-    allowed = caller().content_types
-    types = asked["content_types"]
-    if allowed is not None and not (types is not None and allowed.issuperset(types)):
-        raise Forbidden(f"This key is limited to the content types {', '.join(sorted(allowed))}.")
+    """Make a key, no more than this one. Its secret is shown this once. Several may live side by side, so that one can
+    replace another."""
+    wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
+    most = runtime().settings.limits.keys
     with runtime().engine.begin() as connection:
-        key = core.create_key(connection, asked["name"], asked["scopes"], tenant, types, asked["expires_at"])
+        key = make_key(connection, caller(), *wanted, asked["expires_at"], most)
         row = core.find_key(connection, core.prefix_of(key))
     assert row is not None
-    log.info("key created", prefix=row.prefix, tenant=tenant, by=str(caller().key_id))
+    log.info("key created", prefix=row.prefix, tenant=row.tenant, by=row.made_by)
     return {**row._mapping, "key": key}
 
 
 @keys.route("/<prefix>", methods=["DELETE"])
 @scope("admin")
 @keys.response(200, schemas.RevokedKey())
+@keys.arguments(schemas.RevokeQuery(), location="query")
 @gives(keys, 404, body=True)
-def revoke_key(prefix: str) -> Any:
+def revoke_key(query: dict[str, Any], prefix: str) -> Any:
     """Revoke a key: every API process feels it within a second, and its workers' jobs wait again. Repeating is well."""
     no_body(request)
+    whose = administers(caller())
     if not re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):
         raise NotFound(_UNKNOWN)
     with runtime().engine.begin() as connection:
-        core.revoke_key(connection, prefix, _whose())
-        row = core.find_key(connection, prefix, _whose())
+        row = core.find_key(connection, prefix, whose)
+        if row is None:
+            raise NotFound(_UNKNOWN)
+        also = core.made_from(connection, prefix, whose) if query["made"] else []
+        by = name_of(connection, caller())
+        also = [one for one in also if core.revoke_key(connection, one, whose, by=by)]
+        core.revoke_key(connection, prefix, whose, by=by)
+        revoked = [core.find_key(connection, one, whose) for one in (prefix, *also)]
         reach("revoke.before_commit")
     reach("revoke.after_commit")
-    if row is None:
-        raise NotFound(_UNKNOWN)
     released = 0
-    for taken in take_from_key(runtime().engine, row.id):
-        reach("revoke.after_take")
-        follow(runtime(), taken, head=True)
-        released += len(taken)
-    log.info("key revoked", prefix=prefix, released=released, by=str(caller().key_id))
-    return {"prefix": prefix, "revoked_at": row.revoked_at, "released": released}
+    for key in filter(None, revoked):
+        for taken in take_from_key(runtime().engine, key.id):
+            reach("revoke.after_take")
+            follow(runtime(), taken, head=True)
+            released += len(taken)
+    log.info("key revoked", prefix=prefix, made=len(also), released=released, by=by)
+    assert revoked[0] is not None
+    return {
+        "prefix": prefix,
+        "revoked_at": revoked[0].revoked_at,
+        "revoked_by": revoked[0].revoked_by,
+        "released": released,
+        "also_revoked": len(also),
+    }

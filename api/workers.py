@@ -71,7 +71,7 @@ def poll(query: dict[str, Any]) -> Any:
     with limits().parked(asking):
         claimed = hub.poll(asking, wait)
     new = [] if asking.again else claimed
-    limits().took(who.key_id, len(new))
+    limits().took(asking, len(new))
     for job in new:
         CLAIMED.labels(job.content_type).inc()
         reach("claim.before_answer")

@@ -9,13 +9,15 @@ import hmac
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from threading import RLock
 from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.caller import Caller
-from bridge.errors import Unauthorized
+from bridge.errors import Unauthorized, Unavailable
 from bridge.keys import ensure_bootstrap_key, hash_of, prefix_of
 from bridge.steadily import every, once
 
@@ -49,6 +51,25 @@ class _Known:
     used: bool = False  # the key itself was sent since the last refresh, not only its prefix
 
 
+class _Look:
+    """A look for several prefixes in one query."""
+
+    def __init__(self) -> None:
+        self.prefixes: set[str] = set()
+        self.done = False
+        self.found: dict[str, _Known] = {}
+        self.failed: SQLAlchemyError | Unavailable | None = None
+
+    def find(self, look: Callable[[Iterable[str]], dict[str, _Known]]) -> None:
+        try:
+            self.found = look(self.prefixes)
+        except SQLAlchemyError as error:
+            self.failed = error
+        except BaseException:  # who asked for all was ended meanwhile: that says nothing of any key
+            self.failed = Unavailable("The key could not be looked up; send the request again.")
+            raise
+
+
 class KeyRing:
     """The keys that this process has seen. `gone` hears the ID of each that was revoked or has expired meanwhile.
 
@@ -62,7 +83,10 @@ class KeyRing:
         self._engine = engine
         self._gone = gone
         self._bootstrap = bootstrap
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Known] = {}  # keys that count
+        self._unknown: dict[str, _Known] = {}  # prefixes of none, which push no key that counts out
+        self._next = _Look()
+        self._turn = RLock()
 
     def keep(self) -> None:
         """Refresh for as long as this process lives."""
@@ -84,9 +108,10 @@ class KeyRing:
         """Whose key this is. Raises Unauthorized; equally for a wrong, an expired and a revoked key."""
         if (caller := self.remembered(key)) is not None:
             return caller
-        known = self._known.get(prefix_of(key))
+        prefix = prefix_of(key)
+        known = self._known.get(prefix) or self._unknown.get(prefix)
         if known is None or time.monotonic() - known.looked > REMEMBERED_SECONDS:
-            known = self._look_up(prefix_of(key))
+            known = self._look_up(prefix)
         same = hmac.compare_digest(hash_of(key), known.secret_hash)
         if known.caller is None or not same:
             raise Unauthorized(REFUSED)
@@ -96,12 +121,11 @@ class KeyRing:
     def refresh(self) -> None:
         """Look at all keys in use, in one query. Raises SQLAlchemyError."""
         now = time.monotonic()
-        self._known = {
-            prefix: known
-            for prefix, known in self._known.items()
-            if now - known.asked < (KEPT_SECONDS if known.caller else REMEMBERED_SECONDS)
+        self._known = {prefix: known for prefix, known in self._known.items() if now - known.asked < KEPT_SECONDS}
+        self._unknown = {
+            prefix: known for prefix, known in self._unknown.items() if now - known.looked < REMEMBERED_SECONDS
         }
-        mine = {prefix: known for prefix, known in self._known.items() if known.caller is not None}
+        mine = dict(self._known)
         if not mine:
             return
         seen = self._look(mine)
@@ -120,13 +144,31 @@ class KeyRing:
             self._bootstrap = None
 
     def _look_up(self, prefix: str) -> _Known:
+        """What PostgreSQL says of a prefix. Raises SQLAlchemyError.
+
+        One query at a time asks for all that came since the last one was sent: a flood of made-up keys costs a query
+        each few milliseconds, whatever its size, and a key that counts is found in the midst of it.
+        """
         if self._bootstrap is not None and prefix_of(self._bootstrap) == prefix:
             self._bootstrapped()
-        if len(self._known) >= MOST_REMEMBERED:
-            self._known.clear()
+        look = self._next
+        look.prefixes.add(prefix)
+        with self._turn:
+            if not look.done:
+                self._next, look.done = _Look(), True
+                look.find(self._look)
+        if look.failed is not None:
+            raise look.failed
         now = time.monotonic()
-        known = self._look([prefix]).get(prefix) or _Known(_NO_HASH, None, now, now)
-        self._known[prefix] = known
+        known = look.found.get(prefix)
+        if known is None:
+            known = _Known(_NO_HASH, None, now, now)
+            if len(self._unknown) < MOST_REMEMBERED:
+                self._unknown[prefix] = known
+        else:
+            if len(self._known) >= MOST_REMEMBERED and prefix not in self._known:
+                del self._known[min(self._known, key=lambda one: self._known[one].asked)]
+            self._known[prefix] = known
         return known
 
     def _look(self, prefixes: Iterable[str]) -> dict[str, _Known]:

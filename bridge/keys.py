@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from uuid_utils.compat import uuid7
 
@@ -15,6 +15,10 @@ from bridge.names import CONTENT_TYPE_PATTERN, DEFAULT_TENANT, TENANT_PATTERN
 from models.key import api_keys
 
 SCOPES = ("submit", "work", "read", "admin")
+# Who made or revoked a key, where it was no key; no prefix looks like one of them.
+BY_COMMAND = "command"  # `jobbridge keys`, or another process with the database in its hands
+BY_BOOTSTRAP = "bootstrap"  # BRIDGE_BOOTSTRAP_KEY
+BY_NOBODY = "no-key"  # a request with BRIDGE_AUTH=off
 
 _c = api_keys.c
 KeyRow = Row[Any]
@@ -27,44 +31,67 @@ def create_key(
     tenant: str = DEFAULT_TENANT,
     content_types: Sequence[str] | None = None,
     expires_at: datetime | None = None,
+    *,
+    made_by: str = BY_COMMAND,
 ) -> str:
     """Make a key; its text is returned this once and not stored. Raises ValueError naming what is wrong."""
     _check(name, scopes, tenant, content_types)
     prefix = "jb_" + secrets.token_hex(4)
     key = f"{prefix}_{secrets.token_urlsafe(32)}"
-    values = _row(key, prefix, name, scopes, tenant, content_types, expires_at)
+    values = _row(key, prefix, name, scopes, tenant, content_types, expires_at, made_by)
     connection.execute(insert(api_keys).values(values))
     return key
 
 
 def ensure_bootstrap_key(connection: Connection, key: str) -> None:
     """BRIDGE_BOOTSTRAP_KEY: an admin key that is created where it is not there yet."""
-    values = _row(key, prefix_of(key), "bootstrap", ["admin"], DEFAULT_TENANT, None, None)
+    values = _row(key, prefix_of(key), "bootstrap", ["admin"], DEFAULT_TENANT, None, None, BY_BOOTSTRAP)
     connection.execute(upsert(api_keys).values(values).on_conflict_do_nothing(index_elements=[_c.prefix]))
 
 
-def list_keys(connection: Connection, tenant: str | None = None) -> list[KeyRow]:
-    """The keys of a tenant, or all, revoked ones too, oldest first."""
-    whose = [] if tenant is None else [_c.tenant == tenant]
-    return list(connection.execute(select(api_keys).where(*whose).order_by(_c.created_at, _c.prefix)))
+def list_keys(
+    connection: Connection,
+    tenant: str | None = None,
+    *,
+    made_by: str | None = None,
+    after: tuple[Any, ...] | None = None,
+    limit: int | None = None,
+) -> list[KeyRow]:
+    """The keys of a tenant, or all, revoked ones too, oldest first: those behind the place (created_at, prefix).
+
+    `made_by`: only what the key with this prefix made.
+    """
+    which = _of(tenant)
+    if made_by is not None:
+        which.append(_c.made_by == made_by)
+    if after is not None:
+        which.append(tuple_(_c.created_at, _c.prefix) > tuple_(*after))
+    return list(connection.execute(select(api_keys).where(*which).order_by(_c.created_at, _c.prefix).limit(limit)))
 
 
 def find_key(connection: Connection, prefix: str, tenant: str | None = None) -> KeyRow | None:
     """The key with this prefix, revoked or not, where it is this tenant's (None: anybody's)."""
-    whose = [] if tenant is None else [_c.tenant == tenant]
-    return connection.execute(select(api_keys).where(_c.prefix == prefix, *whose)).one_or_none()
+    return connection.execute(select(api_keys).where(_c.prefix == prefix, *_of(tenant))).one_or_none()
 
 
-def revoke_key(connection: Connection, prefix: str, tenant: str | None = None) -> int:
+def made_from(connection: Connection, prefix: str, tenant: str | None = None) -> list[str]:
+    """The prefixes of the keys that the key with this prefix made, and those made, and so on; itself not among them."""
+    made = select(_c.prefix).where(_c.made_by == prefix, *_of(tenant)).cte("made", recursive=True)
+    made = made.union(select(_c.prefix).join(made, _c.made_by == made.c.prefix).where(*_of(tenant)))
+    return [found for found in connection.scalars(select(made.c.prefix)) if found != prefix]
+
+
+def revoke_key(connection: Connection, prefix: str, tenant: str | None = None, *, by: str = BY_COMMAND) -> int:
     """Revoke the key with this prefix; 0 when there is none that counts. Felt within a second by every API process.
 
     What its workers hold is given back by `bridge.give_back.take_from_key`, once this is committed.
     """
-    whose = [] if tenant is None else [_c.tenant == tenant]
-    done = connection.execute(
-        update(api_keys).where(_c.prefix == prefix, _c.revoked_at.is_(None), *whose).values(revoked_at=text("now()"))
-    )
-    return done.rowcount
+    live = (_c.prefix == prefix, _c.revoked_at.is_(None), *_of(tenant))
+    return connection.execute(update(api_keys).where(*live).values(revoked_at=text("now()"), revoked_by=by)).rowcount
+
+
+def _of(tenant: str | None) -> list[ColumnElement[bool]]:
+    return [] if tenant is None else [_c.tenant == tenant]
 
 
 def prefix_of(key: str) -> str:
@@ -90,6 +117,7 @@ def _row(
     tenant: str,
     content_types: Iterable[str] | None,
     expires_at: datetime | None,
+    made_by: str,
 ) -> dict[str, Any]:
     return {
         "id": uuid7(),
@@ -100,6 +128,7 @@ def _row(
         "scopes": sorted(set(scopes)),
         "content_types": None if content_types is None else sorted(set(content_types)),
         "expires_at": expires_at,
+        "made_by": made_by,
     }
 
 

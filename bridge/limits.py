@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -50,21 +50,23 @@ class Limits:
         self._window = FixedWindowRateLimiter(self._tally)
         self._per_minute = {
             "requests": RateLimitItemPerMinute(most.requests),
+            "tenant_requests": RateLimitItemPerMinute(most.tenant_requests),
             "failures": RateLimitItemPerMinute(most.failures),
         }
-        # How many requests of a key are free until the next sharing, and how many were right after the last one.
-        self._left: dict[UUID, int] = {}
-        self._granted: dict[UUID, int] = {}
+        # By (what, whose): how many requests are free until the next sharing, and how many were after the last one.
+        self._left: dict[tuple[str, str], int] = {}
+        self._granted: dict[tuple[str, str], int] = {}
         self._unshared: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute)
-        self._parked: Counter[UUID] = Counter()
+        self._parked: Counter[tuple[str, str]] = Counter()  # by (what, whose)
         self._parked_here = 0
         # Creates, results and health always find a place that no poll can take.
         self._most_here = runtime.settings.api_connections * 7 // 8
-        self._parked_elsewhere: dict[UUID, int] = {}
+        self._parked_elsewhere: dict[tuple[str, str], int] = {}
         self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
         self._reading: WeakValueDictionary[UUID, BoundedSemaphore] = WeakValueDictionary()
         self.bodies = Budget(BODIES_BYTES, BODY_BYTES)
         self._in_hand: Usage[UUID] = Usage()
+        self._tenants_hand: Usage[str] = Usage()
         self._waiting: Usage[str] = Usage()
 
     def keep(self) -> None:
@@ -72,24 +74,25 @@ class Limits:
         every(SHARE_SECONDS, "share limits", self.share)
         every(SHARE_SECONDS, "count what keys have", self.look)
 
-    def request(self, key_id: UUID) -> None:
-        """A request of a key."""
-        left = self._left.get(key_id, self._most.requests)
-        if left <= 0:
-            raise TooMany("This key sent too many requests within a minute.", retry_after=_next_minute())
-        self._left[key_id] = left - 1
+    def request(self, key_id: UUID, tenant: str) -> None:
+        """A request of a key, and so of its tenant."""
+        mine, its = ("requests", str(key_id)), ("tenant_requests", tenant)
+        left = self._left.get(mine, self._most.requests)
+        all_left = self._left.get(its, self._most.tenant_requests)
+        if left <= 0 or all_left <= 0:
+            who = "This key" if left <= 0 else "This key's tenant"
+            raise TooMany(f"{who} sent too many requests within a minute.", retry_after=_next_minute())
+        self._left[mine] = left - 1
+        self._left[its] = all_left - 1
 
     def failure(self, address: str) -> None:
-        """A key that does not count was sent from an address."""
+        """A key that does not count was sent from an address. Told after the look-up: a key that counts is never
+        refused because of what came from the same address."""
         minute = _minute()
+        if not self._window.test(self._per_minute["failures"], "failures", address, minute):
+            raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
         self._unshared["failures", address, minute] += 1
         self._window.hit(self._per_minute["failures"], "failures", address, minute)
-
-    def may_fail(self, address: str) -> None:
-        """Whether a key that is not known may be looked up for an address: too many did not count."""
-        whose = (address, _minute())
-        if not self._window.test(self._per_minute["failures"], "failures", *whose):
-            raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
 
     def parked(self, poll: Poll) -> "_WhileParked":
         """A poll waits, for as long as the block takes.
@@ -103,11 +106,17 @@ class Limits:
             poll.refuse(TooMany(why, retry_after=_soon(2)))
         content_types = [queue.content_type for queue in poll.queues]
         types, most = self._awaited.get(key_id, _NOTHING), self._most.content_types
-        if self._parked[key_id] + self._parked_elsewhere.get(key_id, 0) >= self._most.parked:
+        whose = (("parked", str(key_id)), ("tenant_parked", poll.who.tenant))
+        if self._waiting_polls(whose[0]) >= self._most.parked:
             poll.refuse(TooMany("Too many polls of this key wait already.", retry_after=_soon(2)))
+        elif self._waiting_polls(whose[1]) >= self._most.tenant_parked:
+            poll.refuse(TooMany("Too many polls of this key's tenant wait already.", retry_after=_soon(2)))
         elif len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
             poll.refuse(TooMany("Polls of this key wait for too many content types already.", retry_after=_soon(2)))
-        return _WhileParked(self, key_id, content_types if poll.error is None else ())
+        return _WhileParked(self, key_id, whose, content_types if poll.error is None else ())
+
+    def _waiting_polls(self, whose: tuple[str, str]) -> int:
+        return self._parked[whose] + self._parked_elsewhere.get(whose, 0)
 
     def reading(self, key_id: UUID) -> BoundedSemaphore:
         """For as long as a large body of a key is read into memory: those beyond MOST_READ wait for their turn.
@@ -117,17 +126,21 @@ class Limits:
         return self._reading.setdefault(key_id, BoundedSemaphore(MOST_READ))
 
     def room(self, poll: Poll) -> None:
-        """A poll takes no more jobs than the workers of its key may still take."""
+        """A poll takes no more jobs than the workers of its key, and those of its tenant, may still take."""
         room = self._most.in_hand - self._in_hand.of(poll.who.key_id).now
+        whose = "key"
+        if (all_room := self._most.tenant_in_hand - self._tenants_hand.of(poll.who.tenant).now) < room:
+            room, whose = all_room, "tenant"
         if room <= 0:
-            why = "The workers of this key hold too many jobs; finish or release some."
+            why = f"The workers of this {whose} hold too many jobs; finish or release some."
             poll.refuse(TooMany(why, retry_after=_soon(5)))
         else:
             poll.max_jobs = min(poll.max_jobs, room)
 
-    def took(self, key_id: UUID, count: int) -> None:
-        """A worker of a key took jobs."""
-        self._in_hand.of(key_id).added += count
+    def took(self, poll: Poll, count: int) -> None:
+        """A worker took jobs."""
+        self._in_hand.of(poll.who.key_id).added += count
+        self._tenants_hand.of(poll.who.tenant).added += count
 
     def submit(self, tenant: str, content_types: list[str]) -> None:
         """New jobs of a tenant, one for each content type given."""
@@ -153,24 +166,23 @@ class Limits:
 
     def _spend(self, minute: str) -> None:
         """Count the requests since the last sharing."""
-        item = self._per_minute["requests"]
-        for key_id, left in self._left.items():
-            spent = self._granted.get(key_id, self._most.requests) - left
-            self._granted[key_id] = left
+        for (what, whose), left in self._left.items():
+            spent = self._granted.get((what, whose), self._per_minute[what].amount) - left
+            self._granted[what, whose] = left
             if spent:
-                self._unshared["requests", str(key_id), minute] += spent
-                self._window.hit(item, "requests", str(key_id), minute, cost=spent)
+                self._unshared[what, whose, minute] += spent
+                self._window.hit(self._per_minute[what], what, whose, minute, cost=spent)
 
     def _grant(self, minute: str) -> None:
-        """What is left of this minute may be used until the next sharing; a key that asked for nothing is forgotten."""
-        item = self._per_minute["requests"]
+        """What is left of this minute may be used until the next sharing; who asked for nothing is forgotten."""
         granted, left = {}, {}
-        for key_id, before in self._left.items():
-            meanwhile = self._granted.get(key_id, self._most.requests) - before  # while Redis was asked
-            used = self._tally.get(item.key_for("requests", str(key_id), minute))
+        for counted, before in self._left.items():
+            item = self._per_minute[counted[0]]
+            meanwhile = self._granted.get(counted, item.amount) - before  # while Redis was asked
+            used = self._tally.get(item.key_for(*counted, minute))
             if used or meanwhile:
-                granted[key_id] = max(0, self._most.requests - used)
-                left[key_id] = granted[key_id] - meanwhile
+                granted[counted] = max(0, item.amount - used)
+                left[counted] = granted[counted] - meanwhile
         self._granted, self._left = granted, left
 
     def _exchange(self, minute: str) -> None:
@@ -186,8 +198,8 @@ class Limits:
                 name = ":".join([self._prefix, *counted])
                 pipe.incrby(name, count)
                 pipe.expire(name, 2 * MINUTE)
-            for key_id, count in parked.items():
-                name = f"{self._prefix}:parked:{key_id}"
+            for whose, count in parked.items():
+                name = ":".join([self._prefix, *whose])
                 pipe.hset(name, self._runtime.mirror.process, f"{count}@{now}")
                 pipe.expire(name, STALE_SECONDS)
                 pipe.hgetall(name)
@@ -203,17 +215,19 @@ class Limits:
                 self._tally.incr(name, MINUTE, amount=elsewhere)
         self._tally.purge()
         self._parked_elsewhere = {}
-        for key_id in parked:
+        for whose in parked:
             next(done)
             next(done)
             told = next(done)
-            self._parked_elsewhere[key_id] = self._others(told, now) if isinstance(told, dict) else 0
+            self._parked_elsewhere[whose] = self._others(told, now) if isinstance(told, dict) else 0
 
     def look(self) -> None:
         """Count in PostgreSQL what those have who asked lately. Raises SQLAlchemyError."""
         engine = self._runtime.engine
         if keys := self._in_hand.due():
             self._in_hand.look(keys, partial(usage.in_hand, engine))
+        for tenant in self._tenants_hand.due():
+            self._tenants_hand.look([tenant], partial(usage.held, engine, self._most.tenant_in_hand))
         for tenant in self._waiting.due():
             count = partial(usage.waiting, engine, self._most.pending, self._most.content_types)
             self._waiting.look([tenant], count)
@@ -231,20 +245,25 @@ class Limits:
 class _WhileParked:
     """Counts a poll while it waits."""
 
-    def __init__(self, limits: Limits, key_id: UUID, content_types: Sequence[str]) -> None:
-        self._limits, self._key_id, self._types = limits, key_id, content_types
+    def __init__(
+        self, limits: Limits, key_id: UUID, whose: Iterable[tuple[str, str]], content_types: Sequence[str]
+    ) -> None:
+        self._limits, self._key_id, self._whose, self._types = limits, key_id, list(whose), content_types
 
     def __enter__(self) -> None:
-        self._limits._parked[self._key_id] += 1
+        self._limits._parked.update(self._whose)
         self._limits._parked_here += 1
         self._limits._awaited.setdefault(self._key_id, Counter()).update(self._types)
 
     def __exit__(self, *_: object) -> None:
         parked, awaited = self._limits._parked, self._limits._awaited
-        parked[self._key_id] -= 1
         self._limits._parked_here -= 1
-        if not parked[self._key_id]:
-            del parked[self._key_id], awaited[self._key_id]
+        for whose in self._whose:
+            parked[whose] -= 1
+            if not parked[whose]:
+                del parked[whose]
+        if self._whose[0] not in parked:
+            del awaited[self._key_id]
             return
         for content_type in self._types:
             awaited[self._key_id][content_type] -= 1

@@ -8,6 +8,7 @@ shows: none, `status`, `content_type`, both of them, `ingestion_task_id` and `wo
 import base64
 import binascii
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -161,4 +162,10 @@ def _small(text: str) -> int:
     return number
 
 
-_READ: dict[type, Any] = {datetime: _moment, UUID: UUID, int: _small}
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,100}", text):
+        raise ValueError
+    return text
+
+
+_READ: dict[type, Any] = {datetime: _moment, UUID: UUID, int: _small, str: _word}

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.types import Uuid
 
-from bridge.errors import Invalid, Paused
+from bridge.errors import Invalid, Paused, TooMany
 from bridge.runtime import Runtime
 from models.pause import PausedBy
 
@@ -44,6 +44,14 @@ WITH its AS (
   DELETE FROM worker_pauses p USING its WHERE p.id = its.id AND its.by = '{PausedBy.OPERATOR}'
 )
 UPDATE worker_pauses p SET until = now(), in_a_row = 0 FROM its WHERE p.id = its.id AND its.by = '{PausedBy.BRIDGE}'
+""").bindparams(bindparam("key_id", type_=Uuid))
+# Two that are asked for at the same moment are counted one after the other.
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('pauses of ' || :tenant, 0))")
+OTHERS = text(f"""
+SELECT count(*) FROM (
+  SELECT FROM worker_pauses WHERE tenant = :tenant AND by = '{PausedBy.OPERATOR}' AND {_ACTIVE}
+    AND (worker_id, key_id) IS DISTINCT FROM (:worker_id, :key_id) LIMIT :most
+) others
 """).bindparams(bindparam("key_id", type_=Uuid))
 KEY = text("SELECT id FROM api_keys WHERE tenant = :tenant AND prefix = :prefix")
 
@@ -92,10 +100,16 @@ def pause(
     """Give a worker no jobs until it is resumed or `seconds` have passed; until when.
 
     `prefix` names one key; else the pause holds for all keys of the tenant with that worker_id, whether they were
-    seen or not. What the worker holds stays with it. A repetition replaces the reason and the end. Raises Invalid.
+    seen or not. What the worker holds stays with it. A repetition replaces the reason and the end. Raises Invalid, and
+    TooMany beyond `pauses` of BRIDGE_LIMITS.
     """
     with runtime.engine.begin() as connection:
         key_id = _key(connection, tenant, prefix)
+        most = runtime.settings.limits.pauses
+        connection.execute(ONE_AT_A_TIME, {"tenant": tenant})
+        named = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id, "most": most}
+        if (connection.scalar(OTHERS, named) or 0) >= most:
+            raise TooMany(f"Operators of this tenant have {most} workers paused; resume some.", retry_after=60)
         values = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id, "reason": reason, "seconds": seconds}
         until: datetime | None = connection.scalar(PAUSE, values)
         return until

@@ -32,7 +32,7 @@ class Backoff(BaseModel):
 
 
 class Allowance(BaseModel):
-    """The most that a key may ask for; `pending` and `content_types` count the jobs of its tenant that wait."""
+    """The most that a key or its tenant may ask for; `pending` and `content_types` count its tenant's waiting jobs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     requests: int = Field(600_000, ge=1)  # of a key within a minute
@@ -41,6 +41,11 @@ class Allowance(BaseModel):
     pending: int = Field(5_000_000, ge=1)
     content_types: int = Field(1000, ge=1)
     failures: int = Field(600, ge=1)  # keys that do not count, of an address within a minute
+    tenant_requests: int = Field(3_000_000, ge=1)  # of all keys of a tenant within a minute, as the next two
+    tenant_parked: int = Field(15_000, ge=1)
+    tenant_in_hand: int = Field(500_000, ge=1)
+    keys: int = Field(1000, ge=1)  # of a tenant that count
+    pauses: int = Field(500, ge=1)  # of a tenant's workers by operators
 
 
 def _pairs(text: object) -> object:

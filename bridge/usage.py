@@ -23,6 +23,11 @@ IN_HAND = text("""
 SELECT key_id, count(*) FROM remote_jobs WHERE status = 'processing' AND ack_by IS NOT NULL
   AND key_id = ANY(CAST(:keys AS uuid[])) GROUP BY 1
 """)
+HELD = text("""
+SELECT count(*) FROM (
+  SELECT FROM remote_jobs WHERE tenant = :tenant AND status = 'processing' LIMIT :most
+) counted
+""")
 PENDING = text("""
 SELECT count(*) FROM (
   SELECT FROM remote_jobs WHERE tenant = :tenant AND status = 'pending' AND completed_at IS NULL LIMIT :most
@@ -93,6 +98,13 @@ def in_hand(engine: Engine, keys: list[UUID]) -> Found[UUID]:
     """How many jobs the workers of each key hold."""
     with engine.connect() as connection:
         return {row[0]: (row[1], set()) for row in connection.execute(IN_HAND, {"keys": [str(key) for key in keys]})}
+
+
+def held(engine: Engine, most: int, tenants: list[str]) -> Found[str]:
+    """How many jobs the workers of each tenant hold; counted to one more than the most."""
+    with engine.connect() as connection:
+        counts = {one: connection.scalar(HELD, {"tenant": one, "most": most + 1}) for one in tenants}
+    return {tenant: (int(count or 0), set()) for tenant, count in counts.items()}
 
 
 def waiting(engine: Engine, most_jobs: int, most_types: int, tenants: list[str]) -> Found[str]:

@@ -1,6 +1,6 @@
 """API keys. Only a hash is stored."""
 
-from sqlalchemy import CheckConstraint, Column, LargeBinary, Table, Text, Uuid, text
+from sqlalchemy import CheckConstraint, Column, Index, LargeBinary, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from models.job import Moment, metadata
@@ -19,5 +19,10 @@ api_keys = Table(
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
+    # The prefix of the key that did it; a word of bridge/keys.py where it was no key. null: before this was recorded.
+    Column("made_by", Text),
+    Column("revoked_by", Text),
     CheckConstraint("scopes <@ ARRAY['submit', 'work', 'read', 'admin'] AND scopes <> '{}'", name="scopes"),
 )
+Index("api_keys_made_by", api_keys.c.made_by)
+Index("api_keys_tenant", api_keys.c.tenant, api_keys.c.created_at, api_keys.c.prefix)

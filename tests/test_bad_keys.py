@@ -135,7 +135,7 @@ def test_a_counter_that_is_none_is_counted_here_alone_and_the_others_are_shared(
     def both_refuse() -> bool:  # again where a minute ended meanwhile
         for limits in (one, other, one):
             for address in ("spoilt", "10.0.0.1"):
-                limits.failure(address)
+                refuses(limits, address)
             limits.share()
         return all(refuses(limits, "10.0.0.1") for limits in (one, other))
 
@@ -145,7 +145,7 @@ def test_a_counter_that_is_none_is_counted_here_alone_and_the_others_are_shared(
 
 def refuses(limits: Limits, address: str) -> bool:
     try:
-        limits.may_fail(address)
+        limits.failure(address)
     except TooMany:
         return True
     return False

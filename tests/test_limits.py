@@ -210,7 +210,7 @@ def two(make_runtime):
 def admitted(limits, key_id, most=30):
     for count in range(most):
         try:
-            limits.request(key_id)
+            limits.request(key_id, "default")
         except TooMany:
             return count
     return most
@@ -226,8 +226,8 @@ def test_requests_are_counted_together_once_they_are_shared(two, still):
     first, second = two
     key_id = uuid4()
     for _ in range(4):
-        first.request(key_id)
-        second.request(key_id)
+        first.request(key_id, "default")
+        second.request(key_id, "default")
     for limits in (first, second, first):
         limits.share()
     assert admitted(first, key_id) == 2

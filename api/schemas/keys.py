@@ -2,6 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
+from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import BoundedList, Strict
 from bridge.keys import SCOPES
 from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
@@ -43,6 +44,12 @@ class Key(Schema):
     expires_at = fields.AwareDateTime(required=True, allow_none=True)
     revoked_at = fields.AwareDateTime(required=True, allow_none=True)
     last_used_at = fields.AwareDateTime(required=True, allow_none=True)
+    made_by = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The prefix of the key that made it, or `command`, `bootstrap`, `no-key`."},
+    )
+    revoked_by = fields.String(required=True, allow_none=True)
 
 
 class CreatedKey(Key):
@@ -51,10 +58,34 @@ class CreatedKey(Key):
     key = fields.String(required=True)
 
 
-class KeyList(Schema):
-    """All keys that the caller administers, revoked ones too, oldest first."""
+class KeysQuery(Strict):
+    """Which keys, and which page of them."""
+
+    made_by = fields.String(
+        load_default=None,
+        validate=validate.Length(1, 40),
+        metadata={"description": "Only the keys that the key with this prefix made."},
+    )
+    limit = QueryInteger(load_default=100, validate=validate.Range(1, 500))
+    cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
+
+
+class KeyPage(Schema):
+    """A page of the keys that the caller administers, revoked ones too, oldest first."""
 
     keys = fields.List(fields.Nested(Key()), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class RevokeQuery(Strict):
+    """What else to revoke."""
+
+    made = fields.Boolean(
+        load_default=False,
+        truthy={"true"},
+        falsy={"false"},
+        metadata={"description": "Also every key that it made, and those made, and so on."},
+    )
 
 
 class RevokedKey(Schema):
@@ -62,4 +93,6 @@ class RevokedKey(Schema):
 
     prefix = fields.String(required=True)
     revoked_at = fields.AwareDateTime(required=True)
+    revoked_by = fields.String(required=True, allow_none=True)
     released = fields.Integer(required=True, metadata={"description": "Jobs of its workers that wait again."})
+    also_revoked = fields.Integer(required=True, metadata={"description": "Keys that it had made, revoked with it."})

@@ -58,42 +58,52 @@ def _create(
 
 
 @app.command("list")
-def list_() -> None:
+def list_(
+    made_by: str | None = typer.Option(None, metavar="PREFIX", help="Only what the key with this prefix made."),
+) -> None:
     """Lists the keys, without their secret part."""
     from bridge import keys
 
     with connection() as database:
-        rows = keys.list_keys(database)
+        rows = keys.list_keys(database, made_by=made_by)
     paper = console()
     moments = "%Y-%m-%d %H:%M" if paper.width >= 120 else "%Y-%m-%d"
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Prefix", no_wrap=True)
-    for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "State"):
+    for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "Made by", "State"):
         table.add_column(title, overflow="fold")
     now = datetime.now(UTC)
     for row in rows:
         expired = row.expires_at is not None and row.expires_at <= now
-        state = "revoked" if row.revoked_at else "expired" if expired else "valid"
+        revoked = f"revoked by {row.revoked_by}" if row.revoked_by else "revoked"
+        state = revoked if row.revoked_at else "expired" if expired else "valid"
         used, expires = (
             moment.astimezone(UTC).strftime(moments) if moment else "–" for moment in (row.last_used_at, row.expires_at)
         )
         types = ",".join(row.content_types or []) or "all"
-        table.add_row(row.prefix, row.name, row.tenant, ",".join(row.scopes), types, expires, used, state)
+        shown = (row.prefix, row.name, row.tenant, ",".join(row.scopes), types, expires, used)
+        table.add_row(*shown, row.made_by or "–", state)
     paper.print(table)
 
 
 @app.command()
-def revoke(prefix: str = typer.Argument(metavar="PREFIX", help="As `keys list` shows it.")) -> None:
+def revoke(
+    prefix: str = typer.Argument(metavar="PREFIX", help="As `keys list` shows it."),
+    with_made: bool = typer.Option(False, "--with-made", help="Also what it made, and what those made, and so on."),
+) -> None:
     """Ends a key at once, and gives back what its workers hold."""
     from bridge import keys
     from bridge.give_back import take_from_key
 
     with reachable_engine() as engine:
         with engine.begin() as database:
-            count = keys.revoke_key(database, prefix)
-            row = keys.find_key(database, prefix)
-        if not count or row is None:
+            made = keys.made_from(database, prefix) if with_made else []
+            named = [prefix, *made]
+            revoked = [one for one in named if keys.revoke_key(database, one)]
+            rows = [keys.find_key(database, one) for one in named]
+        if not revoked:
             typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
             raise typer.Exit(1)
-        taken = sum(len(rows) for rows in take_from_key(engine, row.id))
-    typer.echo("1 key revoked" + (f"; {taken} jobs of its workers wait again" if taken else ""))
+        taken = sum(len(its) for row in rows if row is not None for its in take_from_key(engine, row.id))
+    count = "1 key" if len(revoked) == 1 else f"{len(revoked)} keys"
+    typer.echo(f"{count} revoked" + (f"; {taken} jobs of its workers wait again" if taken else ""))
