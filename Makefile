@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos bench fuzz
+.PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak bench fuzz
 .PHONY: places lock audit sbom clean clients wheels
 
 help: ## this list
@@ -97,6 +97,9 @@ guards: $(STAMP) ## drops each clause of each guard and shows that a test notice
 
 chaos: $(STAMP) ## everything is killed, frozen, cut and refused while jobs flow (MINUTES=…, SEED=…, PGBOUNCER=1)
 	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+soak: $(STAMP) ## an hour of steady load with a fault every 10 s; what was taken comes back (MINUTES=…, SEED=…)
+	@$(PY) -m tests.chaos.soak --minutes $(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 places: ## demo and a test from fresh clones: root, user, spaces, 0700 (needs root, 15 minutes)
 	@.ci/places $(ARGS)

@@ -25,7 +25,7 @@ def claims(core, claim, next_in_line) -> tuple[History, EndState]:
             barrier.wait(30)
             poll = history.begin(name, "poll", "default", worker=name, content_types=TYPES)
             with core.engine.begin() as connection:
-                found = next_in_line(connection, {Queue("default", "audio"): 1})
+                found = next_in_line(connection, {Queue("default", "audio"): 1}).found
                 offers = [
                     (entry.job_id, Claimant(KEY.key_id, name, 60)) for entries in found.values() for entry in entries
                 ]

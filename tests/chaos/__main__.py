@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos import bouncer
+from tests.chaos.nemesis import schedule
 from tests.chaos.run import Run
 
 SHOWN = 40  # violations that are printed with their events
@@ -29,7 +30,8 @@ def main() -> int:
     place = Path(tempfile.mkdtemp(prefix="jobbridge-chaos-"))
     run = Run(place, options.seed, wsgi=options.wsgi, bouncer=through)
     try:
-        run.torment(options.minutes * 60, pace=options.pace)
+        seconds = options.minutes * 60
+        run.torment(seconds, schedule(options.seed, seconds, options.pace))
         run.settle()
         found = run.verdict()
         print("\n".join(run.summary()))

@@ -33,7 +33,7 @@ class Producer:
     """Creates jobs over HTTP, each under a key, and asks again until it has the answer."""
 
     def __init__(self, system: System, history: History, phase: Phase, tenant: str, seed: str) -> None:
-        self._phase, self._tenant, self._who = phase, tenant, f"producer-{tenant}"
+        self._phase, self._tenant, self._seed, self._who = phase, tenant, seed, f"producer-{tenant}"
         self._random = random.Random(f"{seed}-{self._who}")
         self._caller = Caller(history, system.url, system.keys[tenant, "admin"], tenant, self._who)
         path = system.files / self._who
@@ -45,7 +45,7 @@ class Producer:
         while self._phase.creating.is_set():
             count += 1
             many = self._random.randrange(2, 16) if self._random.random() < 0.5 else 1
-            key = f"{self._tenant}-{count}"
+            key = f"{self._tenant}-{self._seed}-{count}"
             bodies = [self._body(f"{key}-{n}") for n in range(many)]
             body: Any = bodies[0] if many == 1 else {"jobs": bodies}
             while True:

@@ -172,7 +172,9 @@ def read_metrics(page: str, end: EndState) -> None:
 def declared(document: dict[str, Any]) -> dict[tuple[str, str], frozenset[int]]:
     """The statuses that the OpenAPI document gives to each operation."""
     return {
-        (method.upper(), path): frozenset(int(status) for status in operation["responses"] if status.isdigit())
+        (method.upper(), path.rstrip("/")): frozenset(
+            int(status) for status in operation["responses"] if status.isdigit()
+        )
         for path, item in document["paths"].items()
         for method, operation in item.items()
         if isinstance(operation, dict) and "responses" in operation

@@ -129,9 +129,9 @@ class History:
 
 #: What clients call: method and path as the OpenAPI document has them.
 ROUTES = {
-    "create": ("POST", f"{API_BASE}/"),
+    "create": ("POST", API_BASE),
     "batch": ("POST", f"{API_BASE}/batch"),
-    "list": ("GET", f"{API_BASE}/"),
+    "list": ("GET", API_BASE),
     "statistics": ("GET", f"{API_BASE}/statistics"),
     "poll": ("GET", f"{API_BASE}/poll"),
     "job": ("GET", f"{API_BASE}/{{job_id}}"),

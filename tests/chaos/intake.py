@@ -23,8 +23,8 @@ class Intake:
     """One such producer."""
 
     def __init__(self, system: System, history: History, phase: Phase, n: int, seed: str) -> None:
-        self._history, self._phase, self._who = history, phase, f"intake-{n}"
-        self._random = random.Random(f"{seed}-{self._who}")
+        self._history, self._phase, self._who = history, phase, f"intake-{n}-{seed}"
+        self._random = random.Random(self._who)
         broker = system.servers.redis_url
         self._app = Celery("a pipeline", broker=broker, set_as_current=False)
         self._app.conf.update(

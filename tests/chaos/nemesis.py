@@ -16,7 +16,7 @@ from tests.chaos.system import System
 
 #: Lane → (mean seconds between two of its faults, its faults: name → (weight, fault)).
 LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
-    "api": (5.0, {
+    "api": (8.0, {
         "kill -9 an API process": (10, f.kill_child("api")),
         "kill -9 the API": (3, f.kill("api")),
         "kill -9 the API's master": (1, f.kill_parent("api")),
@@ -25,7 +25,7 @@ LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
         "SIGTERM the API": (2, f.terminate("api")),
         "SIGHUP the API": (2, f.reload_api),
     }),
-    "background": (5.0, {
+    "background": (7.0, {
         "kill -9 Celery": (3, f.kill("celery")),
         "kill -9 Celery's parent": (2, f.kill_parent("celery")),
         "kill -9 a Celery child": (5, f.kill_child("celery")),
@@ -42,7 +42,7 @@ LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
         "freeze the pipeline": (1, f.freeze("pipeline", (2.0, 8.0))),
         "slow pipeline": (2, f.slow_pipeline),
     }),
-    "workers": (8.0, {
+    "workers": (10.0, {
         "kill -9 worker 1": (2, f.kill("worker-1")),
         "kill -9 worker 2": (2, f.kill("worker-2")),
         "freeze worker 1 beyond the lease": (1, f.freeze("worker-1", f.BEYOND_LEASE)),
@@ -54,7 +54,7 @@ LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
         "kill some backends": (2, f.kill_some_backends),
         "freeze PostgreSQL": (1, f.freeze_postgres),
     }),
-    "redis": (10.0, {
+    "redis": (14.0, {
         "restart Redis": (5, f.restart_redis),
         "FLUSHALL": (5, f.flush_redis),
         "freeze Redis": (2, f.freeze_redis),
@@ -63,7 +63,7 @@ LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
         "NOREPLICAS": (1, f.refuse(min_replicas_to_write="1")),
         "WRONGTYPE": (1, f.wrong_type),
     }),
-    "network": (4.0, {
+    "network": (6.0, {
         "lost COMMIT answers, API": (8, n.cut_on(n.api_postgres, b"COMMIT", before=False, name="lost COMMIT answers")),
         "lost COMMIT answers, Celery": (4, n.cut_on(
             n.celery_postgres, b"COMMIT", before=False, name="lost COMMIT answers")),

@@ -1,11 +1,13 @@
 """One run: clients and nemesis, then heal, drain, rest, read, check."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import requests
+from sqlalchemy.exc import SQLAlchemyError
 
 from tests.chaos import end_state
 from tests.chaos.checker import INVARIANTS, Violation, check
@@ -13,7 +15,7 @@ from tests.chaos.clients import Phase, clients
 from tests.chaos.end_state import EndState
 from tests.chaos.history import History
 from tests.chaos.intake import Intake
-from tests.chaos.nemesis import Nemesis, schedule
+from tests.chaos.nemesis import Nemesis, Planned
 from tests.chaos.recovery import recoveries, worst
 from tests.chaos.rest import at_rest
 from tests.chaos.system import ACK_SECONDS, PROCESS_TENANT, System
@@ -21,79 +23,104 @@ from tests.waiting import wait_until
 
 DRAIN_SECONDS = 180.0
 WORKERS = 12
+INTAKES = 2
 
 
 class Run:
     """A bridge, its clients, the nemesis, and the evidence."""
 
     def __init__(
-        self, place: Path, seed: str, *, wsgi: str = "api.wsgi:app", bouncer: bool = False, workers: int = WORKERS
+        self,
+        place: Path,
+        seed: str,
+        *,
+        wsgi: str = "api.wsgi:app",
+        bouncer: bool = False,
+        postgres_options: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
         self.history, self.end, self.phase = History(), EndState(ack_seconds=ACK_SECONDS), Phase()
         self.end.process_tenant = PROCESS_TENANT
-        self.system = System(place, wsgi=wsgi, bouncer=bouncer)
+        self.system = System(place, wsgi=wsgi, bouncer=bouncer, postgres_options=postgres_options)
         self.nemesis = Nemesis(self.system, self.history)
-        self._looked = 0.0
-        loops = clients(self.system, self.history, self.phase, seed, workers)
-        loops += [Intake(self.system, self.history, self.phase, n, seed).run for n in range(2)]
-        self._loops: list[Callable[[], None]] = loops
-        self._threads = ThreadPoolExecutor(len(loops))
+        self._rounds = 0
         self._running: list[Future[None]] = []
+        self._intakes: list[Future[None]] = []
         self._died: list[str] = []
-
-    def torment(self, seconds: float, *, pace: float = 1.0, calm: bool = False) -> None:
-        """Clients for so many seconds, and faults meanwhile unless `calm`."""
+        self._over = threading.Event()
+        threading.Thread(target=self._count, daemon=True).start()
         wait_until(lambda: self._document() is not None, "the API to answer", 60)
-        self._running = [self._threads.submit(loop) for loop in self._loops]
-        planned = [] if calm else schedule(self.seed, seconds, pace)
+
+    def torment(self, seconds: float, planned: list[Planned]) -> None:
+        """Clients for so many seconds, and these faults meanwhile."""
+        self._rounds += 1
+        self.phase = phase = Phase()
+        seed = f"{self.seed}.{self._rounds}"
+        loops = clients(self.system, self.history, phase, seed, WORKERS)
+        intakes = [Intake(self.system, self.history, phase, n, seed).run for n in range(INTAKES)]
+        threads = ThreadPoolExecutor(len(loops) + len(intakes))
+        self._running = [threads.submit(loop) for loop in loops]
+        self._intakes = [threads.submit(loop) for loop in intakes]
+        threads.shutdown(wait=False)  # which only says that nothing more will come
         self.nemesis.run(planned, seconds, self.look)
 
     def look(self) -> None:
-        """What a supervisor does, and what the clients go by; about five times a second."""
+        """What a supervisor does, about five times a second."""
         for line in self.system.revive(self.nemesis.held):
             print(f"{time.strftime('%X')}  {line}", flush=True)
-        if time.monotonic() > self._looked + 1:
-            self._looked = time.monotonic()
+
+    def _count(self) -> None:
+        """Ask each second how much is unfinished, in a thread of its own: PostgreSQL may be frozen."""
+        while not self._over.wait(1):
             try:
                 self.phase.unfinished = end_state.unfinished(self.system.engine)
-            except Exception:
+            except SQLAlchemyError:
                 self.system.engine.dispose()
 
-    def settle(self) -> None:
-        """Heal, let all jobs end and all outcomes be confirmed, rest, and read what is there."""
+    def drain(self) -> None:
+        """Heal, let all jobs end and the clients go, and all outcomes be confirmed."""
         self.phase.creating.clear()
         self.system.heal()
         healed = time.monotonic()
+        self.phase.unfinished = 1  # until it was counted anew
 
         def drained() -> bool:
-            self.look()
-            intake = [one for one, loop in zip(self._running, self._loops, strict=True) if "Intake" in str(loop)]
-            return self.phase.unfinished == 0 and all(one.done() for one in intake)
+            return self.phase.unfinished == 0 and all(one.done() for one in self._intakes)
 
-        self._wait(drained, "all jobs to end")
-        print(f"{time.monotonic() - healed:.1f} s after the heal every job had ended", flush=True)
+        self._wait(drained, "every job had ended", healed)
         self.phase.stop()
-        for one in self._running:
-            if (error := one.exception(60)) is not None:
+        for one in (*self._running, *self._intakes):
+            if (error := one.exception(90)) is not None:
                 self._died.append(f"{type(error).__name__}: {error}")
-        at_rest(self.system, self.history, self.end, self.seed)
-        self._wait(lambda: (self.look(), self._open() == 0)[1], "every outcome to be confirmed")
-        print(f"{time.monotonic() - healed:.1f} s after the heal every outcome was confirmed", flush=True)
-        self._wait(lambda: (self.look(), not any(self._left().values()))[1], "nothing to be left", 90)
-        self._read()
+        self._wait(lambda: self._open() == 0, "every outcome was confirmed", healed)
 
-    def _wait(self, predicate: Callable[[], bool], what: str, seconds: float = DRAIN_SECONDS) -> None:
+    def settle(self) -> None:
+        """Drain, rest, and read what is there."""
+        self.drain()
+        at_rest(self.system, self.history, self.end, self.seed)
+        healed = time.monotonic()
+        self._wait(lambda: self._open() == 0, "every outcome was confirmed", healed)
+        self._wait(lambda: not any(self.left().values()), "nothing was left", healed, 90)
+        end_state.read_jobs(self.system.engine, self.end)
+        end_state.read_pipeline(self.system.receipts, self.end)
+        self.end.left = {
+            **self.left(),
+            "threads of clients that died": len(self._died),
+            "times the API ended by itself": self.system.ended.count("api"),
+        }
+
+    def _wait(self, done: Callable[[], bool], what: str, since: float, seconds: float = DRAIN_SECONDS) -> None:
         """What does not come is seen by the checker, which says more."""
         try:
-            wait_until(predicate, what, seconds)
+            wait_until(lambda: (self.look(), done())[1], f"that {what}", seconds)
+            print(f"{time.strftime('%X')}  {time.monotonic() - since:.1f} s later {what}", flush=True)
         except AssertionError as late:
             print(f"{time.strftime('%X')}  {late}", flush=True)
 
     def _open(self) -> int:
-        return int(self.system.sql("SELECT count(*) FROM continuations WHERE confirmed_at IS NULL")[0][0])  # type: ignore[index]
+        return self.system.number("SELECT count(*) FROM continuations WHERE confirmed_at IS NULL")
 
-    def _left(self) -> dict[str, int]:
+    def left(self) -> dict[str, int]:
         """What a bridge at rest has none of."""
         count = "SELECT count(*) FROM "
         others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND "
@@ -103,13 +130,14 @@ class Run:
             "advisory locks": f"{count}pg_locks WHERE locktype = 'advisory'",
             "statements that hang": f"{count}{others}state = 'active' AND query_start < now() - interval '20 s'",
         }
-        left = {name: int(self.system.sql(statement)[0][0]) for name, statement in asked.items()}  # type: ignore[index]
+        left = {name: self.system.number(statement) for name, statement in asked.items()}
         with self.system.redis() as client:
             for queue in self.system.broker_queues:
-                waiting = client.llen(queue)
+                waiting = int(client.llen(queue))
                 left[f"messages in {queue}"] = waiting if waiting > 5 else 0  # beat goes on sending
-            left["unacknowledged messages"] = max(0, client.hlen("bridge.unacked") - 5)
-            left["unacknowledged messages of the pipeline"] = client.hlen("sample_pipeline.unacked")
+            unacknowledged = int(client.hlen("bridge.unacked"))
+            left["unacknowledged messages"] = unacknowledged if unacknowledged > 5 else 0
+            left["unacknowledged messages of the pipeline"] = int(client.hlen("sample_pipeline.unacked"))
         return left
 
     def _document(self) -> dict[str, object] | None:
@@ -122,37 +150,29 @@ class Run:
         self.end.declared = end_state.declared(answer.json())
         return dict(answer.json())
 
-    def _read(self) -> None:
-        end_state.read_jobs(self.system.engine, self.end)
-        end_state.read_pipeline(self.system.receipts, self.end)
-        self.end.left = {
-            **self._left(),
-            "threads of clients that died": len(self._died),
-            "times the API ended by itself": self.system.ended.count("api"),
-        }
-
     def verdict(self) -> list[Violation]:
         """All that is wrong."""
         return check(self.history, self.end)
 
-    def summary(self) -> list[str]:
+    def summary(self) -> Sequence[str]:
         """What happened, in lines."""
-        calls = self.history.calls
-        ok, unknown = sum(call.ok for call in calls), sum(call.status is None for call in calls)
-        lines = [f"seed {self.seed}: {len(self.end.jobs)} jobs, {len(calls)} calls ({ok} ok, {unknown} unanswered), "
-                 f"{len(self.end.deliveries)} deliveries of {sum(len(job.told) for job in self.end.jobs.values())}"
-                 " outcomes"]  # fmt: skip
+        calls, jobs = self.history.calls, self.end.jobs.values()
+        ok, unanswered = sum(call.ok for call in calls), sum(call.status is None for call in calls)
+        told = sum(len(job.told) for job in jobs)
         counts = ", ".join(f"{count} {name}" for name, count in self.nemesis.counts.most_common())
-        lines.append(f"{self.nemesis.done.total()} faults: {counts}")
-        lines += [f"  {count:4} × {name}" for name, count in sorted(self.nemesis.done.items())]
-        lines += [f"  worst recovery: {kind}: {seconds:.1f} s" for kind, seconds in
-                  worst(recoveries(self.history, self.end)).items()]  # fmt: skip
-        lines += [f"  a client died: {died}" for died in self._died]
-        lines.append(f"ended by themselves: {', '.join(self.system.ended) or 'none'}")
-        lines.append(f"{len(INVARIANTS)} invariants were checked: {', '.join(INVARIANTS)}")
-        return lines
+        slowest = worst(recoveries(self.history, self.end)).items()
+        return [
+            f"seed {self.seed}: {len(jobs)} jobs, {len(calls)} calls ({ok} ok, {unanswered} unanswered),"
+            f" {len(self.end.deliveries)} deliveries of {told} outcomes",
+            f"{self.nemesis.done.total()} faults: {counts}",
+            *(f"  {count:4} × {name}" for name, count in sorted(self.nemesis.done.items())),
+            *(f"  worst recovery: {kind}: {seconds:.1f} s" for kind, seconds in slowest),
+            *(f"  a client died: {died}" for died in self._died),
+            f"ended by themselves: {', '.join(self.system.ended) or 'none'}",
+            f"{len(INVARIANTS)} invariants were checked: {', '.join(INVARIANTS)}",
+        ]
 
     def stop(self) -> None:
+        self._over.set()
         self.phase.stop()
         self.system.stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)

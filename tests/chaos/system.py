@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,9 +48,12 @@ class System:
     Processes and servers are started from the main thread only (bridge.embedded.process).
     """
 
-    def __init__(self, place: Path, *, wsgi: str = "api.wsgi:app", bouncer: bool = False) -> None:
+    def __init__(
+        self, place: Path, *, wsgi: str = "api.wsgi:app", bouncer: bool = False,
+        postgres_options: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._wsgi = wsgi
-        self.servers = embedded.start(place / "servers", durable=True)
+        self.servers = embedded.start(place / "servers", durable=True, keep=False, postgres_options=postgres_options)
         assert self.servers.postgres is not None
         assert self.servers.redis is not None
         self.postgres, self.redis_server = self.servers.postgres, self.servers.redis
@@ -183,6 +187,10 @@ class System:
                 time.sleep(0.1)
         raise AssertionError(f"PostgreSQL did not come back: {last}")
 
+    def number(self, statement: str) -> int:
+        """The one number that a statement gives."""
+        return int(self.sql(statement)[0][0])  # type: ignore[index]
+
     def redis(self) -> "redis.Redis":
         """A client of the real Redis, past the proxies."""
         return redis.Redis.from_url(self.servers.redis_url, decode_responses=True, socket_timeout=5)
@@ -207,8 +215,7 @@ class System:
     @property
     def broker_queues(self) -> tuple[str, ...]:
         """The lists in which Celery's messages wait."""
-        mine = [value for name, value in vars(names).items() if "QUEUE" in name and isinstance(value, str)]
-        return (*mine, "pipeline")
+        return (*names.QUEUES, "pipeline")
 
     def stop(self) -> None:
         self.engine.dispose()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, text
 
 from bridge import hand_out, hub
-from bridge.claim import Claimant, Claimed, Fates
+from bridge.claim import Claimant, Claimed, Fates, InLine
 from bridge.pending import RANKS, Entry, Queue
 
 COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
@@ -41,13 +41,13 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
     return fates
 
 
-def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> dict[Queue, list[Entry]]:
+def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> InLine:
     """In the place of bridge.claim.next_in_line."""
     found: dict[Queue, list[Entry]] = {}
     for queue, count in wanted.items():
         rows = connection.execute(HEADS, {**queue._asdict(), "count": count})
         found[queue] = [Entry(queue, RANKS[row.priority], str(row.id)) for row in rows]
-    return found
+    return InLine(found, set())
 
 
 def __getattr__(name: str) -> object:
