@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import redis as redis_py
+from kombu.exceptions import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge import embedded
+from bridge import embedded, names
 from tests.client import ok
 from tests.waiting import wait_until
 
@@ -111,7 +112,7 @@ def refusing(tmp_path_factory, start_bridge):
     servers = embedded.start(place, postgres=False, durable=False, redis_options=options)
     with servers, redis_py.Redis.from_url(servers.redis_url) as redis:
         redis.place, redis.url = place / "valkey", servers.redis_url
-        bridge = start_bridge(redis_url=servers.redis_url, celery=False, beat=False, api_processes="1")
+        bridge = start_bridge(redis_url=servers.redis_url, beat=False, api_processes="1")
         redis.set(f"{bridge.settings.redis_prefix}:epoch", "1")
         yield bridge, redis
         bridge.stack.stop()
@@ -169,3 +170,32 @@ def test_it_is_told_once_and_by_name(refusing):
         assert '"error": "NOREPLICAS"' in log.read_text()
         assert log.read_text().count("redis is away") == before + 1
     wait_until(lambda: not is_away(client), "the return to be noticed", PATIENCE)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("refusal", ["READONLY", "OOM", "a bad queue"])
+def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
+    bridge, redis = refusing
+    celery = next(child for child in bridge.stack.family.children if child.name == "celery")
+    lost = "Connection to broker lost"
+    before = celery.log.read_text().count(lost)
+    with REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis):
+        wait_until(lambda: celery.log.read_text().count(lost) > before, "Celery to be refused", 60)
+        assert celery.ended() is None
+    bridge.sql("DELETE FROM sweeps")
+
+    def swept() -> bool:
+        with suppress(OperationalError):  # the pipeline's own connection may have been cut
+            bridge.celery.send_task(names.FOLD, queue=names.QUEUE, ignore_result=True)
+        return bool(bridge.sql("SELECT FROM sweeps WHERE name = 'fold_counts'"))
+
+    wait_until(swept, "Celery to work again", 90)
+    assert celery.ended() is None
+
+
+@contextmanager
+def a_bad_queue(redis: "redis_py.Redis") -> Iterator[None]:
+    redis.delete(names.QUEUE)
+    redis.set(names.QUEUE, "x")
+    yield
+    redis.delete(names.QUEUE)
