@@ -4,11 +4,12 @@ import os
 import secrets
 import socket
 from dataclasses import replace
+from functools import partial
 
 from celery import Celery
 
 from api.create_app import create_app
-from bridge import crash_points
+from bridge import crash_points, server_requirements
 from bridge.db import make_cooperative, make_engine
 from bridge.file_threads import FileThreads
 from bridge.logs import configure_logging
@@ -26,8 +27,9 @@ sender = Celery("bridge", set_as_current=False)
 sender.config_from_object("celeryconfig")
 process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
-once(10.0, "see whether Redis evicts", mirror.warn_of_eviction)
 engine = make_engine(settings, pool_size=16, name="bridge-api")
+redis_url = settings.require("redis_url")
+once(10.0, "see whether the servers are as they should be", partial(server_requirements.tell, engine, redis_url))
 runtime = Runtime(settings, engine, mirror, Nudger(sender), FileThreads())
 # What all requests depend on must not wait for a connection behind slow ones.
 heart = replace(runtime, engine=make_engine(settings, pool_size=2, name="bridge-heart"))

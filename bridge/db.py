@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from gevent.monkey import get_original
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
 from bridge.settings import Settings
@@ -39,7 +39,9 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
         pool_use_lifo=True,
         pool_recycle=1800,
         isolation_level="READ COMMITTED",
+        hide_parameters=True,  # they are documents, and errors are logged
         connect_args={
+            "client_encoding": "utf8",  # whatever PGCLIENTENCODING, the role or the URL say
             "connect_timeout": 5,
             "application_name": name,
             "options": SESSION,
@@ -54,7 +56,18 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
         },
     )
     _replace_what_was_cut(engine)
+    event.listen(engine, "handle_error", _forget_rows)
     return engine
+
+
+def _forget_rows(context: ExceptionContext) -> None:
+    """An error says what PostgreSQL said first, no details and no statement: they hold rows, and errors are logged."""
+    original, ours = context.original_exception, context.sqlalchemy_exception
+    said = getattr(getattr(original, "diag", None), "message_primary", None)
+    if said:
+        original.args = (said,)
+        if ours is not None:
+            ours.args = (f"({type(original).__name__}) {said}",)
 
 
 def _replace_what_was_cut(engine: Engine) -> None:

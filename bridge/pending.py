@@ -21,7 +21,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import redis
-import structlog
 
 from bridge import redis_breaker
 from bridge.bad_keys import discard_bad_keys
@@ -31,8 +30,6 @@ from bridge.names import TENANT_PATTERN
 from bridge.redis_breaker import RedisBreaker
 from bridge.redis_client import answers, connect
 from models.state import Priority
-
-log = structlog.get_logger("bridge.pending")
 
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
 FEW = 4  # IDs of one list for which LREM is quicker
@@ -87,15 +84,6 @@ class Mirror:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
-
-    def warn_of_eviction(self) -> None:
-        """Warn when Redis may throw lists away to make room: the mirror's, and Celery's queues."""
-        try:
-            policy = self._client.config_get("maxmemory-policy").get("maxmemory-policy")
-        except redis.ResponseError:
-            return  # it tells nobody: managed ones do not
-        if policy not in (None, "noeviction"):
-            log.warning("redis may evict the lists of jobs: set its maxmemory-policy to noeviction", policy=policy)
 
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
         """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""

@@ -33,6 +33,7 @@ from models.job import metadata
 from tests.big_table import big_table  # noqa: F401  (a fixture)
 from tests.client import Client
 from tests.core import Core
+from tests.rights import give_rights
 
 _numbers = itertools.count(1)
 
@@ -56,6 +57,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Serve
         return
     many = {"databases": "1000"}  # one for each bridge of the session
     with embedded.start(tmp_path_factory.mktemp("servers"), durable=False, redis_options=many) as running:
+        give_rights(running)
         yield running
 
 

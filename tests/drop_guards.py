@@ -35,6 +35,7 @@ from bridge import (
     steer,
 )
 from tests import conftest
+from tests.rights import give_rights
 
 AT_A_TIME = 2
 WHOLE_BRIDGE = {"bridge", "client", "own_bridge", "start_bridge"}  # tests of these run what is no mutant
@@ -221,6 +222,7 @@ def main() -> int:
     only = parser.parse_args().only
     survivors = []
     with tempfile.TemporaryDirectory() as place, embedded.start(Path(place), durable=False) as servers:
+        give_rights(servers)
         conftest.SHARED.append(servers)
         whole = iter([] if only else [Try("the tests.themselves", "", lambda: None)])
         for _, passed, said in verdicts(whole, Path(place)):

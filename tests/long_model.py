@@ -28,6 +28,7 @@ from bridge.settings import load_settings
 from models import migrations
 from tests.core import Core
 from tests.machine import SETTINGS, drive
+from tests.rights import give_rights
 from tests.sound import all_sound
 from tests.waiting import wait_until
 
@@ -138,6 +139,7 @@ def main() -> None:
 def run_at_once(lanes: int, seed: int, steps: int) -> list[Report]:
     """So many steps, shared by so many lanes, each with a database of its own; one that fails ends all."""
     with tempfile.TemporaryDirectory() as place, embedded.start(Path(place) / "data", durable=False) as servers:
+        give_rights(servers)
         databases = [new_database(servers.database_url, f"lane_{lane}") for lane in range(lanes)]
         failed: list[int] = []
 

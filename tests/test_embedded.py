@@ -16,7 +16,7 @@ import redis
 
 from bridge import embedded
 from bridge.cli import checkout
-from bridge.embedded import places
+from bridge.embedded import account, places
 from bridge.embedded.process import is_running
 from tests.waiting import wait_until
 
@@ -116,7 +116,8 @@ def test_no_permission_of_a_directory_above_is_changed(tmp_path):
 def test_postgresql_never_runs_as_root(own_servers):
     servers = own_servers(redis=False)
     uid = psutil.Process(servers.postgres.pid).uids().real
-    assert uid == (pwd.getpwnam("nobody").pw_uid if ROOT else os.geteuid())
+    assert uid == (account.server_account()[0] if ROOT else os.geteuid())
+    assert uid != 0
 
 
 def test_the_servers_listen_on_loopback_alone_and_want_a_password(own_servers):

@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -38,9 +39,11 @@ class Up(Started):
             shutil.rmtree(cluster.resolve(), ignore_errors=True)
 
     def admin_key(self) -> str:
-        found = re.search(r"Admin key (\S+)", self.says(UP))
+        found = re.search(r"Admin key (.+?)   \(", self.says(UP))
         assert found, self.text
-        return found.group(1)
+        place = Path(found.group(1))  # no terminal: it is told where the key is
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+        return place.read_text().strip()
 
     def client(self, key: str) -> Client:
         return Client(self.url, key, self.place / ".bridge" / "files")
@@ -149,7 +152,7 @@ def test_no_secret_stands_in_an_argument_or_in_a_file_that_others_may_read(up):
     broker = (up.place / ".bridge" / "secrets" / "broker-url").read_text().strip()
     with redis.Redis.from_url(broker) as client:
         assert client.ping()
-    assert len(secrets) == 5
+    assert len(secrets) == 7
     for process in up.family():
         line = " ".join(process.cmdline())
         assert not any(secret in line for secret in secrets), line

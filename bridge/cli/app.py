@@ -8,6 +8,7 @@ import typer
 
 from bridge.cli import checkout, continuations, database, jobs, keys, programs, queues, workers
 from bridge.cli.options import EXIT
+from bridge.cli.secret import shown_or_kept
 from bridge.version import version
 
 app = typer.Typer(
@@ -75,7 +76,7 @@ def api() -> None:
     """The HTTP API alone (gunicorn)."""
     settings, environment = checkout.settings_and_environment()
     settings.require("database_url")
-    settings.require("redis_url")
+    database.refuse_unfit(settings.database_url, settings.require("redis_url"))
     checkout.execute(programs.api(), environment)
 
 
@@ -85,6 +86,7 @@ def celery(context: typer.Context) -> None:
     settings, environment = checkout.settings_and_environment()
     settings.require("database_url")
     settings.require("broker_url")
+    database.refuse_unfit(settings.database_url, settings.redis_url)
     checkout.execute(programs.celery_worker(context.args), programs.celery_environment(environment))
 
 
@@ -107,5 +109,6 @@ def flower(
     settings.require("broker_url")
     environment, made = programs.flower_environment(environment, address)
     if made:
-        typer.echo(f"Flower on http://{address}:{port}, log in as {made}", err=True)
+        shown = shown_or_kept(made, settings.data_dir, "flower-login")
+        typer.echo(f"Flower on http://{address}:{port}, log in as {shown}", err=True)
     checkout.execute(programs.flower(address, port, context.args), environment)

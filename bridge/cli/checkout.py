@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+from bridge.private_files import UMASK
 from bridge.settings import PREFIX, Settings, known_names, load_settings, read_environment, unknown_names
 
 #: The directory that holds bridge/, api/, tasks/ and models/. Every process is started there.
@@ -70,5 +71,6 @@ def warnings() -> list[str]:
 def execute(arguments: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Becomes another program: signals and exit status are its own."""
     check()
+    os.umask(UMASK)
     os.chdir(ROOT)
     os.execve(arguments[0], arguments, dict(environment))

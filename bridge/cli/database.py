@@ -74,6 +74,29 @@ def _known_revision(revision: str) -> Iterator[None]:
         raise Refused(f"revision {revision}: {problem}") from None
 
 
+def refuse_unfit(database_url: str | None, redis_url: str | None = None) -> list[str]:
+    """What is not as it should be of servers that answer, a line each. Raises Refused where the bridge cannot work."""
+    from bridge.server_requirements import findings
+
+    found = findings(database_url, redis_url)
+    for fatal, why in found:
+        if fatal:
+            raise Refused(why)
+    return [why for _, why in found]
+
+
+@app.command()
+def check() -> None:
+    """Compares PostgreSQL and Redis with what the bridge needs of them; 0 when nothing is missing, else 1."""
+    from bridge.server_requirements import findings
+
+    with reachable() as settings:
+        found = findings(settings.database_url, settings.redis_url)
+    for _, why in found:
+        typer.echo(why)
+    raise typer.Exit(1 if found else 0)
+
+
 @app.command()
 def upgrade(revision: str = typer.Argument("head", metavar="[REVISION]")) -> None:
     """Brings the schema up to a revision (the newest)."""
@@ -81,6 +104,7 @@ def upgrade(revision: str = typer.Argument("head", metavar="[REVISION]")) -> Non
 
     with reachable() as settings, _known_revision(revision):
         url = settings.require("database_url")
+        refuse_unfit(url)
         migrations.upgrade(url, revision)
         typer.echo(migrations.current(url))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bridge.cli.checkout import ROOT
 from bridge.embedded.process import Lives, spawn
+from bridge.private_files import private_directory
 
 MOST_SHORT_LIVES = 3  # a process that ends at its start so often in a row, while its servers are well, is hopeless
 
@@ -49,7 +50,8 @@ class Family:
         self.children: list[Child] = []
 
     def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Child:
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self._logs.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(self._logs)
         log = self._logs / f"{name}.log"
 
         def begin() -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bridge.cli.checkout import CheckoutError
+from bridge.private_files import NotOurs
 from bridge.settings import SettingsError
 
 _NO_TABLE, _NO_COLUMN = "42P01", "42703"
@@ -39,7 +40,7 @@ def refusal_of(problem: Exception) -> Refused | None:
     """What a person can act on, PostgreSQL's refusals among it; None for a defect, which keeps its trace."""
     if isinstance(problem, Refused):
         return problem
-    if isinstance(problem, CheckoutError | SettingsError):
+    if isinstance(problem, CheckoutError | NotOurs | SettingsError):
         return Refused(str(problem))
     from sqlalchemy.exc import DBAPIError, OperationalError  # a quarter of a second that others need not wait
 

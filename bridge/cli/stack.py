@@ -12,9 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import embedded, keys, names
 from bridge.cli import checkout, programs
+from bridge.cli.database import refuse_unfit
 from bridge.cli.family import ChildEnded, Family, Signals, wait_until
 from bridge.db import make_engine
 from bridge.pending import Mirror
+from bridge.private_files import private_directory, write_private
 from bridge.redis_client import connect
 from bridge.settings import Settings, SettingsError
 
@@ -47,24 +49,30 @@ class Stack:
             settings, environment = checkout.settings_and_environment(environment)
         if throw_away:  # what a process leaves in it that had to be killed does not outlive the stack either
             temporary = settings.data_dir / "tmp"
-            temporary.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
             environment["TMPDIR"] = str(temporary)
         self.settings: Settings = settings
         self.environment = environment
         self.family = Family(settings.data_dir / "logs")
         for root in settings.source_roots:
             if root == settings.data_dir / "files":
-                root.mkdir(parents=True, exist_ok=True)
+                root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def url(self) -> str:
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::", "localhost") else self.settings.host
         return f"http://{host}:{self.settings.port}"
 
-    def migrate(self) -> None:
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; what is not as it should be of servers that are not ours, a line each.
+
+        Raises Refused where the bridge cannot work with them.
+        """
         from models import migrations  # after checkout.check()
 
+        lines = refuse_unfit(self.settings.database_url, self.settings.redis_url)
         migrations.upgrade(self.settings.require("database_url"))
+        return lines
 
     def make_key(
         self, name: str, scopes: list[str], *, content_types: list[str] | None = None, only_first: bool = False
@@ -127,7 +135,8 @@ class Stack:
             for url in {self.settings.require("redis_url"), self.settings.require("broker_url")}:
                 Mirror(url, self.settings.redis_prefix, "up").serves()
             with connect(self.settings.require("broker_url"), socket_timeout=2) as broker:
-                broker.llen(names.QUEUE)
+                for queue in names.QUEUES:
+                    broker.llen(queue)
         except (SQLAlchemyError, redis.RedisError):
             return True
         finally:
@@ -169,7 +178,6 @@ def kept_worker_key(stack: Stack, place: Path) -> str | None:
         return place.read_text().strip()
     key = stack.make_key("local worker", ["work"])
     if key is not None:
-        place.parent.mkdir(mode=0o700, exist_ok=True)
-        place.touch(mode=0o600)
-        place.write_text(key + "\n")
+        private_directory(place.parent)
+        write_private(place, key + "\n")
     return key

@@ -8,7 +8,9 @@ from rich.console import Console
 
 from bridge.cli import checkout, programs
 from bridge.cli.family import ChildEnded, Signals, ending_signals
+from bridge.cli.secret import shown_or_kept
 from bridge.cli.stack import Stack, kept_worker_key, refuse_used_port
+from bridge.private_files import write_private
 
 #: The reference handlers of worker/, by content type.
 HANDLERS = {
@@ -24,7 +26,7 @@ def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
     """Runs the stack until a signal (status 0) or the end of one of its processes (status 1)."""
     console = Console(highlight=False, soft_wrap=True)
     for line in checkout.warnings():
-        Console(stderr=True, soft_wrap=True).print(f"[yellow]warning[/] {line}", highlight=False)
+        _warn(line)
     if flower:
         refuse_used_port("127.0.0.1", FLOWER_PORT, "--flower", "stop what listens there, or leave Flower out")
     with ending_signals() as signals:
@@ -42,7 +44,10 @@ def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
 
 
 def _run(stack: Stack, console: Console, signals: Signals, *, flower: bool, worker: bool) -> int:
-    stack.migrate()
+    if stack.settings.data_dir.stat().st_mode & 0o007:
+        _warn(f"everybody may enter {stack.settings.data_dir}, where files and results lie: chmod 700 it")
+    for line in stack.migrate():
+        _warn(line)
     admin = stack.make_key("admin", ["admin"], only_first=True)
     stack.start_processes()
     if flower:
@@ -52,17 +57,21 @@ def _run(stack: Stack, console: Console, signals: Signals, *, flower: bool, work
     if worker:
         _start_worker(stack)
     _announce(stack, console, admin, _noted_broker(stack))
-    errors = Console(stderr=True, soft_wrap=True)
     while not signals.wait(0.5):
         for sentence in stack.keep_up():
-            errors.print(f"[yellow]warning[/] {sentence}", highlight=False)
+            _warn(sentence)
     return 0
+
+
+def _warn(line: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[yellow]warning[/] {line}", highlight=False)
 
 
 def _start_flower(stack: Stack, console: Console) -> None:
     environment, made = programs.flower_environment(stack.environment, "127.0.0.1")
     stack.family.start("flower", programs.flower("127.0.0.1", FLOWER_PORT, []), environment)
-    console.print(f"  Flower   http://127.0.0.1:{FLOWER_PORT}   " + (f"log in as {made}" if made else ""))
+    shown = f"log in as {shown_or_kept(made, stack.settings.data_dir, 'flower-login')}" if made else ""
+    console.print(f"  Flower   http://127.0.0.1:{FLOWER_PORT}   {shown}")
 
 
 def _start_worker(stack: Stack) -> None:
@@ -75,9 +84,7 @@ def _noted_broker(stack: Stack) -> Path | None:
     if stack.servers is None or stack.servers.redis is None:
         return None
     place = stack.settings.data_dir / "secrets" / "broker-url"
-    place.touch(mode=0o600)
-    place.write_text(stack.servers.redis_url + "\n")
-    return place
+    return write_private(place, stack.servers.redis_url + "\n")
 
 
 def _announce(stack: Stack, console: Console, admin: str | None, broker: Path | None) -> None:
@@ -88,7 +95,9 @@ def _announce(stack: Stack, console: Console, admin: str | None, broker: Path | 
     console.print(f"  Files    {':'.join(map(str, settings.source_roots))}")
     console.print(f"  Logs     {Path(settings.data_dir) / 'logs'}")
     if admin:
-        console.print(f"  [bold]Admin key[/] {admin}   (shown only now; more: jobbridge keys create)")
+        shown = shown_or_kept(admin, settings.data_dir, "admin-key")
+        once = "shown only now; " if shown == admin else ""
+        console.print(f"  [bold]Admin key[/] {shown}   ({once}more: jobbridge keys create)")
     elif not settings.auth:
         console.print("  Keys are off (BRIDGE_AUTH=off)")
     console.print("[bold green]The bridge is up.[/] Ctrl-C stops it.")

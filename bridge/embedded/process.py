@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from bridge.embedded.errors import EmbeddedError
+from bridge.private_files import UMASK, open_log
 
 SHORT_SECONDS = 10.0  # a process that lived for less ended at its start
 LONGEST_PAUSE = 30.0
@@ -94,7 +95,7 @@ def spawn(
     if log.exists() and log.stat().st_size > 10_000_000:
         log.replace(log.with_suffix(".log.1"))
     switch = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
-    with log.open("ab") as out:
+    with os.fdopen(open_log(log), "ab") as out:
         child = subprocess.Popen(
             [str(argument) for argument in arguments],
             stdin=subprocess.PIPE,
@@ -103,6 +104,7 @@ def spawn(
             cwd=cwd,
             env=dict(environment),
             start_new_session=True,
+            umask=UMASK,
             preexec_fn=dies_with_parent(death),
             pass_fds=[keep_open] if keep_open is not None else [],
             **switch,  # type: ignore[call-overload]

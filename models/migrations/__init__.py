@@ -13,7 +13,7 @@ def config(url: str | None = None, engine: Engine | None = None) -> Config:
     made = Config()
     made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     made.set_main_option("path_separator", "os")
-    made.attributes["engine"] = engine if engine is not None else create_engine(url or "")
+    made.attributes["engine"] = engine if engine is not None else _engine(url or "")
     return made
 
 
@@ -29,10 +29,14 @@ def downgrade(target: Engine | str, revision: str) -> None:
 
 def current(target: Engine | str) -> str | None:
     """The revision that the database is at; None before the first."""
-    engine = create_engine(target) if isinstance(target, str) else target
+    engine = _engine(target) if isinstance(target, str) else target
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def _config(target: Engine | str) -> Config:
     return config(url=target) if isinstance(target, str) else config(engine=target)
+
+
+def _engine(url: str) -> Engine:
+    return create_engine(url, connect_args={"client_encoding": "utf8"}, hide_parameters=True)
