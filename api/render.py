@@ -1,5 +1,6 @@
 """Rows as wire shapes (api/schemas/)."""
 
+import mimetypes
 from collections import defaultdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from bridge.look import History, estimated_completion
 from bridge.names import download_path
 from bridge.pending import RANKS
 from bridge.runtime import Runtime
+from bridge.sources import source_name
 from models.state import JobState
 
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
@@ -29,6 +31,9 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
         {
             "job_id": job.job_id,
             "source_file_url": download_path(job.job_id),
+            "source_name": (name := source_name(job.source_file_path)),
+            "source_size": job.source_size,
+            "source_media_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
             "content_type": job.content_type,
             "task_options": orjson.Fragment(job.task_options),
             "attempt": job.attempt,

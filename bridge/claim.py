@@ -41,7 +41,7 @@ _FREE = f"""j.tenant || '' = o.tenant
 _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
   AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{WITHHELD_SECONDS} seconds'"""
 _COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
-  lease_expires_at, ack_by"""
+  lease_expires_at, ack_by, source_file_path, source_size"""
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
 # A claim_id names one claim: where its answer was lost, what it was given comes again instead of something new. Two
@@ -97,7 +97,7 @@ UNION ALL
 SELECT '{Fate.AGAIN}', n, {_COLUMNS} FROM earlier
 UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
-  o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
 """)
 
@@ -180,6 +180,8 @@ class Claimed(NamedTuple):
     lease_token: str
     lease_expires_at: datetime
     ack_by: datetime
+    source_file_path: str
+    source_size: int | None  # bytes
 
 
 class Fates(NamedTuple):

@@ -26,18 +26,19 @@ Admit = Callable[[], None]
 # One statement for one job and for a thousand. The queue clock starts when the job becomes claimable.
 INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
-  content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status, created_at,
-  queued_at, available_at, mirrored, timeout_at)
-SELECT n.id, :tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.content_type,
-  CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
+  source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
+  created_at, queued_at, available_at, mirrored, timeout_at)
+SELECT n.id, :tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
+  n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
   '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds)
 FROM unnest(
   CAST(:ids AS uuid[]), CAST(:ingestion_task_ids AS text[]), CAST(:source_file_paths AS text[]),
+  CAST(:source_sizes AS bigint[]),
   CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
   CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
   CAST(:available_at AS timestamptz[])
-) AS n(id, ingestion_task_id, source_file_path, content_type, task_options, priority, max_retries, timeout_seconds,
-  queue_timeout_seconds, available_at), LATERAL (SELECT greatest(n.available_at, now()) AS at) a
+) AS n(id, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
+  timeout_seconds, queue_timeout_seconds, available_at), LATERAL (SELECT greatest(n.available_at, now()) AS at) a
 WHERE NOT EXISTS (
   SELECT FROM job_batches WHERE tenant = :tenant AND idempotency_key = CAST(:idempotency_key AS text)
 )
@@ -113,12 +114,13 @@ def enqueue(
         now = None if waited else _clock(connection, [created])
     admit()
     # No transaction waits for a file system. The key may be used meanwhile, so it is looked up (and locked) again.
-    if refused := _refused(runtime, [created], now):
+    refused, sizes = _looked_at(runtime, [created], now)
+    if refused:
         raise Invalid(refused[0])
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]
-        rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [created], [uuid7()])}).all()
+        rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [created], sizes, [uuid7()])}).all()
         if not rows:  # A simultaneous request with the same key was first; it has committed.
             return _earlier(connection, key)[0]
         reach("create.before_commit")
@@ -148,14 +150,15 @@ def enqueue_batch(
             return earlier
         now = _clock(connection, created)
     admit()
-    if refused := _refused(runtime, created, now):
+    refused, sizes = _looked_at(runtime, created, now)
+    if refused:
         raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier
         if key.key is not None and connection.execute(KEEP_BATCH, {**key.params(), "ids": _texts(ids)}).first() is None:
             return _earlier(connection, key)
-        values = {**_Key(tenant, None, None).params(), **_columns(runtime, created, ids)}
+        values = {**_Key(tenant, None, None).params(), **_columns(runtime, created, sizes, ids)}
         by_id = {row.id: row for row in connection.execute(INSERT, values)}
         reach("batch.before_commit")
     reach("batch.after_commit")
@@ -186,25 +189,29 @@ def _clock(connection: Connection, created: Sequence[Fields]) -> datetime | None
     return connection.execute(text("SELECT now()")).scalar_one()
 
 
-def _refused(runtime: Runtime, created: Sequence[Fields], now: datetime | None) -> dict[int, dict[str, object]]:
-    """What only the moment of the create can tell about the fields: by place, field → messages."""
+def _looked_at(
+    runtime: Runtime, created: Sequence[Fields], now: datetime | None
+) -> tuple[dict[int, dict[str, object]], list[int]]:
+    """What only the moment of the create can tell: refusals by place (field → messages), and the files' sizes."""
     refused: dict[int, dict[str, object]] = {}
+    sizes = []
     for place, fields in enumerate(created):
         try:
-            runtime.files(check_source, fields["source_file_path"], runtime.settings.source_roots)
+            sizes.append(runtime.files(check_source, fields["source_file_path"], runtime.settings.source_roots))
         except Invalid as error:
             refused[place] = dict(error.errors)
         if now is not None and fields["available_at"] is not None and fields["available_at"] <= now:
             refused.setdefault(place, {})["available_at"] = ["Must be a future time."]
-    return refused
+    return refused, sizes
 
 
-def _columns(runtime: Runtime, created: Sequence[Fields], ids: Sequence[UUID]) -> dict[str, Any]:
+def _columns(runtime: Runtime, created: Sequence[Fields], sizes: Sequence[int], ids: Sequence[UUID]) -> dict[str, Any]:
     settings = runtime.settings
     return {
         "ids": _texts(ids),
         "ingestion_task_ids": [fields["ingestion_task_id"] for fields in created],
         "source_file_paths": [fields["source_file_path"] for fields in created],
+        "source_sizes": list(sizes),
         "content_types": [fields["content_type"] for fields in created],
         "task_options": [orjson.dumps(fields["task_options"]).decode() for fields in created],
         "priorities": [fields["priority"].rank for fields in created],

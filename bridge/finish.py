@@ -85,6 +85,7 @@ def submit(
             content=result.get("content"),
             result_data={"metadata": result.get("metadata"), "processing_time": result.get("processing_time")},
             error_message=result.get("error_message") or "The worker reported a failure without a message.",
+            retryable=None if result["success"] else result.get("retryable", True),
             result_digest=digest,
         )
         if moved:

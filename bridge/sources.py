@@ -11,11 +11,13 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from bridge.errors import Invalid, NotFound, Unavailable
 
 _GONE = "The source file was not found; it may have been moved or deleted since the job was created."
 _OUTSIDE = "Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."
+_URI = "file:///"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: if a FIFO was put in the place of a regular file, opening it does not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -28,18 +30,23 @@ _PASSING = {
 }
 
 
-def check_source(path: str, roots: Iterable[Path]) -> None:
-    """Refuse a path that is not an existing regular file under a root.
+def check_source(path: str, roots: Iterable[Path]) -> int:
+    """Return the size in bytes of the file that a job names. Raises Invalid unless it is a regular file under a root.
 
-    Raises Invalid; Unavailable where that cannot be told.
+    `path` is an absolute path or a `file:///` URI, which can name what is not UTF-8 (RFC 8089).
+    Raises Unavailable where the file cannot be looked at just now.
     """
-    if not path.startswith("/") or "\x00" in path:
-        raise Invalid({"source_file_path": ["Must be an absolute path."]})
+    if not path.startswith(("/", _URI)) or "\x00" in path or "%00" in path:
+        raise Invalid({"source_file_path": ["Must be an absolute path, or a file:/// URI of one."]})
     place = _resolved(path, roots)
     if place is None:
         raise Invalid({"source_file_path": [_OUTSIDE]})
     try:
-        os.close(_open(*place))
+        file = _open(*place)
+        try:
+            return os.fstat(file).st_size
+        finally:
+            os.close(file)
     except PermissionError:
         raise Invalid({"source_file_path": ["The bridge may not read this file."]}) from None
     except OSError as error:
@@ -69,10 +76,20 @@ def _raise_if_it_passes(error: OSError) -> None:
         raise Unavailable(f"The source file cannot be read at the moment ({kind}); send the request again.") from None
 
 
+def source_name(path: str) -> str:
+    """Return the file's name for people and for suffixes: what is not UTF-8 in it is replaced."""
+    return os.fsencode(os.path.basename(_local(path))).decode(errors="replace")
+
+
+def _local(path: str) -> str:
+    """The path that the operating system knows; bytes that are not UTF-8 stand as surrogates (os.fsdecode)."""
+    return os.fsdecode(unquote_to_bytes(path.removeprefix(_URI[:-1]))) if path.startswith(_URI) else path
+
+
 def _resolved(path: str, roots: Iterable[Path]) -> tuple[str, tuple[str, ...]] | None:
     """The root under which the file lies and the parts below it, links resolved; None when it lies under none."""
     try:
-        real = Path(os.path.realpath(path))
+        real = Path(os.path.realpath(_local(path)))
     except (OSError, ValueError):  # a NUL, or text that no file name can hold
         return None
     for root in map(os.path.realpath, roots):

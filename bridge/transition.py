@@ -208,6 +208,7 @@ def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any], unclaimed: bool
         "ended_at": moved.c.attempt_ended_at,
         "how": _word(end),
         "why": why,
+        "retryable": cast(bindparam("retryable", None), Boolean),
         "result_digest": cast(bindparam("result_digest", None), LargeBinary),
     }
     rows = select(*columns.values())
@@ -228,6 +229,7 @@ def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool)
         .values(
             how=_word(end),
             why=why,
+            retryable=cast(bindparam("retryable", None), Boolean),
             ended_at=moved.c.attempt_ended_at if final else ended.ended_at,
             result_digest=cast(bindparam("result_digest", None), LargeBinary),
         )

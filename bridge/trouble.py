@@ -1,7 +1,8 @@
 """A worker in trouble: one whose last claims were all lost, or failed at once, is given a growing pause.
 
 So one broken machine cannot burn a queue. Its last three claims count, of three different jobs: a job that fails
-wherever it goes is the job's fault, not the worker's. After a pause one more such claim is enough for the next one,
+wherever it goes is the job's fault, not the worker's, and so is one that its worker calls not retryable: such failures
+are passed over. After a pause one more such claim is enough for the next one,
 twice as long; a success ends it all.
 """
 
@@ -33,14 +34,15 @@ _BAD = (
 TROUBLED = text(f"""
 WITH suspects AS (
   SELECT DISTINCT key_id, worker_id FROM job_attempts
-  WHERE {one_of("how", BAD_ENDS)} AND ended_at > now() - interval '{LOOK_BACK_SECONDS} seconds'
+  WHERE {one_of("how", BAD_ENDS)} AND retryable IS NOT FALSE
+    AND ended_at > now() - interval '{LOOK_BACK_SECONDS} seconds'
 ), judged AS (
   SELECT s.key_id, s.worker_id, last.* FROM suspects s, LATERAL (
     SELECT count(DISTINCT a.job_id) AS jobs, bool_and({_BAD}) AS bad, max(a.claimed_at) AS claimed_at,
       (array_agg(a.job_id ORDER BY a.ended_at DESC))[1] AS job_id,
       bool_and({one_of("a.how", LATE_ENDS)}) AS lost, bool_and(a.how = '{AttemptEnd.FAILED}') AS failed
     FROM (
-      SELECT * FROM job_attempts WHERE key_id = s.key_id AND worker_id = s.worker_id
+      SELECT * FROM job_attempts WHERE key_id = s.key_id AND worker_id = s.worker_id AND retryable IS NOT FALSE
       ORDER BY ended_at DESC LIMIT {CLAIMS}
     ) a
   ) last

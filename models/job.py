@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -53,6 +54,7 @@ remote_jobs = Table(
     Column("tenant", Text, nullable=False),
     Column("ingestion_task_id", Text, nullable=False),
     Column("source_file_path", Text, nullable=False),
+    Column("source_size", BigInteger),  # bytes, when it was created; null: created before it was recorded
     Column("content_type", Text, nullable=False),
     Column("task_options", JSON, nullable=False),
     Column("priority", SmallInteger, nullable=False),
@@ -187,6 +189,7 @@ job_attempts = Table(
     Column("ended_at", Moment, nullable=False),
     Column("how", Text, nullable=False),
     Column("why", Text),
+    Column("retryable", Boolean),  # of a failure that its worker reported: whether it may be the worker's fault
     Column("result_digest", LargeBinary),  # of the result that was accepted for this attempt
     CheckConstraint(one_of("how", AttemptEnd), name="how"),
 )

@@ -84,6 +84,28 @@ def test_a_failure_after_some_work_is_no_trouble(core):
     assert watch(core.runtime) == 0
 
 
+def test_what_a_worker_calls_not_retryable_is_the_files_fault_and_passed_over(core):
+    for _ in range(5):
+        fail(core, retryable=False)
+    assert watch(core.runtime) == 0
+    fail(core)
+    fail(core, retryable=False)
+    lose(core)
+    assert watch(core.runtime) == 0, "two bad claims, with a bad file between"
+    fail(core, retryable=False)
+    fail(core)
+    assert watch(core.runtime) == 1
+    assert paused_workers(core) == [("w1", "bridge")]
+
+
+def test_a_late_failure_that_is_not_retryable_takes_the_loss_back(core):
+    fail(core)
+    fail(core)
+    job = lose(core)
+    core.result(job, success=False, retryable=False)
+    assert watch(core.runtime) == 0
+
+
 def test_released_claims_are_no_trouble(core):
     for _ in range(3):
         core.release(core.held())

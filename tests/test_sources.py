@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import Invalid, NotFound
-from bridge.sources import check_source, open_source
+from bridge.sources import check_source, open_source, source_name
 from tests.client import ok, refused
 
 SECRET = b"outside every root"
@@ -40,6 +40,50 @@ def place(tmp_path):
     listener.bind(os.path.relpath(root / "socket"))
     yield root
     listener.close()
+
+
+NAMES = [b"caf\xe9.txt", b"\xff\xfe", "ä ß.txt".encode(), b"a%20b", b"percent%", b"new\nline", b"#frag?q=1"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_any_name_is_found_by_its_uri(place, name):
+    (place / os.fsdecode(name)).write_bytes(CONTENT)
+    uri = "file://" + urllib.parse.quote_from_bytes(os.fsencode(place) + b"/" + name)
+    assert check_source(uri, [place]) == len(CONTENT)
+    with open_source(uri, [place]) as file:
+        assert file.read() == CONTENT
+    assert source_name(uri) == name.decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "form", ["file:{}", "file:/{}", "FILE://{}", "file://localhost{}", "http://{}", "{}%00", "file://{}%00"]
+)
+def test_other_addresses_are_refused(place, form):
+    with pytest.raises(Invalid):
+        check_source(form.format(place / "file"), [place])
+
+
+@pytest.mark.parametrize("inside", ["link-out", "../secret", "%2e%2e/secret", "dir-out/secret", "fifo", "sub"])
+def test_a_uri_leads_nowhere_that_a_path_does_not(place, inside):
+    with pytest.raises(Invalid):
+        check_source(f"file://{place}/{inside}", [place])
+    with pytest.raises(NotFound):
+        open_source(f"file://{place}/{inside}", [place])
+
+
+def test_a_claim_tells_name_size_and_media_type(client):
+    name = b"r\xe9sum\xe9.PDF"
+    path = os.fsencode(client.files) + b"/" + name
+    with open(path, "wb") as file:
+        file.write(b"x" * 1234)
+    client.create(source_file_path="file://" + urllib.parse.quote_from_bytes(path))
+    job = client.claim()
+    told = (job["source_name"], job["source_size"], job["source_media_type"])
+    assert told == ("r\ufffdsum\ufffd.PDF", 1234, "application/pdf")
+    assert client.get(f"{job['job_id']}/download").content == b"x" * 1234
+    client.create(source_file_path=client.source(b"", "unknown-kind"))
+    job = client.claim()
+    assert (job["source_size"], job["source_media_type"]) == (0, "application/octet-stream")
 
 
 def corpus(root: Path) -> list[str]:

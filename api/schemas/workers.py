@@ -44,6 +44,19 @@ class ClaimedJob(Schema):
 
     job_id = fields.UUID(required=True)
     source_file_url = fields.String(required=True)
+    source_name = fields.String(
+        required=True,
+        metadata={"description": "The file's name, without its directory; what is not UTF-8 is replaced."},
+    )
+    source_size = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Bytes, when the job was created; null where it was not recorded."},
+    )
+    source_media_type = fields.String(
+        required=True,
+        metadata={"description": "Guessed from the name; application/octet-stream where it tells nothing."},
+    )
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)
     attempt = fields.Integer(required=True)
