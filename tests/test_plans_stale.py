@@ -42,7 +42,7 @@ BY_PLACE = {
     "bridge.steer._these",
     "bridge.gauges.OLDEST", "bridge.gauges.BACKLOG",
     "bridge.overdue.OVERDUE", "bridge.repair.QUEUES", "bridge.repair.OLDEST", "bridge.repair.OLDER",
-    "bridge.usage.IN_HAND", "bridge.usage.PENDING", "bridge.usage.TYPES",
+    "bridge.usage.HELD", "bridge.usage.IN_HAND", "bridge.usage.PENDING", "bridge.usage.TYPES",
     "bridge.workforce.HELD",
 }  # fmt: skip
 
