@@ -169,12 +169,14 @@ BROKEN: dict[str, dict[str, Break]] = {
     },
     "bounds": {
         "a lease": lambda e: e.attempt("two", 1, ended=13 + LIMITS["lease ran out → pending"]) or e.attempt(
-            "two", 2, claimed=100.0, ended=101.0),
+            "two", 2, claimed=200.0, ended=201.0),
         "an outcome": lambda e: told(e.end.jobs["one"], 1, confirmed=21 + LIMITS["outcome → confirmed"]),
         "a poll": lambda e: setattr(e.of("poll"), "ended", 2 + LIMITS["poll's wait → its answer"]),
-        "after a fault of Redis": lambda e: (e.fault("FLUSHALL", 15.6), e.claim("one", 1, "w1", 100.0)),
+        "after a fault of Redis": lambda e: (
+            e.fault("FLUSHALL", 15.6), e.call("poll", 16.0, worker="w1"), e.claim("one", 1, "w1", 200.0)),
         "after a fault of PostgreSQL": lambda e: (
-            e.fault("restart PostgreSQL", 1.0), e.call("create", 100.0, key="k", job_ids=("one",))),
+            e.fault("restart PostgreSQL", 1.0), e.call("create", 2.0, key="k", outcome=Outcome.UNKNOWN, status=None),
+            e.call("create", 200.0, key="k", job_ids=("one",))),
     },
     "liveness": {
         "a job for ever pending": lambda e: setattr(e.end.jobs["three"], "status", "pending"),

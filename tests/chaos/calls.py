@@ -31,7 +31,7 @@ class Caller:
         json: Any = None,
         params: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
-        timeout: float = 20.0,
+        timeout: float = 8.0,
         **said: Any,
     ) -> tuple[Call, dict[str, Any]]:
         """One request; `said` are fields of the Call. The body is empty unless it was JSON with a 2xx."""

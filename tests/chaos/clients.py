@@ -104,7 +104,7 @@ class Worker:
             "claim_id": f"{self._random.randrange(10**12)}",
         }  # fmt: skip
         while self._phase.working.is_set():
-            call, _ = self._caller.call("poll", params=params, worker=worker, wait=float(wait), timeout=wait + 15,
+            call, _ = self._caller.call("poll", params=params, worker=worker, wait=float(wait), timeout=wait + 8,
                                         content_types=frozenset(self._types))  # fmt: skip
             if call.ok:
                 return call.given

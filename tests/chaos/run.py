@@ -22,7 +22,7 @@ from tests.chaos.system import ACK_SECONDS, PROCESS_TENANT, System
 from tests.waiting import wait_until
 
 DRAIN_SECONDS = 180.0
-WORKERS = 12
+WORKERS = 18
 INTAKES = 2
 
 

@@ -20,7 +20,7 @@ from bridge.cli import programs
 from bridge.cli.checkout import ROOT
 from bridge.cli.family import Child, end_tree
 from bridge.cli.stack import Stack
-from bridge.db import make_engine
+from bridge.db import SESSION, make_engine
 from bridge.embedded.ports import free_port
 from tests.chaos.bouncer import Bouncer
 from tests.fault_proxy import FaultProxy
@@ -58,7 +58,7 @@ class System:
         assert self.servers.redis is not None
         self.postgres, self.redis_server = self.servers.postgres, self.servers.redis
         database, mirror = self.servers.database_url, self.servers.redis_url
-        self.bouncer = Bouncer(place / "pgbouncer", database) if bouncer else None
+        self.bouncer = Bouncer(database) if bouncer else None
         behind = self.bouncer.url if self.bouncer is not None else database
         self.api_postgres, self.celery_postgres = FaultProxy.before(behind), FaultProxy.before(behind)
         self.api_redis, self.celery_redis = FaultProxy.before(mirror), FaultProxy.before(mirror)
@@ -77,6 +77,8 @@ class System:
             throw_away=True,
         )
         self.stack.migrate()
+        if bouncer:  # which passes no options on: docs/operations.md, PostgreSQL and Redis
+            self._limit_role()
         self.engine = make_engine(self.stack.settings)
         self.files = self.stack.settings.source_roots[0]
         self.receipts, self.slow = place / "receipts.sqlite3", place / "slow"
@@ -93,6 +95,15 @@ class System:
     def _key(self, tenant: str, scopes: list[str], content_types: list[str] | None = None) -> str:
         with self.engine.begin() as connection:
             return keys.create_key(connection, "chaos", scopes, tenant, content_types)
+
+    def _limit_role(self) -> None:
+        """The limits that the bridge asks for at each connection, set on its role."""
+        engine = make_engine(self.stack.settings)
+        with engine.begin() as connection:
+            for one in SESSION.split("-c ")[1:]:
+                name, _, value = one.strip().partition("=")
+                connection.execute(text(f"ALTER ROLE CURRENT_USER SET {name} = '{value}'"))
+        engine.dispose()
 
     # Processes.
 
