@@ -8,9 +8,9 @@ from models.state import FINAL
 from tests.chaos.end_state import EndState
 from tests.chaos.history import Call, History, Trouble, Violation
 
-#: The longest that each recovery may take while one fault follows the other (seconds): what is promised of one fault
-#: alone (docs/guarantees.md) says little of ten in a row, each of which may hit what heals the last. So at each start of
-#: an API process, and each return of PostgreSQL, its stand-in for the clocks waits for another 30 s.
+#: The longest that each recovery may take while one fault follows the other (seconds). What is promised of one fault
+#: alone (docs/guarantees.md) says little of ten in a row, each of which may hit what heals the last: so at each start
+#: of an API process, and each return of PostgreSQL, its stand-in for the clocks waits for another 30 s.
 LIMITS = {
     "never acknowledged → pending": 120.0,
     "lease ran out → pending": 120.0,
