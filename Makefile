@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak bench fuzz
-.PHONY: places lock audit sbom clean clients wheels
+.PHONY: handover places lock audit sbom clean clients wheels
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -85,6 +85,11 @@ clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries 
 
 wheels: $(STAMP) ## builds wheels and sdists and installs them into empty environments
 	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/test_distribution.py
+
+handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creates while Celery is killed (ARGS=--short)
+	@$(PY) bench/handover.py outage $(ARGS)
+	@$(PY) bench/handover.py away $(ARGS)
+	@$(PY) bench/intake.py $(ARGS)
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)

@@ -113,6 +113,7 @@ class Settings(BaseModel):
     continuation_task: str | None = Field(None, min_length=1)
     continuation_queue: str = Field("celery", min_length=1)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
+    remote_control: Switch = False
     retention_days: float = Field(30, gt=0, le=36500)
     redis_prefix: str = Field("bridge", pattern=r"^[A-Za-z0-9._:-]{1,50}$")
     docs: Switch = True

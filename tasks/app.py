@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
+from celery.worker.control import Panel
 
 from bridge import crash_points
 from bridge.db import make_engine
@@ -19,6 +20,7 @@ from bridge.runtime import Runtime
 from bridge.settings import load_settings
 
 MOST_HANGING = 4  # system calls on files that do not come back; then further creates are put off at once
+COSTLY = {"memdump", "memsample", "objgraph"}  # questions whose answer takes the worker's time or memory
 
 # Not the current app: an installed celeryconfig must not become other programs' default.
 app = Celery("bridge", set_as_current=False, include=["tasks.intake", "tasks.upkeep", "tasks.continuation"])
@@ -28,6 +30,15 @@ app.config_from_object("celeryconfig")
 @setup_logging.connect
 def _logs(**_: Any) -> None:
     configure_logging(load_settings())
+
+
+@worker_init.connect
+def _only_questions(**_: Any) -> None:
+    """Whoever can write to the broker may ask a worker, where that is on, and not stop or change it."""
+    for name, command in Panel.meta.items():
+        if command.type != "inspect" or name in COSTLY:
+            Panel.data.pop(name, None)
+            Panel.data.pop(command.alias or name, None)
 
 
 @cache

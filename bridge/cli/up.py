@@ -28,6 +28,7 @@ def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
     for line in checkout.warnings():
         _warn(line)
     if flower:
+        changes = {**changes, "BRIDGE_REMOTE_CONTROL": "on"}
         refuse_used_port("127.0.0.1", FLOWER_PORT, "--flower", "stop what listens there, or leave Flower out")
     with ending_signals() as signals:
         console.print("Starting PostgreSQL and Redis …", style="dim")

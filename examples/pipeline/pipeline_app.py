@@ -56,6 +56,8 @@ app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
+    # Whoever can write to the broker must not be able to stop this worker.
+    worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
     # The bridge's Celery is on the same Redis. With the default names each application would put back the
     # other's unacknowledged messages after its own visibility timeout.
