@@ -151,6 +151,8 @@ def _worker(hand: Hand) -> dict[str, Any]:
         "denied_content_types": list(hand.denied_content_types),
         "last_seen": hand.last_seen,
         "jobs_in_hand": hand.jobs_in_hand,
+        "slots_busy": hand.slots.busy,
+        "slots_free": hand.slots.free,
         "job_ids": list(hand.job_ids),
         "paused": None
         if paused is None

@@ -27,7 +27,7 @@ from bridge.give_back import release
 from bridge.hub import Hub
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.pending import Queue
-from bridge.poll import Poll
+from bridge.poll import Poll, Slots
 from bridge.workers_seen import Worker
 
 log = structlog.get_logger("api")
@@ -61,7 +61,9 @@ def poll(query: dict[str, Any]) -> Any:
     queues = [Queue(caller().tenant, content_type) for content_type in types]
     hub = cast(Hub, current_app.extensions["hub"])
     hung_up = _hung_up(request.environ.get("gunicorn.socket"))
-    asking = Poll(who, queues, query["max_jobs"], hung_up, denied=denied)
+    asking = Poll(
+        who, queues, query["max_jobs"], hung_up, slots=Slots(query["slots_busy"], query["slots_free"]), denied=denied
+    )
     foreman.admit(asking)
     limits().room(asking)
     wait = query["wait"]

@@ -15,7 +15,8 @@ from models.state import JobState
 
 MOST_AHEAD = 1000
 MOST_ATTEMPTS = 5
-RECENTLY = timedelta(minutes=10)  # a worker that has not been seen for so long is not counted on
+# A poll that waits is noted every 10 s: a worker that was not seen for so long waits no more.
+WAITING = timedelta(seconds=25)
 
 # Who is served before it: in each list of a higher priority all that are due, in its own the older ones.
 AHEAD = text(f"""
@@ -66,11 +67,22 @@ class Facts(NamedTuple):
 
     @property
     def active(self) -> list[Hand]:
-        """The workers that can be counted on for its type."""
-        return [hand for hand in self.accepting if hand.pause is None and self.recent(hand)]
+        """The workers that can be counted on for its type: they wait now, or work on a job."""
+        return [
+            hand for hand in self.accepting if hand.pause is None and (hand.jobs_in_hand > 0 or self.is_waiting(hand))
+        ]
 
-    def recent(self, hand: Hand) -> bool:
-        return hand.last_seen is not None and hand.last_seen > self.now - RECENTLY
+    def is_waiting(self, hand: Hand) -> bool:
+        """Whether it asks for jobs now, as far as is known."""
+        return hand.last_seen is not None and hand.last_seen > self.now - WAITING
+
+    def free_slots(self, hand: Hand) -> int:
+        """How many jobs it would take now; one where it waits and has said nothing."""
+        if not self.is_waiting(hand):
+            return 0
+        if hand.slots.free is not None:
+            return hand.slots.free
+        return 1 if hand.jobs_in_hand == 0 else 0
 
 
 def explain(runtime: Runtime, seen: WorkersSeen, tenant: str, job_id: str, *, keys: bool) -> Facts:
@@ -112,12 +124,14 @@ def _pending(connection: Connection, facts: Facts, keys: bool) -> Facts:
 def starts_at(facts: Facts) -> datetime | None:
     """When it may be claimed, if each worker goes on as the recent ones did; None where nobody can be counted on.
 
-    Rough: how many jobs a worker takes at once is only known from what it holds, and other types count for nothing.
+    Rough: a worker that does not tell its slots has one, and jobs of other types count for nothing.
     """
     active = facts.active
     if not active or facts.jobs_ahead is None or facts.expected_seconds is None:
         return None
     busy = sum(hand.jobs_in_hand for hand in active)
-    idle = sum(1 for hand in active if hand.jobs_in_hand == 0)
+    idle = sum(map(facts.free_slots, active))
+    if busy + idle == 0:
+        return None
     turns = max(0, facts.jobs_ahead + 1 - idle) / (busy + idle)
     return max(facts.now, facts.job.available_at) + timedelta(seconds=turns * facts.expected_seconds)

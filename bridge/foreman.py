@@ -57,7 +57,8 @@ class Foreman:
 
     def _note(self, poll: Poll) -> None:
         types = [queue.content_type for queue in poll.queues]
-        self.seen.note(poll.queues[0].tenant, Worker(poll.who.key_id, poll.who.worker_id), types, poll.denied)
+        worker = Worker(poll.who.key_id, poll.who.worker_id)
+        self.seen.note(poll.queues[0].tenant, worker, types, poll.denied, poll.slots)
 
     def _tell_now_and_then(self) -> None:
         whole = self._ticks % WRITE_TICKS == 0

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gevent.event import Event
 from sqlalchemy.exc import SQLAlchemyError
@@ -10,6 +11,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from bridge.claim import Claimant, Claimed
 from bridge.errors import BridgeError
 from bridge.pending import Queue
+
+
+class Slots(NamedTuple):
+    """How many jobs a worker can have at once, as it says itself; never relied on."""
+
+    busy: int | None
+    free: int | None
+
+
+UNTOLD = Slots(None, None)
 
 
 @dataclass(eq=False)
@@ -29,6 +40,7 @@ class Poll:
     tries: int = 0  # times that what it was offered was no longer free
     came: float = field(default_factory=time.monotonic)
     error: SQLAlchemyError | BridgeError | None = None  # its answer, unless there is something to give again
+    slots: Slots = UNTOLD  # what its worker has said of its slots
     denied: Sequence[str] = ()  # content types that it named and its key does not allow
 
     @property

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from bridge.explain import MOST_AHEAD, RECENTLY, Facts
+from bridge.explain import MOST_AHEAD, Facts
 from bridge.pending import RANKS
 from bridge.workforce import Hand
 from models.state import FINAL, JobState
 
-MINUTES = int(RECENTLY.total_seconds() // 60)
+MOST_NAMED = 10  # workers, each in a sentence of its own
 
 
 class Clock(NamedTuple):
@@ -28,7 +28,7 @@ def waits_for(facts: Facts) -> str | None:
     if job.available_at > facts.now:
         return "backoff" if job.attempt_end is not None else "available_at"
     if not facts.active:
-        return "worker"
+        return "worker" if facts.redis else None
     return "turn" if facts.jobs_ahead else "pickup"
 
 
@@ -87,23 +87,28 @@ def _pending(facts: Facts) -> Iterator[str]:
 def _workers(facts: Facts) -> Iterator[str]:
     kind = facts.job.content_type
     if not facts.redis:
-        yield "Redis does not answer, so it is not known which workers ask; those that hold a job are."
+        yield "Redis does not answer, so it is not known which workers ask; only those that hold a job are known."
     active = facts.active
+    waiting = [hand for hand in active if facts.is_waiting(hand)]
+    if waiting:
+        free = sum(map(facts.free_slots, waiting))
+        who = "1 worker waits" if len(waiting) == 1 else f"{len(waiting)} workers wait"
+        yield f"{who} for `{kind}` now, with {'1 free slot' if free == 1 else f'{free} free slots'}."
     if active:
-        held = sum(hand.jobs_in_hand for hand in active)
-        who = "1 worker has" if len(active) == 1 else f"{len(active)} workers have"
-        yield f"{who} asked for `{kind}` in the last {MINUTES} minutes; in hand: {_count(held)}."
-    elif not any(facts.recent(hand) for hand in facts.accepting):
-        yield f"No worker has asked for `{kind}` in the last {MINUTES} minutes: start one that names this content type."
+        yield f"In the hands of workers that take `{kind}`: {_count(sum(hand.jobs_in_hand for hand in active))}."
+    elif facts.redis and not any(hand.pause for hand in facts.accepting):
+        yield f"No worker waits for `{kind}` now or works on a job: start one that names this content type."
         last = max((hand for hand in facts.accepting if hand.last_seen), key=_seen, default=None)
         if last is not None and last.last_seen is not None:
-            yield f"The last one that did was {_name(last)}, at {_at(last.last_seen)}."
-    for hand in facts.accepting:
-        if hand.pause is not None and facts.recent(hand):
-            until = f"until {_at(hand.pause.until)}" if hand.pause.until else "until it is resumed"
-            yield f"Worker {_name(hand)} is paused {until}: {hand.pause.reason}"
-    for hand in facts.denied:
+            yield f"The last one that asked was {_name(last)}, at {_at(last.last_seen)}."
+    paused = [(hand, hand.pause) for hand in facts.accepting if hand.pause is not None]
+    for hand, pause in paused[:MOST_NAMED]:
+        until = f"until {_at(pause.until)}" if pause.until else "until it is resumed"
+        yield f"Worker {_name(hand)} is paused {until}: {pause.reason}"
+    for hand in facts.denied[:MOST_NAMED]:
         yield f"The key of worker {_name(hand)} does not allow `{kind}`, although the worker asks for it."
+    if (more := max(0, len(paused) - MOST_NAMED) + max(0, len(facts.denied) - MOST_NAMED)) > 0:
+        yield f"{more} more workers are paused or not allowed `{kind}`; GET /api/v1/workers lists them."
     if not facts.some_key_allows:
         yield f"No key of this tenant that may work allows `{kind}`: make one with scope work."
 

@@ -1,7 +1,7 @@
 """Which workers have asked for jobs: soft state in Redis, the only thing of ours there beside bridge/pending.py.
 
     bridge:workers:{<tenant>}:seen   sorted set: <key ID>/<worker ID>, by when the worker was last seen asking
-    bridge:workers:{<tenant>}:asks   hash: <key ID>/<worker ID> → the content types it asks for, as JSON
+    bridge:workers:{<tenant>}:asks   hash: <key ID>/<worker ID> → the content types it asks for and its slots, as JSON
     bridge:parked                    hash: process → how many polls of each tenant wait there, and since when
 
 Both keys of a tenant expire with its last worker. An API process writes what it saw every 10 s in one go, so that a
@@ -16,6 +16,7 @@ from uuid import UUID
 
 import redis
 
+from bridge.poll import UNTOLD, Slots
 from bridge.redis_breaker import is_bad_key
 from bridge.redis_client import answers, connect
 
@@ -54,6 +55,7 @@ class Asking(NamedTuple):
     content_types: Sequence[str]
     denied: Sequence[str]  # asked for too, but its key does not allow them
     at: float  # seconds since 1970
+    slots: Slots = UNTOLD
 
 
 class WorkersSeen:
@@ -66,11 +68,18 @@ class WorkersSeen:
         self._forget = self._client.register_script(FORGET)
         self._news: dict[str, dict[Worker, Asking]] = {}
 
-    def note(self, tenant: str, who: Worker, content_types: Sequence[str], denied: Sequence[str] = ()) -> None:
+    def note(
+        self,
+        tenant: str,
+        who: Worker,
+        content_types: Sequence[str],
+        denied: Sequence[str] = (),
+        slots: Slots = UNTOLD,
+    ) -> None:
         """A worker asks; written with the next `write`. Of too many new ones the last are not noted."""
         news = self._news.setdefault(tenant, {})
         if who in news or len(news) < MOST:
-            news[who] = Asking(content_types, denied, time.time())
+            news[who] = Asking(content_types, denied, time.time(), slots)
 
     def write(self) -> None:
         """Tell Redis who was noted. What it does not take is forgotten: workers ask again."""
@@ -143,7 +152,7 @@ def _member(who: Worker) -> str:
 
 
 def _told(asking: Asking) -> str:
-    return json.dumps([list(asking.content_types), list(asking.denied)])
+    return json.dumps([list(asking.content_types), list(asking.denied), *asking.slots])
 
 
 def _worker(member: str) -> Worker | None:
@@ -157,11 +166,14 @@ def _worker(member: str) -> Worker | None:
 def _asking(told: str | bytes | None, at: float) -> Asking | None:
     """None for what this module has not written: whoever reaches Redis can write anything there."""
     try:
-        content_types, denied = json.loads(told or "")
+        content_types, denied, *slots = json.loads(told or "")
     except (ValueError, TypeError):
         return None
     lists = isinstance(content_types, list) and isinstance(denied, list)
-    return Asking(content_types, denied, at) if lists and _all_text(content_types + denied) else None
+    if not lists or not _all_text(content_types + denied):
+        return None
+    numbers = len(slots) == 2 and all(slot is None or type(slot) is int for slot in slots)
+    return Asking(content_types, denied, at, Slots(*slots) if numbers else UNTOLD)
 
 
 def _all_text(values: list[object]) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from bridge.caller import NO_KEY
 from bridge.pauses import Pause, now_paused, of_worker
+from bridge.poll import UNTOLD, Slots
 from bridge.runtime import Runtime
 from bridge.workers_seen import Asking, Worker, WorkersSeen
 
@@ -48,6 +49,7 @@ class Hand(NamedTuple):
     job_ids: Sequence[str]  # some of them, where it holds many
     pause: Pause | None
     key_id: UUID | None = None
+    slots: Slots = UNTOLD
 
 
 class Workforce(NamedTuple):
@@ -83,6 +85,7 @@ def workforce(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Workforce:
                 holds.ids if holds else (),
                 of_worker(by_name.get(who.worker_id, ()), who.key_id),
                 who.key_id,
+                asks.slots if asks else UNTOLD,
             )
         )
     known = {hand.worker_id for hand in hands}

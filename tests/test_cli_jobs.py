@@ -202,7 +202,7 @@ def test_explain_says_the_apis_sentences(run, client):
     why = " ".join(said(run("jobs", "explain", job_id)).split())
     for sentence in ok(client.get(f"{job_id}/explain"))["sentences"]:
         assert sentence in why
-    assert "No worker has asked for `video`" in why
+    assert "No worker waits for `video`" in why
 
 
 def test_show_has_the_whole_history(run, client, bridge):

@@ -8,6 +8,7 @@ import pytest
 
 from bridge.explain import Facts, starts_at
 from bridge.pauses import Pause
+from bridge.poll import Slots
 from bridge.reasons import sentences, waits_for
 from bridge.workforce import Hand, Key
 from tests.client import ok, refused
@@ -51,14 +52,15 @@ def text_of(known) -> str:
 def test_without_a_worker_it_says_so_and_what_to_do():
     known = facts()
     assert waits_for(known) == "worker"
-    assert "No worker has asked for `video` in the last 10 minutes: start one" in text_of(known)
+    assert "No worker waits for `video` now or works on a job: start one" in text_of(known)
     assert known.starts_at is None
 
 
 def test_a_worker_that_was_seen_long_ago_is_named_but_not_counted_on():
     known = facts(accepting=[hand(seconds_ago=1200)])
     assert waits_for(known) == "worker"
-    assert "The last one that did was gpu-1 (key a key, jb_12345678), at 2026-01-01T11:40:00+00:00." in text_of(known)
+    assert known.starts_at is None
+    assert "The last one that asked was gpu-1 (key a key, jb_12345678), at 2026-01-01T11:40:00+00:00." in text_of(known)
 
 
 def test_a_key_that_does_not_allow_the_type_is_named():
@@ -71,7 +73,37 @@ def test_a_paused_worker_is_not_counted_on_and_its_reason_is_told():
     known = facts(accepting=[hand(pause=pause)])
     assert waits_for(known) == "worker"
     assert "is paused until it is resumed: disk full." in text_of(known)
-    assert "No worker has asked" not in text_of(known)
+    assert "start one" not in text_of(known)
+
+
+def test_a_worker_that_has_ended_promises_no_start():
+    known = facts(accepting=[hand(seconds_ago=30)])
+    assert waits_for(known) == "worker"
+    assert known.starts_at is None
+    assert waits_for(facts(accepting=[hand(seconds_ago=30, holds=1)])) == "pickup"
+
+
+def test_a_pause_is_named_however_long_its_worker_has_not_asked():
+    pause = Pause("t", "gpu-1", None, "bridge", "its last 3 claims were lost.", NOW, NOW, 60.0)
+    known = facts(accepting=[hand(seconds_ago=3000, pause=pause)])
+    assert "Worker gpu-1 (key a key, jb_12345678) is paused until 2026-01-01T12:00:00+00:00" in text_of(known)
+    assert "start one" not in text_of(known)
+
+
+def test_many_paused_workers_are_counted_not_all_named():
+    pause = Pause("t", "w", None, "operator", "out.", NOW, None, None)
+    said = sentences(facts(accepting=[hand(f"w{n}", pause=pause) for n in range(5000)]))
+    assert len(said) < 20
+    assert "4990 more workers are paused" in " ".join(said)
+
+
+def test_free_slots_are_counted_and_shorten_the_estimate():
+    told = hand("a", holds=2)._replace(slots=Slots(2, 6))
+    known = facts(accepting=[told, hand("b")], jobs_ahead=6)
+    assert "2 workers wait for `video` now, with 7 free slots." in text_of(known)
+    assert known.starts_at == NOW
+    full = facts(accepting=[hand("a", holds=2)._replace(slots=Slots(2, 0))], jobs_ahead=3)
+    assert full.starts_at == NOW + timedelta(minutes=2)
 
 
 def test_idle_workers_start_the_next_job_at_once():
@@ -104,7 +136,10 @@ def test_what_is_not_available_yet_says_until_when_and_why():
 
 
 def test_without_redis_it_says_that_it_cannot_know():
-    assert "Redis does not answer" in text_of(facts(redis=False))
+    known = facts(redis=False)
+    assert "Redis does not answer" in text_of(known)
+    assert "No worker" not in text_of(known)
+    assert (waits_for(known), known.starts_at) == (None, None)
 
 
 # The service.
@@ -116,7 +151,7 @@ def test_a_pending_job_that_nobody_asks_for(client):
     assert (shown["status"], shown["waits_for"], shown["jobs_ahead"]) == ("pending", "worker", 0)
     assert (shown["workers"], shown["estimated_start"], shown["attempts"]) == ([], None, [])
     assert [clock["name"] for clock in shown["clocks"]] == ["queue"]
-    assert "No worker has asked for `video`" in " ".join(shown["sentences"])
+    assert "No worker waits for `video` now" in " ".join(shown["sentences"])
 
 
 def test_jobs_ahead_go_by_priority_then_age_within_the_tenant_and_type(bridge, client):
@@ -164,7 +199,7 @@ def test_the_workers_that_accept_its_type_are_shown_with_what_they_hold(bridge, 
     assert (worker["worker_id"], worker["job_ids"]) == ("gpu-1", [claimed["job_id"]])
     assert shown["waits_for"] == "pickup"
     sentences = " ".join(shown["sentences"])
-    assert "1 worker has asked for `video` in the last 10 minutes; in hand: 1 job." in sentences
+    assert "In the hands of workers that take `video`: 1 job." in sentences
     assert "The key of worker cpu-1" in sentences
     assert "does not allow `video`" in sentences
     start = datetime.fromisoformat(shown["estimated_start"])

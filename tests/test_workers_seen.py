@@ -7,9 +7,10 @@ from uuid import UUID
 import pytest
 from redis.exceptions import RedisError
 
+from bridge.poll import Slots
 from bridge.workers_seen import MOST, REMEMBERED_SECONDS, Worker, WorkersSeen
 from bridge.workforce import workforce
-from tests.client import ok
+from tests.client import ok, refused
 from tests.core import KEY
 from tests.waiting import wait_until
 
@@ -41,6 +42,29 @@ def test_what_was_noted_is_read_by_another_process_once_it_is_written(seen, serv
         W1: (["audio", "video"], ["web"])
     }
     assert other.read("another") == {}
+
+
+def test_slots_are_told_and_what_an_earlier_version_wrote_is_read_too(seen, redis):
+    seen.note("t", W1, ["audio"], slots=Slots(2, 6))
+    seen.write()
+    assert seen.read("t")[W1].slots == (2, 6)
+    member = f"{W1.key_id}/w1"
+    read = {
+        '[["audio"], []]': (None, None),
+        '[["audio"], [], "x", 1]': (None, None),
+        '[["audio"], [], null, 3]': (None, 3),
+        '[["audio"], [], true, 1, 2]': (None, None),
+    }
+    for written, slots in read.items():
+        redis.hset("seen-test:workers:{t}:asks", member, written)
+        assert seen.read("t")[W1].slots == slots
+
+
+def test_a_poll_tells_its_slots_and_workers_shows_them(client):
+    ok(client.poll("video", "gpu-1", slots_busy=2, slots_free=6))
+    worker = shown(client, "gpu-1")
+    assert (worker["slots_busy"], worker["slots_free"]) == (2, 6)
+    refused(client.poll("video", "gpu-1", slots_free=-1), 422, "validation")
 
 
 def test_many_polls_of_a_worker_are_one_write(seen, redis):

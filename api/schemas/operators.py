@@ -85,6 +85,12 @@ class ShownWorker(Schema):
         metadata={"description": "When it last asked, or showed a sign of life of a job; up to 10 s late."},
     )
     jobs_in_hand = fields.Integer(required=True)
+    slots_busy = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "As its last poll said; null where it said nothing."}
+    )
+    slots_free = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "As its last poll said; null where it said nothing."}
+    )
     job_ids = fields.List(fields.UUID(), required=True, metadata={"description": "Up to 100 of the jobs in hand."})
     paused = fields.Nested(ShownPause(), required=True, allow_none=True)
 

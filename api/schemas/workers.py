@@ -29,6 +29,16 @@ class PollQuery(Schema):
         validate=validate.Range(10, 3600),
         metadata={"description": "Seconds that the worker may be silent. Without it: until the deadline."},
     )
+    slots_busy = QueryInteger(
+        load_default=None,
+        validate=validate.Range(0, 10000),
+        metadata={"description": "How many jobs the worker has in hand; shown to operators."},
+    )
+    slots_free = QueryInteger(
+        load_default=None,
+        validate=validate.Range(0, 10000),
+        metadata={"description": "How many more it could take now; shown, and used for estimates."},
+    )
     claim_id = fields.String(
         load_default=None,
         validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ and -."),

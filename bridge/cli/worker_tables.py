@@ -17,8 +17,8 @@ from models.state import JobState
 def workers_table(workers: list[dict[str, Any]], now: datetime, width: int) -> Table:
     """The workers with who they are, whole: their names are what `workers pause` takes."""
     wide = width >= WIDE
-    names = ("Worker", *(["Key name"] if wide else []), "Key", "Types", "Seen", "In hand", "Paused")
-    rows = table(*names, give=["Worker", "Key name", "Types", "Paused"], right=["In hand"])
+    names = ("Worker", *(["Key name"] if wide else []), "Key", "Types", "Seen", "In hand", "Slots", "Paused")
+    rows = table(*names, give=["Worker", "Key name", "Types", "Paused"], right=["In hand", "Slots"])
     for one in workers:
         key = one["key"] or {"name": "–", "prefix": "–"}
         denied = [f"{kind} (denied)" for kind in one["denied_content_types"]]
@@ -29,9 +29,16 @@ def workers_table(workers: list[dict[str, Any]], now: datetime, width: int) -> T
             " ".join([*one["content_types"], *denied]) or "–",
             age(one["last_seen"], now),
             str(one["jobs_in_hand"]),
+            _slots(one),
         ]
         rows.add_row(*map(text, cells), _pause(one["paused"], now))
     return rows
+
+
+def _slots(worker: dict[str, Any]) -> str:
+    """Free slots of all, as the worker says; a bridge of an earlier version says nothing of them."""
+    busy, free = worker.get("slots_busy"), worker.get("slots_free")
+    return "–" if free is None else f"{free} free" if busy is None else f"{free}/{busy + free} free"
 
 
 def _pause(paused: dict[str, Any] | None, now: datetime) -> Text:
