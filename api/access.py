@@ -8,6 +8,7 @@ import structlog
 from flask import current_app, g, request
 
 from api.address import real_address
+from api.connections import prove
 from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
 from bridge.key_ring import REFUSED, KeyRing
@@ -64,6 +65,7 @@ def authenticate() -> Caller:
     """Whose key this request carries. Raises Unauthorized, TooMany."""
     ring: KeyRing | None = current_app.extensions["keys"]
     who = Caller() if ring is None else _whose_key(ring)
+    prove()
     limits().request(who.key_id, who.tenant)
     return who
 

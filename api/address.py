@@ -6,6 +6,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 IPV6_SITE = 64  # one customer has at least so much: addresses in it are one
 
 
+def trusts(peer: str, trusted: Iterable[str]) -> bool:
+    """Whether this is the address of a trusted proxy."""
+    address = _parsed(peer)
+    return address is not None and any(address in ip_network(one, strict=False) for one in trusted)
+
+
 def real_address(peer: str, forwarded: str, trusted: Iterable[str]) -> str:
     """The address of the client: the peer, or the last in `X-Forwarded-For` that no trusted proxy added.
 

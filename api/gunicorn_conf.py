@@ -1,11 +1,16 @@
 """How gunicorn serves the API: gevent workers, so that a parked poll costs a greenlet."""
 
+import logging
 import os
+import resource
 import shutil
 import sys
 from ipaddress import ip_address
 from typing import Any
 
+import gunicorn.app.base
+
+from api.gunicorn_master import Master
 from bridge.logs import configure_logging
 from bridge.settings import SettingsError, load_settings, read_environment, unknown_names
 
@@ -31,9 +36,18 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 workers = settings.api_processes
 worker_class = "api.gunicorn_worker.Worker"
 logger_class = "api.gunicorn_worker.ErrorLogger"
+gunicorn.app.base.Arbiter = Master  # type: ignore[misc]  # there is no setting for the master's class
 # gunicorn's pool of greenlets, one a connection: the default of 1000 would leave no place for a create while 1000 polls
-# are parked. An eighth is kept from polls (bridge/limits.py); also bounded by the limit of open files.
-worker_connections = settings.api_connections
+# are parked. An eighth is kept from polls (bridge/limits.py). Each is a descriptor: the usual soft limit of 1024 is for
+# programs that use select(), the hard one is what counts.
+OTHER_FILES = 300  # what a process opens beside its connections
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+wanted = settings.api_connections + OTHER_FILES
+files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+if soft != resource.RLIM_INFINITY and soft < files:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+worker_connections = max(files - OTHER_FILES, 64)
+os.environ["BRIDGE_API_CONNECTIONS"] = str(worker_connections)  # what bridge/limits.py takes its share of
 backlog = 4096
 # Longer than the longest poll, so that a worker's connection survives between its polls (the default of 2 s does not).
 keepalive = 75
@@ -42,7 +56,7 @@ graceful_timeout = 20
 timeout = 60
 # Its default is a socket in the home directory that a second instance would share.
 control_socket_disable = True
-forwarded_allow_ips = ",".join(settings.trusted_proxies) or "127.0.0.1"
+forwarded_allow_ips = ",".join(settings.trusted_proxies)
 loglevel = settings.log_level
 # Everything goes to the root logger, whose one handler bridge.logs sets up.
 logconfig_dict = {
@@ -54,13 +68,25 @@ proc_name = "jobbridge-api"
 limit_request_line = 8190
 
 counters = settings.data_dir / "metrics"
-shutil.rmtree(counters, ignore_errors=True)
-counters.mkdir(parents=True, exist_ok=True)
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counters)
 
 
 def on_starting(server: Any) -> None:
-    """The master logs as its workers do."""
+    """The master logs as its workers do. Counters begin at nought."""
+    configure_logging(settings)
+    shutil.rmtree(counters, ignore_errors=True)
+    counters.mkdir(parents=True, exist_ok=True)
+    if worker_connections < settings.api_connections:
+        logging.getLogger("api").warning(
+            "the hard limit of open files is %d: a process takes at most %d connections, and each parked poll is one;"
+            " set LimitNOFILE=65536 in the unit, or ulimit -Hn",
+            files,
+            worker_connections,
+        )
+
+
+def on_reload(server: Any) -> None:
+    """gunicorn has set its own logging up anew."""
     configure_logging(settings)
 
 
@@ -80,9 +106,6 @@ def post_worker_init(worker: Any) -> None:
             gevent.sleep(0.1)
         hub.close()
         PARKED.set(0)
-        while True:  # a request that was under way leaves its connection waiting for the next one
-            worker.let_go()
-            gevent.sleep(0.1)
 
     gevent.spawn(watch)
 

@@ -1,29 +1,41 @@
 """gunicorn's gevent worker, which stops without waiting for clients that ask for nothing, and says little."""
 
+import errno
 import logging
+import mmap
+import sys
+import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import gevent
 import orjson
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn.glogging import Logger
-from gunicorn.http import wsgi
+from gunicorn.http import get_parser, wsgi
 from gunicorn.http.errors import (
     ExpectationFailed,
     LimitRequestHeaders,
     LimitRequestLine,
+    NoMoreData,
     ParseException,
     UnsupportedTransferCoding,
 )
-from gunicorn.util import write_nonblock
+from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
+
+from api.connections import CURRENT, Connections
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
 DRAIN_SECONDS = 10.0
+LOOK_SECONDS = 0.1  # how soon a process notices that it is to stop
+AGAIN_SECONDS = 1.0
+FULL_SECONDS = 10.0  # that no descriptor is left is said once in so long
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT)
 REFUSALS: list[tuple[type[Exception], int, str, str]] = [
     (LimitRequestLine, 414, "URI Too Long", "The request line is too long."),
     (LimitRequestHeaders, 431, "Request Header Fields Too Large", "The header fields are too large or too many."),
@@ -41,40 +53,99 @@ class ErrorLogger(Logger):
 
 
 class Worker(GeventWorker):
-    """When told to stop, it lets go of the connections on which no request is under way.
+    """Stops without waiting for clients that ask for nothing, and without a request that nobody answers.
 
-    gunicorn itself waits for them until `graceful_timeout`: with a keep-alive as long as ours every restart took 20 s.
+    gunicorn itself waits for every open connection until `graceful_timeout`: with a keep-alive as long as ours every
+    restart took 20 s. Here a connection waits in `api.connections`, where it can be let go.
     """
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._waiting: set[_NextRequest] = set()
-        self._connections = 0
+        keep, trusted = self.cfg.keepalive, self.cfg.forwarded_allow_ips
+        self.connections = Connections(int(0.9 * self.worker_connections), keep, trusted)
+        self.told = False  # by the master, to stop; known there alone
+        self._said_full = -FULL_SECONDS
+        self._serving = mmap.mmap(-1, 1)  # shared with the master, which forks after this
+
+    @property
+    def serves(self) -> bool:
+        """Whether this process takes connections, or has taken some."""
+        return self._serving[0] == 1
 
     def init_process(self) -> None:
         wsgi.Response = _Response  # type: ignore[misc]
-        _Response.full = self._full
+        _Response.worker = self
         super().init_process()
 
-    def handle(self, listener: object, client: object, addr: object) -> None:
-        """Serve a connection to its end."""
-        self._connections += 1
+    def load_wsgi(self) -> None:
+        """Load the application. One that cannot be loaded ends the master at its start, and later none but itself."""
         try:
-            super().handle(listener, client, addr)
+            super().load_wsgi()
+        except Exception:
+            if self.age <= self.cfg.workers:
+                raise
+            self.log.exception("this process cannot start, and is tried again; the others go on")
+            time.sleep(AGAIN_SECONDS)
+            sys.exit(1)
+
+    def run(self) -> None:
+        """Take connections until told to stop, then end those on which nothing is under way."""
+        gevent.get_hub().print_exception = self._failed
+        pool = Pool(self.worker_connections)
+        servers = [StreamServer(one, partial(self.handle, one), spawn=pool) for one in self.sockets]
+        for server in servers:
+            server.max_accept = 1 if self.cfg.workers > 1 else server.max_accept
+            server.start()
+        self._serving[0] = 1
+        while self.alive:
+            self.notify()
+            gevent.sleep(LOOK_SECONDS)
+        for server in servers:
+            server.close()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while len(pool) and time.monotonic() < end:  # what was accepted and has not begun is there too
+            self.notify()
+            self.connections.let_go()
+            gevent.sleep(LOOK_SECONDS)
+        if len(pool):
+            self.log.warning("this process ends with %d connections under way", len(pool))
+            for server in servers:
+                server.stop(timeout=1)
+
+    def _failed(self, context: object, kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        """What no greenlet caught, as a line of the log."""
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            if time.monotonic() - self._said_full > FULL_SECONDS:
+                self._said_full = time.monotonic()
+                self.log.error("no descriptor is left for a new connection: raise the limit of open files")
+            return
+        self.log.error("a greenlet failed", exc_info=(kind, error, trace))
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection to its end."""
+        client.setblocking(1)
+        connection = self.connections.open(client, addr)
+        CURRENT.set(connection)
+        request = None
+        try:
+            parser = get_parser(self.cfg, connection, addr)
+            name = listener.getsockname()
+            while True:
+                request = None
+                self.connections.wait(connection)
+                request = next(parser)
+                self.connections.serve(connection)
+                self.handle_request(name, request, client, addr)
+        except (NoMoreData, StopIteration):
+            pass  # the client has gone, or the answer said that it was the last one
+        except OSError as error:
+            if error.errno not in GONE:
+                self.log.exception("a connection failed")
+        except Exception as error:
+            self.handle_error(request, client, addr, error)
         finally:
-            self._connections -= 1
-
-    def _full(self) -> bool:
-        """Whether so few connections are left that those are not kept which ask for nothing more at the moment."""
-        return bool(self._connections > self.worker_connections * 15 // 16)
-
-    def timeout_ctx(self) -> "_NextRequest":
-        return _NextRequest(self._waiting, self.cfg.keepalive)
-
-    def let_go(self) -> None:
-        """Close the connections that wait for their next request; the client's next one finds a new process."""
-        for waiting in list(self._waiting):
-            waiting.end()
+            self.connections.close(connection)
+            close(client)
 
     def handle_request(self, listener_name: object, req: Any, sock: object, addr: object) -> None:
         """Serve it; a connection whose body goes on and on is closed, where gunicorn would read it to its end."""
@@ -111,38 +182,11 @@ def _drained(req: Any) -> bool:
 
 
 class _Response(wsgi.Response):
-    """Does not tell what serves it, and ends the connection after it where connections are few."""
+    """Does not tell what serves it; ends the connection where connections are few, or the process is to stop."""
 
-    full: Callable[[], bool]
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        if type(self).full():
-            self.force_close()
+    worker: ClassVar[Worker]
 
     def default_headers(self) -> list[str]:
+        if not self.worker.alive or self.worker.connections.scarce:
+            self.force_close()
         return [header for header in super().default_headers() if not header.startswith("Server:")]
-
-
-class _NextRequest:
-    """The wait for a connection's next request: `gevent.Timeout(seconds, False)`, which can be ended early."""
-
-    def __init__(self, waiting: set["_NextRequest"], seconds: float) -> None:
-        self._all = waiting
-        self._timeout = gevent.Timeout(seconds, False)
-        self._greenlet = gevent.getcurrent()
-
-    def __enter__(self) -> None:
-        self._all.add(self)
-        self._timeout.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._all.discard(self)
-        self._timeout.close()
-        return problem is self._timeout
-
-    def end(self) -> None:
-        self._all.discard(self)
-        gevent.kill(self._greenlet, self._timeout)

@@ -1,0 +1,166 @@
+"""The connections of an API process: which of them wait for a request, and which have shown a key that counts.
+
+Whoever has no key may make the bridge wait for a request on some connections, not on all that it can have: of one
+address no more than MOST_STRANGERS, and none at all where no room is left. A connection on which a key counted once,
+and one from a trusted proxy, is closed by nobody but time and its client.
+"""
+
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from contextvars import ContextVar
+
+from api.address import real_address, trusts
+
+MOST_STRANGERS = 256  # connections of one address that wait for a request while no key has counted on them
+FRESH_SECONDS = 2.0  # none of these is closed before: many clients may come back at one moment from one address
+# A process that stops lets a connection go on which nothing came for so long: sooner, its next answer says that it is
+# the last one. Who has just connected is about to ask.
+QUIET_SECONDS = 1.0
+NEW_SECONDS = 5.0
+HEAD_SECONDS = 20.0  # within so long the first request of a connection begins, and any that began has its whole head
+
+
+class Connection:
+    """A client's connection; gunicorn's parser reads from it."""
+
+    __slots__ = ("_client", "_until", "address", "begun", "proven", "served", "waiting", "waits_since")
+
+    def __init__(self, client: socket.socket, address: str | None) -> None:
+        self._client = client
+        self.address = address  # None: a trusted proxy's
+        self.proven = False
+        self.served = False  # a request has come on it
+        self.waiting = False  # for a request's head
+        self.begun = False  # something of it came
+        self.waits_since = self._until = 0.0
+
+    def wait(self, seconds: float) -> None:
+        """The next request begins within so long, or the client has gone."""
+        self.waiting, self.begun = True, False
+        self.waits_since = time.monotonic()
+        self._until = self.waits_since + seconds
+
+    def recv(self, size: int) -> bytes:
+        """What comes next; nothing when it is the end, or too late."""
+        if not self.waiting:
+            return self._client.recv(size)
+        try:
+            self._client.settimeout(max(0.01, self._until - time.monotonic()))
+            came = self._client.recv(size)
+        except TimeoutError:
+            return b""
+        finally:
+            self._client.settimeout(None)
+        if not self.begun:
+            self.begun = True
+            self._until = time.monotonic() + HEAD_SECONDS
+        return came
+
+    def let_go(self) -> bool:
+        """End the wait for a request of which nothing has come: what comes at this moment is served all the same."""
+        if self.begun:
+            return False
+        with suppress(BlockingIOError):
+            self._client.setblocking(False)
+            try:
+                self._client.recv(1, socket.MSG_PEEK)
+            finally:
+                self._client.setblocking(True)
+            return False
+        # The reading end alone: the kernel still hands out what was there before, then says that this is the end.
+        self._shut(socket.SHUT_RD)
+        return True
+
+    def cut(self) -> None:
+        """End it, whatever it waits for."""
+        self._shut(socket.SHUT_RDWR)
+
+    def _shut(self, how: int) -> None:
+        """Through the kernel, which the reading greenlet hears in its turn; gevent's own throws an error into it."""
+        with suppress(OSError):
+            self._client._sock.shutdown(how)  # type: ignore[attr-defined]
+
+
+CURRENT: ContextVar[Connection | None] = ContextVar("connection", default=None)
+
+
+def prove() -> None:
+    """A key counts on the connection of this request."""
+    if (connection := CURRENT.get()) is not None:
+        connection.proven = True
+
+
+class Connections:
+    """Those of this process, of which it takes `most`."""
+
+    def __init__(self, most: int, keep_seconds: float, trusted: Iterable[str]) -> None:
+        self._most = most
+        self._keep_seconds = keep_seconds
+        self._trusted = tuple(trusted)
+        self._open: set[Connection] = set()
+        # Those that wait while no key has counted on them, by the time since when they wait.
+        self._strangers: dict[Connection, None] = {}
+        self._of_address: dict[str, dict[Connection, None]] = {}
+
+    def open(self, client: socket.socket, peer: object) -> Connection:
+        """A new one; an older one that nobody has shown a key on may have to go for it."""
+        host = str(peer[0]) if isinstance(peer, tuple) else ""
+        ours = not host or trusts(host, self._trusted)  # without an address it came by a Unix socket
+        connection = Connection(client, None if ours else real_address(host, "", ()))
+        self._open.add(connection)
+        if len(self._open) > self._most and self._strangers:
+            self._cut(next(iter(self._strangers)))
+        elif len(mine := self._of_address.get(connection.address or "", {})) >= MOST_STRANGERS:
+            oldest = next(iter(mine))
+            if time.monotonic() - oldest.waits_since > FRESH_SECONDS:
+                self._cut(oldest)
+        return connection
+
+    @property
+    def scarce(self) -> bool:
+        """Whether so few are left that none is kept whose client asks for nothing more at the moment."""
+        return len(self._open) > self._most * 15 // 16
+
+    def wait(self, connection: Connection) -> None:
+        """It waits for its next request."""
+        connection.wait(self._keep_seconds if connection.served else HEAD_SECONDS)
+        if connection.proven or connection.address is None:
+            return
+        self._strangers[connection] = None
+        self._of_address.setdefault(connection.address, {})[connection] = None
+
+    def serve(self, connection: Connection) -> None:
+        """A whole request has come on it."""
+        connection.waiting, connection.served = False, True
+        if not connection.proven:
+            self._known(connection)
+
+    def close(self, connection: Connection) -> None:
+        """It has ended."""
+        self._open.discard(connection)
+        self._known(connection)
+
+    def let_go(self) -> None:
+        """This process stops: let go those on which nothing comes."""
+        now = time.monotonic()
+        for connection in self._open:
+            quiet = now - connection.waits_since if connection.waiting else 0.0
+            if quiet < (QUIET_SECONDS if connection.served else NEW_SECONDS) or connection.let_go():
+                continue
+            if connection in self._strangers and quiet >= NEW_SECONDS:
+                connection.cut()
+
+    def _cut(self, connection: Connection) -> None:
+        self._known(connection)
+        connection.cut()
+
+    def _known(self, connection: Connection) -> None:
+        """It is none of the strangers that wait."""
+        if self._strangers.pop(connection, self) is self or connection.address is None:
+            return
+        mine = self._of_address[connection.address]
+        del mine[connection]
+        if not mine:
+            del self._of_address[connection.address]
