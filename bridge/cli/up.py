@@ -15,7 +15,7 @@ from bridge.private_files import write_private
 #: The reference handlers of worker/, by content type.
 HANDLERS = {
     "document": "bridge_worker.handlers.documents:handle",
-    "web": "bridge_worker.handlers.documents:handle",
+    "web": "bridge_worker.handlers.web:handle",
     "audio": "bridge_worker.handlers.speech:handle",
     "video": "bridge_worker.handlers.video:handle",
 }

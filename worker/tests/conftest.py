@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class Running:
         self.slots = Slots(
             client,
             setup,
-            place / "work",
+            Path(tempfile.mkdtemp(prefix="work-", dir=place)),
             count,
             on_outcome=lambda outcome, _: self.outcomes.append(outcome),
             **of_slots,

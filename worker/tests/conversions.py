@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge_worker import Job, JobCancelled, PermanentError, Result
@@ -185,6 +189,24 @@ class Model:
 
     def close(self) -> None:
         (self.place / f"close-{os.getpid()}").touch()
+
+
+def escape(job: Job, path: Path) -> Result:
+    """What a handler can reach: its own files, another's, an address of this machine."""
+    reached = {}
+
+    def attempt(name: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+            reached[name] = "ok"
+        except OSError as error:
+            reached[name] = "PermissionError" if isinstance(error, PermissionError) else "OSError"
+
+    attempt("own file", path.read_bytes)
+    attempt("own temporary file", lambda: tempfile.TemporaryFile().close())
+    attempt("secret", Path(job.options["secret"]).read_text)
+    attempt("network", lambda: socket.create_connection(("127.0.0.1", 9), timeout=5))
+    return Result(json.dumps(reached))
 
 
 def takes_one(job: Job) -> Result:

@@ -23,6 +23,7 @@ class Call:
     headers: dict[str, str]
     query: dict[str, str]
     body: Any
+    job_id: str = ""
 
 
 @dataclass
@@ -65,7 +66,7 @@ class ScriptedBridge:
     def __init__(self) -> None:
         self.closing = threading.Event()
         self._script: dict[str, list[Say | Callable[[Call], Say]]] = {}
-        self._default: dict[str, Say] = {
+        self._default: dict[str, Say | Callable[[Call], Say]] = {
             "poll": Say(body={"job_id": None, "jobs": []}, wait=self.closing),  # parked until the test ends
             "download": Say(data=b"source"),
             "heartbeat": Say(body={"status": "processing", "cancel_requested": False}),
@@ -84,7 +85,7 @@ class ScriptedBridge:
         with self._lock:
             self._script.setdefault(route, []).extend(answers)
 
-    def always(self, route: str, answer: Say) -> None:
+    def always(self, route: str, answer: Say | Callable[[Call], Say]) -> None:
         """Set the default answer of `route`."""
         with self._lock:
             self._default[route] = answer
@@ -133,6 +134,7 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
                 headers={name.lower(): value for name, value in self.headers.items()},
                 query={name: values[0] for name, values in parse_qs(parts.query).items()},
                 body=json.loads(raw) if raw else None,
+                job_id=(parts.path.split("/")[-2:-1] or [""])[0],
             )
             say = bridge.answer(call)
             if say.wait is not None and call.query.get("wait") != "0":

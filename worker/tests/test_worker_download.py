@@ -97,4 +97,4 @@ def test_temporary_file_is_gone_afterwards(bridge, run, tmp_path):
     running.stop()
     assert tmp_path in path.parents
     assert not path.parent.exists()
-    assert not list((tmp_path / "work").rglob("*source*"))
+    assert not list(tmp_path.rglob("*source*"))

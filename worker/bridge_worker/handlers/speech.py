@@ -11,14 +11,24 @@ from pathlib import Path
 from pocketsphinx import Decoder, Endpointer  # type: ignore[import-untyped]
 
 from bridge_worker.handlers import sound
+from bridge_worker.handlers.said import text_result
 from bridge_worker.job import Job, Result
 
 
 def handle(job: Job, path: Path) -> Result:
     """Transcribe a sound file, one line an utterance. Raises PermanentError when it cannot be read."""
-    seconds = sound.facts(path).seconds
-    lines = transcribe(job, sound.pcm(path), seconds)
-    return Result("\n".join(lines), {"handler": "speech", "seconds": seconds, "utterances": len(lines)})
+    return transcribed("speech", job, sound.look(job, path))
+
+
+def transcribed(handler: str, job: Job, source: sound.Source) -> Result:
+    """Return a source's text with what is known of it."""
+    lines = transcribe(job, source.pcm(), source.seconds)
+    metadata = {"seconds": source.seconds, "utterances": len(lines)}
+    if source.width:
+        metadata |= {"width": source.width, "height": source.height}
+    if not lines and not source.warnings:
+        source.warnings.append("No speech was heard.")
+    return text_result(handler, "\n".join(lines), metadata, source.warnings)
 
 
 def transcribe(job: Job, chunks: Iterable[bytes], seconds: float | None) -> list[str]:
@@ -39,7 +49,8 @@ def transcribe(job: Job, chunks: Iterable[bytes], seconds: float | None) -> list
         job.raise_if_cancelled()
         if seconds:
             job.progress(heard / sound.BYTES_PER_SECOND / seconds, f"{len(lines)} utterances")
-    speaking = _feed(decoder, endpointer.end_stream(pending), False, speaking, lines)
+    if pending:  # the endpointer cannot end a stream without a sample
+        speaking = _feed(decoder, endpointer.end_stream(pending), False, speaking, lines)
     if speaking:
         _end(decoder, lines)
     return lines

@@ -10,13 +10,4 @@ from bridge_worker.job import Job, Result
 
 def handle(job: Job, path: Path) -> Result:
     """Transcribe a video's first sound track. Raises PermanentError when it cannot be read."""
-    facts = sound.facts(path)
-    lines = speech.transcribe(job, sound.pcm(path), facts.seconds)
-    metadata = {
-        "handler": "video",
-        "seconds": facts.seconds,
-        "width": facts.width,
-        "height": facts.height,
-        "utterances": len(lines),
-    }
-    return Result("\n".join(lines), metadata)
+    return speech.transcribed("video", job, sound.look(job, path))

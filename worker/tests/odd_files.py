@@ -1,0 +1,351 @@
+"""Odd files, each with what its owner would expect: made here, so that none needs a licence or room in the repository.
+
+`FILES` maps a name to (content type, bytes, outcome, a part of what is said). Outcomes: `text`: converted, the part is
+in the text; `warned`: converted, the part is in a warning; `refused`: it fails for good, the part is in the message.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import wave
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+SAMPLES = Path(__file__).resolve().parents[2] / "examples" / "samples"
+PDF, DOCX = (SAMPLES / "report.pdf").read_bytes(), (SAMPLES / "minutes.docx").read_bytes()
+WAV, MP4, HTML = (SAMPLES / "speech.wav").read_bytes(), (SAMPLES / "clip.mp4").read_bytes(), b"<html><body>"
+NOISE = random.Random(3).randbytes(50_000)
+UMLAUTS = "Grüße aus Köln, Mühlheim und Düsseldorf; schöne Größe über alle Maßen. "
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. "
+Odd = tuple[str, bytes, str, str]
+FILES: dict[str, Odd] = {}
+
+
+def add(name: str, kind: str, data: bytes, outcome: str, part: str) -> None:
+    """Add one file."""
+    assert name not in FILES
+    FILES[name] = (kind, data, outcome, part)
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a ZIP."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def docx_with(change: Callable[[str, bytes], bytes]) -> bytes:
+    """Return the sample DOCX with members changed."""
+    with zipfile.ZipFile(io.BytesIO(DOCX)) as archive:
+        return zipped({name: change(name, archive.read(name)) for name in archive.namelist()})
+
+
+def pdf(pages: int, text: str = "", *, extra: bytes = b"", trailer: bytes = b"") -> bytes:
+    """Return a PDF of so many pages, each with `text` (none: an empty page)."""
+    stream = f"BT /F1 11 Tf 72 720 Td ({text}) Tj ET".encode() if text else b""
+    kids = b" ".join(b"%d 0 R" % (4 + n) for n in range(pages))
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, pages),
+               b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream)]  # fmt: skip
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 3 0 R /Resources << /Font << /F1 %d 0 R >> >> >>"  # noqa: E501
+    objects += [page % (4 + pages)] * pages + [
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        extra or b"null",
+    ]
+    data, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    start = len(data)
+    data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    data += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    return data + b"trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(objects) + 1,
+        trailer,
+        start,
+    )
+
+
+def wav(samples: bytes, channels: int = 1, rate: int = 16000, width: int = 2) -> bytes:
+    """Return a WAV."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(channels), sound.setsampwidth(width), sound.setframerate(rate)
+        sound.writeframes(samples)
+    return file.getvalue()
+
+
+def spreadsheet() -> bytes:
+    """Return an XLSX with two sheets."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["city", "größe"])
+    book.active.append(["Köln", 42])
+    book.create_sheet("empty")
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def slides() -> bytes:
+    """Return a PPTX with one slide."""
+    import pptx
+
+    show = pptx.Presentation()
+    slide = show.slides.add_slide(show.slide_layouts[5])
+    slide.shapes.title.text = "Slide about bridges"
+    file = io.BytesIO()
+    show.save(file)
+    return file.getvalue()
+
+
+def picture(kind: str, text: str = "", size: tuple[int, int] = (900, 200)) -> bytes:
+    """Return a picture with a line of text."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("RGB", size, "white")
+    if text:
+        ImageDraw.Draw(image).text((40, 60), text, fill="black", font=ImageFont.load_default(size=60))
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def _texts() -> None:
+    late = "a" * 70_000 + UMLAUTS
+    add("late-umlauts.txt", "document", late.encode(), "text", "Köln")
+    add("late-latin1.txt", "document", late.encode("latin-1"), "text", "Köln")
+    add("very-late.md", "document", (b"# x\n" * 500_000) + "ß".encode(), "text", "ß")
+    add("latin1.txt", "document", UMLAUTS.encode("latin-1"), "text", "Größe über")
+    add("latin1-lines.txt", "document", (UMLAUTS.replace(";", "\n") * 3).encode("latin-1"), "text", "Grüße aus Köln,")
+    add("one-umlaut.txt", "document", "nur ein ä".encode("latin-1"), "text", "nur ein ä")
+    add("latin1-warned.txt", "document", UMLAUTS.encode("latin-1") + b" ", "warned", "encoding is not declared")
+    add("cp1252.txt", "document", "“quoted” – costs 5 €".encode("cp1252"), "text", "€")
+    add("russian-utf8.txt", "document", RUSSIAN.encode(), "text", "булок")
+    add("russian-cp1251.txt", "document", (RUSSIAN * 20).encode("cp1251"), "text", "булок")
+    add("russian-koi8.txt", "document", (RUSSIAN * 20).encode("koi8-r"), "text", "булок")
+    add(
+        "japanese-sjis.txt",
+        "document",
+        ("これは日本語の文章です。橋を渡る。" * 20).encode("shift_jis"),
+        "text",
+        "日本語",
+    )
+    add("chinese-gb.txt", "document", ("这是一个中文句子,用于测试编码。" * 20).encode("gb18030"), "text", "中文")
+    add("utf8-mark.txt", "document", b"\xef\xbb\xbf" + UMLAUTS.encode(), "text", "Grüße")
+    add("utf16-mark.txt", "document", UMLAUTS.encode("utf-16"), "text", "Grüße")
+    add("utf16-be-mark.txt", "document", b"\xfe\xff" + UMLAUTS.encode("utf-16-be"), "text", "Grüße")
+    add("utf16-no-mark.txt", "document", UMLAUTS.encode("utf-16-le"), "text", "Grüße")
+    add("utf16-be-no-mark.txt", "document", UMLAUTS.encode("utf-16-be"), "text", "Grüße")
+    add("utf32.txt", "document", UMLAUTS.encode("utf-32"), "text", "Grüße")
+    add("cut-in-a-character.txt", "document", (UMLAUTS * 40 + "ö").encode()[:-1], "text", "Köln")
+    add("one-nul.txt", "document", b"before\0after " + b"x" * 5000, "text", "beforeafter")
+    add("escape-codes.log", "document", b"\x1b[31mred\x1b[0m text of a log\n" * 50, "text", "red")
+    add("form-feeds.txt", "document", b"page 1\fpage 2\fpage 3", "text", "page 2")
+    add("old-mac.txt", "document", b"one\rtwo\rthree", "text", "two")
+    add("one-byte.txt", "document", b"x", "text", "x")
+    add("only-spaces.txt", "document", b" \n\t \n" * 10, "warned", "No text")
+    add("only-newline.txt", "document", b"\n", "warned", "No text")
+    add("one-long-line.txt", "document", b"word " * 400_000, "text", "word")
+    add("no-suffix", "document", b"just a note", "text", "just a note")
+    add("wrong-suffix-text.pdf", "document", b"I am a text, whatever my name says", "text", "I am a text")
+    add("wrong-suffix-html.txt", "document", b"<html><body>shown as it is</body></html>", "text", "<body>")
+    add("two.suffixes.tar.txt", "document", b"still a text", "text", "still")
+    add("emoji.txt", "document", "bridge 🌉 and family 👩‍👩‍👧".encode(), "text", "🌉")
+    add("right-to-left.txt", "document", "שלום עולם".encode(), "text", "שלום")
+    add("too-large.txt", "document", b"x" * (33 << 20), "refused", "split it")
+    add("table.csv", "document", "name,größe\nKöln,42\n".encode(), "text", "| Köln | 42 |")
+    add("latin1.csv", "document", ("name,größe\n" + "Köln,42\n" * 30).encode("latin-1"), "text", "| Köln | 42 |")
+    add("late.csv", "document", ("a,b\n" + "1,2\n" * 30_000 + "ß,ü\n").encode(), "text", "| ß | ü |")
+    add("ragged.csv", "document", b"a,b\n1\n1,2,3\n", "text", "| a | b |")
+    add("quoted.csv", "document", b'a,b\n"x, y","z\nz"\n', "text", "x, y")
+    add("unclosed-quote.csv", "document", b'a,b\n"never closed,1\n2,3\n', "text", "never closed")
+    add("huge-field.csv", "document", b"a,b\n" + b"x" * 200_000 + b",1\n", "text", "xxx")
+    add("nulls.csv", "document", b"a,b\n" + b"1,\0\n" * 3000, "refused", "not a document")
+    add("data.json", "document", json.dumps({"city": "Köln"}, ensure_ascii=False).encode(), "text", "Köln")
+    add("broken.json", "document", b'{"city": "K', "text", '"city"')
+    add("deep.json", "document", b"[" * 100_000 + b"]" * 100_000, "text", "[[[")
+    add("book.ipynb", "document", json.dumps({"cells": [{"cell_type": "markdown", "source": ["# Title of it"]}],
+        "metadata": {}, "nbformat": 4, "nbformat_minor": 5}).encode(), "text", "Title of it")  # fmt: skip
+    add("broken.ipynb", "document", b'{"cells": [', "warned", "plain text")
+
+
+def _markup() -> None:
+    add("page.html", "document", HTML + b"<h1>Heading</h1><p>text</p>", "text", "# Heading")
+    add("deep.html", "document", b"<div>" * 20_000 + b"deep inside", "text", "deep inside")
+    add("deep-page.html", "web", b"<html><div>" * 5_000 + b"deep inside", "text", "deep inside")
+    add("latin1.html", "document", b"<html><meta charset=iso-8859-1><p>K\xf6ln", "text", "Köln")
+    add("wrong-charset.html", "document", "<html><meta charset=nonsense><p>Köln".encode(), "text", "Köln")
+    add("scripts.html", "web", HTML + b"<script>steal()</script><p>what is read</p>", "text", "what is read")
+    add("only-scripts.html", "web", HTML + b"<script>render()</script>", "warned", "filled by scripts")
+    add("empty-page.html", "web", b"<html></html>", "warned", "no text")
+    add("utf16.html", "web", "<html><body><p>Köln</p>".encode("utf-16"), "text", "Köln")
+    add("page-latin1.html", "web", b'<html><meta charset="iso-8859-1"><body><p>K\xf6ln</p>', "text", "Köln")
+    add("broken-tags.html", "web", b"<html><body><p>one<p>two</div></span><b>three", "text", "three")
+    add("not-a-page.html", "web", b"no tag anywhere", "text", "no tag")
+    add("pdf-as-page.html", "web", PDF, "text", "42")
+    add("references.html", "web", HTML + b'<img src="http://127.0.0.1:9/x"><iframe src="file:///etc/passwd"></iframe>kept',
+        "text", "kept")  # fmt: skip
+    entities = (
+        b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "'
+        + b"ha" * 50
+        + b'">'
+        + b"".join(b'<!ENTITY %c "%s">' % (98 + n, b"&%c;" % (97 + n) * 10) for n in range(9))
+        + b"]><rss><channel>&j;</channel></rss>"
+    )
+    add("billion-laughs.rss", "document", entities, "warned", "plain text")
+    outside = (
+        b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><rss><channel>&e;</channel></rss>'
+    )
+    add("outside-entity.rss", "document", outside, "warned", "plain text")
+    add("feed.rss", "document", b'<?xml version="1.0"?><rss version="2.0"><channel><title>News of it</title><item>'
+        b"<title>One</title></item></channel></rss>", "text", "News of it")  # fmt: skip
+    add(
+        "data.xml",
+        "document",
+        "<?xml version='1.0' encoding='iso-8859-1'?><a>Köln</a>".encode("latin-1"),
+        "text",
+        "Köln",
+    )
+
+
+def _office() -> None:
+    add("empty.pdf", "document", b"", "refused", "0 bytes")
+    add("report.PDF", "document", PDF, "text", "42")
+    add("junk-first.pdf", "document", b"junk\n" + PDF, "text", "42")
+    add("cut.pdf", "document", PDF[:700], "refused", "damaged or cut off")
+    add("only-its-head.pdf", "document", b"%PDF-1.7\n", "refused", "damaged or cut off")
+    add("noise.pdf", "document", b"%PDF-1.4\n" + NOISE, "refused", "damaged or cut off")
+    add("no-xref.pdf", "document", PDF[: PDF.index(b"xref")], "refused", "damaged or cut off")
+    add("blank.pdf", "document", pdf(1), "warned", "no text")
+    add("no-pages.pdf", "document", pdf(0), "refused", "damaged")
+    add("locked.pdf", "document", pdf(1, "secret", extra=b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>"
+        % (b"41" * 32, b"42" * 32), trailer=b"/Encrypt 6 0 R /ID [<00><00>]"), "refused", "password")  # fmt: skip
+    add("ten-thousand-pages.pdf", "document", pdf(10_000, "one of many"), "text", "one of many")
+    add("150-pages.pdf", "document", pdf(150, "page of a book"), "text", "page of a book")
+    add("pdf-as.docx", "document", PDF, "text", "42")
+    add("minutes.docx", "document", DOCX, "text", "| audio | 1 |")
+    add("docx-as.pdf", "document", DOCX, "text", "| audio | 1 |")
+    add("docx-without-suffix", "document", DOCX, "text", "| audio | 1 |")
+    add("cut.docx", "document", DOCX[: len(DOCX) // 2], "refused", "cut off")
+    add("no-document.docx", "document", zipped({"word/other.xml": b"<x/>"}), "refused", "cannot be read as DOCX")
+    add("broken-xml.docx", "document", docx_with(lambda n, d: d[:200] if n == "word/document.xml" else d), "refused",
+        "cannot be read as DOCX")  # fmt: skip
+
+    def bombed(name: str, data: bytes) -> bytes:
+        return data.replace(b"</w:body>", b"<w:p/>" * 10 + b"</w:body>") if name == "word/document.xml" else data
+
+    add("changed.docx", "document", docx_with(bombed), "text", "| audio | 1 |")
+    add("bomb.docx", "document", zipped({"word/document.xml": b"", **{f"word/{n}": bytes(100 << 20) for n in range(11)}}),  # noqa: E501
+        "refused", "more than is unpacked")  # fmt: skip
+    add("many-members.zip", "document", zipped({f"m{n}": b"" for n in range(20_001)}, zipfile.ZIP_STORED), "refused",
+        "more than is unpacked")  # fmt: skip
+    add("archive.zip", "document", zipped({"a.txt": b"inside"}), "refused", "unpack it")
+    add("empty-archive.zip", "document", zipped({}), "refused", "unpack it")
+    locked = bytearray(zipped({"word/document.xml": b"<x/>"}))
+    locked[6] |= 1
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    add("locked.docx", "document", bytes(locked), "refused", "password")
+    add("slip.zip", "document", zipped({"../../etc/evil": b"x"}), "refused", "unpack it")
+    add(
+        "text.odt",
+        "document",
+        zipped({"mimetype": b"application/vnd.oasis.opendocument.text"}),
+        "refused",
+        "OpenDocument",
+    )
+    add("book.xlsx", "document", spreadsheet(), "text", "Köln")
+    add("cut.xlsx", "document", spreadsheet()[:2000], "refused", "cut off")
+    add("no-book.xlsx", "document", zipped({"xl/x.xml": b"<x/>"}), "refused", "cannot be read as XLSX")
+    add("show.pptx", "document", slides(), "text", "Slide about bridges")
+    add("no-show.pptx", "document", zipped({"ppt/x.xml": b"<x/>"}), "refused", "cannot be read as PPTX")
+    add("broken.epub", "document", zipped({"mimetype": b"application/epub+zip"}), "refused", "cannot be read as EPUB")
+    add("old.doc", "document", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000), "refused", "old Office file")
+    add("cut.xls", "document", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "refused", "cut off")
+    add("letter.rtf", "document", b"{\\rtf1 hello}", "refused", "RTF")
+    add("program", "document", b"\x7fELF" + NOISE, "refused", "a program")
+    add("program.txt", "document", b"MZ" + NOISE, "refused", "a program")
+    add("noise.txt", "document", NOISE, "refused", "not a document")
+    add("zeros.txt", "document", bytes(10_000), "refused", "NUL")
+    add("noise", "document", NOISE[:300], "refused", "not a document")
+    add("packed.gz", "document", b"\x1f\x8b\x08" + NOISE, "refused", "gzip")
+    add("sound-as.pdf", "document", b"ID3" + NOISE, "refused", "sound")
+
+
+def _pictures() -> None:
+    add("sign.png", "document", picture("PNG", "Bridge closed"), "text", "Bridge closed")
+    add("sign.jpg", "document", picture("JPEG", "Bridge closed"), "text", "Bridge closed")
+    add("sign.tiff", "document", picture("TIFF", "Bridge closed"), "text", "Bridge closed")
+    add("sign-as.txt", "document", picture("PNG", "Bridge closed"), "text", "Bridge closed")
+    add("white.png", "document", picture("PNG"), "warned", "OCR found no text")
+    add("dot.png", "document", picture("PNG", size=(1, 1)), "warned", "OCR found no text")
+    add("cut.png", "document", picture("PNG", "Bridge closed")[:60], "refused", "picture cannot be read")
+    add("noise.png", "document", b"\x89PNG\r\n\x1a\n" + NOISE, "refused", "picture cannot be read")
+    from PIL import Image
+
+    image, file = Image.open(io.BytesIO(picture("PNG", "Scanned page"))), io.BytesIO()
+    image.save(file, "PDF")
+    add("scan.pdf", "document", file.getvalue(), "text", "Scanned page")
+
+
+def _media() -> None:
+    silence = bytes(2 * 16000)
+    short = wav(WAV[44:40_044])
+    add("empty.wav", "audio", b"", "refused", "0 bytes")
+    add("speech.wav", "audio", WAV, "text", "two")
+    add("no-samples.wav", "audio", wav(b""), "warned", "no samples")
+    add("header-only.wav", "audio", WAV[:44], "refused", "convert it to WAV")
+    add("one-sample.wav", "audio", wav(b"\0\0"), "warned", "No speech")
+    add("silence.wav", "audio", wav(silence), "warned", "No speech")
+    add("cut.wav", "audio", WAV[:50_000], "text", "")
+    add("half-a-sample.wav", "audio", short[:-1], "text", "")
+    add("eight-channels.wav", "audio", wav(silence * 8, channels=8), "warned", "No speech")
+    add("8-bit.wav", "audio", wav(b"\x80" * 16000, width=1), "warned", "No speech")
+    add("96-khz.wav", "audio", wav(silence * 6, rate=96000), "warned", "No speech")
+    add("no-rate.wav", "audio", wav(silence)[:24] + struct.pack("<I", 0) + wav(silence)[28:], "refused", "convert it")
+    add("noise.wav", "audio", NOISE, "refused", "convert it to WAV")
+    add("noise-in.wav", "audio", b"RIFF" + NOISE, "refused", "convert it to WAV")
+    add("text.mp3", "audio", b"I am no sound at all, but a text. " * 30, "refused", "convert it to WAV")
+    add("wav-as.mp3", "audio", short, "text", "")
+    add("pdf-as.wav", "audio", PDF, "refused", "")
+    add("list.m3u8", "audio", b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
+        "refused", "")  # fmt: skip
+    add(
+        "itself.m3u8",
+        "audio",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nsource.m3u8\n#EXT-X-ENDLIST\n",
+        "refused",
+        "",
+    )
+    add(
+        "passwd.m3u8",
+        "audio",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n/etc/passwd\n#EXT-X-ENDLIST\n",
+        "refused",
+        "",
+    )
+    add("list.ffconcat", "audio", b"ffconcat version 1.0\nfile /etc/passwd\n", "refused", "")
+    add("itself.ffconcat", "audio", b"ffconcat version 1.0\nfile source.ffconcat\n", "refused", "")
+    add("session.sdp", "audio", b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",  # noqa: E501
+        "refused", "")  # fmt: skip
+    add("list.mpd", "audio", b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
+        b'<AdaptationSet><Representation id="1" mimeType="audio/mp4"><BaseURL>http://127.0.0.1:9/x.mp4</BaseURL>'
+        b"</Representation></AdaptationSet></Period></MPD>", "refused", "")  # fmt: skip
+    add("clip.mp4", "video", MP4, "text", "hello")
+    add("cut.mp4", "video", MP4[: len(MP4) // 2], "refused", "convert it to WAV")
+    add("half-of-its-sound.mp4", "video", MP4[:-2000], "refused", "convert it to WAV")
+    add("clip-as.avi", "video", MP4, "text", "hello")
+    add("empty.mp4", "video", b"", "refused", "0 bytes")
+    add("noise.mp4", "video", b"\0\0\0\x20ftypisom" + NOISE, "refused", "convert it to WAV")
+    add("picture.mp4", "video", picture("PNG", "x"), "refused", "")
+    add("sound.mp4", "video", short, "text", "")
+
+
+for _make in (_texts, _markup, _office, _pictures, _media):
+    _make()

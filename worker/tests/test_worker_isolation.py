@@ -1,0 +1,165 @@
+"""What a bad file costs: its own job, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+from crowd import Crowd
+from scripted_bridge import claim, jobs
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, forks and descriptors of POSIX")
+MEMORY = 200 << 20
+#: Order of `conversions.by_file`, what the failure says, whether it is retried.
+BAD = {
+    "abort": ("SIGABRT", True),
+    "segfault": ("SIGSEGV", True),
+    "exit": ("exited with status 3", True),
+    "memory": ("--max-memory", False),
+    "descriptors": ("too many open descriptors", False),
+    "spin": ("of CPU time", False),
+    "fork": ("exited with status 1", True),
+    "swarm": ("--max-processes", False),
+}
+LIMITS = {"memory": MEMORY, "cpu_seconds": 1, "descriptors": 128, "processes": 40, "cancel_seconds": 0.3}
+
+
+def offspring() -> list[psutil.Process]:
+    """What this process has started and has not ended."""
+    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def gone(process_ids: list[int], seconds: float = 20) -> bool:
+    until = time.monotonic() + seconds
+    while any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in process_ids):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("order", BAD)
+def test_a_bad_file_is_one_failure_that_says_what_happened(bridge, run, order):
+    crowd = Crowd(bridge, {"bad": order.encode(), "good": b"one"})
+    running = run("by_file", **LIMITS)
+    crowd.wait(40)
+    said, retryable = BAD[order]
+    bad = crowd.results["bad"]
+    assert said in bad["error_message"]
+    assert (bad["success"], bad["retryable"]) == (False, retryable)
+    assert crowd.results["good"]["content"] == "good one"
+    assert crowd.releases == []
+    if order == "abort":
+        assert "about to abort" in bad["error_message"]  # the last lines of its stderr
+    running.stop()
+    running.slots.close()
+    assert gone([p.pid for p in offspring()])
+
+
+def test_what_a_handler_leaves_behind_is_ended(bridge, run):
+    before = {p.pid for p in offspring()}
+    crowd = Crowd(bridge, {"a": b"daemon", "b": b"copy", "c": b"good"})
+    running = run("by_file", **LIMITS)
+    crowd.wait(30)
+    assert all(result["success"] for result in crowd.results.values())
+    assert running.slots.wait(running.slots.free, 20)
+    left = [p.pid for p in offspring() if p.pid not in before]
+    running.stop()
+    running.slots.close()
+    assert gone(left)
+
+
+def test_a_crash_after_other_files_is_tried_in_a_fresh_process(bridge, run, tmp_path):
+    crowd = Crowd(bridge, {"a": b"1", "b": b"abort", "c": b"2"})
+    running = run("by_file", **LIMITS)
+    crowd.wait(30)
+    assert running.slots.all[0]._started == 3  # the warm one, the fresh one, and one for what came after
+    assert crowd.results["c"]["success"]
+
+
+def test_a_process_serves_many_jobs_and_loads_once(bridge, run, tmp_path):
+    crowd = Crowd(bridge, {f"j{n}": b"" for n in range(6)})
+    running = run("Model", jobs_per_process=4)
+    crowd.wait(30)
+    running.stop()
+    running.slots.close()
+    assert [crowd.results[f"j{n}"]["content"] for n in range(6)] == [f"job {n}" for n in (1, 2, 3, 4, 1, 2)]
+    loaded = {path.name.removeprefix("setup-") for path in tmp_path.glob("setup-*")}
+    closed = {path.name.removeprefix("close-") for path in tmp_path.glob("close-*")}
+    assert loaded == closed
+    assert {str(result["metadata"]["pid"]) for result in crowd.results.values()} <= loaded
+
+
+def test_no_poll_while_the_handlers_are_not_ready(bridge, run, tmp_path):
+    (tmp_path / "broken").touch()
+    running = run("Model")
+    assert running.slots.wait(lambda: running.slots.trouble, 20)
+    assert "no GPU" in str(running.slots.trouble)
+    assert bridge.calls_left("poll") == 0
+    (tmp_path / "broken").unlink()
+    bridge.script("poll", jobs(claim()))
+    assert bridge.next("result").body["content"] == "job 1"
+
+
+def test_a_process_that_dies_while_it_waits_is_replaced(bridge, run):
+    running = run("by_file")
+    bridge.next("poll")
+    first = running.slots.all[0].process.process
+    os.kill(first.pid, signal.SIGKILL)
+    assert running.slots.wait(lambda: running.slots.all[0].process not in (None,) and
+                              running.slots.all[0].process.process is not first, 20)  # fmt: skip
+
+
+def test_generators_and_coroutines_return_results(bridge, run, tmp_path):
+    (tmp_path / "go").touch()
+    for handler, content in (("steps", "steps"), ("in_async", "async"), ("async_steps", "async steps")):
+        crowd = Crowd(bridge, {handler: b""})
+        running = run(handler)
+        crowd.wait(20)
+        running.stop()
+        assert crowd.results[handler]["content"] == content
+
+
+def crowded(bridge, run, slots: int, good: int, bad: int) -> None:
+    """Good files among bad ones: every good one completes, no slot is lost, no innocent spends a retry."""
+    orders = ["hang", *BAD, "daemon", "copy"]
+    files = {f"bad-{n}-{orders[n % len(orders)]}": orders[n % len(orders)].encode() for n in range(bad)}
+    files |= {f"good-{n}": str(n).encode() for n in range(good)}
+    names = list(files)
+    random.Random(7).shuffle(names)
+    deadlines = {"timeout_at": "2099-01-01T00:00:04+00:00"}
+    crowd = Crowd(bridge, {name: files[name] for name in names if "hang" not in name})
+    hanging = [name for name in names if "hang" in name]
+    # A file that hangs is ended by its deadline and submits nothing: it is the bridge that calls it timed out.
+    answer = jobs(*(claim(name, **deadlines) for name in hanging))
+    answer.headers["Date"] = "Thu, 01 Jan 2099 00:00:00 GMT"
+    crowd._files |= dict.fromkeys(hanging, b"hang")
+    bridge.script("poll", lambda call: answer if int(call.query["max_jobs"]) >= 1 else jobs())
+    running = run("by_file", concurrency=slots, **LIMITS)
+    until = time.monotonic() + 240
+    wanted = set(files) - set(hanging)
+    while not wanted <= set(crowd.results):
+        assert time.monotonic() < until, wanted - set(crowd.results)
+        time.sleep(0.05)
+    results = crowd.results
+    assert all(results[name]["success"] for name in files if name.startswith("good"))
+    for name in set(files) - set(hanging):
+        order = name.rsplit("-", 1)[1]
+        if order in BAD:
+            assert BAD[order][0] in results[name]["error_message"], name
+    assert crowd.releases == []
+    assert running.slots.wait(lambda: running.slots.free() == slots, 60)  # no slot is lost
+    assert all(slot.thread.is_alive() for slot in running.slots.all)
+
+
+def test_good_files_among_bad_ones(bridge, run):
+    crowded(bridge, run, slots=4, good=40, bad=11)
+
+
+@pytest.mark.scale
+def test_two_hundred_files_of_which_forty_are_bad(bridge, run):
+    crowded(bridge, run, slots=8, good=160, bad=40)

@@ -1,0 +1,93 @@
+"""Odd files through the reference handlers, in a handler's process with its sandbox: each has the expected outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("markitdown")
+pytest.importorskip("pocketsphinx")
+
+from odd_files import FILES
+
+from bridge_worker.claim import read_claim
+from bridge_worker.converting import RESULT_FILE
+from bridge_worker.held import Held
+from bridge_worker.process import HandlerProcess, Setup
+
+OURS = "bridge_worker.handlers"
+HANDLERS = {"document": f"{OURS}.documents:handle", "web": f"{OURS}.web:handle", "audio": f"{OURS}.speech:handle",
+            "video": f"{OURS}.video:handle"}  # fmt: skip
+SECONDS = 120  # a deadline that none of them may need
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory):
+    place = tmp_path_factory.mktemp("odd") / "process"
+    started = HandlerProcess(Setup(HANDLERS, sandbox=True, memory=3 << 30), place)
+    assert started.wait_ready(threading.Event())
+    yield started
+    started.discard()
+
+
+def convert(process, name, kind, data):
+    """Return the kind of outcome, its message, and what was submitted."""
+    directory = process.new_job_directory()
+    (directory / f"source{Path(name).suffix.lower()}").write_bytes(data)
+    held = Held(read_claim({"job_id": "odd", "content_type": kind, "source_name": name}))
+    held.deadline = time.monotonic() + SECONDS
+    (directory / "job.json").write_text(json.dumps(held.claim.for_handler()))
+    outcome = process.run(directory, held)
+    result = json.loads((directory / RESULT_FILE).read_bytes()) if outcome.kind == "result" else None
+    shutil.rmtree(directory)
+    return outcome, result
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_odd_file_has_the_outcome_its_owner_expects(process, name):
+    kind, data, expected, part = FILES[name]
+    if any(word in part for word in ("OCR", "Bridge closed", "picture cannot", "Scanned")) and not shutil.which(
+        "tesseract"
+    ):
+        pytest.skip("needs tesseract")
+    outcome, result = convert(process, name, kind, data)
+    if expected == "refused":
+        assert outcome.kind == "file", (outcome, result)  # never tried again
+        assert part in outcome.text
+        assert name in outcome.text  # the owner knows which
+        return
+    assert outcome.kind == "result", outcome
+    assert "root:x:0" not in result["content"]  # /etc/passwd
+    assert len(json.dumps(result)) < 16 << 20
+    if expected == "text":
+        assert part in result["content"]
+    else:
+        assert part in " ".join(result["metadata"]["warnings"])
+
+
+def test_there_are_over_a_hundred():
+    assert len(FILES) >= 100
+
+
+def test_the_sandbox_lets_nothing_out(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("not for handlers")
+    setup = Setup({"document": "conversions:escape"}, {"secret": str(secret)}, sandbox=True)
+    process = HandlerProcess(setup, tmp_path / "process")
+    try:
+        assert process.wait_ready(threading.Event())
+        outcome, result = convert(process, "x.txt", "document", b"x")
+    finally:
+        process.discard()
+    assert outcome.kind == "result"
+    reached = json.loads(result["content"])
+    if os.uname().sysname != "Linux":
+        pytest.skip("only Linux has a sandbox")
+    assert reached.pop("network") in ("OSError", "PermissionError")
+    assert reached == {"own file": "ok", "own temporary file": "ok", "secret": "PermissionError"}
