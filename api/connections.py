@@ -17,7 +17,7 @@ MOST_STRANGERS = 256  # connections of one address that wait for a request while
 FRESH_SECONDS = 2.0  # none of these is closed before: many clients may come back at one moment from one address
 # A process that stops lets a connection go on which nothing came for so long: sooner, its next answer says that it is
 # the last one. Who has just connected is about to ask.
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 3.0
 NEW_SECONDS = 5.0
 HEAD_SECONDS = 20.0  # within so long the first request of a connection begins, and any that began has its whole head
 

@@ -10,6 +10,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import psycopg2
 import pytest
 import redis as redis_py
 from celery import Celery
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, text
 
 from bridge import embedded, keys
 from bridge.cli.family import ending_signals
@@ -259,6 +260,25 @@ def terminate_backends(url: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@contextmanager
+def no_connections(url: URL) -> Iterator[None]:
+    """The database takes no connections and has none: to its clients PostgreSQL is away."""
+    admin = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+
+        def allow(word: str) -> None:
+            connection.exec_driver_sql(f'ALTER DATABASE "{url.database}" WITH ALLOW_CONNECTIONS {word}')
+
+        allow("false")
+        try:
+            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %(name)s"
+            connection.exec_driver_sql(query, {"name": url.database})
+            yield
+        finally:
+            allow("true")
+    admin.dispose()
 
 
 @pytest.fixture

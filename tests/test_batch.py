@@ -142,9 +142,9 @@ def test_more_than_a_thousand_jobs_and_unknown_fields_are_refused(client):
     assert ok(client.get(""))["jobs"] == []
 
 
-def test_a_thousand_bad_jobs_are_all_named_in_a_short_sentence(client):
+def test_of_a_thousand_bad_jobs_a_hundred_are_named_and_the_sentence_is_short(client):
     problem = refused(client.post("batch", {"jobs": [{**client.fields(), "max_retries": -1}] * 1000}), 422)
-    assert len(problem["errors"]) == 1000
+    assert len(problem["errors"]) == 100
     assert len(problem["detail"]) < 2000
 
 

@@ -123,7 +123,7 @@ def test_a_key_is_printed_alone_and_works_at_once_and_not_after_its_revocation(k
     assert said(keys("revoke", prefix)) == "1 key revoked\n"
     wait_until(lambda: client.get("").status_code == 401, "the revocation to be felt", 10)
     assert f"{prefix} pipeline" in said(keys("list"))
-    assert next(line for line in said(keys("list")).splitlines() if prefix in line).endswith("revoked")
+    assert next(line for line in said(keys("list")).splitlines() if prefix in line).endswith("revoked by command")
     assert refusal(keys("revoke", prefix), 1) == f"jobbridge: no valid key has the prefix {prefix}"
 
 
@@ -264,7 +264,7 @@ def test_without_keys_the_api_does_not_listen_beyond_loopback(run, production):
 def flower(begin, production):
     """Flower on a free port beside a Celery worker: its process, its address, what it logs in with."""
     port = free_port()
-    begin("celery").says("ready", 60)
+    begin("celery", BRIDGE_REMOTE_CONTROL="on").says("ready", 60)
     process = begin("flower", "--port", str(port))
     text = process.says("log in as ")
     told = re.search(r"log in as (\S+)", text)

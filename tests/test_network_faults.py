@@ -206,7 +206,7 @@ def test_an_id_whose_way_from_redis_was_cut_is_claimed_all_the_same_and_settled(
     def settled() -> bool:
         bridge.celery.send_task(names.RECONCILE, queue=names.QUEUE, ignore_result=True)
         with redis.Redis.from_url(bridge.settings.require("redis_url")) as mirror:
-            return not list(mirror.scan_iter(f"*{client.tenant}*"))
+            return not list(mirror.scan_iter(f"*{{{client.tenant}:*"))
 
     wait_until(settled, "the ID to be forgotten", 60)
 

@@ -6,7 +6,7 @@ from sqlalchemy.exc import OperationalError
 
 from bridge.overdue import GRACE_SECONDS, StandIn
 from tests.client import ok
-from tests.conftest import terminate_backends
+from tests.conftest import no_connections
 from tests.waiting import wait_until
 
 BY_NOW = {
@@ -95,8 +95,7 @@ def test_what_ran_out_while_nobody_could_renew_it_is_ended_half_a_minute_later(c
     stand_in.look()
     assert core.status(job.job_id) == "processing", "the process has just started"
     clock.now = GRACE_SECONDS
-    terminate_backends(core.engine.url.render_as_string(hide_password=False))
-    with pytest.raises(OperationalError):
+    with no_connections(core.engine.url), pytest.raises(OperationalError):
         stand_in.look()
     clock.now = 2 * GRACE_SECONDS - 1
     stand_in.look()

@@ -95,6 +95,9 @@ def test_a_claimed_job_has_this_shape_and_no_other(client):
         "lease_token",
         "lease_expires_at",
         "ack_by",
+        "source_name",
+        "source_size",
+        "source_media_type",
     }
     assert (job["attempt"], job["retry_count"], job["priority"]) == (1, 0, "high")
     assert len(job["lease_token"]) >= 32

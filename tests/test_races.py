@@ -229,7 +229,7 @@ def test_two_watches_pause_a_worker_in_trouble_once(core, pauses):
         core.sql("TRUNCATE remote_jobs, worker_pauses CASCADE")
         for nth in range(1, pauses + 1):
             for _ in range(3):
-                core.result(core.held(), success=False, retryable=False)
+                core.result(core.held(max_retries=0), success=False)
             if nth < pauses:
                 watch(core.runtime)
                 core.sql("UPDATE worker_pauses SET until = now(), paused_at = paused_at - interval '1 hour'")

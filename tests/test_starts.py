@@ -82,11 +82,17 @@ def test_api_processes_start_and_are_replaced_without_servers_and_make_the_boots
 
 
 @pytest.mark.parametrize(
-    "arguments", [["celery"], ["beat"], ["flower", "--port", str(free_port())]], ids=["celery", "beat", "flower"]
+    ("arguments", "line"),
+    [
+        (["celery"], "rying again in 4"),
+        (["beat"], "look at the sweeps' queue"),  # once for each outage
+        (["flower", "--port", str(free_port())], "rying again in 4"),
+    ],
+    ids=["celery", "beat", "flower"],
 )
-def test_a_process_of_celery_waits_for_its_broker(begin, arguments, tmp_path):
+def test_a_process_of_celery_waits_for_its_broker(begin, arguments, line, tmp_path):
     process = begin(*arguments, BRIDGE_DATA_DIR=str(tmp_path))
-    process.says("rying again in 4")
+    process.says(line)
     assert process.process.poll() is None
     process.family()
     assert process.ends(signal.SIGTERM) == 0

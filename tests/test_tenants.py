@@ -114,6 +114,12 @@ def statements(servers):
     return read
 
 
+COUNTED = re.compile(
+    r"SELECT count\(\*\) FROM \( SELECT FROM remote_jobs WHERE tenant = 't-[0-9a-f]{12}' AND status = '\w+'"
+    r"( AND completed_at IS NULL)? LIMIT [0-9]+ \) counted"
+)
+
+
 def test_every_statement_names_the_tenant_or_what_was_found_by_it(watched, statements):
     """By the tenant itself, by the caller's key, or by the ID of a job that was found or created with the tenant."""
     client = watched.client()
@@ -125,6 +131,8 @@ def test_every_statement_names_the_tenant_or_what_was_found_by_it(watched, state
         assert any(statement.startswith(task) for statement in seen), f"Celery's statements are not here: {task}"
     found = {key_id}
     for statement in seen:
+        if COUNTED.fullmatch(statement):  # in the background, of each tenant that has asked lately
+            continue
         if f"'{client.tenant}'" in statement:
             found |= set(ID.findall(statement))
         else:
