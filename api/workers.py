@@ -60,10 +60,9 @@ def poll(query: dict[str, Any]) -> Any:
         raise Forbidden(f"This key is limited to the content types {', '.join(sorted(caller().content_types or ()))}.")
     queues = [Queue(caller().tenant, content_type) for content_type in types]
     hub = cast(Hub, current_app.extensions["hub"])
-    hung_up = _hung_up(request.environ.get("gunicorn.socket"))
-    asking = Poll(
-        who, queues, query["max_jobs"], hung_up, slots=Slots(query["slots_busy"], query["slots_free"]), denied=denied
-    )
+    connection = request.environ.get("gunicorn.socket")
+    slots = Slots(query["slots_busy"], query["slots_free"])
+    asking = Poll(who, queues, query["max_jobs"], _hung_up(connection), connection, slots=slots, denied=denied)
     foreman.admit(asking)
     limits().room(asking)
     wait = query["wait"]

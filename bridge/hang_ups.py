@@ -4,13 +4,20 @@ Until then a dead poll holds a connection, its place in the limits and its memor
 network thousands come back while the first ones still stand.
 """
 
+import select
+from collections.abc import Sequence
+
 import gevent
+from gevent import monkey
 
 from bridge.parked import Parked
+from bridge.poll import Poll
 from bridge.steadily import every
 
 ROUND_SECONDS = 1.5  # in which each parked poll is looked at once
-AT_ONCE = 200  # sockets looked at without letting others run: about a millisecond
+AT_ONCE = 500  # sockets looked at without letting others run: less than a millisecond
+
+_poll = monkey.get_original("select", "poll")  # gevent's own has an event loop's watcher for each socket
 
 
 def watch(parked: Parked) -> gevent.Greenlet:
@@ -23,7 +30,21 @@ def look(parked: Parked) -> None:
     under way."""
     polls = list(parked.all())
     for start in range(0, len(polls), AT_ONCE):
-        for poll in polls[start : start + AT_ONCE]:
-            if not poll.offered and not poll.done.is_set() and poll.gone():
-                parked.answer(poll)
+        for poll in _gone(polls[start : start + AT_ONCE]):
+            parked.answer(poll)
         gevent.sleep(ROUND_SECONDS * AT_ONCE / max(len(polls), AT_ONCE))
+
+
+def _gone(polls: Sequence[Poll]) -> list[Poll]:
+    """Those of the polls whose clients have closed their end, as far as the sockets tell: one system call."""
+    sockets, gone = _poll(), []
+    by_file: dict[int, Poll] = {}
+    for poll in polls:
+        if poll.offered or poll.done.is_set() or poll.connection is None:
+            continue
+        if (file := poll.connection.fileno()) < 0:
+            gone.append(poll)
+        else:
+            by_file[file] = poll
+            sockets.register(file, select.POLLRDHUP)
+    return gone + [by_file[file] for file, _ in sockets.poll(0)]

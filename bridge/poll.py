@@ -1,5 +1,6 @@
 """A poll, from the request to its answer."""
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Poll:
     queues: Sequence[Queue]
     max_jobs: int
     gone: Callable[[], bool]  # whether the client has hung up, as far as that can be seen
+    connection: socket.socket | None = None  # to the client
     parks: bool = True
     jobs: list[Claimed] = field(default_factory=list)
     done: Event = field(default_factory=Event)
