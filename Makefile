@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak bench fuzz
+.PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak points bench fuzz
 .PHONY: handover places lock audit sbom clean clients wheels
 
 help: ## this list
@@ -45,7 +45,7 @@ up: $(STAMP) ## the whole bridge in this terminal (ARGS="--flower --worker --por
 	@$(PY) -m bridge up $(ARGS)
 
 test: $(STAMP) ## the tests but for scale and fuzz, on real PostgreSQL and Redis (ARGS="-k poll")
-	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale and not clients and not wheels" $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale and not points and not clients and not wheels" $(ARGS)
 
 scale: $(STAMP) ## the tests on a million jobs: what statements read, a rebuild of the mirror
 	@$(PY) -m pytest $(PARALLEL) -m scale $(ARGS)
@@ -102,6 +102,9 @@ guards: $(STAMP) ## drops each clause of each guard and shows that a test notice
 
 chaos: $(STAMP) ## everything is killed, frozen, cut and refused while jobs flow (MINUTES=…, SEED=…, PGBOUNCER=1)
 	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+points: $(STAMP) ## kills and stops processes at every crash point, from create to continuation
+	@$(PY) -m pytest -n 0 -q tests/test_crash_points.py $(ARGS)
 
 soak: $(STAMP) ## an hour of steady load with a fault every 10 s; what was taken comes back (MINUTES=…, SEED=…)
 	@$(PY) -m tests.chaos.soak --minutes $(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),60) $(if $(SEED),--seed $(SEED))

@@ -54,10 +54,13 @@ class Client:
         """A new job's ID."""
         return str(ok(self.post("", self.fields(content_type, **fields), headers=headers))["job_id"])
 
-    def poll(self, content_types: str = "audio", worker_id: str = "w1", **query: Any) -> requests.Response:
+    def poll(
+        self, content_types: str = "audio", worker_id: str = "w1", timeout: float = 70, **query: Any
+    ) -> requests.Response:
         """A poll; without `wait` in the query it does not wait."""
         params = {"worker_id": worker_id, "content_types": content_types, "wait": 0, **query}
-        return self.get("poll", params={name: value for name, value in params.items() if value is not None})
+        given = {name: value for name, value in params.items() if value is not None}
+        return self.get("poll", params=given, timeout=timeout)
 
     def claim(self, content_types: str = "audio", worker_id: str = "w1", **query: Any) -> dict[str, Any]:
         """A claimed job, waited for."""
