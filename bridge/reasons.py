@@ -137,10 +137,12 @@ def _ended(facts: Facts) -> Iterator[str]:
     elif sent.sent_at is not None and sent.next_at is None:
         yield f"The continuation was handed over at {_at(sent.sent_at)}."
     elif sent.sent_at is not None:
-        yield (
-            f"The continuation was handed over at {_at(sent.sent_at)} and is not confirmed;"
-            f" it is sent again at {_at(sent.next_at)}."
+        again = (
+            f"it is sent again at {_at(sent.next_at)}"
+            if sent.next_at > facts.now
+            else "it is sent again when it cannot lie in the pipeline's queue still"
         )
+        yield f"The continuation was handed over at {_at(sent.sent_at)} and is not confirmed; {again}."
     else:
         yield f"The continuation was not handed over yet ({sent.tries} tries){_why(sent.last_error)}"
 

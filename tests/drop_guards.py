@@ -92,7 +92,16 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         cancel: ["CANCEL", "RESTART"],
         extend: ["EXTEND"],
         give_back: ["RETURN", "RETRY", "FAIL"],
-        outbox: ["TAKE", "SENT", "NOT_SENT", "CONFIRM", "RESEND_ONE", "RESEND_FAILING"],
+        outbox: [
+            "TAKE_OF_JOBS",
+            "TAKE_FIRST",
+            "TAKE_AGAIN",
+            "SENT",
+            "NOT_SENT",
+            "CONFIRM",
+            "RESEND_ONE",
+            "RESEND_FAILING",
+        ],
         purge: ["PURGE", "FORGET_BATCHES"],
         release_due: ["DUE"],
     }.items():

@@ -254,6 +254,9 @@ def test_a_finished_job_says_what_ended_it_and_what_became_of_its_continuation(b
     assert shown["continuation"]["sent_at"] is not None
     bridge.sql("UPDATE continuations SET confirmed_at = now() WHERE job_id = :id", id=job_id)
     assert "The pipeline has confirmed the continuation" in said(client, job_id)
+    bridge.sql("UPDATE continuations SET confirmed_at = NULL, next_at = now() + interval '1 hour' WHERE job_id = :id",
+               id=job_id)  # fmt: skip
+    assert "is not confirmed; it is sent again at " in said(client, job_id)
     bridge.sql("UPDATE continuations SET confirmed_at = NULL, sent_at = NULL, tries = 2, last_error = 'no broker',"
                " next_at = now() + interval '1 hour' WHERE job_id = :id", id=job_id)  # fmt: skip
     assert "The continuation was not handed over yet (2 tries): no broker." in said(client, job_id)
