@@ -73,7 +73,9 @@ class Intake:
                 call.job_ids = (answer["result"]["job_id"],)
                 return True
             if answer is not None and answer["status"] == "FAILURE":
-                call.ended, call.outcome, call.status = time.monotonic(), Outcome.REFUSED, 500
+                # Only `Refused` says that the bridge will not have it; any other failure may be the result backend's.
+                refused = answer["result"].get("exc_type") == "Refused"
+                call.ended, call.outcome = time.monotonic(), Outcome.REFUSED if refused else Outcome.UNKNOWN
                 call.detail = str(answer["result"])[:200]
                 return False
             time.sleep(0.05)

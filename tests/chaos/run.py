@@ -97,7 +97,10 @@ class Run:
     def settle(self) -> None:
         """Drain, rest, and read what is there."""
         self.drain()
-        at_rest(self.system, self.history, self.end, self.seed)
+        try:
+            at_rest(self.system, self.history, self.end, self.seed)
+        except (AssertionError, requests.RequestException) as error:
+            self._died.append(f"the bridge at rest: {error}")
         healed = time.monotonic()
         self._wait(lambda: self._open() == 0, "every outcome was confirmed", healed)
         self._wait(lambda: not any(self.left().values()), "nothing was left", healed, 90)
