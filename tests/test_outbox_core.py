@@ -198,6 +198,18 @@ def test_a_confirmation_names_an_outcome(core, broker):
     assert [row.sent_at is not None for row in core.outcomes(job_id)] == [True, False]
 
 
+def test_of_two_outcomes_of_a_job_only_the_one_whose_time_has_come_is_sent_again(make_runtime, core, broker):
+    core.runtime = make_runtime(continuation_confirm_seconds="30")
+    job_id = finished(core, success=False, retryable=False)
+    core.restart(job_id)
+    core.result(core.claim(job_id))
+    assert deliver(core, broker) == 2
+    core.sql("UPDATE continuations SET next_at = now() WHERE n = 1")
+    broker.sent.clear()
+    assert repeat(core, broker) == 1
+    assert [task for task, _, _ in broker.sent] == [f"continue-{job_id}-1"]
+
+
 def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime, core, broker):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
     job_id = finished(core)
