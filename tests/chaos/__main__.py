@@ -5,13 +5,14 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from tests.chaos import bouncer
 from tests.chaos.nemesis import schedule
 from tests.chaos.run import Run
 
-SHOWN = 40  # violations that are printed with their events
+SHOWN = 8  # violations of each invariant that are printed with their events
 
 
 def main() -> int:
@@ -41,8 +42,14 @@ def main() -> int:
             print(f"logs and data are in {place}")
         else:
             shutil.rmtree(place, ignore_errors=True)
-    for violation in found[:SHOWN]:
-        print(violation)
+    of_each = Counter(violation.what.partition(":")[0] for violation in found)
+    shown: Counter[str] = Counter()
+    for violation in found:
+        shown[name := violation.what.partition(":")[0]] += 1
+        if shown[name] <= SHOWN:
+            print(violation)
+    for name, count in of_each.items():
+        print(f"{count} violations of: {name}")
     if found:
         print(f"{len(found)} violations. Again: make chaos MINUTES={options.minutes:g} SEED={options.seed}")
     else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from bridge.names import API_BASE
+from bridge.names import API_BASE, API_ROOT
 
 
 class Outcome(StrEnum):
@@ -145,5 +145,6 @@ ROUTES = {
     "cancel": ("POST", f"{API_BASE}/{{job_id}}/cancel"),
     "retry": ("POST", f"{API_BASE}/{{job_id}}/retry"),
     "cancel many": ("POST", f"{API_BASE}/cancel"),
+    "resend": ("POST", f"{API_ROOT}/continuations/resend"),
     "readyz": ("GET", "/readyz"),
 }

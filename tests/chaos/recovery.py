@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from bridge.outbox import LONGEST_WAIT_SECONDS
 from models.state import FINAL
 from tests.chaos.end_state import EndState
 from tests.chaos.history import Call, History, Trouble, Violation
@@ -14,7 +15,7 @@ from tests.chaos.history import Call, History, Trouble, Violation
 LIMITS = {
     "never acknowledged → pending": 120.0,
     "lease ran out → pending": 120.0,
-    "outcome → confirmed": 240.0,
+    "outcome → confirmed": LONGEST_WAIT_SECONDS,  # each loss doubles the wait
     "poll's wait → its answer": 15.0,
     "fault of Redis → next claim": 60.0,
     "fault of PostgreSQL → next create": 60.0,
