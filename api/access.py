@@ -9,6 +9,7 @@ from flask import current_app, g, request
 
 from api.address import real_address
 from api.connections import prove
+from api.local import refuse_web_pages
 from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
 from bridge.key_ring import REFUSED, KeyRing
@@ -62,8 +63,10 @@ def limits() -> Limits:
 
 
 def authenticate() -> Caller:
-    """Whose key this request carries. Raises Unauthorized, TooMany."""
+    """Whose key this request carries. Raises Unauthorized, TooMany; without keys Forbidden, to pages of other sites."""
     ring: KeyRing | None = current_app.extensions["keys"]
+    if ring is None:
+        refuse_web_pages(runtime().settings.auth_off_anywhere)
     who = Caller() if ring is None else _whose_key(ring)
     prove()
     limits().request(who.key_id, who.tenant)

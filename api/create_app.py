@@ -6,7 +6,6 @@ import uuid
 from flask import Flask, Response, current_app, g, request
 from flask_smorest import Api
 from gevent.threadpool import ThreadPool
-from werkzeug.routing import BaseConverter, PathConverter
 
 from api import docs_page, download, openapi, problems  # noqa: F401  (download adds its route to `workers`)
 from api.access import SECURITY
@@ -16,6 +15,7 @@ from api.keys import keys
 from api.metrics import RESPONSES
 from api.operators import operators
 from api.producers import producers
+from api.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.steering import continuations
 from api.workers import workers
 from bridge.foreman import Foreman
@@ -40,20 +40,6 @@ SAFE = {
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
 
 
-class JobId(BaseConverter):
-    """A job's ID in a path, whatever it looks like; not a word that is a route of its own, or `Allow` would lie."""
-
-    regex = r"(?!(?:batch|cancel|poll|retry|statistics)$)[^/]+"
-    part_isolating = True
-
-
-class WorkerId(PathConverter):
-    """A worker's ID in a path: any text, line breaks and slashes included."""
-
-    regex = "(?s:.+?)"
-    part_isolating = False
-
-
 class Documented(Api):
     """flask-smorest's Api without its catch-all error: api.errors_of documents each one that a route can give."""
 
@@ -67,7 +53,8 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     that cannot start ends all of them.
     """
     app = Flask("api", static_folder=None)
-    app.url_map.strict_slashes = False
+    exact(app.url_map)
+    app.wsgi_app = as_spelled(app.wsgi_app)  # type: ignore[assignment, method-assign]
     app.config.update(
         MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes + 1,  # api/body.py refuses what reaches it
         API_TITLE=API_TITLE,
@@ -93,6 +80,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     StandIn(heart).keep()
     app.url_map.converters |= {"job": JobId, "worker": WorkerId}
     app.before_request(_begin)
+    app.before_request(refuse_another_slash)
     app.after_request(_finish)
     app.teardown_request(end_request)
     app.extensions["aside"] = ThreadPool(1)  # api/body.py

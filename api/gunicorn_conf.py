@@ -57,6 +57,7 @@ timeout = 60
 # Its default is a socket in the home directory that a second instance would share.
 control_socket_disable = True
 forwarded_allow_ips = ",".join(settings.trusted_proxies)
+forwarder_headers = ""  # its default believes SCRIPT_NAME, which moves the path
 loglevel = settings.log_level
 # Everything goes to the root logger, whose one handler bridge.logs sets up.
 logconfig_dict = {
@@ -82,6 +83,17 @@ def on_starting(server: Any) -> None:
             " set LimitNOFILE=65536 in the unit, or ulimit -Hn",
             files,
             worker_connections,
+        )
+
+
+def when_ready(server: Any) -> None:
+    """Without keys nobody beyond this machine gets in, also where the socket is systemd's (BRIDGE_HOST is not)."""
+    addresses = [listener.getsockname() for listener in server.LISTENERS]
+    beyond = [one[0] for one in addresses if isinstance(one, tuple) and not ip_address(one[0]).is_loopback]
+    if beyond and not settings.auth and not settings.auth_off_anywhere:
+        sys.exit(
+            f"BRIDGE_AUTH=off lets anybody in, and the socket that was handed over listens on {beyond[0]}: it must be a"
+            " loopback address (or set BRIDGE_AUTH_OFF_ANYWHERE=1)"
         )
 
 

@@ -11,6 +11,7 @@ from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
 from api.access import authenticate, runtime
 from api.body import Blueprint
+from api.local import from_here
 from api.metrics import render
 from api.problems import problem
 from api.render import json_response
@@ -60,11 +61,11 @@ def ready() -> Any:
 @health.response(200, {"type": "string"}, content_type="text/plain")
 @health.alt_response(503, schema=Problem(), content_type="application/problem+json", description="No PostgreSQL.")
 def metrics() -> Any:
-    """Prometheus metrics. BRIDGE_METRICS=key asks for a key of tenant `default` with scope read; off hides them."""
+    """Prometheus metrics: for this machine, else for a key of tenant `default` with scope read (BRIDGE_METRICS)."""
     mode = runtime().settings.metrics
     if mode == "off":
         raise WerkzeugNotFound
-    if mode == "key":
+    if mode == "key" or (mode == "local" and not from_here()):
         who = authenticate()
         if who.tenant != DEFAULT_TENANT or not who.may("read"):
             raise Forbidden("Metrics are for keys of tenant default with scope read: they count every tenant's jobs.")

@@ -91,7 +91,8 @@ def _methods_of_the_other_slash() -> list[str]:
     if adapter is None:
         return []
     other = request.path.rstrip("/") if request.path.endswith("/") else f"{request.path}/"
-    return sorted(adapter.allowed_methods(other))
+    methods = set(adapter.allowed_methods(other))
+    return [] if request.method in methods else sorted(methods)  # else it is the spelling that is wrong
 
 
 def messages_of(error: HTTPException) -> dict[str, object]:

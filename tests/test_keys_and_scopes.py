@@ -167,14 +167,55 @@ def test_the_bootstrap_key_is_an_admin_key_of_the_default_tenant(own_bridge):
     assert [one["job_id"] for one in ok(bridge.client("default").get(""))["jobs"]] == [job_id]
 
 
-def test_with_keys_off_everybody_is_one_key_of_the_default_tenant(own_bridge):
-    bridge = own_bridge(celery=False, beat=False, auth="off", api_processes="1")
+FOREIGN = [
+    {"Host": "evil.example"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "192.0.2.1"},
+    {"Host": ""},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:3000"},
+    {"Referer": "http://evil.example/page"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+]
+
+
+def test_with_keys_off_no_web_page_of_another_site_does_anything(with_keys_off):
+    """DNS rebinding (a foreign name for this machine) and cross-site requests, those by GET included."""
+    bridge = with_keys_off
+    client = Client(bridge.url, None, bridge.files)
+    job_id = client.create("page")
+    for headers in FOREIGN:
+        for method, path in (
+            ("GET", "poll?worker_id=w&content_types=page&wait=0"),
+            ("GET", ""),
+            ("POST", f"{job_id}/cancel"),
+            ("POST", "cancel?content_type=page"),
+        ):
+            refused(client.request(method, path, headers=headers), 403, "forbidden")
+    assert client.status(job_id) == "pending"
+    for host in ("localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "LOCALHOST"):
+        own = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        ok(client.get(f"{job_id}/status", headers=own))
+
+
+@pytest.fixture(scope="module")
+def with_keys_off(start_bridge):
+    """A bridge that asks for no keys."""
+    bridge = start_bridge(celery=False, beat=False, auth="off", api_processes="1")
+    yield bridge
+    bridge.stack.stop()
+
+
+def test_with_keys_off_everybody_is_one_key_of_the_default_tenant(with_keys_off):
+    bridge = with_keys_off
     first, second = (Client(bridge.url, key, bridge.files) for key in (None, "any key at all"))
     job_id = first.create()
     job = second.claim(lease=None)
     assert job["job_id"] == job_id
     ok(first.result({"job_id": job_id}))
-    (row,) = bridge.sql("SELECT tenant, status FROM remote_jobs")
+    (row,) = bridge.sql("SELECT tenant, status FROM remote_jobs WHERE id = :id", id=job_id)
     assert tuple(row) == ("default", "completed")
 
 

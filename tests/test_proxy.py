@@ -1,7 +1,7 @@
-"""The reverse proxy of docs/operations.md: its own configuration, in a real nginx, before a real bridge.
+"""The reverse proxies of docs/operations.md: their configurations, in a real nginx and a real haproxy.
 
-Needs nginx and openssl (`apt-get install -y nginx-light openssl`); without them these tests are skipped. .ci/run
-installs them when it is root.
+Needs nginx, haproxy and openssl (`apt-get install -y nginx-light haproxy openssl`); without them these tests are
+skipped. .ci/run installs them when it is root.
 """
 
 import re
@@ -16,15 +16,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from bridge.embedded.ports import free_port
 from bridge.embedded.process import dies_with_parent
 from bridge.names import API_BASE
 from tests.client import Client, ok, refused
+from tests.spellings import others
 from tests.waiting import wait_until
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+NGINX, HAPROXY = (shutil.which(name, path="/usr/sbin:/usr/bin") for name in ("nginx", "haproxy"))
 pytestmark = [
     pytest.mark.skipif(not (NGINX and shutil.which("openssl")), reason="nginx or openssl is missing"),
     pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning"),
@@ -32,17 +34,25 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def proxy(start_bridge, tmp_path_factory):
-    """A bridge behind nginx: both, the address of the proxy, and its certificate."""
-    bridge = start_bridge(celery=False, beat=False, api_processes="1", trusted_proxies="127.0.0.1")
-    place, port = tmp_path_factory.mktemp("nginx"), free_port()
-    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=bridge -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run([*make.split(), "-keyout", place / "key", "-out", place / "cert"], check=True, capture_output=True)
-    (site,) = re.findall(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    listen = f"listen 127.0.0.1:{port} ssl; ssl_certificate {place}/cert; ssl_certificate_key {place}/key;"
-    for ours, here in {"127.0.0.1:8000": urlsplit(bridge.url).netloc, "listen 443 ssl;": listen}.items():
+def bridge(start_bridge):
+    """A bridge behind proxies, whose metrics are for this machine and for keys (the default)."""
+    running = start_bridge(celery=False, beat=False, api_processes="1", trusted_proxies="127.0.0.1")
+    yield running
+    running.stack.stop()
+
+
+def documented(language: str, replaced: dict[str, str]) -> str:
+    """The configuration of the page, with what differs here in place of what it says."""
+    (site,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for ours, here in replaced.items():
         assert site.count(ours) == 1
         site = site.replace(ours, here)
+    return site
+
+
+def nginx(place: Path, port: int, bridge) -> list[str]:
+    listen = f"listen 127.0.0.1:{port} ssl; ssl_certificate {place}/cert; ssl_certificate_key {place}/key;"
+    site = documented("nginx", {"127.0.0.1:8000": urlsplit(bridge.url).netloc, "listen 443 ssl;": listen})
     temporary = "".join(
         f"{name}_temp_path {place}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -51,23 +61,39 @@ def proxy(start_bridge, tmp_path_factory):
         f"daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;\n"
         f"events {{ worker_connections 256; }}\nhttp {{ access_log off;\n{temporary}{site} }}\n"
     )
-    nginx = subprocess.Popen(
-        [str(NGINX), "-e", f"{place}/error.log", "-c", str(config)],
-        stderr=subprocess.PIPE,
-        preexec_fn=dies_with_parent(signal.SIGTERM),
+    return [str(NGINX), "-e", f"{place}/error.log", "-c", str(config)]
+
+
+def haproxy(place: Path, port: int, bridge) -> list[str]:
+    (place / "pem").write_text((place / "cert").read_text() + (place / "key").read_text())
+    bind = f"bind 127.0.0.1:{port} ssl crt {place}/pem"
+    here = {"127.0.0.1:8000": urlsplit(bridge.url).netloc, "bind :443 ssl crt /etc/haproxy/bridge.pem": bind}
+    (place / "haproxy.cfg").write_text(documented("haproxy", here))
+    return [str(HAPROXY), "-db", "-f", str(place / "haproxy.cfg")]
+
+
+@pytest.fixture(scope="module", params=[nginx, haproxy], ids=["nginx", "haproxy"])
+def proxy(request, bridge, tmp_path_factory):
+    """A bridge behind a proxy: both, the address of the proxy, and its certificate."""
+    if request.param is haproxy and HAPROXY is None:
+        pytest.skip("haproxy is missing")
+    place, port = tmp_path_factory.mktemp("proxy"), free_port()
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=bridge -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", place / "key", "-out", place / "cert"], check=True, capture_output=True)
+    running = subprocess.Popen(
+        request.param(place, port, bridge), stderr=subprocess.PIPE, preexec_fn=dies_with_parent(signal.SIGTERM)
     )
 
     def listens():
         with closing(socket.socket()) as probe:
-            assert nginx.poll() is None, nginx.stderr.read()
+            assert running.poll() is None, running.stderr.read()
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    wait_until(listens, "nginx")
+    wait_until(listens, "the proxy")
     yield bridge, f"https://127.0.0.1:{port}", str(place / "cert")
-    nginx.terminate()
-    nginx.wait(30)
-    nginx.stderr.close()
-    bridge.stack.stop()
+    running.terminate()
+    running.wait(30)
+    running.stderr.close()
 
 
 @pytest.fixture
@@ -103,8 +129,45 @@ def test_every_answer_tells_to_come_by_tls_and_old_tls_is_refused(proxy, client)
         assert spoken == taken, version
 
 
-def test_the_metrics_are_not_for_those_outside(client):
+def raw(proxy, path: str, *headers: str) -> tuple[int, str]:
+    """Status and whole answer to a GET of this path, spelled so."""
+    at = urlsplit(proxy[1])
+    lines = [f"GET {path} HTTP/1.1", "Host: bridge.example.org", "Connection: close", *headers]
+    with (
+        socket.create_connection((at.hostname, at.port), 30) as plain,
+        trusting(proxy).wrap_socket(plain, server_hostname=at.hostname) as connection,
+    ):
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+    return int(answer.split(b" ", 2)[1]), answer.decode()
+
+
+def test_the_metrics_are_not_for_those_outside_however_they_spell_them(proxy, client):
     assert client.get("/metrics").status_code == 403
+    assert raw(proxy, "/metrics?x=y")[0] == 403
+    assert raw(proxy, "http://bridge.example.org/metrics")[0] == 403
+    moved = [
+        "SCRIPT_NAME: /x",
+        "SCRIPT-NAME: /x",
+        "X-Script-Name: /x",
+        "PATH_INFO: /metrics",
+        "X-Original-URL: /metrics",
+    ]
+    answers = [(path, *raw(proxy, path)) for path in others("/metrics")]
+    answers += [(header, *raw(proxy, "/x/metrics", header)) for header in moved]
+    for spelled, status, answer in answers:
+        assert status in (400, 403, 404), (spelled, status)
+        assert "bridge_" not in answer, spelled
+
+
+def test_a_proxy_that_closes_nothing_still_shows_the_metrics_to_keys_alone(bridge):
+    for header in ({"X-Forwarded-For": "127.0.0.1"}, {"Via": "1.1 a"}, {"Host": "bridge.example.org"}):
+        refused(requests.get(f"{bridge.url}/metrics", headers=header, timeout=30), 401)
+    reader = bridge.client("default", ("read",))
+    assert reader.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"}).status_code == 200
+    assert requests.get(f"{bridge.url}/metrics", timeout=30).status_code == 200
 
 
 def test_the_way_of_a_job_through_the_proxy(client):
@@ -128,6 +191,7 @@ def test_a_result_over_the_limit_reaches_the_bridge_and_ends_its_attempt(client,
     else:
         body["lease_token"] = job["lease_token"]
     refused(client.put(f"{job['job_id']}/result", body, headers=headers), 413, "too_large")
+    client.session.close()  # haproxy ends a connection on which it has not read all
     assert client.status(job["job_id"]) == "failed"
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
 from api import problems
 from tests.client import Client, ok, refused
+from tests.spellings import others
 
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 BASE = "/api/v1/remote-jobs"
@@ -103,7 +104,25 @@ def test_the_documentation_and_the_metrics_can_be_closed(own_bridge):
     client = bridge.client()
     for path in ("/docs", "/docs/", "/docs/swagger-ui.css", "/openapi.json", "/metrics"):
         refused(client.get(path), 404)
+    for path in ("/docs", "/openapi.json", "/metrics"):
+        closed = [path, f"{path}?x", f"http://127.0.0.1{path}", *others(path)]
+        for spelled in closed:
+            received = exchange(bridge, f"GET {spelled} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            assert re.findall(rb"HTTP/1\.1 (\d{3})", received) in ([b"404"], [b"400"]), spelled
     ok(client.get("/health"))
+
+
+def test_a_route_answers_to_one_spelling_and_no_header_moves_it(bridge):
+    """From this machine the metrics are open, so that it would be seen."""
+    assert b" 200 " in exchange(bridge, b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    asked = [(path, "X: y") for path in others("/metrics")]
+    asked += [
+        ("/x/metrics", f"{name}: /x") for name in ("SCRIPT_NAME", "Script-Name", "X-Script-Name", "X-Forwarded-Prefix")
+    ]
+    asked += [("/x", f"{name}: /metrics") for name in ("PATH_INFO", "X-Original-URL", "X-Rewrite-URL")]
+    for path, header in asked:
+        received = exchange(bridge, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\n\r\n".encode())
+        assert re.findall(rb"HTTP/1\.1 (\d{3})", received) in ([b"404"], [b"400"]), (path, header)
 
 
 def test_metrics_can_ask_for_a_key(own_bridge):

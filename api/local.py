@@ -1,0 +1,59 @@
+"""What comes from this machine itself, and what a web page elsewhere makes a browser on it send."""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from flask import request
+
+from bridge.errors import Forbidden
+
+# What proxies add; each may add another one, and whoever forwards for others adds one of them.
+FORWARDED = ("FORWARDED", "VIA", "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO", "X_REAL_IP")
+OWN = ("", "same-origin", "none")  # no browser; a page of ours; somebody who typed the address
+
+
+def from_here() -> bool:
+    """Whether this request comes from this machine and for nobody else: neither a proxy nor a foreign name sent it."""
+    peer = request.remote_addr or ""
+    forwarded = any(f"HTTP_{name}" in request.environ for name in FORWARDED)
+    return not forwarded and _is_loopback(peer) and is_local(request.environ.get("HTTP_HOST", ""))
+
+
+def refuse_web_pages(anywhere: bool) -> None:
+    """Where no keys are asked for, refuse what a page of another site may have sent. Raises Forbidden.
+
+    A browser sends such a request with the reach of whoever sits before it. A name that is not local is how a page
+    makes itself look like ours (DNS rebinding); `anywhere`: the bridge is meant to have other names.
+    """
+    host = request.environ.get("HTTP_HOST", "")
+    if not anywhere and not is_local(host):
+        raise Forbidden("Without keys (BRIDGE_AUTH=off) the bridge answers to local names alone: localhost, 127.0.0.1.")
+    foreign = request.environ.get("HTTP_SEC_FETCH_SITE", "") not in OWN
+    for sent in (request.environ.get("HTTP_ORIGIN"), request.environ.get("HTTP_REFERER")):
+        foreign |= sent is not None and _authority(sent) != host.lower()
+    if foreign:
+        raise Forbidden("Without keys (BRIDGE_AUTH=off) no page of another site may send requests.")
+
+
+def is_local(host: str) -> bool:
+    """Whether a Host header names this machine to itself."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+
+
+def _authority(address: str) -> str:
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

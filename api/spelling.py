@@ -1,0 +1,62 @@
+"""One address, one spelling: what a proxy closes by its name is not open under another one."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from flask import request
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import BaseConverter, Map, PathConverter
+
+Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class JobId(BaseConverter):
+    """A job's ID in a path, whatever it looks like; not a word that is a route of its own, or `Allow` would lie."""
+
+    regex = r"(?!(?:batch|cancel|poll|retry|statistics)$)[^/]+"
+    part_isolating = True
+
+    def to_python(self, value: str) -> str:
+        return unquote(value)
+
+
+class WorkerId(PathConverter):
+    """A worker's ID in a path: any text, line breaks and slashes included."""
+
+    regex = "(?s:.+?)"
+    part_isolating = False
+
+    def to_python(self, value: str) -> str:
+        return unquote(value)
+
+
+def as_spelled(application: Wsgi) -> Wsgi:
+    """Route by the path as it was sent, not decoded: `/%6detrics` is no `/metrics`. The converters decode."""
+
+    def spelled(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        raw = environ.get("RAW_URI", "")
+        if "%" in raw:
+            path = raw.partition("?")[0].partition("#")[0] if raw.startswith("/") else urlsplit(raw).path
+            if "%" in path:
+                environ["PATH_INFO"] = path
+        return application(environ, start_response)
+
+    return spelled
+
+
+def exact(url_map: Map) -> None:
+    """No two slashes count as one, and nothing is redirected. To be called before there are routes."""
+    url_map.merge_slashes = False
+    url_map.redirect_defaults = False
+    url_map.strict_slashes = False  # would redirect; see `refuse_another_slash`
+
+
+def refuse_another_slash() -> None:
+    """A slash at the end is for the bases, which answer with and without it. Raises NotFound.
+
+    Werkzeug takes any number of slashes at the beginning for one.
+    """
+    path, rule = request.environ.get("PATH_INFO", ""), request.url_rule
+    if path.startswith("//") or (rule is not None and path.endswith("/") and not rule.rule.endswith("/")):
+        raise NotFound
