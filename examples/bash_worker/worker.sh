@@ -14,8 +14,20 @@ worker_id=${WORKER_ID:-$(uname -n)-$$}
 lease=${WORKER_LEASE:-60}
 wait=${WORKER_WAIT:-30}
 
+# The key goes unencrypted to this machine alone, unless somebody says that the network is theirs.
+if [[ ${BRIDGE_KEY-} && $base != https://* && ${WORKER_ALLOW_HTTP-} != 1 &&
+  ! $base =~ ^http://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$) ]]; then
+  echo "worker.sh: BRIDGE_URL: the key would go unencrypted; use https://, or set WORKER_ALLOW_HTTP=1" >&2
+  exit 2
+fi
+
 umask 077
-tmp=$(mktemp -d)
+# Temporary files of workers that were killed: the name has their process ID.
+for left in "${TMPDIR:-/tmp}"/bridge-worker-sh.*; do
+  pid=${left#*/bridge-worker-sh.}
+  if [[ -O $left && ${pid%%.*} =~ ^[0-9]+$ ]] && ! kill -0 "${pid%%.*}" 2>/dev/null; then rm -rf "$left"; fi
+done
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/bridge-worker-sh.$$.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 # Secrets go to curl in files: what stands in its arguments can be seen by every user of the machine.
 printf '%s\n' "${BRIDGE_KEY:+Authorization: Bearer $BRIDGE_KEY}" >"$tmp/key"
@@ -56,7 +68,8 @@ call() {
   shift 3
   : >"$tmp/$name.head"
   : >"$tmp/$name.body"
-  run curl --silent --request "$method" --header "@$tmp/key" --connect-timeout 10 "$@" --output "$tmp/$name.body" \
+  run curl --silent --request "$method" --header "@$tmp/key" --connect-timeout 10 \
+    --proto =http,https --max-filesize 67108864 "$@" --output "$tmp/$name.body" \
     --dump-header "$tmp/$name.head" --write-out '%{http_code}' "$base$path" >"$tmp/$name.http"
   status=$?
   http=$(<"$tmp/$name.http")
@@ -75,7 +88,8 @@ passing() { [[ $1 != 0 || $http == 429 || $http == 5?? ]]; }
 rest() {
   local asked
   asked=$(header "$1" Retry-After)
-  [[ $asked =~ ^[0-9]+$ ]] || asked=0
+  [[ $asked =~ ^[0-9]{1,9}$ ]] || asked=0
+  asked=$((10#$asked < 3600 ? 10#$asked : 3600))
   log "$1: HTTP $http, $(problem "$1"); again soon"
   run sleep "$((asked + RANDOM % (1 << ($2 < 5 ? $2 : 5)))).$((100 + RANDOM % 900))"
 }
@@ -124,7 +138,7 @@ fetch() {
     size=$(stat -c %s "$tmp/source")
     range=()
     if ((size)) && [[ $etag ]]; then range=(--header "Range: bytes=$size-" --header "If-Range: $etag"); fi
-    call part GET "$1" --header "@$tmp/lease" --speed-limit 1 --speed-time 60 "${range[@]}"
+    call part GET "$1" --header "@$tmp/lease" --max-filesize "${WORKER_MAX_DOWNLOAD:-17179869184}" --speed-limit 1 --speed-time 60 "${range[@]}"
     status=$?
     if unwanted; then return 1; fi
     case $http in
@@ -167,7 +181,13 @@ work() {
   beats=$!
   set +m
   if ! fetch "$(jq -r .source_file_url "$tmp/job")"; then
-    failure "The source file could not be fetched: HTTP $http, $(problem part)" true >"$tmp/result"
+    # 401, 403, 409, or a job that is not in processing: it is over, and nothing is submitted.
+    case $http in
+      401 | 403 | 409) gone=1 ;;
+      404) [[ $(header part X-Job-Status) == processing ]] || gone=1 ;;
+    esac
+    failure "The source file could not be fetched: HTTP $http, $(problem part)" \
+      "$([[ $http == 404 ]] && echo false || echo true)" >"$tmp/result"
   else
     run env JOB_ID="$id" JOB_CONTENT_TYPE="$(jq -r .content_type "$tmp/job")" \
       JOB_OPTIONS="$(jq -c .task_options "$tmp/job")" "$@" "$tmp/source" >"$tmp/out" 2>"$tmp/err"
@@ -217,6 +237,15 @@ while [[ ! $stopping ]]; do
     exit 1
   fi
   jq -e '.jobs[0] // empty' "$tmp/poll.body" >"$tmp/job" || continue
+  # Only what has the right form goes into an address: another one could name another host.
+  if ! jq -e '(.job_id | type == "string" and test("^[A-Za-z0-9_-]{1,64}$")) and
+      (.source_file_url | type == "string" and test("^/[A-Za-z0-9._~%?=&-][A-Za-z0-9._~%?=&/-]*$")) and
+      (.lease_token | type == "string" and test("^[!-~]{1,500}$")) and (.task_options | type == "object") and
+      (.content_type | type == "string" and test("^[a-z0-9._-]{1,50}$"))' "$tmp/job" >"$tmp/form"; then
+    log "a claim was not understood and goes back unacknowledged"
+    run sleep 1
+    continue
+  fi
   printf 'X-Lease-Token: %s\n' "$(jq -r .lease_token "$tmp/job")" >"$tmp/lease"
   if [[ $stopping ]]; then
     call release POST "$jobs/$(jq -r .job_id "$tmp/job")/release" --header "@$tmp/lease" --max-time 10
