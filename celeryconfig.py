@@ -64,6 +64,7 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # the default gives up for good after 100 tries
 # A broker that answers and refuses (read-only, out of memory, a failed save) ends the worker by default.
 broker_channel_error_retry = True
+worker_consumer = "tasks.consumer:Consumer"  # each refused try would leave its connections open
 
 # A task counts as done when it is done; all of them are safe to repeat.
 task_acks_late = True

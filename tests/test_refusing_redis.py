@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import redis as redis_py
@@ -181,6 +182,10 @@ def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
     before = celery.log.read_text().count(lost)
     with REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis):
         wait_until(lambda: celery.log.read_text().count(lost) > before, "Celery to be refused", 60)
+        if refusal == "READONLY":  # several tries a second, of which each leaves nothing behind
+            tried = redis.info("stats")["total_connections_received"]
+            wait_until(lambda: redis.info("stats")["total_connections_received"] > tried + 100, "many tries", 60)
+            assert len([*Path(f"/proc/{celery.process.pid}/fd").iterdir()]) < 60
         assert celery.ended() is None
     bridge.sql("DELETE FROM sweeps")
 
