@@ -182,7 +182,7 @@ def test_the_way_of_a_job_through_the_proxy(client):
 
 
 @pytest.mark.parametrize("where", ["header", "body"])
-def test_a_result_over_the_limit_reaches_the_bridge_and_ends_its_attempt(client, where):
+def test_a_result_over_the_limit_reaches_the_bridge_and_ends_its_attempt(request, client, where):
     client.create()
     job = client.claim(lease=60)
     body, headers = {"success": True, "content": "x" * 40_000_000}, {}
@@ -190,9 +190,13 @@ def test_a_result_over_the_limit_reaches_the_bridge_and_ends_its_attempt(client,
         headers["X-Lease-Token"] = job["lease_token"]
     else:
         body["lease_token"] = job["lease_token"]
-    refused(client.put(f"{job['job_id']}/result", body, headers=headers), 413, "too_large")
-    client.session.close()  # haproxy ends a connection on which it has not read all
-    assert client.status(job["job_id"]) == "failed"
+    try:
+        refused(client.put(f"{job['job_id']}/result", body, headers=headers), 413, "too_large")
+    except requests.ConnectionError:
+        # haproxy ends a connection on which it has not read all; who still sends may not come to read the answer.
+        assert "haproxy" in request.node.name
+    client.session.close()
+    wait_until(lambda: client.status(job["job_id"]) == "failed", "the attempt to be ended")
 
 
 def test_a_worker_that_hangs_up_while_it_waits_is_given_nothing(proxy, client):
