@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from bridge.gauges import read
+from bridge.gauges import MOST_TYPES, OTHER, read
 from bridge.runtime import Runtime
 
 CREATED = Counter("bridge_jobs_created_total", "Jobs created over HTTP.", ["content_type"])
@@ -14,6 +14,19 @@ FINISHED = Counter("bridge_results_accepted_total", "Results accepted, by the jo
 RESPONSES = Counter("bridge_responses_total", "Responses, by the class of their status.", ["status"])
 REDIS_AWAY = Gauge("bridge_redis_away", "Whether an API process sees Redis as away.", multiprocess_mode="livemax")
 PARKED = Gauge("bridge_parked_polls", "Polls that wait for a job.", multiprocess_mode="livesum")
+
+
+_labelled: set[str] = set()
+
+
+def label(content_type: str) -> str:
+    """A content type as a label: those that came first have their own, whatever a key makes up shares one."""
+    if content_type in _labelled:
+        return content_type
+    if len(_labelled) >= MOST_TYPES:
+        return OTHER
+    _labelled.add(content_type)
+    return content_type
 
 
 class Truth:

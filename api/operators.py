@@ -1,5 +1,6 @@
 """The routes of those who watch the bridge: statistics, explanations of jobs, and workers with their pauses."""
 
+from heapq import nlargest
 from typing import Any, cast
 
 import structlog
@@ -10,17 +11,20 @@ from api.body import Blueprint
 from api.errors_of import gives
 from api.render import json_response
 from api.schemas import operators as schemas
-from api.schemas.strict import NoParameters
 from bridge.errors import Invalid
 from bridge.explain import MOST_AHEAD, explain
 from bridge.foreman import Foreman
 from bridge.names import API_BASE, API_ROOT
+from bridge.page import named, opened
 from bridge.pauses import pause, resume
 from bridge.pending import RANKS
 from bridge.reasons import clocks, sentences, waits_for
 from bridge.statistics import statistics
 from bridge.workers_seen import WorkersSeen
 from bridge.workforce import Hand, workforce
+
+MOST_WORKERS = 50  # of a job's explanation
+MOST_TYPES = 200  # content types in the statistics, those with the most jobs
 
 log = structlog.get_logger("api")
 operators = Blueprint("operate", __name__, description="See how the bridge does, and steer its workers.")
@@ -38,18 +42,25 @@ def show_statistics() -> Any:
     """Counts by status and content type (kept up to date, not counted), ages, durations, and how the sweeps do."""
     numbers = statistics(runtime(), _seen(), caller().tenant)
     by_status: dict[str, int] = {}
-    by_type: dict[str, dict[str, int]] = {}
+    every: dict[str, dict[str, int]] = {}
     for content_type, status, jobs in numbers.counts:
         by_status[status] = by_status.get(status, 0) + jobs
-        by_type.setdefault(content_type, {})[status] = jobs
+        every.setdefault(content_type, {})[status] = jobs
+    shown = nlargest(MOST_TYPES, every, key=lambda one: sum(every[one].values()))
+    by_type = {content_type: every[content_type] for content_type in shown}
     return json_response(
         {
             "by_status": by_status,
             "by_content_type": by_type,
+            "content_types": len(every),
             "oldest_pending_seconds": max(numbers.oldest.values(), default=None),
-            "oldest_pending_seconds_by_content_type": numbers.oldest,
+            "oldest_pending_seconds_by_content_type": {
+                one: seconds for one, seconds in numbers.oldest.items() if one in by_type
+            },
             "median_durations": {
-                row.content_type: {"seconds": row.median_seconds, "jobs": row.jobs} for row in numbers.medians
+                row.content_type: {"seconds": row.median_seconds, "jobs": row.jobs}
+                for row in numbers.medians
+                if row.content_type in by_type
             },
             "parked_polls": numbers.parked_polls,
             "sweeps": [
@@ -87,7 +98,8 @@ def explain_job(job_id: str) -> Any:
             "available_at": job.available_at,
             "jobs_ahead": facts.jobs_ahead,
             "jobs_ahead_or_more": facts.jobs_ahead == MOST_AHEAD,
-            "workers": [_worker(hand) for hand in hands],
+            "workers": [_worker(hand) for hand in hands[:MOST_WORKERS]],
+            "workers_count": len(hands),
             "clocks": [clock._asdict() for clock in clocks(facts)],
             "estimated_start": facts.starts_at,
             "estimated_completion": facts.completes_at,
@@ -101,13 +113,22 @@ def explain_job(job_id: str) -> Any:
 
 @operators.route(f"{API_ROOT}/workers", methods=["GET"])
 @scope("read")
-@operators.arguments(NoParameters(), location="query")
+@operators.arguments(schemas.WorkersQuery(), location="query")
 @operators.response(200, schemas.WorkerList())
 @gives(operators)
-def list_workers(_: dict[str, Any]) -> Any:
-    """The workers that asked for jobs within the last hour, hold one, or are paused."""
+def list_workers(query: dict[str, Any]) -> Any:
+    """The workers that asked for jobs within the last hour, hold one, or are paused; in pages."""
+    (start,) = (0,) if query["cursor"] is None else opened(query["cursor"], int)
     known = workforce(runtime(), _seen(), caller().tenant)
-    return json_response({"workers": [_worker(hand) for hand in known.hands], "redis": "ok" if known.redis else "away"})
+    end = start + query["limit"]
+    return json_response(
+        {
+            "workers": [_worker(hand) for hand in known.hands[start:end]],
+            "count": len(known.hands),
+            "redis": "ok" if known.redis else "away",
+            "next_cursor": named(str(end)) if end < len(known.hands) else None,
+        }
+    )
 
 
 @operators.route(f"{API_ROOT}/workers/<worker:worker_id>/pause", methods=["POST"])

@@ -9,7 +9,7 @@ from flask import g, request
 from api.access import caller, limits, runtime, scope
 from api.body import Blueprint, header_text, no_body
 from api.errors_of import gives
-from api.metrics import CREATED
+from api.metrics import CREATED, label
 from api.render import job_view, json_response, status_view, whole_view
 from api.schemas import producers as schemas
 from bridge import look
@@ -42,7 +42,7 @@ def create_job(created: dict[str, Any]) -> Any:
     admit = partial(limits().submit, caller().tenant, [created["content_type"]])
     job = enqueue(runtime(), caller().tenant, created, idempotency_key=key, admit=admit)
     if not job.replayed:
-        CREATED.labels(created["content_type"]).inc()
+        CREATED.labels(label(created["content_type"])).inc()
         log.info("job created", job_id=str(job.job_id), content_type=created["content_type"])
     return json_response(_created_view(job))
 
@@ -60,7 +60,7 @@ def create_batch(batch: dict[str, Any]) -> Any:
     jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit)
     if not jobs[0].replayed:
         for created in batch["jobs"]:
-            CREATED.labels(created["content_type"]).inc()
+            CREATED.labels(label(created["content_type"])).inc()
         log.info("batch created", jobs=len(jobs), first=str(jobs[0].job_id))
     return json_response({"jobs": [_created_view(job) for job in jobs]})
 
@@ -83,13 +83,14 @@ def list_jobs(query: dict[str, Any]) -> Any:
 
 @producers.route("/<job:job_id>", methods=["GET"])
 @scope("read")
+@producers.arguments(schemas.ShowQuery(), location="query")
 @producers.response(200, schemas.WholeJob())
 @gives(producers, 404)
-def show_job(job_id: str) -> Any:
+def show_job(query: dict[str, Any], job_id: str) -> Any:
     """The whole job with its attempts, without the result's content and without any token."""
     job = look.find(runtime(), caller().tenant, job_id, look.WHOLE)
     g.job_status = job.status
-    return whole_view(job, look.history(runtime(), job))
+    return whole_view(job, look.history(runtime(), job, query["attempts_before"], query["requests_before"]))
 
 
 @producers.route("/<job:job_id>/status", methods=["GET"])

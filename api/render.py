@@ -94,7 +94,14 @@ def whole_view(job: Row[Any], history: History) -> dict[str, Any]:
     ended = [{**dict(row._mapping), "refusals": by_attempt.pop(row.attempt, [])} for row in history.attempts]
     rest = [refusal for its in by_attempt.values() for refusal in its]
     requests = [dict(row._mapping) for row in history.requests]
-    return {**job_view(job), "attempts": ended, "refusals": rest, "requests": requests}
+    return {
+        **job_view(job),
+        "attempts": ended,
+        "attempts_before": history.attempts_before,
+        "refusals": rest,
+        "requests": requests,
+        "requests_before": history.requests_before,
+    }
 
 
 def _worker(job: Row[Any]) -> str | None:

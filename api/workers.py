@@ -13,7 +13,7 @@ from api.access import caller, limits, runtime, scope
 from api.body import Blueprint, header_text
 from api.broken_results import ends_attempt
 from api.errors_of import gives
-from api.metrics import CLAIMED, FINISHED
+from api.metrics import CLAIMED, FINISHED, label
 from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
@@ -74,7 +74,7 @@ def poll(query: dict[str, Any]) -> Any:
     new = [] if asking.again else claimed
     limits().took(asking, len(new))
     for job in new:
-        CLAIMED.labels(job.content_type).inc()
+        CLAIMED.labels(label(job.content_type)).inc()
         reach("claim.before_answer")
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
     response = json_response(poll_answer(claimed))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, text
 
 from bridge.durations import expected_seconds
-from bridge.look import STANDING, estimated_completion, find
+from bridge.look import LONGEST_WHY, STANDING, estimated_completion, find
 from bridge.runtime import Runtime
 from bridge.workers_seen import WorkersSeen
 from bridge.workforce import Hand, workforce
@@ -33,11 +33,13 @@ SELECT count(*) FROM (
 ) ahead
 """)
 ATTEMPTS = text(f"""
-SELECT attempt, worker_id, how, why, claimed_at, ended_at FROM job_attempts WHERE job_id = :id
+SELECT attempt, worker_id, how, left(why, {LONGEST_WHY}) AS why, claimed_at, ended_at
+FROM job_attempts WHERE job_id = :id
 ORDER BY attempt DESC LIMIT {MOST_ATTEMPTS}
 """)
 CONTINUATION = text("""
-SELECT n, created_at, sent_at, confirmed_at, next_at, tries, last_error FROM continuations WHERE job_id = :id AND n = :n
+SELECT n, created_at, sent_at, confirmed_at, next_at, tries, left(last_error, 2000) AS last_error
+FROM continuations WHERE job_id = :id AND n = :n
 """)
 # A key that limits nothing allows every type.
 ALLOWED = text("""

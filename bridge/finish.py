@@ -11,7 +11,7 @@ from sqlalchemy.types import JSON, Text
 from bridge.caller import Caller
 from bridge.errors import BridgeError, Conflict
 from bridge.holder import accepts_late, holds_latest, lost
-from bridge.look import find
+from bridge.look import LONGEST_MESSAGE, MOST_REFUSALS, find
 from bridge.runtime import Runtime
 from bridge.transition import NOW, RETRIED, among, jobs, move, moving
 from models.job import job_attempts, remote_jobs
@@ -20,7 +20,6 @@ from models.refusal import job_refusals
 from models.state import FINAL, LATE_ENDS, AttemptEnd, Change, JobState
 
 LOOKS = 5  # times a result is judged anew because something else changed the job first
-MOST_REFUSALS = 20  # kept with a job
 
 _THIS = (jobs.id == bindparam("job_id"), jobs.attempt == bindparam("attempt"))
 _LATE = among(jobs.attempt_end, LATE_ENDS)
@@ -84,7 +83,7 @@ def submit(
             attempt=job.attempt,
             content=result.get("content"),
             result_data={"metadata": result.get("metadata"), "processing_time": result.get("processing_time")},
-            error_message=result.get("error_message") or "The worker reported a failure without a message.",
+            error_message=_kept(result.get("error_message")),
             retryable=None if result["success"] else result.get("retryable", True),
             result_digest=digest,
         )
@@ -160,6 +159,16 @@ def _note(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeError)
     with runtime.engine.begin() as connection:
         columns = ["job_id", "attempt", "key_id", "refused_at", "code", "reason"]
         connection.execute(insert(job_refusals).from_select(columns, row))
+
+
+def _kept(message: str | None) -> str:
+    """As much of an error message as is stored; it is kept with each attempt and shown in many places."""
+    if not message:
+        return "The worker reported a failure without a message."
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    note = f" … (cut: it had {len(message)} characters)"
+    return message[: LONGEST_MESSAGE - len(note)] + note
 
 
 def _digest(result: Mapping[str, Any]) -> bytes:

@@ -40,6 +40,8 @@ FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[])) AS q(tenan
 ) oldest
 GROUP BY q.content_type
 """)
+MOST_TYPES = 100  # content types with numbers of their own, those with the most jobs; the others share one
+OTHER = "(other)"  # no content type is called so
 MOST_BACKLOG = 1000
 # What each sweep would find to do now, counted to a thousand.
 BACKLOG = text(f"""
@@ -94,12 +96,21 @@ def read(runtime: Runtime) -> dict[str, Any]:
     depth: Counter[tuple[str, str]] = Counter()
     with runtime.engine.connect() as connection:
         unfinished = counts.unfinished(connection)
+        jobs: Counter[str] = Counter()
         for row in unfinished:
-            depth[row.content_type, row.status] += row.jobs
+            jobs[row.content_type] += row.jobs
+        shown = {content_type for content_type, _ in jobs.most_common(MOST_TYPES)}
+        for row in unfinished:
+            depth[row.content_type if row.content_type in shown else OTHER, row.status] += row.jobs
         return {
             "depth": depth,
             "oldest": oldest(
-                connection, [(row.tenant, row.content_type) for row in unfinished if row.status == "pending"]
+                connection,
+                [
+                    (row.tenant, row.content_type)
+                    for row in unfinished
+                    if row.status == "pending" and row.content_type in shown
+                ],
             ),
             "stuck": connection.execute(STUCK).one(),
             "sweeps": sweeps(connection),

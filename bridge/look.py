@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, func, select
 
 from bridge.durations import expected_seconds
 from bridge.errors import Conflict, NotFound
@@ -40,11 +40,18 @@ JUDGED: tuple[ColumnElement[Any], ...] = (
     _c.return_count,
     func.left(_c.error_message, 1000).label("error_message"),
 )
+# What is stored of an error message, and shown of one that was stored when there was no such bound.
+LONGEST_MESSAGE = 10_000
+MOST_SHOWN = 50  # ended attempts, and requests, in one answer
+MOST_REFUSALS = 20  # kept with a job, and shown
+LONGEST_WHY = 1000  # characters of why an attempt ended, and of why a call was refused
+_MESSAGE = func.left(_c.error_message, LONGEST_MESSAGE).label("error_message")
 # What is told of where a job stands: all but the documents.
-STANDING: tuple[ColumnElement[Any], ...] = tuple(
-    column for column in _c if column.name not in ("task_options", "result_data")
+STANDING: tuple[ColumnElement[Any], ...] = (
+    *(column for column in _c if column.name not in ("task_options", "result_data", "error_message")),
+    _MESSAGE,
 )
-WHOLE: tuple[ColumnElement[Any], ...] = tuple(_c)
+WHOLE: tuple[ColumnElement[Any], ...] = (*STANDING, _c.task_options, _c.result_data)
 
 
 def job_id_of(text_: str) -> UUID:
@@ -69,21 +76,34 @@ class History(NamedTuple):
     attempts: list[Row[Any]]
     refusals: list[Row[Any]]
     requests: list[Row[Any]]
+    attempts_before: int | None  # asks for the attempts before these, where there are some
+    requests_before: int | None
 
 
-def history(runtime: Runtime, job: Row[Any]) -> History:
-    """What happened to a job, each list in its order."""
+def history(
+    runtime: Runtime, job: Row[Any], attempts_before: int | None = None, requests_before: int | None = None
+) -> History:
+    """What happened to a job, each list in its order: the last MOST_SHOWN, or those before the place that is named."""
     with runtime.engine.connect() as connection:
-        attempts = connection.execute(
-            select(job_attempts).where(job_attempts.c.job_id == job.id).order_by(job_attempts.c.attempt)
-        ).all()
-        refusals = connection.execute(
-            select(job_refusals).where(job_refusals.c.job_id == job.id).order_by(job_refusals.c.id)
-        ).all()
-        requests = connection.execute(
-            select(job_requests).where(job_requests.c.job_id == job.id).order_by(job_requests.c.id)
-        ).all()
-    return History(list(attempts), list(refusals), list(requests))
+        attempts, more_attempts = _last(connection, job_attempts, "attempt", job, attempts_before, MOST_SHOWN)
+        requests, more_requests = _last(connection, job_requests, "id", job, requests_before, MOST_SHOWN)
+        refusals, _ = _last(connection, job_refusals, "id", job, None, MOST_REFUSALS)
+    return History(attempts, refusals, requests, more_attempts, more_requests)
+
+
+def _last(
+    connection: Connection, table: Table, place: str, job: Row[Any], before: int | None, most: int
+) -> tuple[list[Row[Any]], int | None]:
+    """The last rows about a job, and the place before which there are more. Long texts are cut."""
+    columns = [
+        func.left(column, LONGEST_WHY).label(column.name) if column.name in ("why", "reason") else column
+        for column in table.c
+    ]
+    where = [table.c.job_id == job.id] + ([] if before is None else [table.c[place] < before])
+    query = select(*columns).where(*where).order_by(table.c[place].desc()).limit(most + 1)
+    rows = list(connection.execute(query))
+    shown = rows[most - 1 :: -1] if len(rows) > most else rows[::-1]
+    return shown, int(shown[0]._mapping[place]) if len(rows) > most else None
 
 
 def result(runtime: Runtime, tenant: str, job_id: str) -> dict[str, Any]:

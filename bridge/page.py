@@ -18,8 +18,10 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
+    Text,
     and_,
     case,
+    cast,
     func,
     literal,
     null,
@@ -30,13 +32,14 @@ from sqlalchemy import (
 )
 
 from bridge.errors import Invalid
+from bridge.look import LONGEST_MESSAGE
 from bridge.runtime import Runtime
 from models.job import remote_jobs
 from models.state import JobState
 
 FILTERS = ("status", "content_type", "ingestion_task_id", "worker_id", "created_after", "created_before")
 
-# Of what a page holds in documents, as PostgreSQL stores them (compressed): a page ends with the job that passes it.
+# Of what a page holds in documents, as they are sent: a page ends with the job that passes it.
 MOST_BYTES = 2**20
 DOCUMENTS = ("task_options", "result_data", "error_message")
 
@@ -115,12 +118,22 @@ def _weighed(query: Any) -> Select[Any]:
     """The jobs of a list with whether each still fits into the page; those that do not come without their documents."""
     found = query.subquery("found")
     newest = (found.c.created_at.desc(), found.c.id.desc())
-    weight = sum((func.coalesce(func.pg_column_size(found.c[name]), 0) for name in DOCUMENTS), start=literal(0))
+    stored = sum((func.coalesce(func.pg_column_size(found.c[name]), 0) for name in DOCUMENTS), start=literal(0))
+    rough = func.coalesce(func.sum(stored).over(order_by=newest, rows=(None, -1)), 0)
+    found = select(found, rough.label("rough")).subquery("roughly")
+    newest = (found.c.created_at.desc(), found.c.id.desc())
+    # What is stored compressed has to be read for its size: no more of it than a page may have of what is not.
+    cut = {"error_message": func.left(found.c.error_message, LONGEST_MESSAGE)}
+    sizes = (func.octet_length(cut.get(name, cast(found.c[name], Text))) for name in DOCUMENTS)
+    real = sum((func.coalesce(size, 0) for size in sizes), start=literal(0))
+    weight = case((found.c.rough < MOST_BYTES, real), else_=MOST_BYTES)
     before = func.sum(weight).over(order_by=newest, rows=(None, -1))
-    weighed = select(found, (func.coalesce(before, 0) < MOST_BYTES).label("fits")).subquery("weighed")
+    kept = [column for column in found.c if column.name != "rough"]
+    weighed = select(*kept, (func.coalesce(before, 0) < MOST_BYTES).label("fits")).subquery("weighed")
 
     def shown(column: ColumnElement[Any]) -> ColumnElement[Any]:
-        fitting = case((weighed.c.fits, column), else_=null())
+        document = func.left(column, LONGEST_MESSAGE) if column.name == "error_message" else column
+        fitting = case((weighed.c.fits, document), else_=null())
         return type_coerce(fitting, column.type).label(column.name) if column.name in DOCUMENTS else column
 
     columns = [shown(column) for column in weighed.c]
@@ -133,7 +146,12 @@ def cut(rows: list[Row[Any]], limit: int, *place: str) -> tuple[list[Row[Any]], 
         return rows, None
     last = rows[limit - 1]._mapping
     values = [value.isoformat() if isinstance(value, datetime) else str(value) for value in map(last.get, place)]
-    return rows[:limit], base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+    return rows[:limit], named(*values)
+
+
+def named(*place: str) -> str:
+    """The cursor that names a place."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
 def opened(cursor: str, *kinds: type) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ KEYS = text("SELECT id, name, prefix FROM api_keys WHERE tenant = :tenant")
 HELD = text(f"""
 SELECT key_id, worker_id, count(*) AS jobs,
   CAST((array_agg(id ORDER BY started_at, id))[1:{MOST_JOBS}] AS text[]) AS ids,
-  array_agg(DISTINCT content_type) AS content_types,
+  (array_agg(DISTINCT content_type))[1:32] AS content_types,
   max(greatest(started_at, acknowledged_at, CASE WHEN acknowledged_at IS NOT NULL
     THEN lease_expires_at - make_interval(secs => lease_seconds) END)) AS sign
 FROM remote_jobs WHERE status = 'processing' AND ack_by IS NOT NULL AND key_id = ANY (CAST(:keys AS uuid[]))
@@ -90,8 +90,14 @@ def workforce(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Workforce:
         )
     known = {hand.worker_id for hand in hands}
     hands += [Hand(p.worker_id, None, (), (), None, 0, (), p) for p in pauses if p.worker_id not in known]
-    hands.sort(key=lambda hand: (hand.last_seen is None, -(hand.last_seen or datetime.now(UTC)).timestamp()))
+    hands.sort(key=_place)
     return Workforce(hands, answered)
+
+
+def _place(hand: Hand) -> tuple[bool, float, str, str]:
+    """Those seen last first; the others by name."""
+    seen = hand.last_seen
+    return (seen is None, 0.0 if seen is None else -seen.timestamp(), hand.worker_id, str(hand.key_id))
 
 
 class Holding(NamedTuple):

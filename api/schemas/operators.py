@@ -3,6 +3,7 @@
 from marshmallow import Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
+from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import Strict
 from bridge.job_fields import StrictInteger
 from models.pause import PausedBy
@@ -40,6 +41,9 @@ class Statistics(Schema):
         keys=fields.String(),
         values=fields.Dict(keys=fields.String(validate=validate.OneOf(STATES)), values=fields.Integer()),
         required=True,
+    )
+    content_types = fields.Integer(
+        required=True, metadata={"description": "How many there are; the 200 with the most jobs are shown."}
     )
     oldest_pending_seconds = fields.Float(
         required=True,
@@ -95,10 +99,19 @@ class ShownWorker(Schema):
     paused = fields.Nested(ShownPause(), required=True, allow_none=True)
 
 
+class WorkersQuery(Strict):
+    """Which page of the workers."""
+
+    limit = QueryInteger(load_default=100, validate=validate.Range(1, 200))
+    cursor = fields.String(load_default=None, validate=validate.Length(1, 100))
+
+
 class WorkerList(Schema):
     """The workers of the key's tenant, those seen last first: seen within an hour, holding a job, or paused."""
 
     workers = fields.List(fields.Nested(ShownWorker()), required=True)
+    count = fields.Integer(required=True, metadata={"description": "Of all of them, on this page or not."})
+    next_cursor = fields.String(required=True, allow_none=True)
     redis = fields.String(
         required=True,
         validate=validate.OneOf(["ok", "away"]),
@@ -193,6 +206,7 @@ class Explanation(Schema):
         required=True,
         metadata={"description": "Of a pending job those that ask for its type; of one that is processed its holder."},
     )
+    workers_count = fields.Integer(required=True, metadata={"description": "`workers` shows 50 of them at most."})
     clocks = fields.List(fields.Nested(RunningClock()), required=True)
     estimated_start = fields.AwareDateTime(required=True, allow_none=True)
     estimated_completion = fields.AwareDateTime(required=True, allow_none=True)

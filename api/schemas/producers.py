@@ -1,6 +1,6 @@
 """What those who submit and those who look send and get."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import EXCLUDE, Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
@@ -133,11 +133,29 @@ class Request(Schema):
 class WholeJob(Job):
     """A job with its history."""
 
-    attempts = fields.List(fields.Nested(Attempt()), required=True)
+    attempts = fields.List(
+        fields.Nested(Attempt()), required=True, metadata={"description": "The last 50 that ended, oldest first."}
+    )
+    attempts_before = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "Ask with it for those before; null: there are none."}
+    )
     refusals = fields.List(
         fields.Nested(Refusal()), required=True, metadata={"description": "Of the attempt that is under way."}
     )
-    requests = fields.List(fields.Nested(Request()), required=True)
+    requests = fields.List(
+        fields.Nested(Request()), required=True, metadata={"description": "The last 50, oldest first."}
+    )
+    requests_before = fields.Integer(required=True, allow_none=True)
+
+
+class ShowQuery(Schema):
+    """Which part of a job's history."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    attempts_before = QueryInteger(load_default=None, validate=validate.Range(1, 2**31 - 1))
+    requests_before = QueryInteger(load_default=None, validate=validate.Range(1, 2**53))
 
 
 class Filters(Strict):

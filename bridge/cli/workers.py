@@ -24,13 +24,15 @@ KeyPrefix = Annotated[
 @app.command("list")
 def list_(json: Json = False, url: Url = None) -> None:
     """Lists the workers that were seen within an hour, hold a job or are paused."""
-    answer = bridge_at(url).get(f"{API_ROOT}/workers")
+    answer = bridge_at(url).get(f"{API_ROOT}/workers?limit=200")
     if json:
         print_json(answer.body)
         return
     paper = console()
     workers = answer.body["workers"]
     paper.print(workers_table(workers, answer.now, paper.width) if workers else "No worker was seen within an hour.")
+    if (more := answer.body["count"] - len(workers)) > 0:
+        paper.print(f"… and {more} more, last seen earlier: --json and the API's next_cursor show them.", style="dim")
     if answer.body["redis"] == "away":
         paper.print("Redis is away: only those that hold a job or are paused are known.", style="yellow")
 
