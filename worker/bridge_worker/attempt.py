@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from bridge_worker import retrying
-from bridge_worker.client import BridgeClient, CallFailed
-from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE
+from bridge_worker import kill_points, retrying
+from bridge_worker.answers import CallFailed, text_of
+from bridge_worker.client import BridgeClient
+from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE, error_text
 from bridge_worker.download import Download, Refused
 from bridge_worker.heartbeat import beating
 from bridge_worker.held import Held
@@ -61,10 +62,12 @@ class Attempt:
                 if held.claim.lease_token:
                     body["lease_token"] = held.claim.lease_token
                 self._submit(body)
-        except MachineFault as fault:
+        except Exception as error:
             self.outcome = "machine"
-            log.error("job=%s given back after %.1f s: %s", held.id, time.monotonic() - began, fault)
-            if not held.over.is_set():
+            known = isinstance(error, MachineFault)
+            why = str(error) if known else f"the worker broke: {error_text(error)}"
+            log.error("job=%s given back after %.1f s: %s", held.id, time.monotonic() - began, why, exc_info=not known)
+            if not held.over.is_set() and not held.submitting.is_set():
                 self._release()
         finally:
             shutil.rmtree(directory, ignore_errors=True)
@@ -108,6 +111,7 @@ class Attempt:
                 (directory / "job.json").write_text(json.dumps(self._held.claim.for_handler()), encoding="utf-8")
                 outcome = process.run(directory, self._held)
                 content = _read_result(directory / RESULT_FILE) if outcome.kind == "result" else {}
+                kill_points.reach("convert.result_read")
                 again = warm and outcome.kind in ("crash", "limit") and _stamp(job) == before
                 if again and process.usable:
                     process.kill()
@@ -124,15 +128,20 @@ class Attempt:
     def _submit(self, body: dict[str, Any]) -> None:
         held = self._held
         data = json.dumps(body).encode()
+        kill_points.reach("submit.before_send")
         try:
             answer = retrying.call(
-                f"job={held.id} result", lambda: self._client.submit(held.claim, data), patience=held.patience()
+                f"job={held.id} result",
+                lambda: self._client.submit(held.claim, data),
+                give_up=held.hurry,
+                patience=held.patience(),
             )
+            kill_points.reach("submit.after_answer")
         except CallFailed as error:
             self.outcome = "refused"
             log.error("job=%s result not accepted: %s", held.id, error)
             return
-        status = one_line(str(answer.body.get("status")), 50)
+        status = text_of(answer.body.get("status"), 50)
         self.outcome = "completed" if body["success"] else "failed"
         if body["success"]:
             log.info("job=%s done in %.1f s status=%s", held.id, body["processing_time"], status)
@@ -146,6 +155,7 @@ class Attempt:
 
 def release(client: BridgeClient, held: Held) -> None:
     """Give a job back, no retry spent; what cannot be given back goes back when its lease runs out."""
+    kill_points.reach("release.before_send")
     try:
         retrying.call(f"job={held.id} release", lambda: client.release(held.claim), patience=10)
         log.info("job=%s released", held.id)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bridge_worker import converting, platforms, sandbox
+from bridge_worker import converting, kill_points, platforms, sandbox
 from bridge_worker.job import Job
 from bridge_worker.loading import BadHandler, Loaded
 from bridge_worker.text import one_line
@@ -83,10 +83,12 @@ class Child:
             job = Job(fields, setup["options"], self._progressed.set)
             self._job = job
             platforms.limit_cpu(setup["cpu_seconds"])
+            kill_points.reach("convert.before_handler", in_handlers_process=True)
             kind, text = converting.convert(by_type[job.content_type].function, job, directory)
             if os.getpid() != self._pid:
                 os._exit(0)  # a handler that forked came back twice: this is the copy
             self._job = None
+            kill_points.reach("convert.result_written", in_handlers_process=True)
             self._say(done=kind, text=text, leftovers=not had_children and platforms.has_children())
 
     def _listen(self) -> None:

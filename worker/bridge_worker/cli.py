@@ -37,13 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         types = [name.strip() for name in options.content_types.split(",") if name.strip()]
         setup = setup_of(options, types, options.concurrency)
         most = size("--max-download", options.max_download)
+        events = listen_for_signals()  # before there is anything to be removed
         work = WorkDirectory(options.work_dir)
     except (UsageError, BadHandler) as error:
         return refuse(str(error))
     except OSError as error:
         return refuse(f"--work-dir: {error}")
     try:
-        return _Worker(options, setup, work, most).run()
+        return _Worker(options, setup, work, most, events).run()
     except (UsageError, BadHandler) as error:
         return refuse(str(error))
     finally:
@@ -58,6 +59,24 @@ def set_up_log(level: str) -> None:
     logging.getLogger("urllib3").setLevel(logging.WARNING)  # its lines hold addresses with claim IDs
 
 
+def listen_for_signals() -> queue.SimpleQueue[str]:
+    """Put the first SIGTERM or SIGINT into the returned queue; the second one ends the process at once."""
+    events: queue.SimpleQueue[str] = queue.SimpleQueue()
+    signals = 0
+
+    def on_signal(number: int, _frame: Any) -> None:
+        # Only what is safe at any moment of the main thread: it may hold a lock just now.
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            os._exit(128 + number)  # the handlers' processes end with this one
+        events.put("signal")
+
+    for number in platforms.STOP_SIGNALS:
+        signal.signal(number, on_signal)
+    return events
+
+
 def refuse(text: str) -> int:
     """Say what is wrong with the arguments; return the exit status for it."""
     print(f"bridge-worker: {text}", file=sys.stderr)
@@ -67,9 +86,15 @@ def refuse(text: str) -> int:
 class _Worker:
     """Everything that runs, from the first process to the last."""
 
-    def __init__(self, options: argparse.Namespace, setup: Setup, work: WorkDirectory, most: int) -> None:
-        self._options = options
-        self._events: queue.SimpleQueue[str] = queue.SimpleQueue()  # put() is safe in a signal handler
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        setup: Setup,
+        work: WorkDirectory,
+        most: int,
+        events: queue.SimpleQueue[str],
+    ) -> None:
+        self._options, self._events = options, events
         client = BridgeClient(options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2)
         self._health = Health(options.worker_id, options.concurrency)
         self._slots = Slots(
@@ -83,19 +108,7 @@ class _Worker:
         self._health.watch(self._slots, self._runner)
 
     def run(self) -> int:
-        """Run until the end; the first SIGTERM or SIGINT drains, the second ends the process at once."""
-        signals = 0
-
-        def on_signal(number: int, _frame: Any) -> None:
-            # Only what is safe at any moment of the main thread: it may hold a lock just now.
-            nonlocal signals
-            signals += 1
-            if signals > 1:
-                os._exit(128 + number)  # the handlers' processes end with this one
-            self._events.put("signal")
-
-        for number in platforms.STOP_SIGNALS:
-            signal.signal(number, on_signal)
+        """Run until the end; return the exit status."""
         try:
             self._health.serve(self._options.health_file, self._options.health_address, self._options.health_port)
             return self._serve()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import email.utils
-import json
 import logging
-import math
-import time
-from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -16,46 +12,16 @@ from requests.auth import AuthBase
 
 from bridge_worker import __version__
 from bridge_worker.abortable import AbortableAdapter
+from bridge_worker.addresses import is_loopback
+from bridge_worker.answers import Answer, CallFailed, json_object, refusal
 from bridge_worker.claim import BadClaim, Claim, read_claim
 from bridge_worker.reasons import why_no_answer
-from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
 BASE = "/api/v1/remote-jobs"
 CONNECT_SECONDS = 10.0
 POLL_LIMIT = 64 * 2**20  # bytes of a poll's answer: a claim holds up to about 32 MiB of task_options
 ANSWER_LIMIT = 2**20  # bytes of any other answer
-RETRY_AFTER_LIMIT = 3600.0  # seconds, the longest pause that the bridge asks for by itself
-
-
-class CallFailed(Exception):
-    """A call that did not succeed. `status` is None when no answer came; `retry_after` is in seconds."""
-
-    def __init__(
-        self,
-        detail: str,
-        *,
-        status: int | None = None,
-        code: str = "",
-        job_status: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.job_status, self.retry_after = status, code, job_status, retry_after
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the same call may succeed later: no answer, 429, or an error of the server."""
-        return self.status is None or self.status == 429 or self.status >= 500
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A successful answer: its JSON object and what it says of the job's state."""
-
-    body: dict[str, Any]
-    job_status: str | None
-    date: str | None = None
 
 
 class _Bearer(AuthBase):
@@ -81,9 +47,11 @@ class BridgeClient:
         self._poll_session = self._session(key, self._poll_adapter)
         self._job_session = self._session(key, HTTPAdapter(pool_maxsize=connections))
 
-    @staticmethod
-    def _session(key: str | None, adapter: HTTPAdapter) -> requests.Session:
+    def _session(self, key: str | None, adapter: HTTPAdapter) -> requests.Session:
         session = requests.Session()
+        parts = urlsplit(self._url)
+        if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+            session.trust_env = False  # no proxy: an unencrypted key stays on this machine
         session.auth = _Bearer(key)
         session.headers.update({"User-Agent": f"bridge-worker/{__version__}", "Accept": "application/json"})
         session.headers["Accept-Encoding"] = "identity"  # a small answer must not become a large one
@@ -180,12 +148,7 @@ class BridgeClient:
         self, session: requests.Session, method: str, path: str, *, limit: int = ANSWER_LIMIT, **options: Any
     ) -> Answer:
         with self._send(session, method, path, stream=True, **options) as response:
-            try:
-                body = json.loads(_bounded(response, limit, options["read_seconds"]))
-            except (ValueError, RecursionError) as error:
-                raise CallFailed("the answer is no JSON") from error
-        if not isinstance(body, dict):
-            raise CallFailed("the answer is no JSON object")
+            body = json_object(response, limit, options["read_seconds"])
         return Answer(body, response.headers.get("X-Job-Status"), response.headers.get("Date"))
 
     def _send(
@@ -204,64 +167,5 @@ class BridgeClient:
             raise CallFailed(f"no answer from the bridge: {why_no_answer(error)}") from error
         if response.status_code >= 300:
             with response:
-                raise _refusal(response)
+                raise refusal(response)
         return response
-
-
-def encoded(response: requests.Response) -> str:
-    """Return the answer's Content-Encoding, which was not asked for, or an empty text."""
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding == "identity" else one_line(encoding, 50)
-
-
-def _bounded(response: requests.Response, limit: int, seconds: float) -> bytes:
-    """Read an answer of at most `limit` bytes, encoded or dripping ones not at all. Raises CallFailed."""
-    if encoding := encoded(response):
-        raise CallFailed(f"the answer has Content-Encoding {encoding}, which was not asked for")
-    until = time.monotonic() + seconds + 60
-    data = bytearray()
-    try:
-        for chunk in response.iter_content(65536):
-            data += chunk
-            if len(data) > limit:
-                raise CallFailed(f"the answer has more than {limit} bytes")
-            if time.monotonic() > until:
-                raise CallFailed("the answer does not come to its end")
-    except (requests.RequestException, OSError) as error:
-        raise CallFailed(f"the answer broke off: {why_no_answer(error)}") from error
-    return bytes(data)
-
-
-def _refusal(response: requests.Response) -> CallFailed:
-    """Turn an answer that is no success into an error that names the bridge's code and sentence."""
-    try:
-        problem = json.loads(_bounded(response, 65536, 10))
-    except (ValueError, RecursionError, CallFailed):
-        problem = {}
-    if not isinstance(problem, dict):
-        problem = {}
-    detail = one_line(str(problem.get("detail") or response.reason or ""), 300)
-    if response.is_redirect:
-        detail = f"redirected to {one_line(response.headers['Location'], 200)}: use that address as the URL"
-    request_id = response.headers.get("X-Request-ID", "-")
-    return CallFailed(
-        f"{response.status_code} {detail} (request {one_line(request_id, 128)})",
-        status=response.status_code,
-        code=one_line(str(problem.get("code") or ""), 50),
-        job_status=response.headers.get("X-Job-Status"),
-        retry_after=_seconds(response.headers.get("Retry-After")),
-    )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read a Retry-After header, seconds or a date, as 0 to RETRY_AFTER_LIMIT; None when absent or unreadable."""
-    if not retry_after:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return None if math.isnan(seconds) else min(RETRY_AFTER_LIMIT, max(0.0, seconds))

@@ -12,6 +12,7 @@ import errno
 import inspect
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,10 @@ def _write(result: Result, directory: Path) -> tuple[str, str]:
         text = json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         return "file", f"the handler's result is no JSON: {error_text(error)}"
-    (directory / RESULT_FILE).write_text(text, encoding="utf-8")
+    # Whole or not at all: where the handler forked, its copy writes, too, while the worker reads.
+    new = directory / f"{RESULT_FILE}.{os.getpid()}"
+    new.write_text(text, encoding="utf-8")
+    new.replace(directory / RESULT_FILE)
     return "result", ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.message
 import logging
 import mimetypes
@@ -11,14 +12,13 @@ from pathlib import Path
 
 import requests
 
-from bridge_worker import retrying
-from bridge_worker.client import BridgeClient, CallFailed, encoded
+from bridge_worker import kill_points, retrying
+from bridge_worker.answers import Answer, CallFailed, encoded, pieces
+from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 
 log = logging.getLogger(__name__)
-CHUNK = 65536  # bytes; as much at most is fetched twice after a break
-
-
+LOOK = 64 * 2**20  # bytes between two looks at the free room, where the bridge told no size
 RESERVE = 64 * 2**20  # bytes of the disk that a download leaves free
 MOST = 16 * 2**30  # bytes of a source file, unless --max-download says otherwise
 
@@ -34,9 +34,19 @@ class NotHere(OSError):
 class Download:
     """One file on its way to `directory`; keeps what has arrived between attempts."""
 
-    def __init__(self, client: BridgeClient, held: Held, directory: Path, *, most: int = MOST) -> None:
-        """`most` is the largest file that is taken, in bytes."""
-        self._client, self._held, self._directory, self._most = client, held, directory, most
+    def __init__(
+        self,
+        client: BridgeClient,
+        held: Held,
+        directory: Path,
+        *,
+        most: int = MOST,
+        reserve: int = RESERVE,
+        look: int = LOOK,
+    ) -> None:
+        """In bytes: the largest file that is taken, what of the disk stays free, how often that is looked at."""
+        self._client, self._held, self._directory = client, held, directory
+        self._most, self._reserve, self._look = most, reserve, look
         self._partial = directory / "source.part"
         self._partial.touch()
         self._etag = ""
@@ -55,6 +65,7 @@ class Download:
             give_up=self._held.over,
             patience=self._held.patience(),
         )
+        kill_points.reach("download.done")
         return self._partial.rename(self._directory / f"source{self._suffix}")
 
     def _attempt(self) -> None:
@@ -64,6 +75,7 @@ class Download:
         try:
             response = self._client.open_download(self._held.claim, headers)
         except CallFailed as error:
+            self._held.hear(error)
             if error.status == 416:  # the file is shorter than what we have: begin again
                 self._etag = ""
                 raise CallFailed("the file changed while it was read", job_status=error.job_status) from error
@@ -71,7 +83,12 @@ class Download:
                 raise Refused(f"{self._name()}: the source file is gone; submit it again as a new job") from error
             raise
         with response:
-            self._receive(response)
+            self._held.hear(Answer({}, response.headers.get("X-Job-Status")))
+            self._held.on_over(lambda: _end_reading(response))
+            try:
+                self._receive(response)
+            finally:
+                self._held.on_over(lambda: None)
 
     def _receive(self, response: requests.Response) -> None:
         start = self._start(response)
@@ -79,22 +96,25 @@ class Download:
         self._etag = "" if etag.startswith("W/") else etag  # a weak one proves nothing about bytes
         self._suffix = _suffix(response, self._held.claim.source_name)
         length = response.headers.get("Content-Length")
-        expected = start + int(length) if length and length.isdigit() else None
+        expected = start + int(length) if length and re.fullmatch("[0-9]{1,18}", length) else None
         self._received = start
         self._check_room(response, expected)
+        kill_points.reach("download.begun")
         with self._partial.open("r+b") as file:
             file.truncate(start)
             file.seek(start)
-            try:
-                for chunk in response.iter_content(CHUNK):
-                    file.write(chunk)
-                    self._received += len(chunk)
-                    if self._received > self._most:
-                        raise self._too_large(f"more than {self._most}")
-                    if self._held.over.is_set():
-                        raise CallFailed("the job is no longer wanted", status=409)
-            except (requests.RequestException, ConnectionError, TimeoutError) as error:
-                raise CallFailed(f"broken off after {self._received} bytes") from error
+            look_at = start + self._look
+            for piece in pieces(response):
+                file.write(piece)
+                self._received += len(piece)
+                kill_points.reach("download.half")
+                if self._received > self._most:
+                    raise self._too_large(f"more than {self._most}")
+                if self._held.is_over():
+                    raise CallFailed("the job is no longer wanted", status=409)
+                if self._received >= look_at:
+                    look_at += self._look
+                    self._check_free(expected)
         if expected is not None and self._received != expected:
             raise CallFailed(f"broken off after {self._received} of {expected} bytes")
 
@@ -104,8 +124,12 @@ class Download:
             raise NotHere(f"the source file came with Content-Encoding {encoding}: what stands between must not encode")
         if expected is not None and expected > self._most:
             raise self._too_large(str(expected))
+        self._check_free(expected)
+
+    def _check_free(self, expected: int | None) -> None:
+        """Raises NotHere where what is still to come does not fit on the disk."""
         free = shutil.disk_usage(self._directory).free
-        needed = (expected or self._received) - self._received + RESERVE
+        needed = max(0, (expected or 0) - self._received) + self._reserve
         if free < needed:
             raise NotHere(f"{self._directory} has {free} bytes free, {needed} are needed (--work-dir)")
 
@@ -120,11 +144,17 @@ class Download:
         """Return where the answer's first byte belongs: what we have for the right 206, 0 for a 200."""
         if response.status_code != 206:
             return 0
-        match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        match = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != self._received:
             self._etag = ""
             raise CallFailed("the bridge sent another part of the file than was asked for")
         return self._received
+
+
+def _end_reading(response: requests.Response) -> None:
+    """From another thread: let whoever waits for the next byte of this answer go on at once."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
+        response.raw.shutdown()
 
 
 def _suffix(response: requests.Response, name: str | None) -> str:

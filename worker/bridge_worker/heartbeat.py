@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-from bridge_worker.client import BridgeClient, CallFailed
+from bridge_worker import kill_points
+from bridge_worker.answers import CallFailed
+from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 
 log = logging.getLogger(__name__)
@@ -39,17 +41,18 @@ def _beat(client: BridgeClient, held: Held, interval: float, stop: threading.Eve
         _pause(held, stop, delay)
         if stop.is_set() or held.over.is_set():
             return
+        kill_points.reach("heartbeat.before_send")
         try:
             answer = client.heartbeat(held.claim, held.report())
             failures, delay = 0, interval
             held.hear(answer)
         except CallFailed as error:
+            held.hear(error)
             if error.retryable:
                 failures += 1
                 delay = max(min(interval, AFTER_FAILURE * 2 ** min(failures - 1, 5)), error.retry_after or 0)
                 log.warning("job=%s heartbeat: %s", held.id, error)
                 continue
-            held.hear(error)
             if not held.over.is_set() and not stop.is_set() and not held.submitting.is_set():
                 # An older bridge has no such route; the result will tell whether the job is still ours.
                 log.info("job=%s heartbeats end: %s", held.id, error)

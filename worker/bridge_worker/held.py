@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bridge_worker.answers import Answer, CallFailed
 from bridge_worker.claim import Claim
-from bridge_worker.client import Answer, CallFailed
 from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ class Held:
         self.reason = ""
         self.give_back = False  # whether to release it, as nobody else has ended it
         self.submitting = threading.Event()
+        self.hurry = threading.Event()  # the worker stops: what is tried again and again is tried no more
         self.changed = threading.Event()  # there is progress to be sent
         self.deadline = time.monotonic() + claim.seconds_left if claim.seconds_left is not None else None
         self._lock = threading.Lock()
@@ -41,6 +42,8 @@ class Held:
 
     def abandon(self, reason: str, *, give_back: bool = False) -> bool:
         """Mark the work as no longer wanted. True for the first call, unless the result is on its way."""
+        if give_back:
+            self.hurry.set()
         with self._lock:
             if self.over.is_set() or self.submitting.is_set():
                 return False
@@ -49,6 +52,12 @@ class Held:
             callback = self._on_over
         callback()
         return True
+
+    def is_over(self) -> bool:
+        """Whether the work is no longer wanted; past its deadline it is abandoned here."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.abandon("its deadline has passed")
+        return self.over.is_set()
 
     def begin_submitting(self) -> bool:
         """Pass the point after which only the answer to the result decides; False when it is not wanted."""

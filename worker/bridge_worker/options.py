@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import re
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bridge_worker import __version__, platforms
+from bridge_worker.addresses import is_loopback
 from bridge_worker.loading import choose
 from bridge_worker.process import Setup
 
@@ -175,11 +175,3 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--drain-seconds: not below 0")
     if options.health_port is not None and not 0 <= options.health_port <= 65535:
         raise UsageError("--health-port: 0 to 65535")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether what is sent to this host stays on this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridge_worker import platforms
+from bridge_worker import kill_points, platforms
 from bridge_worker.held import Held
 from bridge_worker.text import one_line
 
@@ -86,6 +86,7 @@ class HandlerProcess:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment, **self._leash.popen_options(),
         )  # fmt: skip
+        kill_points.reach("start.process")
         self._leash.started(self.process)
         for target in (self._read_messages, self._read_errors):
             threading.Thread(target=target, name=f"{target.__name__}-{self.process.pid}", daemon=True).start()
@@ -128,6 +129,7 @@ class HandlerProcess:
         self._lines, self.job_id = 0, held.id
         self._drop_old_messages()
         held.on_over(lambda: self._messages.put({}))
+        kill_points.reach("convert.given")
         self._send(job=str(directory))
         kill_at: float | None = None
         try:
@@ -145,9 +147,7 @@ class HandlerProcess:
                 if message.get("ended"):
                     return self._crash()
                 now = time.monotonic()
-                if kill_at is None and held.deadline is not None and now > held.deadline:
-                    held.abandon("its deadline has passed")
-                if kill_at is None and held.over.is_set():
+                if kill_at is None and held.is_over():
                     kill_at = now + self._setup.cancel_seconds
                     self._send(cancel=held.reason)
                 if kill_at is not None and now > kill_at:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tenacity
 
-from bridge_worker.client import CallFailed
+from bridge_worker.answers import CallFailed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -8,10 +8,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 
-from bridge_worker import retrying
+from bridge_worker import kill_points, retrying
+from bridge_worker.answers import CallFailed
 from bridge_worker.attempt import release
 from bridge_worker.claim import Claim
-from bridge_worker.client import BridgeClient, CallFailed
+from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.slots import Slots
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 MOST_JOBS = 100  # that one poll may name
 PAUSED = "paused"
 SHORT = 0.5  # seconds: a poll that brings nothing sooner is followed by a rest
+ENDING = 30.0  # seconds from the end of the drain until the worker ends, whatever has not
 LONGEST_REST = 300.0  # seconds without a poll while every job shows that something is wrong with this machine
 
 
@@ -34,7 +36,7 @@ class Runner:
         wait: int = 30,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        """`wait` is how long a poll waits, in seconds; `on_end` is called once after the last job."""
+        """`wait` is how long a poll waits, in seconds; `on_end` is called after the last job."""
         self._client, self._slots, self._types = client, slots, sorted(content_types)
         self._wait, self._on_end = wait, on_end
         self._stopping = threading.Event()
@@ -61,6 +63,9 @@ class Runner:
         if not self._slots.wait(lambda: not self._slots.busy(), seconds):
             for held in self._slots.busy():
                 held.abandon("the worker stops", give_back=True)
+            if not self._slots.wait(lambda: not self._slots.busy(), self._slots.cancel_seconds + ENDING):
+                log.error("%d job(s) do not end; they go back when their leases run out", len(self._slots.busy()))
+                self._on_end()
 
     def _unpark(self) -> None:
         """End a waiting poll, also one that is only about to begin."""
@@ -110,6 +115,7 @@ class Runner:
         finally:
             self._parked.clear()
         for claim in claims:
+            kill_points.reach("claim.received")
             self._begin(claim)
         if not claims and time.monotonic() - began < SHORT < self._wait:
             self._stopping.wait(SHORT)  # a bridge that is about to restart says so by an early empty answer

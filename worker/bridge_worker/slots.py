@@ -132,6 +132,11 @@ class Slots:
         self._watch = Watch(self._processes, setup.memory, setup.processes)
 
     @property
+    def cancel_seconds(self) -> float:
+        """Return how long a cancelled handler may take before it is killed."""
+        return self._setup.cancel_seconds
+
+    @property
     def content_types(self) -> list[str]:
         """Return what there are handlers for."""
         return list(self._setup.handlers)

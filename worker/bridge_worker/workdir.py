@@ -10,7 +10,9 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO
 
-from bridge_worker import platforms
+import psutil
+
+from bridge_worker import kill_points, platforms
 
 log = logging.getLogger(__name__)
 PREFIX = "bridge-worker-"
@@ -26,11 +28,13 @@ class WorkDirectory:
         self.removed = self._remove_left_over()
         self._lock, name = self._locked()
         self.path = self._place / name
+        kill_points.reach("start.locked")
         self.path.mkdir(mode=0o700)
 
     def close(self) -> None:
         """Remove it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        kill_points.reach("end.directory_removed")
         self._lock.close()
         with contextlib.suppress(OSError):
             self.path.with_suffix(".lock").unlink()
@@ -51,6 +55,7 @@ class WorkDirectory:
                 with path.open("r+b") as file:
                     if not platforms.try_lock(file):
                         continue
+                    _end_what_runs_on(path.with_suffix(""))
                     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
             except OSError:
                 continue  # another user's
@@ -60,3 +65,12 @@ class WorkDirectory:
         if removed:
             log.info("removed the temporary files of %d worker(s) that did not end properly", removed)
         return removed
+
+
+def _end_what_runs_on(directory: Path) -> None:
+    """Kill what a dead worker's handler put into a session of its own: its temporary files would lie there."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if directory in Path(process.environ().get("TMPDIR", "")).parents:
+                log.warning("ended process %d, which a killed worker's handler had left behind", process.pid)
+                process.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,7 +28,10 @@ class Call:
 
 @dataclass
 class Say:
-    """An answer. `cut` bytes of `data` are sent before the connection breaks; `wait` is awaited first."""
+    """An answer. `cut` bytes of `data` are sent before the connection breaks; `wait` is awaited first.
+
+    `stream` is sent in chunks without a length instead of `data`, for as long as the client reads and it yields.
+    """
 
     status: int = 200
     body: Any = None
@@ -37,6 +40,7 @@ class Say:
     cut: int | None = None
     wait: threading.Event | None = None
     drop: bool = False
+    stream: Iterable[bytes] | None = None
 
 
 def claim(job_id: str = JOB_ID, **fields: Any) -> dict[str, Any]:
@@ -149,10 +153,18 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
                 "Content-Length": str(len(data)),
                 "Date": self.date_time_string(),
             }
+            if say.stream is not None:
+                headers["Transfer-Encoding"] = "chunked"
+                del headers["Content-Length"]
             headers |= say.headers
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
+            if say.stream is not None:
+                for piece in say.stream:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.write(b"0\r\n\r\n")
+                return
             self.wfile.write(data if say.cut is None else data[: say.cut])
             if say.cut is not None:
                 self.close_connection = True
