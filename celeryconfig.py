@@ -3,7 +3,7 @@
 from kombu import Exchange, Queue
 
 from bridge import names
-from bridge.redis_address import for_celery, service
+from bridge.redis_url import for_celery, service
 from bridge.settings import load_settings
 
 _settings = load_settings()

@@ -10,14 +10,14 @@ from celery import Celery
 
 from api.create_app import create_app
 from bridge import crash_points, server_requirements
+from bridge.background import once
 from bridge.db import make_cooperative, make_engine
-from bridge.file_threads import FileThreads
+from bridge.file_pool import FileThreads
 from bridge.logs import configure_logging
 from bridge.nudge import Nudger
 from bridge.pending import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
-from bridge.steadily import once
 
 make_cooperative()
 settings = load_settings()

@@ -7,11 +7,11 @@ from collections import Counter
 
 import redis
 
+from bridge.background import every
 from bridge.hub import Hub
 from bridge.pauses import Pause, now_paused, of_worker, refusal
 from bridge.poll import Poll
 from bridge.runtime import Runtime
-from bridge.steadily import every
 from bridge.workers_seen import Worker, WorkersSeen
 
 TICK_SECONDS = 1.0  # a pause is felt within so long

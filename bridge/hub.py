@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import demand, hang_ups
+from bridge.background import every
 from bridge.claim import Claimed, InLine, loaded, next_in_line, replay
 from bridge.crash_points import reach
 from bridge.db import sqlstate
@@ -32,7 +33,6 @@ from bridge.pending import Entry, Queue
 from bridge.poll import Poll
 from bridge.redis_breaker import TAKE
 from bridge.runtime import Runtime
-from bridge.steadily import every
 from bridge.turns import Turns
 
 log = structlog.get_logger("bridge.hub")

@@ -16,10 +16,10 @@ import structlog
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from bridge.background import every, once
 from bridge.caller import Caller
 from bridge.errors import Unauthorized, Unavailable
 from bridge.keys import ensure_bootstrap_key, hash_of, prefix_of
-from bridge.steadily import every, once
 
 log = structlog.get_logger("bridge.keys")
 

@@ -20,12 +20,12 @@ from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
 
 from bridge import usage
+from bridge.background import every
 from bridge.budget import Budget
 from bridge.errors import TooMany
 from bridge.poll import Poll
 from bridge.redis_client import answers, connect
 from bridge.runtime import Runtime
-from bridge.steadily import every
 from bridge.tally import Tally
 from bridge.usage import Usage
 

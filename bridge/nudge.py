@@ -6,10 +6,10 @@ import time
 
 from celery import Celery
 
+from bridge.background import Steadily
 from bridge.broker import lying
 from bridge.crash_points import reach
 from bridge.names import CONTINUE, OUTCOMES
-from bridge.steadily import Steadily
 
 MOST_WAITING = 10000  # jobs that have ended and are not asked for yet
 MOST_TOGETHER = 500  # jobs in one message

@@ -10,10 +10,10 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from bridge.background import every
 from bridge.expire import expire
 from bridge.gauges import swept
 from bridge.runtime import Runtime
-from bridge.steadily import every
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 
 log = structlog.get_logger("bridge.overdue")

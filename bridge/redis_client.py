@@ -7,8 +7,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from bridge.redis_address import service
 from bridge.redis_breaker import is_bad_key
+from bridge.redis_url import service
 
 
 def connect(url: str, **options: Any) -> redis.Redis:

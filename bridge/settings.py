@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from bridge import crash_points
-from bridge.redis_address import service
+from bridge.redis_url import service
 
 PREFIX = "BRIDGE_"
 

@@ -12,7 +12,7 @@ from celery.worker.control import Panel
 
 from bridge import crash_points
 from bridge.db import make_engine
-from bridge.file_threads import FileThreads
+from bridge.file_pool import FileThreads
 from bridge.logs import configure_logging
 from bridge.nudge import Nudger
 from bridge.pending import Mirror

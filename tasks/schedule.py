@@ -7,8 +7,8 @@ from typing import Any
 from celery import beat
 
 from bridge import names
+from bridge.background import Steadily
 from bridge.broker import lying
-from bridge.steadily import Steadily
 
 # Sweeps that wait while no Celery worker takes them; each finds all that is due, so more are worth no more.
 MOST_LYING = 50

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bridge.enqueue
 import tasks.app
-from bridge.file_threads import FileThreads
+from bridge.file_pool import FileThreads
 from tasks.app import app
 
 _check_source = bridge.enqueue.check_source

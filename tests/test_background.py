@@ -6,7 +6,7 @@ from gevent.event import Event
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from bridge.steadily import Steadily, every
+from bridge.background import Steadily, every
 
 
 class Unforeseen(Exception):

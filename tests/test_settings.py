@@ -9,7 +9,7 @@ import pytest
 
 from bridge.cli import programs
 from bridge.cli.checkout import ROOT
-from bridge.redis_address import for_celery, service
+from bridge.redis_url import for_celery, service
 from bridge.settings import SettingsError, known_names, load_settings, read_environment, unknown_names
 
 

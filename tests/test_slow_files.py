@@ -12,7 +12,7 @@ import pytest
 from api.create_app import create_app
 from bridge.caller import Caller
 from bridge.errors import Invalid, Unavailable
-from bridge.file_threads import FileThreads
+from bridge.file_pool import FileThreads
 from tests.core import Core
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.db import sqlstate
 
-log = structlog.get_logger("bridge.steadily")
+log = structlog.get_logger("bridge.background")
 
 # A server is away; anything else is logged with its trace.
 EXPECTED = (SQLAlchemyError, redis.RedisError, BrokerError, OSError)
