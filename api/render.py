@@ -10,8 +10,8 @@ from sqlalchemy import Row
 
 from bridge.claim import Claimed
 from bridge.look import History, estimated_completion
+from bridge.mirror.lists import RANKS
 from bridge.names import download_path
-from bridge.pending import RANKS
 from bridge.runtime import Runtime
 from bridge.sources import source_name
 from models.state import JobState

@@ -25,8 +25,8 @@ from bridge.finish import submit
 from bridge.foreman import Foreman
 from bridge.give_back import release
 from bridge.hub import Hub
+from bridge.mirror.lists import Queue
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
-from bridge.pending import Queue
 from bridge.poll import Poll, Slots
 from bridge.workers_seen import Worker
 

@@ -38,8 +38,8 @@ from bridge.db import make_engine  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 from bridge.enqueue import enqueue_batch  # noqa: E402
 from bridge.job_fields import CreateFields  # noqa: E402
+from bridge.mirror.lists import Mirror  # noqa: E402
 from bridge.names import DEFAULT_TENANT  # noqa: E402
-from bridge.pending import Mirror  # noqa: E402
 from bridge.runtime import Runtime  # noqa: E402
 from models.job import metadata  # noqa: E402
 

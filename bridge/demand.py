@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from bridge.mirror.lists import Entry, Queue
 from bridge.parked import Parked
-from bridge.pending import Entry, Queue
 from bridge.poll import Poll
 from bridge.turns import Turns, plan
 

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from bridge.crash_points import reach
 from bridge.errors import Invalid
 from bridge.job_fields import fingerprint
-from bridge.pending import Entry, Queue
+from bridge.mirror.lists import Entry, Queue
 from bridge.runtime import Runtime
 from bridge.sources import check_source
 from models.state import JobState

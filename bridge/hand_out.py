@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 
 from bridge.claim import Fates, InLine, claim
 from bridge.crash_points import reach
+from bridge.mirror.lists import Entry, Queue
 from bridge.parked import Parked
-from bridge.pending import Entry, Queue
 from bridge.poll import Poll
 from bridge.runtime import Runtime
 from bridge.turns import share_out

@@ -28,8 +28,8 @@ from bridge.db import sqlstate
 from bridge.errors import BridgeError
 from bridge.hand_out import Find, Handed, by_queue, hand_out
 from bridge.listeners import Listeners
+from bridge.mirror.lists import Entry, Queue
 from bridge.parked import Parked
-from bridge.pending import Entry, Queue
 from bridge.poll import Poll
 from bridge.redis_breaker import TAKE
 from bridge.runtime import Runtime

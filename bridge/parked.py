@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from bridge.listeners import Listeners
-from bridge.pending import Queue
+from bridge.mirror.lists import Queue
 from bridge.poll import Poll
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.claim import Claimant, Claimed
 from bridge.errors import BridgeError
-from bridge.pending import Queue
+from bridge.mirror.lists import Queue
 
 
 class Slots(NamedTuple):

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from bridge.explain import MOST_AHEAD, Facts
-from bridge.pending import RANKS
+from bridge.mirror.lists import RANKS
 from bridge.workforce import Hand
 from models.state import FINAL, JobState
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
-from bridge.pending import Mirror
+from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
 
 T = TypeVar("T")

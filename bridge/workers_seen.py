@@ -1,4 +1,4 @@
-"""Which workers have asked for jobs: soft state in Redis, the only thing of ours there beside bridge/pending.py.
+"""Which workers have asked for jobs: soft state in Redis, the only thing of ours there beside bridge/mirror/lists.py.
 
     bridge:workers:{<tenant>}:seen   sorted set: <key ID>/<worker ID>, by when the worker was last seen asking
     bridge:workers:{<tenant>}:asks   hash: <key ID>/<worker ID> → the content types it asks for and its slots, as JSON

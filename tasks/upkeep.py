@@ -6,9 +6,9 @@ import structlog
 from bridge import counts, durations, names
 from bridge.expire import expire
 from bridge.gauges import swept
+from bridge.mirror.reconcile import reconcile
+from bridge.mirror.release_due import release_due
 from bridge.purge import purge
-from bridge.release_due import release_due
-from bridge.repair import reconcile
 from bridge.trouble import watch
 from tasks.app import app, runtime
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from bridge.db import make_engine
 from bridge.embedded import Servers
-from bridge.pending import Mirror
+from bridge.mirror.lists import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from models.job import metadata

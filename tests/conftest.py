@@ -26,7 +26,7 @@ from bridge.cli.family import ending_signals
 from bridge.cli.stack import Stack
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
-from bridge.pending import Mirror
+from bridge.mirror.lists import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import Settings, load_settings
 from models import migrations

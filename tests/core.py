@@ -20,7 +20,7 @@ from bridge.extend import Alive, extend
 from bridge.finish import submit
 from bridge.give_back import release
 from bridge.job_fields import CreateFields
-from bridge.pending import RANKS, Entry, Queue
+from bridge.mirror.lists import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from tests.waiting import wait_until
 

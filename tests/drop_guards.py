@@ -19,21 +19,8 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import TextClause, text
 
-from bridge import (
-    cancel,
-    claim,
-    counts,
-    embedded,
-    enqueue,
-    expire,
-    extend,
-    finish,
-    give_back,
-    outbox,
-    purge,
-    release_due,
-    steer,
-)
+from bridge import cancel, claim, counts, embedded, enqueue, expire, extend, finish, give_back, outbox, purge, steer
+from bridge.mirror import release_due
 from tests import conftest
 from tests.rights import give_rights
 
@@ -74,9 +61,9 @@ FOR_THE_PLAN = [
     (r"bridge\.expire\.SWEEPS\[[48]\]", "completed_at IS NULL"),
     (r"bridge\.expire\.SWEEPS\[4\]", "ack_by IS NOT NULL"),
     (r"bridge\.expire\.SWEEPS\[8\]", "lease_expires_at IS NULL"),
-    (r"bridge\.release_due\.DUE", "completed_at IS NULL"),
-    (r"bridge\.release_due\.DUE", "ack_by IS NULL"),
-    (r"bridge\.release_due\.DUE", "status || '' = 'pending'"),
+    (r"bridge\.mirror\.release_due\.DUE", "completed_at IS NULL"),
+    (r"bridge\.mirror\.release_due\.DUE", "ack_by IS NULL"),
+    (r"bridge\.mirror\.release_due\.DUE", "status || '' = 'pending'"),
     (r"bridge\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
 ]
 

@@ -22,7 +22,7 @@ from sqlalchemy import create_engine, text
 
 from bridge import counts, embedded
 from bridge.db import make_engine
-from bridge.pending import Mirror
+from bridge.mirror.lists import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from models import migrations

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from bridge import counts, outbox
 from bridge.claim import Claimed
+from bridge.mirror.release_due import release_due
 from bridge.purge import purge
-from bridge.release_due import release_due
 from bridge.steer import steer
 from models.state import Asked, Priority
 from tests.core import KEY, OTHER_KEY, Core, outcome_of

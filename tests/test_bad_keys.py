@@ -9,9 +9,9 @@ import pytest
 
 from bridge.errors import TooMany
 from bridge.limits import Limits
-from bridge.pending import Queue
-from bridge.release_due import release_due
-from bridge.repair import reconcile
+from bridge.mirror.lists import Queue
+from bridge.mirror.reconcile import reconcile
+from bridge.mirror.release_due import release_due
 from bridge.workers_seen import Worker, WorkersSeen
 from tests.client import ok
 from tests.waiting import wait_until

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from bridge.claim import Claimant, claim, next_in_line
-from bridge.pending import Queue
+from bridge.mirror.lists import Queue
 from tests.chaos import unguarded
 from tests.chaos.checker import INVARIANTS
 from tests.chaos.end_state import EndState, read_jobs

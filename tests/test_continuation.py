@@ -159,7 +159,7 @@ def test_an_outcome_whose_nudge_was_lost_is_found_by_beat(bridge, client):
 
 
 def _core(bridge) -> Runtime:
-    from bridge.pending import Mirror
+    from bridge.mirror.lists import Mirror
 
     mirror = Mirror(bridge.settings.require("redis_url"), bridge.settings.redis_prefix, f"test-{uuid.uuid4().hex}")
     return Runtime(bridge.settings, bridge.engine, mirror, lambda job_ids: None)

@@ -10,8 +10,9 @@ import pytest
 import celeryconfig
 from api import problems
 from bench import recovery
-from bridge import db, errors, outbox, overdue, pending
+from bridge import db, errors, outbox, overdue
 from bridge.cli.checkout import ROOT
+from bridge.mirror import lists
 from bridge.settings import DEADLINES, PREFIX, Allowance, Backoff, Settings
 from models.state import EDGES, legal_moves
 from tests.client import ok
@@ -80,7 +81,7 @@ def test_the_table_of_settings_is_settings_py():
 
 def test_the_table_of_redis_keys_has_every_key_of_the_mirror():
     said = {code(key) for key, *_ in rows("architecture.md", "## Redis keys")}
-    documented = re.findall(r"^    (bridge:\S+(?: type>\S*)?)", pending.__doc__, re.MULTILINE)
+    documented = re.findall(r"^    (bridge:\S+(?: type>\S*)?)", lists.__doc__, re.MULTILINE)
     assert {key.replace(" ", "_") for key in documented} <= said
 
 

@@ -14,8 +14,8 @@ from api.address import real_address
 from bridge.claim import Claimant
 from bridge.errors import TooMany
 from bridge.limits import MOST_READ, Limits
+from bridge.mirror.lists import Queue
 from bridge.names import API_BASE
-from bridge.pending import Queue
 from bridge.poll import Poll
 from tests.client import Client, ok, refused
 from tests.waiting import wait_until

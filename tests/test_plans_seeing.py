@@ -8,10 +8,10 @@ from bridge import counts, durations, gauges
 from bridge.expire import SWEEPS, expire
 from bridge.explain import explain
 from bridge.look import STANDING, estimated_completion, find
+from bridge.mirror.reconcile import reconcile
+from bridge.mirror.release_due import release_due
 from bridge.outbox import deliver
 from bridge.purge import purge
-from bridge.release_due import release_due
-from bridge.repair import reconcile
 from bridge.statistics import statistics
 from bridge.trouble import watch
 from bridge.workers_seen import WorkersSeen

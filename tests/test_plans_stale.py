@@ -13,14 +13,15 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 import bridge
-from bridge import claim, explain, gauges, look, outbox, overdue, purge, repair, trouble, usage
+from bridge import claim, explain, gauges, look, outbox, overdue, purge, trouble, usage
 from bridge.cancel import restart
 from bridge.claim import Claimant, replay, unsaid_wait
 from bridge.db import make_engine
 from bridge.expire import expire
 from bridge.give_back import take_from_key
-from bridge.pending import Entry, Mirror, Queue
-from bridge.release_due import release_due
+from bridge.mirror import reconcile
+from bridge.mirror.lists import Entry, Mirror, Queue
+from bridge.mirror.release_due import release_due
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from bridge.steer import steer
@@ -41,7 +42,10 @@ BY_PLACE = {
     "bridge.finish._ALIVE[acknowledged_at]",  # no statement, but a part of one, and so is
     "bridge.steer._these",
     "bridge.gauges.OLDEST", "bridge.gauges.BACKLOG",
-    "bridge.overdue.OVERDUE", "bridge.repair.QUEUES", "bridge.repair.OLDEST", "bridge.repair.OLDER",
+    "bridge.overdue.OVERDUE",
+    "bridge.mirror.reconcile.QUEUES",
+    "bridge.mirror.reconcile.OLDEST",
+    "bridge.mirror.reconcile.OLDER",
     "bridge.usage.HELD", "bridge.usage.IN_HAND", "bridge.usage.PENDING", "bridge.usage.TYPES",
     "bridge.workforce.HELD",
 }  # fmt: skip
@@ -167,7 +171,7 @@ def work(core: Core) -> None:
     steer(runtime, KEY, Asked.CANCEL, {"content_type": "video"})
     steer(runtime, KEY, Asked.RETRY, {"content_type": "video"})
     runtime.mirror.push([Entry(Queue(TENANT, "web"), Priority.NORMAL, created)])  # it is none of that queue
-    repair.reconcile(runtime)
+    reconcile.reconcile(runtime)
     outbox.deliver(runtime, lambda *_: None, ())
     purge.purge(runtime)
     trouble.watch(runtime)
@@ -188,10 +192,10 @@ def look_around(core: Core) -> None:
         connection.execute(gauges.BACKLOG)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
         connection.execute(usage.TYPES, {"tenant": TENANT, "most": 100})
-        connection.execute(repair.QUEUES)
+        connection.execute(reconcile.QUEUES)
         place = {"tenant": TENANT, "content_type": "audio", "priority": 1}
-        connection.execute(repair.OLDEST, {**place, "count": 10})
-        connection.execute(repair.OLDER, {**place, "count": 10, "queued_at": None, "id": None})
+        connection.execute(reconcile.OLDEST, {**place, "count": 10})
+        connection.execute(reconcile.OLDER, {**place, "count": 10, "queued_at": None, "id": None})
         row = connection.execute(text("SELECT * FROM remote_jobs WHERE id = :id"), {"id": waiting}).one()
         connection.execute(explain.AHEAD, {**row._mapping, "priority": 0})
 

@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy import text
 
-from bridge import repair
-from bridge.pending import Entry, Mirror, Queue
-from bridge.release_due import release_due
-from bridge.repair import HEAD, Repaired, reconcile
+from bridge.mirror import reconcile as module
+from bridge.mirror.lists import Entry, Mirror, Queue
+from bridge.mirror.reconcile import HEAD, Repaired, reconcile
+from bridge.mirror.release_due import release_due
 from models.state import Priority
 from tests.waiting import wait_until
 
@@ -52,7 +52,7 @@ def test_a_rebuild_that_another_process_is_at_is_left_to_it(core, redis):
 
 
 def test_a_rebuild_that_is_too_long_for_one_run_is_gone_on_with_by_the_next(core, redis, monkeypatch):
-    monkeypatch.setattr(repair, "BATCH", 2)
+    monkeypatch.setattr(module, "BATCH", 2)
     normal = [core.create() for _ in range(5)]
     high = [core.create(priority="high") for _ in range(2)]
     video = [core.create("video") for _ in range(3)]
@@ -74,7 +74,7 @@ def test_a_rebuild_that_is_too_long_for_one_run_is_gone_on_with_by_the_next(core
 
 
 def test_a_rebuild_starts_anew_when_redis_is_lost_again_and_when_the_next_mirror_is(core, redis, monkeypatch):
-    monkeypatch.setattr(repair, "BATCH", 2)
+    monkeypatch.setattr(module, "BATCH", 2)
     ids = [core.create() for _ in range(5)]
     redis.delete("core:epoch")
     for _ in range(3):

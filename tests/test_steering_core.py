@@ -7,7 +7,7 @@ from sqlalchemy import event
 
 from bridge.caller import Caller
 from bridge.errors import BridgeError, Invalid
-from bridge.pending import Entry, Queue
+from bridge.mirror.lists import Entry, Queue
 from bridge.steer import steer
 from models.state import Asked, Priority
 from tests.core import KEY, Core

@@ -12,7 +12,7 @@ from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import Invalid, TooMany
 from bridge.expire import expire
 from bridge.job_fields import CreateFields, fingerprint
-from bridge.release_due import release_due
+from bridge.mirror.release_due import release_due
 from tests.client import ok, refused
 from tests.core import outcome_of
 from tests.racing import at_once

@@ -15,7 +15,7 @@ from bridge.cli import checkout, programs
 from bridge.cli.database import refuse_unfit
 from bridge.cli.family import ChildEnded, Family, Signals, wait_until
 from bridge.db import make_engine
-from bridge.pending import Mirror
+from bridge.mirror.lists import Mirror
 from bridge.private_files import private_directory, write_private
 from bridge.redis_client import connect
 from bridge.settings import Settings, SettingsError

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple, cast
 import redis
 
 from bridge import redis_breaker
-from bridge.bad_keys import discard_bad_keys
 from bridge.crash_points import reach
-from bridge.mirror_scripts import DROP, PUT_BACK, TAKE
+from bridge.mirror.bad_keys import discard_bad_keys
+from bridge.mirror.scripts import DROP, PUT_BACK, TAKE
 from bridge.names import TENANT_PATTERN
 from bridge.redis_breaker import RedisBreaker
 from bridge.redis_client import answers, connect

@@ -1,4 +1,4 @@
-"""What Redis does to the lists of the mirror in one step (Lua); bridge/pending.py runs it.
+"""What Redis does to the lists of the mirror in one step (Lua); bridge/mirror/lists.py runs it.
 
 With EVAL: Redis knows a script again by its text, and redis-py asks before each EVALSHA in a pipeline whether it is
 still there, which is a round trip more for each look.
