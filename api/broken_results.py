@@ -19,9 +19,9 @@ from api.body import Unstorable
 from api.incoming import Malformed, NoJsonBody, Oversized, Unread
 from api.problems import is_refused_value, messages_of
 from bridge.errors import BridgeError, Conflict, Invalid, TooLarge
-from bridge.finish import fail_unstorable, submit
-from bridge.holder import expects
-from bridge.look import find
+from bridge.jobs.ownership import expects
+from bridge.jobs.read import find
+from bridge.jobs.submit_result import fail_unstorable, submit
 
 log = structlog.get_logger("api")
 

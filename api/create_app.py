@@ -20,9 +20,9 @@ from api.steering import continuations
 from api.workers import workers
 from bridge.foreman import Foreman
 from bridge.hub import Hub
+from bridge.jobs.expire_standby import StandIn
 from bridge.key_ring import KeyRing
 from bridge.limits import Limits
-from bridge.overdue import StandIn
 from bridge.runtime import Runtime
 from bridge.version import version
 

@@ -21,11 +21,11 @@ from api.errors_of import gives
 from api.workers import TOKEN, workers
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
-from bridge.extend import Alive, extend, lost_lease
-from bridge.holder import holds_latest
-from bridge.look import find
+from bridge.jobs.extend import Alive, extend, lost_lease
+from bridge.jobs.ownership import holds_latest
+from bridge.jobs.read import find
+from bridge.jobs.source_files import open_source
 from bridge.runtime import OnFiles
-from bridge.sources import open_source
 from models.state import JobState
 
 log = structlog.get_logger("api")

@@ -14,11 +14,11 @@ from api.schemas import keys as schemas
 from bridge import keys as core
 from bridge.crash_points import reach
 from bridge.errors import NotFound
-from bridge.give_back import take_from_key
+from bridge.jobs.listing import cut, opened
+from bridge.jobs.release import take_from_key
+from bridge.jobs.transition import follow
 from bridge.key_makers import administers, make_key, name_of
 from bridge.names import KEYS_BASE
-from bridge.page import cut, opened
-from bridge.transition import follow
 
 log = structlog.get_logger("api")
 _UNKNOWN = "The key was not found: no key that you administer has this prefix."

@@ -14,9 +14,9 @@ from api.schemas import operators as schemas
 from bridge.errors import Invalid
 from bridge.explain import MOST_AHEAD, explain
 from bridge.foreman import Foreman
+from bridge.jobs.listing import named, opened
 from bridge.mirror.lists import RANKS
 from bridge.names import API_BASE, API_ROOT
-from bridge.page import named, opened
 from bridge.pauses import pause, resume
 from bridge.reasons import clocks, sentences, waits_for
 from bridge.statistics import statistics

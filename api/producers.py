@@ -12,11 +12,11 @@ from api.errors_of import gives
 from api.metrics import CREATED, label
 from api.render import job_view, json_response, status_view, whole_view
 from api.schemas import producers as schemas
-from bridge import look
-from bridge.cancel import cancel, restart
-from bridge.enqueue import Created, enqueue, enqueue_batch
+from bridge.jobs import read
+from bridge.jobs.cancel import cancel, restart
+from bridge.jobs.enqueue import Created, enqueue, enqueue_batch
+from bridge.jobs.listing import page
 from bridge.names import API_BASE
-from bridge.page import page
 from models.state import JobState
 
 log = structlog.get_logger("api")
@@ -88,9 +88,9 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @gives(producers, 404)
 def show_job(query: dict[str, Any], job_id: str) -> Any:
     """The whole job with its attempts, without the result's content and without any token."""
-    job = look.find(runtime(), caller().tenant, job_id, look.WHOLE)
+    job = read.find(runtime(), caller().tenant, job_id, read.WHOLE)
     g.job_status = job.status
-    return whole_view(job, look.history(runtime(), job, query["attempts_before"], query["requests_before"]))
+    return whole_view(job, read.history(runtime(), job, query["attempts_before"], query["requests_before"]))
 
 
 @producers.route("/<job:job_id>/status", methods=["GET"])
@@ -99,7 +99,7 @@ def show_job(query: dict[str, Any], job_id: str) -> Any:
 @gives(producers, 404)
 def show_status(job_id: str) -> Any:
     """The short view of a job."""
-    job = look.find(runtime(), caller().tenant, job_id, look.STANDING)
+    job = read.find(runtime(), caller().tenant, job_id, read.STANDING)
     g.job_status = job.status
     return status_view(runtime(), job)
 
@@ -110,7 +110,7 @@ def show_status(job_id: str) -> Any:
 @gives(producers, 404, 409)
 def show_result(job_id: str) -> Any:
     """The result of a completed job; 409 not_ready while there is none."""
-    stored = look.result(runtime(), caller().tenant, job_id)
+    stored = read.result(runtime(), caller().tenant, job_id)
     g.job_status = JobState.COMPLETED
     return stored
 

@@ -8,12 +8,12 @@ import orjson
 from flask import Response
 from sqlalchemy import Row
 
-from bridge.claim import Claimed
-from bridge.look import History, estimated_completion
+from bridge.jobs.claim import Claimed
+from bridge.jobs.read import History, estimated_completion
+from bridge.jobs.source_files import source_name
 from bridge.mirror.lists import RANKS
 from bridge.names import download_path
 from bridge.runtime import Runtime
-from bridge.sources import source_name
 from models.state import JobState
 
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list

@@ -12,8 +12,8 @@ from api.producers import producers
 from api.schemas import steering as schemas
 from bridge import outbox
 from bridge.errors import Invalid
+from bridge.jobs.bulk import steer
 from bridge.names import API_ROOT
-from bridge.steer import steer
 from models.state import Asked
 
 log = structlog.get_logger("api")

@@ -17,14 +17,14 @@ from api.metrics import CLAIMED, FINISHED, label
 from api.render import json_response, poll_answer
 from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
-from bridge.claim import Claimant, unsaid_wait
 from bridge.crash_points import reach
 from bridge.errors import Forbidden, Invalid
-from bridge.extend import Alive, extend
-from bridge.finish import submit
 from bridge.foreman import Foreman
-from bridge.give_back import release
 from bridge.hub import Hub
+from bridge.jobs.claim import Claimant, unsaid_wait
+from bridge.jobs.extend import Alive, extend
+from bridge.jobs.release import release
+from bridge.jobs.submit_result import submit
 from bridge.mirror.lists import Queue
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.poll import Poll, Slots

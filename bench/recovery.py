@@ -21,7 +21,7 @@ from bridge.cli.family import ending_signals
 from bridge.cli.stack import Stack
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
-from bridge.overdue import GRACE_SECONDS
+from bridge.jobs.expire_standby import GRACE_SECONDS
 from tests.client import Client, ok
 from tests.fault_proxy import FaultProxy
 from tests.waiting import wait_until

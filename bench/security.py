@@ -36,8 +36,8 @@ from bridge.cli.family import Child, Signals, ending_signals, wait_until  # noqa
 from bridge.cli.stack import Stack  # noqa: E402
 from bridge.db import make_engine  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
-from bridge.enqueue import enqueue_batch  # noqa: E402
-from bridge.job_fields import CreateFields  # noqa: E402
+from bridge.jobs.enqueue import enqueue_batch  # noqa: E402
+from bridge.jobs.fields import CreateFields  # noqa: E402
 from bridge.mirror.lists import Mirror  # noqa: E402
 from bridge.names import DEFAULT_TENANT  # noqa: E402
 from bridge.runtime import Runtime  # noqa: E402

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, text
 
 from bridge.durations import expected_seconds
-from bridge.look import LONGEST_WHY, STANDING, estimated_completion, find
+from bridge.jobs.read import LONGEST_WHY, STANDING, estimated_completion, find
 from bridge.runtime import Runtime
 from bridge.workers_seen import WorkersSeen
 from bridge.workforce import Hand, workforce

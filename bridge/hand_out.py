@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from bridge.claim import Fates, InLine, claim
 from bridge.crash_points import reach
+from bridge.jobs.claim import Fates, InLine, claim
 from bridge.mirror.lists import Entry, Queue
 from bridge.parked import Parked
 from bridge.poll import Poll

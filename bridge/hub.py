@@ -22,11 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import demand, hang_ups
 from bridge.background import every
-from bridge.claim import Claimed, InLine, loaded, next_in_line, replay
 from bridge.crash_points import reach
 from bridge.db import sqlstate
 from bridge.errors import BridgeError
 from bridge.hand_out import Find, Handed, by_queue, hand_out
+from bridge.jobs.claim import Claimed, InLine, loaded, next_in_line, replay
 from bridge.listeners import Listeners
 from bridge.mirror.lists import Entry, Queue
 from bridge.parked import Parked

@@ -84,7 +84,7 @@ def made_from(connection: Connection, prefix: str, tenant: str | None = None) ->
 def revoke_key(connection: Connection, prefix: str, tenant: str | None = None, *, by: str = BY_COMMAND) -> int:
     """Revoke the key with this prefix; 0 when there is none that counts. Felt within a second by every API process.
 
-    What its workers hold is given back by `bridge.give_back.take_from_key`, once this is committed.
+    What its workers hold is given back by `bridge.jobs.release.take_from_key`, once this is committed.
     """
     live = (_c.prefix == prefix, _c.revoked_at.is_(None), *_of(tenant))
     return connection.execute(update(api_keys).where(*live).values(revoked_at=text("now()"), revoked_by=by)).rowcount

@@ -19,7 +19,7 @@ from sqlalchemy import Row, TextClause, text
 
 from bridge.crash_points import reach
 from bridge.errors import NotFound
-from bridge.page import cut, opened
+from bridge.jobs.listing import cut, opened
 from bridge.runtime import Runtime
 from models.state import OutcomeState
 

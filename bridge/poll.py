@@ -9,8 +9,8 @@ from typing import NamedTuple
 from gevent.event import Event
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge.claim import Claimant, Claimed
 from bridge.errors import BridgeError
+from bridge.jobs.claim import Claimant, Claimed
 from bridge.mirror.lists import Queue
 
 

@@ -137,7 +137,7 @@ Index("remote_jobs_deadline", _c.timeout_at, postgresql_where=text(DEADLINE_RUNS
 Index("remote_jobs_lease", _c.lease_expires_at, postgresql_where=text(LEASED))
 Index("remote_jobs_holder", _c.key_id, _c.worker_id, postgresql_where=text(HELD))
 Index("remote_jobs_due", _c.available_at, postgresql_where=text(NOT_DUE))
-# The list, newest first, with each of its filters (bridge/look.py); a status with a content type has one too.
+# The list, newest first, with each of its filters (bridge/jobs/read.py); a status with a content type has one too.
 Index("remote_jobs_newest", _c.tenant, _c.created_at, _c.id)
 Index("remote_jobs_by_status", _c.tenant, _c.status, _c.created_at, _c.id)
 Index("remote_jobs_by_type", _c.tenant, _c.content_type, _c.status, _c.created_at, _c.id)

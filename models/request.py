@@ -5,7 +5,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Identity
 from models.job import Moment, metadata, one_of
 from models.state import Asked
 
-# Append-only: a line is written by the very statement that changes the job (bridge/transition.py).
+# Append-only: a line is written by the very statement that changes the job (bridge/jobs/transition.py).
 job_requests = Table(
     "job_requests",
     metadata,

@@ -1,6 +1,6 @@
 """The life of a job: its states and the table of edges between them, once.
 
-The guards of the UPDATEs (bridge/transition.py), the CHECK constraints and the database's trigger against illegal
+The guards of the UPDATEs (bridge/jobs/transition.py), the CHECK constraints and the database's trigger against illegal
 changes, and the diagram in docs/architecture.md are all made from this table or tested against it.
 """
 

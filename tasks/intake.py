@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from bridge import json_guard, names
 from bridge.crash_points import reach
 from bridge.db import is_unavailable, sqlstate
-from bridge.enqueue import enqueue
 from bridge.errors import BridgeError, Invalid, Unavailable
-from bridge.job_fields import CreateFields
+from bridge.jobs.enqueue import enqueue
+from bridge.jobs.fields import CreateFields
 from bridge.keys import tenant_has_key
 from tasks.app import app, runtime
 

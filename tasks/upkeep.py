@@ -4,11 +4,11 @@ import redis
 import structlog
 
 from bridge import counts, durations, names
-from bridge.expire import expire
 from bridge.gauges import swept
+from bridge.jobs.expire import expire
+from bridge.jobs.purge import purge
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
-from bridge.purge import purge
 from bridge.trouble import watch
 from tasks.app import app, runtime
 

@@ -11,15 +11,15 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from bridge.caller import Caller
-from bridge.cancel import cancel, restart
-from bridge.claim import Claimant, Claimed, Fates, claim, next_in_line
-from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import BridgeError
-from bridge.expire import expire
-from bridge.extend import Alive, extend
-from bridge.finish import submit
-from bridge.give_back import release
-from bridge.job_fields import CreateFields
+from bridge.jobs.cancel import cancel, restart
+from bridge.jobs.claim import Claimant, Claimed, Fates, claim, next_in_line
+from bridge.jobs.enqueue import enqueue, enqueue_batch
+from bridge.jobs.expire import expire
+from bridge.jobs.extend import Alive, extend
+from bridge.jobs.fields import CreateFields
+from bridge.jobs.release import release
+from bridge.jobs.submit_result import submit
 from bridge.mirror.lists import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from tests.waiting import wait_until

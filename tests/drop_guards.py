@@ -19,7 +19,8 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import TextClause, text
 
-from bridge import cancel, claim, counts, embedded, enqueue, expire, extend, finish, give_back, outbox, purge, steer
+from bridge import counts, embedded, outbox
+from bridge.jobs import bulk, cancel, claim, enqueue, expire, extend, purge, release, submit_result
 from bridge.mirror import release_due
 from tests import conftest
 from tests.rights import give_rights
@@ -32,12 +33,12 @@ NEAREST = {
     "claim": ["claims"],
     "cancel": ["waits", "edges"],
     "extend": ["leases", "waits"],
-    "give_back": ["waits", "edges"],
+    "release": ["waits", "edges"],
     "outbox": ["outbox_core", "resend"],
     "purge": ["outbox_core", "batch"],
     "release_due": ["repair"],
-    "finish": ["results", "waits"],
-    "steer": ["steering_core"],
+    "submit_result": ["results", "waits"],
+    "bulk": ["steering_core"],
     "expire": ["expiry_batches", "edges", "poison", "leases"],
     "counts": ["statistics"],
     "enqueue": ["submission", "batch"],
@@ -50,21 +51,21 @@ TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names)
 # first of the two; a batch is at least as old as its jobs, which are gone only when they are old, but its index is by
 # age; a claim without a claim_id equals none.
 FOR_THE_PLAN = [
-    (r"bridge\.claim\.NEXT", "queued_at <= now()"),
-    (r"bridge\.claim\.NEXT", "completed_at IS NULL"),
-    (r"bridge\.claim\.(CLAIM|REPLAY)", "ack_by IS NOT NULL"),
-    (r"bridge\.claim\.CLAIM", "o.claim_id IS NOT NULL"),
-    (r"bridge\.expire\.SWEEPS\[0\]", "remote_jobs.status IN ('processing')"),
-    (r"bridge\.expire\.SWEEPS\[0\]", "remote_jobs.ack_by IS NOT NULL"),
-    (r"bridge\.expire\.SWEEPS\[[0-8]\]", "(remote_jobs.status || '') IN ('processing')"),
-    (r"bridge\.expire\.SWEEPS\[8\]", "(remote_jobs.status || '') IN ('pending')"),
-    (r"bridge\.expire\.SWEEPS\[[48]\]", "completed_at IS NULL"),
-    (r"bridge\.expire\.SWEEPS\[4\]", "ack_by IS NOT NULL"),
-    (r"bridge\.expire\.SWEEPS\[8\]", "lease_expires_at IS NULL"),
+    (r"bridge\.jobs\.claim\.NEXT", "queued_at <= now()"),
+    (r"bridge\.jobs\.claim\.NEXT", "completed_at IS NULL"),
+    (r"bridge\.jobs\.claim\.(CLAIM|REPLAY)", "ack_by IS NOT NULL"),
+    (r"bridge\.jobs\.claim\.CLAIM", "o.claim_id IS NOT NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[0\]", "remote_jobs.status IN ('processing')"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[0\]", "remote_jobs.ack_by IS NOT NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[[0-8]\]", "(remote_jobs.status || '') IN ('processing')"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[8\]", "(remote_jobs.status || '') IN ('pending')"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[[48]\]", "completed_at IS NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[4\]", "ack_by IS NOT NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[8\]", "lease_expires_at IS NULL"),
     (r"bridge\.mirror\.release_due\.DUE", "completed_at IS NULL"),
     (r"bridge\.mirror\.release_due\.DUE", "ack_by IS NULL"),
     (r"bridge\.mirror\.release_due\.DUE", "status || '' = 'pending'"),
-    (r"bridge\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
+    (r"bridge\.jobs\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
 ]
 
 Put = Callable[[TextClause], None]
@@ -78,7 +79,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         counts: ["FOLD", "CHECK", "FORGET"],
         cancel: ["CANCEL", "RESTART"],
         extend: ["EXTEND"],
-        give_back: ["RETURN", "RETRY", "FAIL"],
+        release: ["RETURN", "RETRY", "FAIL"],
         outbox: [
             "TAKE_OF_JOBS",
             "TAKE_FIRST",
@@ -94,12 +95,12 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
     }.items():
         for name in names:
             yield f"{module.__name__}.{name}", getattr(module, name), _setter(module, name)
-    for change, statement in list(finish.STATEMENTS.items()):
-        yield f"bridge.finish.{change}", statement, _putter(finish.STATEMENTS, change)
-    for change, statement in list(steer.STATEMENTS.items()):
-        yield f"bridge.steer.{change}", statement, _putter(steer.STATEMENTS, change)
+    for change, statement in list(submit_result.STATEMENTS.items()):
+        yield f"bridge.jobs.submit_result.{change}", statement, _putter(submit_result.STATEMENTS, change)
+    for change, statement in list(bulk.STATEMENTS.items()):
+        yield f"bridge.jobs.bulk.{change}", statement, _putter(bulk.STATEMENTS, change)
     for index, (statement, head) in enumerate(list(expire.SWEEPS)):
-        yield f"bridge.expire.SWEEPS[{index}]", statement, _sweeper(index, head)
+        yield f"bridge.jobs.expire.SWEEPS[{index}]", statement, _sweeper(index, head)
 
 
 def for_the_plan_only(name: str, clause: str) -> bool:

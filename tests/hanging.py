@@ -10,12 +10,12 @@ import signal
 import time
 from pathlib import Path
 
-import bridge.enqueue
+import bridge.jobs.enqueue
 import tasks.app
 from bridge.file_pool import FileThreads
 from tasks.app import app
 
-_check_source = bridge.enqueue.check_source
+_check_source = bridge.jobs.enqueue.check_source
 tasks.app.FileThreads = functools.partial(FileThreads, seconds=0.5)
 app.conf.update(task_soft_time_limit=1, task_time_limit=2)
 
@@ -30,4 +30,4 @@ def check_source(path: str, roots: tuple[Path, ...]) -> None:
     _check_source(path, roots)
 
 
-bridge.enqueue.check_source = check_source
+bridge.jobs.enqueue.check_source = check_source

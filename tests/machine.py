@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from bridge import counts, outbox
-from bridge.claim import Claimed
+from bridge.jobs.bulk import steer
+from bridge.jobs.claim import Claimed
+from bridge.jobs.purge import purge
 from bridge.mirror.release_due import release_due
-from bridge.purge import purge
-from bridge.steer import steer
 from models.state import Asked, Priority
 from tests.core import KEY, OTHER_KEY, Core, outcome_of
 from tests.handing_over import handed_over

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.look import LONGEST_MESSAGE, MOST_SHOWN
+from bridge.jobs.read import LONGEST_MESSAGE, MOST_SHOWN
 from tests.client import ok
 
 MEGABYTE = 2**20

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import event, text
 
-from bridge.enqueue import enqueue_batch
-from bridge.job_fields import CreateFields
-from bridge.purge import purge
+from bridge.jobs.enqueue import enqueue_batch
+from bridge.jobs.fields import CreateFields
+from bridge.jobs.purge import purge
 from tests.client import ok, refused
 from tests.racing import at_once
 

@@ -5,8 +5,9 @@ import json
 import pytest
 from sqlalchemy import event
 
-from bridge import counts, expire, outbox, purge
-from bridge.give_back import take_from_key
+from bridge import counts, outbox
+from bridge.jobs import expire, purge
+from bridge.jobs.release import take_from_key
 from bridge.mirror import release_due
 from tests.core import KEY
 

@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from bridge.claim import Claimant, claim, next_in_line
+from bridge.jobs.claim import Claimant, claim, next_in_line
 from bridge.mirror.lists import Queue
 from tests.chaos import unguarded
 from tests.chaos.checker import INVARIANTS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.claim import Claimant, claim, replay
+from bridge.jobs.claim import Claimant, claim, replay
 from tests.core import KEY, OTHER_KEY
 
 

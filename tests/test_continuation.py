@@ -13,10 +13,10 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from bridge import names, outbox
-from bridge.cancel import cancel, restart
-from bridge.enqueue import enqueue
-from bridge.job_fields import CreateFields
-from bridge.purge import purge
+from bridge.jobs.cancel import cancel, restart
+from bridge.jobs.enqueue import enqueue
+from bridge.jobs.fields import CreateFields
+from bridge.jobs.purge import purge
 from bridge.runtime import Runtime
 from tests.broker import handed_over, messages
 from tests.client import ok

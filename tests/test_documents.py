@@ -8,9 +8,9 @@ from string import ascii_letters, digits
 import pytest
 from sqlalchemy import event
 
-from bridge.look import LONGEST_MESSAGE, STANDING, WHOLE, find, result
-from bridge.page import MOST_BYTES, _weighed, in_order, page
-from bridge.steer import steer
+from bridge.jobs.bulk import steer
+from bridge.jobs.listing import MOST_BYTES, _weighed, in_order, page
+from bridge.jobs.read import LONGEST_MESSAGE, STANDING, WHOLE, find, result
 from models.state import Asked, JobState
 from tests.core import KEY
 from tests.test_list import pages

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.expire import expire
+from bridge.jobs.expire import expire
 from tests.core import Core
 
 

@@ -7,14 +7,14 @@ import pytest
 from sqlalchemy import event, text
 
 from bridge import keys
-from bridge.claim import Claimant, claim
-from bridge.enqueue import enqueue
 from bridge.errors import Unauthorized
-from bridge.expire import expire
-from bridge.give_back import take_from_key
-from bridge.job_fields import CreateFields
+from bridge.jobs.claim import Claimant, claim
+from bridge.jobs.enqueue import enqueue
+from bridge.jobs.expire import expire
+from bridge.jobs.fields import CreateFields
+from bridge.jobs.read import find
+from bridge.jobs.release import take_from_key
 from bridge.key_ring import KeyRing
-from bridge.look import find
 from bridge.names import KEYS_BASE
 from tests.client import Client, ok, refused
 from tests.command import jobbridge

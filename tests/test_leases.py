@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from bridge import keys
 from bridge.errors import Conflict, NotFound
-from bridge.expire import expire
+from bridge.jobs.expire import expire
 from tests.core import KEY, OTHER_KEY, outcome_of
 
 A_MINUTE = 60

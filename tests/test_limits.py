@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from api.address import real_address
-from bridge.claim import Claimant
 from bridge.errors import TooMany
+from bridge.jobs.claim import Claimant
 from bridge.limits import MOST_READ, Limits
 from bridge.mirror.lists import Queue
 from bridge.names import API_BASE

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from bridge import outbox
-from bridge.purge import purge
+from bridge.jobs.purge import purge
 from tests.core import Core
 
 

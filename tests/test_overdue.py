@@ -4,7 +4,7 @@ import pytest
 import requests
 from sqlalchemy.exc import OperationalError
 
-from bridge.overdue import GRACE_SECONDS, StandIn
+from bridge.jobs.expire_standby import GRACE_SECONDS, StandIn
 from tests.client import ok
 from tests.conftest import no_connections
 from tests.waiting import wait_until

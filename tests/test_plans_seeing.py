@@ -5,13 +5,13 @@ import pytest
 from sqlalchemy import text
 
 from bridge import counts, durations, gauges
-from bridge.expire import SWEEPS, expire
 from bridge.explain import explain
-from bridge.look import STANDING, estimated_completion, find
+from bridge.jobs.expire import SWEEPS, expire
+from bridge.jobs.purge import purge
+from bridge.jobs.read import STANDING, estimated_completion, find
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.outbox import deliver
-from bridge.purge import purge
 from bridge.statistics import statistics
 from bridge.trouble import watch
 from bridge.workers_seen import WorkersSeen

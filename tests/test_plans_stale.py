@@ -13,18 +13,19 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 import bridge
-from bridge import claim, explain, gauges, look, outbox, overdue, purge, trouble, usage
-from bridge.cancel import restart
-from bridge.claim import Claimant, replay, unsaid_wait
+from bridge import explain, gauges, outbox, trouble, usage
 from bridge.db import make_engine
-from bridge.expire import expire
-from bridge.give_back import take_from_key
+from bridge.jobs import claim, expire_standby, purge, read
+from bridge.jobs.bulk import steer
+from bridge.jobs.cancel import restart
+from bridge.jobs.claim import Claimant, replay, unsaid_wait
+from bridge.jobs.expire import expire
+from bridge.jobs.release import take_from_key
 from bridge.mirror import reconcile
 from bridge.mirror.lists import Entry, Mirror, Queue
 from bridge.mirror.release_due import release_due
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
-from bridge.steer import steer
 from models.state import Asked, Priority
 from tests.big_table import TENANT, BigTable, Plan
 from tests.core import KEY, OTHER_KEY, Core
@@ -35,14 +36,14 @@ FINISHED, PENDING, PROCESSING = 20_000, 100_000, 5_000
 
 # They look for jobs by a queue, a clock, a list's filter or a key, with an index made for it; the rest name IDs.
 BY_PLACE = {
-    "bridge.claim.NEXT", "bridge.claim.LOADED", "bridge.claim.REPLAY", "bridge.claim.HOLDS",
+    "bridge.jobs.claim.NEXT", "bridge.jobs.claim.LOADED", "bridge.jobs.claim.REPLAY", "bridge.jobs.claim.HOLDS",
     "bridge.counts.CHECK", "bridge.durations.REFRESH",
-    "bridge.enqueue.INSERT", "bridge.enqueue.EARLIER", "bridge.enqueue.KEEP_BATCH",
+    "bridge.jobs.enqueue.INSERT", "bridge.jobs.enqueue.EARLIER", "bridge.jobs.enqueue.KEEP_BATCH",
     "bridge.explain.AHEAD",
-    "bridge.finish._ALIVE[acknowledged_at]",  # no statement, but a part of one, and so is
-    "bridge.steer._these",
+    "bridge.jobs.submit_result._ALIVE[acknowledged_at]",  # no statement, but a part of one, and so is
+    "bridge.jobs.bulk._these",
     "bridge.gauges.OLDEST", "bridge.gauges.BACKLOG",
-    "bridge.overdue.OVERDUE",
+    "bridge.jobs.expire_standby.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",
     "bridge.mirror.reconcile.OLDEST",
     "bridge.mirror.reconcile.OLDER",
@@ -136,8 +137,8 @@ def work(core: Core) -> None:
     done = core.held(worker="w1")
     core.result(done)
     core.result(done)  # again
-    look.result(runtime, TENANT, str(done.job_id))
-    look.find(runtime, TENANT, str(done.job_id), look.WHOLE)
+    read.result(runtime, TENANT, str(done.job_id))
+    read.find(runtime, TENANT, str(done.job_id), read.WHOLE)
     again = core.held(worker="w2", max_retries=1)
     core.result(again, success=False, error_message="retried")
     core.age(again.job_id, 600)
@@ -188,7 +189,7 @@ def look_around(core: Core) -> None:
         assert claim.loaded(connection, queues) == {queues[0]}
         replay(connection, [who])
         unsaid_wait(connection, who)
-        connection.execute(overdue.OVERDUE)
+        connection.execute(expire_standby.OVERDUE)
         connection.execute(gauges.BACKLOG)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
         connection.execute(usage.TYPES, {"tenant": TENANT, "most": 100})

@@ -7,12 +7,12 @@ import pytest
 
 from bridge import outbox
 from bridge.caller import Caller
-from bridge.claim import Claimant, replay, unsaid_wait
-from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import Invalid
-from bridge.job_fields import CreateFields
-from bridge.page import page
-from bridge.steer import steer
+from bridge.jobs.bulk import steer
+from bridge.jobs.claim import Claimant, replay, unsaid_wait
+from bridge.jobs.enqueue import enqueue, enqueue_batch
+from bridge.jobs.fields import CreateFields
+from bridge.jobs.listing import page
 from models.state import Asked, JobState, OutcomeState
 from tests.big_table import RARE_TYPE, RARE_WORKER, TENANT
 from tests.core import KEY, Core

@@ -1,6 +1,6 @@
 """A job that three different workers lost is not handed to a fourth."""
 
-from bridge.expire import expire
+from bridge.jobs.expire import expire
 from tests.core import KEY, OTHER_KEY, Core
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from bridge.caller import Caller
-from bridge.claim import Claimant, claim, replay
+from bridge.jobs.claim import Claimant, claim, replay
 from bridge.trouble import watch
 from tests.core import KEY, Answer, Core, outcome_of
 from tests.sound import sound

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 
 from bridge import outbox
 from bridge.errors import Invalid, NotFound
-from bridge.purge import purge
+from bridge.jobs.purge import purge
 from models.outbox import FAILING_TRIES
 from models.state import OutcomeState
 from tests.core import Core

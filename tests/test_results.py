@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.errors import Conflict
-from bridge.finish import fail_unstorable
+from bridge.jobs.submit_result import fail_unstorable
 from tests.core import KEY, OTHER_KEY, outcome_of
 
 

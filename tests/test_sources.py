@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import Invalid, NotFound
-from bridge.sources import check_source, open_source, source_name
+from bridge.jobs.source_files import check_source, open_source, source_name
 from tests.client import ok, refused
 
 SECRET = b"outside every root"

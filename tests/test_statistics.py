@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from bridge import counts, durations
-from bridge.purge import purge
+from bridge.jobs.purge import purge
 from tests.client import ok, refused
 from tests.sound import DIFFERENT
 from tests.waiting import wait_until

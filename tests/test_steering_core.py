@@ -7,8 +7,8 @@ from sqlalchemy import event
 
 from bridge.caller import Caller
 from bridge.errors import BridgeError, Invalid
+from bridge.jobs.bulk import steer
 from bridge.mirror.lists import Entry, Queue
-from bridge.steer import steer
 from models.state import Asked, Priority
 from tests.core import KEY, Core
 from tests.racing import at_once

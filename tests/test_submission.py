@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from bridge import names
-from bridge.enqueue import enqueue, enqueue_batch
 from bridge.errors import Invalid, TooMany
-from bridge.expire import expire
-from bridge.job_fields import CreateFields, fingerprint
+from bridge.jobs.enqueue import enqueue, enqueue_batch
+from bridge.jobs.expire import expire
+from bridge.jobs.fields import CreateFields, fingerprint
 from bridge.mirror.release_due import release_due
 from tests.client import ok, refused
 from tests.core import outcome_of

@@ -9,7 +9,7 @@ from celery.exceptions import Reject
 from bridge import names
 from bridge.cli import programs
 from bridge.errors import NotFound, Unavailable
-from bridge.sources import check_source, open_source
+from bridge.jobs.source_files import check_source, open_source
 from tests.client import ok
 from tests.waiting import wait_until
 

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import text
 
-from bridge import cancel, finish, give_back
-from bridge.claim import Claimant, claim
-from bridge.transition import parameters
+from bridge.jobs import cancel, release, submit_result
+from bridge.jobs.claim import Claimant, claim
+from bridge.jobs.transition import parameters
 from models.state import Change
 from tests.core import KEY, Core
 
@@ -19,7 +19,7 @@ def meanwhile(core: Core, connection, statement, job, **params) -> None:
 
 def given_to_another(core: Core, connection, job) -> None:
     """Its worker has given the job back, and another has claimed it."""
-    meanwhile(core, connection, give_back.RETURN, job)
+    meanwhile(core, connection, release.RETURN, job)
     other = Claimant(KEY.key_id, "w2", None, None)
     assert claim(connection, [(str(job.job_id), other)], 60).claimed
 
@@ -66,7 +66,7 @@ def test_a_result_that_waited_while_the_job_was_cancelled(core, said):
 def test_a_result_that_waited_while_its_attempt_was_given_back(core, said):
     job = core.held()
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
-        meanwhile(core, connection, give_back.RETURN, job)
+        meanwhile(core, connection, release.RETURN, job)
     assert done.result(10) == "not_processing"
     row = core.row(job.job_id)
     assert (row.status, row.retry_count, row.attempt_end) == ("pending", 0, "released")
@@ -96,7 +96,7 @@ def test_a_late_result_that_waited_while_another_late_result_came(core, said):
     job = late(core)
     other = {"result_digest": b"another", "error_message": "no"}
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
-        meanwhile(core, connection, finish.STATEMENTS[Change.LATE_RETRY], job, **other)
+        meanwhile(core, connection, submit_result.STATEMENTS[Change.LATE_RETRY], job, **other)
     assert done.result(10) == "not_processing"
     row = core.row(job.job_id)
     assert (row.status, row.attempt_end, row.error_message) == ("pending", "failed", "no")
@@ -124,7 +124,7 @@ def test_a_heartbeat_that_waited_while_the_job_went_to_another_acknowledges_noth
 def test_a_heartbeat_that_waited_while_its_attempt_was_given_back(core):
     job = core.held(acknowledge=False)
     with core.locked(job.job_id, lambda: core.heartbeat(job, progress=0.5)) as (connection, done):
-        meanwhile(core, connection, give_back.RETURN, job)
+        meanwhile(core, connection, release.RETURN, job)
     assert done.result(10) == "lease_lost"
     assert core.row(job.job_id).acknowledged_at is None
 
@@ -161,7 +161,7 @@ def test_a_cancel_that_waited_while_the_result_came(core):
     job = core.held()
     done_with = {"content": "text", "result_data": {}, "error_message": None, "result_digest": b"x"}
     with core.locked(job.job_id, lambda: core.cancel(job.job_id)) as (connection, done):
-        meanwhile(core, connection, finish.STATEMENTS[Change.COMPLETE], job, **done_with)
+        meanwhile(core, connection, submit_result.STATEMENTS[Change.COMPLETE], job, **done_with)
     assert done.result(10) == "already_finished"
     assert core.status(job.job_id) == "completed"
 

@@ -5,7 +5,7 @@ from marshmallow import Schema, fields, validate
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import Strict
-from bridge.job_fields import StrictInteger
+from bridge.jobs.fields import StrictInteger
 from models.pause import PausedBy
 from models.state import AttemptEnd
 

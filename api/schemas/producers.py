@@ -5,7 +5,7 @@ from marshmallow import EXCLUDE, Schema, fields, validate
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import BoundedList, Strict
-from bridge.job_fields import CreateFields, Moment
+from bridge.jobs.fields import CreateFields, Moment
 from bridge.names import CONTENT_TYPE_PATTERN
 from models.state import Asked, AttemptEnd
 

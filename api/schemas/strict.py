@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, fields
 
-from bridge.look import JOB_ID_PATTERN
+from bridge.jobs.read import JOB_ID_PATTERN
 
 
 class NoParameters(Schema):

@@ -4,7 +4,7 @@ from marshmallow import EXCLUDE, Schema, fields, validate
 
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
-from bridge.job_fields import JsonObject
+from bridge.jobs.fields import JsonObject
 
 
 class PollQuery(Schema):

@@ -93,7 +93,7 @@ def revoke(
 ) -> None:
     """Ends a key at once, and gives back what its workers hold."""
     from bridge import keys
-    from bridge.give_back import take_from_key
+    from bridge.jobs.release import take_from_key
 
     with reachable_engine() as engine:
         with engine.begin() as database:

@@ -57,7 +57,7 @@ ORDER BY queued_at DESC, id DESC LIMIT :count
 
 PENDING = text("""
 SELECT id, priority FROM remote_jobs
-WHERE id = ANY(CAST(:ids AS uuid[])) AND mirrored AND status || '' = 'pending' -- cf. bridge.transition.among_named
+WHERE id = ANY(CAST(:ids AS uuid[])) AND mirrored AND status || '' = 'pending' -- cf. bridge.jobs.transition.among_named
 ORDER BY queued_at DESC, id DESC
 """)
 

@@ -8,7 +8,7 @@ from bridge.runtime import Runtime
 from models.job import NOT_DUE
 
 # The ID is pushed after the commit; one that is lost then is found by bridge.reconcile_mirror. The status is an
-# expression where the jobs are named by ID, for the reason given in bridge.transition.among_named.
+# expression where the jobs are named by ID, for the reason given in bridge.jobs.transition.among_named.
 DUE = text(f"""
 UPDATE remote_jobs SET mirrored = true WHERE id = ANY (ARRAY (
   SELECT id FROM remote_jobs WHERE {NOT_DUE} AND available_at <= now()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, text
 
 from bridge import hand_out, hub
-from bridge.claim import Claimant, Claimed, Fates, InLine
+from bridge.jobs.claim import Claimant, Claimed, Fates, InLine
 from bridge.mirror.lists import RANKS, Entry, Queue
 
 COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
@@ -30,7 +30,7 @@ SELECT id, priority FROM remote_jobs WHERE tenant = :tenant AND content_type = :
 
 
 def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Fates:
-    """In the place of bridge.claim.claim."""
+    """In the place of bridge.jobs.claim.claim."""
     fates = Fates({}, {}, set(), set())
     for index, (job_id, who) in enumerate(offers):
         if connection.execute(FREE, {"id": job_id}).first() is None:
@@ -42,7 +42,7 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
 
 
 def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> InLine:
-    """In the place of bridge.claim.next_in_line."""
+    """In the place of bridge.jobs.claim.next_in_line."""
     found: dict[Queue, list[Entry]] = {}
     for queue, count in wanted.items():
         rows = connection.execute(HEADS, {**queue._asdict(), "count": count})

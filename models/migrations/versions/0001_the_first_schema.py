@@ -401,7 +401,7 @@ def upgrade() -> None:
             "tenant", "worker_id", "key_id", "by", name="worker_pauses_worker", postgresql_nulls_not_distinct=True
         ),
     )
-    # Not compressed: then its size is known without reading it, which bounds what a claim takes (bridge/claim.py).
+    # Not compressed: then its size is known without reading it, which bounds what a claim takes (bridge/jobs/claim.py).
     op.execute("ALTER TABLE remote_jobs ALTER COLUMN task_options SET STORAGE EXTERNAL")
     op.execute(LEGAL_MOVES)
     op.execute(COUNTING)

@@ -11,13 +11,13 @@ from uuid_utils.compat import uuid7
 
 from bridge.crash_points import reach
 from bridge.errors import Invalid
-from bridge.job_fields import fingerprint
+from bridge.jobs.fields import fingerprint
+from bridge.jobs.source_files import check_source
 from bridge.mirror.lists import Entry, Queue
 from bridge.runtime import Runtime
-from bridge.sources import check_source
 from models.state import JobState
 
-Fields = Mapping[str, Any]  # validated by bridge.job_fields.CreateFields
+Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 
 # Whether a request that is no replay may make new jobs: returns, or raises the refusal. It is asked before there is a
 # row, so of simultaneous requests with one key each is counted, until the jobs are counted anew (bridge/usage.py).

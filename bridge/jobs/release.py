@@ -8,11 +8,11 @@ from sqlalchemy import ColumnElement, Engine, Executable, Row, bindparam, cast, 
 from sqlalchemy.types import Text
 
 from bridge.caller import Caller
-from bridge.extend import lost_lease
-from bridge.holder import holds_latest
-from bridge.look import find
+from bridge.jobs.extend import lost_lease
+from bridge.jobs.ownership import holds_latest
+from bridge.jobs.read import find
+from bridge.jobs.transition import AT_THE_HEAD, NOW, RETRIED, among, jobs, move, moving
 from bridge.runtime import Runtime
-from bridge.transition import AT_THE_HEAD, NOW, RETRIED, among, jobs, move, moving
 from models.job import remote_jobs
 from models.key import api_keys
 from models.state import AttemptEnd, Change, JobState
@@ -56,7 +56,7 @@ BATCH = 500
 def take_from_key(engine: Engine, key_id: UUID, *, batch: int = BATCH) -> Iterator[list[Row[Any]]]:
     """Put back at the head, without spending a retry, what the workers of a revoked key hold.
 
-    Yields the changed rows of each transaction once it is committed, for `bridge.transition.follow`. What is left
+    Yields the changed rows of each transaction once it is committed, for `bridge.jobs.transition.follow`. What is left
     over, be it by an error, the sweep of the clocks takes.
     """
     while True:

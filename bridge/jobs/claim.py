@@ -34,7 +34,7 @@ _TARGET = EDGES[Change.CLAIM].target
 
 # Tenant and type are checked although the queue was the right one: what stands in Redis is a hint that others may
 # write, and a key may be limited to some types. The jobs are named by their IDs, so no other index may serve:
-# bridge.transition.among_named says why the status is written so.
+# bridge.jobs.transition.among_named says why the status is written so.
 _FREE = f"""j.tenant || '' = o.tenant
   AND (o.content_types IS NULL OR j.content_type = ANY(string_to_array(o.content_types, ',')))
   AND j.status || '' IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""

@@ -11,12 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.background import every
-from bridge.expire import expire
 from bridge.gauges import swept
+from bridge.jobs.expire import expire
 from bridge.runtime import Runtime
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 
-log = structlog.get_logger("bridge.overdue")
+log = structlog.get_logger("bridge.jobs.expire_standby")
 
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 5.5  # the sweep's period, and a moment for its run; with the tick less than its period plus 2 s

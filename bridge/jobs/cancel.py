@@ -6,9 +6,9 @@ from sqlalchemy import bindparam
 
 from bridge.caller import Caller
 from bridge.errors import Conflict
-from bridge.look import find
+from bridge.jobs.read import find
+from bridge.jobs.transition import NOW, entry, jobs, move, moving, waiting
 from bridge.runtime import Runtime
-from bridge.transition import NOW, entry, jobs, move, moving, waiting
 from models.state import EDGES, AttemptEnd, Change, JobState
 
 CANCELLED: dict[str, Any] = {"error_message": "Cancelled on request."}

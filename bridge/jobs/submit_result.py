@@ -10,10 +10,10 @@ from sqlalchemy.types import JSON, Text
 
 from bridge.caller import Caller
 from bridge.errors import BridgeError, Conflict
-from bridge.holder import accepts_late, holds_latest, lost
-from bridge.look import LONGEST_MESSAGE, MOST_REFUSALS, find
+from bridge.jobs.ownership import accepts_late, holds_latest, lost
+from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, find
+from bridge.jobs.transition import NOW, RETRIED, among, jobs, move, moving
 from bridge.runtime import Runtime
-from bridge.transition import NOW, RETRIED, among, jobs, move, moving
 from models.job import job_attempts, remote_jobs
 from models.outbox import continuations
 from models.refusal import job_refusals

@@ -13,12 +13,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from bridge.caller import Caller
-from bridge.cancel import CANCELLED, PUT_BACK
 from bridge.crash_points import reach
 from bridge.errors import Invalid
-from bridge.page import FILTERS, in_order, matching, worked_by
+from bridge.jobs.cancel import CANCELLED, PUT_BACK
+from bridge.jobs.listing import FILTERS, in_order, matching, worked_by
+from bridge.jobs.transition import entry, follow, jobs, moving, parameters
 from bridge.runtime import Runtime
-from bridge.transition import entry, follow, jobs, moving, parameters
 from models.job import remote_jobs
 from models.state import EDGES, ON_REQUEST, Asked, AttemptEnd, Change, JobState
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from bridge.errors import Invalid
-from bridge.look import LONGEST_MESSAGE
+from bridge.jobs.read import LONGEST_MESSAGE
 from bridge.runtime import Runtime
 from models.job import remote_jobs
 from models.state import JobState

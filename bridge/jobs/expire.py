@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, func, literal, literal_column, select
 from sqlalchemy.types import Text
 
-from bridge.give_back import COUNTED, MOST_RETURNS, TAKE_FROM_DEAD_KEYS
-from bridge.poison import IS_POISON, WHY
+from bridge.jobs.poison import IS_POISON, WHY
+from bridge.jobs.release import COUNTED, MOST_RETURNS, TAKE_FROM_DEAD_KEYS
+from bridge.jobs.transition import NOW, RETRIED, entry, jobs, move, moving
 from bridge.runtime import Runtime
-from bridge.transition import NOW, RETRIED, entry, jobs, move, moving
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 from models.state import AttemptEnd, Change
 

@@ -8,14 +8,14 @@ from sqlalchemy import Row, text
 from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import Conflict
-from bridge.holder import holds_latest, lost
-from bridge.look import find
+from bridge.jobs.ownership import holds_latest, lost
+from bridge.jobs.read import find
 from bridge.runtime import Runtime
 from models.state import AttemptEnd, JobState
 
 # The row is locked before the clock is read: behind a lock wait, now() would renew the lease from the past
 # (notes: traps, PostgreSQL). A sign of life without news is written at most once per third of a lease. The status is
-# an expression for the reason given in bridge.transition.among_named.
+# an expression for the reason given in bridge.jobs.transition.among_named.
 EXTEND = text(f"""
 WITH held AS MATERIALIZED (
   SELECT id FROM remote_jobs

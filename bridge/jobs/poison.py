@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, func, select, tuple_
 
-from bridge.transition import among, jobs
+from bridge.jobs.transition import among, jobs
 from models.job import job_attempts, remote_jobs
 from models.state import AttemptEnd
 
