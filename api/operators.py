@@ -13,8 +13,8 @@ from api.render import json_response
 from api.schemas import operators as schemas
 from bridge.errors import Invalid
 from bridge.explain import MOST_AHEAD, explain
-from bridge.foreman import Foreman
 from bridge.jobs.listing import named, opened
+from bridge.long_poll.pause_watch import Foreman
 from bridge.mirror.lists import RANKS
 from bridge.names import API_BASE, API_ROOT
 from bridge.pauses import pause, resume

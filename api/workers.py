@@ -19,15 +19,15 @@ from api.schemas import workers as schemas
 from api.schemas.producers import StateAnswer
 from bridge.crash_points import reach
 from bridge.errors import Forbidden, Invalid
-from bridge.foreman import Foreman
-from bridge.hub import Hub
 from bridge.jobs.claim import Claimant, unsaid_wait
 from bridge.jobs.extend import Alive, extend
 from bridge.jobs.release import release
 from bridge.jobs.submit_result import submit
+from bridge.long_poll.dispatcher import Hub
+from bridge.long_poll.pause_watch import Foreman
+from bridge.long_poll.poll import Poll, Slots
 from bridge.mirror.lists import Queue
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
-from bridge.poll import Poll, Slots
 from bridge.workers_seen import Worker
 
 log = structlog.get_logger("api")

@@ -7,7 +7,7 @@ import orjson
 from api import access, body
 from bridge import json_guard, limits
 from bridge.caller import Caller
-from bridge.poll import Poll
+from bridge.long_poll.poll import Poll
 
 NOBODY = Caller()
 

@@ -23,7 +23,7 @@ from bridge import usage
 from bridge.background import every
 from bridge.budget import Budget
 from bridge.errors import TooMany
-from bridge.poll import Poll
+from bridge.long_poll.poll import Poll
 from bridge.redis_client import answers, connect
 from bridge.runtime import Runtime
 from bridge.tally import Tally

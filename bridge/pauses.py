@@ -1,7 +1,7 @@
 """Pausing workers: what an operator asks for, and who is paused now.
 
 A pause lies in PostgreSQL, where it survives the loss of Redis; each API process reads the few that there are once a
-second (bridge/foreman.py).
+second (bridge/long_poll/pause_watch.py).
 """
 
 import math

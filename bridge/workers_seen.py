@@ -16,7 +16,7 @@ from uuid import UUID
 
 import redis
 
-from bridge.poll import UNTOLD, Slots
+from bridge.long_poll.poll import UNTOLD, Slots
 from bridge.redis_breaker import is_bad_key
 from bridge.redis_client import answers, connect
 

@@ -9,8 +9,8 @@ import redis
 from sqlalchemy import Connection, text
 
 from bridge.caller import NO_KEY
+from bridge.long_poll.poll import UNTOLD, Slots
 from bridge.pauses import Pause, now_paused, of_worker
-from bridge.poll import UNTOLD, Slots
 from bridge.runtime import Runtime
 from bridge.workers_seen import Asking, Worker, WorkersSeen
 

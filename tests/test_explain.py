@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from bridge.explain import Facts, starts_at
+from bridge.long_poll.poll import Slots
 from bridge.pauses import Pause
-from bridge.poll import Slots
 from bridge.reasons import sentences, waits_for
 from bridge.workforce import Hand, Key
 from tests.client import ok, refused

@@ -14,9 +14,9 @@ from api.address import real_address
 from bridge.errors import TooMany
 from bridge.jobs.claim import Claimant
 from bridge.limits import MOST_READ, Limits
+from bridge.long_poll.poll import Poll
 from bridge.mirror.lists import Queue
 from bridge.names import API_BASE
-from bridge.poll import Poll
 from tests.client import Client, ok, refused
 from tests.waiting import wait_until
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from redis.exceptions import RedisError
 
-from bridge.poll import Slots
+from bridge.long_poll.poll import Slots
 from bridge.workers_seen import MOST, REMEMBERED_SECONDS, Worker, WorkersSeen
 from bridge.workforce import workforce
 from tests.client import ok, refused

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
-from bridge import hand_out, hub
 from bridge.jobs.claim import Claimant, Claimed, Fates, InLine
+from bridge.long_poll import assign, dispatcher
 from bridge.mirror.lists import RANKS, Entry, Queue
 
 COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> object:
     """`app`, made when gunicorn asks for it, with the claim replaced."""
     if name != "app":
         raise AttributeError(name)
-    hand_out.claim, hub.next_in_line = claim, next_in_line
+    assign.claim, dispatcher.next_in_line = claim, next_in_line
     from api.wsgi import app
 
     return app

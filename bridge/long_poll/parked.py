@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bridge.listeners import Listeners
+from bridge.long_poll.listeners import Listeners
+from bridge.long_poll.poll import Poll
 from bridge.mirror.lists import Queue
-from bridge.poll import Poll
 
 
 class Parked:

@@ -8,11 +8,11 @@ from sqlalchemy import Connection
 
 from bridge.crash_points import reach
 from bridge.jobs.claim import Fates, InLine, claim
+from bridge.long_poll.fair_share import share_out
+from bridge.long_poll.parked import Parked
+from bridge.long_poll.poll import Poll
 from bridge.mirror.lists import Entry, Queue
-from bridge.parked import Parked
-from bridge.poll import Poll
 from bridge.runtime import Runtime
-from bridge.turns import share_out
 
 Withheld = set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
 Find = Callable[[Connection], InLine]

@@ -20,22 +20,22 @@ from gevent.event import Event
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge import demand, hang_ups
 from bridge.background import every
 from bridge.crash_points import reach
 from bridge.db import sqlstate
 from bridge.errors import BridgeError
-from bridge.hand_out import Find, Handed, by_queue, hand_out
 from bridge.jobs.claim import Claimed, InLine, loaded, next_in_line, replay
-from bridge.listeners import Listeners
+from bridge.long_poll import demand, hang_ups
+from bridge.long_poll.assign import Find, Handed, by_queue, hand_out
+from bridge.long_poll.fair_share import Turns
+from bridge.long_poll.listeners import Listeners
+from bridge.long_poll.parked import Parked
+from bridge.long_poll.poll import Poll
 from bridge.mirror.lists import Entry, Queue
-from bridge.parked import Parked
-from bridge.poll import Poll
 from bridge.redis_breaker import TAKE
 from bridge.runtime import Runtime
-from bridge.turns import Turns
 
-log = structlog.get_logger("bridge.hub")
+log = structlog.get_logger("bridge.long_poll.dispatcher")
 
 TICK_SECONDS = 1.0
 REST_SECONDS = 0.25  # after a failed claim, so that an ID put back at the head is not tried again in a hot loop

@@ -8,9 +8,9 @@ from collections import Counter
 import redis
 
 from bridge.background import every
-from bridge.hub import Hub
+from bridge.long_poll.dispatcher import Hub
+from bridge.long_poll.poll import Poll
 from bridge.pauses import Pause, now_paused, of_worker, refusal
-from bridge.poll import Poll
 from bridge.runtime import Runtime
 from bridge.workers_seen import Worker, WorkersSeen
 

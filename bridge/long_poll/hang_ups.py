@@ -11,8 +11,8 @@ import gevent
 from gevent import monkey
 
 from bridge.background import every
-from bridge.parked import Parked
-from bridge.poll import Poll
+from bridge.long_poll.parked import Parked
+from bridge.long_poll.poll import Poll
 
 ROUND_SECONDS = 1.5  # in which each parked poll is looked at once
 AT_ONCE = 500  # sockets looked at without letting others run: less than a millisecond

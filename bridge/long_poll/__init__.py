@@ -1,0 +1,1 @@
+"""Who waits, and who gets what: one dispatcher per API process. Claims through bridge.jobs; writes nothing itself."""
