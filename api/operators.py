@@ -17,11 +17,11 @@ from bridge.jobs.listing import named, opened
 from bridge.long_poll.pause_watch import Foreman
 from bridge.mirror.lists import RANKS
 from bridge.names import API_BASE, API_ROOT
-from bridge.pauses import pause, resume
 from bridge.reasons import clocks, sentences, waits_for
 from bridge.statistics import statistics
-from bridge.workers_seen import WorkersSeen
-from bridge.workforce import Hand, workforce
+from bridge.workers.pauses import pause, resume
+from bridge.workers.registry import WorkersSeen
+from bridge.workers.roster import Hand, workforce
 
 MOST_WORKERS = 50  # of a job's explanation
 MOST_TYPES = 200  # content types in the statistics, those with the most jobs

@@ -28,7 +28,7 @@ from bridge.long_poll.pause_watch import Foreman
 from bridge.long_poll.poll import Poll, Slots
 from bridge.mirror.lists import Queue
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
-from bridge.workers_seen import Worker
+from bridge.workers.registry import Worker
 
 log = structlog.get_logger("api")
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Do the work.")

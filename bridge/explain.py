@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, text
 from bridge.durations import expected_seconds
 from bridge.jobs.read import LONGEST_WHY, STANDING, estimated_completion, find
 from bridge.runtime import Runtime
-from bridge.workers_seen import WorkersSeen
-from bridge.workforce import Hand, workforce
+from bridge.workers.registry import WorkersSeen
+from bridge.workers.roster import Hand, workforce
 from models.state import JobState
 
 MOST_AHEAD = 1000

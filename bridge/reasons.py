@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bridge.explain import MOST_AHEAD, Facts
 from bridge.mirror.lists import RANKS
-from bridge.workforce import Hand
+from bridge.workers.roster import Hand
 from models.state import FINAL, JobState
 
 MOST_NAMED = 10  # workers, each in a sentence of its own

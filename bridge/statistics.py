@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from bridge import counts, gauges
 from bridge.durations import medians
 from bridge.runtime import Runtime
-from bridge.workers_seen import WorkersSeen
+from bridge.workers.registry import WorkersSeen
 
 
 class Statistics(NamedTuple):

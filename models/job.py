@@ -193,6 +193,6 @@ job_attempts = Table(
     Column("result_digest", LargeBinary),  # of the result that was accepted for this attempt
     CheckConstraint(one_of("how", AttemptEnd), name="how"),
 )
-# The last claims of a worker; and which workers' claims ended badly a short while ago (bridge/trouble.py).
+# The last claims of a worker; and which workers' claims ended badly a short while ago (bridge/workers/quarantine.py).
 Index("job_attempts_worker", job_attempts.c.key_id, job_attempts.c.worker_id, job_attempts.c.ended_at)
 Index("job_attempts_bad", job_attempts.c.ended_at, postgresql_where=text(one_of("how", BAD_ENDS)))

@@ -9,7 +9,7 @@ from bridge.jobs.expire import expire
 from bridge.jobs.purge import purge
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
-from bridge.trouble import watch
+from bridge.workers.quarantine import watch
 from tasks.app import app, runtime
 
 log = structlog.get_logger("tasks.upkeep")

@@ -12,7 +12,7 @@ from bridge.limits import Limits
 from bridge.mirror.lists import Queue
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
-from bridge.workers_seen import Worker, WorkersSeen
+from bridge.workers.registry import Worker, WorkersSeen
 from tests.client import ok
 from tests.waiting import wait_until
 

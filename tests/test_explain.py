@@ -8,9 +8,9 @@ import pytest
 
 from bridge.explain import Facts, starts_at
 from bridge.long_poll.poll import Slots
-from bridge.pauses import Pause
 from bridge.reasons import sentences, waits_for
-from bridge.workforce import Hand, Key
+from bridge.workers.pauses import Pause
+from bridge.workers.roster import Hand, Key
 from tests.client import ok, refused
 from tests.waiting import wait_until
 

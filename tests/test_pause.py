@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 
 from bridge.errors import Invalid
-from bridge.pauses import now_paused, pause, resume
-from bridge.trouble import watch
+from bridge.workers.pauses import now_paused, pause, resume
+from bridge.workers.quarantine import watch
 from tests.client import ok, refused
 from tests.core import KEY, OTHER_KEY
 from tests.waiting import wait_until

@@ -13,9 +13,9 @@ from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.outbox import deliver
 from bridge.statistics import statistics
-from bridge.trouble import watch
-from bridge.workers_seen import WorkersSeen
-from bridge.workforce import workforce
+from bridge.workers.quarantine import watch
+from bridge.workers.registry import WorkersSeen
+from bridge.workers.roster import workforce
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 import bridge
-from bridge import explain, gauges, outbox, trouble, usage
+from bridge import explain, gauges, outbox, usage
 from bridge.db import make_engine
 from bridge.jobs import claim, expire_standby, purge, read
 from bridge.jobs.bulk import steer
@@ -26,6 +26,7 @@ from bridge.mirror.lists import Entry, Mirror, Queue
 from bridge.mirror.release_due import release_due
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
+from bridge.workers import quarantine
 from models.state import Asked, Priority
 from tests.big_table import TENANT, BigTable, Plan
 from tests.core import KEY, OTHER_KEY, Core
@@ -48,7 +49,7 @@ BY_PLACE = {
     "bridge.mirror.reconcile.OLDEST",
     "bridge.mirror.reconcile.OLDER",
     "bridge.usage.HELD", "bridge.usage.IN_HAND", "bridge.usage.PENDING", "bridge.usage.TYPES",
-    "bridge.workforce.HELD",
+    "bridge.workers.roster.HELD",
 }  # fmt: skip
 
 JOBS = """
@@ -175,7 +176,7 @@ def work(core: Core) -> None:
     reconcile.reconcile(runtime)
     outbox.deliver(runtime, lambda *_: None, ())
     purge.purge(runtime)
-    trouble.watch(runtime)
+    quarantine.watch(runtime)
 
 
 def look_around(core: Core) -> None:

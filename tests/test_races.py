@@ -13,7 +13,7 @@ import pytest
 
 from bridge.caller import Caller
 from bridge.jobs.claim import Claimant, claim, replay
-from bridge.trouble import watch
+from bridge.workers.quarantine import watch
 from tests.core import KEY, Answer, Core, outcome_of
 from tests.sound import sound
 

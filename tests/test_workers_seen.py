@@ -8,8 +8,8 @@ import pytest
 from redis.exceptions import RedisError
 
 from bridge.long_poll.poll import Slots
-from bridge.workers_seen import MOST, REMEMBERED_SECONDS, Worker, WorkersSeen
-from bridge.workforce import workforce
+from bridge.workers.registry import MOST, REMEMBERED_SECONDS, Worker, WorkersSeen
+from bridge.workers.roster import workforce
 from tests.client import ok, refused
 from tests.core import KEY
 from tests.waiting import wait_until

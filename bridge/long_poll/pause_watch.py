@@ -10,9 +10,9 @@ import redis
 from bridge.background import every
 from bridge.long_poll.dispatcher import Hub
 from bridge.long_poll.poll import Poll
-from bridge.pauses import Pause, now_paused, of_worker, refusal
 from bridge.runtime import Runtime
-from bridge.workers_seen import Worker, WorkersSeen
+from bridge.workers.pauses import Pause, now_paused, of_worker, refusal
+from bridge.workers.registry import Worker, WorkersSeen
 
 TICK_SECONDS = 1.0  # a pause is felt within so long
 WRITE_TICKS = 10  # ticks between two writes of who was seen

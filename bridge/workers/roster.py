@@ -10,9 +10,9 @@ from sqlalchemy import Connection, text
 
 from bridge.caller import NO_KEY
 from bridge.long_poll.poll import UNTOLD, Slots
-from bridge.pauses import Pause, now_paused, of_worker
 from bridge.runtime import Runtime
-from bridge.workers_seen import Asking, Worker, WorkersSeen
+from bridge.workers.pauses import Pause, now_paused, of_worker
+from bridge.workers.registry import Asking, Worker, WorkersSeen
 
 MOST_JOBS = 100  # IDs shown of what a worker holds
 

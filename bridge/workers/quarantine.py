@@ -16,7 +16,7 @@ from models.job import one_of
 from models.pause import PausedBy
 from models.state import BAD_ENDS, LATE_ENDS, AttemptEnd
 
-log = structlog.get_logger("bridge.trouble")
+log = structlog.get_logger("bridge.workers.quarantine")
 
 CLAIMS = 3
 AT_ONCE_SECONDS = 2  # a failure within so long of its claim is one of the worker, as far as can be told
