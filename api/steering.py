@@ -10,10 +10,10 @@ from api.body import Blueprint, no_body
 from api.errors_of import gives
 from api.producers import producers
 from api.schemas import steering as schemas
-from bridge import outbox
 from bridge.errors import Invalid
 from bridge.jobs.bulk import steer
 from bridge.names import API_ROOT
+from bridge.outbox import outcomes
 from models.state import Asked
 
 log = structlog.get_logger("api")
@@ -59,7 +59,7 @@ def _steered(asked: Asked, query: dict[str, Any]) -> dict[str, int]:
 @gives(continuations)
 def list_continuations(query: dict[str, Any]) -> Any:
     """Outcomes that are still to be handed over or confirmed, or those in the given state; newest first."""
-    rows, cursor = outbox.page(runtime(), caller().tenant, query["state"], query["limit"], query["cursor"])
+    rows, cursor = outcomes.page(runtime(), caller().tenant, query["state"], query["limit"], query["cursor"])
     return {"continuations": rows, "next_cursor": cursor}
 
 
@@ -76,7 +76,7 @@ def resend_continuations(query: dict[str, Any]) -> Any:
         raise Invalid({"job_id": ["Name either job_id (with n, if it is not the latest) or state=failing."]})
     tenant = caller().tenant
     changed = (
-        outbox.resend_failing(runtime(), tenant) if job_id is None else outbox.resend(runtime(), tenant, job_id, n)
+        outcomes.resend_failing(runtime(), tenant) if job_id is None else outcomes.resend(runtime(), tenant, job_id, n)
     )
     log.info("continuations sent again", changed=changed)
     return {"changed": changed}

@@ -15,7 +15,7 @@ from bridge.db import make_cooperative, make_engine
 from bridge.file_pool import FileThreads
 from bridge.logs import configure_logging
 from bridge.mirror.lists import Mirror
-from bridge.nudge import Nudger
+from bridge.outbox.nudge import Nudger
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
-from bridge import names, outbox
+from bridge import names
 from bridge.broker import lying
 from bridge.gauges import swept
+from bridge.outbox import outcomes
 from tasks.app import app, runtime
 
 BROKEN = (OperationalError,)
@@ -32,10 +33,10 @@ def continue_ingestion(job_id: str | None = None, job_ids: list[str] | None = No
     """Hand over the outcomes of these jobs (or this one, as older processes ask), or all that were not sent yet."""
     asked = job_ids if job_id is None else [job_id]
     if asked is not None:
-        outbox.deliver(runtime(), _send, BROKEN, asked, batch=len(asked))
+        outcomes.deliver(runtime(), _send, BROKEN, asked, batch=len(asked))
         return
     with swept(runtime(), "continue_ingestion") as run:
-        run["changed"] = outbox.deliver_due(runtime(), _send, BROKEN)
+        run["changed"] = outcomes.deliver_due(runtime(), _send, BROKEN)
 
 
 @app.task(name=names.REPEAT)
@@ -44,10 +45,10 @@ def repeat_outcomes() -> None:
     with swept(runtime(), "repeat_outcomes") as run:
         # A confirmation may lie in the intake's queue too, where pipelines used to send it.
         there = lying(app, runtime().settings.continuation_queue, names.OUTCOMES, names.QUEUE)
-        run["changed"] = outbox.repeat(runtime(), _send, BROKEN, there)
+        run["changed"] = outcomes.repeat(runtime(), _send, BROKEN, there)
 
 
 @app.task(name=names.CONFIRM)
 def confirm_continuation(job_id: str, n: int) -> bool:
     """The pipeline's work on the outcome is safe: it is sent no more."""
-    return outbox.confirm(runtime(), job_id, n)
+    return outcomes.confirm(runtime(), job_id, n)

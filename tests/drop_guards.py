@@ -19,9 +19,10 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import TextClause, text
 
-from bridge import counts, embedded, outbox
+from bridge import counts, embedded
 from bridge.jobs import bulk, cancel, claim, enqueue, expire, extend, purge, release, submit_result
 from bridge.mirror import release_due
+from bridge.outbox import outcomes
 from tests import conftest
 from tests.rights import give_rights
 
@@ -34,7 +35,7 @@ NEAREST = {
     "cancel": ["waits", "edges"],
     "extend": ["leases", "waits"],
     "release": ["waits", "edges"],
-    "outbox": ["outbox_core", "resend"],
+    "outcomes": ["outbox_core", "resend"],
     "purge": ["outbox_core", "batch"],
     "release_due": ["repair"],
     "submit_result": ["results", "waits"],
@@ -80,7 +81,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         cancel: ["CANCEL", "RESTART"],
         extend: ["EXTEND"],
         release: ["RETURN", "RETRY", "FAIL"],
-        outbox: [
+        outcomes: [
             "TAKE_OF_JOBS",
             "TAKE_FIRST",
             "TAKE_AGAIN",

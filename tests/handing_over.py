@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from bridge import outbox
+from bridge.outbox import outcomes
 from bridge.runtime import Runtime
 
 
@@ -32,10 +32,10 @@ def handed_over(runtime: Runtime, tenant: str, broker: str) -> set[tuple[str, in
             raise Refused if broker == "refuses" else Died
         taken.add((job_id, n))
         if broker == "confirms":
-            assert outbox.confirm(runtime, job_id, n)
+            assert outcomes.confirm(runtime, job_id, n)
 
     with suppress(Died):
-        outbox.deliver(runtime, send, (Refused,), batch=1000, jitter=0)
+        outcomes.deliver(runtime, send, (Refused,), batch=1000, jitter=0)
     with suppress(Died):
-        outbox.repeat(runtime, send, (Refused,), 0, jitter=0)
+        outcomes.repeat(runtime, send, (Refused,), 0, jitter=0)
     return taken

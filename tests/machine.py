@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from bridge import counts, outbox
+from bridge import counts
 from bridge.jobs.bulk import steer
 from bridge.jobs.claim import Claimed
 from bridge.jobs.purge import purge
 from bridge.mirror.release_due import release_due
+from bridge.outbox import outcomes
 from models.state import Asked, Priority
 from tests.core import KEY, OTHER_KEY, Core, outcome_of
 from tests.handing_over import handed_over
@@ -233,20 +234,20 @@ class Machine(RuleBasedStateMachine):
 
     def confirm(self, outcome: tuple[str, int]) -> None:
         self.model.confirm(outcome)
-        assert outbox.confirm(self.core.runtime, *outcome)
+        assert outcomes.confirm(self.core.runtime, *outcome)
 
     def resend(self, outcome: tuple[str, int], named: bool) -> None:
         self.model.now += 0.001
         job_id, n = outcome
         self.model.resend((job_id, n if named else len(self.model.jobs[job_id].outcomes)))
-        assert outbox.resend(self.core.runtime, self.core.tenant, UUID(job_id), n if named else None) == 1
+        assert outcomes.resend(self.core.runtime, self.core.tenant, UUID(job_id), n if named else None) == 1
 
     def resend_failing(self) -> None:
         self.model.now += 0.001
         failing = [which for which, outcome in self.model.outcomes().items() if outcome.state == "failing"]
         for which in failing:
             self.model.resend(which)
-        assert outbox.resend_failing(self.core.runtime, self.core.tenant) == len(failing)
+        assert outcomes.resend_failing(self.core.runtime, self.core.tenant) == len(failing)
 
     def purge(self, job_id: str, old: bool) -> None:
         if old:
@@ -254,7 +255,7 @@ class Machine(RuleBasedStateMachine):
         purge(self.core.runtime)
         for gone in self.model.purge():
             assert outcome_of(lambda: self.core.cancel(gone)) == "not_found"  # noqa: B023
-            assert not outbox.confirm(self.core.runtime, gone, 1)
+            assert not outcomes.confirm(self.core.runtime, gone, 1)
         self.held = [claim for claim in self.held if str(claim[0].job_id) in self.model.jobs]
 
     def fold(self) -> None:

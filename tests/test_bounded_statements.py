@@ -5,18 +5,19 @@ import json
 import pytest
 from sqlalchemy import event
 
-from bridge import counts, outbox
+from bridge import counts
 from bridge.jobs import expire, purge
 from bridge.jobs.release import take_from_key
 from bridge.mirror import release_due
+from bridge.outbox import outcomes
 from tests.core import KEY
 
 BOUNDED = {
     "purge": purge.purge,
     "release_due": release_due.release_due,
     "expire": expire.expire,
-    "deliver": lambda runtime: outbox.deliver(runtime, lambda *_: None, ()),
-    "resend_failing": lambda runtime: outbox.resend_failing(runtime, "default"),
+    "deliver": lambda runtime: outcomes.deliver(runtime, lambda *_: None, ()),
+    "resend_failing": lambda runtime: outcomes.resend_failing(runtime, "default"),
     "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
     "fold": counts.fold,
 }

@@ -12,11 +12,12 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from bridge import names, outbox
+from bridge import names
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.purge import purge
+from bridge.outbox import outcomes
 from bridge.runtime import Runtime
 from tests.broker import handed_over, messages
 from tests.client import ok
@@ -133,7 +134,7 @@ def test_an_outcome_that_was_not_sent_before_the_job_ended_again_is_still_told_a
     restart(runtime, KEY, job_id)
     cancel(runtime, KEY, job_id)
     sent = []
-    assert outbox.deliver(runtime, lambda *message: sent.append(message), (OperationalError,)) == 2
+    assert outcomes.deliver(runtime, lambda *message: sent.append(message), (OperationalError,)) == 2
     assert sorted((task_id, kwargs["n"]) for task_id, kwargs, _ in sent) == [
         (f"continue-{job_id}-1", 1),
         (f"continue-{job_id}-2", 2),
@@ -188,7 +189,7 @@ def test_while_the_broker_refuses_the_delays_grow_and_the_reason_is_kept(own_ser
 
     def deliver():
         rows(runtime, "UPDATE continuations SET next_at = now() WHERE next_at IS NOT NULL")
-        sent = outbox.deliver(runtime, send, (OperationalError,))
+        sent = outcomes.deliver(runtime, send, (OperationalError,))
         return sent, rows(
             runtime, "SELECT extract(epoch FROM next_at - now()) AS delay, last_error, tries FROM continuations"
         )[0]
@@ -204,7 +205,7 @@ def test_while_the_broker_refuses_the_delays_grow_and_the_reason_is_kept(own_ser
     assert delays == sorted(delays)
     assert delays[0] < 3
     assert delays[3] > 60
-    assert delays[4] <= outbox.LONGEST_DELAY_SECONDS
+    assert delays[4] <= outcomes.LONGEST_DELAY_SECONDS
     broker.redis.start()
     sent, row = deliver()
     assert (sent, row.delay, row.last_error) == (1, None, None)
@@ -216,9 +217,9 @@ def test_an_outcome_that_was_taken_is_not_taken_again_at_once(runtime):
     inner = []
 
     def send(task_id, kwargs, tenant):
-        inner.append(outbox.deliver(runtime, send, (OperationalError,)))
+        inner.append(outcomes.deliver(runtime, send, (OperationalError,)))
 
-    assert outbox.deliver(runtime, send, (OperationalError,)) == 1
+    assert outcomes.deliver(runtime, send, (OperationalError,)) == 1
     assert inner == [0]
 
 
@@ -265,17 +266,17 @@ def test_a_confirmation_that_overtakes_the_delivery_counts(runtime):
     confirming = replace(runtime, settings=runtime.settings.model_copy(update={"continuation_confirm_seconds": 1}))
 
     def send(task_id, kwargs, tenant):
-        assert outbox.confirm(runtime, job_id, 1)  # the pipeline was quicker than our note
+        assert outcomes.confirm(runtime, job_id, 1)  # the pipeline was quicker than our note
 
-    assert outbox.deliver(confirming, send, (OperationalError,)) == 1
+    assert outcomes.deliver(confirming, send, (OperationalError,)) == 1
     assert rows(runtime, "SELECT next_at FROM continuations")[0].next_at is None
 
 
 def test_a_confirmation_of_what_never_was_changes_nothing(runtime):
     job_id = created(runtime)
     cancel(runtime, KEY, job_id)
-    assert not outbox.confirm(runtime, job_id, 2)
-    assert not outbox.confirm(runtime, str(uuid.uuid4()), 1)
+    assert not outcomes.confirm(runtime, job_id, 2)
+    assert not outcomes.confirm(runtime, str(uuid.uuid4()), 1)
     assert rows(runtime, "SELECT confirmed_at FROM continuations")[0].confirmed_at is None
 
 
@@ -366,7 +367,7 @@ def test_purge_takes_what_is_finished_handed_over_and_old(make_runtime):
     old, young, unsent, unfinished = (created(runtime) for _ in range(4))
     for job_id in (old, young, unsent):
         cancel(runtime, KEY, job_id)
-    outbox.deliver(runtime, lambda *message: None, ())
+    outcomes.deliver(runtime, lambda *message: None, ())
     rows(runtime, "UPDATE continuations SET next_at = now() WHERE job_id = %(id)s", id=unsent)
     rows(
         runtime,
@@ -383,7 +384,7 @@ def test_purge_takes_what_is_finished_handed_over_and_old(make_runtime):
 def test_purge_is_bounded_and_goes_on_at_its_next_run(runtime):
     for _ in range(5):
         cancel(runtime, KEY, created(runtime))
-    outbox.deliver(runtime, lambda *message: None, ())
+    outcomes.deliver(runtime, lambda *message: None, ())
     rows(runtime, "UPDATE remote_jobs SET completed_at = now() - interval '31 days'")
     assert purge(runtime, batch=2, rounds=2) == 4
     assert purge(runtime, batch=2, rounds=2) == 1

@@ -10,10 +10,11 @@ import pytest
 import celeryconfig
 from api import problems
 from bench import recovery
-from bridge import db, errors, outbox
+from bridge import db, errors
 from bridge.cli.checkout import ROOT
 from bridge.jobs import expire_standby
 from bridge.mirror import lists
+from bridge.outbox import outcomes
 from bridge.settings import DEADLINES, PREFIX, Allowance, Backoff, Settings
 from models.state import EDGES, legal_moves
 from tests.client import ok
@@ -205,10 +206,10 @@ def test_the_bounds_of_the_guarantees_are_those_of_the_code():
     assert f"`ack` + {period + 2:.0f} s" in page
     # The stand-in notices as soon: what it is patient for, a tick, and a moment.
     assert period + 2 >= expire_standby.PATIENCE_SECONDS + expire_standby.TICK_SECONDS
-    assert f"sent within {outbox.VISIBILITY_SECONDS} s + {2 * resend:.0f} s" in page
+    assert f"sent within {outcomes.VISIBILITY_SECONDS} s + {2 * resend:.0f} s" in page
     assert f"503 to each request after {db.ANSWER_SECONDS:.0f} s" in page
-    assert f"up to {outbox.LONGEST_WAIT_SECONDS} s" in page
-    assert f"(2 s … {outbox.LONGEST_DELAY_SECONDS} s)" in page
+    assert f"up to {outcomes.LONGEST_WAIT_SECONDS} s" in page
+    assert f"(2 s … {outcomes.LONGEST_DELAY_SECONDS} s)" in page
     measured = (recovery.SWEEP_BOUND, recovery.REDIS_BOUND, recovery.OUTCOME_BOUND)
     assert measured == (period + 2, 2, 2 * resend)
     assert "the first claim within 2 s" in page

@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from bridge import outbox
 from bridge.jobs.purge import purge
+from bridge.outbox import outcomes
 from tests.core import Core
 
 
@@ -27,11 +27,11 @@ def broker() -> Broker:
 
 
 def deliver(core: Core, broker: Broker, job_id=None) -> int:
-    return outbox.deliver(core.runtime, broker, (ConnectionError,), None if job_id is None else [job_id])
+    return outcomes.deliver(core.runtime, broker, (ConnectionError,), None if job_id is None else [job_id])
 
 
 def repeat(core: Core, broker: Broker, lying: int = 0, **options) -> int:
-    return outbox.repeat(core.runtime, broker, (ConnectionError,), lying, **options)
+    return outcomes.repeat(core.runtime, broker, (ConnectionError,), lying, **options)
 
 
 def finished(core: Core, **said) -> str:
@@ -72,14 +72,14 @@ def test_an_outcome_is_read_when_its_turn_to_be_sent_has_come(core):
         core.sql("UPDATE continuations SET kwargs = replace(kwargs::text, '\"retry_count\" : 0', '\"retry_count\" : 7')"
                  "::json")  # fmt: skip
 
-    assert outbox.deliver(core.runtime, changes_what_is_left, (ConnectionError,)) == 2
+    assert outcomes.deliver(core.runtime, changes_what_is_left, (ConnectionError,)) == 2
     assert sent == [("as it was taken", 0), ("as it is", 7)]
 
 
 def test_a_run_sends_all_that_is_due_up_to_its_bound_and_the_next_one_the_rest(core, broker):
     for _ in range(5):
         finished(core)
-    runs = [outbox.deliver_due(core.runtime, broker, (ConnectionError,), batch=1, rounds=3) for _ in range(3)]
+    runs = [outcomes.deliver_due(core.runtime, broker, (ConnectionError,), batch=1, rounds=3) for _ in range(3)]
     assert runs == [3, 2, 0]
     assert len({task_id for task_id, *_ in broker.sent}) == 5
 
@@ -111,9 +111,9 @@ def test_a_refusal_is_put_off_longer_each_time_and_remembered(core, broker):
 def test_what_was_taken_by_a_process_that_died_is_sent_after_its_visibility(core, broker):
     job_id = finished(core)
     with pytest.raises(RuntimeError):
-        outbox.deliver(core.runtime, _dies, (ConnectionError,))
+        outcomes.deliver(core.runtime, _dies, (ConnectionError,))
     assert deliver(core, broker) == 0
-    pass_time(core, outbox.VISIBILITY_SECONDS)
+    pass_time(core, outcomes.VISIBILITY_SECONDS)
     assert deliver(core, broker) == 1
     assert broker.sent[0][0] == f"continue-{job_id}-1"
 
@@ -132,8 +132,8 @@ def test_until_it_is_confirmed_it_is_sent_again(make_runtime, core, broker):
     assert deliver(core, broker) == deliver(core, broker, job_id) == 0
     assert repeat(core, broker) == 2
     assert [task for task, _, _ in broker.sent].count(f"continue-{job_id}-1") == 2
-    assert outbox.confirm(core.runtime, job_id, 1)
-    assert outbox.confirm(core.runtime, job_id, 1)
+    assert outcomes.confirm(core.runtime, job_id, 1)
+    assert outcomes.confirm(core.runtime, job_id, 1)
     pass_time(core, 75)
     assert repeat(core, broker) == 1
     assert due_in(core, other) is not None
@@ -147,7 +147,7 @@ def test_the_waits_for_a_confirmation_double_up_to_an_hour_and_none_is_like_the_
     for tries in range(2, 12):
         pass_time(core, 5000)
         assert repeat(core, broker) == 3
-        expected = min(30 * 2 ** (tries - 1), outbox.LONGEST_WAIT_SECONDS)
+        expected = min(30 * 2 ** (tries - 1), outcomes.LONGEST_WAIT_SECONDS)
         ratios += [due_in(core, job_id) / expected for job_id in jobs]
     assert 0.79 < min(ratios) < 0.95, "more or less by a fifth"
     assert 1.05 < max(ratios) <= 1.2
@@ -190,8 +190,8 @@ def test_a_confirmation_names_an_outcome(core, broker):
     job_id = finished(core, success=False, retryable=False)
     core.restart(job_id)
     core.result(core.claim(job_id))
-    assert not outbox.confirm(core.runtime, job_id, 3)
-    assert outbox.confirm(core.runtime, job_id, 2)
+    assert not outcomes.confirm(core.runtime, job_id, 3)
+    assert outcomes.confirm(core.runtime, job_id, 2)
     assert [row.confirmed_at is not None for row in core.outcomes(job_id)] == [False, True]
     assert deliver(core, broker) == 1
     assert broker.sent[0][0] == f"continue-{job_id}-1"
@@ -215,18 +215,18 @@ def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime
     job_id = finished(core)
 
     def confirms_at_once(*_: object) -> None:
-        outbox.confirm(core.runtime, job_id, 1)
+        outcomes.confirm(core.runtime, job_id, 1)
 
-    outbox.deliver(core.runtime, confirms_at_once, (ConnectionError,))
+    outcomes.deliver(core.runtime, confirms_at_once, (ConnectionError,))
     assert due_in(core, job_id) is None
 
     late = finished(core)
 
     def confirms_and_breaks(*_: object) -> None:
-        outbox.confirm(core.runtime, late, 1)
+        outcomes.confirm(core.runtime, late, 1)
         raise ConnectionError
 
-    outbox.deliver(core.runtime, confirms_and_breaks, (ConnectionError,))
+    outcomes.deliver(core.runtime, confirms_and_breaks, (ConnectionError,))
     assert due_in(core, late) is None
 
 

@@ -11,7 +11,7 @@ from bridge.jobs.purge import purge
 from bridge.jobs.read import STANDING, estimated_completion, find
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
-from bridge.outbox import deliver
+from bridge.outbox.outcomes import deliver
 from bridge.statistics import statistics
 from bridge.workers.quarantine import watch
 from bridge.workers.registry import WorkersSeen

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 import bridge
-from bridge import explain, gauges, outbox, usage
+from bridge import explain, gauges, usage
 from bridge.db import make_engine
 from bridge.jobs import claim, expire_standby, purge, read
 from bridge.jobs.bulk import steer
@@ -24,6 +24,7 @@ from bridge.jobs.release import take_from_key
 from bridge.mirror import reconcile
 from bridge.mirror.lists import Entry, Mirror, Queue
 from bridge.mirror.release_due import release_due
+from bridge.outbox import outcomes
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from bridge.workers import quarantine
@@ -174,7 +175,7 @@ def work(core: Core) -> None:
     steer(runtime, KEY, Asked.RETRY, {"content_type": "video"})
     runtime.mirror.push([Entry(Queue(TENANT, "web"), Priority.NORMAL, created)])  # it is none of that queue
     reconcile.reconcile(runtime)
-    outbox.deliver(runtime, lambda *_: None, ())
+    outcomes.deliver(runtime, lambda *_: None, ())
     purge.purge(runtime)
     quarantine.watch(runtime)
 

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bridge import outbox
 from bridge.caller import Caller
 from bridge.errors import Invalid
 from bridge.jobs.bulk import steer
@@ -13,6 +12,7 @@ from bridge.jobs.claim import Claimant, replay, unsaid_wait
 from bridge.jobs.enqueue import enqueue, enqueue_batch
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.listing import page
+from bridge.outbox import outcomes
 from models.state import Asked, JobState, OutcomeState
 from tests.big_table import RARE_TYPE, RARE_WORKER, TENANT
 from tests.core import KEY, Core
@@ -161,10 +161,10 @@ def test_a_bulk_change_reads_what_matches_and_its_batches(big_table, asked, filt
 @pytest.mark.parametrize("state", [None, *OutcomeState])
 def test_a_page_of_outcomes_reads_about_what_it_shows(big_table, state):
     pages = []
-    (plan,) = big_table.plans(lambda: pages.append(outbox.page(big_table.runtime, TENANT, state, LIMIT, None)))
+    (plan,) = big_table.plans(lambda: pages.append(outcomes.page(big_table.runtime, TENANT, state, LIMIT, None)))
     (rows, cursor), *_ = pages
     assert len(rows) == LIMIT
-    (further,) = big_table.plans(lambda: outbox.page(big_table.runtime, TENANT, state, LIMIT, cursor))
+    (further,) = big_table.plans(lambda: outcomes.page(big_table.runtime, TENANT, state, LIMIT, cursor))
     for one in (plan, further):
         assert one.rows_read <= (LIMIT + 1) * (2 if state is None else 1)
         assert "continuations" not in one.scans
@@ -172,7 +172,7 @@ def test_a_page_of_outcomes_reads_about_what_it_shows(big_table, state):
 
 def test_failing_outcomes_are_sent_again_without_reading_the_others(big_table):
     changed = []
-    plans = big_table.plans(lambda: changed.append(outbox.resend_failing(big_table.runtime, TENANT, batch=40)))
+    plans = big_table.plans(lambda: changed.append(outcomes.resend_failing(big_table.runtime, TENANT, batch=40)))
     assert 40 < changed[0] <= 100
     assert all(plan.rows_read <= 40 * 4 for plan in plans)
     assert all("continuations" not in plan.scans for plan in plans)

@@ -5,9 +5,9 @@ import uuid
 import pytest
 from kombu.exceptions import OperationalError
 
-from bridge import outbox
 from bridge.errors import Invalid, NotFound
 from bridge.jobs.purge import purge
+from bridge.outbox import outcomes
 from models.outbox import FAILING_TRIES
 from models.state import OutcomeState
 from tests.core import Core
@@ -28,7 +28,7 @@ class Pipeline:
 
     def deliver(self):
         broken = (OperationalError,)
-        return outbox.deliver(self.runtime, self.send, broken) + outbox.repeat(self.runtime, self.send, broken, 0)
+        return outcomes.deliver(self.runtime, self.send, broken) + outcomes.repeat(self.runtime, self.send, broken, 0)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def later(core):
 
 
 def page(core, state=None, limit=50, cursor=None):
-    return outbox.page(core.runtime, "default", state, limit, cursor)
+    return outcomes.page(core.runtime, "default", state, limit, cursor)
 
 
 def test_an_outcome_that_the_broker_refuses_long_enough_is_failing_and_says_why(core, pipeline):
@@ -86,7 +86,7 @@ def test_an_outcome_that_is_never_confirmed_is_failing_until_it_is(make_runtime)
     (row,), _ = page(core, OutcomeState.FAILING)
     assert row.sent_at is not None
     assert row.confirmed_at is None
-    assert outbox.confirm(core.runtime, job_id, 1)
+    assert outcomes.confirm(core.runtime, job_id, 1)
     (row,), _ = page(core, OutcomeState.CONFIRMED)
     assert row.confirmed_at is not None
     assert page(core) == ([], None)
@@ -100,21 +100,21 @@ def test_all_failing_outcomes_are_sent_again_under_their_old_names(core, pipelin
     core.sql("UPDATE continuations SET next_at = now() + interval '1 minute' WHERE job_id = :id", id=waiting)
     nudged = core.runtime.nudge.__self__
     nudged.clear()
-    assert outbox.resend_failing(core.runtime, "elsewhere") == 0
-    assert outbox.resend_failing(core.runtime, "default", batch=2) == 5
+    assert outcomes.resend_failing(core.runtime, "elsewhere") == 0
+    assert outcomes.resend_failing(core.runtime, "default", batch=2) == 5
     assert sorted(nudged) == failing
     assert pipeline.deliver() == 5
     assert sorted(pipeline.received) == [(f"continue-{job_id}-1", "completed", "default") for job_id in failing]
-    assert outbox.resend_failing(core.runtime, "default") == 0
+    assert outcomes.resend_failing(core.runtime, "default") == 0
     assert [str(row.job_id) for row in page(core)[0]] == [waiting]
 
 
 def test_a_job_by_name_is_sent_again_although_it_was_confirmed(core, pipeline):
     job_id = finished(core)
     pipeline.deliver()
-    outbox.confirm(core.runtime, job_id, 1)
+    outcomes.confirm(core.runtime, job_id, 1)
     assert pipeline.deliver() == 0
-    assert outbox.resend(core.runtime, "default", uuid.UUID(job_id)) == 1
+    assert outcomes.resend(core.runtime, "default", uuid.UUID(job_id)) == 1
     assert pipeline.deliver() == 1
     assert [task_id for task_id, _, _ in pipeline.received] == [f"continue-{job_id}-1"] * 2
     (row,), _ = page(core, OutcomeState.SENT)
@@ -129,7 +129,7 @@ def test_the_latest_outcome_of_a_job_is_meant_unless_another_is_named(core, pipe
     assert pipeline.deliver() == 2
     pipeline.received.clear()
     for n, sent in ((None, ("2", "completed")), (1, ("1", "cancelled"))):
-        outbox.resend(core.runtime, "default", uuid.UUID(job_id), n)
+        outcomes.resend(core.runtime, "default", uuid.UUID(job_id), n)
         assert pipeline.deliver() == 1
         assert pipeline.received.pop() == (f"continue-{job_id}-{sent[0]}", sent[1], "default")
 
@@ -138,7 +138,7 @@ def test_an_outcome_that_is_not_there_cannot_be_sent_again(core):
     job_id = finished(core)
     for tenant, one, n in (("other", job_id, None), ("default", job_id, 2), ("default", core.create(), None)):
         with pytest.raises(NotFound):
-            outbox.resend(core.runtime, tenant, uuid.UUID(one), n)
+            outcomes.resend(core.runtime, tenant, uuid.UUID(one), n)
 
 
 def test_what_is_not_failing_and_what_is_anothers_is_not_sent_again(core):
@@ -150,7 +150,7 @@ def test_what_is_not_failing_and_what_is_anothers_is_not_sent_again(core):
     elsewhere.cancel(elsewhere.create())
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '5 minutes', last_error = 'X'")
     core.sql("UPDATE continuations SET tries = 1, next_at = NULL, last_error = NULL, sent_at = now() WHERE n = 2")
-    assert outbox.resend_failing(core.runtime, "default") == 1
+    assert outcomes.resend_failing(core.runtime, "default") == 1
     rows = core.sql("SELECT tenant, n, state FROM continuations ORDER BY tenant, n")
     assert [tuple(row) for row in rows] == [
         ("default", 1, OutcomeState.WAITING),

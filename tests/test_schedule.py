@@ -12,8 +12,8 @@ from celery import Celery
 from bridge import names
 from bridge.broker import lying
 from bridge.cli import programs
-from bridge.nudge import MOST_LYING as MOST_NUDGES
-from bridge.nudge import Nudger
+from bridge.outbox.nudge import MOST_LYING as MOST_NUDGES
+from bridge.outbox.nudge import Nudger
 from tasks.schedule import MOST_LYING, Steady
 from tests.waiting import wait_until
 

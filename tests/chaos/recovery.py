@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bridge.outbox import LONGEST_WAIT_SECONDS
+from bridge.outbox.outcomes import LONGEST_WAIT_SECONDS
 from models.state import FINAL
 from tests.chaos.end_state import EndState
 from tests.chaos.history import Call, History, Trouble, Violation

@@ -23,7 +23,7 @@ from bridge.jobs.listing import cut, opened
 from bridge.runtime import Runtime
 from models.state import OutcomeState
 
-log = structlog.get_logger("bridge.outbox")
+log = structlog.get_logger("bridge.outbox.outcomes")
 
 # Until an outcome that was taken is seen as lost: far above the time that sending takes.
 VISIBILITY_SECONDS = 30

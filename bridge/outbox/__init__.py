@@ -1,0 +1,1 @@
+"""How outcomes reach the pipeline: recorded with the change of state, sent at least once, confirmed."""
