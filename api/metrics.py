@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from bridge.gauges import MOST_TYPES, OTHER, read
+from bridge.insight.gauges import MOST_TYPES, OTHER, read
 from bridge.runtime import Runtime
 
 CREATED = Counter("bridge_jobs_created_total", "Jobs created over HTTP.", ["content_type"])

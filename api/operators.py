@@ -12,13 +12,13 @@ from api.errors_of import gives
 from api.render import json_response
 from api.schemas import operators as schemas
 from bridge.errors import Invalid
-from bridge.explain import MOST_AHEAD, explain
+from bridge.insight.explain import MOST_AHEAD, explain
+from bridge.insight.sentences import clocks, sentences, waits_for
+from bridge.insight.statistics import statistics
 from bridge.jobs.listing import named, opened
 from bridge.long_poll.pause_watch import Foreman
 from bridge.mirror.lists import RANKS
 from bridge.names import API_BASE, API_ROOT
-from bridge.reasons import clocks, sentences, waits_for
-from bridge.statistics import statistics
 from bridge.workers.pauses import pause, resume
 from bridge.workers.registry import WorkersSeen
 from bridge.workers.roster import Hand, workforce

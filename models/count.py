@@ -2,7 +2,7 @@
 
 A counter that every transaction updates would be a row that all wait for. So the triggers on `remote_jobs` (see the
 first migration) only append what changed to `job_moves`; a sweep folds that into `job_counts`, and a reader adds up
-both (bridge/counts.py).
+both (bridge/insight/counters.py).
 """
 
 from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, Text

@@ -6,7 +6,7 @@ from kombu.exceptions import OperationalError
 
 from bridge import names
 from bridge.broker import lying
-from bridge.gauges import swept
+from bridge.insight.gauges import swept
 from bridge.outbox import outcomes
 from tasks.app import app, runtime
 

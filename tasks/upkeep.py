@@ -3,8 +3,9 @@
 import redis
 import structlog
 
-from bridge import counts, durations, names
-from bridge.gauges import swept
+from bridge import names
+from bridge.insight import counters, durations
+from bridge.insight.gauges import swept
 from bridge.jobs.expire import expire
 from bridge.jobs.purge import purge
 from bridge.mirror.reconcile import reconcile
@@ -61,14 +62,14 @@ def watch_workers() -> None:
 def fold_counts() -> None:
     """Take what has changed into the counters of jobs."""
     with swept(runtime(), "fold_counts") as run:
-        run["changed"] = counts.fold(runtime())
+        run["changed"] = counters.fold(runtime())
 
 
 @app.task(name=names.CHECK)
 def check_counts() -> None:
     """Compare the counters of jobs with a full count."""
     with swept(runtime(), "check_counts") as run:
-        run["changed"] = counts.check(runtime())
+        run["changed"] = counters.check(runtime())
 
 
 @app.task(name=names.MEDIANS)

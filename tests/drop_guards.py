@@ -19,7 +19,8 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import TextClause, text
 
-from bridge import counts, embedded
+from bridge import embedded
+from bridge.insight import counters
 from bridge.jobs import bulk, cancel, claim, enqueue, expire, extend, purge, release, submit_result
 from bridge.mirror import release_due
 from bridge.outbox import outcomes
@@ -41,7 +42,7 @@ NEAREST = {
     "submit_result": ["results", "waits"],
     "bulk": ["steering_core"],
     "expire": ["expiry_batches", "edges", "poison", "leases"],
-    "counts": ["statistics"],
+    "counters": ["statistics"],
     "enqueue": ["submission", "batch"],
 }
 TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
@@ -77,7 +78,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
     for module, names in {
         claim: ["CLAIM", "NEXT", "REPLAY"],
         enqueue: ["EARLIER", "INSERT", "KEEP_BATCH"],
-        counts: ["FOLD", "CHECK", "FORGET"],
+        counters: ["FOLD", "CHECK", "FORGET"],
         cancel: ["CANCEL", "RESTART"],
         extend: ["EXTEND"],
         release: ["RETURN", "RETRY", "FAIL"],

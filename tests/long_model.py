@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from sqlalchemy import create_engine, text
 
-from bridge import counts, embedded
+from bridge import embedded
 from bridge.db import make_engine
+from bridge.insight import counters
 from bridge.mirror.lists import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
@@ -87,7 +88,7 @@ def run_with_kills(
         assert not ended, f"seed {seed}, after {killed} kills: {(place / 'log').read_text()[-6000:]}"
         made, killed = counter.stat().st_size, killed + 1
         all_sound(core)
-        counts.fold(core.runtime)
+        counters.fold(core.runtime)
         all_sound(core)
         core.sql("DELETE FROM api_keys")  # where a key was just dead
         _a_day_later(core)

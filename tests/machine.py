@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from bridge import counts
+from bridge.insight import counters
 from bridge.jobs.bulk import steer
 from bridge.jobs.claim import Claimed
 from bridge.jobs.purge import purge
@@ -259,7 +259,7 @@ class Machine(RuleBasedStateMachine):
         self.held = [claim for claim in self.held if str(claim[0].job_id) in self.model.jobs]
 
     def fold(self) -> None:
-        counts.fold(self.core.runtime)
+        counters.fold(self.core.runtime)
 
     @invariant()
     def they_agree(self) -> None:

@@ -6,7 +6,7 @@ changing is looked at as it was before or as it is after, never in between: each
 
 from typing import Any
 
-from bridge import counts
+from bridge.insight import counters
 from models.job import one_of
 from models.state import FINAL
 from tests.core import Core
@@ -34,7 +34,7 @@ UNSOUND = f"SELECT j.id, b.what FROM remote_jobs j, LATERAL ({ATTEMPTS} {CHECKS}
 
 DIFFERENT = f"""
 SELECT * FROM (SELECT tenant, content_type, status, count(*) AS jobs FROM remote_jobs GROUP BY 1, 2, 3) counted
-FULL JOIN (SELECT tenant, content_type, status, sum(jobs) AS jobs FROM ({counts.KEPT}) k GROUP BY 1, 2, 3
+FULL JOIN (SELECT tenant, content_type, status, sum(jobs) AS jobs FROM ({counters.KEPT}) k GROUP BY 1, 2, 3
            HAVING sum(jobs) <> 0) kept
 USING (tenant, content_type, status) WHERE counted.jobs IS DISTINCT FROM kept.jobs
 """

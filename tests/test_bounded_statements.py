@@ -5,7 +5,7 @@ import json
 import pytest
 from sqlalchemy import event
 
-from bridge import counts
+from bridge.insight import counters
 from bridge.jobs import expire, purge
 from bridge.jobs.release import take_from_key
 from bridge.mirror import release_due
@@ -19,7 +19,7 @@ BOUNDED = {
     "deliver": lambda runtime: outcomes.deliver(runtime, lambda *_: None, ()),
     "resend_failing": lambda runtime: outcomes.resend_failing(runtime, "default"),
     "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
-    "fold": counts.fold,
+    "fold": counters.fold,
 }
 
 

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from bridge.explain import Facts, starts_at
+from bridge.insight.explain import Facts, starts_at
+from bridge.insight.sentences import sentences, waits_for
 from bridge.long_poll.poll import Slots
-from bridge.reasons import sentences, waits_for
 from bridge.workers.pauses import Pause
 from bridge.workers.roster import Hand, Key
 from tests.client import ok, refused

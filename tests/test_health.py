@@ -4,7 +4,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, text
 
-from bridge import gauges, names
+from bridge import names
+from bridge.insight import gauges
 from tests.client import ok, refused
 from tests.conftest import terminate_backends
 from tests.waiting import wait_until

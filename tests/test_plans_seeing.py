@@ -4,15 +4,15 @@ finished)."""
 import pytest
 from sqlalchemy import text
 
-from bridge import counts, durations, gauges
-from bridge.explain import explain
+from bridge.insight import counters, durations, gauges
+from bridge.insight.explain import explain
+from bridge.insight.statistics import statistics
 from bridge.jobs.expire import SWEEPS, expire
 from bridge.jobs.purge import purge
 from bridge.jobs.read import STANDING, estimated_completion, find
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.outbox.outcomes import deliver
-from bridge.statistics import statistics
 from bridge.workers.quarantine import watch
 from bridge.workers.registry import WorkersSeen
 from bridge.workers.roster import workforce
@@ -36,8 +36,8 @@ def big(big_table):
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text(ENDED))
         connection.execute(text("ANALYZE job_attempts"))
-    assert counts.check(big_table.runtime) == 1_100_500
-    counts.fold(big_table.runtime)
+    assert counters.check(big_table.runtime) == 1_100_500
+    counters.fold(big_table.runtime)
     durations.refresh(big_table.runtime)
     return big_table
 
@@ -129,7 +129,7 @@ def test_the_look_for_workers_in_trouble_reads_the_latest_bad_ends(big):
 def test_folding_reads_what_has_changed(big):
     big.sql("UPDATE remote_jobs SET status = 'cancelled', completed_at = now(), outcome_count = 1 WHERE id IN"
             " (SELECT id FROM remote_jobs WHERE status = 'pending' LIMIT 20)")  # fmt: skip
-    plans = big.plans(lambda: counts.fold(big.runtime))
+    plans = big.plans(lambda: counters.fold(big.runtime))
     assert total(plans) < 200
 
 

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 import bridge
-from bridge import explain, gauges, usage
+from bridge import usage
 from bridge.db import make_engine
+from bridge.insight import explain, gauges
 from bridge.jobs import claim, expire_standby, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
@@ -39,12 +40,12 @@ FINISHED, PENDING, PROCESSING = 20_000, 100_000, 5_000
 # They look for jobs by a queue, a clock, a list's filter or a key, with an index made for it; the rest name IDs.
 BY_PLACE = {
     "bridge.jobs.claim.NEXT", "bridge.jobs.claim.LOADED", "bridge.jobs.claim.REPLAY", "bridge.jobs.claim.HOLDS",
-    "bridge.counts.CHECK", "bridge.durations.REFRESH",
+    "bridge.insight.counters.CHECK", "bridge.insight.durations.REFRESH",
     "bridge.jobs.enqueue.INSERT", "bridge.jobs.enqueue.EARLIER", "bridge.jobs.enqueue.KEEP_BATCH",
-    "bridge.explain.AHEAD",
+    "bridge.insight.explain.AHEAD",
     "bridge.jobs.submit_result._ALIVE[acknowledged_at]",  # no statement, but a part of one, and so is
     "bridge.jobs.bulk._these",
-    "bridge.gauges.OLDEST", "bridge.gauges.BACKLOG",
+    "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG",
     "bridge.jobs.expire_standby.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",
     "bridge.mirror.reconcile.OLDEST",

@@ -12,7 +12,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from bridge import counts, durations
+from bridge.insight import counters, durations
 from bridge.jobs.purge import purge
 from tests.client import ok, refused
 from tests.sound import DIFFERENT
@@ -25,7 +25,7 @@ def statistics(client):
 
 def kept(core) -> dict[tuple[str, str], int]:
     with core.engine.connect() as connection:
-        return {(c.content_type, c.status): c.jobs for c in counts.of_tenant(connection, "default")}
+        return {(c.content_type, c.status): c.jobs for c in counters.of_tenant(connection, "default")}
 
 
 def counted(core) -> dict[tuple[str, str], int]:
@@ -54,16 +54,16 @@ def test_a_change_that_is_rolled_back_is_not_counted(core):
 
 def test_a_sign_of_life_leaves_nothing_to_fold(core):
     job = core.held()
-    counts.fold(core.runtime)
+    counters.fold(core.runtime)
     core.heartbeat(job, progress=0.5)
-    assert counts.fold(core.runtime) == 0
+    assert counters.fold(core.runtime) == 0
 
 
 def test_folding_changes_no_sum_and_leaves_nothing_over(core):
     for _ in range(5):
         core.held()
     before = kept(core)
-    assert counts.fold(core.runtime, batch=3) == 10
+    assert counters.fold(core.runtime, batch=3) == 10
     assert kept(core) == before == {("audio", "processing"): 5}
     assert core.sql("SELECT count(*) AS n FROM job_moves")[0].n == 0
 
@@ -71,7 +71,7 @@ def test_folding_changes_no_sum_and_leaves_nothing_over(core):
 def test_a_run_of_folding_is_bounded(core):
     for _ in range(5):
         core.create()
-    assert counts.fold(core.runtime, batch=1, rounds=3) == 3
+    assert counters.fold(core.runtime, batch=1, rounds=3) == 3
     assert kept(core) == {("audio", "pending"): 5}
 
 
@@ -79,7 +79,7 @@ def test_folding_beside_changes_and_beside_itself_loses_nothing(core):
     def work(number: int) -> None:
         for _ in range(10):
             core.result(core.held(f"w{number}"))
-            counts.fold(core.runtime, batch=3, rounds=2)
+            counters.fold(core.runtime, batch=3, rounds=2)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))
@@ -97,32 +97,32 @@ def test_purged_jobs_are_counted_no_more(core):
 
 def test_the_check_finds_no_difference_where_there_is_none(core):
     core.held()
-    counts.fold(core.runtime)
+    counters.fold(core.runtime)
     core.create()
     core.sql("DELETE FROM remote_jobs WHERE id = :id", id=core.create())
     unfolded = core.sql("SELECT * FROM job_moves")
-    assert counts.check(core.runtime) == 0
+    assert counters.check(core.runtime) == 0
     assert core.sql("SELECT * FROM job_moves") == unfolded
     assert kept(core) == counted(core)
 
 
 def test_the_check_puts_right_what_was_changed_behind_the_triggers_and_says_so(core, capfd):
     first, second = core.create(), core.create("video")
-    counts.fold(core.runtime)
+    counters.fold(core.runtime)
     with core.engine.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("DELETE FROM remote_jobs WHERE id = :id"), {"id": first})
         connection.execute(text("UPDATE remote_jobs SET content_type = 'other' WHERE id = :id"), {"id": second})
-    assert counts.check(core.runtime) == 3
+    assert counters.check(core.runtime) == 3
     assert "a count was wrong" in capfd.readouterr().out
     assert kept(core) == counted(core) == {("other", "pending"): 1}
-    assert counts.check(core.runtime) == 0
+    assert counters.check(core.runtime) == 0
 
 
 def test_counters_of_what_there_is_none_of_are_forgotten(core):
     core.sql("DELETE FROM remote_jobs WHERE id = :id", id=core.create())
-    counts.fold(core.runtime)
-    counts.check(core.runtime)
+    counters.fold(core.runtime)
+    counters.check(core.runtime)
     assert core.sql("SELECT * FROM job_counts") == []
 
 
@@ -132,7 +132,7 @@ def test_medians_follow_what_was_completed_lately(core):
         core.result(job)
         core.sql("UPDATE remote_jobs SET started_at = completed_at - make_interval(secs => :s) WHERE id = :id",
                  s=seconds, id=str(job.job_id))  # fmt: skip
-    counts.fold(core.runtime)
+    counters.fold(core.runtime)
     assert durations.refresh(core.runtime) == 1
     with core.engine.connect() as connection:
         assert durations.median_seconds(connection, "default", "audio") == 20
@@ -142,7 +142,7 @@ def test_medians_follow_what_was_completed_lately(core):
 
 def test_medians_are_not_computed_again_where_nothing_was_completed(core):
     core.result(core.held())
-    counts.fold(core.runtime)
+    counters.fold(core.runtime)
     assert durations.refresh(core.runtime) == 1
     core.sql("UPDATE job_durations SET refreshed_at = refreshed_at + interval '2 seconds'")
     assert durations.refresh(core.runtime) == 0

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.background import every
-from bridge.gauges import swept
+from bridge.insight.gauges import swept
 from bridge.jobs.expire import expire
 from bridge.runtime import Runtime
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS

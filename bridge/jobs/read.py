@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, func, select
 
-from bridge.durations import expected_seconds
 from bridge.errors import Conflict, NotFound
+from bridge.insight.durations import expected_seconds
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
 from models.refusal import job_refusals

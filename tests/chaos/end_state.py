@@ -15,7 +15,7 @@ from typing import Any
 import redis
 from sqlalchemy import Engine, text
 
-from bridge import counts
+from bridge.insight import counters
 from models.state import FINAL
 
 
@@ -132,7 +132,7 @@ def read_jobs(engine: Engine, end: EndState) -> None:
 def read_counts(engine: Engine, end: EndState) -> None:
     """How many jobs are where: counted, and by the counters, at one moment."""
     counted = "SELECT tenant, content_type, status, count(*) AS jobs FROM remote_jobs GROUP BY 1, 2, 3"
-    kept = f"SELECT tenant, content_type, status, sum(jobs) AS jobs FROM ({counts.KEPT}) k GROUP BY 1, 2, 3"
+    kept = f"SELECT tenant, content_type, status, sum(jobs) AS jobs FROM ({counters.KEPT}) k GROUP BY 1, 2, 3"
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         for statement, into in ((counted, end.counted), (kept, end.kept)):
             into.clear()

@@ -1,4 +1,4 @@
-"""Why is this job where it is? The facts, each read by an index; bridge/reasons.py puts them into sentences."""
+"""Why is this job where it is? The facts, each read by an index; sentences.py puts them into words."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
-from bridge.durations import expected_seconds
+from bridge.insight.durations import expected_seconds
 from bridge.jobs.read import LONGEST_WHY, STANDING, estimated_completion, find
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkersSeen

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from bridge import counts
+from bridge.insight import counters
 from bridge.runtime import Runtime
 from models.job import NOT_DUE, QUEUE_CLOCK_RUNS
 from models.state import OutcomeState
@@ -95,7 +95,7 @@ def read(runtime: Runtime) -> dict[str, Any]:
     """Unfinished jobs by content type and status, the oldest claimable, continuations not handed over, the sweeps."""
     depth: Counter[tuple[str, str]] = Counter()
     with runtime.engine.connect() as connection:
-        unfinished = counts.unfinished(connection)
+        unfinished = counters.unfinished(connection)
         jobs: Counter[str] = Counter()
         for row in unfinished:
             jobs[row.content_type] += row.jobs

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.runtime import Runtime
 
-log = structlog.get_logger("bridge.counts")
+log = structlog.get_logger("bridge.insight.counters")
 
 CHECK_SECONDS = 55  # how long a full count may take; below the time limit of a task
 LOCK = 7268121  # any number that is ours

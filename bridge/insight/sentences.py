@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from bridge.explain import MOST_AHEAD, Facts
+from bridge.insight.explain import MOST_AHEAD, Facts
 from bridge.mirror.lists import RANKS
 from bridge.workers.roster import Hand
 from models.state import FINAL, JobState

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import redis
 from sqlalchemy import Row
 
-from bridge import counts, gauges
-from bridge.durations import medians
+from bridge.insight import counters, gauges
+from bridge.insight.durations import medians
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkersSeen
 
@@ -15,7 +15,7 @@ from bridge.workers.registry import WorkersSeen
 class Statistics(NamedTuple):
     """What GET /statistics shows."""
 
-    counts: list[counts.Count]
+    counts: list[counters.Count]
     oldest: dict[str, float]  # content type → for how long its oldest claimable job has waited, in seconds
     medians: Sequence[Row[Any]]
     parked_polls: int | None  # None: Redis does not answer
@@ -26,7 +26,7 @@ class Statistics(NamedTuple):
 def statistics(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Statistics:
     """The numbers of a tenant; the sweeps and their backlog are those of the whole bridge."""
     with runtime.engine.connect() as connection:
-        jobs = counts.of_tenant(connection, tenant)
+        jobs = counters.of_tenant(connection, tenant)
         waiting = [(tenant, count.content_type) for count in jobs if count.status == "pending"]
         return Statistics(
             jobs,
