@@ -10,11 +10,11 @@ from flask import current_app, g, request
 from api.address import real_address
 from api.connections import prove
 from api.local import refuse_web_pages
+from bridge.admission.key_cache import REFUSED, KeyRing
+from bridge.admission.keys import public_prefix
+from bridge.admission.limits import Limits
 from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
-from bridge.key_ring import REFUSED, KeyRing
-from bridge.keys import public_prefix
-from bridge.limits import Limits
 from bridge.runtime import Runtime
 
 log = structlog.get_logger("api.access")

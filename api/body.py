@@ -13,7 +13,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 
 from api.incoming import Malformed, NoJsonBody, read_body
-from bridge import json_guard
+from bridge.admission import json_guard
 from bridge.errors import Invalid
 
 # Bodies that are larger are read in a thread of their own, one after the other: what takes a tenth of a second and
@@ -22,7 +22,7 @@ ASIDE_BYTES = 64 * 1024
 
 
 class Unstorable(Invalid):
-    """The JSON guard refused the body (bridge/json_guard.py); `token` is the lease_token that it names.
+    """The JSON guard refused the body (bridge/admission/json_guard.py); `token` is the lease_token that it names.
 
     One that cannot be a token is not the same as none: it stands as a token that nobody has.
     """

@@ -18,9 +18,9 @@ from api.producers import producers
 from api.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.steering import continuations
 from api.workers import workers
+from bridge.admission.key_cache import KeyRing
+from bridge.admission.limits import Limits
 from bridge.jobs.expire_standby import StandIn
-from bridge.key_ring import KeyRing
-from bridge.limits import Limits
 from bridge.long_poll.dispatcher import Hub
 from bridge.long_poll.pause_watch import Foreman
 from bridge.runtime import Runtime

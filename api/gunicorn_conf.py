@@ -38,7 +38,8 @@ worker_class = "api.gunicorn_worker.Worker"
 logger_class = "api.gunicorn_worker.ErrorLogger"
 gunicorn.app.base.Arbiter = Master  # type: ignore[misc]  # there is no setting for the master's class
 # gunicorn's pool of greenlets, one a connection: the default of 1000 would leave no place for a create while 1000 polls
-# are parked. An eighth is kept from polls (bridge/limits.py). Each is a descriptor: the usual soft limit of 1024 is for
+# are parked. An eighth is kept from polls (bridge/admission/limits.py).
+# Each is a descriptor: the usual soft limit of 1024 is for
 # programs that use select(), the hard one is what counts.
 OTHER_FILES = 300  # what a process opens beside its connections
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -47,7 +48,7 @@ files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 if soft != resource.RLIM_INFINITY and soft < files:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
 worker_connections = max(files - OTHER_FILES, 64)
-os.environ["BRIDGE_API_CONNECTIONS"] = str(worker_connections)  # what bridge/limits.py takes its share of
+os.environ["BRIDGE_API_CONNECTIONS"] = str(worker_connections)  # what bridge/admission/limits.py takes its share of
 backlog = 4096
 # Longer than the longest poll, so that a worker's connection survives between its polls (the default of 2 s does not).
 keepalive = 75

@@ -11,13 +11,13 @@ from api.access import caller, runtime, scope
 from api.body import Blueprint, no_body
 from api.errors_of import gives
 from api.schemas import keys as schemas
-from bridge import keys as core
+from bridge.admission import keys as core
+from bridge.admission.key_makers import administers, make_key, name_of
 from bridge.crash_points import reach
 from bridge.errors import NotFound
 from bridge.jobs.listing import cut, opened
 from bridge.jobs.release import take_from_key
 from bridge.jobs.transition import follow
-from bridge.key_makers import administers, make_key, name_of
 from bridge.names import KEYS_BASE
 
 log = structlog.get_logger("api")

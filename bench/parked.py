@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import psutil
 import requests
 
-from bridge import keys
+from bridge.admission import keys
 from bridge.cli.family import ending_signals
 from bridge.cli.stack import Stack
 from bridge.db import make_engine

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import orjson
 
 from api import access, body
-from bridge import json_guard, limits
+from bridge.admission import json_guard, limits
 from bridge.caller import Caller
 from bridge.long_poll.poll import Poll
 

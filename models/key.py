@@ -19,7 +19,8 @@ api_keys = Table(
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
-    # The prefix of the key that did it; a word of bridge/keys.py where it was no key. null: before this was recorded.
+    # The prefix of the key that did it; a word of bridge/admission/keys.py where it was no key.
+    # null: before this was recorded.
     Column("made_by", Text),
     Column("revoked_by", Text),
     CheckConstraint("scopes <@ ARRAY['submit', 'work', 'read', 'admin'] AND scopes <> '{}'", name="scopes"),

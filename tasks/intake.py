@@ -9,13 +9,14 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge import json_guard, names
+from bridge import names
+from bridge.admission import json_guard
+from bridge.admission.keys import tenant_has_key
 from bridge.crash_points import reach
 from bridge.db import is_unavailable, sqlstate
 from bridge.errors import BridgeError, Invalid, Unavailable
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
-from bridge.keys import tenant_has_key
 from tasks.app import app, runtime
 
 LONGEST_DELAY_SECONDS = 30  # before it is tried again; celeryconfig's visibility_timeout is above it

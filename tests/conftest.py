@@ -21,7 +21,8 @@ import redis as redis_py
 from celery import Celery
 from sqlalchemy import URL, Engine, create_engine, text
 
-from bridge import embedded, keys
+from bridge import embedded
+from bridge.admission import keys
 from bridge.cli.family import ending_signals
 from bridge.cli.stack import Stack
 from bridge.db import make_engine

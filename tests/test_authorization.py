@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bridge import keys
+from bridge.admission import keys
 from tests.client import Client, ok, refused
 from tests.waiting import wait_until
 

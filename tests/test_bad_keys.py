@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from bridge.admission.limits import Limits
 from bridge.errors import TooMany
-from bridge.limits import Limits
 from bridge.mirror.lists import Queue
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due

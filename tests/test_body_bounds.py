@@ -11,9 +11,9 @@ from marshmallow import ValidationError
 
 from api.schemas.keys import CreateKey
 from api.schemas.producers import CreateBatch, CreateJob
-from bridge import json_guard
-from bridge.budget import Budget
-from bridge.json_guard import NotJson, Refused
+from bridge.admission import json_guard
+from bridge.admission.byte_budget import Budget
+from bridge.admission.json_guard import NotJson, Refused
 from tests.client import refused
 
 ZEROS = b"0," * 245_000

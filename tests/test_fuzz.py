@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.keys import prefix_of
+from bridge.admission.keys import prefix_of
 
 HOOKS = Path(__file__).with_name("fuzz_hooks.py")
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "0"))

@@ -6,8 +6,8 @@ import socket
 import orjson
 import pytest
 
-from bridge import json_guard
-from bridge.json_guard import DEEPEST, LARGEST_INTEGER, LONGEST_NAME, MOST_VALUES, NotJson, Refused
+from bridge.admission import json_guard
+from bridge.admission.json_guard import DEEPEST, LARGEST_INTEGER, LONGEST_NAME, MOST_VALUES, NotJson, Refused
 from tests.client import ok, refused
 
 JSON = {"Content-Type": "application/json"}

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import event
 
-from bridge import keys
+from bridge.admission import keys
+from bridge.admission.key_cache import MOST_REMEMBERED, KeyRing
 from bridge.errors import Unauthorized
-from bridge.key_ring import MOST_REMEMBERED, KeyRing
 from tests.client import Client, ok
 
 

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bridge import keys
+from bridge.admission import keys
+from bridge.admission.key_makers import make_key
 from bridge.caller import Caller
 from bridge.errors import BridgeError, TooMany, Unauthorized
-from bridge.key_makers import make_key
 from bridge.names import KEYS_BASE
 from tests.client import Client, ok, refused
 from tests.command import jobbridge

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import event, text
 
-from bridge import keys
+from bridge.admission import keys
+from bridge.admission.key_cache import KeyRing
 from bridge.errors import Unauthorized
 from bridge.jobs.claim import Claimant, claim
 from bridge.jobs.enqueue import enqueue
@@ -14,7 +15,6 @@ from bridge.jobs.expire import expire
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.read import find
 from bridge.jobs.release import take_from_key
-from bridge.key_ring import KeyRing
 from bridge.names import KEYS_BASE
 from tests.client import Client, ok, refused
 from tests.command import jobbridge

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from bridge import keys
+from bridge.admission import keys
 from bridge.errors import Conflict, NotFound
 from bridge.jobs.expire import expire
 from tests.core import KEY, OTHER_KEY, outcome_of

@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from api.address import real_address
+from bridge.admission.limits import MOST_READ, Limits
 from bridge.errors import TooMany
 from bridge.jobs.claim import Claimant
-from bridge.limits import MOST_READ, Limits
 from bridge.long_poll.poll import Poll
 from bridge.mirror.lists import Queue
 from bridge.names import API_BASE
@@ -219,7 +219,7 @@ def admitted(limits, key_id, most=30):
 @pytest.fixture
 def still(monkeypatch):
     """The minute does not end within the test."""
-    monkeypatch.setattr("bridge.limits._minute", lambda: "1")
+    monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
 
 
 def test_requests_are_counted_together_once_they_are_shared(two, still):

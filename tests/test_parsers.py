@@ -17,12 +17,12 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from api.address import real_address
 from api.byte_range import asked_range, still_the_same
-from bridge import json_guard
+from bridge.admission import json_guard
+from bridge.admission.json_guard import LARGEST_INTEGER, LONGEST_NAME, NotJson, Refused
 from bridge.errors import Invalid, NotFound
 from bridge.jobs.listing import opened
 from bridge.jobs.read import job_id_of
 from bridge.jobs.source_files import check_source, open_source
-from bridge.json_guard import LARGEST_INTEGER, LONGEST_NAME, NotJson, Refused
 from tests.client import ok, refused
 
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

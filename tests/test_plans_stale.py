@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 import bridge
-from bridge import usage
+from bridge.admission import stock
 from bridge.db import make_engine
 from bridge.insight import explain, gauges
 from bridge.jobs import claim, expire_standby, purge, read
@@ -50,7 +50,10 @@ BY_PLACE = {
     "bridge.mirror.reconcile.QUEUES",
     "bridge.mirror.reconcile.OLDEST",
     "bridge.mirror.reconcile.OLDER",
-    "bridge.usage.HELD", "bridge.usage.IN_HAND", "bridge.usage.PENDING", "bridge.usage.TYPES",
+    "bridge.admission.stock.HELD",
+    "bridge.admission.stock.IN_HAND",
+    "bridge.admission.stock.PENDING",
+    "bridge.admission.stock.TYPES",
     "bridge.workers.roster.HELD",
 }  # fmt: skip
 
@@ -195,7 +198,7 @@ def look_around(core: Core) -> None:
         connection.execute(expire_standby.OVERDUE)
         connection.execute(gauges.BACKLOG)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
-        connection.execute(usage.TYPES, {"tenant": TENANT, "most": 100})
+        connection.execute(stock.TYPES, {"tenant": TENANT, "most": 100})
         connection.execute(reconcile.QUEUES)
         place = {"tenant": TENANT, "content_type": "audio", "priority": 1}
         connection.execute(reconcile.OLDEST, {**place, "count": 10})

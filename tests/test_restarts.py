@@ -15,7 +15,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from bridge import keys
+from bridge.admission import keys
 from bridge.db import make_engine
 from bridge.names import API_BASE
 from bridge.settings import load_settings

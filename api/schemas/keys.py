@@ -3,8 +3,8 @@
 from marshmallow import Schema, fields, validate
 
 from api.schemas.strict import QueryInteger
+from bridge.admission.keys import SCOPES
 from bridge.bounded_schema import BoundedList, Strict
-from bridge.keys import SCOPES
 from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
 
 

@@ -49,7 +49,7 @@ def _create(
     types: list[str] | None,
     expires: datetime | None,
 ) -> str:
-    from bridge import keys
+    from bridge.admission import keys
 
     try:
         return keys.create_key(database, name, scopes, tenant=tenant, content_types=types, expires_at=expires)
@@ -62,7 +62,7 @@ def list_(
     made_by: str | None = typer.Option(None, metavar="PREFIX", help="Only what the key with this prefix made."),
 ) -> None:
     """Lists the keys, without their secret part."""
-    from bridge import keys
+    from bridge.admission import keys
 
     with connection() as database:
         rows = keys.list_keys(database, made_by=made_by)
@@ -92,7 +92,7 @@ def revoke(
     with_made: bool = typer.Option(False, "--with-made", help="Also what it made, and what those made, and so on."),
 ) -> None:
     """Ends a key at once, and gives back what its workers hold."""
-    from bridge import keys
+    from bridge.admission import keys
     from bridge.jobs.release import take_from_key
 
     with reachable_engine() as engine:

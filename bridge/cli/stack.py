@@ -10,7 +10,8 @@ import redis
 import requests
 from sqlalchemy.exc import SQLAlchemyError
 
-from bridge import embedded, keys, names
+from bridge import embedded, names
+from bridge.admission import keys
 from bridge.cli import checkout, programs
 from bridge.cli.database import refuse_unfit
 from bridge.cli.family import ChildEnded, Family, Signals, wait_until

@@ -20,7 +20,8 @@ from models.state import JobState
 Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 
 # Whether a request that is no replay may make new jobs: returns, or raises the refusal. It is asked before there is a
-# row, so of simultaneous requests with one key each is counted, until the jobs are counted anew (bridge/usage.py).
+# row, so of simultaneous requests with one key each is counted, until the jobs are counted anew
+# (bridge/admission/stock.py).
 Admit = Callable[[], None]
 
 # One statement for one job and for a thousand. The queue clock starts when the job becomes claimable.

@@ -1,6 +1,6 @@
 """The fields that create a job, validated the same way whoever asks: HTTP or Celery.
 
-What comes here has passed the JSON guard (bridge/json_guard.py): its text and numbers can be stored.
+What comes here has passed the JSON guard (bridge/admission/json_guard.py): its text and numbers can be stored.
 """
 
 import hashlib

@@ -15,7 +15,8 @@ import psutil
 import redis
 from sqlalchemy import text
 
-from bridge import embedded, keys, names
+from bridge import embedded, names
+from bridge.admission import keys
 from bridge.cli import programs
 from bridge.cli.checkout import ROOT
 from bridge.cli.family import Child, end_tree

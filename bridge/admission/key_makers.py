@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Row, text
 
-from bridge import keys
+from bridge.admission import keys
 from bridge.caller import NO_KEY, Caller
 from bridge.errors import Forbidden, Invalid, TooMany, Unauthorized
 from bridge.names import DEFAULT_TENANT

@@ -19,15 +19,15 @@ from gevent.lock import BoundedSemaphore
 from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
 
-from bridge import usage
+from bridge.admission import stock
+from bridge.admission.byte_budget import Budget
+from bridge.admission.counter_storage import Tally
+from bridge.admission.stock import Usage
 from bridge.background import every
-from bridge.budget import Budget
 from bridge.errors import TooMany
 from bridge.long_poll.poll import Poll
 from bridge.redis_client import answers, connect
 from bridge.runtime import Runtime
-from bridge.tally import Tally
-from bridge.usage import Usage
 
 SHARE_SECONDS = 1.0
 MINUTE = 60
@@ -225,11 +225,11 @@ class Limits:
         """Count in PostgreSQL what those have who asked lately. Raises SQLAlchemyError."""
         engine = self._runtime.engine
         if keys := self._in_hand.due():
-            self._in_hand.look(keys, partial(usage.in_hand, engine))
+            self._in_hand.look(keys, partial(stock.in_hand, engine))
         for tenant in self._tenants_hand.due():
-            self._tenants_hand.look([tenant], partial(usage.held, engine, self._most.tenant_in_hand))
+            self._tenants_hand.look([tenant], partial(stock.held, engine, self._most.tenant_in_hand))
         for tenant in self._waiting.due():
-            count = partial(usage.waiting, engine, self._most.pending, self._most.content_types)
+            count = partial(stock.waiting, engine, self._most.pending, self._most.content_types)
             self._waiting.look([tenant], count)
 
     def _others(self, parked: dict[str, str], now: int) -> int:

@@ -16,12 +16,12 @@ import structlog
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from bridge.admission.keys import ensure_bootstrap_key, hash_of, prefix_of
 from bridge.background import every, once
 from bridge.caller import Caller
 from bridge.errors import Unauthorized, Unavailable
-from bridge.keys import ensure_bootstrap_key, hash_of, prefix_of
 
-log = structlog.get_logger("bridge.keys")
+log = structlog.get_logger("bridge.admission.keys")
 
 REFRESH_SECONDS = 0.4
 REMEMBERED_SECONDS = 1.0  # what was seen longer ago is looked up again
