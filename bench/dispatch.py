@@ -25,8 +25,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from bridge import names  # noqa: E402
-from bridge.cli.family import Family, Signals, ending_signals, wait_until  # noqa: E402
-from bridge.cli.stack import Stack  # noqa: E402
+from bridge.cli.local.stack import Stack  # noqa: E402
+from bridge.cli.local.supervisor import Family, Signals, ending_signals, wait_until  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 
 CLIENT = HERE / "load_client"

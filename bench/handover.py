@@ -22,8 +22,8 @@ import redis  # noqa: E402
 from sqlalchemy import text  # noqa: E402
 
 from bridge import embedded, names  # noqa: E402
-from bridge.cli.family import end_tree, ending_signals  # noqa: E402
-from bridge.cli.stack import Stack  # noqa: E402
+from bridge.cli.local.stack import Stack  # noqa: E402
+from bridge.cli.local.supervisor import end_tree, ending_signals  # noqa: E402
 from bridge.db import make_engine  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 

@@ -29,8 +29,8 @@ sys.path.insert(0, str(HERE.parent))
 
 from bench.attack import Attack, Endless, Slow  # noqa: E402
 from bench.dispatch import _processor  # noqa: E402
-from bridge.cli.family import ending_signals  # noqa: E402
-from bridge.cli.stack import Stack  # noqa: E402
+from bridge.cli.local.stack import Stack  # noqa: E402
+from bridge.cli.local.supervisor import ending_signals  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 from bridge.names import API_BASE  # noqa: E402
 

@@ -24,9 +24,9 @@ from celery import Celery  # noqa: E402
 from sqlalchemy import text  # noqa: E402
 
 from bridge import embedded, names  # noqa: E402
-from bridge.cli import programs  # noqa: E402
-from bridge.cli.family import end_tree, ending_signals  # noqa: E402
-from bridge.cli.stack import Stack  # noqa: E402
+from bridge.cli.local import command_lines  # noqa: E402
+from bridge.cli.local.stack import Stack  # noqa: E402
+from bridge.cli.local.supervisor import end_tree, ending_signals  # noqa: E402
 from bridge.db import make_engine  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 
@@ -61,11 +61,11 @@ class Bench:
         self.file = self.stack.settings.source_roots[0] / "source"
         self.file.write_bytes(b"source")
         self.place = place
-        self.environment = programs.celery_environment(self.stack.environment)
+        self.environment = command_lines.celery_environment(self.stack.environment)
         self.start()
 
     def start(self) -> None:
-        arguments = programs.celery_worker(["--concurrency=2"])
+        arguments = command_lines.celery_worker(["--concurrency=2"])
         with (self.place / "celery.log").open("ab") as log:
             self.celery = subprocess.Popen(
                 arguments, env=self.environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True

@@ -26,8 +26,8 @@ import psutil
 import requests
 
 from bridge.admission import keys
-from bridge.cli.family import ending_signals
-from bridge.cli.stack import Stack
+from bridge.cli.local.stack import Stack
+from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.names import API_BASE

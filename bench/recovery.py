@@ -17,8 +17,8 @@ import redis
 from sqlalchemy import text
 
 from bridge import embedded
-from bridge.cli.family import ending_signals
-from bridge.cli.stack import Stack
+from bridge.cli.local.stack import Stack
+from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.jobs.expire_standby import GRACE_SECONDS

@@ -31,9 +31,9 @@ sys.path.insert(0, str(HERE.parent))
 
 from bench.dispatch import CLIENT, _answers, _client, _processor  # noqa: E402
 from bridge import names  # noqa: E402
-from bridge.cli import programs  # noqa: E402
-from bridge.cli.family import Child, Signals, ending_signals, wait_until  # noqa: E402
-from bridge.cli.stack import Stack  # noqa: E402
+from bridge.cli.local import command_lines  # noqa: E402
+from bridge.cli.local.stack import Stack  # noqa: E402
+from bridge.cli.local.supervisor import Child, Signals, ending_signals, wait_until  # noqa: E402
 from bridge.db import make_engine  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 from bridge.jobs.enqueue import enqueue_batch  # noqa: E402
@@ -67,7 +67,7 @@ class Side:
             "BRIDGE_DATA_DIR": f"{stack.settings.data_dir}/{self.port}",
             "BRIDGE_SOURCE_ROOTS": str(stack.settings.source_roots[0]),
         }
-        self.child: Child = stack.family.start(f"api-{self.port}", [*programs.api()[:-1], app], environment)
+        self.child: Child = stack.family.start(f"api-{self.port}", [*command_lines.api()[:-1], app], environment)
         self._load = load
 
     @property

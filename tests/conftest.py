@@ -23,8 +23,8 @@ from sqlalchemy import URL, Engine, create_engine, text
 
 from bridge import embedded
 from bridge.admission import keys
-from bridge.cli.family import ending_signals
-from bridge.cli.stack import Stack
+from bridge.cli.local.stack import Stack
+from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.mirror.lists import Mirror

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from bridge import crash_points, names
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from bridge.crash_points import POINTS
 from bridge.settings import SettingsError, load_settings
 from tests import crash_flows as flows

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from bridge.embedded.ports import free_port
 from tests.waiting import wait_until
 

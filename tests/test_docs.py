@@ -11,7 +11,7 @@ import celeryconfig
 from api import problems
 from bench import recovery
 from bridge import db, errors
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from bridge.jobs import expire_standby
 from bridge.mirror import lists
 from bridge.outbox import outcomes

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from bridge import embedded
-from bridge.cli import checkout
+from bridge.cli.local import checkout
 from bridge.embedded import account, places
 from bridge.embedded.process import is_running
 from tests.waiting import wait_until

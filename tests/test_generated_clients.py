@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import requests
 
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 
 pytestmark = pytest.mark.clients
 

@@ -11,7 +11,7 @@ import pytest
 
 from api.create_app import create_app
 from bridge import names
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 
 ROOMS = ("api", "bridge", "models", "tasks")
 #: Generic names, that would fit anything and so name nothing.

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import requests
 
-from bridge.cli import programs
-from bridge.cli.checkout import ROOT
+from bridge.cli.local import command_lines
+from bridge.cli.local.checkout import ROOT
 from tests.client import Client, ok, refused
 from tests.waiting import wait_until
 
@@ -222,7 +222,7 @@ def test_with_keys_off_everybody_is_one_key_of_the_default_tenant(with_keys_off)
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "bridge.example.org"])
 def test_with_keys_off_the_api_refuses_to_listen_beyond_loopback(bridge, host):
     environment = {**bridge.stack.environment, "BRIDGE_AUTH": "off", "BRIDGE_HOST": host, "BRIDGE_PORT": "0"}
-    done = subprocess.run(programs.api(), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command_lines.api(), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "BRIDGE_HOST" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 import models
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from models import migrations
 from models.job import metadata
 from models.state import JobState, legal_moves

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from tests.client import ok
 from tests.fault_proxy import FaultProxy
 from tests.network_faults import Fault

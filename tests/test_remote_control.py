@@ -9,7 +9,7 @@ import redis
 from celery import Celery
 
 from bridge import names
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from tests.client import ok
 from tests.waiting import wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli.family import ending_signals
+from bridge.cli.local.supervisor import ending_signals
 from tests.broker import handed_over
 from tests.client import ok
 from tests.waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from bridge import names
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from tests.waiting import wait_until
 
 PIPELINE = ROOT / "examples" / "pipeline"

@@ -11,7 +11,7 @@ from celery import Celery
 
 from bridge import names
 from bridge.broker import lying
-from bridge.cli import programs
+from bridge.cli.local import command_lines
 from bridge.outbox.nudge import MOST_LYING as MOST_NUDGES
 from bridge.outbox.nudge import Nudger
 from tasks.schedule import MOST_LYING, Steady
@@ -109,7 +109,7 @@ def test_beat_goes_on_when_the_machines_time_is_set_back_by_two_minutes(own_brid
     set_back = tmp_path / "set back"
     bridge = own_bridge(beat=False, api_processes="1")
     environment = {**bridge.stack.environment, "LD_PRELOAD": str(library), "SET_BACK": str(set_back)}
-    bridge.stack.family.start("beat", programs.beat(bridge.settings, []), environment)
+    bridge.stack.family.start("beat", command_lines.beat(bridge.settings, []), environment)
 
     def runs():
         return bridge.sql("SELECT max(ran_at) AS at FROM sweeps")[0].at
@@ -147,7 +147,7 @@ def test_no_nudge_is_sent_while_those_before_it_lie_unread(app, broker):
     ],
 )
 def test_a_worker_takes_all_queues_or_those_that_it_is_given(extra, queues, name):
-    line = programs.celery_worker(extra)
+    line = command_lines.celery_worker(extra)
     assert [line[n + 1] for n, part in enumerate(line) if part == "-Q" and part not in extra] == (
         [queues] if queues else []
     )

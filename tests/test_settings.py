@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli import programs
-from bridge.cli.checkout import ROOT
+from bridge.cli.local import command_lines
+from bridge.cli.local.checkout import ROOT
 from bridge.redis_url import for_celery, service
 from bridge.settings import SettingsError, known_names, load_settings, read_environment, unknown_names
 
@@ -226,10 +226,10 @@ def test_a_bad_value_stops_every_command_with_that_one_line(command):
 def test_gunicorn_itself_is_stopped_by_the_same_line_and_warns_of_unknown_names(tmp_path):
     environment = {**bare(), "BRIDGE_DATA_DIR": str(tmp_path)}
     run = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60}
-    bad = subprocess.run(programs.api(), env={**environment, "BRIDGE_PORT": "x"}, **run)
+    bad = subprocess.run(command_lines.api(), env={**environment, "BRIDGE_PORT": "x"}, **run)
     assert bad.returncode != 0
     assert len(bad.stderr.strip().splitlines()) == 1
     assert "BRIDGE_PORT" in bad.stderr
-    missing = subprocess.run(programs.api(), env=environment, **run)
+    missing = subprocess.run(command_lines.api(), env=environment, **run)
     assert missing.returncode != 0
     assert missing.stderr.startswith("BRIDGE_DATABASE_URL is not set")

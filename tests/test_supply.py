@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from packaging.version import Version
 
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 
 RECORD = """
 id: PYSEC-0000-1

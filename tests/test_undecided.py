@@ -7,7 +7,7 @@ import pytest
 from celery.exceptions import Reject
 
 from bridge import names
-from bridge.cli import programs
+from bridge.cli.local import command_lines
 from bridge.errors import NotFound, Unavailable
 from bridge.jobs.source_files import check_source, open_source
 from tests.client import ok
@@ -18,8 +18,8 @@ from tests.waiting import wait_until
 def hanging(start_bridge):
     """A bridge whose Celery worker stands before a mount that hangs while `hanging` is there."""
     bridge = start_bridge(celery=False)
-    arguments = ["tests.hanging" if part == "tasks.app" else part for part in programs.celery_worker(["-c", "2"])]
-    environment = programs.celery_environment(bridge.stack.environment)
+    arguments = ["tests.hanging" if part == "tasks.app" else part for part in command_lines.celery_worker(["-c", "2"])]
+    environment = command_lines.celery_environment(bridge.stack.environment)
     bridge.stack.family.start("celery", arguments, environment)
     return bridge
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 import requests
 
-from bridge.cli.family import ChildEnded, Family
+from bridge.cli.local.supervisor import ChildEnded, Family
 from bridge.embedded.ports import free_port
 from tests.client import Client, ok
 from tests.command import Started, jobbridge, refusal

@@ -9,9 +9,9 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
-from bridge.cli import programs
-from bridge.cli.checkout import ROOT
-from bridge.cli.stack import Stack
+from bridge.cli.local import command_lines
+from bridge.cli.local.checkout import ROOT
+from bridge.cli.local.stack import Stack
 from bridge.embedded.ports import free_port
 from models import migrations
 from tests.client import Client, ok
@@ -87,7 +87,7 @@ def test_code_of_the_revision_before_works_beside_the_new_one_on_the_new_schema(
     try:
         here = str(ROOT / "api" / "gunicorn_conf.py")
         there = str(tmp_path / "old" / "api" / "gunicorn_conf.py")
-        api = [there if part == here else part for part in programs.api()]
+        api = [there if part == here else part for part in command_lines.api()]
         old.family.start("api", api, old.environment, cwd=tmp_path / "old")
         client = new.client()
         before = Client(old.url, client.key, client.files, client.tenant)

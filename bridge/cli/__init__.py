@@ -8,11 +8,11 @@ import sys
 
 def main() -> None:
     """Runs the command line. What is refused is one line on standard error; an error of set-up has exit status 2."""
-    from bridge.cli.checkout import ROOT
+    from bridge.cli.local.checkout import ROOT
 
     sys.path.insert(0, str(ROOT))  # `models` is a generic name: the one beside this package wins
     from bridge.cli.app import app
-    from bridge.cli.refusal import refusal_of
+    from bridge.cli.errors import refusal_of
 
     try:
         app()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
-from bridge.cli import checkout, continuations, database, jobs, keys, programs, queues, workers
+from bridge.cli.local import checkout, command_lines, database, keys
 from bridge.cli.options import EXIT
+from bridge.cli.remote import continuations, jobs, queues, workers
 from bridge.cli.secret import shown_or_kept
 from bridge.version import version
 
@@ -56,7 +57,7 @@ def up(
     data_dir: Path | None = typer.Option(None, help="Instead of BRIDGE_DATA_DIR."),
 ) -> None:
     """The whole bridge in one terminal; Ctrl-C stops it, the next `up` finds the same data."""
-    from bridge.cli.up import run
+    from bridge.cli.local.up import run
 
     raise typer.Exit(run(_changes(port, data_dir), flower=flower, worker=worker))
 
@@ -66,7 +67,7 @@ def demo(
     keep: Path | None = typer.Option(None, help="Keep data and logs in this directory instead of a temporary one."),
 ) -> None:
     """Sends real sample files through the whole bridge and shows each job's way."""
-    from bridge.cli.demo import run
+    from bridge.cli.local.demo import run
 
     raise typer.Exit(run(keep))
 
@@ -77,7 +78,7 @@ def api() -> None:
     settings, environment = checkout.settings_and_environment()
     settings.require("database_url")
     database.refuse_unfit(settings.database_url, settings.require("redis_url"))
-    checkout.execute(programs.api(), environment)
+    checkout.execute(command_lines.api(), environment)
 
 
 @app.command(context_settings=_PASS_ON)
@@ -87,7 +88,7 @@ def celery(context: typer.Context) -> None:
     settings.require("database_url")
     settings.require("broker_url")
     database.refuse_unfit(settings.database_url, settings.redis_url)
-    checkout.execute(programs.celery_worker(context.args), programs.celery_environment(environment))
+    checkout.execute(command_lines.celery_worker(context.args), command_lines.celery_environment(environment))
 
 
 @app.command(context_settings=_PASS_ON)
@@ -95,7 +96,7 @@ def beat(context: typer.Context) -> None:
     """The bridge's beat alone, once in an installation; further options go to `celery beat`."""
     settings, environment = checkout.settings_and_environment()
     settings.require("broker_url")
-    checkout.execute(programs.beat(settings, context.args), programs.celery_environment(environment))
+    checkout.execute(command_lines.beat(settings, context.args), command_lines.celery_environment(environment))
 
 
 @app.command(context_settings=_PASS_ON)
@@ -107,8 +108,8 @@ def flower(
     """Flower alone, read-only and behind a password; further options go to Flower."""
     settings, environment = checkout.settings_and_environment()
     settings.require("broker_url")
-    environment, made = programs.flower_environment(environment, address)
+    environment, made = command_lines.flower_environment(environment, address)
     if made:
         shown = shown_or_kept(made, settings.data_dir, "flower-login")
         typer.echo(f"Flower on http://{address}:{port}, log in as {shown}", err=True)
-    checkout.execute(programs.flower(address, port, context.args), environment)
+    checkout.execute(command_lines.flower(address, port, context.args), environment)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bridge.cli.plain import clean, read_moment
-from bridge.cli.refusal import Refused
+from bridge.cli.errors import Refused
+from bridge.cli.text import clean, read_moment
 from models.state import JobState
 
 EXIT = (

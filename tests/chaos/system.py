@@ -17,10 +17,10 @@ from sqlalchemy import text
 
 from bridge import embedded, names
 from bridge.admission import keys
-from bridge.cli import programs
-from bridge.cli.checkout import ROOT
-from bridge.cli.family import Child, end_tree
-from bridge.cli.stack import Stack
+from bridge.cli.local import command_lines
+from bridge.cli.local.checkout import ROOT
+from bridge.cli.local.stack import Stack
+from bridge.cli.local.supervisor import Child, end_tree
 from bridge.db import SESSION, make_engine
 from bridge.embedded.ports import free_port
 from tests.chaos.bouncer import Bouncer
@@ -112,16 +112,16 @@ class System:
         """Start a process; what runs under this name must have ended."""
         if (child := self.running.get(name)) is not None and child in self.stack.family.children:
             self.stack.family.children.remove(child)
-        environment = programs.celery_environment(self.stack.environment)
+        environment = command_lines.celery_environment(self.stack.environment)
         cwd = ROOT
         if name == "api":
-            arguments = [*programs.api()[:-1], self._wsgi]
+            arguments = [*command_lines.api()[:-1], self._wsgi]
             environment |= self._addresses(self.api_postgres, self.api_redis)
         elif name == "celery":
-            arguments = programs.celery_worker(["--concurrency=2"])
+            arguments = command_lines.celery_worker(["--concurrency=2"])
             environment |= self._addresses(self.celery_postgres, self.celery_redis)
         elif name.startswith("beat"):
-            arguments = programs.beat(self.stack.settings, ["-s", str(self.stack.settings.data_dir / name)])
+            arguments = command_lines.beat(self.stack.settings, ["-s", str(self.stack.settings.data_dir / name)])
             environment |= self._addresses(self.celery_postgres, self.celery_redis)
         elif name == "pipeline":
             environment = {name: value for name, value in environment.items() if not name.startswith("BRIDGE_")}

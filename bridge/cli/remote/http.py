@@ -12,8 +12,8 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from bridge.cli.plain import clean
-from bridge.cli.refusal import Refused, RefusedByBridge, Unreachable
+from bridge.cli.errors import Refused, RefusedByBridge, Unreachable
+from bridge.cli.text import clean
 from bridge.settings import load_settings
 
 CONNECT_SECONDS = 5.0

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.paper import WIDE, table, text
-from bridge.cli.plain import age, clean, span, took, until
+from bridge.cli.console import WIDE, table, text
+from bridge.cli.text import age, clean, span, took, until
 from models.state import JobState
 
 

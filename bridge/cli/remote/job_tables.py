@@ -11,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.over_http import Answer
-from bridge.cli.paper import WIDE, coloured, line, pairs, table, text
-from bridge.cli.plain import age, between, clean, exactly, until, value
-from bridge.cli.worker_tables import workers_table
+from bridge.cli.console import WIDE, coloured, line, pairs, table, text
+from bridge.cli.remote.http import Answer
+from bridge.cli.remote.worker_tables import workers_table
+from bridge.cli.text import age, between, clean, exactly, until, value
 
 _MOMENTS = ("_at", "_start", "_completion")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bridge.cli import checkout
-from bridge.cli.refusal import Refused
+from bridge.cli.errors import Refused
+from bridge.cli.local import checkout
 from bridge.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from bridge.cli.over_http import Bridge
-from bridge.cli.paper import coloured, console, print_json
-from bridge.cli.refusal import Refused
+from bridge.cli.console import coloured, console, print_json
+from bridge.cli.errors import Refused
+from bridge.cli.remote.http import Bridge
 from bridge.names import API_BASE
 
 _MANY_SECONDS = 900.0  # a hundred thousand jobs in one request

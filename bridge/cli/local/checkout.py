@@ -15,7 +15,7 @@ from bridge.private_files import UMASK
 from bridge.settings import PREFIX, Settings, known_names, load_settings, read_environment, unknown_names
 
 #: The directory that holds bridge/, api/, tasks/ and models/. Every process is started there.
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class CheckoutError(Exception):

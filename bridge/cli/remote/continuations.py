@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from bridge.cli import options
-from bridge.cli.job_tables import show_more
+from bridge.cli.console import WIDE, coloured, console, line, print_json, table, text
+from bridge.cli.errors import Refused
 from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
-from bridge.cli.over_http import Answer, bridge_at
-from bridge.cli.paper import WIDE, coloured, console, line, print_json, table, text
-from bridge.cli.plain import age, until, value
-from bridge.cli.refusal import Refused
-from bridge.cli.steering import confirm
+from bridge.cli.remote.bulk import confirm
+from bridge.cli.remote.http import Answer, bridge_at
+from bridge.cli.remote.job_tables import show_more
+from bridge.cli.text import age, until, value
 from bridge.names import API_ROOT
 from models.state import OutcomeState
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from bridge import names
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from bridge.settings import Settings, SettingsError
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bridge.cli import job_tables, options, steering, submit, watch
+from bridge.cli import options
+from bridge.cli.console import console, print_json
+from bridge.cli.errors import Refused
 from bridge.cli.options import (
     After,
     Before,
@@ -24,9 +26,8 @@ from bridge.cli.options import (
     Worker,
     Yes,
 )
-from bridge.cli.over_http import Answer, bridge_at
-from bridge.cli.paper import console, print_json
-from bridge.cli.refusal import Refused
+from bridge.cli.remote import bulk, job_tables, submit, watch
+from bridge.cli.remote.http import Answer, bridge_at
 from bridge.names import API_BASE
 
 app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
@@ -106,11 +107,11 @@ def _steering_command(verb: str, summary: str) -> None:
     ) -> None:
         query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
         if job is None:
-            steering.steer_many(lambda: bridge_at(url), verb, query, dry_run=dry_run, yes=yes, json=json)
+            bulk.steer_many(lambda: bridge_at(url), verb, query, dry_run=dry_run, yes=yes, json=json)
         elif query or dry_run:
             raise Refused("a JOB takes no filters and no --dry-run beside it")
         else:
-            steering.steer_one(bridge_at(url), verb, job, json=json)
+            bulk.steer_one(bridge_at(url), verb, job, json=json)
 
     app.command(verb, help=summary)(command)
 

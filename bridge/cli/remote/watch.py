@@ -12,12 +12,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from bridge.cli.job_tables import explanation, progress
-from bridge.cli.over_http import Answer, Bridge
-from bridge.cli.paper import coloured, console, print_json, table, text
-from bridge.cli.plain import clean
-from bridge.cli.refusal import RefusedByBridge, Unreachable
-from bridge.cli.worker_tables import overview
+from bridge.cli.console import coloured, console, print_json, table, text
+from bridge.cli.errors import RefusedByBridge, Unreachable
+from bridge.cli.remote.http import Answer, Bridge
+from bridge.cli.remote.job_tables import explanation, progress
+from bridge.cli.remote.worker_tables import overview
+from bridge.cli.text import clean
 from bridge.names import API_BASE
 from models.state import FINAL, JobState
 

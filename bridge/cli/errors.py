@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bridge.cli.checkout import CheckoutError
+from bridge.cli.local.checkout import CheckoutError
 from bridge.private_files import NotOurs
 from bridge.settings import SettingsError
 

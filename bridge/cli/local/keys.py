@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from bridge.cli.database import connection, reachable_engine
-from bridge.cli.paper import console
-from bridge.cli.plain import read_moment
-from bridge.cli.refusal import Refused
+from bridge.cli.console import console
+from bridge.cli.errors import Refused
+from bridge.cli.local.database import connection, reachable_engine
+from bridge.cli.text import read_moment
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from bridge.cli.refusal import Refused
+from bridge.cli.errors import Refused
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _MOST_OF_A_SMALL_UNIT = 2  # 119 min is told as such, 120 as 2 h: never wrong by more than half

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from bridge.cli.console import console, print_json
 from bridge.cli.options import Json, Url
-from bridge.cli.over_http import bridge_at
-from bridge.cli.paper import console, print_json
-from bridge.cli.worker_tables import overview, sweeps_table
+from bridge.cli.remote.http import bridge_at
+from bridge.cli.remote.worker_tables import overview, sweeps_table
 from bridge.names import API_BASE
 
 

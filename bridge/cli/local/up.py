@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bridge.cli import checkout, programs
-from bridge.cli.family import ChildEnded, Signals, ending_signals
+from bridge.cli.local import checkout, command_lines
+from bridge.cli.local.stack import Stack, kept_worker_key, refuse_used_port
+from bridge.cli.local.supervisor import ChildEnded, Signals, ending_signals
 from bridge.cli.secret import shown_or_kept
-from bridge.cli.stack import Stack, kept_worker_key, refuse_used_port
 from bridge.private_files import write_private
 
 #: The reference handlers of worker/, by content type.
@@ -69,8 +69,8 @@ def _warn(line: str) -> None:
 
 
 def _start_flower(stack: Stack, console: Console) -> None:
-    environment, made = programs.flower_environment(stack.environment, "127.0.0.1")
-    stack.family.start("flower", programs.flower("127.0.0.1", FLOWER_PORT, []), environment)
+    environment, made = command_lines.flower_environment(stack.environment, "127.0.0.1")
+    stack.family.start("flower", command_lines.flower("127.0.0.1", FLOWER_PORT, []), environment)
     shown = f"log in as {shown_or_kept(made, stack.settings.data_dir, 'flower-login')}" if made else ""
     console.print(f"  Flower   http://127.0.0.1:{FLOWER_PORT}   {shown}")
 

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from bridge.cli import options
+from bridge.cli.console import console, print_json
 from bridge.cli.options import Json, ListByDefault, Url
-from bridge.cli.over_http import Answer, bridge_at, part
-from bridge.cli.paper import console, print_json
-from bridge.cli.plain import clean, until
-from bridge.cli.worker_tables import workers_table
+from bridge.cli.remote.http import Answer, bridge_at, part
+from bridge.cli.remote.worker_tables import workers_table
+from bridge.cli.text import clean, until
 from bridge.names import API_ROOT
 
 app = options.group("See the workers, and pause them. The name alone lists.", cls=ListByDefault)

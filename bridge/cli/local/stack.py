@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import embedded, names
 from bridge.admission import keys
-from bridge.cli import checkout, programs
-from bridge.cli.database import refuse_unfit
-from bridge.cli.family import ChildEnded, Family, Signals, wait_until
+from bridge.cli.local import checkout, command_lines
+from bridge.cli.local.database import refuse_unfit
+from bridge.cli.local.supervisor import ChildEnded, Family, Signals, wait_until
 from bridge.db import make_engine
 from bridge.mirror.lists import Mirror
 from bridge.private_files import private_directory, write_private
@@ -93,18 +93,18 @@ class Stack:
     def start_remote_worker(self, name: str, handlers: Mapping[str, str], key: str | None) -> None:
         """A worker as it would run on another machine: it knows one address and one key, and no other setting."""
         outside = {name: value for name, value in self.environment.items() if not name.startswith("BRIDGE_")}
-        arguments = programs.remote_worker(self.url, name, handlers)
+        arguments = command_lines.remote_worker(self.url, name, handlers)
         self.family.start(name, arguments, {**outside, **({"BRIDGE_KEY": key} if key else {})})
 
     def start_processes(self, *, api: bool = True, celery: bool = True, beat: bool = True) -> None:
         """API, Celery worker and beat, in the order in which they are stopped."""
-        environment = programs.celery_environment(self.environment)
+        environment = command_lines.celery_environment(self.environment)
         if api:
-            self.family.start("api", programs.api(), self.environment)
+            self.family.start("api", command_lines.api(), self.environment)
         if celery:
-            self.family.start("celery", programs.celery_worker(["--concurrency=2"]), environment)
+            self.family.start("celery", command_lines.celery_worker(["--concurrency=2"]), environment)
         if beat:
-            self.family.start("beat", programs.beat(self.settings, []), environment)
+            self.family.start("beat", command_lines.beat(self.settings, []), environment)
 
     def await_api(self, signals: Signals, seconds: float = 60.0) -> bool:
         """Waits until the API answers; False when a signal came first. Raises ChildEnded."""

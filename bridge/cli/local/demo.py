@@ -13,11 +13,11 @@ import requests
 from rich.console import Console
 
 from bridge import names
-from bridge.cli.checkout import ROOT, CheckoutError
-from bridge.cli.demo_report import Receipts, Sent, faults, read_receipts, show, verdict
-from bridge.cli.family import ChildEnded, Signals, ending_signals
-from bridge.cli.stack import Stack
-from bridge.cli.up import HANDLERS
+from bridge.cli.local.checkout import ROOT, CheckoutError
+from bridge.cli.local.demo_report import Receipts, Sent, faults, read_receipts, show, verdict
+from bridge.cli.local.stack import Stack
+from bridge.cli.local.supervisor import ChildEnded, Signals, ending_signals
+from bridge.cli.local.up import HANDLERS
 from bridge.embedded.ports import free_port
 
 SAMPLES = ROOT / "examples" / "samples"

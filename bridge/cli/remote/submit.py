@@ -9,12 +9,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from bridge.cli import watch
+from bridge.cli.console import coloured, console, print_json, table, text
+from bridge.cli.errors import Refused
 from bridge.cli.options import Json, Url
-from bridge.cli.over_http import bridge_at
-from bridge.cli.paper import coloured, console, print_json, table, text
-from bridge.cli.plain import read_moment
-from bridge.cli.refusal import Refused
+from bridge.cli.remote import watch
+from bridge.cli.remote.http import bridge_at
+from bridge.cli.text import read_moment
 from bridge.names import API_BASE
 from models.state import Priority
 

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.plain import clean
+from bridge.cli.text import clean
 
 _PIPE_WIDTH = 200  # a pipe has no width: little is cut for the program that reads it
 WIDE = 110  # from here on there is room for what is good to know

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.cli.checkout import ROOT
+from bridge.cli.local.checkout import ROOT
 from bridge.embedded.process import Lives, spawn
 from bridge.private_files import private_directory
 

@@ -1,0 +1,1 @@
+"""Commands that start processes here or speak to the database."""

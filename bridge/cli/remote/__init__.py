@@ -1,0 +1,1 @@
+"""Commands that speak HTTP to a bridge; they import neither SQLAlchemy nor the servers."""
