@@ -7,17 +7,18 @@ from flask import Flask, Response, current_app, g, request
 from flask_smorest import Api
 from gevent.threadpool import ThreadPool
 
-from api import docs_page, download, openapi, problems  # noqa: F401  (download adds its route to `workers`)
-from api.access import SECURITY
-from api.health import health
-from api.incoming import end_request
-from api.keys import keys
-from api.metrics import RESPONSES
-from api.operators import operators
-from api.producers import producers
-from api.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
-from api.steering import continuations
-from api.workers import workers
+from api.http import docs_page, openapi, problems
+from api.http.access import SECURITY
+from api.http.incoming import end_request
+from api.http.metrics import RESPONSES
+from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
+from api.routes import download  # noqa: F401  (adds its route to `workers`)
+from api.routes.bulk import continuations
+from api.routes.insight import operators
+from api.routes.jobs import producers
+from api.routes.keys import keys
+from api.routes.probes import health
+from api.routes.work import workers
 from bridge.admission.key_cache import KeyRing
 from bridge.admission.limits import Limits
 from bridge.jobs.expire_standby import StandIn
@@ -41,7 +42,7 @@ DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells
 
 
 class Documented(Api):
-    """flask-smorest's Api without its catch-all error: api.errors_of documents each one that a route can give."""
+    """flask-smorest's Api without its catch-all error: api.http.documented_errors documents each that a route gives."""
 
     DEFAULT_ERROR_RESPONSE_NAME = ""
 
@@ -56,11 +57,11 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     exact(app.url_map)
     app.wsgi_app = as_spelled(app.wsgi_app)  # type: ignore[assignment, method-assign]
     app.config.update(
-        MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes + 1,  # api/body.py refuses what reaches it
+        MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes + 1,  # api/http/body.py refuses what reaches it
         API_TITLE=API_TITLE,
         API_VERSION=version(),
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX=None,  # api/openapi.py serves the document
+        OPENAPI_URL_PREFIX=None,  # api/http/openapi.py serves the document
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
             "components": {"securitySchemes": SECURITY},
@@ -83,7 +84,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     app.before_request(refuse_another_slash)
     app.after_request(_finish)
     app.teardown_request(end_request)
-    app.extensions["aside"] = ThreadPool(1)  # api/body.py
+    app.extensions["aside"] = ThreadPool(1)  # api/http/body.py
     api = Documented(app)
     for converter in (JobId, WorkerId):
         api.register_converter(converter, lambda _: {"type": "string"})

@@ -107,7 +107,7 @@ def post_worker_init(worker: Any) -> None:
     """Answer parked polls as soon as this process is told to stop; keep the gauges of this process."""
     import gevent
 
-    from api.metrics import PARKED, REDIS_AWAY
+    from api.http.metrics import PARKED, REDIS_AWAY
 
     hub = worker.wsgi.extensions["hub"]
     mirror = worker.wsgi.extensions["bridge"].mirror

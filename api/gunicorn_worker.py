@@ -27,7 +27,7 @@ from gunicorn.http.errors import (
 from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
-from api.connections import CURRENT, Connections
+from api.http.connections import CURRENT, Connections
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
@@ -56,7 +56,7 @@ class Worker(GeventWorker):
     """Stops without waiting for clients that ask for nothing, and without a request that nobody answers.
 
     gunicorn itself waits for every open connection until `graceful_timeout`: with a keep-alive as long as ours every
-    restart took 20 s. Here a connection waits in `api.connections`, where it can be let go.
+    restart took 20 s. Here a connection waits in `api.http.connections`, where it can be let go.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import orjson
 
-from api import access, body
+from api.http import access, body
 from bridge.admission import json_guard, limits
 from bridge.caller import Caller
 from bridge.long_poll.poll import Poll

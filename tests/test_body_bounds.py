@@ -9,8 +9,8 @@ import orjson
 import pytest
 from marshmallow import ValidationError
 
+from api.schemas.jobs import CreateBatch, CreateJob
 from api.schemas.keys import CreateKey
-from api.schemas.producers import CreateBatch, CreateJob
 from bridge.admission import json_guard
 from bridge.admission.byte_budget import Budget
 from bridge.admission.json_guard import NotJson, Refused

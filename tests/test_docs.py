@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import celeryconfig
-from api import problems
+from api.http import problems
 from bench import recovery
 from bridge import db, errors
 from bridge.cli.local.checkout import ROOT

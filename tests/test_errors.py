@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from api import problems
+from api.http import problems
 from bridge.names import API_BASE
 from tests.client import Client, ok, refused
 

@@ -5,7 +5,7 @@ import uuid
 import pytest
 import requests
 
-from api.openapi import operations
+from api.http.openapi import operations
 from tests.client import ok
 from tests.waiting import wait_until
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import requests
 
-from api.address import real_address
+from api.http.client_address import real_address
 from bridge.admission.limits import MOST_READ, Limits
 from bridge.errors import TooMany
 from bridge.jobs.claim import Claimant

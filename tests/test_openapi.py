@@ -7,7 +7,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from api.openapi import HEADERS
+from api.http.openapi import HEADERS
 from tests.client import Client, ok
 
 UNKNOWN = "00000000-0000-7000-8000-000000000000"

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-from api.address import real_address
-from api.byte_range import asked_range, still_the_same
+from api.http.byte_range import asked_range, still_the_same
+from api.http.client_address import real_address
 from bridge.admission import json_guard
 from bridge.admission.json_guard import LARGEST_INTEGER, LONGEST_NAME, NotJson, Refused
 from bridge.errors import Invalid, NotFound

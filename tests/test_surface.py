@@ -12,7 +12,7 @@ import requests
 from flask import Flask
 from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
-from api import problems
+from api.http import problems
 from tests.client import Client, ok, refused
 from tests.spellings import others
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 import structlog
 from flask import current_app, g, request
 
-from api.address import real_address
-from api.connections import prove
-from api.local import refuse_web_pages
+from api.http.client_address import real_address
+from api.http.connections import prove
+from api.http.local_only import refuse_web_pages
 from bridge.admission.key_cache import REFUSED, KeyRing
 from bridge.admission.keys import public_prefix
 from bridge.admission.limits import Limits
@@ -17,7 +17,7 @@ from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
 from bridge.runtime import Runtime
 
-log = structlog.get_logger("api.access")
+log = structlog.get_logger("api.http.access")
 
 SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},

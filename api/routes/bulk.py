@@ -5,11 +5,11 @@ from typing import Any
 import structlog
 from flask import request
 
-from api.access import caller, runtime, scope
-from api.body import Blueprint, no_body
-from api.errors_of import gives
-from api.producers import producers
-from api.schemas import steering as schemas
+from api.http.access import caller, runtime, scope
+from api.http.body import Blueprint, no_body
+from api.http.documented_errors import gives
+from api.routes.jobs import producers
+from api.schemas import bulk as schemas
 from bridge.errors import Invalid
 from bridge.jobs.bulk import steer
 from bridge.names import API_ROOT

@@ -14,10 +14,10 @@ from flask import g, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
 
-from api.access import caller, runtime
-from api.body import Unstorable
-from api.incoming import Malformed, NoJsonBody, Oversized, Unread
-from api.problems import is_refused_value, messages_of
+from api.http.access import caller, runtime
+from api.http.body import Unstorable
+from api.http.incoming import Malformed, NoJsonBody, Oversized, Unread
+from api.http.problems import is_refused_value, messages_of
 from bridge.errors import BridgeError, Conflict, Invalid, TooLarge
 from bridge.jobs.ownership import expects
 from bridge.jobs.read import find

@@ -9,14 +9,14 @@ import structlog
 from flask import current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from api.access import caller, limits, runtime, scope
-from api.body import Blueprint, header_text
-from api.broken_results import ends_attempt
-from api.errors_of import gives
-from api.metrics import CLAIMED, FINISHED, label
-from api.render import json_response, poll_answer
-from api.schemas import workers as schemas
-from api.schemas.producers import StateAnswer
+from api.http.access import caller, limits, runtime, scope
+from api.http.body import Blueprint, header_text
+from api.http.broken_results import ends_attempt
+from api.http.documented_errors import gives
+from api.http.metrics import CLAIMED, FINISHED, label
+from api.http.views import json_response, poll_answer
+from api.schemas import work as schemas
+from api.schemas.jobs import StateAnswer
 from bridge.crash_points import reach
 from bridge.errors import Forbidden, Invalid
 from bridge.jobs.claim import Claimant, unsaid_wait

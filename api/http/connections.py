@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 
-from api.address import real_address, trusts
+from api.http.client_address import real_address, trusts
 
 MOST_STRANGERS = 256  # connections of one address that wait for a request while no key has counted on them
 FRESH_SECONDS = 2.0  # none of these is closed before: many clients may come back at one moment from one address

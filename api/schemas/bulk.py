@@ -2,8 +2,8 @@
 
 from marshmallow import Schema, fields, validate
 
+from api.schemas.jobs import Filters
 from api.schemas.problem import STATES
-from api.schemas.producers import Filters
 from api.schemas.strict import JobId, QueryInteger
 from bridge.bounded_schema import Strict
 from models.state import OutcomeState

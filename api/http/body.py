@@ -12,7 +12,7 @@ from webargs import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 
-from api.incoming import Malformed, NoJsonBody, read_body
+from api.http.incoming import Malformed, NoJsonBody, read_body
 from bridge.admission import json_guard
 from bridge.errors import Invalid
 
@@ -37,8 +37,8 @@ class Unstorable(Invalid):
 
 
 def read_json(incoming: Request) -> Any:
-    """The JSON body. Raises 408, TooMany, and what api/incoming.py has for bodies that are none (400, 413, 415), and
-    Unstorable (422)."""
+    """The JSON body. Raises 408, TooMany, what api/http/incoming.py has for bodies that are none (400, 413, 415),
+    and Unstorable (422)."""
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise NoJsonBody("Send the body without a Content-Encoding.")
     if incoming.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":

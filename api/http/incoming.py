@@ -21,7 +21,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from api.access import caller, limits
+from api.http.access import caller, limits
 from bridge.errors import TooMany
 
 BODY_SECONDS = 300  # a body that takes longer to arrive is given up

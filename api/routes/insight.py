@@ -6,11 +6,11 @@ from typing import Any, cast
 import structlog
 from flask import current_app, g
 
-from api.access import caller, runtime, scope
-from api.body import Blueprint
-from api.errors_of import gives
-from api.render import json_response
-from api.schemas import operators as schemas
+from api.http.access import caller, runtime, scope
+from api.http.body import Blueprint
+from api.http.documented_errors import gives
+from api.http.views import json_response
+from api.schemas import insight as schemas
 from bridge.errors import Invalid
 from bridge.insight.explain import MOST_AHEAD, explain
 from bridge.insight.sentences import clocks, sentences, waits_for

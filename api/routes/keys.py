@@ -7,9 +7,9 @@ from typing import Any
 import structlog
 from flask import request
 
-from api.access import caller, runtime, scope
-from api.body import Blueprint, no_body
-from api.errors_of import gives
+from api.http.access import caller, runtime, scope
+from api.http.body import Blueprint, no_body
+from api.http.documented_errors import gives
 from api.schemas import keys as schemas
 from bridge.admission import keys as core
 from bridge.admission.key_makers import administers, make_key, name_of

@@ -14,11 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import ContentRange
 from werkzeug.wsgi import ClosingIterator
 
-from api.access import caller, runtime, scope
-from api.body import header_text
-from api.byte_range import asked_range, still_the_same
-from api.errors_of import gives
-from api.workers import TOKEN, workers
+from api.http.access import caller, runtime, scope
+from api.http.body import header_text
+from api.http.byte_range import asked_range, still_the_same
+from api.http.documented_errors import gives
+from api.routes.work import TOKEN, workers
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
 from bridge.jobs.extend import Alive, extend, lost_lease

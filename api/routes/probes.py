@@ -9,12 +9,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
-from api.access import authenticate, runtime
-from api.body import Blueprint
-from api.local import from_here
-from api.metrics import render
-from api.problems import problem
-from api.render import json_response
+from api.http.access import authenticate, runtime
+from api.http.body import Blueprint
+from api.http.local_only import from_here
+from api.http.metrics import render
+from api.http.problems import problem
+from api.http.views import json_response
 from api.schemas.problem import Problem
 from bridge.errors import Forbidden
 from bridge.names import DEFAULT_TENANT

@@ -6,12 +6,12 @@ from typing import Any
 import structlog
 from flask import g, request
 
-from api.access import caller, limits, runtime, scope
-from api.body import Blueprint, header_text, no_body
-from api.errors_of import gives
-from api.metrics import CREATED, label
-from api.render import job_view, json_response, status_view, whole_view
-from api.schemas import producers as schemas
+from api.http.access import caller, limits, runtime, scope
+from api.http.body import Blueprint, header_text, no_body
+from api.http.documented_errors import gives
+from api.http.metrics import CREATED, label
+from api.http.views import job_view, json_response, status_view, whole_view
+from api.schemas import jobs as schemas
 from bridge.jobs import read
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.enqueue import Created, enqueue, enqueue_batch

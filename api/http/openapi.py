@@ -11,8 +11,8 @@ from typing import Any
 from flask import Flask, Response
 from flask_smorest import Api
 
-from api.errors_of import problem_answer
-from api.render import json_response
+from api.http.documented_errors import problem_answer
+from api.http.views import json_response
 from bridge.version import version
 
 PATH = "/openapi.json"

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from api.body import Blueprint
-from api.problems import CODES
+from api.http.body import Blueprint
+from api.http.problems import CODES
 from api.schemas.problem import Problem
 
 MEANINGS = {

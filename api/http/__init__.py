@@ -1,0 +1,1 @@
+"""What all routes share: access, bodies, problems, views, headers, metrics."""
