@@ -73,7 +73,7 @@ migrate: $(STAMP) ## the database's schema to the newest revision
 	@$(PY) -m bridge db upgrade
 
 fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=…; 0: three cases of each)
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest tests/test_fuzz.py -o timeout=0 $(ARGS)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest tests/http/test_fuzz.py -o timeout=0 $(ARGS)
 
 .venv-clients/.installed: tests/generated_clients/package-lock.json
 	@$(PYTHON) -m venv .venv-clients && .venv-clients/bin/python -m pip install -q openapi-python-client==0.29.1
@@ -81,10 +81,10 @@ fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=…; 
 	@touch $@
 
 clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries clients generated from it (needs npm)
-	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/test_generated_clients.py
+	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/http/test_generated_clients.py
 
 wheels: $(STAMP) ## builds wheels and sdists and installs them into empty environments
-	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/test_distribution.py
+	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/rules/test_distribution.py
 
 handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creates while Celery is killed (ARGS=--short)
 	@$(PY) bench/handover.py outage $(ARGS)
@@ -95,16 +95,16 @@ bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compile
 	@$(PY) bench/dispatch.py $(ARGS)
 
 model: $(STAMP) ## the service against its model, killed on the way, for a million steps (STEPS=…, SEED=…)
-	@$(PY) -m tests.long_model --steps $(STEPS) $(if $(SEED),--seed $(SEED))
+	@$(PY) -m tests.system.long_model --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 guards: $(STAMP) ## drops each clause of each guard and shows that a test notices
-	@$(PY) -m tests.drop_guards $(ARGS)
+	@$(PY) -m tests.system.drop_guards $(ARGS)
 
 chaos: $(STAMP) ## everything is killed, frozen, cut and refused while jobs flow (MINUTES=…, SEED=…, PGBOUNCER=1)
 	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 points: $(STAMP) ## kills and stops processes at every crash point, from create to continuation
-	@$(PY) -m pytest -n 0 -q tests/test_crash_points.py $(ARGS)
+	@$(PY) -m pytest -n 0 -q tests/system/test_crash_points.py $(ARGS)
 
 soak: $(STAMP) ## an hour of steady load with a fault every 10 s; what was taken comes back (MINUTES=…, SEED=…)
 	@$(PY) -m tests.chaos.soak --minutes $(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),60) $(if $(SEED),--seed $(SEED))

@@ -18,8 +18,8 @@ from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.jobs.expire_standby import GRACE_SECONDS
-from tests.client import Client, ok
-from tests.waiting import wait_until
+from tests.support.client import Client, ok
+from tests.support.waiting import wait_until
 
 ACK_SECONDS, LEASE_SECONDS, EACH, FLOOD = 3, 10, 20, 20_000
 LATE = text("""

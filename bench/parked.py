@@ -31,7 +31,7 @@ from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.names import API_BASE
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 TIMES = 20
 IDLE = {

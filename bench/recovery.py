@@ -22,9 +22,9 @@ from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.jobs.expire_standby import GRACE_SECONDS
-from tests.client import Client, ok
-from tests.fault_proxy import FaultProxy
-from tests.waiting import wait_until
+from tests.support.client import Client, ok
+from tests.support.fault_proxy import FaultProxy
+from tests.support.waiting import wait_until
 
 ACK_SECONDS, LEASE_SECONDS, TIMES = 3, 10, 20
 SWEEP_BOUND, REDIS_BOUND, OUTCOME_BOUND = 7.0, 2.0, 20.0

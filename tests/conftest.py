@@ -32,10 +32,10 @@ from bridge.runtime import Runtime
 from bridge.settings import Settings, load_settings
 from models import migrations
 from models.job import metadata
-from tests.big_table import big_table  # noqa: F401  (a fixture)
-from tests.client import Client
-from tests.core import Core
-from tests.rights import give_rights
+from tests.support.big_table import big_table  # noqa: F401  (a fixture)
+from tests.support.client import Client
+from tests.support.core import Core
+from tests.support.rights import give_rights
 
 _numbers = itertools.count(1)
 
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-SHARED: list[embedded.Servers] = []  # servers that somebody started before the session (tests/drop_guards.py)
+SHARED: list[embedded.Servers] = []  # servers that somebody started before the session (tests/system/drop_guards.py)
 
 
 @pytest.fixture(scope="session")

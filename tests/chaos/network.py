@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from tests.chaos.faults import Fault, Hands
 from tests.chaos.system import System
-from tests.fault_proxy import FaultProxy
+from tests.support.fault_proxy import FaultProxy
 
 Where = Callable[[System], FaultProxy]
 

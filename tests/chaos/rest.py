@@ -11,7 +11,7 @@ from tests.chaos.calls import Caller
 from tests.chaos.end_state import EndState
 from tests.chaos.history import Call, History
 from tests.chaos.system import CONTENT_TYPES, TENANTS, System
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 JOBS = 90
 MIRROR_SECONDS = 60.0

@@ -20,7 +20,7 @@ from tests.chaos.nemesis import Nemesis, Planned
 from tests.chaos.recovery import recoveries, worst
 from tests.chaos.rest import at_rest
 from tests.chaos.system import ACK_SECONDS, PROCESS_TENANT, TENANTS, System
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 DRAIN_SECONDS = 180.0
 WORKERS = 18

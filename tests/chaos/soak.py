@@ -20,7 +20,7 @@ from sqlalchemy import text
 from tests.chaos.nemesis import LANES, Planned
 from tests.chaos.run import Run
 from tests.chaos.system import System
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 WARM_SECONDS = 60.0
 EVERY_SECONDS = 10.0

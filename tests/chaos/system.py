@@ -24,7 +24,7 @@ from bridge.cli.local.supervisor import Child, end_tree
 from bridge.db import SESSION, make_engine
 from bridge.embedded.ports import free_port
 from tests.chaos.bouncer import Bouncer
-from tests.fault_proxy import FaultProxy
+from tests.support.fault_proxy import FaultProxy
 
 TENANTS = ("alpha", "beta", "gamma")
 CONTENT_TYPES = tuple(f"type-{n:02}" for n in range(24))

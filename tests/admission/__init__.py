@@ -1,0 +1,1 @@
+"""Keys, tenants, limits and the JSON guard."""

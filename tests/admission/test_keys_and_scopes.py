@@ -1,0 +1,233 @@
+"""Keys: who gets in, what a scope opens, and that a tenant sees nothing of another."""
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import requests
+
+from bridge.cli.local import command_lines
+from bridge.cli.local.checkout import ROOT
+from tests.support.client import Client, ok, refused
+from tests.support.waiting import wait_until
+
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+SCOPES = ("submit", "work", "read", "admin")
+# The scopes of the contract's table; `admin` is all of them.
+ROUTES = {
+    ("POST", ""): {"submit"},
+    ("GET", ""): {"read"},
+    ("GET", "poll?worker_id=w&content_types=none&wait=0"): {"work"},
+    ("GET", UNKNOWN): {"read"},
+    ("GET", f"{UNKNOWN}/status"): {"read", "submit", "work"},
+    ("GET", f"{UNKNOWN}/result"): {"read", "submit"},
+    ("GET", f"{UNKNOWN}/download"): {"work", "read"},
+    ("PUT", f"{UNKNOWN}/result"): {"work"},
+    ("POST", f"{UNKNOWN}/heartbeat"): {"work"},
+    ("PUT", f"{UNKNOWN}/progress"): {"work"},
+    ("POST", f"{UNKNOWN}/release"): {"work"},
+    ("POST", f"{UNKNOWN}/cancel"): {"submit"},
+    ("POST", f"{UNKNOWN}/retry"): {"submit"},
+}
+
+
+@pytest.fixture(scope="module")
+def by_scope(bridge):
+    return {scope: bridge.client("scopes", (scope,)) for scope in SCOPES}
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part.partition("?")[0])
+def test_a_route_opens_to_its_scopes_and_to_no_other(by_scope, method, path):
+    body = {"success": True, "percentage": 1} if method in ("POST", "PUT") else None
+    for scope, client in by_scope.items():
+        answer = client.request(method, path, json=body)
+        if scope in ROUTES[method, path] or scope == "admin":
+            assert answer.status_code in (200, 404, 422), answer.text
+        else:
+            problem = refused(answer, 403, "forbidden")
+            assert "scope" in problem["detail"]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part.partition("?")[0])
+def test_without_a_key_nothing_is_read_or_told(bridge, method, path):
+    nobody = Client(bridge.url, None, bridge.files)
+    answer = nobody.request(method, path, data=b"{", headers={"Content-Type": "text/plain"} if method != "GET" else {})
+    refused(answer, 401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert "X-Job-Status" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+def test_what_probes_and_newcomers_ask_for_needs_no_key(bridge, path):
+    assert Client(bridge.url, None, bridge.files).get(path).status_code == 200
+
+
+def test_a_key_may_come_as_bearer_in_any_case_or_as_x_api_key(bridge, client):
+    nobody = Client(bridge.url, None, bridge.files)
+    for headers in (
+        {"Authorization": f"Bearer {client.key}"},
+        {"Authorization": f"bearer   {client.key}"},
+        {"X-API-Key": client.key},
+        {"X-API-Key": client.key, "Authorization": "Basic dXNlcjpwYXNz"},
+    ):
+        assert ok(nobody.get("", headers=headers)) == {"jobs": [], "next_cursor": None}
+
+
+def test_a_key_in_the_address_is_not_looked_at(bridge, client):
+    """Addresses stand in the logs of every proxy."""
+    nobody = Client(bridge.url, None, bridge.files)
+    for name in ("key", "api_key", "X-API-Key", "Authorization", "access_token"):
+        refused(nobody.get("", params={name: client.key}), 401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Bearer nonsense"},
+        {"Authorization": "Bearer jb_00000000_" + "x" * 43},
+        {"Authorization": "Basic dXNlcjpwYXNz"},
+        {"Authorization": "Bearer " + "x" * 5000},
+        {"Authorization": "Bearer ü".encode().decode("latin-1")},
+        {"X-API-Key": ""},
+    ],
+    ids=str,
+)
+def test_a_key_that_does_not_count_gets_a_401(bridge, headers):
+    refused(Client(bridge.url, None, bridge.files).get("", headers=headers), 401, "unauthorized")
+
+
+def test_another_secret_behind_a_real_prefix_gets_a_401(bridge, client):
+    client.session.headers["Authorization"] = f"Bearer {client.key[:-1]}{'a' if client.key[-1] != 'a' else 'b'}"
+    refused(client.get(""), 401, "unauthorized")
+
+
+def test_a_revoked_and_an_expired_key_stop_counting_at_once(bridge):
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    revoked, expired = bridge.client(expires_at=in_an_hour), bridge.client(expires_at=in_an_hour)
+    for client, change in ((revoked, "revoked_at = now()"), (expired, "expires_at = now()")):
+        ok(client.get(""))  # remembered now, which must not outlast a second
+        prefix = "_".join(client.key.split("_")[:2])
+        bridge.sql(f"UPDATE api_keys SET {change} WHERE prefix = :prefix", prefix=prefix)
+        wait_until(lambda client=client: client.get("").status_code == 401, "the key to stop counting", 5)
+        refused(client.get(""), 401, "unauthorized")
+
+
+def test_only_a_hash_of_a_key_is_stored(bridge, client):
+    secret = client.key.split("_", 2)[2]
+    (row,) = bridge.sql(
+        "SELECT CAST(api_keys AS text) AS whole FROM api_keys WHERE tenant = :tenant", tenant=client.tenant
+    )
+    assert secret not in row.whole
+    assert secret.encode().hex() not in row.whole
+
+
+def test_a_tenant_sees_claims_and_changes_only_its_own_jobs(bridge, client):
+    client.create()
+    job_id = client.create()
+    job = client.claim()
+    other = bridge.client()
+    assert ok(other.poll())["jobs"] == []
+    assert ok(other.get(""))["jobs"] == []
+    for asked in (job["job_id"], job_id):
+        for method, path in ROUTES:
+            if not path.startswith(UNKNOWN):
+                continue
+            takes_a_body = method != "GET" and not path.endswith(("/cancel", "/retry"))
+            answer = other.request(
+                method,
+                path.replace(UNKNOWN, asked),
+                json={"success": True, "percentage": 1} if takes_a_body else None,
+                headers={"X-Lease-Token": job["lease_token"]},
+            )
+            refused(answer, 404, "not_found")
+            assert "X-Job-Status" not in answer.headers
+    states = {one["job_id"]: one["status"] for one in ok(client.get(""))["jobs"]}
+    assert sorted(states.values()) == ["pending", "processing"]
+
+
+def test_another_tenants_result_is_none_of_ours_to_replay(bridge, client):
+    client.create()
+    job = client.claim(lease=None)
+    ok(client.result(job, content="text"))
+    refused(bridge.client().result(job, content="text"), 404, "not_found")
+
+
+def test_the_bootstrap_key_is_an_admin_key_of_the_default_tenant(own_bridge):
+    secret = "a bootstrap key of our own choice, 40 long"
+    bridge = own_bridge(celery=False, beat=False, bootstrap_key=secret)
+    client = Client(bridge.url, secret, bridge.files)
+    job_id = client.create()
+    assert client.job(job_id)["status"] == "pending"
+    (row,) = bridge.sql("SELECT tenant, scopes, name, CAST(api_keys AS text) AS whole FROM api_keys")
+    assert (row.tenant, row.scopes, row.name) == ("default", ["admin"], "bootstrap")
+    assert secret not in row.whole
+    assert [one["job_id"] for one in ok(bridge.client("default").get(""))["jobs"]] == [job_id]
+
+
+FOREIGN = [
+    {"Host": "evil.example"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "192.0.2.1"},
+    {"Host": ""},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:3000"},
+    {"Referer": "http://evil.example/page"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+]
+
+
+def test_with_keys_off_no_web_page_of_another_site_does_anything(with_keys_off):
+    """DNS rebinding (a foreign name for this machine) and cross-site requests, those by GET included."""
+    bridge = with_keys_off
+    client = Client(bridge.url, None, bridge.files)
+    job_id = client.create("page")
+    for headers in FOREIGN:
+        for method, path in (
+            ("GET", "poll?worker_id=w&content_types=page&wait=0"),
+            ("GET", ""),
+            ("POST", f"{job_id}/cancel"),
+            ("POST", "cancel?content_type=page"),
+        ):
+            refused(client.request(method, path, headers=headers), 403, "forbidden")
+    assert client.status(job_id) == "pending"
+    for host in ("localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "LOCALHOST"):
+        own = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        ok(client.get(f"{job_id}/status", headers=own))
+
+
+@pytest.fixture(scope="module")
+def with_keys_off(start_bridge):
+    """A bridge that asks for no keys."""
+    bridge = start_bridge(celery=False, beat=False, auth="off", api_processes="1")
+    yield bridge
+    bridge.stack.stop()
+
+
+def test_with_keys_off_everybody_is_one_key_of_the_default_tenant(with_keys_off):
+    bridge = with_keys_off
+    first, second = (Client(bridge.url, key, bridge.files) for key in (None, "any key at all"))
+    job_id = first.create()
+    job = second.claim(lease=None)
+    assert job["job_id"] == job_id
+    ok(first.result({"job_id": job_id}))
+    (row,) = bridge.sql("SELECT tenant, status FROM remote_jobs WHERE id = :id", id=job_id)
+    assert tuple(row) == ("default", "completed")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "bridge.example.org"])
+def test_with_keys_off_the_api_refuses_to_listen_beyond_loopback(bridge, host):
+    environment = {**bridge.stack.environment, "BRIDGE_AUTH": "off", "BRIDGE_HOST": host, "BRIDGE_PORT": "0"}
+    done = subprocess.run(command_lines.api(), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "BRIDGE_HOST" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_with_keys_off_it_listens_beyond_loopback_where_that_is_asked_for(own_bridge):
+    bridge = own_bridge(celery=False, beat=False, auth="off", host="0.0.0.0", auth_off_anywhere="1", api_processes="1")
+    assert requests.get(f"{bridge.url}/healthz", timeout=10).status_code == 200

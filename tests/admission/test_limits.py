@@ -1,0 +1,318 @@
+"""Limits: what one key, tenant or address asks for too much is a 429 with Retry-After, and nobody else feels it."""
+
+import gc
+import itertools
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from uuid import uuid4
+
+import pytest
+import requests
+
+from api.http.client_address import real_address
+from bridge.admission.limits import MOST_READ, Limits
+from bridge.errors import TooMany
+from bridge.jobs.claim import Claimant
+from bridge.long_poll.poll import Poll
+from bridge.mirror.lists import Queue
+from bridge.names import API_BASE
+from tests.support.client import Client, ok, refused
+from tests.support.waiting import wait_until
+
+LIMITS = "requests=150,parked=3,in_hand=2,pending=5,content_types=2,failures=20"
+_addresses = (f"203.0.113.{n}" for n in itertools.count(1))
+
+
+@pytest.fixture(scope="module")
+def limited(start_bridge):
+    """A bridge whose limits a test can reach, behind a proxy on this machine."""
+    return start_bridge(limits=LIMITS, trusted_proxies="127.0.0.1")
+
+
+@pytest.fixture
+def client(limited):
+    return limited.client()
+
+
+def too_many(answer):
+    """Whether the answer is a well-formed refusal of too much; it is a 200 otherwise."""
+    if answer.status_code == 200:
+        return False
+    refused(answer, 429, "too_many")
+    assert int(answer.headers["Retry-After"]) >= 1
+    return True
+
+
+def test_requests_of_a_key_within_a_minute(limited, client):
+    wait_until(lambda: too_many(client.get("")), "a refusal", 60)
+    ok(limited.client(client.tenant).get(""))
+
+
+def test_polls_that_wait(limited, client):
+    other = limited.client(client.tenant)
+    with ThreadPoolExecutor(6) as pool:
+        parked = [pool.submit(client.poll, "nothing", worker_id=f"w{n}", wait=10) for n in range(6)]
+        wait_until(lambda: too_many(client.poll("nothing")), "a refusal")
+        ok(other.poll("nothing"))
+        for _ in range(5):
+            other.create("nothing")
+        assert all(answer.result(timeout=60).status_code in (200, 429) for answer in parked)
+
+
+def test_jobs_in_hand(limited, client):
+    for _ in range(3):
+        client.create("held")
+    held = ok(client.poll("held", max_jobs=100))["jobs"]
+    assert len(held) == 2, "no more than there is room for"
+    wait_until(lambda: too_many(client.poll("held")), "a refusal")
+    assert len(ok(limited.client(client.tenant).poll("held"))["jobs"]) == 1
+    ok(client.result(held[0]))
+    wait_until(lambda: not too_many(client.poll("held")), "room after a result")
+
+
+def test_a_repeated_claim_gets_its_jobs_though_the_key_holds_too_many(limited, client):
+    for _ in range(3):
+        client.create("held")
+    first = ok(client.poll("held", max_jobs=100, lease=60, claim_id="c1"))
+    assert len(first["jobs"]) == 2
+    wait_until(lambda: too_many(client.poll("held", claim_id="c2")), "a refusal")
+    for wait in (0, 30, None):
+        assert ok(client.poll("held", lease=60, claim_id="c1", wait=wait)) == first
+    ok(client.heartbeat(first["jobs"][0]))
+    assert ok(client.poll("held", claim_id="c1"))["jobs"] == first["jobs"][1:]
+    ok(client.heartbeat(first["jobs"][1]))
+    refused(client.poll("held", claim_id="c1", wait=30), 429, "too_many")
+
+
+def test_jobs_that_wait(limited, client):
+    def create():
+        return client.post("", {**client.fields(), "source_file_path": client.source()})
+
+    wait_until(lambda: too_many(create()), "a refusal")
+    refused(client.post("batch", {"jobs": [{**client.fields(), "source_file_path": client.source()}]}), 429, "too_many")
+    limited.client().create()
+    jobs = [client.claim() for _ in range(2)]
+    for job in jobs:
+        ok(client.result(job))
+    wait_until(lambda: not too_many(create()), "room after results")
+
+
+def test_a_replay_is_answered_whatever_limit_was_reached(client):
+    body, batch = client.fields("first"), {"jobs": [client.fields("first")]}
+    replays = [("", body, {"Idempotency-Key": "one"}), ("batch", batch, {"Idempotency-Key": "batch"})]
+    answers = [ok(client.post(path, sent, headers=headers)) for path, sent, headers in replays]
+    for (path, sent, headers), answer in zip(replays, answers, strict=True):
+        wait_until(lambda: too_many(client.post("", client.fields("first"))), "a refusal")
+        assert ok(client.post(path, sent, headers=headers)) == answer
+        other = {"jobs": [client.fields("second")]} if "jobs" in sent else client.fields("second")
+        refused(client.post(path, other, headers=headers), 422, "idempotency_mismatch")
+
+
+def test_content_types_that_wait(client):
+    client.create("one")
+    client.create("two")
+    numbers = itertools.count()
+
+    def create(content_type):
+        return client.post("", {**client.fields(content_type), "source_file_path": client.source()})
+
+    wait_until(lambda: too_many(create(f"three-{next(numbers)}")), "a refusal")
+    job = client.claim("one,two")
+    ok(client.result(job))
+
+
+def test_keys_that_do_not_count_from_one_address(limited, client):
+    nobody = Client(limited.url, "jb_00000000_wrong", limited.files)
+    hostile, honest = next(_addresses), next(_addresses)
+
+    def attempt(address):
+        return nobody.get("", headers={"X-Forwarded-For": f"198.51.100.1, {address}"})
+
+    wait_until(lambda: attempt(hostile).status_code == 429, "a refusal")
+    refused(attempt(hostile), 429, "too_many")
+    refused(attempt(honest), 401, "unauthorized")
+    ok(client.get("", headers={"X-Forwarded-For": honest}))
+    ok(client.get("", headers={"X-Forwarded-For": hostile}))  # a key that is known does not suffer from it
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "real"),
+    [
+        ("192.0.2.1", "", (), "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.9", (), "192.0.2.1"),
+        ("10.0.0.1", "203.0.113.9", ("10.0.0.0/8",), "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.9, 10.0.0.2", ("10.0.0.0/8",), "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, nonsense", ("10.0.0.1",), "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.1", ("10.0.0.1",), "10.0.0.1"),
+        ("2001:db8:1:2::3", "", (), "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "", (), "192.0.2.1"),
+        ("::1", "[2001:db8::7]", ("::1",), "2001:db8::/64"),
+        ("", "", (), "unknown"),
+    ],
+)
+def test_the_real_address_is_the_last_one_that_no_trusted_proxy_added(peer, forwarded, trusted, real):
+    assert real_address(peer, forwarded, trusted) == real
+
+
+# Large bodies.
+
+
+def waits_for_its_turn(client, body):
+    """Whether there is no answer within some seconds."""
+    try:
+        ok(client.post("", body, timeout=5))
+    except requests.ReadTimeout:
+        return True
+    return False
+
+
+def test_large_bodies_of_a_key_take_turns_and_those_of_others_do_not_wait(own_bridge):
+    """Each is held in memory while it drips in; a leaked key must not fill the memory with them."""
+    bridge = own_bridge(api_processes="1", celery=False, beat=False)
+    hostile, honest = bridge.client(), bridge.client()
+    head = f"POST {API_BASE} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {hostile.key}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 10000000\r\n\r\n{"
+    large = {**honest.fields(), "source_file_path": honest.source(), "task_options": {"x": "x" * 1_000_000}}
+    with ExitStack() as dripping, ThreadPoolExecutor(1) as pool:
+        for _ in range(MOST_READ):
+            connection = socket.create_connection((bridge.settings.host, bridge.settings.port), 30)
+            dripping.enter_context(closing(connection)).sendall(head.encode())
+        wait_until(lambda: waits_for_its_turn(hostile, large), "all turns to be taken", 60)
+        waits = pool.submit(hostile.post, "", large)
+        ok(honest.post("", large))
+        hostile.create()
+        assert waits_for_its_turn(hostile, large)
+        dripping.close()
+        ok(waits.result(timeout=60))
+
+
+def test_who_reads_no_large_body_is_not_remembered(make_runtime):
+    limits = Limits(make_runtime())
+    key_id = uuid4()
+    with limits.reading(key_id):
+        assert limits.reading(key_id) is limits.reading(key_id)
+        assert limits.reading(key_id) is not limits.reading(uuid4())
+        assert list(limits._reading) == [key_id]
+    gc.collect()
+    assert not limits._reading
+
+
+# In two processes.
+
+
+@pytest.fixture
+def two(make_runtime):
+    runtimes = (make_runtime(process=name, limits="requests=10,parked=4,failures=10") for name in ("p1", "p2"))
+    return [Limits(runtime) for runtime in runtimes]
+
+
+def admitted(limits, key_id, most=30):
+    for count in range(most):
+        try:
+            limits.request(key_id, "default")
+        except TooMany:
+            return count
+    return most
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """The minute does not end within the test."""
+    monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
+
+
+def test_requests_are_counted_together_once_they_are_shared(two, still):
+    first, second = two
+    key_id = uuid4()
+    for _ in range(4):
+        first.request(key_id, "default")
+        second.request(key_id, "default")
+    for limits in (first, second, first):
+        limits.share()
+    assert admitted(first, key_id) == 2
+    assert admitted(second, key_id) == 2
+    for limits in (first, second, first, second):
+        limits.share()
+    assert admitted(first, key_id) == 0
+    assert admitted(first, uuid4()) == 10
+
+
+def a_poll(*content_types: str, key_id=None, **named):
+    who = Claimant(key_id or uuid4(), "w1", **named)
+    return Poll(who, [Queue("default", one) for one in content_types], 1, lambda: False)
+
+
+def test_parked_polls_are_counted_together(two):
+    first, second = two
+    poll = a_poll("a")
+    with first.parked(poll), first.parked(poll), second.parked(poll):
+        for limits in (first, second, first):
+            limits.share()
+        with second.parked(poll), pytest.raises(TooMany), second.parked(poll):
+            pass
+    for limits in (first, second):
+        limits.share()
+    with ExitStack() as polls:
+        for _ in range(4):
+            polls.enter_context(second.parked(poll))
+
+
+@pytest.mark.parametrize("garbage", ["", "x", "1@", "@1", "1@x", "-1@9", "²@9", "1@" + "9" * 5000])
+def test_garbage_in_redis_spoils_no_limit(two, redis, garbage):
+    first, second = two
+    poll = a_poll("a")
+    redis.hset(f"core:limits:parked:{poll.who.key_id}", "p3", garbage)
+    with first.parked(poll), first.parked(poll), second.parked(poll):
+        for limits in (first, second):
+            limits.share()
+        with second.parked(poll), pytest.raises(TooMany), second.parked(poll):
+            pass
+
+
+def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
+    limits = Limits(make_runtime(limits="content_types=3"))
+    key_id = uuid4()
+
+    def parked(*types: str, key=key_id):
+        return limits.parked(a_poll(*types, key_id=key))
+
+    with parked("a", "b"), parked("b", "c"), parked("a", "c"):
+        for types in (["d"], ["a", "d"], ["d", "e"]):
+            with pytest.raises(TooMany):
+                parked(*types)
+        with parked("d", "e", "f", key=uuid4()):
+            pass
+    with parked("d", "e", "f"), pytest.raises(TooMany):
+        parked("a")
+    with pytest.raises(TooMany):
+        parked("a", "b", "c", "d")
+    assert not limits._awaited
+
+
+def test_a_poll_for_too_many_content_types_is_refused_and_the_key_polls_on(own_bridge):
+    """A key without content types could wait for any number of queues, which all would be looked at each second."""
+    client = own_bridge(limits="content_types=2", api_processes="1", celery=False, beat=False).client()
+    with ThreadPoolExecutor(1) as pool:
+        parked = pool.submit(client.poll, "here,there", wait=60)
+        wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
+        assert too_many(client.poll("elsewhere"))
+        ok(client.poll("here", worker_id="w2"))
+        client.create("there")
+        assert ok(parked.result(timeout=60))["jobs"]
+    ok(client.poll("elsewhere,somewhere"))
+
+
+def test_a_poll_that_names_its_claim_is_refused_only_after_a_look_at_what_it_was_given(two):
+    named = a_poll("a", claim_id="c1")
+    with two[0].parked(named), two[0].parked(named), two[0].parked(named), two[0].parked(named):
+        assert named.error is None
+        with two[0].parked(named):
+            assert isinstance(named.error, TooMany)
+    named.give_again([])
+    assert named.error is None
+
+
+def test_without_redis_each_process_counts_for_itself(make_runtime, still):
+    limits = Limits(make_runtime(redis_url="redis://127.0.0.1:1/0", limits="requests=10"))
+    assert admitted(limits, uuid4()) == 10

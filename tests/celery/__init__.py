@@ -1,0 +1,1 @@
+"""Intake, beat and the sweeps over Celery."""

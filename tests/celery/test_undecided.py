@@ -1,0 +1,120 @@
+"""A create over Celery is acknowledged when it is decided, and not before; whatever hangs, holds up no other task."""
+
+import errno
+import os
+
+import pytest
+from celery.exceptions import Reject
+
+from bridge import names
+from bridge.cli.local import command_lines
+from bridge.errors import NotFound, Unavailable
+from bridge.jobs.source_files import check_source, open_source
+from tests.support.client import ok
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def hanging(start_bridge):
+    """A bridge whose Celery worker stands before a mount that hangs while `hanging` is there."""
+    bridge = start_bridge(celery=False)
+    arguments = [
+        "tests.support.hanging" if part == "tasks.app" else part for part in command_lines.celery_worker(["-c", "2"])
+    ]
+    environment = command_lines.celery_environment(bridge.stack.environment)
+    bridge.stack.family.start("celery", arguments, environment)
+    return bridge
+
+
+@pytest.fixture
+def mount(hanging):
+    """The file that says so."""
+    place = hanging.files / "hanging"
+    place.touch()
+    yield place
+    place.unlink(missing_ok=True)
+
+
+def send(bridge, client, name):
+    fields = {**client.fields(), "source_file_path": client.source(name=name), "tenant": client.tenant}
+    return bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
+
+
+def made(bridge, client):
+    return bridge.sql("SELECT count(*) FROM remote_jobs WHERE tenant = :tenant", tenant=client.tenant)[0][0]
+
+
+def ran(bridge, sweep):
+    found = bridge.sql("SELECT ran_at FROM sweeps WHERE name = :name", name=sweep)
+    return found[0].ran_at if found else None
+
+
+@pytest.mark.slow
+def test_creates_before_a_mount_that_hangs_wait_for_it_and_nothing_else_does(hanging, mount):
+    client = hanging.client()
+    slow = [send(hanging, client, f"slow-{n}") for n in range(20)]
+    wait_until(lambda: all(one.state == "RETRY" for one in slow), "all to be put off", 60)
+    before = wait_until(lambda: ran(hanging, "expire_jobs"), "a sweep")
+    wait_until(lambda: ran(hanging, "expire_jobs") > before, "the next one", 60)
+    healthy = send(hanging, client, "healthy")
+    assert made(hanging, client) <= 1
+    mount.unlink()
+    ids = {one.get(timeout=100)["job_id"] for one in [*slow, healthy]}
+    assert len(ids) == 21 == made(hanging, client)
+
+
+@pytest.mark.slow
+def test_one_that_is_killed_at_the_time_limit_goes_back_to_its_queue(hanging, mount):
+    client = hanging.client()
+    stuck = send(hanging, client, "stuck")
+    # A process that is stopped hears no soft limit; the hard one kills it, and that is told as a failure.
+    wait_until(lambda: stuck.state == "FAILURE", "the time limit", 60)
+    mount.unlink()
+    wait_until(lambda: made(hanging, client) == 1, "its job", 60)
+    ok(client.get("", params={"limit": 1}))
+
+
+class Task:
+    """A task whose broker takes nothing for later."""
+
+    class request:
+        retries = 3
+
+    def retry(self, **options):
+        assert options["countdown"] == 8
+        raise Reject("OOM command not allowed", requeue=False)
+
+
+def test_where_nothing_can_be_sent_for_later_the_message_goes_back():
+    from tasks.intake import _later
+
+    put_off = _later(Task(), ValueError("undecided"))
+    assert isinstance(put_off, Reject)
+    assert put_off.requeue
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENOTCONN])
+def test_an_error_that_says_nothing_about_the_file_passes(tmp_path, monkeypatch, code):
+    place = tmp_path / "file"
+    place.write_bytes(b"x")
+    check_source(str(place), [tmp_path])
+
+    def ill(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", ill)
+    for look in (check_source, open_source):
+        with pytest.raises(Unavailable, match=errno.errorcode[code]):
+            look(str(place), [tmp_path])
+
+
+def test_an_error_that_says_that_there_is_none_is_a_refusal(tmp_path):
+    with pytest.raises(NotFound):
+        open_source(str(tmp_path / "none"), [tmp_path])
+
+
+def test_a_tenant_that_no_key_was_ever_made_for_is_refused(bridge, client):
+    fields = {**client.fields(), "source_file_path": client.source(), "tenant": f"{client.tenant}-misspelt"}
+    answer = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
+    with pytest.raises(Exception, match="tenant: No key was ever made for it"):
+        answer.get(timeout=30)

@@ -1,0 +1,283 @@
+"""`jobbridge up` and `jobbridge demo`: the whole bridge in one terminal."""
+
+import re
+import shutil
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+import requests
+
+from bridge.cli.local.supervisor import ChildEnded, Family
+from bridge.embedded.ports import free_port
+from tests.support.client import Client, ok
+from tests.support.command import Started, jobbridge, refusal
+from tests.support.waiting import wait_until
+
+UP = "The bridge is up."
+
+
+class Up(Started):
+    """A running `up` in a directory of its own."""
+
+    def __init__(self, place, *arguments, **settings) -> None:
+        self.place = place
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        given = {"BRIDGE_API_PROCESSES": "1", **settings}
+        super().__init__("up", "--port", str(self.port), *arguments, cwd=place, **given)
+
+    def close(self) -> None:
+        super().close()
+        cluster = self.place / ".bridge" / "postgres"
+        if cluster.is_symlink():  # as root it lies elsewhere
+            shutil.rmtree(cluster.resolve(), ignore_errors=True)
+
+    def admin_key(self) -> str:
+        found = re.search(r"Admin key (.+?)   \(", self.says(UP))
+        assert found, self.text
+        place = Path(found.group(1))  # no terminal: it is told where the key is
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+        return place.read_text().strip()
+
+    def client(self, key: str) -> Client:
+        return Client(self.url, key, self.place / ".bridge" / "files")
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory):
+    """An `up` that these tests share, with a local worker."""
+    running = Up(tmp_path_factory.mktemp("a place"), "--worker", BRIDGE_PROT="8000")
+    yield running
+    running.ends(signal.SIGTERM)
+    running.close()
+
+
+@pytest.fixture
+def begin(tmp_path):
+    started = []
+
+    def start(*arguments, **settings):
+        started.append(Up(tmp_path, *arguments, **settings))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def test_it_says_where_everything_is(up):
+    text = up.says(UP)
+    assert f"{up.url}/docs" in text
+    assert str(up.place / ".bridge" / "files") in text
+    assert str(up.place / ".bridge" / "logs") in text
+    assert "Ctrl-C stops it." in text
+    assert requests.get(f"{up.url}/readyz", timeout=10).status_code == 200
+
+
+def test_a_process_that_ends_is_started_again_and_said_so(up):
+    up.says(UP)
+    parent = psutil.Process(up.process.pid)
+    worker = next(child for child in parent.children() if "celery" in child.cmdline() and "worker" in child.cmdline())
+    worker.kill()
+    assert "celery ended by signal 9 and was started again" in up.says("was started again")
+
+
+def test_a_process_that_ends_as_soon_as_it_begins_ends_all(tmp_path):
+    family = Family(tmp_path)
+    family.start("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], {})
+
+    with pytest.raises(ChildEnded, match="hopeless ended with status 3, 3 times"):
+        wait_until(lambda: family.revive() and False, "the family to give up", 20)
+
+
+def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_with_growing_pauses(tmp_path):
+    family = Family(tmp_path)
+    child = family.start("patient", [sys.executable, "-c", "raise SystemExit(3)"], {})
+    said: list[str] = []
+
+    def tried(times: int) -> bool:
+        said.extend(family.revive(lambda: True))
+        return child.lives.short >= times
+
+    wait_until(lambda: tried(4), "four short lives", 40)
+    assert [line.split(":")[0].removeprefix("patient ended with status 3 and ") for line in said[:4]] == [
+        "was started again",
+        *(f"is started again in {pause} s" for pause in (1, 2, 4)),
+    ]
+
+
+def test_a_misspelt_setting_is_warned_of_with_the_right_name(up):
+    assert "BRIDGE_PROT is no setting of the bridge; did you mean BRIDGE_PORT?" in up.says(UP)
+
+
+def test_the_local_worker_converts_a_file(up):
+    client = up.client(up.admin_key())
+    place = client.files / "page.html"
+    place.write_text("<h1>Heard of it</h1>")
+    body = {"source_file_path": str(place), "content_type": "web", "ingestion_task_id": "first"}
+    job_id = ok(client.post("", body))["job_id"]
+    wait_until(lambda: client.status(job_id) == "completed", "the local worker")
+    assert "Heard of it" in ok(client.get(f"{job_id}/result"))["content"]
+
+
+def test_a_second_up_on_the_same_data_is_refused(up):
+    up.says(UP)
+    second = jobbridge("up", "--port", str(free_port()), cwd=up.place)
+    assert second.returncode == 2
+    assert second.stderr == (
+        f"jobbridge: {up.place / '.bridge'} is in use by process {up.process.pid}: stop that one first\n"
+    )
+    assert requests.get(f"{up.url}/readyz", timeout=10).status_code == 200
+
+
+def test_keys_and_db_reach_the_database_of_a_running_up(up):
+    up.says(UP)
+    key = jobbridge("keys", "create", "pipeline", "--scopes", "read", cwd=up.place)
+    assert key.returncode == 0, key.stderr
+    assert up.client(key.stdout.strip()).get("").status_code == 200
+    assert "pipeline" in jobbridge("keys", "list", cwd=up.place).stdout
+    assert re.fullmatch(r"\d{4}\n", jobbridge("db", "current", cwd=up.place).stdout)
+
+
+def test_no_secret_stands_in_an_argument_or_in_a_file_that_others_may_read(up):
+    up.says(UP)
+    secrets = [place.read_text().strip() for place in (up.place / ".bridge" / "secrets").iterdir()]
+    secrets.append(up.admin_key())
+    broker = (up.place / ".bridge" / "secrets" / "broker-url").read_text().strip()
+    with redis.Redis.from_url(broker) as client:
+        assert client.ping()
+    assert len(secrets) == 7
+    for process in up.family():
+        line = " ".join(process.cmdline())
+        assert not any(secret in line for secret in secrets), line
+    for place in (up.place / ".bridge" / "secrets").iterdir():
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    assert stat.S_IMODE((up.place / ".bridge" / "secrets").stat().st_mode) == 0o700
+    logs = "".join(log.read_text() for log in (up.place / ".bridge" / "logs").iterdir())
+    assert not any(secret in logs for secret in secrets)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_all_of_it_and_the_next_up_finds_the_same_data(begin):
+    first = begin()
+    key = first.admin_key()
+    job_id = first.client(key).create()
+    family = first.family()
+    assert {"postgres", "valkey-server"} <= {process.name() for process in family}
+    assert first.ends(signal.SIGINT) == 0
+    assert "Stopped. The data are kept." in first.text
+    assert first.left() == []
+    assert jobbridge("keys", "list", cwd=first.place).returncode == 0  # starts PostgreSQL for itself, and stops it
+
+    second = begin()
+    assert "Admin key" not in second.says(UP)
+    assert second.client(key).claim()["job_id"] == job_id
+    second.family()
+    assert second.ends(signal.SIGTERM) == 0
+    assert second.left() == []
+
+
+@pytest.mark.slow
+def test_a_killed_up_leaves_no_orphan_and_the_next_one_starts_at_once(begin):
+    first = begin("--worker")
+    key = first.admin_key()
+    job_id = first.client(key).create("image")
+    assert len(first.family()) > 5
+    first.ends(signal.SIGKILL)
+    second = begin("--worker")
+    second.says(UP)
+    assert second.client(key).status(job_id) == "pending"
+    wait_until(lambda: not first.left(), "the first one's processes to be gone")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_an_embedded_server_that_dies_is_started_again_on_its_data_and_the_api_goes_on(begin):
+    running = begin()
+    client = running.client(running.admin_key())
+    job_id = client.create()
+    api = {process.pid for process in running.family() if "gunicorn" in " ".join(process.cmdline())}
+    for name, server in (("valkey", "valkey-server"), ("postgres", "postgres")):
+        servers = [child for child in running.family() if child.name() == server]
+        min(servers, key=lambda process: process.create_time()).kill()  # PostgreSQL's first one, the postmaster
+        running.says(f"{name} ended and was started again on its data", 120)
+        wait_until(lambda: ready(running) == "ok", f"the bridge to be whole after {name}", 90)
+        assert api <= {process.pid for process in running.family()}, "the API went on"
+    assert client.claim()["job_id"] == job_id
+    assert running.ends(signal.SIGTERM) == 0
+    assert running.left() == []
+
+
+def ready(running) -> str | None:
+    try:
+        return requests.get(f"{running.url}/readyz", timeout=10).json().get("status")
+    except requests.RequestException:
+        return None
+
+
+def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refusal(jobbridge("up", "--port", str(port), cwd=tmp_path))
+    assert line == (
+        f"jobbridge: BRIDGE_PORT: 127.0.0.1:{port} cannot be used (Address already in use): choose another with --port"
+    )
+    assert not (tmp_path / ".bridge" / "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"BRIDGE_AUTH": "perhaps"}, "BRIDGE_AUTH: must be on or off"),
+        ({"BRIDGE_DATABASE_URL": "mysql://x"}, "BRIDGE_DATABASE_URL: must start with postgresql://"),
+        ({"BRIDGE_DATA_DIR": "/proc/nowhere"}, "/proc/nowhere cannot be used as data directory"),
+    ],
+)
+def test_a_bad_setting_is_one_line(tmp_path, settings, line):
+    assert line in refusal(jobbridge("up", "--port", str(free_port()), cwd=tmp_path, **settings))
+
+
+@pytest.mark.slow
+def test_servers_of_ones_own_are_used_where_they_are_named(servers, new_database, begin):
+    redis_url = servers.redis_url.rpartition("/")[0] + "/900"
+    running = begin(BRIDGE_DATABASE_URL=new_database(), BRIDGE_REDIS_URL=redis_url)
+    assert "Postgres BRIDGE_DATABASE_URL" in running.says(UP)
+    names = {process.name() for process in running.family()}
+    assert not names & {"postgres", "valkey-server"}
+    assert running.client(running.admin_key()).create()
+    assert running.ends(signal.SIGTERM) == 0
+    assert running.left() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_demo_proves_the_whole_way_and_leaves_nothing(tmp_path):
+    done = jobbridge("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Proven in" in done.stdout
+    assert "5 receipts" in done.stdout
+    for sample in ("report.pdf", "minutes.docx", "notes.html", "speech.wav", "clip.mp4"):
+        assert sample in done.stdout
+    assert list(tmp_path.iterdir()) == []  # onnxruntime's telemetry, were it on, would leave a .ses
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]  # None: it has just ended
+    assert [line for line in lines if str(tmp_path) in " ".join(line)] == []
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_interrupted_proves_nothing_and_says_where_its_logs_are(tmp_path):
+    running = Started("demo", "--keep", "kept", cwd=tmp_path)
+    running.says("jobs enqueued")
+    running.family()
+    assert running.ends(signal.SIGINT) == 1
+    assert "stopped by a signal" in running.text
+    assert str(tmp_path / "kept" / "logs") in running.text
+    assert (tmp_path / "kept" / "logs" / "api.log").exists()
+    assert running.left() == []

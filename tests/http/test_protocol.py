@@ -1,0 +1,258 @@
+"""The protocol as a worker lives it, through a network that loses answers: every worker must come through the same.
+
+Run for `bridge_worker` and for the worker that was written from docs/protocol.md alone (examples/bash_worker).
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bridge.cli.local.checkout import ROOT
+from tests.support.client import ok
+from tests.support.fault_proxy import FaultProxy
+from tests.support.network_faults import Fault
+from tests.support.waiting import wait_until
+
+LEASE = 10  # the shortest: heartbeats come every 3.3 s
+MISSING = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
+WORKERS = [
+    "bridge_worker",
+    pytest.param("bash", marks=pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}")),
+]
+
+
+class Worker:
+    """A worker's process, and what it had started when somebody last looked."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                arguments, env=environment, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
+        self._descendants: list[psutil.Process] = []
+
+    def kill(self) -> list[psutil.Process]:
+        """End it as a power cut would, but for its descendants, which are returned."""
+        self._descendants = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        return self._descendants
+
+    def drained(self) -> bool:
+        """Whether it ends by itself, as one that is content; its log is shown when it does not."""
+        wait_until(lambda: self.process.poll() is not None, f"the worker to end; it says:\n{self.log()}", 60)
+        return self.process.returncode == 0
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def clean_up(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        for descendant in self._descendants:
+            if descendant.is_running():
+                descendant.kill()
+
+
+@pytest.fixture(params=WORKERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def proxy(bridge) -> Iterator[FaultProxy]:
+    with FaultProxy.before(bridge.url, record=re.compile(rb"(GET|POST|PUT) \S+ HTTP/1\.1\r\n")) as running:
+        yield running
+
+
+def lose(proxy: FaultProxy, method: str, path: str, **how: Any) -> Fault:
+    """Lose the answer of the next request whose path matches."""
+    return proxy.cut_on(re.compile(rf"^{method} \S*{path}\S* HTTP".encode()), before=False, **how)
+
+
+def sent(proxy: FaultProxy, method: str, path: str) -> list[bytes]:
+    """The heads of the requests whose path matches."""
+    request = re.compile(rf"{method} \S*{path}\S* HTTP".encode())
+    return [chunk.partition(b"\r\n\r\n")[0] for chunk in list(proxy.recorded) if request.match(chunk)]
+
+
+@pytest.fixture
+def start(kind: str, bridge, client, proxy, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Starts a worker of this kind behind the proxy, for content type `audio` of the test's tenant."""
+    key = bridge.key(client.tenant, ("work",))
+    started: list[Worker] = []
+
+    def start_worker(name: str = "w1") -> Worker:
+        common = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}
+        environment = {**common, "BRIDGE_URL": proxy.url(bridge.url), "BRIDGE_KEY": key, "PYTHONPATH": str(ROOT)}
+        if kind == "bash":
+            environment |= {"WORKER_ID": name, "WORKER_LEASE": str(LEASE), "WORKER_WAIT": "20"}
+            arguments = [str(ROOT / "examples/bash_worker/worker.sh"), "audio"]
+            arguments += [sys.executable, str(ROOT / "tests/support/conversion.py")]
+        else:
+            arguments = [sys.executable, "-m", "bridge_worker", "--content-types", "audio", "--worker-id", name]
+            arguments += ["--handler", "tests.support.conversion:handle", "--lease", str(LEASE), "--wait", "20"]
+        started.append(Worker(arguments, environment, tmp_path / f"{name}.log"))
+        return started[-1]
+
+    yield start_worker
+    for worker in started:
+        worker.clean_up()
+
+
+@pytest.fixture
+def submit(client) -> Callable[..., str]:
+    """Creates a job whose file says what is to be done with it; its ID."""
+
+    def create(order: str, rest: bytes = b"") -> str:
+        body = {**client.fields(), "source_file_path": client.source(order.encode() + b"\n" + rest)}
+        return str(ok(client.post("", body))["job_id"])
+
+    return create
+
+
+@pytest.fixture
+def finished(client) -> Callable[[str], dict]:
+    """Waits until a job is in a final state; the whole of it."""
+
+    def look(job_id: str) -> dict | None:
+        job = client.job(job_id)
+        return job if job["status"] not in ("pending", "processing") else None
+
+    return lambda job_id: wait_until(lambda: look(job_id), f"job {job_id} to be finished", 60)
+
+
+def attempts(job: dict) -> list[tuple[int, str]]:
+    return [(attempt["attempt"], attempt["how"]) for attempt in job["attempts"]]
+
+
+def test_a_job_is_fetched_converted_and_submitted(start, submit, finished, client):
+    start()
+    job = finished(submit("say good morning"))
+    assert (job["status"], attempts(job)) == ("completed", [(1, "completed")])
+    assert job["processing_time"] >= 0
+    assert ok(client.get(f"{job['job_id']}/result"))["content"] == "good morning"
+
+
+def test_a_lost_answer_to_the_poll_costs_neither_an_attempt_nor_a_wait(start, submit, finished, proxy):
+    lost = lose(proxy, "GET", "/poll", answer=b"lease_token")
+    start()
+    job = finished(submit("say still here"))
+    assert lost.happened.is_set()
+    assert (job["status"], attempts(job)) == ("completed", [(1, "completed")])
+
+
+def test_a_broken_download_goes_on_where_it_broke(start, submit, finished, proxy, client):
+    size = 2_000_000
+    cut = lose(proxy, "GET", "/download", through=size // 2)
+    start()
+    job = finished(submit("count", b"x" * (size - len("count\n"))))
+    assert cut.happened.is_set()
+    assert ok(client.get(f"{job['job_id']}/result"))["content"] == f"{size} bytes"
+    heads = sent(proxy, "GET", "/download")
+    assert len(heads) == 2
+    assert b"range: bytes=" in heads[1].lower()
+    assert b"if-range: " in heads[1].lower()
+
+
+def test_a_cancel_is_heard_and_nothing_is_submitted(start, submit, finished, proxy, client, tmp_path):
+    start()
+    job_id = submit(f"await {tmp_path / 'job'}")
+    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
+    ok(client.post(f"{job_id}/cancel"))
+    finished(submit("say free again"))
+    assert attempts(client.job(job_id)) == [(1, "cancelled")]
+    assert not sent(proxy, "PUT", f"/{job_id}/result")
+
+
+def test_a_lost_lease_is_heard_and_nothing_is_submitted(start, submit, finished, proxy, bridge, client, tmp_path):
+    start()
+    job_id = submit(f"await {tmp_path / 'job'}")
+    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
+
+    def lost() -> bool:
+        # A heartbeat between this and the sweep renews the lease: it is then taken away again.
+        bridge.sql(
+            "UPDATE remote_jobs SET lease_expires_at = now() WHERE id = :id AND status = 'processing'", id=job_id
+        )
+        return attempts(client.job(job_id)) == [(1, "lease_expired")]
+
+    wait_until(lost, "the lease to run out", 60)
+    bridge.sql("UPDATE remote_jobs SET available_at = now() + interval '1 hour' WHERE id = :id", id=job_id)
+    finished(submit("say free again"))
+    assert not sent(proxy, "PUT", f"/{job_id}/result")
+
+
+def test_a_failure_that_no_retry_will_mend_ends_the_job(start, submit, finished):
+    start()
+    job = finished(submit("refuse the file is damaged"))
+    assert (job["status"], job["retry_count"], attempts(job)) == ("failed", 0, [(1, "failed")])
+    assert "the file is damaged" in job["error_message"]
+
+
+def test_a_result_whose_answer_was_lost_is_sent_again_and_counts_once(start, submit, finished, proxy, bridge):
+    lost = lose(proxy, "PUT", "/result", answer=b"ingestion_continued")
+    start()
+    job_id = submit("say once")
+    job = finished(job_id)
+    wait_until(lambda: len(sent(proxy, "PUT", f"/{job_id}/result")) == 2, "the result to be sent again")
+    finished(submit("say and on it goes"))
+    assert lost.happened.is_set()
+    assert attempts(job) == [(1, "completed")]
+    assert bridge.sql("SELECT n FROM continuations WHERE job_id = :id", id=job_id) == [(1,)]
+    assert not bridge.sql("SELECT code FROM job_refusals WHERE job_id = :id", id=job_id)
+
+
+def test_sigterm_lets_it_finish_what_it_has_begun(start, submit, client, tmp_path):
+    worker = start()
+    job_id = submit(f"await {tmp_path / 'job'}")
+    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
+    worker.process.send_signal(signal.SIGTERM)
+    (tmp_path / "job.go").touch()
+    assert worker.drained(), worker.log()
+    assert client.status(job_id) == "completed"
+
+
+def test_sigterm_makes_it_give_back_what_it_has_not_begun(start, submit, proxy, client):
+    held = lose(proxy, "GET", "/poll", answer=b"lease_token", silently=True)
+    worker = start()
+    job_id = submit("say too late")
+    assert held.happened.wait(60), worker.log()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.drained(), worker.log()
+    job = client.job(job_id)
+    assert (job["status"], job["retry_count"], attempts(job)) == ("pending", 0, [(1, "released")])
+
+
+def test_the_job_of_a_killed_worker_goes_to_the_next_one(start, submit, finished, bridge, client, tmp_path):
+    worker = start("w1")
+    job_id = submit(f"await {tmp_path / 'job'}")
+    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
+    left = worker.kill()
+    # What outlives it may go on converting, but must not go on saying that the worker lives.
+    ours = [process for process in left if "worker.sh" in " ".join(_command(process))]
+    wait_until(lambda: not any(process.is_running() for process in ours), "the heartbeats to end")
+    bridge.sql("UPDATE remote_jobs SET lease_expires_at = now() WHERE id = :id", id=job_id)
+    wait_until(lambda: client.status(job_id) == "pending", "the lease to run out")
+    bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job_id)
+    (tmp_path / "job.go").touch()
+    start("w2")
+    job = finished(job_id)
+    assert [(a["worker_id"], a["how"]) for a in job["attempts"]] == [("w1", "lease_expired"), ("w2", "completed")]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []

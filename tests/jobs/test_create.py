@@ -1,0 +1,200 @@
+"""POST /: what creates a job, what is refused, and the Idempotency-Key."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.support.client import ok, refused
+
+
+def soon(seconds: float = 3600) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def test_a_job_that_names_only_what_is_required_gets_the_defaults(client):
+    fields = client.fields("document")
+    job = client.job(ok(client.post("", fields))["job_id"])
+    given = {name: job[name] for name in fields}
+    assert given == fields
+    assert job["task_options"] == {}
+    assert (job["priority"], job["max_retries"], job["retry_count"], job["attempt"]) == ("normal", 3, 0, 0)
+    assert (job["timeout_seconds"], job["queue_timeout_seconds"]) == (900, 86400)
+    assert job["status"] == "pending"
+    waits = datetime.fromisoformat(job["timeout_at"]) - datetime.fromisoformat(job["available_at"])
+    assert waits == timedelta(seconds=86400)
+    assert datetime.fromisoformat(job["created_at"]).utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "seconds"),
+    [("audio", 3600), ("video", 7200), ("image", 300), ("web", 600), ("youtube", 3600), ("x-other.1_a", 3600)],
+)
+def test_the_deadline_has_a_default_for_each_content_type(client, content_type, seconds):
+    assert client.job(client.create(content_type))["timeout_seconds"] == seconds
+
+
+def test_what_a_create_names_is_what_the_job_has(client):
+    options = {"b": [1, 2.5, None, True], "a": {"ü": "\u2028"}, "large": 2**53}
+    named = {
+        "task_options": options,
+        "priority": "high",
+        "max_retries": 0,
+        "timeout_seconds": 604800,
+        "queue_timeout_seconds": 1,
+        "available_at": soon(),
+    }
+    job = client.job(client.create("a" * 50, **named))
+    assert {name: job[name] for name in named if name != "available_at"} == {
+        name: value for name, value in named.items() if name != "available_at"
+    }
+    assert list(job["task_options"]) == ["b", "a", "large"]
+    assert datetime.fromisoformat(job["available_at"]) == datetime.fromisoformat(named["available_at"])
+
+
+@pytest.mark.parametrize("field", ["source_file_path", "content_type", "ingestion_task_id"])
+def test_each_required_field_is_missed_by_name(client, field):
+    fields = client.fields()
+    del fields[field]
+    assert set(refused(client.post("", fields), 422, "validation")["errors"]) == {field}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("content_type", ""),
+        ("content_type", "a" * 51),
+        ("content_type", "Audio"),
+        ("content_type", "audio\n"),
+        ("content_type", "au:dio"),
+        ("content_type", 7),
+        ("content_type", None),
+        ("ingestion_task_id", ""),
+        ("ingestion_task_id", "x" * 256),
+        ("ingestion_task_id", 12),
+        ("ingestion_task_id", None),
+        ("ingestion_task_id", "a\x00b"),
+        ("source_file_path", ""),
+        ("source_file_path", ["/"]),
+        ("source_file_path", "/a\x00b"),
+        ("task_options", None),
+        ("task_options", []),
+        ("task_options", "{}"),
+        ("task_options", {"a": "\x00"}),
+        ("task_options", {"a\x00": 1}),
+        ("task_options", {"a": [{"b": 2**53 + 1}]}),
+        ("priority", "urgent"),
+        ("priority", 1),
+        ("priority", "HIGH"),
+        ("max_retries", -1),
+        ("max_retries", 101),
+        ("max_retries", "3"),
+        ("max_retries", 1.0),
+        ("max_retries", True),
+        ("timeout_seconds", 0),
+        ("timeout_seconds", 604801),
+        ("timeout_seconds", "60"),
+        ("queue_timeout_seconds", 0),
+        ("queue_timeout_seconds", 2592001),
+        ("queue_timeout_seconds", 1.5),
+        ("available_at", "tomorrow"),
+        ("available_at", "2030-01-01T00:00:00"),
+        ("available_at", 1900000000),
+        ("available_at", "9999-12-31T23:59:59+00:00"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_field(client, field, value):
+    problem = refused(client.post("", {**client.fields(), field: value}), 422, "validation")
+    assert set(problem["errors"]) == {field}
+    assert problem["errors"][field]
+    assert ok(client.get(""))["jobs"] == []
+
+
+def test_every_bad_field_is_named_at_once(client):
+    body = {**client.fields(), "max_retries": "3", "priority": "x", "surprise": 1}
+    assert set(refused(client.post("", body), 422)["errors"]) == {"max_retries", "priority", "surprise"}
+
+
+def test_a_source_file_must_be_a_regular_file_under_a_root_with_links_resolved(client, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    link = client.files / f"link-{client.tenant}"
+    os.symlink(secret, link)
+    folder = client.files / f"folder-{client.tenant}"
+    folder.mkdir()
+    pipe = client.files / f"pipe-{client.tenant}"
+    os.mkfifo(pipe)
+    inside = client.source()
+    for path in (
+        "relative.bin",
+        str(secret),
+        str(link),
+        str(folder),
+        str(pipe),
+        f"{client.files}/../{client.files.name}-other/x",
+        f"{client.files}/../../../../../../etc/passwd",
+        f"{client.files}/missing.bin",
+        f"{client.files}/{'x' * 3000}",
+        inside + "/x",
+    ):
+        problem = refused(client.post("", client.fields(source_file_path=path)), 422, "validation")
+        assert set(problem["errors"]) == {"source_file_path"}, path
+        assert str(tmp_path) not in problem["detail"]
+    own = client.files / f"own-{client.tenant}"
+    os.symlink(inside, own)
+    assert ok(client.post("", client.fields(source_file_path=str(own))))["status"] == "pending"
+
+
+def test_a_job_for_later_is_not_claimed_before_its_time_and_is_then(bridge, client):
+    job_id = client.create(available_at=soon())
+    assert ok(client.poll())["jobs"] == []
+    bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job_id)
+    assert client.claim()["job_id"] == job_id
+
+
+def test_the_same_idempotency_key_with_the_same_body_gives_the_first_answer_again(client):
+    fields = client.fields(task_options={"a": 1, "b": 2})
+    headers = {"Idempotency-Key": "k" * 255}
+    first = ok(client.post("", fields, headers=headers))
+    client.result(client.claim())
+    other_order = dict(reversed({**fields, "task_options": {"b": 2, "a": 1}}.items()))
+    assert ok(client.post("", other_order, headers=headers)) == first
+    os.unlink(fields["source_file_path"])  # the key is looked up before anything else is checked
+    assert ok(client.post("", fields, headers=headers)) == first
+    assert len(ok(client.get(""))["jobs"]) == 1
+
+
+def test_the_same_idempotency_key_with_another_body_is_refused(client):
+    headers = {"Idempotency-Key": "mine"}
+    fields = client.fields()
+    ok(client.post("", fields, headers=headers))
+    for other in ({"max_retries": 4}, {"task_options": {"x": 1}}, {"source_file_path": "/nowhere"}):
+        problem = refused(client.post("", {**fields, **other}, headers=headers), 422, "idempotency_mismatch")
+        assert set(problem["errors"]) == {"Idempotency-Key"}
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+def test_an_idempotency_key_has_1_to_255_characters(client, key):
+    problem = refused(client.post("", client.fields(), headers={"Idempotency-Key": key}), 422, "validation")
+    assert set(problem["errors"]) == {"Idempotency-Key"}
+
+
+def test_an_idempotency_key_belongs_to_its_tenant(bridge, client):
+    fields, headers = client.fields(), {"Idempotency-Key": "shared"}
+    mine = ok(client.post("", fields, headers=headers))
+    theirs = ok(bridge.client().post("", fields, headers=headers))
+    assert mine["job_id"] != theirs["job_id"]
+
+
+def test_simultaneous_creates_with_one_idempotency_key_make_one_job(client):
+    fields, headers = client.fields(), {"Idempotency-Key": "race"}
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: ok(client.post("", fields, headers=headers)), range(16)))
+    assert len({answer["job_id"] for answer in answers}) == 1
+    assert len(ok(client.get(""))["jobs"]) == 1
+
+
+def test_a_create_without_a_key_makes_a_job_each_time(client):
+    fields = client.fields()
+    assert ok(client.post("", fields))["job_id"] != ok(client.post("", fields))["job_id"]

@@ -1,0 +1,118 @@
+"""A job's documents, each as large as the largest body, are read by those who show them, and only so many at once."""
+
+import json
+from contextlib import contextmanager
+from random import Random
+from string import ascii_letters, digits
+
+import pytest
+from sqlalchemy import event
+
+from bridge.jobs.bulk import steer
+from bridge.jobs.listing import MOST_BYTES, _weighed, in_order, page
+from bridge.jobs.read import LONGEST_MESSAGE, STANDING, WHOLE, find, result
+from models.state import Asked, JobState
+from tests.jobs.test_list import pages
+from tests.support.core import KEY
+
+DOCUMENTS = {"task_options", "result_data", "content"}
+
+
+@contextmanager
+def fetched(core):
+    """The names of the columns that PostgreSQL answers with meanwhile."""
+    names: set[str] = set()
+
+    def note(connection, cursor, *_):
+        names.update(column.name for column in cursor.description or ())
+
+    event.listen(core.engine, "after_cursor_execute", note)
+    try:
+        yield names
+    finally:
+        event.remove(core.engine, "after_cursor_execute", note)
+
+
+@pytest.mark.parametrize(
+    ("verb", "state"),
+    [
+        ("heartbeat", "held"),
+        ("result", "held"),
+        ("release", "held"),
+        ("cancel", "held"),
+        ("restart", "ended"),
+    ],
+)
+def test_no_verb_about_a_job_reads_its_documents(core, verb, state):
+    job = core.held()
+    if state == "ended":
+        core.result(job, success=False, retryable=False)
+    with fetched(core) as names:
+        getattr(core, verb)(job.job_id if verb in ("cancel", "restart") else job)
+    assert "status" in names
+    assert not names & DOCUMENTS
+
+
+def test_a_change_of_many_jobs_reads_none_of_their_documents(core):
+    core.create()
+    core.create("video")
+    with fetched(core) as names:
+        assert steer(core.runtime, KEY, Asked.CANCEL, {"status": "pending"}).changed == 2
+    assert "created_at" in names
+    assert not names & {*DOCUMENTS, "error_message"}
+
+
+def test_where_a_job_stands_is_told_without_its_documents(core):
+    job = core.held(task_options={"a": 1})
+    core.result(job, metadata={"b": 2})
+    with fetched(core) as names:
+        assert find(core.runtime, "default", str(job.job_id), STANDING).status == "completed"
+    assert not names & DOCUMENTS
+    assert find(core.runtime, "default", str(job.job_id), WHOLE).task_options == {"a": 1}
+    assert result(core.runtime, "default", str(job.job_id)) == {
+        "content": "text",
+        "metadata": {"b": 2},
+        "processing_time": None,
+    }
+
+
+def test_an_error_message_of_an_earlier_attempt_weighs_on_no_heartbeat(core):
+    job = core.held()
+    core.result(job, success=False, error_message="x" * 100_000)
+    core.age(job.job_id, 60)
+    job = core.claim(str(job.job_id))
+    assert len(find(core.runtime, "default", str(job.job_id)).error_message) == 1000
+    assert len(find(core.runtime, "default", str(job.job_id), STANDING).error_message) == LONGEST_MESSAGE
+
+
+def noise(size: int, seed: str) -> str:
+    """Text in which nothing repeats, so that it is stored as it is."""
+    return "".join(Random(seed).choices(ascii_letters + digits, k=size))
+
+
+def test_a_page_of_large_documents_is_shorter_and_the_next_one_goes_on(client):
+    third = noise(MOST_BYTES // 3, "third")
+    made = [client.create(task_options={"n": third}) for _ in range(7)]
+    assert [len(ids) for ids in pages(client, limit=7)] == [3, 3, 1]
+    found = pages(client, status="pending", limit=7)
+    assert [job_id for ids in found for job_id in ids] == made[::-1]
+    assert [len(ids) for ids in pages(client, limit=2)] == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("document", ["task_options", "result_data"])
+def test_each_document_counts_and_what_does_not_fit_is_not_read(core, document):
+    ids = [core.create() for _ in range(4)][::-1]
+    text = noise(MOST_BYTES, document)
+    value = json.dumps({"metadata": text})
+    core.sql(f"UPDATE remote_jobs SET {document} = CAST(:value AS json) WHERE id <> :small", value=value, small=ids[0])
+    with core.engine.connect() as connection:
+        every = connection.execute(_weighed(in_order([], {}, list(JobState), 4))).all()
+    assert [row._mapping[document] is not None for row in every[1:]] == [True, False, False]
+    first, cursor = page(core.runtime, "default", {}, 4, None)
+    assert [str(row.id) for row in first] == ids[:2]
+    assert len(str(first[1]._mapping[document])) >= MOST_BYTES
+    second, cursor = page(core.runtime, "default", {}, 4, cursor)
+    assert [str(row.id) for row in second] == ids[2:3]
+    last, cursor = page(core.runtime, "default", {}, 4, cursor)
+    assert [str(row.id) for row in last] == ids[3:]
+    assert cursor is None

@@ -1,0 +1,170 @@
+"""A job that three different workers lost is not handed to a fourth."""
+
+from bridge.jobs.expire import expire
+from tests.support.core import KEY, OTHER_KEY, Core
+
+
+def lose(core, job_id, worker, key=KEY):
+    """This worker claims the job, shows a sign of life, and is not heard of again."""
+    core.age(job_id, 5000)  # beyond any backoff
+    job = core.claim(str(job_id), worker, key=key, lease=60)
+    assert job is not None, f"{worker} did not get it"
+    core.heartbeat(job, key=key)
+    core.age(job_id, 61)
+    core.expire()
+
+
+def fail(core, job_id, worker):
+    core.age(job_id, 5000)
+    core.result(core.claim(str(job_id), worker), success=False)
+
+
+def new(core):
+    return core.create(max_retries=10, timeout_seconds=100000, queue_timeout_seconds=1000000)
+
+
+def test_a_job_lost_by_three_different_workers_fails_with_retries_left(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    assert core.status(job_id) == "pending"
+    lose(core, job_id, "w3")
+    row = core.row(job_id)
+    assert (row.status, row.retry_count) == ("failed", 2)
+    assert "3 different workers" in row.error_message
+    assert core.hows(job_id) == ["lease_expired"] * 3
+    assert core.attempts(job_id)[-1].why == row.error_message
+    assert [outcome.n for outcome in core.outcomes(job_id)] == [1]
+
+
+def test_the_same_worker_again_and_again_is_no_poison(core):
+    job_id = new(core)
+    for worker in ("w1", "w2", "w1", "w2", "w1"):
+        lose(core, job_id, worker)
+    assert core.status(job_id) == "pending"
+
+
+def test_a_worker_is_its_key_and_its_name(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    lose(core, job_id, "w1", key=OTHER_KEY)
+    assert core.status(job_id) == "failed"
+
+
+def test_failures_between_the_losses_do_not_hide_them(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    fail(core, job_id, "w9")
+    lose(core, job_id, "w2")
+    fail(core, job_id, "w1")
+    lose(core, job_id, "w3")
+    assert core.status(job_id) == "failed"
+
+
+def test_what_was_never_acknowledged_or_failed_is_no_loss(core):
+    job_id = new(core)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    assert core.claim(job_id, "w3") is None  # the backoff
+    core.age(job_id, 5000)
+    core.claim(job_id, "w3")
+    core.age(job_id, 61)
+    core.expire()
+    fail(core, job_id, "w4")
+    assert core.status(job_id) == "pending"
+    assert core.hows(job_id)[2:] == ["unacknowledged", "failed"]
+
+
+def test_after_an_operators_retry_the_count_begins_anew(core):
+    job_id = new(core)
+    for worker in ("w1", "w2", "w3"):
+        lose(core, job_id, worker)
+    core.restart(job_id)
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    assert core.status(job_id) == "pending"
+    lose(core, job_id, "w4")
+    assert core.status(job_id) == "failed"
+
+
+def test_without_retries_left_a_third_loss_is_poison_too(core):
+    job_id = core.create(max_retries=2, timeout_seconds=100000, queue_timeout_seconds=1000000)
+    for worker in ("w1", "w2", "w3"):
+        lose(core, job_id, worker)
+    assert "different workers" in core.row(job_id).error_message
+
+
+def lost_twice(core, **fields):
+    job_id = core.create(max_retries=10, queue_timeout_seconds=1000000, **{"timeout_seconds": 100000, **fields})
+    lose(core, job_id, "w1")
+    lose(core, job_id, "w2")
+    core.age(job_id, 5000)
+    return job_id
+
+
+def test_returns_between_the_losses_do_not_hide_them(core):
+    job_id = lost_twice(core)
+    for worker in ("w4", "w5"):
+        core.release(core.claim(job_id, worker))
+    lose(core, job_id, "w3")
+    assert core.hows(job_id) == ["lease_expired", "lease_expired", "released", "released", "lease_expired"]
+    assert core.status(job_id) == "failed"
+
+
+def test_a_third_worker_that_lives_keeps_the_job(core):
+    job_id = lost_twice(core)
+    core.heartbeat(core.claim(job_id, "w3"))
+    assert core.expire() == 0
+    assert core.status(job_id) == "processing"
+
+
+def test_the_losses_of_another_job_do_not_count(core):
+    other = new(core)
+    for worker in ("w1", "w2", "w1", "w2"):
+        lose(core, other, worker)
+    job_id = new(core)
+    fail(core, job_id, "w3")
+    fail(core, job_id, "w3")
+    lose(core, job_id, "w3")
+    assert core.status(job_id) == "pending"
+
+
+def test_an_unacknowledged_claim_that_waits_for_the_next_batch_is_no_poison_meanwhile(core):
+    jobs = [lost_twice(core) for _ in range(2)]
+    for job_id in jobs:
+        core.claim(job_id, "w3")
+        core.age(job_id, 61)
+    assert expire(core.runtime, batch=1, rounds=1) == 1
+    assert sorted(core.status(job_id) for job_id in jobs) == ["pending", "processing"]
+
+
+def test_a_deadline_that_waits_for_the_next_batch_is_no_poison_meanwhile(core):
+    jobs = [lost_twice(core, timeout_seconds=100) for _ in range(2)]
+    for job_id in jobs:
+        core.heartbeat(core.claim(job_id, "w3"))
+        core.age(job_id, 101)
+    assert expire(core.runtime, batch=1, rounds=1) == 1
+    assert sorted(core.status(job_id) for job_id in jobs) == ["processing", "timeout"]
+
+
+def test_without_a_pipelines_task_poison_records_no_outcome(make_runtime):
+    core = Core(make_runtime(continuation_task=""))
+    job_id = lost_twice(core)
+    lose(core, job_id, "w3")
+    assert core.status(job_id) == "failed"
+    assert core.outcomes(job_id) == []
+
+
+def test_a_loss_whose_result_came_late_is_none(core):
+    job_id = new(core)
+    for worker in ("w1", "w2"):
+        job = core.claim(job_id, worker, acknowledge=True)
+        core.age(job_id, 61)
+        core.expire()
+        if worker == "w1":
+            core.result(job, success=False)
+        core.age(job_id, 5000)
+    lose(core, job_id, "w3")
+    assert core.hows(job_id) == ["failed", "lease_expired", "lease_expired"]
+    assert core.status(job_id) == "pending"

@@ -1,0 +1,248 @@
+"""Races of two verbs about one job, hundreds of rounds each on real PostgreSQL: one winner, the loser is told.
+
+After each round the job is sound (tests/support/sound.py).
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+
+from bridge.caller import Caller
+from bridge.jobs.claim import Claimant, claim, replay
+from bridge.workers.quarantine import watch
+from tests.support.core import KEY, Answer, Core, outcome_of
+from tests.support.sound import sound
+
+ROUNDS = 200
+
+
+def race(setup: Callable[[], object], *verbs: Callable[[object], object], rounds: int = ROUNDS):
+    """Each round a fresh subject, on which all verbs let go at once; (subject, what became of each)."""
+    barrier = threading.Barrier(len(verbs))
+
+    def run(verb: Callable[[object], object], subject: object) -> object:
+        barrier.wait(30)
+        return outcome_of(lambda: verb(subject))
+
+    with ThreadPoolExecutor(len(verbs)) as pool:
+        for round_ in range(rounds):
+            subject = setup()
+            order = [*range(len(verbs))]
+            if round_ % 2:
+                order.reverse()
+            futures = {n: pool.submit(run, verbs[n], subject) for n in order}
+            yield subject, [futures[n].result(30) for n in range(len(verbs))]
+
+
+def overdue(core: Core, seconds: float = 61, **fields):
+    job = core.held(**fields)
+    core.age(job.job_id, seconds)
+    return job
+
+
+def test_two_polls_of_one_claim_in_two_processes(core):
+    """One claims, the other is given the same; and whoever claims for several claims at once never locks up."""
+
+    def setup():
+        return [[core.create() for _ in range(2)] for _ in range(2)]
+
+    def poll(place: int):
+        def verb(subject):
+            order = [1, 0] if place else [0, 1]
+            offers = [(subject[claim_][place], Claimant(KEY.key_id, "w1", 60, f"c{claim_}")) for claim_ in order]
+            with core.engine.begin() as connection:
+                outcome = claim(connection, offers, 60)
+            given = {n: [job] for n, job in outcome.claimed.items()} | outcome.again
+            return {order[n]: [(job.job_id, job.lease_token) for job in jobs] for n, jobs in given.items()}
+
+        return verb
+
+    winners = Counter()
+    for subject, (one, other) in race(setup, poll(0), poll(1)):
+        assert one == other
+        assert [len(one[0]), len(one[1])] == [1, 1]
+        for ids, jobs in zip(subject, [one[0], one[1]], strict=True):
+            winners[ids.index(str(jobs[0][0]))] += 1
+            assert sorted(core.status(job_id) for job_id in ids) == ["pending", "processing"]
+        core.sql("TRUNCATE remote_jobs CASCADE")
+    assert min(winners[0], winners[1]) > 0
+
+
+def test_result_and_expiry(core):
+    seen: Counter[str] = Counter()
+    for job, (result, expired) in race(lambda: overdue(core), core.result, lambda _: core.expire()):
+        # The late rule makes both orders a success: the job is completed by its one result.
+        assert result == Answer("completed", True)
+        seen["expired first" if expired else "result first"] += 1
+        assert core.status(job.job_id) == "completed"
+        sound(core, job.job_id)
+    assert seen["result first"] > 0
+
+
+def test_failure_and_expiry_spend_one_retry(core):
+    for job, (result, _) in race(
+        lambda: overdue(core), lambda job: core.result(job, success=False), lambda _: core.expire()
+    ):
+        assert result == Answer("pending", False)
+        assert core.row(job.job_id).retry_count == 1
+        sound(core, job.job_id)
+
+
+def test_heartbeat_and_expiry(core):
+    for job, (alive, expired) in race(lambda: overdue(core), core.heartbeat, lambda _: core.expire()):
+        if expired:
+            assert alive == "lease_lost" or alive.status == "processing"
+            assert core.status(job.job_id) == "pending"
+        else:
+            assert alive.lease_expires_at == core.row(job.job_id).lease_expires_at
+            assert core.status(job.job_id) == "processing"
+        sound(core, job.job_id)
+        core.cancel(job.job_id)
+
+
+def test_cancel_and_claim(core):
+    for job_id, (cancelled, job) in race(core.create, core.cancel, core.claim):
+        assert cancelled == "cancelled"
+        assert core.status(job_id) == "cancelled"
+        if job is not None:
+            assert core.heartbeat(job).cancel_requested
+        sound(core, job_id)
+
+
+def test_cancel_and_result(core):
+    seen: Counter[str] = Counter()
+    for job, (cancelled, result) in race(core.held, lambda job: core.cancel(job.job_id), core.result):
+        assert (cancelled, result) in [("cancelled", "already_finished"), ("already_finished", ("completed", True))]
+        assert core.status(job.job_id) == ("cancelled" if cancelled == "cancelled" else "completed")
+        seen[str(cancelled)] += 1
+        sound(core, job.job_id)
+    assert len(seen) == 2, "each won sometimes"
+
+
+def test_release_and_expiry(core):
+    for job, (released, expired) in race(lambda: overdue(core), core.release, lambda _: core.expire()):
+        assert (released, expired) in [("pending", 0), ("lease_lost", 1)]
+        assert core.row(job.job_id).retry_count == (1 if expired else 0)
+        sound(core, job.job_id)
+
+
+def test_a_replayed_poll_and_the_acknowledgement(core):
+    who = Claimant(KEY.key_id, "w1", 60, "c1")
+
+    def poll_again(job):
+        with core.engine.connect() as connection:
+            return replay(connection, [who]).get(0, [])
+
+    claimed = lambda: core.claim(core.create(), claim_id="c1")  # noqa: E731
+    for job, (alive, again) in race(claimed, core.heartbeat, poll_again):
+        assert alive.status == "processing"
+        assert [other.lease_token for other in again] in ([], [job.lease_token])
+        sound(core, job.job_id)
+
+
+def test_two_claims_of_one_job(core):
+    for job_id, (first, second) in race(core.create, core.claim, lambda job_id: core.claim(job_id, "w2")):
+        winners = [job for job in (first, second) if job is not None]
+        assert len(winners) == 1
+        assert core.row(job_id).attempt == 1
+        sound(core, job_id)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_two_sweeps(core, retries):
+    sweep = lambda _: core.expire()  # noqa: E731
+    for job, changed in race(lambda: overdue(core, max_retries=retries), sweep, sweep):
+        assert sum(changed) == 1
+        assert core.hows(job.job_id) == ["lease_expired"]
+        assert len(core.outcomes(job.job_id)) == (1 if retries == 0 else 0)
+        sound(core, job.job_id)
+
+
+def test_a_late_result_and_a_new_claim(core):
+    def late():
+        job = overdue(core, max_retries=1)
+        core.expire()
+        core.age(job.job_id, 60)
+        return job
+
+    seen: Counter[str] = Counter()
+    claim = lambda job: core.claim(str(job.job_id), "w2")  # noqa: E731
+    for job, (result, taken) in race(late, core.result, claim):
+        if taken is None:
+            assert result == ("completed", True)
+            seen["late"] += 1
+        else:
+            assert result == "lease_lost"
+            assert core.result(taken).status == "completed"
+            seen["claimed"] += 1
+        sound(core, job.job_id)
+    assert len(seen) == 2, "each won sometimes"
+
+
+def test_six_results_at_once(core):
+    texts = [f"text {n}" for n in range(6)]
+    verbs = [lambda job, said=said: core.result(job, content=said) for said in texts]
+    for job, answers in race(core.held, *verbs, rounds=150):
+        assert answers.count(Answer("completed", True)) == 1
+        assert answers.count("already_finished") == 5
+        sound(core, job.job_id)
+
+
+def test_one_result_repeated_six_times_at_once(core):
+    for job, answers in race(core.held, *[core.result] * 6, rounds=100):
+        assert answers == [Answer("completed", True)] * 6
+        assert len(core.attempts(job.job_id)) == 1
+        sound(core, job.job_id)
+
+
+def test_operators_retry_and_its_repetition(core):
+    def failed():
+        job = core.held()
+        core.result(job, success=False, retryable=False)
+        return job
+
+    restart = lambda job: core.restart(job.job_id)  # noqa: E731
+    for job, answers in race(failed, restart, restart):
+        assert answers == ["pending", "pending"]
+        assert core.row(job.job_id).retry_count == 0
+        sound(core, job.job_id)
+
+
+def test_cancel_and_queue_clock(core):
+    def waiting():
+        job_id = core.create()
+        core.age(job_id, 90000)
+        return job_id
+
+    for job_id, (cancelled, expired) in race(waiting, core.cancel, lambda _: core.expire()):
+        assert (cancelled, expired) in [("cancelled", 0), ("already_finished", 1)]
+        sound(core, job_id)
+
+
+@pytest.mark.parametrize("pauses", [1, 2])
+def test_two_watches_pause_a_worker_in_trouble_once(core, pauses):
+    def troubled():
+        core.sql("TRUNCATE remote_jobs, worker_pauses CASCADE")
+        for nth in range(1, pauses + 1):
+            for _ in range(3):
+                core.result(core.held(max_retries=0), success=False)
+            if nth < pauses:
+                watch(core.runtime)
+                core.sql("UPDATE worker_pauses SET until = now(), paused_at = paused_at - interval '1 hour'")
+
+    watches = [lambda _: watch(core.runtime)] * 4
+    for _, changed in race(troubled, *watches, rounds=50):
+        assert sum(changed) == 1
+        assert [row.in_a_row for row in core.sql("SELECT in_a_row FROM worker_pauses")] == [pauses]
+
+
+def test_two_keys_results(core):
+    stranger = Caller(UUID(int=9))
+    for job, (mine, theirs) in race(core.held, core.result, lambda job: core.result(job, key=stranger), rounds=100):
+        assert mine == Answer("completed", True)
+        assert theirs in ("lease_lost", "already_finished")
+        sound(core, job.job_id)

@@ -1,0 +1,306 @@
+"""Source files: whatever path is asked for, nothing outside a root is read, and nothing but a regular file."""
+
+import itertools
+import os
+import socket
+import threading
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import Invalid, NotFound
+from bridge.jobs.source_files import check_source, open_source, source_name
+from tests.support.client import ok, refused
+
+SECRET = b"outside every root"
+CONTENT = b"inside the root"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A root with a file in it, and all kinds of things beside and inside it that must not be read."""
+    root, beside = tmp_path / "root", tmp_path / "beside"
+    for directory in (root / "sub", beside, tmp_path / "root-twin"):
+        directory.mkdir(parents=True)
+    (root / "file").write_bytes(CONTENT)
+    (root / "sub" / "file").write_bytes(CONTENT)
+    for outside in (beside / "secret", tmp_path / "root-twin" / "secret", tmp_path / "secret"):
+        outside.write_bytes(SECRET)
+    (root / "link-out").symlink_to(beside / "secret")
+    (root / "link-up").symlink_to("../secret")
+    (root / "dir-out").symlink_to(beside)
+    (root / "dir-root").symlink_to("/")
+    (root / "loop").symlink_to("loop")
+    (root / "twice").symlink_to("link-out")
+    (root / "proc").symlink_to("/proc/self")
+    (root / "null").symlink_to("/dev/null")
+    os.mkfifo(root / "fifo")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.path.relpath(root / "socket"))
+    yield root
+    listener.close()
+
+
+NAMES = [b"caf\xe9.txt", b"\xff\xfe", "ä ß.txt".encode(), b"a%20b", b"percent%", b"new\nline", b"#frag?q=1"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_any_name_is_found_by_its_uri(place, name):
+    (place / os.fsdecode(name)).write_bytes(CONTENT)
+    uri = "file://" + urllib.parse.quote_from_bytes(os.fsencode(place) + b"/" + name)
+    assert check_source(uri, [place]) == len(CONTENT)
+    with open_source(uri, [place]) as file:
+        assert file.read() == CONTENT
+    assert source_name(uri) == name.decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "form", ["file:{}", "file:/{}", "FILE://{}", "file://localhost{}", "http://{}", "{}%00", "file://{}%00"]
+)
+def test_other_addresses_are_refused(place, form):
+    with pytest.raises(Invalid):
+        check_source(form.format(place / "file"), [place])
+
+
+@pytest.mark.parametrize("inside", ["link-out", "../secret", "%2e%2e/secret", "dir-out/secret", "fifo", "sub"])
+def test_a_uri_leads_nowhere_that_a_path_does_not(place, inside):
+    with pytest.raises(Invalid):
+        check_source(f"file://{place}/{inside}", [place])
+    with pytest.raises(NotFound):
+        open_source(f"file://{place}/{inside}", [place])
+
+
+def test_a_claim_tells_name_size_and_media_type(client):
+    name = b"r\xe9sum\xe9.PDF"
+    path = os.fsencode(client.files) + b"/" + name
+    with open(path, "wb") as file:
+        file.write(b"x" * 1234)
+    client.create(source_file_path="file://" + urllib.parse.quote_from_bytes(path))
+    job = client.claim()
+    told = (job["source_name"], job["source_size"], job["source_media_type"])
+    assert told == ("r\ufffdsum\ufffd.PDF", 1234, "application/pdf")
+    assert client.get(f"{job['job_id']}/download").content == b"x" * 1234
+    client.create(source_file_path=client.source(b"", "unknown-kind"))
+    job = client.claim()
+    assert (job["source_size"], job["source_media_type"]) == (0, "application/octet-stream")
+
+
+def corpus(root: Path) -> list[str]:
+    """Paths that must not be read, over a thousand of them."""
+    up = [
+        "..",
+        "../",
+        "./..",
+        "....//",
+        "..;",
+        "%2e%2e",
+        "%2e.",
+        "..%2f",
+        "..%5c",
+        "..\\",
+        "\u2025",
+        "．．",
+        "..\x00",
+        "%c0%ae%c0%ae",
+    ]
+    targets = [
+        "secret",
+        "beside/secret",
+        "root-twin/secret",
+        "etc/passwd",
+        "proc/self/environ",
+        "dev/zero",
+        "etc/shadow",
+    ]
+    built = [
+        f"{base}/{'/'.join([step] * times)}/{target}"
+        for base, step, times, target in itertools.product(
+            [str(root), f"{root}/sub", f"{root}/file", "", f"{root}//"], up, (1, 2, 8), targets
+        )
+    ]
+    inside = ["link-out", "link-up", "dir-out/secret", "dir-root/etc/passwd", "loop", "twice", "proc/environ", "null",
+              "fifo", "socket", "sub", "", ".", "..", "proc/fd/0", "proc/root/etc/passwd", "proc/cwd/setup.py",
+              "dir-out/../secret", "missing", "file/", "file/.", "file/file"]  # fmt: skip
+    named = [f"{root}/{name}" for name in inside]
+    quoted = [urllib.parse.quote(path, safe="") for path in named] + [path.replace("/", "\\") for path in named]
+    system = ["/etc/passwd", "/etc/shadow", "/proc/self/environ", "/proc/self/mem", "/proc/1/cmdline", "/dev/zero",
+              "/dev/stdin", "/dev/tty", "/dev/random", "/", "//", "///etc/passwd", "/proc/self/fd/0", "/sys",
+              "file:///etc/passwd", "http://localhost/", "~root/.bashrc", "~/x", "C:\\x", "\\\\host\\x", "etc/passwd",
+              "-", "|id", "$(id)", "`id`", "file", "sub/file", "./file", f"{root}-twin/secret", f"{root}\x00",
+              f"{root}/file\x00", f"\x00{root}/file", f"{root}/file\n", f" {root}/file", f"{root}/FILE",
+              f"{root}/" + "a" * 300, "/" + "a/" * 2000, f"{root}/" + "../" * 2000 + "etc/passwd",
+              f"{root}/" + "a" * 5000, f"{root}/\ud800"]  # fmt: skip
+    return list(dict.fromkeys([*built, *named, *quoted, *system]))
+
+
+def test_nothing_of_the_corpus_is_accepted_or_read(place):
+    paths = corpus(place)
+    # Other spellings of what may be read are no attack.
+    inside = {str(place / "file"), str(place / "sub" / "file")}
+    hostile = [path for path in paths if "\x00" in path or "\ud800" in path or os.path.realpath(path) not in inside]
+    assert len(hostile) > 1000
+    for path in hostile:
+        with pytest.raises(Invalid):
+            check_source(path, [place])
+        with pytest.raises(NotFound):
+            open_source(path, [place]).close()
+
+
+@pytest.mark.parametrize("name", ["file", "sub/file", "sub/../file", "./file", "link-in", "dir-in/file", "by-root"])
+def test_what_lies_under_a_root_once_links_are_resolved_is_read(place, name):
+    (place / "link-in").symlink_to("sub/file")
+    (place / "dir-in").symlink_to(place / "sub")
+    (place / "by-root").symlink_to(place / "dir-in" / "file")
+    check_source(f"{place}/{name}", [place])
+    with open_source(f"{place}/{name}", [place]) as file:
+        assert file.read() == CONTENT
+
+
+def test_a_root_may_itself_be_a_link_and_a_link_may_lead_from_one_root_to_another(place, tmp_path):
+    (tmp_path / "alias").symlink_to(place)
+    for roots in ([tmp_path / "alias"], [place / "sub", tmp_path / "beside"], [place, tmp_path / "beside"]):
+        with open_source(f"{place}/sub/file", [*roots]) as file:
+            assert file.read() == CONTENT
+    with open_source(f"{place}/link-out", [place, tmp_path / "beside"]) as file:
+        assert file.read() == SECRET
+
+
+def test_a_link_that_is_swapped_in_between_look_and_opening_is_not_followed(place, tmp_path):
+    """One thread swaps a directory for a link to another one; whatever the moment, only the file inside is read."""
+    inside, parked, out = place / "swapped", place / "parked", place / "out"
+    inside.mkdir()
+    (inside / "secret").write_bytes(CONTENT)
+    out.symlink_to(tmp_path / "beside")
+    stop = threading.Event()
+
+    def swap():
+        while not stop.is_set():
+            os.rename(inside, parked)
+            os.rename(out, inside)
+            os.rename(inside, out)
+            os.rename(parked, inside)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    seen = set()
+    try:
+        for _ in range(3000):
+            try:
+                with open_source(f"{inside}/secret", [place]) as file:
+                    seen.add(file.read())
+            except NotFound:
+                seen.add(b"refused")
+    finally:
+        stop.set()
+        swapper.join()
+    assert SECRET not in seen
+    assert CONTENT in seen
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "directory", "link"])
+def test_what_took_the_place_of_the_file_since_the_job_was_created_is_a_404(bridge, client, kind):
+    path = Path(client.source(CONTENT))
+    created = ok(client.post("", {**client.fields("swapped"), "source_file_path": str(path)}))
+    job = client.claim("swapped")
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.relpath(path))
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/etc/passwd")
+    answer = client.get(f"{created['job_id']}/download", headers={"X-Lease-Token": job["lease_token"]})
+    refused(answer, 404, "not_found")
+    assert str(path) not in answer.text
+    assert ok(client.get(job["job_id"]))["acknowledged_at"] is None
+
+
+def test_a_hostile_path_is_a_422_and_never_a_500(client):
+    paths = [
+        "/etc/passwd",
+        "../x",
+        f"{client.files}/../../etc/passwd",
+        "/" + "a/" * 1500,
+        "x" * 4097,
+        "",
+        "/proc/self/environ",
+    ]
+    for path in paths:
+        problem = refused(client.post("", {**client.fields(), "source_file_path": path}), 422, "validation")
+        assert "source_file_path" in problem["errors"]
+
+
+# What is served.
+
+
+@pytest.fixture
+def download(client):
+    path = Path(client.source(b"0123456789"))
+    ok(client.post("", {**client.fields("served"), "source_file_path": str(path)}))
+    job = client.claim("served")
+
+    def get(**headers):
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"], **given})
+
+    get.path = path
+    get.job = job
+    return get
+
+
+def test_the_headers_of_a_download_are_fixed(download):
+    answer = download()
+    assert answer.content == b"0123456789"
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{download.job["job_id"]}.bin"'
+    assert answer.headers["Accept-Ranges"] == "bytes"
+
+
+@pytest.mark.parametrize(
+    ("asked", "content", "span"),
+    [
+        ("bytes=0-0", b"0", "bytes 0-0/10"),
+        ("bytes=3-", b"3456789", "bytes 3-9/10"),
+        ("bytes=-3", b"789", "bytes 7-9/10"),
+        ("bytes=-99", b"0123456789", "bytes 0-9/10"),
+        ("BYTES=8-99999999999999999999", b"89", "bytes 8-9/10"),
+    ],
+)
+def test_one_range_is_a_206(download, asked, content, span):
+    answer = download(Range=asked)
+    assert (answer.status_code, answer.content, answer.headers["Content-Range"]) == (206, content, span)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["items=0-5", "bytes=0-1,3-4", "bytes=5-3", "bytes=-", "bytes", "bytes=a-b", "bytes=0x0-1", "=", "bytes=0-1-2",
+     "bytes=" + ",".join(f"{i}-" for i in range(200)), "bytes=" + "9" * 4000 + "-"],
+)  # fmt: skip
+def test_what_is_not_one_range_is_ignored(download, asked):
+    answer = download(Range=asked)
+    assert (answer.status_code, answer.content) == (200, b"0123456789")
+
+
+@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=999999999999999999999-"])
+def test_a_range_outside_the_file_is_a_416(download, asked):
+    answer = download(Range=asked)
+    refused(answer, 416)
+    assert answer.headers["Content-Range"] == "bytes */10"
+
+
+def test_a_range_counts_only_while_the_file_is_the_same(download):
+    whole = download()
+    for same in (whole.headers["ETag"], whole.headers["Last-Modified"]):
+        assert download(Range="bytes=5-", If_Range=same).status_code == 206
+    stale = ['"other"', f"W/{whole.headers['ETag']}", "Mon, 01 Jan 2001 00:00:00 GMT", "nonsense", '"']
+    for other in stale:
+        assert download(Range="bytes=5-", If_Range=other).status_code == 200
+    os.utime(download.path, ns=(1, 1))
+    assert download(Range="bytes=5-", If_Range=whole.headers["ETag"]).status_code == 200
+    assert download(If_None_Match=download().headers["ETag"]).status_code == 304

@@ -1,0 +1,1 @@
+"""Who waits and who gets what; what parked polls cost others."""

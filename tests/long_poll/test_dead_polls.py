@@ -1,0 +1,71 @@
+"""Polls whose clients have gone hold nothing for long, and those that wait leave places for all else."""
+
+import pytest
+import requests
+
+from tests.support.client import ok
+from tests.support.parking import park, parked, parking
+from tests.support.waiting import wait_until
+
+CONNECTIONS, PARKED_OF_A_KEY = 64, 40
+PLACES_FOR_POLLS = CONNECTIONS * 7 // 8
+
+
+@pytest.fixture(scope="module")
+def small(start_bridge):
+    """A bridge of one process that takes few connections, and of a key few polls that wait."""
+    bridge = start_bridge(
+        celery=False, beat=False, api_processes="1", api_connections=str(CONNECTIONS), log_level="warning",
+        limits=f"parked={PARKED_OF_A_KEY}",
+    )  # fmt: skip
+    yield bridge
+    bridge.stack.stop()
+
+
+@pytest.fixture
+def client(small):
+    return small.client()
+
+
+def test_polls_whose_clients_have_gone_hold_no_place_although_there_is_no_job(client):
+    with parking(client, ["audio"] * PARKED_OF_A_KEY):
+        assert client.poll(wait=1).status_code == 429, "the limit of the key"
+    wait_until(lambda: parked(client) == 0, "the hang-ups to be noticed", 10)
+    with parking(client, ["audio"] * PARKED_OF_A_KEY):
+        pass
+
+
+def test_a_hang_up_by_a_reset_is_one_and_a_client_that_waits_is_not_taken_for_gone(client):
+    with parking(client, ["audio", "video"]) as (gone, waits):
+        gone.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER of no time: closing resets
+        gone.close()
+        wait_until(lambda: parked(client) == 1, "the reset to be noticed", 10)
+        client.create("video")
+        waits.settimeout(20)
+        assert waits.recv(12) == b"HTTP/1.1 200"
+
+
+def test_polls_leave_places_for_creates_results_and_health(small, client):
+    others = small.client()
+    job_id = client.create("first")
+    job = client.claim("first", wait=0)
+    assert client.get("/healthz").headers["Connection"] == "keep-alive"
+    polls = [park(client if n < PARKED_OF_A_KEY else others, "audio") for n in range(PLACES_FOR_POLLS)]
+    try:
+        wait_until(lambda: parked(client) == PLACES_FOR_POLLS, "all places of polls to be taken")
+        refused = others.poll(wait=5)
+        assert refused.status_code == 429
+        assert "this API process" in refused.json()["detail"]
+        assert 1 <= int(refused.headers["Retry-After"]) <= 10
+        # Each on a connection of its own, which the client would keep, and the server does no more.
+        fresh = [requests.Session() for _ in range(2 * (CONNECTIONS - PLACES_FOR_POLLS))]
+        answers = [session.get(f"{client.url}/healthz", timeout=20) for session in fresh]
+        assert {answer.status_code for answer in answers} == {200}
+        assert answers[-1].headers["Connection"] == "close"
+        assert client.create("second")
+        assert ok(client.result(job))["status"] == "completed"
+        assert client.status(job_id) == "completed"
+    finally:
+        for poll in polls:
+            poll.close()
+    wait_until(lambda: parked(client) == 0, "the hang-ups to be noticed", 10)

@@ -1,0 +1,1 @@
+"""Redis: what is repaired, refused, failed over."""

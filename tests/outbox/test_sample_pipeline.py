@@ -1,0 +1,92 @@
+"""The sample pipeline asks until it is answered, and tells a repetition from another outcome."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+import redis
+
+from bridge import names
+from bridge.cli.local.checkout import ROOT
+from tests.support.waiting import wait_until
+
+PIPELINE = ROOT / "examples" / "pipeline"
+
+
+def environment(tmp_path, broker="redis://127.0.0.1:1/0"):
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    return {**outside, "PIPELINE_BROKER_URL": broker, "PIPELINE_STATE": str(tmp_path / "pipeline.sqlite3")}
+
+
+def enqueue(tmp_path, broker, *arguments):
+    return subprocess.Popen(
+        [sys.executable, str(PIPELINE / "enqueue.py"), *arguments], cwd=PIPELINE, text=True,
+        env=environment(tmp_path, broker), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def lies(broker_url):
+    """The keys of the creates that lie in the queue."""
+    with redis.Redis.from_url(broker_url, decode_responses=True) as broker:
+        return broker.llen(names.QUEUE)
+
+
+@pytest.mark.slow
+def test_a_create_that_the_broker_lost_is_asked_for_again_also_by_the_next_process(own_bridge, tmp_path):
+    bridge = own_bridge(celery=False, beat=False, api_processes="1")
+    broker = bridge.settings.require("broker_url")
+    file = bridge.files / "report.pdf"
+    file.write_bytes(b"source")
+    asker = enqueue(tmp_path, broker, "--wait", "2", str(file))
+    wait_until(lambda: lies(broker), "the message")
+    with redis.Redis.from_url(broker) as direct:
+        direct.flushdb()  # lost, as far as anybody can know
+    wait_until(lambda: lies(broker), "it to be asked for again")
+    asker.kill()
+    asker.communicate()
+    with redis.Redis.from_url(broker) as direct:
+        direct.flushdb()
+    again = enqueue(tmp_path, broker, "--wait", "2", f"document={bridge.files / 'none.pdf'}")
+    bridge.stack.start_processes(api=False, beat=False)
+    said, errors = again.communicate(timeout=120)
+    [(job_id, key)] = [(str(row.id), row.idempotency_key) for row in bridge.sql("SELECT * FROM remote_jobs")]
+    assert said.split("\t") == [job_id, "document", key, f"{file}\n"]
+    assert "none.pdf: not accepted: The request was refused. source_file_path: There is no such file." in errors
+    assert again.returncode == 1
+
+
+RECORD = """
+import json, sys
+from pipeline_app import record, state
+told = json.loads(sys.argv[1])
+print(json.dumps([record(one) for one in told]))
+with state() as connection:
+    print(json.dumps(connection.execute("SELECT n, status, content, deliveries, recorded_at FROM receipts").fetchall()))
+"""
+
+
+def recorded(tmp_path, *told):
+    job_id = str(uuid.UUID(int=1))
+    fixed = {"job_id": job_id, "n": 1, "ingestion_task_id": "t", "content_type": "audio", "success": True}
+    outcomes = json.dumps([{**fixed, "status": "completed", **one} for one in told])
+    done = subprocess.run(
+        [sys.executable, "-c", RECORD, outcomes], cwd=PIPELINE, env=environment(tmp_path), check=True,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_an_outcome_that_was_recorded_later_takes_the_place_of_an_earlier_one_and_no_other_does(tmp_path):
+    first, later = "2026-11-27T01:00:00+00:00", "2026-11-27T01:00:00.500000+00:00"
+    deliveries, rows = recorded(
+        tmp_path,
+        {"content": "before the restore", "recorded_at": first},
+        {"content": "before the restore", "recorded_at": first},
+        {"content": "after it", "recorded_at": later},
+        {"content": "before the restore", "recorded_at": first},
+    )
+    assert deliveries == [1, 2, 3, 4]
+    assert rows == [[1, "completed", "after it", 4, later]]

@@ -1,0 +1,1 @@
+"""Plans of the statements on large tables and on stale statistics."""

@@ -1,0 +1,54 @@
+"""The LIMIT of each bounded change is evaluated once, whatever plan PostgreSQL chooses."""
+
+import json
+
+import pytest
+from sqlalchemy import event
+
+from bridge.insight import counters
+from bridge.jobs import expire, purge
+from bridge.jobs.release import take_from_key
+from bridge.mirror import release_due
+from bridge.outbox import outcomes
+from tests.support.core import KEY
+
+BOUNDED = {
+    "purge": purge.purge,
+    "release_due": release_due.release_due,
+    "expire": expire.expire,
+    "deliver": lambda runtime: outcomes.deliver(runtime, lambda *_: None, ()),
+    "resend_failing": lambda runtime: outcomes.resend_failing(runtime, "default"),
+    "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
+    "fold": counters.fold,
+}
+
+
+def locks(plan, above=()):
+    """How each place that locks rows is reached from the change that it is for: the nodes' relationships upwards."""
+    path = () if plan["Node Type"] == "ModifyTable" else (*above, plan.get("Parent Relationship"))
+    if plan["Node Type"] == "LockRows":
+        yield path
+    for below in plan.get("Plans", []):
+        yield from locks(below, path)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_rows_of_a_batch_are_chosen_once(core, name):
+    chosen = []
+
+    def explain(connection, cursor, statement, parameters, *_):
+        if "SKIP LOCKED" not in statement:
+            return
+        cursor.execute("EXPLAIN (FORMAT JSON) " + statement, parameters)
+        answer = cursor.fetchone()[0]
+        answer = json.loads(answer) if isinstance(answer, str) else answer
+        chosen.extend((path, statement) for path in locks(answer[0]["Plan"]))
+
+    event.listen(core.engine, "before_cursor_execute", explain)
+    try:
+        BOUNDED[name](core.runtime)
+    finally:
+        event.remove(core.engine, "before_cursor_execute", explain)
+    assert chosen
+    for path, statement in chosen:
+        assert "InitPlan" in path, statement

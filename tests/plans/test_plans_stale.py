@@ -1,0 +1,229 @@
+"""A burst after a quiet night: the planner's statistics are from a moment when no job waited and none was in hand.
+
+What names jobs by their IDs reads these jobs and no others, whatever the statistics say. The statements are listed
+from the code: one that is new is either run here, or said to look for jobs by their place.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import Executable, TextClause, text
+
+import bridge
+from bridge.admission import stock
+from bridge.db import make_engine
+from bridge.insight import explain, gauges
+from bridge.jobs import claim, expire_standby, purge, read
+from bridge.jobs.bulk import steer
+from bridge.jobs.cancel import restart
+from bridge.jobs.claim import Claimant, replay, unsaid_wait
+from bridge.jobs.expire import expire
+from bridge.jobs.release import take_from_key
+from bridge.mirror import reconcile
+from bridge.mirror.lists import Entry, Mirror, Queue
+from bridge.mirror.release_due import release_due
+from bridge.outbox import outcomes
+from bridge.runtime import Runtime
+from bridge.settings import load_settings
+from bridge.workers import quarantine
+from models.state import Asked, Priority
+from tests.support.big_table import TENANT, BigTable, Plan
+from tests.support.core import KEY, OTHER_KEY, Core
+
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
+
+FINISHED, PENDING, PROCESSING = 20_000, 100_000, 5_000
+
+# They look for jobs by a queue, a clock, a list's filter or a key, with an index made for it; the rest name IDs.
+BY_PLACE = {
+    "bridge.jobs.claim.NEXT", "bridge.jobs.claim.LOADED", "bridge.jobs.claim.REPLAY", "bridge.jobs.claim.HOLDS",
+    "bridge.insight.counters.CHECK", "bridge.insight.durations.REFRESH",
+    "bridge.jobs.enqueue.INSERT", "bridge.jobs.enqueue.EARLIER", "bridge.jobs.enqueue.KEEP_BATCH",
+    "bridge.insight.explain.AHEAD",
+    "bridge.jobs.submit_result._ALIVE[acknowledged_at]",  # no statement, but a part of one, and so is
+    "bridge.jobs.bulk._these",
+    "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG",
+    "bridge.jobs.expire_standby.OVERDUE",
+    "bridge.mirror.reconcile.QUEUES",
+    "bridge.mirror.reconcile.OLDEST",
+    "bridge.mirror.reconcile.OLDER",
+    "bridge.admission.stock.HELD",
+    "bridge.admission.stock.IN_HAND",
+    "bridge.admission.stock.PENDING",
+    "bridge.admission.stock.TYPES",
+    "bridge.workers.roster.HELD",
+}  # fmt: skip
+
+JOBS = """
+INSERT INTO remote_jobs (id, tenant, ingestion_task_id, source_file_path, content_type, task_options, priority, status,
+  created_at, queued_at, available_at, mirrored, timeout_at, timeout_seconds, queue_timeout_seconds, max_retries,
+  outcome_count, attempt, worker_id, key_id, lease_token, lease_seconds, started_at, acknowledged_at, ack_by,
+  lease_expires_at, attempt_end, attempt_ended_at, completed_at, result_data)
+SELECT CAST(lpad(to_hex(:from + i), 12, '0') || md5(CAST(i AS text)) AS varchar(32))::uuid, :tenant, 'task-' || i,
+  '/files/source', 'audio', '{}', 1, :status, at, at, at, :status = 'pending', at + interval '2 days', 3600, 86400, 3,
+  CASE WHEN :status = 'completed' THEN 1 ELSE 0 END, attempt, CASE WHEN attempt > 0 THEN 'w-' || i % 50 END,
+  CASE WHEN attempt > 0 THEN CAST(:key AS uuid) END, CASE WHEN attempt > 0 THEN 'token' END, 60,
+  CASE WHEN attempt > 0 THEN at END, CASE WHEN attempt > 0 THEN at END,
+  CASE WHEN :status = 'processing' THEN at + interval '1 day' END,
+  CASE WHEN :status = 'processing' THEN at + interval '1 day' END,
+  CASE WHEN :status = 'completed' THEN 'completed' END, CASE WHEN :status = 'completed' THEN at END,
+  CASE WHEN :status = 'completed' THEN at END, CASE WHEN :status = 'completed' THEN CAST('{}' AS json) END
+FROM (
+  SELECT i, now() - make_interval(secs => 3600 - i / 100.0) AS at, CASE WHEN :status = 'pending' THEN 0 ELSE 1 END
+    AS attempt FROM generate_series(1, :count) AS i
+) numbered
+"""
+
+
+@pytest.fixture(scope="module")
+def stale(new_database, servers, tmp_path_factory) -> Iterator[BigTable]:
+    url = new_database()
+    settings = load_settings(
+        {
+            "BRIDGE_DATABASE_URL": url,
+            "BRIDGE_REDIS_URL": servers.redis_url,
+            "BRIDGE_SOURCE_ROOTS": str(tmp_path_factory.mktemp("stale-files")),
+            "BRIDGE_CONTINUATION_TASK": "pipeline.receive",
+        }
+    )
+    engine = make_engine(settings)
+    runtime = Runtime(settings, engine, Mirror(servers.redis_url, "stale", "p"), lambda job_ids: None)
+    mine = BigTable(engine, runtime)
+    for table in ("remote_jobs", "job_attempts", "continuations"):
+        mine.sql(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    load(mine, "completed", FINISHED, 0)
+    mine.sql("ANALYZE")
+    load(mine, "pending", PENDING, 10_000_000)
+    load(mine, "processing", PROCESSING, 20_000_000)
+    yield mine
+    engine.dispose()
+
+
+def load(table: BigTable, status: str, count: int, first: int) -> None:
+    with table.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        values = {"status": status, "count": count, "from": first, "tenant": TENANT, "key": str(OTHER_KEY.key_id)}
+        connection.execute(text(JOBS.replace("::uuid", "\\:\\:uuid")), values)
+
+
+def of_the_code() -> Iterator[tuple[str, Any]]:
+    """Every statement that a module of the bridge has made, by its name."""
+    for module in pkgutil.walk_packages(bridge.__path__, "bridge."):
+        if module.name.startswith(("bridge.cli", "bridge.embedded", "bridge.__main__")):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if isinstance(value, TextClause | Executable):
+                yield f"{module.name}.{name}", value
+            elif isinstance(value, Mapping):
+                yield from ((f"{module.name}.{name}[{key}]", one) for key, one in value.items() if _is(one))
+            elif isinstance(value, list | tuple):
+                flat = [part for item in value for part in (item if isinstance(item, tuple) else (item,))]
+                yield from ((f"{module.name}.{name}[{n}]", one) for n, one in enumerate(flat) if _is(one))
+
+
+def of_each(plans: list[Plan]) -> dict[str, list[Plan]]:
+    """The plans of each statement."""
+    found: dict[str, list[Plan]] = {}
+    for plan in plans:
+        found.setdefault(plan.statement, []).append(plan)
+    return found
+
+
+def _is(value: Any) -> bool:
+    return isinstance(value, Executable)
+
+
+def work(core: Core) -> None:
+    """Everything that happens to a job, to several."""
+    runtime = core.runtime
+    done = core.held(worker="w1")
+    core.result(done)
+    core.result(done)  # again
+    read.result(runtime, TENANT, str(done.job_id))
+    read.find(runtime, TENANT, str(done.job_id), read.WHOLE)
+    again = core.held(worker="w2", max_retries=1)
+    core.result(again, success=False, error_message="retried")
+    core.age(again.job_id, 600)
+    release_due(runtime)
+    failed = core.claim(str(again.job_id), "w2", acknowledge=True)
+    core.result(failed, success=False, error_message="failed")
+    restart(runtime, KEY, str(again.job_id))
+    core.cancel(again.job_id)
+    for said in ({}, {"success": False}, {"success": False, "retryable": False}):
+        late = core.held(worker="w3")
+        core.age(late.job_id, 200)
+        expire(runtime)
+        core.result(late, **said)
+    core.result(core.held(worker="w3"), success=False, retryable=False)
+    unseen = core.held(worker="w4", acknowledge=False)
+    for _ in range(5):
+        core.age(unseen.job_id, 3600)
+        expire(runtime)
+        core.claim(str(unseen.job_id), "w4")
+    for max_retries in (0, 1):
+        released = core.held(worker="r0", max_retries=max_retries)
+        for n in range(1, 6):
+            core.release(released)
+            released = core.claim(str(released.job_id), f"r{n}") or released
+    core.heartbeat(core.held(worker="w9"), progress=0.5)
+    core.claim(core.create(), "w10", claim_id="c1")
+    taken = core.held(worker="w11")
+    assert taken
+    list(take_from_key(runtime.engine, KEY.key_id))
+    created = core.create("video")
+    steer(runtime, KEY, Asked.CANCEL, {"content_type": "video"})
+    steer(runtime, KEY, Asked.RETRY, {"content_type": "video"})
+    runtime.mirror.push([Entry(Queue(TENANT, "web"), Priority.NORMAL, created)])  # it is none of that queue
+    reconcile.reconcile(runtime)
+    outcomes.deliver(runtime, lambda *_: None, ())
+    purge.purge(runtime)
+    quarantine.watch(runtime)
+
+
+def look_around(core: Core) -> None:
+    """Everything that looks for jobs by their place."""
+    runtime = core.runtime
+    who = Claimant(OTHER_KEY.key_id, "w-7", 60, "c2", TENANT)
+    core.lines(["audio", "video"], 10)
+    queues = [Queue(TENANT, "audio"), Queue(TENANT, "nothing")]
+    waiting = core.create()
+    with runtime.engine.connect() as connection:
+        assert claim.loaded(connection, queues) == {queues[0]}
+        replay(connection, [who])
+        unsaid_wait(connection, who)
+        connection.execute(expire_standby.OVERDUE)
+        connection.execute(gauges.BACKLOG)
+        connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
+        connection.execute(stock.TYPES, {"tenant": TENANT, "most": 100})
+        connection.execute(reconcile.QUEUES)
+        place = {"tenant": TENANT, "content_type": "audio", "priority": 1}
+        connection.execute(reconcile.OLDEST, {**place, "count": 10})
+        connection.execute(reconcile.OLDER, {**place, "count": 10, "queued_at": None, "id": None})
+        row = connection.execute(text("SELECT * FROM remote_jobs WHERE id = :id"), {"id": waiting}).one()
+        connection.execute(explain.AHEAD, {**row._mapping, "priority": 0})
+
+
+def test_what_names_jobs_by_their_ids_reads_these_jobs(stale):
+    core = Core(stale.runtime)
+    plans = of_each(stale.plans(lambda: work(core)))
+    known = {name: str(statement.compile(dialect=stale.engine.dialect)) for name, statement in of_the_code()}
+    by_id = {name: sql for name, sql in known.items() if "remote_jobs" in sql and name not in BY_PLACE}
+    assert known.keys() >= BY_PLACE
+    assert len(by_id) > 25
+    assert not [name for name, sql in by_id.items() if sql not in plans], "run them in `work`, or list them by place"
+    for name, sql in by_id.items():
+        for plan in plans[sql]:
+            in_hand = PROCESSING if any(one in name for one in ("TAKE_FROM", "SWEEPS[0]")) else 0
+            assert plan.rows_read <= 200 + in_hand, (name, plan.rows_read, plan.scans)
+            assert "remote_jobs" not in plan.scans, name
+
+
+def test_what_looks_for_jobs_by_their_place_uses_the_index_made_for_it(stale):
+    core = Core(stale.runtime)
+    for plan in stale.plans(lambda: look_around(core)):
+        assert plan.rows_read <= 200, (plan.statement, plan.scans)
+        assert "remote_jobs" not in plan.scans, plan.statement

@@ -1,0 +1,1 @@
+"""Rules of the house: layout, documents, settings, logs, supply."""

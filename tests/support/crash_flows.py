@@ -1,0 +1,206 @@
+"""What leads past each crash point: the life of a job, each step of it repeated until it is answered."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import redis
+from celery.exceptions import TimeoutError as NoAnswer
+
+from bridge import names
+from bridge.names import API_ROOT, KEYS_BASE
+from tests.support.client import Client, ok
+from tests.support.crash_site import Site, new_name
+from tests.support.waiting import wait_until
+
+
+def life(site: Site) -> list[str]:
+    job_id = site.create()
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def parked_life(site: Site) -> list[str]:
+    with ThreadPoolExecutor(1) as pool:
+        polled = pool.submit(site.poll)
+        wait_until(lambda: "bridge_parked_polls 1.0" in site.client.get("/metrics").text, "the poll to be parked")
+        job_id = site.create()
+        for job in polled.result():
+            site.do(job)
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def batch(site: Site) -> list[str]:
+    body = {"jobs": [{**site.client.fields(), "source_file_path": site.client.source()} for _ in range(3)]}
+    headers = {"Idempotency-Key": new_name()}
+    created = ok(site.again(lambda **how: site.client.post("batch", body, headers=headers, **how)))["jobs"]
+    job_ids = [str(job["job_id"]) for job in created]
+    site.work(*job_ids)
+    site.handed_over(*job_ids)
+    return job_ids
+
+
+def intake(site: Site) -> list[str]:
+    """As a pipeline does that asks under the same key until it has the answer."""
+    key = new_name()
+    fields = {**site.client.fields(), "source_file_path": site.client.source(), "tenant": site.client.tenant}
+
+    def asked() -> str | None:
+        sent = site.bridge.celery.send_task(
+            names.ENQUEUE, kwargs={**fields, "idempotency_key": key}, queue=names.QUEUE, expires=60
+        )
+        try:
+            return str(sent.get(timeout=3)["job_id"])
+        except NoAnswer:
+            return None
+
+    job_id = wait_until(asked, "the pipeline's answer", 60)
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def released(site: Site) -> list[str]:
+    job_id = site.create()
+    job = site.claim()
+    body = {"lease_token": job["lease_token"]}
+    assert site.again(lambda **how: site.client.post(f"{job_id}/release", body, **how)).status_code in (200, 409)
+    site.bridge.sql("UPDATE remote_jobs SET attempt_ended_at = attempt_ended_at - interval '20 s'"
+                    " WHERE id = :id AND attempt_ended_at IS NOT NULL", id=job_id)  # fmt: skip
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def cancelled(site: Site) -> list[str]:
+    site.expected = "cancelled"
+    job_id = site.create()
+    site.claim()
+    ok(site.again(lambda **how: site.client.post(f"{job_id}/cancel", **how)))
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def restarted(site: Site) -> list[str]:
+    job_id = site.create(max_retries=0)
+    job = site.claim()
+    failure = {"success": False, "error_message": "no", "retryable": False, "lease_token": job["lease_token"]}
+    site.again(lambda **how: site.client.put(f"{job_id}/result", failure, **how))
+    wait_until(lambda: site.status(job_id) == "failed", "the failure")
+    ok(site.again(lambda **how: site.client.post(f"{job_id}/retry", **how)))
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def expired(site: Site) -> list[str]:
+    """A worker is silent for longer than its lease."""
+    job_id = site.create()
+    job = site.claim()
+    site.again(lambda **how: site.client.post(f"{job_id}/heartbeat", {"lease_token": job["lease_token"]}, **how))
+    site.bridge.sql("UPDATE remote_jobs SET lease_expires_at = now() WHERE id = :id", id=job_id)
+    site.until("SELECT status <> 'processing' FROM remote_jobs WHERE id = :id", names.EXPIRE, "its lease", id=job_id)
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def bulk(site: Site) -> list[str]:
+    """More than fit in a batch."""
+    site.expected = "cancelled"
+    one = {**site.client.fields(), "source_file_path": site.client.source()}
+    body = {"jobs": [one] * 600}
+    created = ok(site.client.post("batch", body))["jobs"]
+    wanted = "cancel?status=pending"
+    ok(site.again(lambda **how: site.client.post(wanted, **how)))
+    job_ids = [str(job["job_id"]) for job in created]
+    site.handed_over(*job_ids[:3])
+    return job_ids
+
+
+def due(site: Site) -> list[str]:
+    now = site.bridge.sql("SELECT now() + interval '1 second'")[0][0]
+    job_id = site.create(available_at=now.isoformat())
+    site.until("SELECT mirrored OR status <> 'pending' FROM remote_jobs WHERE id = :id", names.RELEASE_DUE, "its time",
+               id=job_id)  # fmt: skip
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def left_over(site: Site) -> list[str]:
+    """A process has taken an ID, and died."""
+    job_id = site.create()
+    prefix = f"{site.bridge.settings.redis_prefix}:{{{site.client.tenant}:audio}}"
+    with redis.Redis.from_url(site.bridge.settings.require("redis_url"), decode_responses=True) as mirror:
+        assert mirror.lmove(f"{prefix}:pending:normal", f"{prefix}:claimed:dead", "RIGHT", "LEFT") == job_id
+
+        def returned() -> bool:
+            site.sweep(names.RECONCILE)
+            return not mirror.exists(f"{prefix}:claimed:dead")
+
+        wait_until(returned, "the ID to be put back", 60)
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def rebuilt(site: Site) -> list[str]:
+    job_id = site.create()
+    prefix = site.bridge.settings.redis_prefix
+    with redis.Redis.from_url(site.bridge.settings.require("redis_url"), decode_responses=True) as mirror:
+        mirror.delete(f"{prefix}:epoch", *mirror.scan_iter(f"{prefix}:*:pending:*"))
+
+        def whole() -> Any:
+            site.sweep(names.RECONCILE)
+            if not mirror.exists(f"{prefix}:epoch"):
+                mirror.expire(f"{prefix}:rebuilding", 1, lt=True)  # its lock ends after 5 min
+            return mirror.exists(f"{prefix}:epoch")
+
+        wait_until(whole, "the mirror to be rebuilt", 60)
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def purged(site: Site) -> list[str]:
+    (job_id,) = life(site)
+    site.bridge.sql("UPDATE remote_jobs SET completed_at = completed_at - interval '2 days' WHERE id = :id", id=job_id)
+    site.until("SELECT count(*) = 0 FROM remote_jobs WHERE id = :id", names.PURGE, "the job to be gone", id=job_id)
+    return []
+
+
+def confirmed(site: Site) -> list[str]:
+    (job_id,) = life(site)
+
+    def so() -> Any:
+        site.bridge.celery.send_task(
+            names.CONFIRM, kwargs={"job_id": job_id, "n": 1}, queue=names.QUEUE, ignore_result=True
+        )
+        return site.bridge.sql("SELECT confirmed_at FROM continuations WHERE job_id = :id", id=job_id)[0][0]
+
+    wait_until(so, "the confirmation", 60)
+    return [job_id]
+
+
+def revoked(site: Site) -> list[str]:
+    key = site.bridge.key(site.client.tenant, ("work",))
+    job_id = site.create()
+    worker = Client(site.bridge.url, key, site.client.files)
+    assert [job["job_id"] for job in ok(worker.poll(wait=20, lease=60))["jobs"]] == [job_id]
+    path = f"{KEYS_BASE}/{'_'.join(key.split('_')[:2])}"
+    ok(site.again(lambda **how: site.client.request("DELETE", path, **how)))
+    site.sweep(names.EXPIRE)
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def resent(site: Site) -> list[str]:
+    (job_id,) = life(site)
+    path = f"{API_ROOT}/continuations/resend?job_id={job_id}"
+    ok(site.again(lambda **how: site.client.post(path, **how)))
+    site.handed_over(job_id)
+    return [job_id]

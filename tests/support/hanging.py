@@ -1,0 +1,33 @@
+"""The bridge's Celery application before a source mount that hangs, for `celery -A tests.support.hanging`.
+
+While the file `hanging` lies below the first source root, looking at a file whose name begins with `slow` does not come
+back, and one that begins with `stuck` holds up the whole process, deaf to the soft time limit.
+"""
+
+import functools
+import os
+import signal
+import time
+from pathlib import Path
+
+import bridge.jobs.enqueue
+import tasks.app
+from bridge.file_pool import FileThreads
+from tasks.app import app
+
+_check_source = bridge.jobs.enqueue.check_source
+tasks.app.FileThreads = functools.partial(FileThreads, seconds=0.5)
+app.conf.update(task_soft_time_limit=1, task_time_limit=2)
+
+
+def check_source(path: str, roots: tuple[Path, ...]) -> None:
+    """As the bridge's own, once the mount is back."""
+    name = Path(path).name
+    while (roots[0] / "hanging").exists() and name.startswith(("slow", "stuck")):
+        if name.startswith("stuck"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.05)
+    _check_source(path, roots)
+
+
+bridge.jobs.enqueue.check_source = check_source

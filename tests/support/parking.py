@@ -1,0 +1,39 @@
+"""Polls that wait, each on a bare socket: hundreds of them cost a test neither threads nor libraries."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlencode, urlsplit
+
+from bridge.names import API_BASE
+from tests.support.client import Client
+from tests.support.waiting import wait_until
+
+
+def park(client: Client, content_types: str, worker_id: str = "idle", wait: int = 60) -> socket.socket:
+    """Sends a poll that waits; its answer is left unread."""
+    address = urlsplit(client.url)
+    query = urlencode({"worker_id": worker_id, "content_types": content_types, "wait": wait, "lease": 60})
+    sent = socket.create_connection((address.hostname, address.port), timeout=30)
+    head = f"GET {API_BASE}/poll?{query} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {client.key}\r\n\r\n"
+    sent.sendall(head.encode())
+    return sent
+
+
+def parked(client: Client) -> int:
+    """How many polls wait in the whole bridge, as its metrics tell."""
+    lines = client.get("/metrics").text.splitlines()
+    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("bridge_parked_polls")))
+
+
+@contextmanager
+def parking(client: Client, polls: list[str]) -> Iterator[list[socket.socket]]:
+    """A poll for each of these content types waits while the block runs."""
+    wait_until(lambda: parked(client) == 0, "nobody to wait")
+    sockets = [park(client, content_types, f"idle-{n}") for n, content_types in enumerate(polls)]
+    try:
+        wait_until(lambda: parked(client) == len(polls), f"{len(polls)} parked polls")
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,0 +1,1 @@
+"""The whole bridge: crash points, network faults, the model, the checker of histories."""

@@ -1,0 +1,242 @@
+"""Drops each clause of each guard in turn and shows that a test notices: `make guards` (about ten minutes).
+
+A clause is a condition of a WHERE of a statement that changes a job or an outcome, or decides whether one is made;
+where it stands twice in one statement both go. The tests that must notice are the deterministic ones of the core.
+Two mutants are tried at a time, each with a Redis database of its own. Exit status 1 when a clause can be dropped
+without any of them failing: then it is not needed, or a test is missing.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy import TextClause, text
+
+from bridge import embedded
+from bridge.insight import counters
+from bridge.jobs import bulk, cancel, claim, enqueue, expire, extend, purge, release, submit_result
+from bridge.mirror import release_due
+from bridge.outbox import outcomes
+from tests import conftest
+from tests.support.rights import give_rights
+
+AT_A_TIME = 2
+WHOLE_BRIDGE = {"bridge", "client", "own_bridge", "start_bridge"}  # tests of these run what is no mutant
+
+# The tests that know a module best come first; all of them follow.
+NEAREST = {
+    "claim": ["claims"],
+    "cancel": ["waits", "edges"],
+    "extend": ["leases", "waits"],
+    "release": ["waits", "edges"],
+    "outcomes": ["outbox_core", "resend"],
+    "purge": ["outbox_core", "batch"],
+    "release_due": ["repair"],
+    "submit_result": ["results", "waits"],
+    "bulk": ["steering_core"],
+    "expire": ["expiry_batches", "edges", "poison", "leases"],
+    "counters": ["statistics"],
+    "enqueue": ["submission", "batch"],
+}
+TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
+
+# Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_*.py): by the
+# CHECKs of the table the indexes' predicates say what a state says (models/job.py), and what a sweep has locked as it
+# is now passes the guard of the change; no job is queued before it is available, but the index of the claim is by the
+# first of the two; a batch is at least as old as its jobs, which are gone only when they are old, but its index is by
+# age; a claim without a claim_id equals none.
+FOR_THE_PLAN = [
+    (r"bridge\.jobs\.claim\.NEXT", "queued_at <= now()"),
+    (r"bridge\.jobs\.claim\.NEXT", "completed_at IS NULL"),
+    (r"bridge\.jobs\.claim\.(CLAIM|REPLAY)", "ack_by IS NOT NULL"),
+    (r"bridge\.jobs\.claim\.CLAIM", "o.claim_id IS NOT NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[0\]", "remote_jobs.status IN ('processing')"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[0\]", "remote_jobs.ack_by IS NOT NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[[0-8]\]", "(remote_jobs.status || '') IN ('processing')"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[8\]", "(remote_jobs.status || '') IN ('pending')"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[[48]\]", "completed_at IS NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[4\]", "ack_by IS NOT NULL"),
+    (r"bridge\.jobs\.expire\.SWEEPS\[8\]", "lease_expires_at IS NULL"),
+    (r"bridge\.mirror\.release_due\.DUE", "completed_at IS NULL"),
+    (r"bridge\.mirror\.release_due\.DUE", "ack_by IS NULL"),
+    (r"bridge\.mirror\.release_due\.DUE", "status || '' = 'pending'"),
+    (r"bridge\.jobs\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
+]
+
+Put = Callable[[TextClause], None]
+
+
+def statements() -> Iterator[tuple[str, TextClause, Put]]:
+    """Every statement that changes a job or an outcome: its name, itself, and how another takes its place."""
+    for module, names in {
+        claim: ["CLAIM", "NEXT", "REPLAY"],
+        enqueue: ["EARLIER", "INSERT", "KEEP_BATCH"],
+        counters: ["FOLD", "CHECK", "FORGET"],
+        cancel: ["CANCEL", "RESTART"],
+        extend: ["EXTEND"],
+        release: ["RETURN", "RETRY", "FAIL"],
+        outcomes: [
+            "TAKE_OF_JOBS",
+            "TAKE_FIRST",
+            "TAKE_AGAIN",
+            "SENT",
+            "NOT_SENT",
+            "CONFIRM",
+            "RESEND_ONE",
+            "RESEND_FAILING",
+        ],
+        purge: ["PURGE", "FORGET_BATCHES"],
+        release_due: ["DUE"],
+    }.items():
+        for name in names:
+            yield f"{module.__name__}.{name}", getattr(module, name), _setter(module, name)
+    for change, statement in list(submit_result.STATEMENTS.items()):
+        yield f"bridge.jobs.submit_result.{change}", statement, _putter(submit_result.STATEMENTS, change)
+    for change, statement in list(bulk.STATEMENTS.items()):
+        yield f"bridge.jobs.bulk.{change}", statement, _putter(bulk.STATEMENTS, change)
+    for index, (statement, head) in enumerate(list(expire.SWEEPS)):
+        yield f"bridge.jobs.expire.SWEEPS[{index}]", statement, _sweeper(index, head)
+
+
+def for_the_plan_only(name: str, clause: str) -> bool:
+    """Whether this clause is implied by the others of its statement, and only lets the planner use an index."""
+    return any(re.fullmatch(names, name) and clause == only for names, only in FOR_THE_PLAN)
+
+
+def _setter(module: object, name: str) -> Put:
+    return lambda mutant: setattr(module, name, mutant)
+
+
+def _putter(mapping: dict[object, TextClause], key: object) -> Put:
+    return lambda mutant: mapping.__setitem__(key, mutant)
+
+
+def _sweeper(index: int, head: bool) -> Put:
+    return lambda mutant: expire.SWEEPS.__setitem__(index, (mutant, head))
+
+
+def clauses(sql: str) -> list[str]:
+    """The conditions of every WHERE, each once."""
+    found: dict[str, None] = {}
+    for match in re.finditer(r"\bWHERE\b", sql):
+        start = depth = 0
+        position = start = match.end()
+        while position <= len(sql):
+            rest = sql[position:]
+            character = rest[:1]
+            ended = depth == 0 and (
+                character in ("", ")") or re.match(r"\s(ORDER BY|LIMIT|OFFSET|FOR UPDATE|RETURNING|UNION ALL)\b", rest)
+            )
+            if ended or (depth == 0 and re.match(r"\sAND\b", rest)):
+                found.setdefault(sql[start:position].strip())
+                if ended:
+                    break
+                position = start = position + 4
+                continue
+            depth += (character == "(") - (character == ")")
+            position += 1
+    return [clause for clause in found if clause]
+
+
+def without(statement: TextClause, clause: str) -> TextClause:
+    """The statement with this condition always true."""
+    mutant = text(str(statement).replace(clause, "TRUE"))
+    binds = statement._bindparams
+    return mutant.bindparams(*(binds[name] for name in mutant._bindparams if name in binds))
+
+
+class Try(NamedTuple):
+    """A mutant that a child process runs the tests with."""
+
+    name: str
+    clause: str
+    mutate: Callable[[], None]
+
+
+class OfTheCore:
+    """Leaves out the tests that run a whole bridge."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if not WHOLE_BRIDGE & set(getattr(item, "fixturenames", ()))]
+
+
+def child(attempt: Try, slot: int, log: Path) -> int:
+    """The process that runs the tests with this mutant; its exit status is 0 when it survives."""
+    pid = os.fork()
+    if pid:
+        return pid
+    with log.open("w") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    shared = conftest.SHARED[0]
+    conftest.SHARED[0] = SimpleNamespace(  # type: ignore[call-overload]
+        database_url=shared.database_url, redis_url=f"{shared.redis_url.rpartition('/')[0]}/{slot}"
+    )
+    attempt.mutate()
+    nearest = NEAREST.get(attempt.name.split(".")[1], [])
+    tests = [f"tests/test_{name}.py" for name in dict.fromkeys([*nearest, *TESTS])]
+    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header", "--timeout", "60"]
+    code = pytest.main([*options, *tests], plugins=[OfTheCore()])
+    sys.stdout.flush()
+    os._exit(int(code))
+
+
+def verdicts(tries: Iterator[Try], place: Path) -> Iterator[tuple[Try, bool, str]]:
+    """Each try, whether it survived, and what its tests said; some at a time."""
+    running: dict[int, tuple[Try, int]] = {}
+    free = list(range(1, AT_A_TIME + 1))
+    while True:
+        while free and (attempt := next(tries, None)):
+            slot = free.pop()
+            running[child(attempt, slot, place / f"log{slot}")] = attempt, slot
+        if not running:
+            return
+        pid, status = os.waitpid(-1, 0)
+        if pid in running:
+            attempt, slot = running.pop(pid)
+            free.append(slot)
+            said = (place / f"log{slot}").read_text()
+            yield attempt, os.waitstatus_to_exitcode(status) == 0, said
+
+
+def mutants(only: str) -> Iterator[Try]:
+    """Every statement without one of its clauses."""
+    for name, statement, put in list(statements()):
+        for clause in clauses(str(statement)) if only in name else []:
+            if not for_the_plan_only(name, " ".join(clause.split())):
+                mutant = without(statement, clause)
+                yield Try(name, " ".join(clause.split()), lambda put=put, mutant=mutant: put(mutant))  # type: ignore[misc]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="statements whose name contains this")
+    only = parser.parse_args().only
+    survivors = []
+    with tempfile.TemporaryDirectory() as place, embedded.start(Path(place), durable=False) as servers:
+        give_rights(servers)
+        conftest.SHARED.append(servers)
+        whole = iter([] if only else [Try("the tests.themselves", "", lambda: None)])
+        for _, passed, said in verdicts(whole, Path(place)):
+            if not passed:
+                print(said[-3000:], "\nThe tests fail without any mutant.")
+                return 1
+        for attempt, survived, said in verdicts(mutants(only), Path(place)):
+            first = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+            verdict = "SURVIVES" if survived else f"noticed by {first[1] if first else '?'}"
+            print(f"{attempt.name}: {attempt.clause}\n    {verdict}", flush=True)
+            if survived:
+                survivors.append(f"{attempt.name}: {attempt.clause}")
+    print(f"\n{len(survivors)} clauses can be dropped without a test noticing", *survivors, sep="\n  ")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

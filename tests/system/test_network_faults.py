@@ -1,0 +1,255 @@
+"""A bridge whose PostgreSQL, Redis and broker lie behind networks that lose answers, cut, swallow and delay."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+import requests
+
+from bridge import names
+from bridge.db import make_engine
+from bridge.settings import load_settings
+from tests.conftest import Running
+from tests.support.broker import handed_over
+from tests.support.client import Client, ok
+from tests.support.fault_proxy import FaultProxy
+from tests.support.sound import all_sound
+from tests.support.waiting import wait_until
+
+
+class Networks(NamedTuple):
+    """What lies between the bridge's processes and their servers."""
+
+    postgresql: FaultProxy
+    redis: FaultProxy
+    broker: FaultProxy
+
+
+@pytest.fixture(scope="module")
+def behind(start_bridge, servers, new_database) -> Iterator[tuple[Running, Networks]]:
+    """The bridge, which the test itself asks past the faults, and the networks."""
+    database, redis_url = new_database(), servers.redis_url.rpartition("/")[0]
+    with ExitStack() as stack:
+        net = Networks(*(stack.enter_context(FaultProxy.before(url)) for url in (database, redis_url, redis_url)))
+        bridge = start_bridge(
+            database_url=net.postgresql.url(database),
+            redis_url=net.redis.url(f"{redis_url}/900"),
+            broker_url=net.broker.url(f"{redis_url}/901"),
+            api_processes="1",
+            continuation_task="pipeline.receive",
+            continuation_queue="nobody",
+        )
+        bridge.engine.dispose()
+        bridge.engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": database}))
+        bridge.celery.send_task(names.RECONCILE, queue=names.QUEUE, ignore_result=True)  # else after 15 s
+        yield bridge, net
+        bridge.stack.stop()  # before its networks
+
+
+@pytest.fixture
+def bridge(behind) -> Running:
+    return behind[0]
+
+
+@pytest.fixture
+def net(behind, bridge, client) -> Iterator[Networks]:
+    """The networks before a bridge that is whole; healed after the test, and then what became of its jobs is sound."""
+
+    def whole() -> bool:
+        bridge.stack.keep_up()  # Celery's worker may end by itself when its broker goes (docs/operations.md)
+        return client.get("/readyz").json() == {"status": "ok", "redis": "ok"}
+
+    wait_until(whole, "the bridge to be whole")
+    yield behind[1]
+    for proxy in behind[1]:
+        proxy.heal()
+    wait_until(whole, "the bridge to be whole again")
+    all_sound(bridge, client.tenant)
+
+
+def repeated(request: Callable[[], requests.Response]) -> tuple[dict[str, Any], list[int]]:
+    """The answer of a client that repeats what was not answered, and the refusals that it got before."""
+    refusals: list[int] = []
+
+    def answered() -> requests.Response | None:
+        answer = request()
+        if answer.status_code == 503:
+            assert int(answer.headers["Retry-After"]) >= 1
+            refusals.append(answer.status_code)
+            return None
+        return answer
+
+    return ok(wait_until(answered, "the request to be answered")), refusals
+
+
+def held(client: Client) -> dict[str, Any]:
+    client.create()
+    return client.claim(wait=30)
+
+
+def created(client: Client, _: Any) -> Callable[[], requests.Response]:
+    body = client.fields()
+    return lambda: client.post("", body, headers={"Idempotency-Key": "once"})
+
+
+def created_together(client: Client, _: Any) -> Callable[[], requests.Response]:
+    body = {"jobs": [client.fields() for _ in range(3)]}
+    return lambda: client.post("batch", body, headers={"Idempotency-Key": "once"})
+
+
+def claimed(client: Client, _: Any) -> Callable[[], requests.Response]:
+    client.create()
+    return lambda: client.poll(claim_id="once", lease=60)
+
+
+def extended(client: Client, job: Any) -> Callable[[], requests.Response]:
+    return lambda: client.heartbeat(job, progress=0.5)
+
+
+def resulted(client: Client, job: Any) -> Callable[[], requests.Response]:
+    return lambda: client.result(job)
+
+
+def released(client: Client, job: Any) -> Callable[[], requests.Response]:
+    return lambda: client.post(f"{job['job_id']}/release", {"lease_token": job["lease_token"]})
+
+
+def cancelled(client: Client, job: Any) -> Callable[[], requests.Response]:
+    return lambda: client.post(f"{job['job_id']}/cancel")
+
+
+# The request, what its transaction holds and no other's, whether it needs a held job, and what is then there: jobs,
+# attempts begun, outcomes, lines of what was asked.
+WRITES = {
+    "create": (created, b"INSERT INTO remote_jobs", False, (1, 0, 0, 0)),
+    "batch": (created_together, b"INSERT INTO job_batches", False, (3, 0, 0, 0)),
+    "claim": (claimed, b"attempt = j.attempt + 1", False, (1, 1, 0, 0)),
+    "heartbeat": (extended, b"acknowledged_at = coalesce", True, (1, 1, 0, 0)),
+    "result": (resulted, b"INSERT INTO job_results", True, (1, 1, 1, 0)),
+    "release": (released, b"return_count", True, (1, 1, 0, 0)),
+    "cancel": (cancelled, b"INSERT INTO job_requests", True, (1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["answer lost", "never seen"])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_commit_that_is_cut_is_repeated_and_counts_once(bridge, client, net, write, seen):
+    make, statement, needs_job, expected = WRITES[write]
+    request = make(client, held(client) if needs_job else None)
+    fault = net.postgresql.cut_on(b"COMMIT", "up", before=not seen, following=statement)
+    answer, refusals = repeated(request)
+    assert fault.count == 1
+    assert refusals == [503]
+    there = bridge.sql(
+        "SELECT count(*), coalesce(sum(attempt), 0), coalesce(sum(outcome_count), 0),"
+        " (SELECT count(*) FROM job_requests r JOIN remote_jobs j ON j.id = r.job_id WHERE j.tenant = :tenant)"
+        " FROM remote_jobs WHERE tenant = :tenant",
+        tenant=client.tenant,
+    )
+    assert tuple(there[0]) == expected
+    if write == "claim":
+        assert client.result(answer["jobs"][0]).status_code == 200  # the token is the one that counts
+    elif write in ("create", "batch"):
+        assert ok(request()) == answer
+
+
+def test_a_parked_poll_whose_claim_was_committed_without_an_answer_is_given_the_job(bridge, client, net):
+    """It is found under the poll's claim_id, at the latest when the poll ends."""
+    fault = net.postgresql.cut_on(b"COMMIT", "up", before=False, following=b"attempt = j.attempt + 1")
+    given: list[requests.Response] = []
+    poll = threading.Thread(target=lambda: given.append(client.poll(wait=5, lease=60, claim_id="parked")))
+    poll.start()
+    wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
+    job_id = client.create()
+    poll.join(60)
+    assert fault.count == 1
+    assert [job["job_id"] for job in ok(given[0])["jobs"]] == [job_id]
+    assert client.job(job_id)["attempt"] == 1
+
+
+def test_slow_networks_only_cost_time(bridge, client, net):
+    for proxy in net:
+        proxy.latency(0.03)
+    ids = {client.create() for _ in range(3)}
+    jobs = [client.claim(wait=30) for _ in ids]
+    assert {job["job_id"] for job in jobs} == ids
+    for job in jobs:
+        ok(client.heartbeat(job, progress=0.5))
+        ok(client.result(job))
+    wait_until(lambda: all(handed_over(bridge, job_id) for job_id in ids), "the outcomes to be handed over", 60)
+
+
+@pytest.mark.parametrize("parked", [True, False], ids=["caught by BLMOVE", "taken by a script"])
+def test_an_id_whose_way_from_redis_was_cut_is_claimed_all_the_same_and_settled(bridge, client, net, parked):
+    fault = net.redis.cut_on(b"$36\r\n", "down")  # an answer that holds a job's ID
+
+    def life() -> bool:
+        """Of one job; the first ones may come from PostgreSQL, until the fault of another test is forgotten."""
+        with ThreadPoolExecutor(1) as pool:
+            if not parked:
+                job_id = client.create()
+            polled = pool.submit(client.claim, wait=30)
+            if parked:
+                wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
+                job_id = client.create()
+            job = polled.result()
+        assert (job["job_id"], job["attempt"]) == (job_id, 1)
+        ok(client.result(job))
+        return fault.happened.is_set()
+
+    wait_until(life, "an ID to be cut", 60)
+
+    def settled() -> bool:
+        bridge.celery.send_task(names.RECONCILE, queue=names.QUEUE, ignore_result=True)
+        with redis.Redis.from_url(bridge.settings.require("redis_url")) as mirror:
+            return not list(mirror.scan_iter(f"*{{{client.tenant}:*"))
+
+    wait_until(settled, "the ID to be forgotten", 60)
+
+
+def test_celery_whose_brpop_is_cut_takes_what_comes_afterwards(bridge, client, net):
+    fault = net.broker.cut_on(b"BRPOP", times=3)
+    wait_until(lambda: fault.count == 3, "Celery to ask three times", 60)
+    fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
+    sent = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
+    wait_until(lambda: bridge.stack.keep_up() or client.get("").json()["jobs"], "the job", 60)
+    assert sent.get(timeout=60)["status"] == "pending"
+
+
+@pytest.mark.slow
+def test_an_outcome_whose_nudge_was_lost_on_its_way_from_the_broker_is_handed_over(bridge, client, net):
+    fault = net.broker.cut_on(b"BRPOP", "up", before=False, answer=names.CONTINUE.encode())
+    job = held(client)
+    ok(client.result(job))
+    found = wait_until(lambda: bridge.stack.keep_up() or handed_over(bridge, job["job_id"]), "the outcome", 60)
+    assert fault.happened.wait(30)  # unless beat was before it, and its own message came first
+    assert {message.id for message in found} == {f"continue-{job['job_id']}-1"}
+
+
+@pytest.mark.slow
+def test_a_postgresql_that_swallows_everything_is_unavailable_within_half_a_minute(bridge, client, net):
+    """As one that is frozen, or a pooler before it: the connection stands and nothing comes."""
+    job = held(client)
+    net.postgresql.black_hole()
+    with ThreadPoolExecutor(20) as pool:  # more than there are connections
+        asked = [pool.submit(client.heartbeat, job, timeout=45) for _ in range(20)]
+        assert ok(client.get("/healthz")) == {"status": "ok"}
+        assert {request.result().status_code for request in asked} == {503}
+    net.postgresql.heal()
+    assert repeated(lambda: client.result(job))[0]["status"] == "completed"
+
+
+def test_a_redis_that_swallows_everything_costs_no_job_and_no_refusal(bridge, client, net):
+    first = client.create()
+    net.redis.black_hole()
+    second = client.create()
+    jobs = [client.claim(wait=30), client.claim(wait=30)]
+    assert {job["job_id"] for job in jobs} == {first, second}
+    assert {client.result(job).status_code for job in jobs} == {200}
+    net.redis.heal()
+    third = client.create()
+    assert client.claim(wait=30)["job_id"] == third

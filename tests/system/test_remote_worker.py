@@ -1,0 +1,290 @@
+"""The distribution in worker/, as it is installed, against a running bridge: processes, signals, kills."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.local.supervisor import ending_signals
+from tests.support.broker import handed_over
+from tests.support.client import ok
+from tests.support.waiting import wait_until
+
+HANDLERS = """
+import hashlib, time
+from pathlib import Path
+from bridge_worker import PermanentError, Result
+
+def digest(job, path):
+    data = path.read_bytes()
+    return Result(hashlib.sha256(data).hexdigest(), {"bytes": len(data), "options": job.task_options})
+
+def held(job, path):
+    Path(f"begun-{job.id}").touch()
+    while not Path("go").exists():
+        time.sleep(0.01)
+    return Result("finished")
+
+def short(job, path):
+    time.sleep(0.2)
+    return Result(path.read_text())
+
+def until_cancelled(job, path):
+    fraction = 0.0
+    while not job.is_cancelled:
+        fraction = min(fraction + 0.01, 0.9)
+        job.progress(fraction, "still at it")
+        time.sleep(0.05)
+    Path("cancelled").touch()
+    return Result("too late")
+
+def broken(job, path):
+    raise ValueError("the model has no weights")
+
+def hopeless(job, path):
+    raise PermanentError("this is no sound")
+"""
+
+
+class Worker:
+    """A `bridge-worker` process of this test."""
+
+    def __init__(self, bridge, key, place: Path, name: str, handler: str, arguments) -> None:
+        self.name = name
+        self.log = place / f"{name}.log"
+        command = [str(Path(sys.executable).with_name("bridge-worker"))]
+        given = [
+            "--content-types",
+            "audio",
+            "--handler",
+            f"my_handlers:{handler}",
+            "--worker-id",
+            name,
+            "--lease",
+            "10",
+        ]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [*command, *given, *arguments],
+                cwd=place,
+                env={"PATH": os.environ["PATH"], "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key},
+                stdout=out,
+                stderr=out,
+            )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a worker: `start(bridge, client, "held")`; each has a name of its own."""
+    (tmp_path / "my_handlers.py").write_text(HANDLERS)
+    workers, keys = [], {}
+
+    def begin(bridge, client, handler, *arguments) -> Worker:
+        if client.tenant not in keys:
+            keys[client.tenant] = bridge.key(client.tenant, ("work",))
+        name = f"worker-{len(workers) + 1}"
+        workers.append(Worker(bridge, keys[client.tenant], tmp_path, name, handler, arguments))
+        return workers[-1]
+
+    yield begin
+    for worker in workers:
+        worker.kill()
+
+
+def ends(client, job_id, status="completed", seconds=60):
+    """The whole job, once it has this state."""
+    wait_until(lambda: client.status(job_id) == status, f"{job_id} to be {status}", seconds)
+    return client.job(job_id)
+
+
+def how(job):
+    return [(attempt["worker_id"], attempt["how"]) for attempt in job["attempts"]]
+
+
+def test_a_file_comes_to_the_handler_whole_and_its_text_goes_back(bridge, client, start):
+    data = random.Random(1).randbytes(3_000_000)
+    path = client.source(data)
+    body = {**client.fields(), "source_file_path": path, "task_options": {"language": "de"}}
+    job_id = ok(client.post("", body))["job_id"]
+    worker = start(bridge, client, "digest")
+    assert how(ends(client, job_id)) == [(worker.name, "completed")]
+    result = ok(client.get(f"{job_id}/result"))
+    assert result["content"] == hashlib.sha256(data).hexdigest()
+    assert result["metadata"] == {"bytes": 3_000_000, "options": {"language": "de"}}
+    assert result["processing_time"] > 0
+
+
+def test_it_needs_neither_database_nor_redis_nor_celery():
+    servers = "{'sqlalchemy', 'psycopg2', 'redis', 'celery', 'kombu', 'flask', 'bridge', 'models', 'api', 'tasks'}"
+    code = f"import sys, bridge_worker.cli, bridge_worker.runner; print({servers} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_progress_is_seen_and_a_cancel_reaches_the_handler(bridge, client, start, tmp_path):
+    job_id = client.create()
+    worker = start(bridge, client, "until_cancelled")
+    wait_until(lambda: ok(client.get(f"{job_id}/status"))["progress"], "progress")
+    assert ok(client.get(f"{job_id}/status"))["message"] == "still at it"
+    ok(client.post(f"{job_id}/cancel"))
+    wait_until((tmp_path / "cancelled").exists, "the handler to hear of it")
+    assert how(ends(client, job_id, "cancelled")) == [(worker.name, "cancelled")]
+    wait_until(lambda: "dropped" in worker.log.read_text(), "the worker to drop what came back")
+
+
+def test_an_exception_of_the_handler_is_a_failure_that_is_tried_again(bridge, client, start):
+    job_id = client.create(max_retries=1)
+    start(bridge, client, "broken")
+    wait_until(lambda: client.job(job_id)["retry_count"] == 1, "the first failure")
+    bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job_id)
+    job = ends(client, job_id, "failed")
+    assert [attempt["how"] for attempt in job["attempts"]] == ["failed", "failed"]
+    assert job["error_message"] == "ValueError: the model has no weights"
+
+
+def test_a_permanent_error_ends_the_job_at_once(bridge, client, start):
+    job_id = client.create(max_retries=5)
+    start(bridge, client, "hopeless")
+    job = ends(client, job_id, "failed")
+    assert (job["error_message"], job["retry_count"]) == ("this is no sound", 0)
+
+
+def test_a_key_that_may_not_take_the_type_ends_the_worker_with_one_line(bridge, tmp_path, start):
+    (tmp_path / "my_handlers.py").write_text(HANDLERS)
+    worker = Worker(bridge, bridge.key(scopes=("work",), content_types=["video"]), tmp_path, "w", "short", [])
+    assert worker.process.wait(30) == 1
+    log = worker.log.read_text()
+    assert "the bridge refuses this worker: 403" in log
+    assert "Traceback" not in log
+
+
+def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(bridge, client, start):
+    waiting = start(bridge, client, "short", "--wait", "60")
+    wait_until(lambda: "takes audio" in waiting.log.read_text(), "the worker to begin")
+    waiting.kill()
+    job_id = client.create()
+    other = start(bridge, client, "short")
+
+    def done():
+        # Should the bridge have given it to the dead one, the acknowledgement's window brings it back.
+        bridge.sql(
+            "UPDATE remote_jobs SET lease_expires_at = now() WHERE id = :id AND worker_id = :dead"
+            " AND status = 'processing' AND acknowledged_at IS NULL",
+            id=job_id,
+            dead=waiting.name,
+        )
+        return client.status(job_id) == "completed"
+
+    wait_until(done, "another worker to do it")
+    assert how(client.job(job_id))[-1] == (other.name, "completed")
+
+
+def test_the_job_of_a_worker_that_is_killed_while_it_converts_is_done_by_another(bridge, client, start, tmp_path):
+    job_id = client.create()
+    first = start(bridge, client, "held")
+    wait_until((tmp_path / f"begun-{job_id}").exists, "the handler to begin")
+    first.kill()
+    other = start(bridge, client, "short")
+    bridge.sql("UPDATE remote_jobs SET lease_expires_at = now() WHERE id = :id", id=job_id)
+    wait_until(lambda: client.status(job_id) == "pending", "the lease to run out")
+    bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job_id)
+    job = ends(client, job_id)
+    assert how(job) == [(first.name, "lease_expired"), (other.name, "completed")]
+    assert job["retry_count"] == 1
+
+
+def test_the_lease_of_a_living_worker_does_not_run_out(bridge, client, start, tmp_path):
+    job_id = client.create()
+    start(bridge, client, "held")
+    wait_until((tmp_path / f"begun-{job_id}").exists, "the handler to begin")
+    lease = "SELECT lease_expires_at AS at FROM remote_jobs WHERE id = :id"
+    for _ in range(2):
+        before = bridge.sql(lease, id=job_id)[0].at
+        wait_until(lambda before=before: bridge.sql(lease, id=job_id)[0].at > before, "a heartbeat")
+    (tmp_path / "go").touch()
+    assert [attempt["how"] for attempt in ends(client, job_id)["attempts"]] == ["completed"]
+
+
+def test_sigterm_finishes_what_has_begun_and_takes_no_more(bridge, client, start, tmp_path):
+    begun = client.create()
+    worker = start(bridge, client, "held")
+    wait_until((tmp_path / f"begun-{begun}").exists, "the handler to begin")
+    worker.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "stops after what it has begun" in worker.log.read_text(), "the signal to be heard")
+    later = client.create()
+    (tmp_path / "go").touch()
+    assert worker.process.wait(30) == 0
+    assert client.status(begun) == "completed"
+    assert client.status(later) == "pending"
+    other = start(bridge, client, "short")
+    assert how(ends(client, later)) == [(other.name, "completed")]
+
+
+def test_sigterm_with_free_slots_gives_back_what_came_meanwhile(bridge, client, start, tmp_path):
+    first = client.create()
+    worker = start(bridge, client, "held", "--concurrency", "3", "--wait", "60")
+    wait_until((tmp_path / f"begun-{first}").exists, "the handler to begin")
+    worker.process.send_signal(signal.SIGTERM)
+    later = client.create()
+    (tmp_path / "go").touch()
+    assert worker.process.wait(30) == 0
+    start(bridge, client, "short")
+    assert [attempt["how"] for attempt in ends(client, later)["attempts"]][-1] == "completed"
+    assert client.job(later)["retry_count"] == 0
+
+
+@pytest.mark.slow
+def test_a_result_outlives_a_restart_of_the_api(own_bridge, start, tmp_path):
+    bridge = own_bridge(celery=False, beat=False)
+    client = bridge.client()
+    job_id = client.create()
+    worker = start(bridge, client, "held")
+    wait_until((tmp_path / f"begun-{job_id}").exists, "the handler to begin")
+    api = next(child for child in bridge.stack.family.children if child.name == "api")
+    os.killpg(api.process.pid, signal.SIGKILL)
+    api.process.wait()
+    (tmp_path / "go").touch()
+    wait_until(lambda: "result" in worker.log.read_text(), "the worker to find nobody")
+    bridge.stack.family.children.remove(api)
+    bridge.stack.start_processes(celery=False, beat=False)
+    with ending_signals() as signals:
+        assert bridge.stack.await_api(signals)
+    assert how(ends(client, job_id)) == [(worker.name, "completed")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_workers_killed_at_any_moment_lose_nothing_and_do_nothing_twice(own_bridge, start):
+    bridge = own_bridge(
+        ack_seconds="2",
+        retry_backoff="base=0,factor=1,max=0,jitter=0",
+        continuation_task="pipeline.receive",
+        continuation_queue="nobody",
+    )
+    client = bridge.client()
+    job_ids = [client.create(max_retries=100) for _ in range(40)]
+    chance = random.Random(20261124)
+    alive = [start(bridge, client, "short", "--concurrency", "2") for _ in range(3)]
+    for _ in range(8):
+        victim = alive.pop(chance.randrange(len(alive)))
+        try:
+            victim.process.wait(0.3 + chance.random() * 0.7)
+        except subprocess.TimeoutExpired:
+            victim.kill()
+        alive.append(start(bridge, client, "short", "--concurrency", "2"))
+    assert all(victim.process.poll() is None for victim in alive)
+    for job_id in job_ids:
+        job = ends(client, job_id, seconds=120)
+        assert [attempt["how"] for attempt in job["attempts"]].count("completed") == 1
+        assert {attempt["how"] for attempt in job["attempts"]} <= {"completed", "lease_expired", "unacknowledged"}
+        ids = {message.id for message in wait_until(lambda job_id=job_id: handed_over(bridge, job_id), "continuation")}
+        assert ids == {f"continue-{job_id}-1"}

@@ -1,0 +1,99 @@
+"""A process starts whatever is away: PostgreSQL, Redis, the broker. What needs them is done when they answer."""
+
+import signal
+
+import psutil
+import pytest
+import requests
+from sqlalchemy import create_engine, text
+
+from bridge.embedded.ports import free_port
+from tests.support.client import Client, ok, refused
+from tests.support.command import Started
+from tests.support.waiting import wait_until
+
+BOOTSTRAP = "a-key-for-containers-of-32-characters"
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Starts a command whose servers do not answer; killed with the test."""
+    started = []
+
+    def start(*arguments, **settings):
+        given = {"BRIDGE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "BRIDGE_REDIS_URL": NOWHERE}
+        started.append(Started(*arguments, cwd=tmp_path, **{**given, **settings}))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def closed_database(servers, new_database):
+    """The URL of a database that lets nobody in, and what opens it."""
+    url = new_database()
+    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+
+    def allow(whether: bool) -> None:
+        with server.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {url.rpartition('/')[2]} WITH ALLOW_CONNECTIONS {whether}"))
+
+    allow(False)
+    yield url, lambda: allow(True)
+    server.dispose()
+
+
+def alive(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/healthz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def test_api_processes_start_and_are_replaced_without_servers_and_make_the_bootstrap_key_later(
+    begin, closed_database, tmp_path
+):
+    database, open_it = closed_database
+    port = free_port()
+    given = {"BRIDGE_PORT": str(port), "BRIDGE_API_PROCESSES": "2", "BRIDGE_BOOTSTRAP_KEY": BOOTSTRAP}
+    api = begin("api", BRIDGE_DATABASE_URL=database, BRIDGE_DATA_DIR=str(tmp_path / "data"), **given)
+    url = f"http://127.0.0.1:{port}"
+    client = Client(url, BOOTSTRAP, tmp_path / "data" / "files")
+    client.files.mkdir(parents=True)
+    wait_until(lambda: alive(url), "the API to start")
+    refused(client.get("/readyz"), 503)
+    refused(client.get(""), 503)
+    master = psutil.Process(api.process.pid)
+    for _ in range(2):
+        before = wait_until(lambda: len(there := master.children()) == 2 and there, "both processes")
+        before[0].kill()
+        wait_until(lambda before=before: before[0] not in master.children(), "its end")
+        wait_until(lambda: len(master.children()) == 2 and alive(url), "another one in its place")
+    assert api.process.poll() is None
+    open_it()
+    wait_until(lambda: client.get("/readyz").status_code == 200, "PostgreSQL to be there")
+    for _ in range(10):
+        ok(client.get("", headers={"Connection": "close"}))
+    assert client.job(client.create())["status"] == "pending"
+    assert "Traceback" not in api.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["celery"], "rying again in 4"),
+        (["beat"], "look at the sweeps' queue"),  # once for each outage
+        (["flower", "--port", str(free_port())], "rying again in 4"),
+    ],
+    ids=["celery", "beat", "flower"],
+)
+def test_a_process_of_celery_waits_for_its_broker(begin, arguments, line, tmp_path):
+    process = begin(*arguments, BRIDGE_DATA_DIR=str(tmp_path))
+    process.says(line)
+    assert process.process.poll() is None
+    process.family()
+    assert process.ends(signal.SIGTERM) == 0
+    assert process.left() == []

@@ -1,0 +1,1 @@
+"""Pauses, quarantine and the register of workers."""
