@@ -113,16 +113,14 @@ class Attempt:
                 content = _read_result(directory / RESULT_FILE) if outcome.kind == "result" else {}
                 kill_points.reach("convert.result_read")
                 again = warm and outcome.kind in ("crash", "limit") and _stamp(job) == before
-                if again and process.usable:
-                    process.kill()
                 if not again or self._held.over.is_set():
                     return outcome, content
+                process.kill()
+                job.rename(source)
                 log.info("job=%s once more in a fresh process: %s", self._held.id, outcome.text)
             except _BadResult as error:
                 return Outcome("file", str(error)), {}
             finally:
-                if job.exists():
-                    job.rename(source)
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _submit(self, body: dict[str, Any]) -> None:

@@ -109,8 +109,12 @@ class _Worker:
 
     def run(self) -> int:
         """Run until the end; return the exit status."""
+        options = self._options
         try:
-            self._health.serve(self._options.health_file, self._options.health_address, self._options.health_port)
+            try:
+                self._health.serve(options.health_file, options.health_address, options.health_port)
+            except OSError as error:
+                raise UsageError(f"--health-file or --health-port: {error}") from error
             return self._serve()
         finally:
             self._slots.close()

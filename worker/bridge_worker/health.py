@@ -19,6 +19,7 @@ from bridge_worker.slots import Slots
 
 log = logging.getLogger(__name__)
 PERIOD = 5.0  # seconds between two writings of the file
+MOST_CONNECTIONS = 16  # at a time; more are closed at once
 SILENT = 300.0  # seconds without an answer to a poll, though slots are free, after which it is not healthy
 
 
@@ -31,6 +32,7 @@ class Health:
         self._runner: Runner | None = None
         self._file: Path | None = None
         self._server: ThreadingHTTPServer | None = None
+        self.port: int | None = None  # on which it listens
         self._threads: list[threading.Thread] = []
         self.registry = registry = CollectorRegistry()
         self._jobs = Counter("bridge_worker_jobs", "Attempts that ended, by outcome.", ["outcome"], registry=registry)
@@ -84,9 +86,9 @@ class Health:
             self._write()
             self._threads.append(threading.Thread(target=self._keep_writing, name="health", daemon=True))
         if port is not None:
-            self._server = ThreadingHTTPServer((address, port), _handler(self))
-            self._server.daemon_threads = True
-            log.info("health at http://%s:%d/healthz and /metrics", address, self._server.server_port)
+            self._server = _Server((address, port), _handler(self))
+            self.port = self._server.server_port
+            log.info("health at http://%s:%d/healthz and /metrics", address, self.port)
             self._threads.append(threading.Thread(target=self._server.serve_forever, name="http", daemon=True))
         for thread in self._threads:
             thread.start()
@@ -114,6 +116,31 @@ class Health:
         new = self._file.with_name(self._file.name + ".new")
         new.write_text(json.dumps(self.state()) + "\n", encoding="utf-8")
         new.replace(self._file)
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread a connection, and a bounded number of them."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._room = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that have gone."""
 
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:

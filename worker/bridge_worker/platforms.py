@@ -196,7 +196,7 @@ def exit_reason(status: int) -> str:
         try:
             name = signal.Signals(-status).name
         except ValueError:
-            name = f"signal {-status}"
+            return f"killed by signal {-status}"
         text = signal.strsignal(-status) if hasattr(signal, "strsignal") else None
         return f"killed by {name}" + (f" ({text})" if text else "")
     if status >= 0x80000000:

@@ -34,11 +34,15 @@ class Runner:
         content_types: Iterable[str],
         *,
         wait: int = 30,
+        ending: float = ENDING,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        """`wait` is how long a poll waits, in seconds; `on_end` is called after the last job."""
+        """`wait` is how long a poll waits, `ending` how long a drained worker may take to end, in seconds.
+
+        `on_end` is called after the last job.
+        """
         self._client, self._slots, self._types = client, slots, sorted(content_types)
-        self._wait, self._on_end = wait, on_end
+        self._wait, self._ending, self._on_end = wait, ending, on_end
         self._stopping = threading.Event()
         self._parked = threading.Event()
         self.failed = False  # whether the bridge refused to give this worker any job
@@ -63,7 +67,7 @@ class Runner:
         if not self._slots.wait(lambda: not self._slots.busy(), seconds):
             for held in self._slots.busy():
                 held.abandon("the worker stops", give_back=True)
-            if not self._slots.wait(lambda: not self._slots.busy(), self._slots.cancel_seconds + ENDING):
+            if not self._slots.wait(lambda: not self._slots.busy(), self._slots.cancel_seconds + self._ending):
                 log.error("%d job(s) do not end; they go back when their leases run out", len(self._slots.busy()))
                 self._on_end()
 

@@ -53,7 +53,8 @@ class Slot:
             self._started += 1
             process = self._slots.start(self._place / f"process-{self._started}")
             try:
-                process.wait_ready(self._slots.aborted)
+                if not process.wait_ready(self._slots.aborted):
+                    raise NotStarted("the worker stops")
             except NotStarted:
                 process.discard()
                 raise
@@ -75,6 +76,8 @@ class Slot:
                 failures, self.is_ready = 0, True
                 self._slots.changed()
             except NotStarted as error:
+                if self._slots.aborted.is_set():
+                    break
                 self.is_ready = False
                 failures += 1
                 delay = min(LONGEST_WAIT, 2.0 ** min(failures, 10))

@@ -13,6 +13,7 @@ import pytest
 from scripted_bridge import ScriptedBridge
 
 from bridge_worker.client import BridgeClient
+from bridge_worker.health import Health
 from bridge_worker.process import Setup
 from bridge_worker.runner import Runner
 from bridge_worker.slots import Slots
@@ -33,7 +34,7 @@ class Running:
         self.ended = threading.Event()
         self.outcomes: list[str] = []
         client = BridgeClient(bridge.url, "the-key", "w1")
-        wait = options.pop("wait", 30)
+        wait, ending = options.pop("wait", 30), options.pop("ending", 30.0)
         of_slots = {name: options.pop(name) for name in ("lease", "jobs_per_process", "most") if name in options}
         count = options.pop("concurrency", 1)
         setup = Setup({"audio": f"conversions:{handler}"}, {"dir": str(place)}, **{"cancel_seconds": 1.0, **options})
@@ -42,12 +43,19 @@ class Running:
             setup,
             Path(tempfile.mkdtemp(prefix="work-", dir=place)),
             count,
-            on_outcome=lambda outcome, _: self.outcomes.append(outcome),
+            on_outcome=self._ended,
+            on_process_end=lambda: self.health.process_ended(),
             **of_slots,
         )
-        self.runner = Runner(client, self.slots, setup.handlers, wait=wait, on_end=self.ended.set)
+        self.runner = Runner(client, self.slots, setup.handlers, wait=wait, ending=ending, on_end=self.ended.set)
+        self.health = Health("w1", count)
+        self.health.watch(self.slots, self.runner)
         self.slots.start_all()
         self.runner.start()
+
+    def _ended(self, outcome: str, seconds: float) -> None:
+        self.outcomes.append(outcome)
+        self.health.outcome(outcome, seconds)
 
     def stop(self, drain: float | None = None) -> None:
         """Stop, and wait for the end."""
@@ -70,6 +78,7 @@ def run(bridge: ScriptedBridge, tmp_path: Path) -> Iterator[Callable[..., Runnin
     for running in started:
         assert running.ended.wait(20)
         running.slots.close()
+        running.health.close()
 
 
 @pytest.fixture

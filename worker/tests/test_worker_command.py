@@ -11,6 +11,7 @@ import pytest
 from scripted_bridge import claim, jobs, problem
 
 from bridge_worker.loading import BadHandler, choose
+from bridge_worker.options import check, parser
 
 HANDLERS = """
 import time
@@ -108,6 +109,17 @@ def test_refused_key_is_status_1_and_one_line(bridge, command):
         ([], {"BRIDGE_URL": ""}, "--url or BRIDGE_URL is missing"),
         ([], {"BRIDGE_URL": "localhost:8000"}, "--url: expected http"),
         ([], {"BRIDGE_KEY": "two words"}, "--key: only visible"),
+        (["--url", "http://bridge.example"], {}, "the key would go to bridge.example unencrypted; use https://"),
+        (["--url", "http://192.0.2.1:8000"], {}, "the key would go to 192.0.2.1 unencrypted"),
+        (["--url", "http://127.0.0.1.example"], {}, "unencrypted"),
+        (["--url", "http://127.0.0.1@192.0.2.1"], {}, "the key would go to 192.0.2.1 unencrypted"),
+        (["--url", "http://0.0.0.0:8000"], {}, "unencrypted"),
+        (["--url", "http://x.localhost"], {}, "unencrypted"),
+        (["--max-memory", "1M"], {}, "--max-memory: at least 64M"),
+        (["--max-memory", "much"], {}, "--max-memory 'much': expected a size such as 500M"),
+        (["--max-jobs-per-process", "-1"], {}, "--max-jobs-per-process: not below 0"),
+        (["--max-download", "-1"], {}, "--max-download '-1': expected a size"),
+        (["--health-port", "65536"], {}, "--health-port: 0 to 65535"),
     ],
 )
 def test_wrong_argument_is_status_2_and_one_line(command, arguments, environment, text):
@@ -116,6 +128,22 @@ def test_wrong_argument_is_status_2_and_one_line(command, arguments, environment
     assert process.returncode == 2
     assert text in log
     assert log.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://bridge.example", "http://127.0.0.1:8000", "http://127.8.9.1", "http://[::1]:8000/x", "http://localhost"],
+)
+def test_a_key_goes_over_tls_or_stays_on_this_machine(url):
+    check(parser().parse_args(["--url", url, "--key", "k", "--handler", "audio=m:f"]))
+
+
+def test_a_key_goes_over_plain_http_where_somebody_says_so(monkeypatch):
+    given = ["--url", "http://bridge.example", "--handler", "audio=m:f"]
+    check(parser().parse_args([*given, "--key", "k", "--allow-http"]))
+    check(parser().parse_args([*given, "--key", ""]))  # nothing to be read by others
+    monkeypatch.setenv("BRIDGE_ALLOW_HTTP", "1")
+    check(parser().parse_args([*given, "--key", "k"]))
 
 
 def test_handlers_by_type():

@@ -1,0 +1,56 @@
+"""Makes a Python on Linux look like one on the system that BRIDGE_WORKER_TEST_SYSTEM names, for bridge_worker alone.
+
+The libraries are imported before, so that they go on working; what the system lacks is taken away.
+"""
+
+import ctypes
+import os
+import sys
+
+if system := os.environ.get("BRIDGE_WORKER_TEST_SYSTEM"):
+    import asyncio  # noqa: F401
+    import signal
+    import subprocess
+    import tempfile  # noqa: F401
+    import types
+    import urllib.request  # noqa: F401
+
+    import prometheus_client  # noqa: F401
+    import psutil  # noqa: F401
+    import requests  # noqa: F401
+    import tenacity  # noqa: F401
+
+    sys.platform = system
+    if system == "win32":
+        sys.modules |= {"fcntl": None, "resource": None, "pwd": None, "grp": None, "termios": None}
+        for name in ("fork", "killpg", "getpgrp", "setsid", "waitid", "getuid", "WNOHANG", "O_PATH"):
+            if hasattr(os, name):
+                delattr(os, name)
+
+        class Kernel32:
+            """Notes what is called."""
+
+            def __getattr__(self, name):
+                def call(*arguments):
+                    with open(os.environ["BRIDGE_WORKER_TEST_CALLS"], "a") as calls:
+                        calls.write(f"{name}\n")
+                    return 1
+
+                return call
+
+        ctypes.WinDLL = lambda name, **options: Kernel32()
+        sys.modules["msvcrt"] = types.SimpleNamespace(locking=lambda fd, mode, size: None, LK_NBLCK=2)
+        _Popen = subprocess.Popen
+
+        class Popen(_Popen):
+            """Takes Windows' options and refuses those of POSIX."""
+
+            _handle = 7
+
+            def __init__(self, *arguments, creationflags=0, **options):
+                if options.get("start_new_session") or options.get("pass_fds") or options.get("preexec_fn"):
+                    raise ValueError("not on Windows")
+                super().__init__(*arguments, **options)
+
+        subprocess.Popen = Popen
+        signal.SIGBREAK = signal.Signals(21)
