@@ -5,12 +5,26 @@ from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
+STOPS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+
 
 class Master(Arbiter):
     """At SIGHUP gunicorn itself stops the old processes as soon as it has forked new ones.
 
     For as long as those take to load the application nobody would take a connection.
     """
+
+    def spawn_worker(self) -> Any:
+        """Hold back from the new process what tells it to stop until it can hear it.
+
+        Until then it has the master's handlers, which only note a signal: it would never stop, and be killed when its
+        grace is over, with all its connections.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            return super().spawn_worker()
+        finally:  # here too when the new process ends
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def manage_workers(self) -> None:
         if len(self.WORKERS) <= self.num_workers or self._all_serve():

@@ -3,6 +3,7 @@
 import errno
 import logging
 import mmap
+import signal
 import sys
 import time
 import uuid
@@ -24,15 +25,18 @@ from gunicorn.http.errors import (
     ParseException,
     UnsupportedTransferCoding,
 )
-from gunicorn.util import close, write_nonblock
+from gunicorn.util import close, close_graceful, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
-from api.http.connections import CURRENT, Connections
+from api.gunicorn_master import STOPS
+from api.http.connections import CURRENT, TICK_SECONDS, Connections
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
 DRAIN_SECONDS = 10.0
-LOOK_SECONDS = 0.1  # how soon a process notices that it is to stop
+SHARE_OF_GRACE = 0.8  # of graceful_timeout, after which the master kills: what a process has to end by itself
+LINGER_BYTES = 1024 * 1024  # the same of what was no request
+LINGER_SECONDS = 1.0
 AGAIN_SECONDS = 1.0
 FULL_SECONDS = 10.0  # that no descriptor is left is said once in so long
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT)
@@ -77,6 +81,11 @@ class Worker(GeventWorker):
         _Response.worker = self
         super().init_process()
 
+    def init_signals(self) -> None:
+        """From here on the process hears what the master held back from it (api/gunicorn_master.py)."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
     def load_wsgi(self) -> None:
         """Load the application. One that cannot be loaded ends the master at its start, and later none but itself."""
         try:
@@ -99,14 +108,16 @@ class Worker(GeventWorker):
         self._serving[0] = 1
         while self.alive:
             self.notify()
-            gevent.sleep(LOOK_SECONDS)
+            gevent.sleep(TICK_SECONDS)
+            self.connections.tick()
         for server in servers:
             server.close()
-        end = time.monotonic() + self.cfg.graceful_timeout
+        end = time.monotonic() + SHARE_OF_GRACE * self.cfg.graceful_timeout
         while len(pool) and time.monotonic() < end:  # what was accepted and has not begun is there too
             self.notify()
             self.connections.let_go()
-            gevent.sleep(LOOK_SECONDS)
+            gevent.sleep(TICK_SECONDS)
+            self.connections.tick()
         if len(pool):
             self.log.warning("this process ends with %d connections under way", len(pool))
             for server in servers:
@@ -126,7 +137,7 @@ class Worker(GeventWorker):
         client.setblocking(1)
         connection = self.connections.open(client, addr)
         CURRENT.set(connection)
-        request = None
+        request, refused = None, False
         try:
             parser = get_parser(self.cfg, connection, addr)
             name = listener.getsockname()
@@ -143,13 +154,25 @@ class Worker(GeventWorker):
                 self.log.exception("a connection failed")
         except Exception as error:
             self.handle_error(request, client, addr, error)
+            refused = True
         finally:
             self.connections.close(connection)
-            close(client)
+            if refused:  # what nobody has read of it would reset the connection, and the answer with it
+                close_graceful(client, LINGER_SECONDS, LINGER_BYTES)
+            else:
+                close(client)
 
     def handle_request(self, listener_name: object, req: Any, sock: object, addr: object) -> None:
-        """Serve it; a connection whose body goes on and on is closed, where gunicorn would read it to its end."""
-        super().handle_request(listener_name, req, sock, addr)
+        """Serve it; a connection whose body goes on and on is closed, where gunicorn would read it to its end.
+
+        One that ends with this answer is read as far: closed with a part of the body unread, it would be reset, and
+        the client might not see the answer.
+        """
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except StopIteration:
+            _drained(req)
+            raise
         if not _drained(req):
             raise StopIteration
 

@@ -19,13 +19,14 @@ FRESH_SECONDS = 2.0  # none of these is closed before: many clients may come bac
 # the last one. Who has just connected is about to ask.
 QUIET_SECONDS = 3.0
 NEW_SECONDS = 5.0
+TICK_SECONDS = 0.1  # between two ticks of the clock by which these are counted
 HEAD_SECONDS = 20.0  # within so long the first request of a connection begins, and any that began has its whole head
 
 
 class Connection:
     """A client's connection; gunicorn's parser reads from it."""
 
-    __slots__ = ("_client", "_until", "address", "begun", "proven", "served", "waiting", "waits_since")
+    __slots__ = ("_client", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting", "waits_since")
 
     def __init__(self, client: socket.socket, address: str | None) -> None:
         self._client = client
@@ -34,7 +35,7 @@ class Connection:
         self.served = False  # a request has come on it
         self.waiting = False  # for a request's head
         self.begun = False  # something of it came
-        self.waits_since = self._until = 0.0
+        self.waits_since = self.quiet_since = self._until = 0.0
 
     def wait(self, seconds: float) -> None:
         """The next request begins within so long, or the client has gone."""
@@ -58,20 +59,21 @@ class Connection:
             self._until = time.monotonic() + HEAD_SECONDS
         return came
 
-    def let_go(self) -> bool:
+    @property
+    def unread(self) -> bool:
+        """Whether something has come that nobody has read: a part of a request, or that the client has gone."""
+        try:
+            self._client._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def let_go(self) -> None:
         """End the wait for a request of which nothing has come: what comes at this moment is served all the same."""
-        if self.begun:
-            return False
-        with suppress(BlockingIOError):
-            self._client.setblocking(False)
-            try:
-                self._client.recv(1, socket.MSG_PEEK)
-            finally:
-                self._client.setblocking(True)
-            return False
         # The reading end alone: the kernel still hands out what was there before, then says that this is the end.
         self._shut(socket.SHUT_RD)
-        return True
 
     def cut(self) -> None:
         """End it, whatever it waits for."""
@@ -103,6 +105,17 @@ class Connections:
         # Those that wait while no key has counted on them, by the time since when they wait.
         self._strangers: dict[Connection, None] = {}
         self._of_address: dict[str, dict[Connection, None]] = {}
+        self._ticked = time.monotonic()
+        self._awake = 0.0
+
+    def tick(self) -> None:
+        """Called every TICK_SECONDS. What is counted is time in which this process ran.
+
+        Where the machine is overloaded or was frozen, clients were too: their requests come as late.
+        """
+        now = time.monotonic()
+        self._awake += min(now - self._ticked, 2 * TICK_SECONDS)
+        self._ticked = now
 
     def open(self, client: socket.socket, peer: object) -> Connection:
         """A new one; an older one that nobody has shown a key on may have to go for it."""
@@ -125,6 +138,7 @@ class Connections:
 
     def wait(self, connection: Connection) -> None:
         """It waits for its next request."""
+        connection.quiet_since = self._awake
         connection.wait(self._keep_seconds if connection.served else HEAD_SECONDS)
         if connection.proven or connection.address is None:
             return
@@ -143,13 +157,14 @@ class Connections:
         self._known(connection)
 
     def let_go(self) -> None:
-        """This process stops: let go those on which nothing comes."""
-        now = time.monotonic()
+        """This process stops: let go those on which nothing comes, and strangers whose request does not go on."""
         for connection in self._open:
-            quiet = now - connection.waits_since if connection.waiting else 0.0
-            if quiet < (QUIET_SECONDS if connection.served else NEW_SECONDS) or connection.let_go():
+            quiet = self._awake - connection.quiet_since if connection.waiting else 0.0
+            if quiet < (QUIET_SECONDS if connection.served else NEW_SECONDS) or connection.unread:
                 continue
-            if connection in self._strangers and quiet >= NEW_SECONDS:
+            if not connection.begun:
+                connection.let_go()
+            elif connection in self._strangers and quiet >= NEW_SECONDS:
                 connection.cut()
 
     def _cut(self, connection: Connection) -> None:

@@ -166,6 +166,8 @@ class Hub:
                 for poll in new:
                     self._parked.answer(poll)
                 gevent.sleep(REST_SECONDS)
+            if self._closing:  # whom a claim was under way for when it began, and who got nothing, would wait on
+                self._parked.let_go(lambda _: True)
 
     def _round(self, new: list[Poll], caught: list[Entry], second: bool) -> None:
         if second:

@@ -1,6 +1,6 @@
 """Restarts that no client notices: SIGHUP, and a stop and a start on a listening socket that outlives both.
 
-RESTARTS=20 for more of them than `make test` has time for.
+`RESTARTS=20 pytest -n 0 -o timeout=3600 …` for more of them than `make test` has time for.
 """
 
 import asyncio
@@ -8,12 +8,15 @@ import json
 import os
 import random
 import signal
+import socket
 import threading
 import uuid
 from collections import Counter
 
 import psutil
 import pytest
+from redis import Redis
+from sqlalchemy import text
 
 from bridge.admission import keys
 from bridge.db import make_engine
@@ -21,6 +24,7 @@ from bridge.names import API_BASE
 from bridge.settings import load_settings
 from tests.support.activation import Activated
 from tests.support.client import Client, ok
+from tests.support.parking import park
 from tests.support.waiting import wait_until
 
 RESTARTS = int(os.environ.get("RESTARTS", "2"))
@@ -119,8 +123,7 @@ class Clients:
 def service(servers, new_database, tmp_path):
     """The API on a socket of the test's own, a key for it, and its database."""
     database = new_database()
-    redis = servers.redis_url.rpartition("/")[0] + "/902"
-    given = {"BRIDGE_DATABASE_URL": database, "BRIDGE_REDIS_URL": redis, "BRIDGE_API_PROCESSES": "2"}
+    given = {"BRIDGE_DATABASE_URL": database, "BRIDGE_REDIS_URL": redis_url(servers), "BRIDGE_API_PROCESSES": "2"}
     activated = Activated(tmp_path, **given, BRIDGE_REDIS_PREFIX="restarts")
     engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": database}))
     with engine.begin() as connection:
@@ -128,6 +131,16 @@ def service(servers, new_database, tmp_path):
     yield activated, key, engine
     activated.close()
     engine.dispose()
+
+
+@pytest.fixture
+def redis_of_service(servers):
+    with Redis.from_url(redis_url(servers), decode_responses=True) as client:
+        yield client
+
+
+def redis_url(servers) -> str:
+    return servers.redis_url.rpartition("/")[0] + "/902"
 
 
 def by_sigterm(service: Activated) -> None:
@@ -165,3 +178,54 @@ def test_restarts_under_parked_polls_and_kept_connections_cost_no_client_anythin
         there = {str(row[0]) for row in connection.exec_driver_sql("SELECT id FROM remote_jobs")}
     assert clients.made == there
     assert "Traceback" not in activated.log.read_text()
+
+
+def test_a_stop_is_heard_by_processes_that_have_just_been_forked(service):
+    """They are forked with the master's handlers, which would only note the signal."""
+    activated, _, _ = service
+    activated.start()
+    wait_until(lambda: "Booting worker" in activated.log.read_text(), "a process to begin")
+    assert activated.stop() == 0
+    log = activated.log.read_text()
+    assert log.count("Booting worker") == log.count("Worker exiting"), "one was killed"
+
+
+def test_a_poll_whose_claim_fails_while_the_process_stops_is_answered(service, redis_of_service):
+    activated, key, engine = service
+    activated.start()
+    client = Client(activated.url, key, activated.files)
+    redis_of_service.set("restarts:epoch", "1")  # the mirror is whole; no sweep runs here
+    job_id = client.create("video")
+    with engine.begin() as blocker:
+        blocker.exec_driver_sql("LOCK TABLE remote_jobs IN EXCLUSIVE MODE")  # reads go on, claims wait up to 2 s
+        name = next(name for name in redis_of_service.scan_iter(_type="list") if redis_of_service.lrem(name, 0, job_id))
+        with park(client, "video") as poll:
+            wait_until(lambda: ok(client.get("statistics"))["parked_polls"], "the poll to wait")
+            redis_of_service.rpush(name, job_id)
+            wait_until(lambda: claiming(engine), "the claim to wait")
+            activated.process.send_signal(signal.SIGTERM)
+            poll.settimeout(40)
+            answer = poll.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            assert b"\r\nConnection: close\r\n" in answer
+    assert activated.process.wait(60) == 0
+    assert "under way" not in activated.log.read_text()
+
+
+def test_an_answer_that_ends_the_connection_is_seen_by_a_client_that_still_sends(service):
+    """Here because the client asks for it; while a process stops, each answer is such a one."""
+    activated, _, _ = service
+    activated.start()
+    size = 8 * 1024 * 1024
+    head = f"PUT {API_BASE}/x/result HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", activated.port), timeout=60) as client:
+            client.sendall(head.encode() + b"x" * size)
+            assert client.recv(12) == b"HTTP/1.1 401"
+
+
+def claiming(engine) -> bool:
+    """Whether a claim waits for a lock: a poll has been offered a job."""
+    waits = text("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%WITH offered%'")
+    with engine.connect() as connection:
+        return connection.execute(waits).first() is not None
