@@ -10,7 +10,7 @@ import time
 import redis
 import structlog
 
-log = structlog.get_logger("bridge.mirror.lists")
+log = structlog.get_logger("bridge.redis_breaker")
 
 AWAY_SECONDS = 1.0  # after a failure Redis is left alone for so long, so that it cannot slow every request;
 LONGEST_AWAY_SECONDS = 8.0  # twice as long after each further one, for a Redis that hangs costs 2 s at every look

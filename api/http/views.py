@@ -11,8 +11,8 @@ from sqlalchemy import Row
 from bridge.jobs.claim import Claimed
 from bridge.jobs.read import History, estimated_completion
 from bridge.jobs.source_files import source_name
-from bridge.mirror.lists import RANKS
 from bridge.names import download_path
+from bridge.queues import RANKS
 from bridge.runtime import Runtime
 from models.state import JobState
 

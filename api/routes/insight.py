@@ -17,8 +17,8 @@ from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.insight.statistics import statistics
 from bridge.jobs.listing import named, opened
 from bridge.long_poll.pause_watch import Foreman
-from bridge.mirror.lists import RANKS
 from bridge.names import API_BASE, API_ROOT
+from bridge.queues import RANKS
 from bridge.workers.pauses import pause, resume
 from bridge.workers.registry import WorkersSeen
 from bridge.workers.roster import Hand, workforce

@@ -26,8 +26,8 @@ from bridge.jobs.submit_result import submit
 from bridge.long_poll.dispatcher import Hub
 from bridge.long_poll.pause_watch import Foreman
 from bridge.long_poll.poll import Poll, Slots
-from bridge.mirror.lists import Queue
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
+from bridge.queues import Queue
 from bridge.workers.registry import Worker
 
 log = structlog.get_logger("api")

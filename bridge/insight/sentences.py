@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from bridge.insight.explain import MOST_AHEAD, Facts
-from bridge.mirror.lists import RANKS
+from bridge.queues import RANKS
 from bridge.workers.roster import Hand
 from models.state import FINAL, JobState
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from bridge.mirror.lists import RANKS, Entry, Queue
 from bridge.names import DEFAULT_TENANT
+from bridge.queues import RANKS, Entry, Queue
 from models.state import EDGES, AttemptEnd, Change
 
 # A worker that released a job is not offered it for so long.

@@ -13,7 +13,7 @@ from bridge.crash_points import reach
 from bridge.errors import Invalid
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.source_files import check_source
-from bridge.mirror.lists import Entry, Queue
+from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime
 from models.state import JobState
 

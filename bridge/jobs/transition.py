@@ -33,7 +33,7 @@ from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 
 from bridge.crash_points import reach
-from bridge.mirror.lists import RANKS, Entry, Queue
+from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import Moment, job_attempts, job_results, remote_jobs
 from models.outbox import continuations

@@ -11,7 +11,7 @@ from bridge.jobs.claim import Fates, InLine, claim
 from bridge.long_poll.fair_share import share_out
 from bridge.long_poll.parked import Parked
 from bridge.long_poll.poll import Poll
-from bridge.mirror.lists import Entry, Queue
+from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime
 
 Withheld = set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job

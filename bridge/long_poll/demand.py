@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from bridge.long_poll.fair_share import Turns, plan
 from bridge.long_poll.parked import Parked
 from bridge.long_poll.poll import Poll
-from bridge.mirror.lists import Entry, Queue
+from bridge.queues import Entry, Queue
 
 BATCH = 128  # IDs claimed in one statement, of all queues together: each may cost a lock
 SPARE = 8  # looked at beyond what is wanted, for jobs that a poll may not have because its worker just released them

@@ -31,7 +31,7 @@ from bridge.long_poll.fair_share import Turns
 from bridge.long_poll.listeners import Listeners
 from bridge.long_poll.parked import Parked
 from bridge.long_poll.poll import Poll
-from bridge.mirror.lists import Entry, Queue
+from bridge.queues import Entry, Queue
 from bridge.redis_breaker import TAKE
 from bridge.runtime import Runtime
 

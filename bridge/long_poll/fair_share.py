@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from bridge.mirror.lists import Queue
+from bridge.queues import Queue
 
 
 class Wanting(Protocol):

@@ -7,7 +7,8 @@ import redis
 from gevent.event import Event
 
 from bridge.crash_points import reach
-from bridge.mirror.lists import Entry, Mirror, Queue
+from bridge.mirror.lists import Mirror
+from bridge.queues import Entry, Queue
 from models.state import Priority
 
 BLOCK_SECONDS = 1.0  # also how long a listener may outstay the last poll that wanted it

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bridge.long_poll.listeners import Listeners
 from bridge.long_poll.poll import Poll
-from bridge.mirror.lists import Queue
+from bridge.queues import Queue
 
 
 class Parked:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.errors import BridgeError
 from bridge.jobs.claim import Claimant, Claimed
-from bridge.mirror.lists import Queue
+from bridge.queues import Queue
 
 
 class Slots(NamedTuple):

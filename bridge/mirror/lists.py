@@ -27,36 +27,14 @@ from bridge.crash_points import reach
 from bridge.mirror.bad_keys import discard_bad_keys
 from bridge.mirror.scripts import DROP, PUT_BACK, TAKE
 from bridge.names import TENANT_PATTERN
+from bridge.queues import RANKS, Entry, Queue, is_job_id
 from bridge.redis_breaker import RedisBreaker
 from bridge.redis_client import answers, connect
 from models.state import Priority
 
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
 FEW = 4  # IDs of one list for which LREM is quicker
-RANKS = list(Priority)  # by what the database stores of a priority
-
 _NAME = re.compile(TENANT_PATTERN)
-_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def is_job_id(text: str) -> bool:
-    """Whether this can be a job's ID: whoever reaches Redis can write anything into a list."""
-    return _JOB_ID.fullmatch(text) is not None
-
-
-class Queue(NamedTuple):
-    """The pending jobs of one content type of one tenant."""
-
-    tenant: str
-    content_type: str
-
-
-class Entry(NamedTuple):
-    """A job's place in the mirror."""
-
-    queue: Queue
-    priority: Priority
-    job_id: str
 
 
 class Taken(NamedTuple):

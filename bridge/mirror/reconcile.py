@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from bridge.crash_points import reach
-from bridge.mirror.lists import RANKS, Entry, Queue, is_job_id
+from bridge.queues import RANKS, Entry, Queue, is_job_id
 from bridge.runtime import Runtime
 
 HEAD = 200  # IDs compared of each list

@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from bridge.crash_points import reach
-from bridge.mirror.lists import RANKS, Entry, Queue
+from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import NOT_DUE
 

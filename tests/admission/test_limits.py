@@ -15,8 +15,8 @@ from bridge.admission.limits import MOST_READ, Limits
 from bridge.errors import TooMany
 from bridge.jobs.claim import Claimant
 from bridge.long_poll.poll import Poll
-from bridge.mirror.lists import Queue
 from bridge.names import API_BASE
+from bridge.queues import Queue
 from tests.support.client import Client, ok, refused
 from tests.support.waiting import wait_until
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from bridge.jobs.claim import Claimant, Claimed, Fates, InLine
 from bridge.long_poll import assign, dispatcher
-from bridge.mirror.lists import RANKS, Entry, Queue
+from bridge.queues import RANKS, Entry, Queue
 
 COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
   lease_expires_at, ack_by, source_file_path, source_size"""

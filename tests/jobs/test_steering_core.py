@@ -8,7 +8,7 @@ from sqlalchemy import event
 from bridge.caller import Caller
 from bridge.errors import BridgeError, Invalid
 from bridge.jobs.bulk import steer
-from bridge.mirror.lists import Entry, Queue
+from bridge.queues import Entry, Queue
 from models.state import Asked, Priority
 from tests.support.core import KEY, Core
 from tests.support.racing import at_once

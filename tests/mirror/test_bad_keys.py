@@ -9,9 +9,9 @@ import pytest
 
 from bridge.admission.limits import Limits
 from bridge.errors import TooMany
-from bridge.mirror.lists import Queue
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
+from bridge.queues import Queue
 from bridge.workers.registry import Worker, WorkersSeen
 from tests.support.client import ok
 from tests.support.waiting import wait_until

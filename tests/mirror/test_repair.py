@@ -4,9 +4,10 @@ import pytest
 from sqlalchemy import text
 
 from bridge.mirror import reconcile as module
-from bridge.mirror.lists import Entry, Mirror, Queue
+from bridge.mirror.lists import Mirror
 from bridge.mirror.reconcile import HEAD, Repaired, reconcile
 from bridge.mirror.release_due import release_due
+from bridge.queues import Entry, Queue
 from models.state import Priority
 from tests.support.waiting import wait_until
 

@@ -23,9 +23,10 @@ from bridge.jobs.claim import Claimant, replay, unsaid_wait
 from bridge.jobs.expire import expire
 from bridge.jobs.release import take_from_key
 from bridge.mirror import reconcile
-from bridge.mirror.lists import Entry, Mirror, Queue
+from bridge.mirror.lists import Mirror
 from bridge.mirror.release_due import release_due
 from bridge.outbox import outcomes
+from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from bridge.workers import quarantine

@@ -20,7 +20,7 @@ from bridge.jobs.extend import Alive, extend
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.release import release
 from bridge.jobs.submit_result import submit
-from bridge.mirror.lists import RANKS, Entry, Queue
+from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from tests.support.waiting import wait_until
 

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from bridge.jobs.claim import Claimant, claim, next_in_line
-from bridge.mirror.lists import Queue
+from bridge.queues import Queue
 from tests.chaos import unguarded
 from tests.chaos.checker import INVARIANTS
 from tests.chaos.end_state import EndState, read_jobs
