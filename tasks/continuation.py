@@ -6,8 +6,8 @@ from kombu.exceptions import OperationalError
 
 from bridge import names
 from bridge.broker import lying
-from bridge.insight.gauges import swept
 from bridge.outbox import outcomes
+from bridge.sweeps import swept
 from tasks.app import app, runtime
 
 BROKEN = (OperationalError,)
@@ -35,14 +35,14 @@ def continue_ingestion(job_id: str | None = None, job_ids: list[str] | None = No
     if asked is not None:
         outcomes.deliver(runtime(), _send, BROKEN, asked, batch=len(asked))
         return
-    with swept(runtime(), "continue_ingestion") as run:
+    with swept(runtime().engine, "continue_ingestion") as run:
         run["changed"] = outcomes.deliver_due(runtime(), _send, BROKEN)
 
 
 @app.task(name=names.REPEAT)
 def repeat_outcomes() -> None:
     """Send again what was sent and is not confirmed, unless it lies in the pipeline's queue still."""
-    with swept(runtime(), "repeat_outcomes") as run:
+    with swept(runtime().engine, "repeat_outcomes") as run:
         # A confirmation may lie in the intake's queue too, where pipelines used to send it.
         there = lying(app, runtime().settings.continuation_queue, names.OUTCOMES, names.QUEUE)
         run["changed"] = outcomes.repeat(runtime(), _send, BROKEN, there)

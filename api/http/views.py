@@ -8,8 +8,9 @@ import orjson
 from flask import Response
 from sqlalchemy import Row
 
+from bridge.insight.durations import estimated_completion
 from bridge.jobs.claim import Claimed
-from bridge.jobs.read import History, estimated_completion
+from bridge.jobs.read import History
 from bridge.jobs.source_files import source_name
 from bridge.names import download_path
 from bridge.queues import RANKS

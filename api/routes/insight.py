@@ -11,11 +11,11 @@ from api.http.body import Blueprint
 from api.http.documented_errors import gives
 from api.http.views import json_response
 from api.schemas import insight as schemas
+from bridge.cursor import named, opened
 from bridge.errors import Invalid
 from bridge.insight.explain import MOST_AHEAD, explain
 from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.insight.statistics import statistics
-from bridge.jobs.listing import named, opened
 from bridge.long_poll.pause_watch import Foreman
 from bridge.names import API_BASE, API_ROOT
 from bridge.queues import RANKS

@@ -14,8 +14,8 @@ from api.schemas import keys as schemas
 from bridge.admission import keys as core
 from bridge.admission.key_makers import administers, make_key, name_of
 from bridge.crash_points import reach
+from bridge.cursor import cut, opened
 from bridge.errors import NotFound
-from bridge.jobs.listing import cut, opened
 from bridge.jobs.release import take_from_key
 from bridge.jobs.transition import follow
 from bridge.names import KEYS_BASE

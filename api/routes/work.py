@@ -25,10 +25,11 @@ from bridge.jobs.release import release
 from bridge.jobs.submit_result import submit
 from bridge.long_poll.dispatcher import Hub
 from bridge.long_poll.pause_watch import Foreman
-from bridge.long_poll.poll import Poll, Slots
+from bridge.long_poll.poll import Poll
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.queues import Queue
 from bridge.workers.registry import Worker
+from bridge.workers.slots import Slots
 
 log = structlog.get_logger("api")
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Do the work.")

@@ -1,12 +1,16 @@
 """How long jobs of a content type take: medians of the recent completed ones, refreshed by a sweep, read by key."""
 
-from sqlalchemy import Connection, Row, text
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, text
 
 from bridge.runtime import Runtime
 
 RECENT = 50  # completed jobs that a median is taken of
 GUESSES = {"audio": 300.0, "video": 900.0}  # seconds, until there is a median
 GUESS = 600.0
+LONGEST = 604800.0  # seconds; the longest deadline that a job may name
 
 # Only where something was completed since the last time; each by its newest jobs, from the end of an index.
 REFRESH = text(f"""
@@ -51,6 +55,19 @@ def expected_seconds(connection: Connection, tenant: str, content_type: str) -> 
     """How long a job of this type is expected to run: the median, or a guess."""
     median = median_seconds(connection, tenant, content_type)
     return GUESSES.get(content_type, GUESS) if median is None else median
+
+
+def estimated_completion(runtime: Runtime, job: Row[Any]) -> datetime:
+    """When the running attempt is expected to be done: by its progress, else by how long its type takes."""
+    with runtime.engine.connect() as connection:
+        if job.progress:
+            elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
+            # Bounded, because the smallest progress would lead out of the calendar; no attempt runs longer.
+            seconds = min(float(elapsed) / float(job.progress), LONGEST)
+        else:
+            seconds = expected_seconds(connection, job.tenant, job.content_type)
+    started: datetime = job.started_at
+    return started + timedelta(seconds=seconds)
 
 
 def medians(connection: Connection, tenant: str) -> list[Row[tuple[str, float, int]]]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
-from bridge.insight.durations import expected_seconds
-from bridge.jobs.read import LONGEST_WHY, STANDING, estimated_completion, find
+from bridge.insight.durations import estimated_completion, expected_seconds
+from bridge.jobs.read import LONGEST_WHY, STANDING, find
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkersSeen
 from bridge.workers.roster import Hand, workforce

@@ -1,9 +1,7 @@
 """Numbers about the whole, for /metrics: what waits, what is stuck, when each sweep last ran and what it found."""
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -12,13 +10,6 @@ from bridge.insight import counters
 from bridge.runtime import Runtime
 from models.job import NOT_DUE, QUEUE_CLOCK_RUNS
 from models.state import OutcomeState
-
-RECORD = text("""
-INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:name, now(), :seconds, :changed, :changed)
-ON CONFLICT (name) DO UPDATE SET ran_at = now(), seconds = excluded.seconds, changed = excluded.changed,
-  total = sweeps.total + excluded.changed
-WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - interval '5 seconds'
-""")
 
 STUCK = text(f"""
 SELECT count(*) AS waiting, count(*) FILTER (WHERE state = '{OutcomeState.FAILING}') AS failing
@@ -58,17 +49,6 @@ SELECT
     LIMIT {MOST_BACKLOG}) o) AS repeat_outcomes,
   (SELECT count(*) FROM (SELECT FROM job_moves LIMIT {MOST_BACKLOG}) o) AS fold_counts
 """)
-
-
-@contextmanager
-def swept(runtime: Runtime, name: str) -> Iterator[dict[str, int]]:
-    """Record a run of a sweep: set `changed` to what it moved. Idle runs are recorded at most every 5 s."""
-    run = {"changed": 0}
-    began = time.monotonic()
-    yield run
-    with runtime.engine.begin() as connection:
-        params = {"name": name, "seconds": time.monotonic() - began, "changed": run["changed"]}
-        connection.execute(RECORD, params)
 
 
 def sweeps(connection: Connection) -> Sequence[Row[Any]]:

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.background import every
-from bridge.insight.gauges import swept
 from bridge.jobs.expire import expire
 from bridge.runtime import Runtime
+from bridge.sweeps import swept
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 
 log = structlog.get_logger("bridge.jobs.expire_standby")
@@ -58,7 +58,7 @@ class StandIn:
             raise
         if not overdue or self._now() < self._from:
             return
-        with swept(self._runtime, "end_overdue") as run:
+        with swept(self._runtime.engine, "end_overdue") as run:
             run["changed"] = expire(self._runtime, rounds=1)
         if run["changed"]:
             log.warning("no sweep came in time; this process ran the clocks", changed=run["changed"])

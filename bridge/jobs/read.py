@@ -5,14 +5,12 @@ A row may hold documents as large as the largest body: only who shows the whole 
 
 import re
 from collections.abc import Collection
-from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, func, select
 
 from bridge.errors import Conflict, NotFound
-from bridge.insight.durations import expected_seconds
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
 from models.refusal import job_refusals
@@ -21,7 +19,6 @@ from models.state import JobState
 
 _c = remote_jobs.c
 JOB_ID_PATTERN = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
-LONGEST = 604800.0  # seconds; the longest deadline that a job may name
 
 # What a verb judges a job by; of an error message as much as fits into a sentence.
 JUDGED: tuple[ColumnElement[Any], ...] = (
@@ -117,16 +114,3 @@ def result(runtime: Runtime, tenant: str, job_id: str) -> dict[str, Any]:
         )
         row = connection.execute(stored).one()
     return {"content": row.content, **row.result_data}
-
-
-def estimated_completion(runtime: Runtime, job: Row[Any]) -> datetime:
-    """When the running attempt is expected to be done: by its progress, else by how long its type takes."""
-    with runtime.engine.connect() as connection:
-        if job.progress:
-            elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
-            # Bounded, because the smallest progress would lead out of the calendar; no attempt runs longer.
-            seconds = min(float(elapsed) / float(job.progress), LONGEST)
-        else:
-            seconds = expected_seconds(connection, job.tenant, job.content_type)
-    started: datetime = job.started_at
-    return started + timedelta(seconds=seconds)

@@ -4,7 +4,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from gevent.event import Event
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,16 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bridge.errors import BridgeError
 from bridge.jobs.claim import Claimant, Claimed
 from bridge.queues import Queue
-
-
-class Slots(NamedTuple):
-    """How many jobs a worker can have at once, as it says itself; never relied on."""
-
-    busy: int | None
-    free: int | None
-
-
-UNTOLD = Slots(None, None)
+from bridge.workers.slots import UNTOLD, Slots
 
 
 @dataclass(eq=False)

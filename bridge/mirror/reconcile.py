@@ -11,11 +11,11 @@ import time
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from bridge.crash_points import reach
+from bridge.mirror.lists import Mirror
 from bridge.queues import RANKS, Entry, Queue, is_job_id
-from bridge.runtime import Runtime
 
 HEAD = 200  # IDs compared of each list
 BATCH = 1000
@@ -71,42 +71,42 @@ class Repaired(NamedTuple):
     surplus: int = 0
 
 
-def reconcile(runtime: Runtime, *, rebuild_seconds: float = REBUILD_SECONDS) -> Repaired:
+def reconcile(engine: Engine, mirror: Mirror, *, rebuild_seconds: float = REBUILD_SECONDS) -> Repaired:
     """One run; nothing is compared before the mirror is rebuilt.
 
     Raises redis.RedisError while Redis is away or takes no writes: then nothing is repaired.
     """
-    runtime.mirror.discard_bad_keys()
-    with runtime.engine.connect() as connection:
+    mirror.discard_bad_keys()
+    with engine.connect() as connection:
         queues = [Queue(*row) for row in connection.execute(QUEUES)]
     rebuilt = 0
-    if not runtime.mirror.serves():
-        if not runtime.mirror.lock_rebuild(LOCK_SECONDS):
+    if not mirror.serves():
+        if not mirror.lock_rebuild(LOCK_SECONDS):
             return Repaired()
         try:
-            rebuilt, whole = _rebuild(runtime, sorted(queues), time.monotonic() + rebuild_seconds)
+            rebuilt, whole = _rebuild(engine, mirror, sorted(queues), time.monotonic() + rebuild_seconds)
             if not whole:
                 return Repaired(rebuilt)
-            runtime.mirror.set_epoch()
+            mirror.set_epoch()
         finally:
-            runtime.mirror.unlock_rebuild()
-    returned = _return_left_over(runtime)
+            mirror.unlock_rebuild()
+    returned = _return_left_over(engine, mirror)
     missing = surplus = 0
-    for queue in {*queues, *runtime.mirror.queues()}:
-        added, removed = _compare_heads(runtime, queue)
+    for queue in {*queues, *mirror.queues()}:
+        added, removed = _compare_heads(engine, mirror, queue)
         missing += added
         surplus += removed
     return Repaired(rebuilt, returned, missing, surplus)
 
 
-def _rebuild(runtime: Runtime, queues: list[Queue], end: float) -> tuple[int, bool]:
+def _rebuild(engine: Engine, mirror: Mirror, queues: list[Queue], end: float) -> tuple[int, bool]:
     """Rebuild list by list, until `end`; how many IDs were added, and whether it is done.
 
     Newest first to the head, so that jobs that arrive meanwhile, at the tail, come after them. How far it has come (the
     list and the last job there) is noted in Redis after each batch: it is lost with what was rebuilt.
     """
     count = 0
-    *noted, queued_at, job_id = _noted(runtime.mirror.rebuilt())
+    *noted, queued_at, job_id = _noted(mirror.rebuilt())
     for queue, rank in ((queue, rank) for queue in queues for rank in range(len(RANKS))):
         this = [*queue, rank]
         if this < noted:
@@ -115,15 +115,15 @@ def _rebuild(runtime: Runtime, queues: list[Queue], end: float) -> tuple[int, bo
         if this == noted:
             after = {"queued_at": queued_at, "id": job_id}
         else:
-            runtime.mirror.clear(queue, RANKS[rank])
+            mirror.clear(queue, RANKS[rank])
         more = True
         while more:
-            with runtime.engine.connect() as connection:
+            with engine.connect() as connection:
                 rows = connection.execute(OLDER, {**_place(queue, rank), **after, "count": BATCH}).all()
             if rows:
                 after = {"queued_at": rows[-1].queued_at.isoformat(), "id": str(rows[-1].id)}
                 ids = [str(row.id) for row in rows]
-                runtime.mirror.push_older(queue, RANKS[rank], ids, json.dumps([*this, *after.values()]))
+                mirror.push_older(queue, RANKS[rank], ids, json.dumps([*this, *after.values()]))
                 count += len(rows)
                 if time.monotonic() >= end:
                     return count, False
@@ -143,26 +143,26 @@ def _noted(mark: str | None) -> list[Any]:
     return [None, None]
 
 
-def _return_left_over(runtime: Runtime) -> int:
+def _return_left_over(engine: Engine, mirror: Mirror) -> int:
     """What a process took and did not settle goes back to the head, where it is still pending."""
-    left_over = runtime.mirror.left_over(BATCH)
+    left_over = mirror.left_over(BATCH)
     if not left_over:
         return 0
-    with runtime.engine.connect() as connection:
+    with engine.connect() as connection:
         pending = _pending(connection, [entry.job_id for _, entry in left_over])
     queues = {entry.job_id: entry.queue for _, entry in left_over}
-    runtime.mirror.push((Entry(queues[job_id], RANKS[rank], job_id) for job_id, rank in pending.items()), head=True)
+    mirror.push((Entry(queues[job_id], RANKS[rank], job_id) for job_id, rank in pending.items()), head=True)
     reach("repair.before_forget")
-    runtime.mirror.forget(left_over)
+    mirror.forget(left_over)
     return len(pending)
 
 
-def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
+def _compare_heads(engine: Engine, mirror: Mirror, queue: Queue) -> tuple[int, int]:
     """Missing IDs are put at the head in their order; surplus ones are taken out."""
     missing = surplus = 0
-    heads = runtime.mirror.heads(queue, HEAD)
+    heads = mirror.heads(queue, HEAD)
     for rank, priority in enumerate(RANKS):
-        with runtime.engine.connect() as connection:
+        with engine.connect() as connection:
             oldest = [str(row.id) for row in connection.execute(OLDEST, {**_place(queue, rank), "count": HEAD})]
             there = heads[priority]
             gone = [job_id for job_id in there if job_id not in set(oldest)]
@@ -180,8 +180,8 @@ def _compare_heads(runtime: Runtime, queue: Queue) -> tuple[int, int]:
         # Everything older than the youngest missing one goes to the head anew, so that the order holds.
         anew = oldest[: oldest.index(absent[-1]) + 1] if absent else []
         again = [job_id for job_id in anew if job_id in known]
-        runtime.mirror.drop([Entry(queue, priority, job_id) for job_id in gone + again])
-        if runtime.mirror.push([Entry(queue, priority, job_id) for job_id in reversed(anew)], head=True):
+        mirror.drop([Entry(queue, priority, job_id) for job_id in gone + again])
+        if mirror.push([Entry(queue, priority, job_id) for job_id in reversed(anew)], head=True):
             missing += len(absent)
         surplus += len(gone)
     return missing, surplus

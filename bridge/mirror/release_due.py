@@ -1,10 +1,10 @@
 """Mirror the jobs whose `available_at` has come."""
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from bridge.crash_points import reach
+from bridge.mirror.lists import Mirror
 from bridge.queues import RANKS, Entry, Queue
-from bridge.runtime import Runtime
 from models.job import NOT_DUE
 
 # The ID is pushed after the commit; one that is lost then is found by bridge.reconcile_mirror. The status is an
@@ -18,15 +18,15 @@ RETURNING id, tenant, content_type, priority, queued_at
 """)
 
 
-def release_due(runtime: Runtime, *, batch: int = 500, rounds: int = 20) -> int:
+def release_due(engine: Engine, mirror: Mirror, *, batch: int = 500, rounds: int = 20) -> int:
     """Put due jobs into the mirror, in the order of their age; how many. Bounded."""
     released = 0
     for _ in range(rounds):
-        with runtime.engine.begin() as connection:
+        with engine.begin() as connection:
             rows = sorted(connection.execute(DUE, {"batch": batch}), key=lambda row: (row.queued_at, row.id))
             reach("release_due.before_commit", rows)
         reach("release_due.after_commit", rows)
-        runtime.mirror.push(Entry(Queue(r.tenant, r.content_type), RANKS[r.priority], str(r.id)) for r in rows)
+        mirror.push(Entry(Queue(r.tenant, r.content_type), RANKS[r.priority], str(r.id)) for r in rows)
         released += len(rows)
         if len(rows) < batch:
             break

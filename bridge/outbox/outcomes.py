@@ -18,8 +18,8 @@ import structlog
 from sqlalchemy import Row, TextClause, text
 
 from bridge.crash_points import reach
+from bridge.cursor import cut, opened
 from bridge.errors import NotFound
-from bridge.jobs.listing import cut, opened
 from bridge.runtime import Runtime
 from models.state import OutcomeState
 

@@ -16,9 +16,9 @@ from uuid import UUID
 
 import redis
 
-from bridge.long_poll.poll import UNTOLD, Slots
 from bridge.redis_breaker import is_bad_key
 from bridge.redis_client import answers, connect
+from bridge.workers.slots import UNTOLD, Slots
 
 REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
 PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none

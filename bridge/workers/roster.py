@@ -9,10 +9,10 @@ import redis
 from sqlalchemy import Connection, text
 
 from bridge.caller import NO_KEY
-from bridge.long_poll.poll import UNTOLD, Slots
 from bridge.runtime import Runtime
 from bridge.workers.pauses import Pause, now_paused, of_worker
 from bridge.workers.registry import Asking, Worker, WorkersSeen
+from bridge.workers.slots import UNTOLD, Slots
 
 MOST_JOBS = 100  # IDs shown of what a worker holds
 

@@ -19,8 +19,8 @@ from api.http.byte_range import asked_range, still_the_same
 from api.http.client_address import real_address
 from bridge.admission import json_guard
 from bridge.admission.json_guard import LARGEST_INTEGER, LONGEST_NAME, NotJson, Refused
+from bridge.cursor import opened
 from bridge.errors import Invalid, NotFound
-from bridge.jobs.listing import opened
 from bridge.jobs.read import job_id_of
 from bridge.jobs.source_files import check_source, open_source
 from tests.support.client import ok, refused

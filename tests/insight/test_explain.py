@@ -8,9 +8,9 @@ import pytest
 
 from bridge.insight.explain import Facts, starts_at
 from bridge.insight.sentences import sentences, waits_for
-from bridge.long_poll.poll import Slots
 from bridge.workers.pauses import Pause
 from bridge.workers.roster import Hand, Key
+from bridge.workers.slots import Slots
 from tests.support.client import ok, refused
 from tests.support.waiting import wait_until
 

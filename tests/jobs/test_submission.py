@@ -205,10 +205,10 @@ def test_the_queue_clock_of_a_job_for_later_starts_when_it_becomes_available(run
 
 def test_a_job_for_later_is_mirrored_only_when_its_time_has_come(runtime, source, redis):
     job_id = enqueue(runtime, "t", validated(source, available_at=moment(3600), priority="high")).job_id
-    assert release_due(runtime) == 0
+    assert release_due(runtime.engine, runtime.mirror) == 0
     assert redis.keys("core:{*") == []
     with runtime.engine.begin() as connection:
         connection.execute(text("UPDATE remote_jobs SET available_at = now()"))
-    assert release_due(runtime) == 1
+    assert release_due(runtime.engine, runtime.mirror) == 1
     assert redis.lrange("core:{t:audio}:pending:high", 0, -1) == [str(job_id)]
-    assert release_due(runtime) == 0
+    assert release_due(runtime.engine, runtime.mirror) == 0

@@ -47,11 +47,11 @@ def test_it_does_not_stop_the_repair_and_is_mended_by_it(core, redis):
     redis.delete("core:{default:video}:pending:normal")
     for key in (LIST, "core:{default:audio}:pending:low", "core:{default:audio}:claimed:dead", "core:suspects"):
         spoil(redis, key, "hash")
-    reconcile(core.runtime)
+    reconcile(core.runtime.engine, core.runtime.mirror)
     assert redis.lrange(LIST, 0, -1)[::-1] == ids
     assert redis.lrange("core:{default:video}:pending:normal", 0, -1) == [missing]
     assert redis.exists("core:epoch")
-    assert sum(reconcile(core.runtime)) == 0
+    assert sum(reconcile(core.runtime.engine, core.runtime.mirror)) == 0
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_mark_of_a_rebuild_that_cannot_be_read_starts_it_anew(core, redis, mar
     job_id = core.create("audio")
     redis.delete(LIST, "core:epoch")
     redis.set("core:rebuilt", mark)
-    assert reconcile(core.runtime).rebuilt == 1
+    assert reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 1
     assert redis.lrange(LIST, 0, -1) == [job_id]
 
 
@@ -74,7 +74,7 @@ def test_a_key_whose_name_is_no_queue_is_left_alone(core, redis, name):
     job_id = core.create("audio")
     redis.delete(LIST)
     redis.rpush(name, "x")
-    assert reconcile(core.runtime).missing == 1
+    assert reconcile(core.runtime.engine, core.runtime.mirror).missing == 1
     assert redis.lrange(LIST, 0, -1) == [job_id]
     redis.delete(name)
 
@@ -87,7 +87,7 @@ def test_other_sweeps_go_on(core, redis):
             connection.exec_driver_sql(
                 "UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = %s", (job_id,)
             )
-    assert release_due(core.runtime) == 2
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 2
     assert redis.llen("core:{default:video}:pending:normal") == 1
 
 

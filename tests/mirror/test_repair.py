@@ -21,7 +21,7 @@ def head_first(redis, key: str = LIST) -> list[str]:
 
 def test_at_rest_there_is_nothing_to_repair(core, redis):
     ids = [core.create() for _ in range(3)]
-    assert reconcile(core.runtime) == Repaired()
+    assert reconcile(core.runtime.engine, core.runtime.mirror) == Repaired()
     assert head_first(redis) == ids
 
 
@@ -36,7 +36,7 @@ def test_a_lost_mirror_is_rebuilt_in_the_order_of_the_queue(core, redis):
         "UPDATE remote_jobs SET available_at = now() + interval '1 h', mirrored = false WHERE id = :id", id=normal[0]
     )
     redis.delete(*redis.keys("core:*"))
-    assert reconcile(core.runtime).rebuilt == 7
+    assert reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 7
     assert head_first(redis) == [str(returned.job_id), *normal[1:]]
     assert head_first(redis, "core:{default:audio}:pending:high") == [high]
     assert head_first(redis, "core:{default:video}:pending:normal") == [video]
@@ -48,7 +48,7 @@ def test_a_rebuild_that_another_process_is_at_is_left_to_it(core, redis):
     core.create()
     redis.delete("core:epoch", LIST)
     redis.set("core:rebuilding", "another")
-    assert reconcile(core.runtime) == Repaired()
+    assert reconcile(core.runtime.engine, core.runtime.mirror) == Repaired()
     assert not redis.exists(LIST)
 
 
@@ -61,7 +61,7 @@ def test_a_rebuild_that_is_too_long_for_one_run_is_gone_on_with_by_the_next(core
     runs = []
     arrived = []
     while not redis.exists("core:epoch") and len(runs) < 30:
-        runs.append(reconcile(core.runtime, rebuild_seconds=0))
+        runs.append(reconcile(core.runtime.engine, core.runtime.mirror, rebuild_seconds=0))
         assert not redis.exists("core:rebuilding")
         if len(runs) == 4:
             arrived.append(core.create())
@@ -71,7 +71,7 @@ def test_a_rebuild_that_is_too_long_for_one_run_is_gone_on_with_by_the_next(core
     assert head_first(redis) == normal + arrived
     assert head_first(redis, "core:{default:audio}:pending:high") == high
     assert head_first(redis, "core:{default:video}:pending:normal") == video
-    assert reconcile(core.runtime) == Repaired()
+    assert reconcile(core.runtime.engine, core.runtime.mirror) == Repaired()
 
 
 def test_a_rebuild_starts_anew_when_redis_is_lost_again_and_when_the_next_mirror_is(core, redis, monkeypatch):
@@ -79,19 +79,19 @@ def test_a_rebuild_starts_anew_when_redis_is_lost_again_and_when_the_next_mirror
     ids = [core.create() for _ in range(5)]
     redis.delete("core:epoch")
     for _ in range(3):
-        reconcile(core.runtime, rebuild_seconds=0)
+        reconcile(core.runtime.engine, core.runtime.mirror, rebuild_seconds=0)
     assert redis.lrange(LIST, 0, -1), "it has come somewhere"
     redis.delete(*redis.keys("core:*"))
-    assert reconcile(core.runtime).rebuilt == 5
+    assert reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 5
     redis.delete("core:epoch", LIST)
-    assert reconcile(core.runtime).rebuilt == 5
+    assert reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 5
     assert head_first(redis) == ids
 
 
 def test_a_missing_id_comes_back_to_its_place_at_the_head(core, redis):
     ids = [core.create() for _ in range(3)]
     redis.lrem(LIST, 0, ids[0])
-    assert reconcile(core.runtime).missing == 1
+    assert reconcile(core.runtime.engine, core.runtime.mirror).missing == 1
     assert head_first(redis) == ids
 
 
@@ -100,20 +100,20 @@ def test_surplus_ids_near_the_head_are_taken_out(core, redis):
     finished = core.held("w1")
     core.result(finished)
     redis.rpush(LIST, str(finished.job_id), "0" * 36, "no id at all")
-    assert reconcile(core.runtime).surplus == 3
+    assert reconcile(core.runtime.engine, core.runtime.mirror).surplus == 3
     assert head_first(redis) == ids
 
 
 def test_a_missing_id_in_a_long_list_is_found_when_it_comes_near_the_head(core, redis):
     ids = [core.create() for _ in range(HEAD + 20)]
     redis.lrem(LIST, 0, ids[-5])
-    assert reconcile(core.runtime).missing == 0
+    assert reconcile(core.runtime.engine, core.runtime.mirror).missing == 0
     redis.lrem(LIST, 0, ids[3])
-    assert reconcile(core.runtime).missing == 1
+    assert reconcile(core.runtime.engine, core.runtime.mirror).missing == 1
     assert head_first(redis) == [job_id for job_id in ids if job_id != ids[-5]]
     for job_id in ids[:30]:
         core.cancel(job_id)
-    reconcile(core.runtime)
+    reconcile(core.runtime.engine, core.runtime.mirror)
     assert head_first(redis) == ids[30:]
 
 
@@ -123,11 +123,11 @@ def test_what_a_dead_process_had_taken_goes_back_at_the_second_look(core, redis,
     assert dead.take({AUDIO: 1}).entries == [Entry(AUDIO, Priority.NORMAL, taken)]
     # It would be found by comparing heads as well: here only what was left over is looked at.
     redis.rpush(LIST, taken)
-    first = reconcile(core.runtime)
+    first = reconcile(core.runtime.engine, core.runtime.mirror)
     assert (first.returned, redis.lrange("core:{default:audio}:claimed:dead", 0, -1)) == (0, [taken])
     redis.lrem(LIST, 0, taken)
     redis.rpush(LIST, *[kept] * 0, taken)
-    assert reconcile(core.runtime).returned == 1
+    assert reconcile(core.runtime.engine, core.runtime.mirror).returned == 1
     assert redis.keys("core:*:claimed:*") == []
     assert set(head_first(redis)) == {taken, kept}
 
@@ -135,8 +135,8 @@ def test_what_a_dead_process_had_taken_goes_back_at_the_second_look(core, redis,
 def test_what_was_left_over_and_is_not_pending_any_more_is_forgotten(core, redis):
     job = core.held()
     redis.lpush("core:{default:audio}:claimed:dead", str(job.job_id), "garbage")
-    reconcile(core.runtime)
-    assert reconcile(core.runtime).returned == 0
+    reconcile(core.runtime.engine, core.runtime.mirror)
+    assert reconcile(core.runtime.engine, core.runtime.mirror).returned == 0
     assert redis.keys("core:*:claimed:*") == []
     assert head_first(redis) == []
 
@@ -145,10 +145,10 @@ def test_a_claim_under_way_at_one_look_is_no_left_over(core, redis, servers):
     job_id = core.create()
     living = Mirror(servers.redis_url, "core", "living")
     entries = living.take({AUDIO: 1}).entries
-    reconcile(core.runtime)
+    reconcile(core.runtime.engine, core.runtime.mirror)
     living.settle(entries)
     core.claim(job_id)
-    assert reconcile(core.runtime).returned == 0
+    assert reconcile(core.runtime.engine, core.runtime.mirror).returned == 0
 
 
 def test_jobs_that_become_due_are_mirrored_in_the_order_of_their_age(core, redis):
@@ -156,12 +156,12 @@ def test_jobs_that_become_due_are_mirrored_in_the_order_of_their_age(core, redis
     for job in (second, first):
         core.result(job, success=False)
     assert head_first(redis) == []
-    assert release_due(core.runtime) == 0
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 0
     core.age(first.job_id, 30)
     core.age(second.job_id, 20)
-    assert release_due(core.runtime) == 2
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 2
     assert head_first(redis) == [str(first.job_id), str(second.job_id)]
-    assert release_due(core.runtime) == 0
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 0
 
 
 def test_a_due_job_that_was_claimed_meanwhile_is_not_mirrored(core, redis):
@@ -169,7 +169,7 @@ def test_a_due_job_that_was_claimed_meanwhile_is_not_mirrored(core, redis):
     core.result(job, success=False)
     core.age(job.job_id, 30)
     assert core.claim(str(job.job_id), "w2") is not None
-    assert release_due(core.runtime) == 0
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 0
     assert head_first(redis) == []
 
 
@@ -227,13 +227,13 @@ def test_a_million_pending_jobs_are_rebuilt_and_compared_without_reading_a_whole
     calls = redis.info("commandstats")
     rebuilt = 0
     while not redis.exists("core:epoch"):  # a run ends by itself after a while; the next one goes on
-        rebuilt += reconcile(core.runtime).rebuilt
+        rebuilt += reconcile(core.runtime.engine, core.runtime.mirror).rebuilt
     assert rebuilt == 1_000_000
     assert redis.llen(LIST) == 1_000_000
     assert head_first_one(redis) == job_id
     redis.rpop(LIST)
     rows_before = read_rows(core)
-    assert reconcile(core.runtime).missing == 1
+    assert reconcile(core.runtime.engine, core.runtime.mirror).missing == 1
     assert read_rows(core) - rows_before < 5000
     after = redis.info("commandstats")
     assert after["cmdstat_rpush"]["calls"] - calls.get("cmdstat_rpush", {"calls": 0})["calls"] < 1100

@@ -5,11 +5,12 @@ import pytest
 from sqlalchemy import text
 
 from bridge.insight import counters, durations, gauges
+from bridge.insight.durations import estimated_completion
 from bridge.insight.explain import explain
 from bridge.insight.statistics import statistics
 from bridge.jobs.expire import SWEEPS, expire
 from bridge.jobs.purge import purge
-from bridge.jobs.read import STANDING, estimated_completion, find
+from bridge.jobs.read import STANDING, find
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.outbox.outcomes import deliver
@@ -153,7 +154,7 @@ def test_the_sweeps_beside_the_clocks_read_what_is_due(big):
     due = "UPDATE remote_jobs SET available_at = now() WHERE id IN (SELECT id FROM remote_jobs WHERE NOT mirrored"
     big.sql(f"{due} AND status = 'pending' LIMIT 30)")
     released = []
-    plans = big.plans(lambda: released.append(release_due(big.runtime)))
+    plans = big.plans(lambda: released.append(release_due(big.runtime.engine, big.runtime.mirror)))
     assert released[0] >= 30
     assert total(plans) <= 5 * released[0]
 
@@ -192,6 +193,6 @@ def test_the_repair_of_the_mirror_reads_heads(big):
             " (SELECT id FROM remote_jobs WHERE status = 'pending' AND content_type = 'document'"
             " LIMIT 5000)")  # fmt: skip
     big.sql("ANALYZE remote_jobs")
-    plans = big.plans(lambda: reconcile(big.runtime))
+    plans = big.plans(lambda: reconcile(big.runtime.engine, big.runtime.mirror))
     assert not any("remote_jobs" in plan.scans for plan in plans)
     assert max(plan.rows_read for plan in plans) < 3000, "some hundred heads of a queue, looked up and compared"

@@ -149,7 +149,7 @@ def work(core: Core) -> None:
     again = core.held(worker="w2", max_retries=1)
     core.result(again, success=False, error_message="retried")
     core.age(again.job_id, 600)
-    release_due(runtime)
+    release_due(runtime.engine, runtime.mirror)
     failed = core.claim(str(again.job_id), "w2", acknowledge=True)
     core.result(failed, success=False, error_message="failed")
     restart(runtime, KEY, str(again.job_id))
@@ -179,7 +179,7 @@ def work(core: Core) -> None:
     steer(runtime, KEY, Asked.CANCEL, {"content_type": "video"})
     steer(runtime, KEY, Asked.RETRY, {"content_type": "video"})
     runtime.mirror.push([Entry(Queue(TENANT, "web"), Priority.NORMAL, created)])  # it is none of that queue
-    reconcile.reconcile(runtime)
+    reconcile.reconcile(runtime.engine, runtime.mirror)
     outcomes.deliver(runtime, lambda *_: None, ())
     purge.purge(runtime)
     quarantine.watch(runtime)

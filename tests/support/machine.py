@@ -215,7 +215,7 @@ class Machine(RuleBasedStateMachine):
         self.model.now += 0.001
         for job in self.model.jobs.values():
             job.mirrored |= job.status == "pending" and job.available <= self.model.now
-        release_due(self.core.runtime)
+        release_due(self.core.runtime.engine, self.core.runtime.mirror)
 
     def hand_over(self, broker: str, confirming: bool, times: int) -> None:
         for time in range(times):

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from redis.exceptions import RedisError
 
-from bridge.long_poll.poll import Slots
 from bridge.workers.registry import MOST, REMEMBERED_SECONDS, Worker, WorkersSeen
 from bridge.workers.roster import workforce
+from bridge.workers.slots import Slots
 from tests.support.client import ok, refused
 from tests.support.core import KEY
 from tests.support.waiting import wait_until

@@ -1,0 +1,13 @@
+"""What a worker says of its slots."""
+
+from typing import NamedTuple
+
+
+class Slots(NamedTuple):
+    """How many jobs a worker can have at once, as it says itself; never relied on."""
+
+    busy: int | None
+    free: int | None
+
+
+UNTOLD = Slots(None, None)
