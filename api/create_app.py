@@ -11,6 +11,7 @@ from api.http import docs_page, openapi, problems
 from api.http.access import SECURITY
 from api.http.incoming import end_request
 from api.http.metrics import RESPONSES
+from api.http.parts import Parts
 from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.routes import download  # noqa: F401  (adds its route to `workers`)
 from api.routes.bulk import continuations
@@ -22,8 +23,7 @@ from api.routes.work import workers
 from bridge.admission.key_cache import KeyRing
 from bridge.admission.limits import Limits
 from bridge.jobs.expire_standby import StandIn
-from bridge.long_poll.dispatcher import Hub
-from bridge.long_poll.pause_watch import Foreman
+from bridge.long_poll.admit import LongPoll
 from bridge.runtime import Runtime
 from bridge.version import version
 
@@ -69,14 +69,13 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
         },
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # task_options and metadata come back as they were sent
-    app.extensions["bridge"] = runtime
-    hub = app.extensions["hub"] = Hub(heart)
-    app.extensions["foreman"] = Foreman(heart, hub)
-    app.extensions["keys"] = None
+    limits = Limits(heart)
+    polls = LongPoll(runtime, heart, limits)
+    ring = None
     if runtime.settings.auth:
-        ring = app.extensions["keys"] = KeyRing(heart.engine, hub.dismiss, runtime.settings.bootstrap_key)
+        ring = KeyRing(heart.engine, polls.dispatcher.dismiss, runtime.settings.bootstrap_key)
         ring.keep()
-    limits = app.extensions["limits"] = Limits(heart)
+    app.extensions["bridge"] = Parts(runtime, limits, polls, ring, ThreadPool(1))
     limits.keep()
     StandIn(heart).keep()
     app.url_map.converters |= {"job": JobId, "worker": WorkerId}
@@ -84,7 +83,6 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     app.before_request(refuse_another_slash)
     app.after_request(_finish)
     app.teardown_request(end_request)
-    app.extensions["aside"] = ThreadPool(1)  # api/http/body.py
     api = Documented(app)
     for converter in (JobId, WorkerId):
         api.register_converter(converter, lambda _: {"type": "string"})

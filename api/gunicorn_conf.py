@@ -109,8 +109,8 @@ def post_worker_init(worker: Any) -> None:
 
     from api.http.metrics import PARKED, REDIS_AWAY
 
-    hub = worker.wsgi.extensions["hub"]
-    mirror = worker.wsgi.extensions["bridge"].mirror
+    parts = worker.wsgi.extensions["bridge"]
+    hub, mirror = parts.polls.dispatcher, parts.runtime.mirror
 
     def watch() -> None:
         while worker.alive:

@@ -5,11 +5,12 @@ from functools import wraps
 from typing import Any, cast
 
 import structlog
-from flask import current_app, g, request
+from flask import g, request
 
 from api.http.client_address import real_address
 from api.http.connections import prove
 from api.http.local_only import refuse_web_pages
+from api.http.parts import parts
 from bridge.admission.key_cache import REFUSED, KeyRing
 from bridge.admission.keys import public_prefix
 from bridge.admission.limits import Limits
@@ -26,8 +27,8 @@ SECURITY = {
 
 
 def runtime() -> Runtime:
-    """The runtime of this application."""
-    return cast(Runtime, current_app.extensions["bridge"])
+    """Return the runtime of this application."""
+    return parts().runtime
 
 
 def caller() -> Caller:
@@ -59,12 +60,12 @@ def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def limits() -> Limits:
     """The limits of this process."""
-    return cast(Limits, current_app.extensions["limits"])
+    return parts().limits
 
 
 def authenticate() -> Caller:
     """Whose key this request carries. Raises Unauthorized, TooMany; without keys Forbidden, to pages of other sites."""
-    ring: KeyRing | None = current_app.extensions["keys"]
+    ring = parts().keys
     if ring is None:
         refuse_web_pages(runtime().settings.auth_off_anywhere)
     who = Caller() if ring is None else _whose_key(ring)

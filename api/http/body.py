@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-from flask import Request, current_app, g, request
+from flask import Request, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
-from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 from marshmallow import Schema
 from webargs import missing
@@ -13,6 +12,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 
 from api.http.incoming import Malformed, NoJsonBody, read_body
+from api.http.parts import parts
 from bridge.admission import json_guard
 from bridge.errors import Invalid
 
@@ -61,9 +61,8 @@ def read_json(incoming: Request) -> Any:
 def _parsed(raw: bytes) -> Any:
     if len(raw) <= ASIDE_BYTES:
         return json_guard.parse(raw)
-    aside: ThreadPool = current_app.extensions["aside"]
     # Raised in the thread, a refusal would be written to the log as a crash.
-    done = aside.spawn(wrap_errors(Exception, json_guard.parse), raw).get()
+    done = parts().aside.spawn(wrap_errors(Exception, json_guard.parse), raw).get()
     if isinstance(done, Exception):
         raise done
     return done

@@ -1,14 +1,15 @@
 """The routes of those who watch the bridge: statistics, explanations of jobs, and workers with their pauses."""
 
 from heapq import nlargest
-from typing import Any, cast
+from typing import Any
 
 import structlog
-from flask import current_app, g
+from flask import g
 
 from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint
 from api.http.documented_errors import gives
+from api.http.parts import parts
 from api.http.views import json_response
 from api.schemas import insight as schemas
 from bridge.cursor import named, opened
@@ -16,7 +17,6 @@ from bridge.errors import Invalid
 from bridge.insight.explain import MOST_AHEAD, explain
 from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.insight.statistics import statistics
-from bridge.long_poll.pause_watch import Foreman
 from bridge.names import API_BASE, API_ROOT
 from bridge.queues import RANKS
 from bridge.workers.pauses import pause, resume
@@ -31,7 +31,7 @@ operators = Blueprint("operate", __name__, description="See how the bridge does,
 
 
 def _seen() -> WorkersSeen:
-    return cast(Foreman, current_app.extensions["foreman"]).seen
+    return parts().polls.pauses.seen
 
 
 @operators.route(f"{API_BASE}/statistics", methods=["GET"])

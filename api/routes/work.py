@@ -3,32 +3,30 @@
 import re
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import structlog
-from flask import current_app, g, request
+from flask import g, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from api.http.access import caller, limits, runtime, scope
+from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint, header_text
 from api.http.broken_results import ends_attempt
 from api.http.documented_errors import gives
 from api.http.metrics import CLAIMED, FINISHED, label
+from api.http.parts import parts
 from api.http.views import json_response, poll_answer
 from api.schemas import work as schemas
 from api.schemas.jobs import StateAnswer
 from bridge.crash_points import reach
 from bridge.errors import Forbidden, Invalid
-from bridge.jobs.claim import Claimant, unsaid_wait
+from bridge.jobs.claim import Claimant
 from bridge.jobs.extend import Alive, extend
 from bridge.jobs.release import release
 from bridge.jobs.submit_result import submit
-from bridge.long_poll.dispatcher import Hub
-from bridge.long_poll.pause_watch import Foreman
 from bridge.long_poll.poll import Poll
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.queues import Queue
-from bridge.workers.registry import Worker
 from bridge.workers.slots import Slots
 
 log = structlog.get_logger("api")
@@ -55,26 +53,22 @@ def poll(query: dict[str, Any]) -> Any:
     who = Claimant(
         caller().key_id, query["worker_id"], query["lease"], query["claim_id"], caller().tenant, ",".join(types)
     )
-    foreman = cast(Foreman, current_app.extensions["foreman"])
+    polls = parts().polls
     if not types:
-        foreman.seen.note(caller().tenant, Worker(who.key_id, who.worker_id), types, denied)
+        polls.refuse_all(who, denied)
         raise Forbidden(f"This key is limited to the content types {', '.join(sorted(caller().content_types or ()))}.")
-    queues = [Queue(caller().tenant, content_type) for content_type in types]
-    hub = cast(Hub, current_app.extensions["hub"])
     connection = request.environ.get("gunicorn.socket")
-    slots = Slots(query["slots_busy"], query["slots_free"])
-    asking = Poll(who, queues, query["max_jobs"], _hung_up(connection), connection, slots=slots, denied=denied)
-    foreman.admit(asking)
-    limits().room(asking)
-    wait = query["wait"]
-    if wait is None:
-        with runtime().engine.connect() as connection:
-            wait = unsaid_wait(connection, who)
-    with limits().parked(asking):
-        claimed = hub.poll(asking, wait)
-    new = [] if asking.again else claimed
-    limits().took(asking, len(new))
-    for job in new:
+    asking = Poll(
+        who,
+        [Queue(caller().tenant, content_type) for content_type in types],
+        query["max_jobs"],
+        _hung_up(connection),
+        connection,
+        slots=Slots(query["slots_busy"], query["slots_free"]),
+        denied=denied,
+    )
+    claimed = polls.claim(asking, query["wait"])
+    for job in [] if asking.again else claimed:
         CLAIMED.labels(label(job.content_type)).inc()
         reach("claim.before_answer")
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)

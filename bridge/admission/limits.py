@@ -25,7 +25,6 @@ from bridge.admission.counter_storage import Tally
 from bridge.admission.stock import Usage
 from bridge.background import every
 from bridge.errors import TooMany
-from bridge.long_poll.poll import Poll
 from bridge.redis_client import answers, connect
 from bridge.runtime import Runtime
 
@@ -39,7 +38,7 @@ STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
 
 
 class Limits:
-    """The limits of one process (BRIDGE_LIMITS). Every method that refuses raises TooMany; cf. Poll.refuse."""
+    """The limits of one process (BRIDGE_LIMITS). Every method that refuses raises TooMany."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -94,26 +93,26 @@ class Limits:
         self._unshared["failures", address, minute] += 1
         self._window.hit(self._per_minute["failures"], "failures", address, minute)
 
-    def parked(self, poll: Poll) -> "_WhileParked":
-        """A poll waits, for as long as the block takes.
+    def check_parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> None:
+        """Whether another poll of a key may wait for these content types. Raises TooMany.
 
         Each content type that somebody waits for is looked at once a second, so there must not be any number of them;
         they are counted in this process alone.
         """
-        key_id = poll.who.key_id
         if self._parked_here >= self._most_here:
             why = "Too many polls wait in this API process already; the rest of its connections is for other requests."
-            poll.refuse(TooMany(why, retry_after=_soon(2)))
-        content_types = [queue.content_type for queue in poll.queues]
+            raise TooMany(why, retry_after=_soon(2))
         types, most = self._awaited.get(key_id, _NOTHING), self._most.content_types
-        whose = (("parked", str(key_id)), ("tenant_parked", poll.who.tenant))
-        if self._waiting_polls(whose[0]) >= self._most.parked:
-            poll.refuse(TooMany("Too many polls of this key wait already.", retry_after=_soon(2)))
-        elif self._waiting_polls(whose[1]) >= self._most.tenant_parked:
-            poll.refuse(TooMany("Too many polls of this key's tenant wait already.", retry_after=_soon(2)))
-        elif len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
-            poll.refuse(TooMany("Polls of this key wait for too many content types already.", retry_after=_soon(2)))
-        return _WhileParked(self, key_id, whose, content_types if poll.error is None else ())
+        if self._waiting_polls(("parked", str(key_id))) >= self._most.parked:
+            raise TooMany("Too many polls of this key wait already.", retry_after=_soon(2))
+        if self._waiting_polls(("tenant_parked", tenant)) >= self._most.tenant_parked:
+            raise TooMany("Too many polls of this key's tenant wait already.", retry_after=_soon(2))
+        if len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
+            raise TooMany("Polls of this key wait for too many content types already.", retry_after=_soon(2))
+
+    def parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> "_WhileParked":
+        """Count a poll that waits for these content types, for as long as the block takes."""
+        return _WhileParked(self, key_id, (("parked", str(key_id)), ("tenant_parked", tenant)), content_types)
 
     def _waiting_polls(self, whose: tuple[str, str]) -> int:
         return self._parked[whose] + self._parked_elsewhere.get(whose, 0)
@@ -125,22 +124,21 @@ class Limits:
         """
         return self._reading.setdefault(key_id, BoundedSemaphore(MOST_READ))
 
-    def room(self, poll: Poll) -> None:
-        """A poll takes no more jobs than the workers of its key, and those of its tenant, may still take."""
-        room = self._most.in_hand - self._in_hand.of(poll.who.key_id).now
+    def room(self, key_id: UUID, tenant: str) -> int:
+        """How many jobs the workers of a key, and those of its tenant, may still take. Raises TooMany for none."""
+        room = self._most.in_hand - self._in_hand.of(key_id).now
         whose = "key"
-        if (all_room := self._most.tenant_in_hand - self._tenants_hand.of(poll.who.tenant).now) < room:
+        if (all_room := self._most.tenant_in_hand - self._tenants_hand.of(tenant).now) < room:
             room, whose = all_room, "tenant"
         if room <= 0:
             why = f"The workers of this {whose} hold too many jobs; finish or release some."
-            poll.refuse(TooMany(why, retry_after=_soon(5)))
-        else:
-            poll.max_jobs = min(poll.max_jobs, room)
+            raise TooMany(why, retry_after=_soon(5))
+        return room
 
-    def took(self, poll: Poll, count: int) -> None:
+    def took(self, key_id: UUID, tenant: str, count: int) -> None:
         """A worker took jobs."""
-        self._in_hand.of(poll.who.key_id).added += count
-        self._tenants_hand.of(poll.who.tenant).added += count
+        self._in_hand.of(key_id).added += count
+        self._tenants_hand.of(tenant).added += count
 
     def submit(self, tenant: str, content_types: list[str]) -> None:
         """New jobs of a tenant, one for each content type given."""

@@ -13,10 +13,7 @@ import requests
 from api.http.client_address import real_address
 from bridge.admission.limits import MOST_READ, Limits
 from bridge.errors import TooMany
-from bridge.jobs.claim import Claimant
-from bridge.long_poll.poll import Poll
 from bridge.names import API_BASE
-from bridge.queues import Queue
 from tests.support.client import Client, ok, refused
 from tests.support.waiting import wait_until
 
@@ -238,79 +235,77 @@ def test_requests_are_counted_together_once_they_are_shared(two, still):
     assert admitted(first, uuid4()) == 10
 
 
-def a_poll(*content_types: str, key_id=None, **named):
-    who = Claimant(key_id or uuid4(), "w1", **named)
-    return Poll(who, [Queue("default", one) for one in content_types], 1, lambda: False)
+def parked(limits, key_id, *content_types):
+    """A poll that waits, refused where it may not."""
+    limits.check_parked(key_id, "default", content_types)
+    return limits.parked(key_id, "default", content_types)
 
 
 def test_parked_polls_are_counted_together(two):
     first, second = two
-    poll = a_poll("a")
-    with first.parked(poll), first.parked(poll), second.parked(poll):
+    key_id = uuid4()
+    with parked(first, key_id, "a"), parked(first, key_id, "a"), parked(second, key_id, "a"):
         for limits in (first, second, first):
             limits.share()
-        with second.parked(poll), pytest.raises(TooMany), second.parked(poll):
-            pass
+        with parked(second, key_id, "a"), pytest.raises(TooMany):
+            parked(second, key_id, "a")
     for limits in (first, second):
         limits.share()
     with ExitStack() as polls:
         for _ in range(4):
-            polls.enter_context(second.parked(poll))
+            polls.enter_context(parked(second, key_id, "a"))
 
 
 @pytest.mark.parametrize("garbage", ["", "x", "1@", "@1", "1@x", "-1@9", "²@9", "1@" + "9" * 5000])
 def test_garbage_in_redis_spoils_no_limit(two, redis, garbage):
     first, second = two
-    poll = a_poll("a")
-    redis.hset(f"core:limits:parked:{poll.who.key_id}", "p3", garbage)
-    with first.parked(poll), first.parked(poll), second.parked(poll):
+    key_id = uuid4()
+    redis.hset(f"core:limits:parked:{key_id}", "p3", garbage)
+    with parked(first, key_id, "a"), parked(first, key_id, "a"), parked(second, key_id, "a"):
         for limits in (first, second):
             limits.share()
-        with second.parked(poll), pytest.raises(TooMany), second.parked(poll):
-            pass
+        with parked(second, key_id, "a"), pytest.raises(TooMany):
+            parked(second, key_id, "a")
 
 
 def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
     limits = Limits(make_runtime(limits="content_types=3"))
     key_id = uuid4()
 
-    def parked(*types: str, key=key_id):
-        return limits.parked(a_poll(*types, key_id=key))
+    def waits(*types: str, key=key_id):
+        return parked(limits, key, *types)
 
-    with parked("a", "b"), parked("b", "c"), parked("a", "c"):
+    with waits("a", "b"), waits("b", "c"), waits("a", "c"):
         for types in (["d"], ["a", "d"], ["d", "e"]):
             with pytest.raises(TooMany):
-                parked(*types)
-        with parked("d", "e", "f", key=uuid4()):
+                waits(*types)
+        with waits("d", "e", "f", key=uuid4()):
             pass
-    with parked("d", "e", "f"), pytest.raises(TooMany):
-        parked("a")
+    with waits("d", "e", "f"), pytest.raises(TooMany):
+        waits("a")
     with pytest.raises(TooMany):
-        parked("a", "b", "c", "d")
+        waits("a", "b", "c", "d")
     assert not limits._awaited
 
 
 def test_a_poll_for_too_many_content_types_is_refused_and_the_key_polls_on(own_bridge):
     """A key without content types could wait for any number of queues, which all would be looked at each second."""
     client = own_bridge(limits="content_types=2", api_processes="1", celery=False, beat=False).client()
+    named = {"lease": 60, "worker_id": "w3"}
+    job_id = client.create("elsewhere")
+    assert [job["job_id"] for job in ok(client.poll("elsewhere", claim_id="c1", **named))["jobs"]] == [job_id]
     with ThreadPoolExecutor(1) as pool:
         parked = pool.submit(client.poll, "here,there", wait=60)
         wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
         assert too_many(client.poll("elsewhere"))
+        # One that names its claim is refused only after a look at what it was given.
+        assert too_many(client.poll("elsewhere", claim_id="c2", **named))
+        again = ok(client.poll("elsewhere", claim_id="c1", wait=60, **named))["jobs"]
+        assert [job["job_id"] for job in again] == [job_id]
         ok(client.poll("here", worker_id="w2"))
         client.create("there")
         assert ok(parked.result(timeout=60))["jobs"]
     ok(client.poll("elsewhere,somewhere"))
-
-
-def test_a_poll_that_names_its_claim_is_refused_only_after_a_look_at_what_it_was_given(two):
-    named = a_poll("a", claim_id="c1")
-    with two[0].parked(named), two[0].parked(named), two[0].parked(named), two[0].parked(named):
-        assert named.error is None
-        with two[0].parked(named):
-            assert isinstance(named.error, TooMany)
-    named.give_again([])
-    assert named.error is None
 
 
 def test_without_redis_each_process_counts_for_itself(make_runtime, still):

@@ -6,6 +6,7 @@ from sqlalchemy import create_engine, text
 
 from bridge import names
 from bridge.insight import gauges
+from bridge.sweeps import swept
 from tests.conftest import terminate_backends
 from tests.support.client import ok, refused
 from tests.support.waiting import wait_until
@@ -88,7 +89,7 @@ def test_responses_are_counted_by_the_class_of_their_status(client):
 
 def test_what_a_sweep_changed_is_summed_over_its_runs(runtime):
     for changed in (2, 3, 0):
-        with gauges.swept(runtime, "some") as run:
+        with swept(runtime.engine, "some") as run:
             run["changed"] = changed
     with runtime.engine.connect() as connection:
         [sweep] = gauges.sweeps(connection)

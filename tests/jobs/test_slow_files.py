@@ -121,7 +121,7 @@ def test_an_api_process_works_on_files_in_threads(bridge):
     script = """
 from gevent import monkey; monkey.patch_all()
 from api import wsgi
-print(type(wsgi.app.extensions["bridge"].files))
+print(type(wsgi.app.extensions["bridge"].runtime.files))
 """
     environment = {
         **os.environ,
