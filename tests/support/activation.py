@@ -12,7 +12,9 @@ from tests.support.command import JOBBRIDGE, environment
 
 # Its own process ID is known only in the process itself; exec keeps it.
 INHERIT = """
-import os, sys
+import os, resource, sys
+if files := sys.argv.pop(1):
+    resource.setrlimit(resource.RLIMIT_NOFILE, tuple(map(int, files.split(":"))))
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])
@@ -39,12 +41,12 @@ class Activated:
     def files(self) -> Path:
         return self._place / "data" / "files"
 
-    def start(self) -> None:
-        """Start the service."""
+    def start(self, files: str = "") -> None:
+        """Start the service; with the limits `soft:hard` of open files."""
         handed = os.dup(self.socket.fileno())
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", INHERIT, str(handed), JOBBRIDGE, "api"],
+                [sys.executable, "-c", INHERIT, files, str(handed), JOBBRIDGE, "api"],
                 cwd=self._place,
                 env=environment(**self._settings),
                 stdout=out,
