@@ -45,7 +45,7 @@ class Allowance(BaseModel):
     tenant_parked: int = Field(15_000, ge=1)
     tenant_in_hand: int = Field(500_000, ge=1)
     keys: int = Field(1000, ge=1)  # of a tenant that count
-    pauses: int = Field(500, ge=1)  # of a tenant's workers by operators
+    pauses: int = Field(500, ge=1)  # of a tenant's workers by operators, and as many by the bridge
 
 
 def _pairs(text: object) -> object:

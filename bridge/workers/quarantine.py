@@ -4,6 +4,10 @@ So one broken machine cannot burn a queue. Its last three claims count, of three
 wherever it goes is the job's fault, not the worker's, and so is one that its worker calls not retryable: such failures
 are passed over. After a pause one more such claim is enough for the next one,
 twice as long; a success ends it all.
+
+Names of workers are anything that a client sends, and each API process reads the pauses once a second: of a tenant at
+most `pauses` of BRIDGE_LIMITS are on at once (what is in trouble beyond waits for a place), and of those that are over
+the oldest give way.
 """
 
 from typing import Any
@@ -47,18 +51,23 @@ WITH suspects AS (
     ) a
   ) last
   WHERE last.jobs = {CLAIMS} AND last.bad
+), troubled AS (
+  SELECT j.tenant, t.*, row_number() OVER (PARTITION BY j.tenant ORDER BY t.claimed_at, t.key_id, t.worker_id) AS nth
+  FROM judged t JOIN remote_jobs j ON j.id = t.job_id
+  WHERE NOT EXISTS (
+    SELECT FROM worker_pauses e WHERE e.tenant = j.tenant AND e.worker_id = t.worker_id AND e.key_id = t.key_id
+      AND e.by = '{_BY}' AND (e.until > now() OR e.until >= t.claimed_at)
+  )
+), taken AS (
+  SELECT tenant, count(*) AS pauses FROM worker_pauses WHERE by = '{_BY}' AND until > now() GROUP BY tenant
 )
 INSERT INTO worker_pauses AS p (tenant, worker_id, key_id, by, reason, paused_at, until)
-SELECT j.tenant, t.worker_id, t.key_id, '{_BY}',
+SELECT t.tenant, t.worker_id, t.key_id, '{_BY}',
   'its last {CLAIMS} claims ' || CASE WHEN t.lost THEN 'were lost: no sign of life while it held them.'
     WHEN t.failed THEN 'failed at once, within {AT_ONCE_SECONDS} s.'
     ELSE 'were lost, or failed within {AT_ONCE_SECONDS} s.' END,
   now(), now() + interval '{FIRST_PAUSE_SECONDS} seconds'
-FROM judged t JOIN remote_jobs j ON j.id = t.job_id
-WHERE NOT EXISTS (
-  SELECT FROM worker_pauses e WHERE e.tenant = j.tenant AND e.worker_id = t.worker_id AND e.key_id = t.key_id
-    AND e.by = '{_BY}' AND (e.until > now() OR e.until >= t.claimed_at)
-)
+FROM troubled t LEFT JOIN taken USING (tenant) WHERE t.nth + coalesce(taken.pauses, 0) <= :most
 ORDER BY 1, 2, 3
 ON CONFLICT (tenant, worker_id, key_id, by) DO UPDATE SET
   reason = excluded.reason, paused_at = now(), in_a_row = p.in_a_row + 1,
@@ -77,15 +86,27 @@ DELETE FROM worker_pauses p WHERE by = '{_BY}' AND (
 )
 RETURNING tenant, worker_id
 """)
+# None that is on, nor one whose worker's bad claims are looked at still: they would be held against it again.
+TOO_MANY = text(f"""
+DELETE FROM worker_pauses WHERE id IN (
+  SELECT id FROM (
+    SELECT id, row_number() OVER (PARTITION BY tenant ORDER BY until DESC, id DESC) AS nth
+    FROM worker_pauses WHERE by = '{_BY}' AND until < now() - interval '{LOOK_BACK_SECONDS} seconds'
+  ) over
+  WHERE nth > :most
+)
+""")
 OVER = text(f"DELETE FROM worker_pauses WHERE by = '{PausedBy.OPERATOR}' AND until <= now()")
 
 
 def watch(runtime: Runtime) -> int:
     """Pause the workers that are in trouble, and let those go on that have succeeded; how many of both."""
+    most = {"most": runtime.settings.limits.pauses}
     with runtime.engine.begin() as connection:
         connection.execute(OVER)
         well: list[Any] = list(connection.execute(SUCCEEDED))
-        troubled: list[Any] = list(connection.execute(TROUBLED))
+        troubled: list[Any] = list(connection.execute(TROUBLED, most))
+        connection.execute(TOO_MANY, most)
     for row in troubled:
         log.warning("worker paused", **{**row._mapping, "until": row.until.isoformat()})
     return len(well) + len(troubled)
