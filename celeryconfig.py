@@ -7,6 +7,7 @@ from bridge.redis_url import for_celery, service
 from bridge.settings import load_settings
 
 _settings = load_settings()
+_aging = _settings.priority_aging_seconds
 
 broker_url = result_backend = for_celery(_settings.broker_url) if _settings.broker_url else None
 _service = service(_settings.broker_url or "")
@@ -103,5 +104,7 @@ beat_schedule = {
         names.MEDIANS: 10.0,
         names.PURGE: 3600.0,
         names.CHECK: 21600.0,
+        # Off unless set: looked at ten times within the age that counts, within a second and a minute.
+        **({names.PROMOTE: min(60.0, max(1.0, _aging / 10))} if _aging else {}),
     }.items()
 }

@@ -46,6 +46,7 @@ POINTS = {
     "bulk.between_batches": "a batch of a bulk cancel or retry is done, and more may follow",
     "release_due.before_commit": "due jobs are marked as mirrored, and not committed",
     "release_due.after_commit": "due jobs are marked as mirrored, and their IDs are not in Redis",
+    "promote.after_commit": "jobs are raised to another priority, and their IDs stand in the lists of the old one",
     "repair.before_forget": "IDs that a dead process left are back in their lists, and in its claimed list too",
     "rebuild.before_mark": "a batch of IDs is in a list that is rebuilt, and how far that came is not noted",
     "purge.before_commit": "old jobs are deleted, and not committed",

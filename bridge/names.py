@@ -18,6 +18,7 @@ FOLD = "bridge.fold_counts"
 CHECK = "bridge.check_counts"
 MEDIANS = "bridge.refresh_medians"
 WATCH = "bridge.watch_workers"
+PROMOTE = "bridge.promote_jobs"
 
 API_ROOT = "/api/v1"
 API_BASE = f"{API_ROOT}/remote-jobs"

@@ -106,6 +106,7 @@ class Settings(BaseModel):
     source_roots: Annotated[tuple[Path, ...], _listed(":")] = ()
     timeout_seconds: Annotated[dict[str, int], BeforeValidator(_timeouts)] = Field(DEADLINES, validate_default=True)
     queue_timeout_seconds: int = Field(86400, ge=1, le=2592000)
+    priority_aging_seconds: int | None = Field(None, ge=1, le=2592000)
     ack_seconds: int = Field(60, ge=1, le=3600)
     retry_backoff: Annotated[Backoff, BeforeValidator(_pairs)] = Backoff()
     limits: Annotated[Allowance, BeforeValidator(_pairs)] = Allowance()

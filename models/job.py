@@ -57,7 +57,8 @@ remote_jobs = Table(
     Column("source_size", BigInteger),  # bytes, when it was created; null: created before it was recorded
     Column("content_type", Text, nullable=False),
     Column("task_options", JSON, nullable=False),
-    Column("priority", SmallInteger, nullable=False),
+    Column("priority", SmallInteger, nullable=False),  # the list that it waits in
+    Column("asked_priority", SmallInteger),  # what it was created with, once its age has raised it; else null
     Column("idempotency_key", Text),
     Column("idempotency_hash", LargeBinary),
     Column("status", Text, nullable=False),

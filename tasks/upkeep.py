@@ -6,6 +6,7 @@ import structlog
 from bridge import names
 from bridge.insight import counters, durations
 from bridge.jobs.expire import expire
+from bridge.jobs.promote import promote
 from bridge.jobs.purge import purge
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
@@ -56,6 +57,13 @@ def watch_workers() -> None:
     """Pause the workers that are in trouble."""
     with swept(runtime().engine, "watch_workers") as run:
         run["changed"] = watch(runtime())
+
+
+@app.task(name=names.PROMOTE)
+def promote_jobs() -> None:
+    """Raise what has waited long in a list of a lower priority."""
+    with swept(runtime().engine, "promote_jobs") as run:
+        run["changed"] = promote(runtime())
 
 
 @app.task(name=names.FOLD)

@@ -15,7 +15,7 @@ from bridge.jobs.source_files import source_name
 from bridge.names import download_path
 from bridge.queues import RANKS
 from bridge.runtime import Runtime
-from models.state import JobState
+from models.state import JobState, Priority
 
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
 NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
@@ -24,6 +24,11 @@ NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
 def json_response(body: Any) -> Response:
     """A 200 made by orjson: what is polled often is not dumped through a schema."""
     return Response(orjson.dumps(body), content_type="application/json")
+
+
+def asked_priority(job: Row[Any]) -> Priority:
+    """What a job was created with; its age may have raised it since."""
+    return RANKS[job.priority if job.asked_priority is None else job.asked_priority]
 
 
 def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def job_view(job: Row[Any]) -> dict[str, Any]:
         **{name: value for name, value in row.items() if name not in ("lease_token", "claim_id")},
         "job_id": job.id,
         "worker_id": _worker(job),
-        "priority": RANKS[job.priority],
+        "priority": asked_priority(job),
         "metadata": result.get("metadata"),
         "processing_time": result.get("processing_time"),
     }

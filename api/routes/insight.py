@@ -10,7 +10,7 @@ from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint
 from api.http.documented_errors import gives
 from api.http.parts import parts
-from api.http.views import json_response
+from api.http.views import asked_priority, json_response
 from api.schemas import insight as schemas
 from bridge.cursor import named, opened
 from bridge.errors import Invalid
@@ -18,7 +18,6 @@ from bridge.insight.explain import MOST_AHEAD, explain
 from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.insight.statistics import statistics
 from bridge.names import API_BASE, API_ROOT
-from bridge.queues import RANKS
 from bridge.workers.pauses import pause, resume
 from bridge.workers.registry import WorkersSeen
 from bridge.workers.roster import Hand, workforce
@@ -92,7 +91,7 @@ def explain_job(job_id: str) -> Any:
             "job_id": job.id,
             "status": job.status,
             "content_type": job.content_type,
-            "priority": RANKS[job.priority],
+            "priority": asked_priority(job),
             "sentences": sentences(facts),
             "waits_for": waits_for(facts),
             "available_at": job.available_at,

@@ -63,7 +63,8 @@ def sentences(facts: Facts) -> list[str]:
 
 def _pending(facts: Facts) -> Iterator[str]:
     job = facts.job
-    yield f"It is pending: it waits in the queue `{job.content_type}` with priority {RANKS[job.priority]}."
+    raised = "" if job.asked_priority is None else f", raised from {RANKS[job.asked_priority]} by its age"
+    yield f"It is pending: it waits in the queue `{job.content_type}` with priority {RANKS[job.priority]}{raised}."
     if job.available_at > facts.now:
         seconds = (job.available_at - facts.now).total_seconds()
         until = f"until {_at(job.available_at)}, in {seconds:.0f} s"

@@ -40,8 +40,9 @@ _FREE = f"""j.tenant || '' = o.tenant
   AND j.status || '' IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""
 _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
   AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{WITHHELD_SECONDS} seconds'"""
-_COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
-  lease_expires_at, ack_by, source_file_path, source_size"""
+_COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count,
+  coalesce(asked_priority, priority), timeout_at, lease_token, lease_expires_at, ack_by, source_file_path,
+  source_size"""
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
 # A claim_id names one claim: where its answer was lost, what it was given comes again instead of something new. Two

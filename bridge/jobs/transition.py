@@ -78,8 +78,10 @@ RETURNED = (
 
 
 def waiting(available_at: ColumnElement[Any]) -> dict[str, Any]:
-    """The values of a job that becomes pending, claimable from `available_at` on."""
+    """The values of a job that becomes pending, claimable from `available_at` on; its age begins anew."""
     return {
+        "priority": func.coalesce(jobs.asked_priority, jobs.priority),
+        "asked_priority": None,
         "available_at": available_at,
         "queued_at": available_at,
         "timeout_at": available_at + seconds(jobs.queue_timeout_seconds),
@@ -273,10 +275,8 @@ def parameters(runtime: Runtime) -> dict[str, Any]:
 
 
 def move(runtime: Runtime, statement: Executable, *, head: bool = False, **params: Any) -> list[Row[Any]]:
-    """Run a change in a transaction of its own, then mirror what became pending and continue what ended.
-
-    Returns the changed rows (RETURNED); none means that the guard did not hold.
-    """
+    """Run a change in a transaction of its own, then mirror what became pending and continue what ended; the changed
+    rows (RETURNED); none means that the guard did not hold."""
     with runtime.engine.begin() as connection:
         rows = list(connection.execute(statement, {**parameters(runtime), **params}))
         reach("change.before_commit", rows)

@@ -168,7 +168,8 @@ def _compare_heads(engine: Engine, mirror: Mirror, queue: Queue) -> tuple[int, i
             gone = [job_id for job_id in there if job_id not in set(oldest)]
             if gone:
                 alive = _pending(connection, gone)
-                gone = [job_id for job_id in gone if job_id not in alive]
+                # One whose priority has been raised is surplus here, and may be missing where it belongs.
+                gone = [job_id for job_id in gone if alive.get(job_id) != rank]
         # A list that is longer than what was read may hold the rest further down: only what is older than the
         # last ID seen is known to be missing.
         known = set(there)

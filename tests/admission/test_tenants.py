@@ -75,6 +75,7 @@ SWEEPS = {
     names.RECONCILE: "likewise; it compares the whole mirror with all jobs",
     names.PURGE: "BRIDGE_RETENTION_DAYS is one setting for all",
     names.WATCH: "a pause carries the tenant of the jobs that it is for",
+    names.PROMOTE: "BRIDGE_PRIORITY_AGING_SECONDS is one setting for all, and each tenant's queues are their own",
     names.FOLD: "the counters are kept by tenant",
     names.CHECK: "likewise",
     names.MEDIANS: "the medians are kept by tenant",

@@ -1,10 +1,12 @@
 """What beat runs, on the bridge as it runs."""
 
+import runpy
 import time
 
 import pytest
 
 from bridge import names
+from bridge.cli.local.checkout import ROOT
 from tests.support.client import ok
 from tests.support.waiting import wait_until
 
@@ -30,6 +32,14 @@ def test_the_schedule_is_the_contracts():
     scheduled = {entry["task"]: entry["schedule"] for entry in celeryconfig.beat_schedule.values()}
     assert SCHEDULE.items() <= scheduled.items()
     assert set(scheduled) - set(SCHEDULE) == {names.FOLD, names.CHECK, names.MEDIANS, names.WATCH, names.REPEAT}
+
+
+@pytest.mark.parametrize(("aging", "period"), [("", None), ("1", 1), ("300", 30), ("86400", 60)])
+def test_priorities_age_only_where_that_is_set(monkeypatch, aging, period):
+    monkeypatch.setenv("BRIDGE_PRIORITY_AGING_SECONDS", aging)
+    made = runpy.run_path(str(ROOT / "celeryconfig.py"))["beat_schedule"]
+    scheduled = {entry["task"]: entry["schedule"] for entry in made.values()}
+    assert scheduled.get(names.PROMOTE) == period
 
 
 def test_no_sweep_expires_so_none_is_discarded_however_long_it_waited_or_the_clocks_differ():

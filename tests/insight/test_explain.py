@@ -35,8 +35,8 @@ def hand(name="gpu-1", seconds_ago=1.0, holds=0, pause=None, types=("video",), d
 
 def facts(**known):
     job = SimpleNamespace(
-        status="pending", content_type="video", priority=1, available_at=NOW, timeout_at=NOW + timedelta(hours=1),
-        attempt_end=None, retry_count=0, max_retries=3, error_message=None,
+        status="pending", content_type="video", priority=1, asked_priority=None, available_at=NOW,
+        timeout_at=NOW + timedelta(hours=1), attempt_end=None, retry_count=0, max_retries=3, error_message=None,
     )  # fmt: skip
     for name in [name for name in known if hasattr(job, name)]:
         setattr(job, name, known.pop(name))

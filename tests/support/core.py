@@ -88,8 +88,9 @@ class Core:
         with self.engine.begin() as connection:
             fates = claim(connection, [(job_id, who) for job_id in job_ids], self.runtime.settings.ack_seconds)
         self.runtime.mirror.drop(
-            Entry(Queue(self.tenant, job.content_type), RANKS[job.priority], str(job.job_id))
+            Entry(Queue(self.tenant, job.content_type), rank, str(job.job_id))  # its age may have raised it
             for job in fates.claimed.values()
+            for rank in RANKS
         )
         return fates
 

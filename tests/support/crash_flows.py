@@ -130,6 +130,16 @@ def due(site: Site) -> list[str]:
     return [job_id]
 
 
+def promoted(site: Site) -> list[str]:
+    job_id = site.create(priority="low")
+    site.bridge.sql("UPDATE remote_jobs SET queued_at = queued_at - interval '2 hours' WHERE id = :id", id=job_id)
+    site.until("SELECT priority = 1 OR status <> 'pending' FROM remote_jobs WHERE id = :id", names.PROMOTE, "its rise",
+               id=job_id)  # fmt: skip
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
 def left_over(site: Site) -> list[str]:
     """A process has taken an ID, and died."""
     job_id = site.create()

@@ -21,7 +21,7 @@ from sqlalchemy import TextClause, text
 
 from bridge import embedded
 from bridge.insight import counters
-from bridge.jobs import bulk, cancel, claim, enqueue, expire, extend, purge, release, submit_result
+from bridge.jobs import bulk, cancel, claim, enqueue, expire, extend, promote, purge, release, submit_result
 from bridge.mirror import release_due
 from bridge.outbox import outcomes
 from tests import conftest
@@ -41,6 +41,7 @@ NEAREST = {
     "release_due": ["repair"],
     "submit_result": ["results", "waits"],
     "bulk": ["steering_core"],
+    "promote": ["promote"],
     "expire": ["expiry_batches", "edges", "poison", "leases"],
     "counters": ["statistics"],
     "enqueue": ["submission", "batch"],
@@ -67,6 +68,8 @@ FOR_THE_PLAN = [
     (r"bridge\.mirror\.release_due\.DUE", "completed_at IS NULL"),
     (r"bridge\.mirror\.release_due\.DUE", "ack_by IS NULL"),
     (r"bridge\.mirror\.release_due\.DUE", "status || '' = 'pending'"),
+    (r"bridge\.jobs\.promote\.PROMOTE", "completed_at IS NULL"),
+    (r"bridge\.jobs\.promote\.PROMOTE", "status || '' = 'pending'"),
     (r"bridge\.jobs\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
 ]
 
@@ -93,6 +96,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
             "RESEND_FAILING",
         ],
         purge: ["PURGE", "FORGET_BATCHES"],
+        promote: ["PROMOTE"],
         release_due: ["DUE"],
     }.items():
         for name in names:

@@ -58,6 +58,7 @@ CASES: dict[str, list[Flow]] = {
     "bulk.between_batches": [flows.bulk],
     "release_due.before_commit": [flows.due],
     "release_due.after_commit": [flows.due],
+    "promote.after_commit": [flows.promoted],
     "repair.before_forget": [flows.left_over],
     "rebuild.before_mark": [flows.rebuilt],
     "purge.before_commit": [flows.purged],
@@ -90,6 +91,7 @@ def armed_bridge(start_bridge, directory) -> Iterator[Running]:
         continuation_queue="nobody",
         retry_backoff="base=0.1,factor=1,max=0.1,jitter=0",
         retention_days="1",
+        priority_aging_seconds="3600",
     )
     yield bridge
     all_sound(bridge)  # also what a process did that went on after its case
