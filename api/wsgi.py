@@ -15,6 +15,7 @@ from bridge.db import make_cooperative, make_engine
 from bridge.file_pool import FileThreads
 from bridge.logs import configure_logging
 from bridge.mirror.lists import Mirror
+from bridge.natural_batches import Batches
 from bridge.outbox.nudge import Nudger
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
@@ -30,7 +31,7 @@ mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
 engine = make_engine(settings, pool_size=16, name="bridge-api")
 redis_url = settings.require("redis_url")
 once(10.0, "see whether the servers are as they should be", partial(server_requirements.tell, engine, redis_url))
-runtime = Runtime(settings, engine, mirror, Nudger(sender), FileThreads())
+runtime = Runtime(settings, engine, mirror, Nudger(sender), FileThreads(), Batches())
 # What all requests depend on must not wait for a connection behind slow ones.
-heart = replace(runtime, engine=make_engine(settings, pool_size=2, name="bridge-heart"))
+heart = replace(runtime, engine=make_engine(settings, pool_size=4, name="bridge-heart"))
 app = create_app(runtime, heart)

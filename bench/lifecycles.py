@@ -77,7 +77,11 @@ def main() -> int:
         points = measure(targets, connections, asked.seconds, asked.rounds)
     show(points, connections)
     if asked.json:
-        found = [{"target": name, "connections": count, **one._asdict()} for (name, count), all_ in points.items() for one in all_]
+        found = [
+            {"target": name, "connections": count, **one._asdict()}
+            for (name, count), all_ in points.items()
+            for one in all_
+        ]
         asked.json.write_text(json.dumps({"about": about(asked.setting), "points": found}, indent=1))
     return 0
 
@@ -117,11 +121,13 @@ def _spread(values: list[float], how: str) -> str:
 
 def about(settings: list[str]) -> str:
     """The machine, the date, the load and what is set."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit.strip()}, {platform.machine()}, {os.cpu_count()} cores,"
-        f" {processor()}, Python {platform.python_version()}, load {load}" + "".join(f", {one}" for one in settings)
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit.strip()}, {platform.machine()},"
+        f" {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}, load {load}"
+        + "".join(f", {one}" for one in settings)
     )
 
 
@@ -165,7 +171,8 @@ def bridge(name: str, checkout: Path, settings: list[str]) -> Iterator[Target]:
     """A private bridge of a checkout."""
     command = [str(checkout / ".venv/bin/python"), str(HERE / "one_bridge.py"), *settings]
     with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin and process.stdout
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             line = process.stdout.readline()
             if not line:
@@ -186,7 +193,8 @@ def echo(processes: str = "1") -> Iterator[Target]:
     port = free_port()
     command = [
         sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", processes, "-b", f"127.0.0.1:{port}",
-        "--worker-connections", "2000", "--keep-alive", "75", "--no-control-socket", "--log-level", "warning", "bench.echo:app",
+        "--worker-connections", "2000", "--keep-alive", "75", "--no-control-socket",
+        "--log-level", "warning", "bench.echo:app",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT)
     try:

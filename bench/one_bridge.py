@@ -46,7 +46,12 @@ def main() -> int:
                     wait_until(
                         lambda: bool(mirror.exists(f"{stack.settings.redis_prefix}:epoch")), signals, stack.family, 60
                     )
-                told = {"port": stack.settings.port, "key": key, "source": str(source), "redis": stack.settings.redis_url}
+                told = {
+                    "port": stack.settings.port,
+                    "key": key,
+                    "source": str(source),
+                    "redis": stack.settings.redis_url,
+                }
                 print(json.dumps({**told, "database": stack.settings.database_url}), flush=True)
                 ended = threading.Event()
                 threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()

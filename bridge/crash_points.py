@@ -18,7 +18,7 @@ ACTIONS = ("kill", "stop", "wait")
 LOOK_SECONDS = 0.02
 
 POINTS = {
-    "create.before_commit": "the job's row is written, and not committed",
+    "create.before_commit": "the row of a job with an Idempotency-Key is written, and not committed",
     "create.after_commit": "the job is there, and Redis knows nothing of it",
     "create.after_push": "the job's ID is in Redis, and nobody has been answered",
     "batch.before_commit": "a batch's rows are written, and not committed",
@@ -27,7 +27,7 @@ POINTS = {
     "intake.after_create": "the pipeline's job is there, and its message is not acknowledged",
     "claim.after_catch": "a listener's BLMOVE has moved an ID, and the hub does not know it",
     "claim.after_take": "a script has moved IDs into the process' claimed lists",
-    "claim.before_commit": "jobs are claimed, and not committed",
+    "claim.before_commit": "jobs that PostgreSQL found are claimed, and not committed",
     "claim.after_commit": "the claim is committed, and Redis still holds the IDs as taken",
     "claim.before_answer": "the claim is settled, and its worker has not been told",
     "download.before_first_byte": "the claim is acknowledged, and no byte of the file is sent",

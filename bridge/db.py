@@ -26,14 +26,15 @@ ANSWER_SECONDS = 20.0
 def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge") -> Engine:
     """An engine; what runs on `connect()` is rolled back unless it is committed, `begin()` commits at its end.
 
-    `pool_size` connections are kept, twice as many are opened at most: who needs one beyond waits up to 5 s for it.
+    `pool_size` connections are kept, and none is opened beyond them: who finds none free waits up to 5 s for it. Under
+    load, connections that come and go (a login and cold caches each) halve what the others achieve.
     Parked polls hold none. A connection that was cut while it lay idle is replaced, and with it all that are as old,
     before anybody sees it. Raises SettingsError when BRIDGE_DATABASE_URL is not set.
     """
     engine = create_engine(
         settings.require("database_url"),
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=False,
         pool_use_lifo=True,
@@ -130,6 +131,18 @@ def sqlstate(error: BaseException) -> str | None:
     """PostgreSQL's code of what went wrong; None where it gave none, as when it does not answer. Safe to log."""
     state: str | None = getattr(getattr(error, "orig", error), "pgcode", None)
     return state
+
+
+def is_of_a_row(error: BaseException) -> bool:
+    """Whether a statement over many rows failed for what one of them holds, and surely changed nothing.
+
+    PostgreSQL has refused a value (class 22, 23 or 54), or psycopg2 could not write it down; or the statement lost to
+    another one (40), as any part of it alone may not. Not a lost connection: what it was asked may be done.
+    """
+    state = sqlstate(error)
+    if state is None:
+        return isinstance(error, ValueError)
+    return state[:2] in {"22", "23", "40", "54"} and state != "40003"
 
 
 def is_unavailable(error: BaseException) -> bool:

@@ -1,8 +1,9 @@
 """What a process of the bridge works with, made once in its composition root and passed down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
@@ -10,6 +11,8 @@ from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
 
 T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class Nudge(Protocol):
@@ -33,11 +36,45 @@ def at_once(work: Callable[..., T], *args: Any) -> T:
 
 
 @dataclass(frozen=True)
+class Together(Generic[A, R]):
+    """A write that takes many at once: `write` is one statement that commits itself, `follow` what comes after it.
+
+    `write` has an outcome for each, in their order. Where it raises nothing was written, but for a lost answer.
+    """
+
+    write: Callable[["Runtime", Sequence[A]], Sequence[R]]
+    follow: Callable[["Runtime", Sequence[A], Sequence[R]], None]
+
+    def run(self, runtime: "Runtime", ones: Sequence[A]) -> Sequence[R]:
+        """Write these, and do what follows."""
+        outcomes = self.write(runtime, ones)
+        self.follow(runtime, ones, outcomes)
+        return outcomes
+
+
+class Batching(Protocol):
+    """Does a write for one: `runtime.batches(CREATE, runtime, job)`; perhaps together with others of its moment."""
+
+    def __call__(self, together: Together[A, R], runtime: "Runtime", one: A) -> R: ...
+
+
+def one_by_one(together: Together[A, R], runtime: "Runtime", one: A) -> R:
+    """Does it by itself, for a process that does one thing at a time."""
+    return together.run(runtime, [one])[0]
+
+
+@dataclass(frozen=True)
 class Runtime:
-    """The settings, the three connections (PostgreSQL, the mirror, and the way to the continuation), and the files."""
+    """Settings, the three connections (PostgreSQL, the mirror, the continuation), files, and who writes together."""
 
     settings: Settings
     engine: Engine
     mirror: Mirror
     nudge: Nudge
     files: OnFiles = at_once
+    batches: Batching = one_by_one
+
+    @cached_property
+    def single(self) -> Engine:
+        """PostgreSQL for what is one statement: each commits itself, in one round trip instead of three."""
+        return self.engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
 from bridge.crash_points import reach
@@ -14,7 +14,7 @@ from bridge.errors import Invalid
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.source_files import check_source
 from bridge.queues import Entry, Queue
-from bridge.runtime import Runtime
+from bridge.runtime import Runtime, Together, one_by_one
 from models.state import JobState
 
 Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
@@ -24,24 +24,25 @@ Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 # (bridge/admission/stock.py).
 Admit = Callable[[], None]
 
-# One statement for one job and for a thousand. The queue clock starts when the job becomes claimable.
+# One statement for one job and for a thousand, of one tenant or of many; the key is a single job's. The queue clock
+# starts when the job becomes claimable.
 INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
   source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
   created_at, queued_at, available_at, mirrored, timeout_at)
-SELECT n.id, :tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
+SELECT n.id, n.tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
   n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
   '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds)
 FROM unnest(
-  CAST(:ids AS uuid[]), CAST(:ingestion_task_ids AS text[]), CAST(:source_file_paths AS text[]),
-  CAST(:source_sizes AS bigint[]),
+  CAST(:ids AS uuid[]), CAST(:tenants AS text[]), CAST(:ingestion_task_ids AS text[]),
+  CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]),
   CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
   CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
   CAST(:available_at AS timestamptz[])
-) AS n(id, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
+) AS n(id, tenant, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
   timeout_seconds, queue_timeout_seconds, available_at), LATERAL (SELECT greatest(n.available_at, now()) AS at) a
 WHERE NOT EXISTS (
-  SELECT FROM job_batches WHERE tenant = :tenant AND idempotency_key = CAST(:idempotency_key AS text)
+  SELECT FROM job_batches WHERE tenant = n.tenant AND idempotency_key = CAST(:idempotency_key AS text)
 )
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id, created_at, mirrored
@@ -71,6 +72,10 @@ RETURNING created_at
 """)
 
 
+_NO_KEY = {"idempotency_key": None, "idempotency_hash": None}
+MOST_TOGETHER_BYTES = 64 * 1024  # of task_options: a larger one is written by itself, and holds up no other
+
+
 class Created(NamedTuple):
     """The answer to a create, the first one or its replay."""
 
@@ -78,6 +83,14 @@ class Created(NamedTuple):
     status: JobState
     created_at: datetime
     replayed: bool
+
+
+class _New(NamedTuple):
+    """A job that may be created, its file looked at."""
+
+    tenant: str
+    fields: Fields
+    size: int  # bytes of its source file
 
 
 class _Key(NamedTuple):
@@ -108,27 +121,60 @@ def enqueue(
     other fields, the source file is not to be had, or `available_at` has passed; Unavailable: the file system does not
     answer; and what `admit` raises.
     """
-    key = _Key(tenant, idempotency_key, fingerprint(created) if idempotency_key is not None else None)
+    if idempotency_key is None:
+        return _enqueue_keyless(runtime, tenant, created, waited, admit)
+    key = _Key(tenant, idempotency_key, fingerprint(created))
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]
         now = None if waited else _clock(connection, [created])
     admit()
     # No transaction waits for a file system. The key may be used meanwhile, so it is looked up (and locked) again.
-    refused, sizes = _looked_at(runtime, [created], now)
-    if refused:
-        raise Invalid(refused[0])
+    new = _looked_at_one(runtime, tenant, created, now)
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]
-        rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [created], sizes, [uuid7()])}).all()
+        rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [new], [uuid7()])}).all()
         if not rows:  # A simultaneous request with the same key was first; it has committed.
             return _earlier(connection, key)[0]
         reach("create.before_commit")
+    _tell_of(runtime, [new], rows)
+    return _created(rows[0])
+
+
+def _enqueue_keyless(runtime: Runtime, tenant: str, created: Fields, waited: bool, admit: Admit) -> Created:
+    """Nothing is to be looked up, so one statement does it, together with others of the same moment."""
+    now = None
+    if created["available_at"] is not None and not waited:
+        with runtime.engine.connect() as connection:
+            now = _clock(connection, [created])
+    admit()
+    new = _looked_at_one(runtime, tenant, created, now)
+    if len(orjson.dumps(created["task_options"])) > MOST_TOGETHER_BYTES:
+        return _created(one_by_one(CREATE, runtime, new))
+    return _created(runtime.batches(CREATE, runtime, new))
+
+
+def _insert(runtime: Runtime, new: Sequence[_New]) -> Sequence[Row[Any]]:
+    """Jobs without a key, in one statement that commits itself; in their order, which is that of their IDs."""
+    ids = sorted(uuid7() for _ in new)
+    with runtime.single.connect() as connection:
+        rows = connection.execute(INSERT, {**_NO_KEY, **_columns(runtime, new, ids)}).all()
+    by_id = {row.id: row for row in rows}
+    return [by_id[job_id] for job_id in ids]
+
+
+def _tell_of(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
     reach("create.after_commit")
-    _mirror(runtime, tenant, [created], rows)
+    _mirror(runtime, new, rows)
     reach("create.after_push")
-    return Created(rows[0].id, JobState.PENDING, rows[0].created_at, replayed=False)
+
+
+CREATE: Together[_New, Row[Any]] = Together(_insert, _tell_of)
+
+
+def _created(row: Row[Any]) -> Created:
+    return Created(row.id, JobState.PENDING, row.created_at, replayed=False)
 
 
 def enqueue_batch(
@@ -159,13 +205,13 @@ def enqueue_batch(
             return earlier
         if key.key is not None and connection.execute(KEEP_BATCH, {**key.params(), "ids": _texts(ids)}).first() is None:
             return _earlier(connection, key)
-        values = {**_Key(tenant, None, None).params(), **_columns(runtime, created, sizes, ids)}
-        by_id = {row.id: row for row in connection.execute(INSERT, values)}
+        new = [_New(tenant, fields, size) for fields, size in zip(created, sizes, strict=True)]
+        by_id = {row.id: row for row in connection.execute(INSERT, {**_NO_KEY, **_columns(runtime, new, ids)})}
         reach("batch.before_commit")
     reach("batch.after_commit")
     rows = [by_id[job_id] for job_id in ids]
-    _mirror(runtime, tenant, created, rows)
-    return [Created(row.id, JobState.PENDING, row.created_at, replayed=False) for row in rows]
+    _mirror(runtime, new, rows)
+    return [_created(row) for row in rows]
 
 
 def _earlier(connection: Connection, key: _Key) -> list[Created]:
@@ -206,13 +252,23 @@ def _looked_at(
     return refused, sizes
 
 
-def _columns(runtime: Runtime, created: Sequence[Fields], sizes: Sequence[int], ids: Sequence[UUID]) -> dict[str, Any]:
+def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime | None) -> _New:
+    """Raises Invalid, Unavailable."""
+    refused, sizes = _looked_at(runtime, [created], now)
+    if refused:
+        raise Invalid(refused[0])
+    return _New(tenant, created, sizes[0])
+
+
+def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict[str, Any]:
     settings = runtime.settings
+    created = [one.fields for one in new]
     return {
         "ids": _texts(ids),
+        "tenants": [one.tenant for one in new],
         "ingestion_task_ids": [fields["ingestion_task_id"] for fields in created],
         "source_file_paths": [fields["source_file_path"] for fields in created],
-        "source_sizes": list(sizes),
+        "source_sizes": [one.size for one in new],
         "content_types": [fields["content_type"] for fields in created],
         "task_options": [orjson.dumps(fields["task_options"]).decode() for fields in created],
         "priorities": [fields["priority"].rank for fields in created],
@@ -227,9 +283,9 @@ def _texts(ids: Sequence[UUID]) -> list[str]:
     return [str(job_id) for job_id in ids]
 
 
-def _mirror(runtime: Runtime, tenant: str, created: Sequence[Fields], rows: Sequence[Any]) -> None:
+def _mirror(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
     runtime.mirror.push(
-        Entry(Queue(tenant, fields["content_type"]), fields["priority"], str(row.id))
-        for fields, row in zip(created, rows, strict=True)
+        Entry(Queue(one.tenant, one.fields["content_type"]), one.fields["priority"], str(row.id))
+        for one, row in zip(new, rows, strict=True)
         if row.mirrored
     )

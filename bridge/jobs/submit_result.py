@@ -1,4 +1,7 @@
-"""Accept a result: look, decide, and one guarded UPDATE; the loser of a race looks again and is told."""
+"""Accept a result: look, decide, and one guarded UPDATE; the loser of a race looks again and is told.
+
+A success is tried first without a look (bridge.jobs.complete).
+"""
 
 import hashlib
 import json
@@ -10,10 +13,12 @@ from sqlalchemy.types import JSON, Text
 
 from bridge.caller import Caller
 from bridge.errors import BridgeError, Conflict
+from bridge.jobs import complete
+from bridge.jobs.complete import Success
 from bridge.jobs.ownership import accepts_late, holds_latest, lost
-from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, find
+from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, find, job_id_of
 from bridge.jobs.transition import NOW, RETRIED, among, jobs, move, moving
-from bridge.runtime import Runtime
+from bridge.runtime import Runtime, one_by_one
 from models.job import job_attempts, remote_jobs
 from models.outbox import continuations
 from models.refusal import job_refusals
@@ -66,6 +71,8 @@ def submit(
     nothing at all without `note`.
     """
     digest = _digest(result)
+    if result["success"] and (status := _completed(runtime, caller, job_id, result, token, digest)) is not None:
+        return _accepted(runtime, status)
     for _ in range(LOOKS):
         job = find(runtime, caller.tenant, job_id)
         why = holds_latest(job, caller, token) or _ambiguous(runtime, job, caller, token, result)
@@ -88,9 +95,26 @@ def submit(
             result_digest=digest,
         )
         if moved:
-            status = JobState(moved[0].status)
-            return Accepted(status, status in FINAL and runtime.settings.continuation_task is not None)
+            return _accepted(runtime, JobState(moved[0].status))
     raise Conflict("The job changed too often while its result was judged; send it again.", job_status=job.status)
+
+
+def _completed(
+    runtime: Runtime, caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None, digest: bytes
+) -> JobState | None:
+    """Try a success without a look at the job; the job's state after it, None where it has to be judged."""
+    stored = complete.result_data(result.get("metadata"), result.get("processing_time"))
+    content = result.get("content")
+    success = Success(job_id_of(job_id), caller.tenant, caller.key_id, token, content, stored, digest)
+    if len(stored) + len(content or "") > complete.MOST_TOGETHER_BYTES:
+        row = one_by_one(complete.TOGETHER, runtime, success)
+    else:
+        row = runtime.batches(complete.TOGETHER, runtime, success)
+    return None if row is None else JobState(row.status)
+
+
+def _accepted(runtime: Runtime, status: JobState) -> Accepted:
+    return Accepted(status, status in FINAL and runtime.settings.continuation_task is not None)
 
 
 def decide(job: Row[Any], result: Mapping[str, Any]) -> Change:

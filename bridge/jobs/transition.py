@@ -12,9 +12,8 @@ from sqlalchemy import (
     ClauseElement,
     ColumnElement,
     Executable,
+    FromClause,
     Row,
-    Select,
-    TextClause,
     bindparam,
     case,
     cast,
@@ -24,15 +23,13 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
-    text,
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import psycopg2
-from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 
 from bridge.crash_points import reach
+from bridge.jobs.fixed_statement import fixed
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import Moment, job_attempts, job_results, remote_jobs
@@ -105,12 +102,14 @@ def moving(
     end: AttemptEnd | None = None,
     why: str | None = None,
     result: bool = False,
+    given: FromClause | None = None,
 ) -> Executable:
     """The statement of a change: the guarded UPDATE, and what is recorded with it.
 
     `end` says how the latest attempt ended; it is kept in job_attempts, with the parameter `result_digest`, and why:
     the new error_message where the change sets one, else `why`. `result` stores the parameter `content`. A change that
-    is made on request is noted with the key of who asked, the parameter `asked_by`.
+    is made on request is noted with the key of who asked, the parameter `asked_by`. `given`: rows that the guard joins,
+    for a change of many jobs; `content` and `result_digest` are its columns then, not parameters.
     """
     edge = EDGES[which]
     late = which in LATE_CHANGES
@@ -128,7 +127,8 @@ def moving(
         }
     new = {name: _constant(value) for name, value in new.items()}
     status = among_named(edge.sources)
-    moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c).cte("moved")
+    with_it = () if given is None else (given.c.content, given.c.result_digest)
+    moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c, *with_it).cte("moved")
     answer = select(*(moved.c[column.name] for column in RETURNED))
     if end is not None:
         reason = moved.c.error_message if "error_message" in new else cast(_constant(why), Text)
@@ -138,7 +138,7 @@ def moving(
             recorded = _ended(moved, end, reason, unclaimed)
         answer = answer.add_cte(recorded.cte("ended"))
     if result:
-        content = cast(bindparam("content"), Text)
+        content = cast(bindparam("content"), Text) if given is None else moved.c.content
         stored = insert(job_results).from_select(["job_id", "content"], select(moved.c.id, content))
         answer = answer.add_cte(stored.returning(job_results.c.job_id).cte("stored"))
     if edge.target in FINAL:
@@ -147,27 +147,7 @@ def moving(
         line = select(moved.c.id, NOW, _word(ON_REQUEST[which]), cast(bindparam("asked_by"), Uuid))
         noted = insert(job_requests).from_select(["job_id", "asked_at", "what", "key_id"], line)
         answer = answer.add_cte(noted.returning(job_requests.c.id).cte("noted"))
-    return _fixed(answer)
-
-
-class _Untyped(psycopg2.dialect):
-    """Renders no cast around a parameter: text() sees none in `:name::json`, and adds the casts itself."""
-
-    bind_typing = BindTyping.NONE
-
-
-def _fixed(statement: Select[Any]) -> TextClause:
-    """The statement as text, rendered once: SQLAlchemy 2.1's cache loses parameters of an INSERT … SELECT in a CTE,
-    and building the expression at each call costs more than PostgreSQL takes to run it."""
-    compiled = statement.compile(dialect=_Untyped(paramstyle="named"))
-    values = compiled.params
-    return text(str(compiled)).bindparams(
-        *(
-            bindparam(name, type_=bind.type) if bind.required else bindparam(name, values[name], type_=bind.type)
-            for name, bind in compiled.binds.items()
-            if name in values
-        )
-    )
+    return fixed(answer)
 
 
 def _word(word: str) -> ColumnElement[Any]:
@@ -211,12 +191,17 @@ def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any], unclaimed: bool
         "how": _word(end),
         "why": why,
         "retryable": cast(bindparam("retryable", None), Boolean),
-        "result_digest": cast(bindparam("result_digest", None), LargeBinary),
+        "result_digest": _digest_of(moved),
     }
     rows = select(*columns.values())
     if unclaimed:
         rows = rows.where(moved.c.attempt_ended_at == NOW)
     return insert(job_attempts).from_select(list(columns), rows).returning(job_attempts.c.job_id)
+
+
+def _digest_of(moved: Any) -> ColumnElement[Any]:
+    given: ColumnElement[Any] | None = moved.c.get("result_digest")
+    return cast(bindparam("result_digest", None), LargeBinary) if given is None else given
 
 
 def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool) -> Any:
@@ -280,7 +265,6 @@ def move(runtime: Runtime, statement: Executable, *, head: bool = False, **param
     with runtime.engine.begin() as connection:
         rows = list(connection.execute(statement, {**parameters(runtime), **params}))
         reach("change.before_commit", rows)
-    reach("change.after_commit", rows)
     follow(runtime, rows, head=head)
     return rows
 
@@ -292,6 +276,7 @@ def entry(row: Row[Any]) -> Entry:
 
 def follow(runtime: Runtime, rows: list[Row[Any]], *, head: bool = False) -> None:
     """What follows a commit. All of it may be lost: the sweeps find what was."""
+    reach("change.after_commit", rows)
     runtime.mirror.push((entry(row) for row in rows if row.status == JobState.PENDING and row.mirrored), head=head)
     if runtime.settings.continuation_task is not None:
         ended = [str(row.id) for row in rows if row.status in FINAL]

@@ -28,8 +28,11 @@ class Handed(NamedTuple):
     busy: list[Entry]  # somebody else is changing them, or the claim was full: back to the head in a while
 
 
-def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll]) -> Handed:
+def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], *, locks: bool) -> Handed:
     """Claim what `find` finds for the parked polls and the new ones; who got something is answered.
+
+    `locks`: what it finds it locks, in the transaction of the claim. Otherwise the claim is all that there is to the
+    transaction, and commits itself.
 
     What is withheld from the first in line goes to others, in a transaction of its own: the locks of claims are taken
     in one order within a statement, so that no two processes wait for each other, but not across statements.
@@ -37,22 +40,22 @@ def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll]) 
     """
     handed = Handed(set(), [], [], [], [])
     whom: Withheld = set()
-    withheld = _claim(runtime, find, parked, new, handed, whom)
+    withheld = _claim(runtime, find, parked, new, handed, whom, locks)
     if withheld:
         others = Handed(handed.tried, handed.claimed, handed.settled, [], handed.busy)
-        left = _claim(runtime, lambda _: by_queue(withheld), parked, new, others, whom)
+        left = _claim(runtime, lambda _: by_queue(withheld), parked, new, others, whom, False)
         # At the head again, a job withheld from all who wait here would be caught at once; PostgreSQL offers it later.
         handed.settled.extend(others.free + left)
     return handed
 
 
 def _claim(
-    runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], handed: Handed, whom: Withheld
+    runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], handed: Handed, whom: Withheld, locks: bool
 ) -> list[Entry]:
     """One transaction with one statement; what was withheld, and from whom, who is not offered it again."""
     offered: set[Poll] = set()
     try:
-        with runtime.engine.begin() as connection:
+        with (runtime.engine if locks else runtime.single).begin() as connection:
             line = find(connection)
             whom |= line.withheld
             pairs, left = share_out(
@@ -66,7 +69,7 @@ def _claim(
             offers = [(entry.job_id, poll.who) for entry, poll in pairs]
             fates = claim(connection, offers, runtime.settings.ack_seconds)
             _give(pairs, fates)
-            reach("claim.before_commit", fates.claimed)
+            reach("claim.before_commit", locks and fates.claimed)
         reach("claim.after_commit", fates.claimed)
     except BaseException:
         for poll in offered:

@@ -56,7 +56,7 @@ class Hub:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._mirror = runtime.mirror
-        self._looking = runtime.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._looking = runtime.single
         self._new: list[Poll] = []
         self._caught: list[Entry] = []
         self._busy: list[Entry] = []  # put back at the next tick
@@ -241,7 +241,7 @@ class Hub:
         if not found:
             return set()
         try:
-            handed = self._claim(lambda _: by_queue(found), new)
+            handed = self._claim(lambda _: by_queue(found), new, locks=False)
         except SQLAlchemyError:
             self._quietly(self._mirror.put_back, found)
             raise
@@ -271,7 +271,7 @@ class Hub:
             lines.append(next_in_line(connection, places))
             return lines[0]
 
-        handed = self._claim(find, new)
+        handed = self._claim(find, new, locks=True)
         self._mirror.drop(handed.claimed)  # Their IDs may still stand in the mirror, at the head.
         claimed = {entry.queue for entry in handed.claimed}
         for queue, count in places.items():
@@ -282,8 +282,8 @@ class Hub:
         if self._unserved:
             self._wake.set()
 
-    def _claim(self, find: Find, new: list[Poll]) -> Handed:
-        handed = hand_out(self._runtime, find, self._parked, new)
+    def _claim(self, find: Find, new: list[Poll], *, locks: bool) -> Handed:
+        handed = hand_out(self._runtime, find, self._parked, new, locks=locks)
         for entry in handed.claimed:
             self._turns.served(entry.queue)
         return handed

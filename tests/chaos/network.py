@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from tests.chaos.faults import Fault, Hands
 from tests.chaos.system import System
 from tests.support.fault_proxy import FaultProxy
+from tests.support.network_faults import Pattern
 
 Where = Callable[[System], FaultProxy]
 
@@ -74,7 +75,7 @@ def cut_after(where: Where) -> Fault:
     return fault
 
 
-def cut_on(where: Where, pattern: bytes, *, before: bool, name: str, times: int = 3) -> Fault:
+def cut_on(where: Where, pattern: Pattern, *, before: bool, name: str, times: int = 3) -> Fault:
     """Some connections end when this passes: before the server sees it, or after, without its answer."""
 
     def fault(hands: Hands) -> Iterator[float]:

@@ -45,7 +45,7 @@ BY_PLACE = {
     "bridge.jobs.enqueue.INSERT", "bridge.jobs.enqueue.EARLIER", "bridge.jobs.enqueue.KEEP_BATCH",
     "bridge.insight.explain.AHEAD",
     "bridge.jobs.submit_result._ALIVE[acknowledged_at]",  # no statement, but a part of one, and so is
-    "bridge.jobs.bulk._these",
+    "bridge.jobs.bulk._these", "bridge.jobs.complete._HELD",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG",
     "bridge.jobs.expire_standby.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",
@@ -144,6 +144,9 @@ def work(core: Core) -> None:
     done = core.held(worker="w1")
     core.result(done)
     core.result(done)  # again
+    changed = core.held(worker="w1")
+    with core.locked(changed.job_id, lambda: core.result(changed)):
+        pass  # it is looked at, and completed by itself
     read.result(runtime, TENANT, str(done.job_id))
     read.find(runtime, TENANT, str(done.job_id), read.WHOLE)
     again = core.held(worker="w2", max_retries=1)

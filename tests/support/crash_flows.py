@@ -32,6 +32,17 @@ def parked_life(site: Site) -> list[str]:
     return [job_id]
 
 
+def unmirrored_life(site: Site) -> list[str]:
+    """Its ID is lost from Redis: it is claimed from PostgreSQL, where it is looked for and locked first."""
+    job_id = site.create()
+    prefix = f"{site.bridge.settings.redis_prefix}:{{{site.client.tenant}:audio}}"
+    with redis.Redis.from_url(site.bridge.settings.require("redis_url"), decode_responses=True) as mirror:
+        mirror.delete(*mirror.scan_iter(f"{prefix}:pending:*"))
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
 def batch(site: Site) -> list[str]:
     body = {"jobs": [{**site.client.fields(), "source_file_path": site.client.source()} for _ in range(3)]}
     headers = {"Idempotency-Key": new_name()}

@@ -21,7 +21,7 @@ from sqlalchemy import TextClause, text
 
 from bridge import embedded
 from bridge.insight import counters
-from bridge.jobs import bulk, cancel, claim, enqueue, expire, extend, promote, purge, release, submit_result
+from bridge.jobs import bulk, cancel, claim, complete, enqueue, expire, extend, promote, purge, release, submit_result
 from bridge.mirror import release_due
 from bridge.outbox import outcomes
 from tests import conftest
@@ -33,6 +33,7 @@ WHOLE_BRIDGE = {"bridge", "client", "own_bridge", "start_bridge"}  # tests of th
 # The tests that know a module best come first; all of them follow.
 NEAREST = {
     "claim": ["claims"],
+    "complete": ["complete", "results"],
     "cancel": ["waits", "edges"],
     "extend": ["leases", "waits"],
     "release": ["waits", "edges"],
@@ -83,6 +84,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         enqueue: ["EARLIER", "INSERT", "KEEP_BATCH"],
         counters: ["FOLD", "CHECK", "FORGET"],
         cancel: ["CANCEL", "RESTART"],
+        complete: ["COMPLETE"],
         extend: ["EXTEND"],
         release: ["RETURN", "RETRY", "FAIL"],
         outcomes: [
@@ -184,8 +186,9 @@ def child(attempt: Try, slot: int, log: Path) -> int:
         database_url=shared.database_url, redis_url=f"{shared.redis_url.rpartition('/')[0]}/{slot}"
     )
     attempt.mutate()
-    nearest = NEAREST.get(attempt.name.split(".")[1], [])
-    tests = [f"tests/test_{name}.py" for name in dict.fromkeys([*nearest, *TESTS])]
+    nearest = NEAREST.get(attempt.name.split(".")[2], [])
+    names = dict.fromkeys([*nearest, *TESTS])
+    tests = [str(path) for name in names for path in Path("tests").rglob(f"test_{name}.py")]
     options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header", "--timeout", "60"]
     code = pytest.main([*options, *tests], plugins=[OfTheCore()])
     sys.stdout.flush()

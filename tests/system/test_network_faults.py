@@ -123,7 +123,7 @@ def cancelled(client: Client, job: Any) -> Callable[[], requests.Response]:
 
 
 # The request, what its transaction holds and no other's, whether it needs a held job, and what is then there: jobs,
-# attempts begun, outcomes, lines of what was asked.
+# attempts begun, outcomes, lines of what was asked. What is one statement commits itself.
 WRITES = {
     "create": (created, b"INSERT INTO remote_jobs", False, (1, 0, 0, 0)),
     "batch": (created_together, b"INSERT INTO job_batches", False, (3, 0, 0, 0)),
@@ -135,12 +135,16 @@ WRITES = {
 }
 
 
+ALONE = ("claim", "result")
+
+
 @pytest.mark.parametrize("seen", [True, False], ids=["answer lost", "never seen"])
 @pytest.mark.parametrize("write", WRITES)
 def test_a_commit_that_is_cut_is_repeated_and_counts_once(bridge, client, net, write, seen):
     make, statement, needs_job, expected = WRITES[write]
     request = make(client, held(client) if needs_job else None)
-    fault = net.postgresql.cut_on(b"COMMIT", "up", before=not seen, following=statement)
+    commit, before_it = (statement, b"") if write in ALONE else (b"COMMIT", statement)
+    fault = net.postgresql.cut_on(commit, "up", before=not seen, following=before_it)
     answer, refusals = repeated(request)
     assert fault.count == 1
     assert refusals == [503]
@@ -159,7 +163,7 @@ def test_a_commit_that_is_cut_is_repeated_and_counts_once(bridge, client, net, w
 
 def test_a_parked_poll_whose_claim_was_committed_without_an_answer_is_given_the_job(bridge, client, net):
     """It is found under the poll's claim_id, at the latest when the poll ends."""
-    fault = net.postgresql.cut_on(b"COMMIT", "up", before=False, following=b"attempt = j.attempt + 1")
+    fault = net.postgresql.cut_on(b"attempt = j.attempt + 1", "up", before=False)
     given: list[requests.Response] = []
     poll = threading.Thread(target=lambda: given.append(client.poll(wait=5, lease=60, claim_id="parked")))
     poll.start()

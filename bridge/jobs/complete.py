@@ -1,0 +1,96 @@
+"""Successes as one guarded UPDATE, without a look before it: those of the same moment in one statement and one commit.
+
+The rule of bridge.jobs.ownership stands here in SQL, for the most frequent case alone: a success for a job that is in
+processing, from who holds it. What does not match is left as it is, and goes the way of every other result
+(bridge.jobs.submit_result): look, decide, tell.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from sqlalchemy import JSON, LargeBinary, Row, Text, Uuid, cast, column, func, text
+
+from bridge.jobs.transition import NOW, follow, jobs, moving, parameters
+from bridge.runtime import Runtime, Together
+from models.state import EDGES, AttemptEnd, Change
+
+MOST_TOGETHER_BYTES = 64 * 1024  # of content and metadata: a larger result is written by itself
+
+_SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.COMPLETE].sources))
+
+# A job that somebody else is changing just now is passed over: its result waits for it alone, not its whole batch. The
+# jobs are named by their IDs, so no other index may serve: bridge.jobs.transition.among_named says why.
+_HELD = text(f"""
+SELECT o.* FROM unnest(
+  CAST(:job_ids AS uuid[]), CAST(:tenants AS text[]), CAST(:key_ids AS uuid[]), CAST(:tokens AS text[]),
+  CAST(:contents AS text[]), CAST(:results AS text[]), CAST(:digests AS bytea[])
+) AS o(job_id, tenant, key_id, token, content, result_data, result_digest)
+JOIN remote_jobs ON remote_jobs.id = o.job_id
+WHERE (remote_jobs.status || '') IN ({_SOURCES}) AND remote_jobs.tenant || '' = o.tenant
+  AND CAST(remote_jobs.key_id AS text) = CAST(o.key_id AS text)
+  AND CASE WHEN o.token IS NULL THEN remote_jobs.lease_seconds IS NULL ELSE remote_jobs.lease_token = o.token END
+ORDER BY o.job_id FOR NO KEY UPDATE OF remote_jobs SKIP LOCKED
+""").columns(
+    column("job_id", Uuid),
+    column("content", Text),
+    column("result_data", Text),
+    column("result_digest", LargeBinary),
+)
+_given = _HELD.cte("given")
+
+COMPLETE = moving(
+    Change.COMPLETE,
+    jobs.id == _given.c.job_id,
+    values={
+        "error_message": None,
+        "result_data": cast(_given.c.result_data, JSON),
+        "acknowledged_at": func.coalesce(jobs.acknowledged_at, NOW),  # a result is a sign of life
+    },
+    end=AttemptEnd.COMPLETED,
+    result=True,
+    given=_given,
+)
+
+
+class Success(NamedTuple):
+    """What a worker hands in."""
+
+    job_id: UUID
+    tenant: str
+    key_id: UUID
+    token: str | None
+    content: str | None
+    result_data: str  # JSON text
+    digest: bytes
+
+
+def result_data(metadata: Any, processing_time: float | None) -> str:
+    """As it is stored."""
+    return orjson.dumps({"metadata": metadata, "processing_time": processing_time}).decode()
+
+
+def _complete(runtime: Runtime, successes: Sequence[Success]) -> Sequence[Row[Any] | None]:
+    """The changed rows (bridge.jobs.transition.RETURNED); None where the job is not the caller's to complete so.
+
+    Of two for one job the first is tried.
+    """
+    first: dict[UUID, Success] = {}
+    for success in successes:
+        first.setdefault(success.job_id, success)
+    columns = list(zip(*first.values(), strict=True))
+    names = ("job_ids", "tenants", "key_ids", "tokens", "contents", "results", "digests")
+    values: dict[str, list[Any]] = {name: list(values) for name, values in zip(names, columns, strict=True)}
+    values["job_ids"] = [str(one) for one in values["job_ids"]]
+    values["key_ids"] = [str(one) for one in values["key_ids"]]
+    with runtime.single.connect() as connection:
+        rows = {row.id: row for row in connection.execute(COMPLETE, {**parameters(runtime), **values})}
+    return [rows.get(one.job_id) if first[one.job_id] is one else None for one in successes]
+
+
+def _follow(runtime: Runtime, _: Sequence[Success], rows: Sequence[Row[Any] | None]) -> None:
+    follow(runtime, [row for row in rows if row is not None])
+
+
+TOGETHER: Together[Success, Row[Any] | None] = Together(_complete, _follow)

@@ -1,0 +1,125 @@
+"""What waits at the same moment is written together: one statement, one commit, one round trip.
+
+A request that comes while nobody writes writes at once, by itself; those that come meanwhile wait for each other and
+go together when a lane is free. There is no timer, so nobody waits for a batch to fill.
+
+    alone       write([one]) in the request's own greenlet
+    many        a lane takes all that wait, up to MOST; a failure that is a row's own is found by repeating singly
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import gevent
+from gevent.event import Event
+
+from bridge.db import is_of_a_row
+from bridge.runtime import Runtime, Together
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+LANES = 2  # batches of a kind that are written at the same time: one waits for PostgreSQL, one gathers
+MOST = 128  # in a batch
+
+
+class Batches:
+    """One per API process; a bridge.runtime.Batching."""
+
+    def __init__(self, lanes: int = LANES, most: int = MOST) -> None:
+        self._lanes, self._most = lanes, most
+        self._lines: dict[Together[Any, Any], _Line[Any, Any]] = {}
+
+    def __call__(self, together: Together[A, R], runtime: Runtime, one: A) -> R:
+        """What the write has for this one, or raises for it."""
+        line = self._lines.get(together)
+        if line is None:
+            line = self._lines[together] = _Line(together, runtime, self._lanes, self._most)
+        return line(one)
+
+
+class _Turn(Generic[A, R]):
+    """One that waits for its batch."""
+
+    __slots__ = ("done", "error", "one", "outcome")
+
+    def __init__(self, one: A) -> None:
+        self.one = one
+        self.done = Event()
+        self.outcome: R | None = None
+        self.error: BaseException | None = None
+
+
+class _Line(Generic[A, R]):
+    """Those that wait for one kind of write, and its lanes."""
+
+    def __init__(self, together: Together[A, R], runtime: Runtime, lanes: int, most: int) -> None:
+        self._together, self._runtime = together, runtime
+        self._free, self._most = lanes, most
+        self._waiting: deque[_Turn[A, R]] = deque()
+
+    def __call__(self, one: A) -> R:
+        if self._free and not self._waiting:
+            self._free -= 1
+            try:
+                return self._together.run(self._runtime, [one])[0]
+            finally:
+                self._free += 1
+                self._go_on()
+        turn: _Turn[A, R] = _Turn(one)
+        self._waiting.append(turn)
+        self._go_on()
+        try:
+            turn.done.wait()
+        except BaseException:  # its request was ended: what no lane has taken is not written
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
+        if turn.error is not None:
+            raise turn.error
+        return turn.outcome  # type: ignore[return-value]
+
+    def _go_on(self) -> None:
+        """Let a lane take those that wait; it is a greenlet of its own, which no request's end can take away."""
+        if self._free and self._waiting:
+            self._free -= 1
+            gevent.spawn(self._lane)
+
+    def _lane(self) -> None:
+        try:
+            while self._waiting:
+                turns = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+                self._write(turns)
+        finally:
+            self._free += 1
+            self._go_on()
+
+    def _write(self, turns: Sequence[_Turn[A, R]]) -> None:
+        try:
+            ones = [turn.one for turn in turns]
+            outcomes = self._together.write(self._runtime, ones)
+        except Exception as error:
+            if len(turns) > 1 and is_of_a_row(error):
+                for turn in turns:
+                    self._write([turn])
+            else:
+                _tell(turns, error)
+            return
+        except BaseException:
+            _tell(turns, gevent.GreenletExit())
+            raise
+        try:
+            self._together.follow(self._runtime, ones, outcomes)
+        except Exception as error:  # what was written stands: it must not be written again
+            _tell(turns, error)
+            return
+        for turn, outcome in zip(turns, outcomes, strict=True):
+            turn.outcome = outcome
+            turn.done.set()
+
+
+def _tell(turns: Sequence[_Turn[Any, Any]], error: BaseException) -> None:
+    for turn in turns:
+        turn.error = error
+        turn.done.set()

@@ -1,0 +1,140 @@
+"""A success that is tried without a look: its guard is the rule of bridge.jobs.ownership, and many go at once."""
+
+import itertools
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from bridge.caller import Caller
+from bridge.errors import BridgeError
+from bridge.jobs import complete
+from bridge.jobs.complete import Success, result_data
+from bridge.jobs.ownership import holds_latest
+from bridge.jobs.read import find
+from bridge.jobs.submit_result import submit
+from models.state import JobState
+from tests.jobs.test_edges import identity, in_state
+from tests.support.core import KEY, OTHER_KEY, Core, outcome_of
+
+LEASES = (None, 60)
+KEYS = {"own": KEY, "other": OTHER_KEY, "of another tenant": Caller(KEY.key_id, "elsewhere")}
+TOKENS = ("own", "wrong", "none")
+
+
+def success(job_id, key=KEY, token=None, content="text"):
+    return Success(UUID(str(job_id)), key.tenant, key.key_id, token, content, result_data(None, None), b"digest")
+
+
+def tried(core, *successes):
+    return complete.TOGETHER.run(core.runtime, successes)
+
+
+def places(core, lease):
+    """A job in every state, and where they differ for a result in more than one way."""
+    for state in JobState:
+        yield in_state(core, state) if state == JobState.PENDING else _held(core, state, lease)
+    timed_out = core.held()  # its late result counts, and has to be judged
+    core.age(timed_out.job_id, 3601)
+    core.expire()
+    yield timed_out
+    released = core.held()
+    core.release(released)
+    yield released
+    again = core.held(max_retries=3)
+    core.result(again, success=False)
+    yield again
+
+
+def _held(core, state, lease):
+    job = core.claim(core.create(), lease=lease, acknowledge=True)
+    if state == JobState.PROCESSING:
+        return job
+    return in_state(core, state)
+
+
+@pytest.mark.parametrize("lease", LEASES)
+def test_it_completes_exactly_what_the_rule_of_ownership_lets_complete(core, lease):
+    seen = set()
+    for key, token in itertools.product(KEYS.values(), TOKENS):
+        for job in places(core, lease):
+            job_id = identity(job)
+            sent = {"own": getattr(job, "lease_token", "x"), "wrong": "y" * 43, "none": None}[token]
+            row = find(core.runtime, "default", job_id)
+            allowed = (
+                key.tenant == "default" and row.status == JobState.PROCESSING and holds_latest(row, key, sent) is None
+            )
+            (done,) = tried(core, success(job_id, key, sent))
+            assert (done is not None) == allowed, (row.status, key, token, lease)
+            assert (core.status(job_id) == JobState.COMPLETED) == (allowed or row.status == JobState.COMPLETED)
+            seen.add(allowed)
+    assert seen == {True, False}
+
+
+def test_many_are_completed_at_once_each_with_its_own_result(core):
+    jobs = [core.held() for _ in range(3)]
+    lost = core.held()
+    told = [success(job.job_id, token=job.lease_token, content=f"of {job.job_id}") for job in jobs]
+    rows = tried(core, *told, success(lost.job_id, token="wrong"))
+    assert [row and row.status for row in rows] == ["completed"] * 3 + [None]
+    for job in jobs:
+        stored = core.sql("SELECT content FROM job_results WHERE job_id = :id", id=str(job.job_id))
+        assert [row.content for row in stored] == [f"of {job.job_id}"]
+        assert core.hows(job.job_id) == ["completed"]
+        assert bytes(core.attempts(job.job_id)[0].result_digest) == b"digest"
+        assert [row.n for row in core.outcomes(job.job_id)] == [1]
+    assert core.status(lost.job_id) == JobState.PROCESSING
+
+
+def test_of_two_results_for_one_job_in_a_batch_the_first_counts(core):
+    job = core.held()
+    first, second = (success(job.job_id, token=job.lease_token, content=one) for one in ("first", "second"))
+    rows = tried(core, first, second)
+    assert [row is not None for row in rows] == [True, False]
+    assert [row.content for row in core.sql("SELECT content FROM job_results")] == ["first"]
+
+
+def test_a_job_that_is_being_changed_holds_up_no_other(core):
+    busy, free = core.held(), core.held()
+    with core.engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT 1 FROM remote_jobs WHERE id = '{busy.job_id}' FOR UPDATE")
+        rows = tried(core, *(success(job.job_id, token=job.lease_token) for job in (busy, free)))
+    assert [row is not None for row in rows] == [False, True]
+
+
+def test_the_nudge_names_all_that_ended(core):
+    nudged = []
+    core.runtime = replace(core.runtime, nudge=nudged.extend)
+    jobs = [core.held() for _ in range(2)]
+    tried(core, *(success(job.job_id, token=job.lease_token) for job in jobs))
+    assert nudged == [str(job.job_id) for job in jobs]
+
+
+def test_a_result_goes_with_others_of_its_moment_unless_it_is_large(core):
+    together = []
+
+    def batches(write, runtime, one):
+        together.append(one.job_id)
+        return write.run(runtime, [one])[0]
+
+    small, large = core.held(), core.held()
+    core.runtime = replace(core.runtime, batches=batches)
+    core.result(small, content="x" * 1000)
+    core.result(large, content="x" * complete.MOST_TOGETHER_BYTES)
+    assert together == [small.job_id]
+    assert {core.status(job.job_id) for job in (small, large)} == {"completed"}
+
+
+def test_what_is_no_job_id_is_not_found(core):
+    assert outcome_of(lambda: submit(core.runtime, KEY, "nothing", {"success": True})) == "not_found"
+
+
+def test_what_was_tried_in_vain_is_told_why(core):
+    job = core.held()
+    assert outcome_of(lambda: core.result(job, token=None)) == "lease_lost"
+    assert outcome_of(lambda: core.result(job, key=OTHER_KEY)) == "lease_lost"
+    core.result(job)
+    assert core.result(job).status == "completed", "its replay"
+    with pytest.raises(BridgeError):
+        core.result(job, content="other")
+    assert Core(core.runtime).hows(job.job_id) == ["completed"]

@@ -1,0 +1,114 @@
+"""What waits at the same moment is written together, and a failure is nobody else's."""
+
+from types import SimpleNamespace
+
+import gevent
+import pytest
+from gevent.event import Event
+from sqlalchemy.exc import DataError, OperationalError
+
+from bridge.natural_batches import Batches
+from bridge.runtime import Together
+
+
+class Writes:
+    """A write that stands still until it is let go, and refuses what it is told to."""
+
+    def __init__(self):
+        self.batches, self.followed, self.refused = [], [], {}
+        self.go = Event()
+        self.together = Together(self._write, self._follow)
+
+    def _write(self, runtime, ones):
+        self.batches.append(list(ones))
+        if len(self.batches) <= 2:  # both lanes are busy
+            self.go.wait()
+        for one in ones:
+            if one in self.refused:
+                raise self.refused[one]
+        return [f"{one} is written" for one in ones]
+
+    def _follow(self, runtime, ones, outcomes):
+        self.followed.extend(ones)
+        if "follow fails" in ones:
+            raise RuntimeError("after the commit")
+
+    def ask(self, batches, *ones):
+        asked = [gevent.spawn(batches, self.together, None, one) for one in ones]
+        gevent.sleep(0)
+        return asked
+
+
+@pytest.fixture
+def writes():
+    return Writes()
+
+
+def refusal(kind, sqlstate):
+    return kind("", {}, SimpleNamespace(pgcode=sqlstate))
+
+
+ROW = refusal(DataError, "22003")
+LOST = refusal(OperationalError, None)
+
+
+def results(asked):
+    gevent.joinall(asked, timeout=30)
+    return [one.exception or one.value for one in asked]
+
+
+def test_what_comes_alone_is_written_at_once_and_what_comes_meanwhile_together(writes):
+    batches = Batches(most=3)
+    asked = writes.ask(batches, *"abcdefgh")
+    assert writes.batches == [["a"], ["b"]], "each lane has one, and the others wait"
+    writes.go.set()
+    assert results(asked) == [f"{one} is written" for one in "abcdefgh"]
+    assert writes.batches[2:] == [["c", "d", "e"], ["f", "g", "h"]]
+    assert writes.followed == list("abcdefgh")
+
+
+@pytest.mark.parametrize("poison", [ROW, ValueError("no text"), refusal(OperationalError, "40P01")])
+def test_a_row_that_is_refused_fails_alone(writes, poison):
+    writes.refused["d"] = poison
+    asked = writes.ask(Batches(), *"abcdef")
+    writes.go.set()
+    assert results(asked) == [poison if one == "d" else f"{one} is written" for one in "abcdef"]
+    assert writes.batches[2:] == [list("cdef"), ["c"], ["d"], ["e"], ["f"]]
+    assert writes.followed == list("abcef")
+
+
+@pytest.mark.parametrize("failure", [LOST, refusal(OperationalError, "40003"), refusal(OperationalError, "57P01")])
+def test_what_may_be_written_is_not_written_again(writes, failure):
+    writes.refused["d"] = failure
+    asked = writes.ask(Batches(), *"abcdef")
+    writes.go.set()
+    assert results(asked) == ["a is written", "b is written", *[failure] * 4]
+    assert writes.batches[2:] == [list("cdef")]
+
+
+def test_a_failure_after_the_commit_repeats_nothing(writes):
+    asked = writes.ask(Batches(), "a", "b", "c", "follow fails")
+    writes.go.set()
+    told = results(asked)
+    assert told[:2] == ["a is written", "b is written"]
+    assert [str(error) for error in told[2:]] == ["after the commit"] * 2
+    assert writes.batches[2:] == [["c", "follow fails"]]
+
+
+def test_a_request_that_ends_takes_nobody_with_it(writes):
+    batches = Batches()
+    asked = writes.ask(batches, *"abcd")
+    asked[2].kill()  # it waits
+    asked[0].kill()  # it writes for itself, in a lane that others wait for
+    writes.go.set()
+    assert results([asked[1], asked[3]]) == ["b is written", "d is written"]
+    assert writes.batches == [["a"], ["b"], ["d"]]
+    assert results(writes.ask(batches, *"ef")) == ["e is written", "f is written"]
+
+
+def test_after_a_batch_both_lanes_are_free_again(writes):
+    batches = Batches()
+    writes.go.set()
+    for _ in range(3):
+        assert len(results(writes.ask(batches, *"abcdef"))) == 6
+    assert [line._free for line in batches._lines.values()] == [2]
