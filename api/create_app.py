@@ -12,6 +12,7 @@ from api.http.access import SECURITY
 from api.http.incoming import end_request
 from api.http.metrics import RESPONSES
 from api.http.parts import Parts
+from api.http.sending import counted
 from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.routes import download  # noqa: F401  (adds its route to `workers`)
 from api.routes.bulk import continuations
@@ -82,6 +83,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
     app.before_request(_begin)
     app.before_request(refuse_another_slash)
     app.after_request(_finish)
+    app.after_request(counted)  # before _finish, which then finishes a 429 too
     app.teardown_request(end_request)
     api = Documented(app)
     for converter in (JobId, WorkerId):

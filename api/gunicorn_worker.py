@@ -30,6 +30,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from api.gunicorn_master import STOPS
 from api.http.connections import CURRENT, TICK_SECONDS, Connections
+from api.http.steady_response import SteadyResponse
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
@@ -204,7 +205,7 @@ def _drained(req: Any) -> bool:
     return False
 
 
-class _Response(wsgi.Response):
+class _Response(SteadyResponse):
     """Does not tell what serves it; ends the connection where connections are few, or the process is to stop."""
 
     worker: ClassVar[Worker]

@@ -2,14 +2,18 @@
 
 import mimetypes
 from collections import defaultdict
+from secrets import token_hex
 from typing import Any
 
 import orjson
 from flask import Response
 from sqlalchemy import Row
 
+from api.http.sending import in_pieces
+from api.schemas import jobs as schemas
 from bridge.insight.durations import estimated_completion
 from bridge.jobs.claim import Claimed
+from bridge.jobs.documents import AT_ONCE, Document, Unread, size_of
 from bridge.jobs.read import History
 from bridge.jobs.source_files import source_name
 from bridge.names import download_path
@@ -18,12 +22,24 @@ from bridge.runtime import Runtime
 from models.state import JobState, Priority
 
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
+DOCUMENTS = (*Document, "processing_time")  # given on as the text that they are stored as, past the schemas
+JOB, WHOLE_JOB = schemas.Job(), schemas.WholeJob()
 NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
 
 
 def json_response(body: Any) -> Response:
-    """A 200 made by orjson: what is polled often is not dumped through a schema."""
-    return Response(orjson.dumps(body), content_type="application/json")
+    """A 200 made by orjson: what is polled often is not dumped through a schema. Unread is read when it is sent."""
+    mark, unread = token_hex(16), list[Unread]()
+
+    def later(value: object) -> Any:
+        if not isinstance(value, Unread):
+            raise TypeError(f"{type(value).__name__} is no JSON")
+        unread.append(value)
+        return orjson.Fragment(mark)
+
+    text = orjson.dumps(body, default=later)
+    sent = in_pieces(text.split(mark.encode()), unread) if unread else text
+    return Response(sent, content_type="application/json")
 
 
 def asked_priority(job: Row[Any]) -> Priority:
@@ -32,7 +48,7 @@ def asked_priority(job: Row[Any]) -> Priority:
 
 
 def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
-    """schemas.PollAnswer; `task_options` goes through as the text that it is stored as."""
+    """schemas.PollAnswer; `task_options` go through as the text that they are stored as."""
     jobs = [
         {
             "job_id": job.job_id,
@@ -41,7 +57,9 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
             "source_size": job.source_size,
             "source_media_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
             "content_type": job.content_type,
-            "task_options": orjson.Fragment(job.task_options),
+            "task_options": Unread(job.job_id, Document.TASK_OPTIONS)
+            if job.task_options is None
+            else orjson.Fragment(job.task_options),
             "attempt": job.attempt,
             "retry_count": job.retry_count,
             "priority": RANKS[job.priority],
@@ -79,35 +97,57 @@ def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
 
 
 def job_view(job: Row[Any]) -> dict[str, Any]:
-    """schemas.Job"""
-    result = job.result_data or {}
-    row = dict(job._mapping)
+    """schemas.Job, of a row with read.WHOLE"""
+    return {**JOB.dump(_told(job)), **_documents(job)}
+
+
+def _told(job: Row[Any]) -> dict[str, Any]:
+    told = {name: value for name, value in job._mapping.items() if name not in DOCUMENTS}
+    return {**told, "job_id": job.id, "worker_id": _worker(job), "priority": asked_priority(job)}
+
+
+def _documents(job: Row[Any]) -> dict[str, Any]:
+    return {"task_options": _document(job, Document.TASK_OPTIONS), **_beside_content(job)}
+
+
+def result_view(stored: Row[Any]) -> dict[str, Any]:
+    """schemas.StoredResult, of a row with read.RESULT"""
+    return {"content": _document(stored, Document.CONTENT), **_beside_content(stored)}
+
+
+def _beside_content(row: Row[Any]) -> dict[str, Any]:
+    took = row.processing_time
     return {
-        **{name: value for name, value in row.items() if name not in ("lease_token", "claim_id")},
-        "job_id": job.id,
-        "worker_id": _worker(job),
-        "priority": asked_priority(job),
-        "metadata": result.get("metadata"),
-        "processing_time": result.get("processing_time"),
+        "metadata": _document(row, Document.METADATA),
+        "processing_time": None if took is None else orjson.Fragment(took),
     }
 
 
+def _document(row: Row[Any], name: Document) -> Any:
+    """A document of a row with bridge.documents.shown(name): JSON as its text, or Unread."""
+    text, size = row._mapping[name], row._mapping[size_of(name)]
+    if size is None:
+        return None
+    if size > AT_ONCE:
+        return Unread(row.id, name)
+    return text if name is Document.CONTENT else orjson.Fragment(text)
+
+
 def whole_view(job: Row[Any], history: History) -> dict[str, Any]:
-    """schemas.WholeJob"""
+    """schemas.WholeJob, of a row with read.WHOLE"""
     by_attempt: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for refusal in history.refusals:
         by_attempt[refusal.attempt].append(dict(refusal._mapping))
     ended = [{**dict(row._mapping), "refusals": by_attempt.pop(row.attempt, [])} for row in history.attempts]
-    rest = [refusal for its in by_attempt.values() for refusal in its]
-    requests = [dict(row._mapping) for row in history.requests]
-    return {
-        **job_view(job),
+    told = {
+        **_told(job),
         "attempts": ended,
         "attempts_before": history.attempts_before,
-        "refusals": rest,
-        "requests": requests,
+        "refusals": [refusal for its in by_attempt.values() for refusal in its],
+        "requests": [dict(row._mapping) for row in history.requests],
         "requests_before": history.requests_before,
     }
+    return {**WHOLE_JOB.dump(told), **_documents(job)}
 
 
 def _worker(job: Row[Any]) -> str | None:

@@ -10,7 +10,7 @@ from api.http.access import caller, limits, runtime, scope
 from api.http.body import Blueprint, header_text, no_body
 from api.http.documented_errors import gives
 from api.http.metrics import CREATED, label
-from api.http.views import job_view, json_response, status_view, whole_view
+from api.http.views import job_view, json_response, result_view, status_view, whole_view
 from api.schemas import jobs as schemas
 from bridge.jobs import read
 from bridge.jobs.cancel import cancel, restart
@@ -78,7 +78,7 @@ def _created_view(job: Created) -> dict[str, Any]:
 def list_jobs(query: dict[str, Any]) -> Any:
     """List jobs, newest first; next_cursor opens the next page."""
     rows, cursor = page(runtime(), caller().tenant, query, query["limit"], query["cursor"])
-    return {"jobs": [job_view(row) for row in rows], "next_cursor": cursor}
+    return json_response({"jobs": [job_view(row) for row in rows], "next_cursor": cursor})
 
 
 @producers.route("/<job:job_id>", methods=["GET"])
@@ -90,7 +90,8 @@ def show_job(query: dict[str, Any], job_id: str) -> Any:
     """The whole job with its attempts, without the result's content and without any token."""
     job = read.find(runtime(), caller().tenant, job_id, read.WHOLE)
     g.job_status = job.status
-    return whole_view(job, read.history(runtime(), job, query["attempts_before"], query["requests_before"]))
+    history = read.history(runtime(), job, query["attempts_before"], query["requests_before"])
+    return json_response(whole_view(job, history))
 
 
 @producers.route("/<job:job_id>/status", methods=["GET"])
@@ -112,7 +113,7 @@ def show_result(job_id: str) -> Any:
     """The result of a completed job; 409 not_ready while there is none."""
     stored = read.result(runtime(), caller().tenant, job_id)
     g.job_status = JobState.COMPLETED
-    return stored
+    return json_response(result_view(stored))
 
 
 @producers.route("/<job:job_id>/cancel", methods=["POST"])

@@ -15,6 +15,7 @@ from api.http.broken_results import ends_attempt
 from api.http.documented_errors import gives
 from api.http.metrics import CLAIMED, FINISHED, label
 from api.http.parts import parts
+from api.http.sending import refuse_without_room
 from api.http.views import json_response, poll_answer
 from api.schemas import work as schemas
 from api.schemas.jobs import StateAnswer
@@ -57,12 +58,13 @@ def poll(query: dict[str, Any]) -> Any:
     if not types:
         polls.refuse_all(who, denied)
         raise Forbidden(f"This key is limited to the content types {', '.join(sorted(caller().content_types or ()))}.")
+    refuse_without_room()
     connection = request.environ.get("gunicorn.socket")
     asking = Poll(
         who,
         [Queue(caller().tenant, content_type) for content_type in types],
         query["max_jobs"],
-        _hung_up(connection),
+        _gone(connection),
         connection,
         slots=Slots(query["slots_busy"], query["slots_free"]),
         denied=denied,
@@ -89,10 +91,16 @@ def _content_types(text: str) -> tuple[list[str], list[str]]:
     return [one for one in types if one in allowed], [one for one in types if one not in allowed]
 
 
-def _hung_up(connection: socket.socket | None) -> Callable[[], bool]:
-    """Whether the client has closed its end, as far as the socket tells."""
+def _gone(connection: socket.socket | None) -> Callable[[], bool]:
+    """Whether the client has closed its end, as far as the socket tells, or its key leaves its answers unread.
+
+    Who is told so goes away empty; its next poll hears why.
+    """
+    answers, whose = parts().limits.answers, caller().key_id
 
     def gone() -> bool:
+        if not answers.room(whose):
+            return True
         if connection is None:
             return False
         try:

@@ -33,6 +33,9 @@ MINUTE = 60
 MOST_READ = 32  # large bodies of a key that are read at once in this process
 BODIES_BYTES = 24 * 1024 * 1024  # of large bodies that a process works on at once; an object takes several times that
 BODY_BYTES = 16 * 1024 * 1024  # of one key
+ANSWERS_BYTES = 64 * 1024 * 1024  # of large answers of a process that are not sent yet
+ANSWER_BYTES = 16 * 1024 * 1024  # of one key
+MOST_PIECES = 2  # of large documents that are read at once in a process, one for a key
 _NOTHING: Counter[str] = Counter()
 STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
 
@@ -64,6 +67,8 @@ class Limits:
         self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
         self._reading: WeakValueDictionary[UUID, BoundedSemaphore] = WeakValueDictionary()
         self.bodies = Budget(BODIES_BYTES, BODY_BYTES)
+        self.answers = Budget(ANSWERS_BYTES, ANSWER_BYTES)
+        self.reading_documents = Budget(MOST_PIECES, 1)
         self._in_hand: Usage[UUID] = Usage()
         self._tenants_hand: Usage[str] = Usage()
         self._waiting: Usage[str] = Usage()

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from bridge.jobs.documents import AT_ONCE
 from bridge.names import DEFAULT_TENANT
 from bridge.queues import RANKS, Entry, Queue
 from models.state import EDGES, AttemptEnd, Change
@@ -16,7 +17,7 @@ from models.state import EDGES, AttemptEnd, Change
 # A worker that released a job is not offered it for so long.
 WITHHELD_SECONDS = 10
 UNSAID_SECONDS = 10.0
-# Of task_options in one claim, which a process holds in memory at once; the job that reaches it is still claimed.
+# Of task_options in one claim; the job that reaches it is still claimed.
 MOST_BYTES = 32 * 1024 * 1024
 
 
@@ -40,9 +41,11 @@ _FREE = f"""j.tenant || '' = o.tenant
   AND j.status || '' IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""
 _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
   AND j.worker_id = o.worker_id AND j.attempt_ended_at > now() - interval '{WITHHELD_SECONDS} seconds'"""
-_COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count,
-  coalesce(asked_priority, priority), timeout_at, lease_token, lease_expires_at, ack_by, source_file_path,
-  source_size"""
+# Large task_options are read while they are sent; what is given again is, whatever its size: any number of polls may
+# repeat their claims at once.
+_AGAIN = """id, content_type, CAST(NULL AS text), attempt, retry_count, coalesce(asked_priority, priority), timeout_at,
+  lease_token, lease_expires_at, ack_by, source_file_path, source_size"""
+_COLUMNS = _AGAIN.replace("NULL", f"CASE WHEN pg_column_size(task_options) <= {AT_ONCE} THEN task_options END")
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
 # A claim_id names one claim: where its answer was lost, what it was given comes again instead of something new. Two
@@ -95,7 +98,7 @@ WITH offered AS (
 )
 SELECT '{Fate.CLAIMED}' AS fate, n, {_COLUMNS} FROM claimed
 UNION ALL
-SELECT '{Fate.AGAIN}', n, {_COLUMNS} FROM earlier
+SELECT '{Fate.AGAIN}', n, {_AGAIN} FROM earlier
 UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
   o.n, o.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
@@ -140,7 +143,7 @@ ORDER BY j.priority, j.queued_at, j.id
 
 # A replayed poll gets what it was given, as long as none of it was acknowledged.
 REPLAY = text(f"""
-SELECT o.n, {_COLUMNS}
+SELECT o.n, {_AGAIN}
 FROM unnest(CAST(:key_ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:claim_ids AS text[]))
   WITH ORDINALITY AS o(key, worker, claim, n), LATERAL (
   SELECT * FROM remote_jobs
@@ -173,7 +176,7 @@ class Claimed(NamedTuple):
 
     job_id: UUID
     content_type: str
-    task_options: str  # JSON text, as stored
+    task_options: str | None  # JSON text, as stored; None: documents.py reads it
     attempt: int
     retry_count: int
     priority: int

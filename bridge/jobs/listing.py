@@ -14,20 +14,18 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
-    Text,
+    Subquery,
     and_,
     case,
-    cast,
     func,
     literal,
-    null,
     select,
     tuple_,
-    type_coerce,
     union_all,
 )
 
 from bridge.cursor import cut, opened
+from bridge.jobs.documents import AT_ONCE, Document, processing_time, shown, size_of, text_of
 from bridge.jobs.read import LONGEST_MESSAGE
 from bridge.runtime import Runtime
 from models.job import remote_jobs
@@ -37,7 +35,8 @@ FILTERS = ("status", "content_type", "ingestion_task_id", "worker_id", "created_
 
 # Of what a page holds in documents, as they are sent: a page ends with the job that passes it.
 MOST_BYTES = 2**20
-DOCUMENTS = ("task_options", "result_data", "error_message")
+_STORED = ("task_options", "result_data", "error_message")
+_DOCUMENTS = (Document.TASK_OPTIONS, Document.METADATA)
 
 _c = remote_jobs.c
 
@@ -111,26 +110,35 @@ def page(
 
 
 def _weighed(query: Any) -> Select[Any]:
-    """The jobs of a list with whether each still fits into the page; those that do not come without their documents."""
+    """The jobs of a list, as read.WHOLE has them, with whether each still fits into the page; those that do not come
+    without their documents."""
     found = query.subquery("found")
-    newest = (found.c.created_at.desc(), found.c.id.desc())
-    stored = sum((func.coalesce(func.pg_column_size(found.c[name]), 0) for name in DOCUMENTS), start=literal(0))
-    rough = func.coalesce(func.sum(stored).over(order_by=newest, rows=(None, -1)), 0)
-    found = select(found, rough.label("rough")).subquery("roughly")
-    newest = (found.c.created_at.desc(), found.c.id.desc())
+    stored = (func.coalesce(func.pg_column_size(found.c[name]), 0) for name in _STORED)
+    rough = _before(sum(stored, start=literal(0)), found).label("rough")
+    found = select(found, rough).subquery("roughly")
     # What is stored compressed has to be read for its size: no more of it than a page may have of what is not.
-    cut = {"error_message": func.left(found.c.error_message, LONGEST_MESSAGE)}
-    sizes = (func.octet_length(cut.get(name, cast(found.c[name], Text))) for name in DOCUMENTS)
-    real = sum((func.coalesce(size, 0) for size in sizes), start=literal(0))
-    weight = case((found.c.rough < MOST_BYTES, real), else_=MOST_BYTES)
-    before = func.sum(weight).over(order_by=newest, rows=(None, -1))
-    kept = [column for column in found.c if column.name != "rough"]
-    weighed = select(*kept, (func.coalesce(before, 0) < MOST_BYTES).label("fits")).subquery("weighed")
+    near = found.c.rough < MOST_BYTES
+    message = func.left(found.c.error_message, LONGEST_MESSAGE)
+    sizes = {size_of(name): case((near, shown(name, found.c)[1])) for name in _DOCUMENTS}
+    real = sum((func.coalesce(size, 0) for size in (*sizes.values(), func.octet_length(message))), start=literal(0))
+    before = _before(case((near, real), else_=MOST_BYTES), found).label("before")
+    sized = [size.label(name) for name, size in sizes.items()]
+    weighed = select(found, *sized, before).subquery("weighed")
+    fits = and_(weighed.c.rough < MOST_BYTES, weighed.c.before < MOST_BYTES)
+    columns = [column for column in weighed.c if column.name not in {*_STORED, "rough", "before"}]
+    small = [case((and_(fits, weighed.c[size_of(name)] <= AT_ONCE), text_of(name, weighed.c))) for name in _DOCUMENTS]
+    shown_message = case((fits, func.left(weighed.c.error_message, LONGEST_MESSAGE)))
+    took = case((fits, processing_time(weighed.c)))
+    return select(
+        *columns,
+        *(text.label(name) for text, name in zip(small, _DOCUMENTS, strict=True)),
+        shown_message.label("error_message"),
+        took.label("processing_time"),
+        fits.label("fits"),
+    ).order_by(weighed.c.created_at.desc(), weighed.c.id.desc())
 
-    def shown(column: ColumnElement[Any]) -> ColumnElement[Any]:
-        document = func.left(column, LONGEST_MESSAGE) if column.name == "error_message" else column
-        fitting = case((weighed.c.fits, document), else_=null())
-        return type_coerce(fitting, column.type).label(column.name) if column.name in DOCUMENTS else column
 
-    columns = [shown(column) for column in weighed.c]
-    return select(*columns).order_by(weighed.c.created_at.desc(), weighed.c.id.desc())
+def _before(weight: ColumnElement[Any], jobs: Subquery) -> ColumnElement[Any]:
+    """What those before it in the list weigh together."""
+    newest = (jobs.c.created_at.desc(), jobs.c.id.desc())
+    return func.coalesce(func.sum(weight).over(order_by=newest, rows=(None, -1)), 0)

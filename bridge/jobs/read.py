@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, Table, func, select
 
 from bridge.errors import Conflict, NotFound
+from bridge.jobs.documents import Document, processing_time, shown
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
 from models.refusal import job_refusals
@@ -48,7 +49,18 @@ STANDING: tuple[ColumnElement[Any], ...] = (
     *(column for column in _c if column.name not in ("task_options", "result_data", "error_message")),
     _MESSAGE,
 )
-WHOLE: tuple[ColumnElement[Any], ...] = (*STANDING, _c.task_options, _c.result_data)
+WHOLE: tuple[ColumnElement[Any], ...] = (
+    *STANDING,
+    *shown(Document.TASK_OPTIONS),
+    *shown(Document.METADATA),
+    processing_time(),
+)
+RESULT: tuple[ColumnElement[Any], ...] = (
+    _c.id,
+    *shown(Document.CONTENT, job_results.c),
+    *shown(Document.METADATA),
+    processing_time(),
+)
 
 
 def job_id_of(text_: str) -> UUID:
@@ -103,14 +115,11 @@ def _last(
     return shown, int(shown[0]._mapping[place]) if len(rows) > most else None
 
 
-def result(runtime: Runtime, tenant: str, job_id: str) -> dict[str, Any]:
-    """content, metadata and processing_time of a completed job. Raises NotFound, Conflict."""
+def result(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
+    """The columns RESULT of a completed job. Raises NotFound, Conflict."""
     job = find(runtime, tenant, job_id)
     if job.status != JobState.COMPLETED:
         raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
     with runtime.engine.connect() as connection:
-        stored = (
-            select(job_results.c.content, _c.result_data).join_from(remote_jobs, job_results).where(_c.id == job.id)
-        )
-        row = connection.execute(stored).one()
-    return {"content": row.content, **row.result_data}
+        stored = select(*RESULT).join_from(remote_jobs, job_results).where(_c.id == job.id)
+        return connection.execute(stored).one()

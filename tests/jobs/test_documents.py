@@ -1,14 +1,17 @@
 """A job's documents, each as large as the largest body, are read by those who show them, and only so many at once."""
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from random import Random
 from string import ascii_letters, digits
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import event
 
+from bridge.errors import NotFound
 from bridge.jobs.bulk import steer
+from bridge.jobs.documents import AT_ONCE, PIECE, Document, Unread, as_json, size_of
 from bridge.jobs.listing import MOST_BYTES, _weighed, in_order, page
 from bridge.jobs.read import LONGEST_MESSAGE, STANDING, WHOLE, find, result
 from models.state import Asked, JobState
@@ -68,12 +71,9 @@ def test_where_a_job_stands_is_told_without_its_documents(core):
     with fetched(core) as names:
         assert find(core.runtime, "default", str(job.job_id), STANDING).status == "completed"
     assert not names & DOCUMENTS
-    assert find(core.runtime, "default", str(job.job_id), WHOLE).task_options == {"a": 1}
-    assert result(core.runtime, "default", str(job.job_id)) == {
-        "content": "text",
-        "metadata": {"b": 2},
-        "processing_time": None,
-    }
+    assert find(core.runtime, "default", str(job.job_id), WHOLE).task_options == '{"a":1}'
+    stored = result(core.runtime, "default", str(job.job_id))
+    assert (stored.content, stored.metadata, stored.processing_time) == ("text", '{"b":2}', "null")
 
 
 def test_an_error_message_of_an_earlier_attempt_weighs_on_no_heartbeat(core):
@@ -99,20 +99,55 @@ def test_a_page_of_large_documents_is_shorter_and_the_next_one_goes_on(client):
     assert [len(ids) for ids in pages(client, limit=2)] == [2, 2, 2, 1]
 
 
-@pytest.mark.parametrize("document", ["task_options", "result_data"])
-def test_each_document_counts_and_what_does_not_fit_is_not_read(core, document):
+@pytest.mark.parametrize(
+    ("column", "document"), [("task_options", Document.TASK_OPTIONS), ("result_data", Document.METADATA)]
+)
+def test_each_document_counts_and_what_does_not_fit_is_not_even_measured(core, column, document):
     ids = [core.create() for _ in range(4)][::-1]
-    text = noise(MOST_BYTES, document)
-    value = json.dumps({"metadata": text})
-    core.sql(f"UPDATE remote_jobs SET {document} = CAST(:value AS json) WHERE id <> :small", value=value, small=ids[0])
+    value = json.dumps({"metadata": noise(MOST_BYTES, column)})
+    core.sql(f"UPDATE remote_jobs SET {column} = CAST(:value AS json) WHERE id <> :small", value=value, small=ids[0])
     with core.engine.connect() as connection:
         every = connection.execute(_weighed(in_order([], {}, list(JobState), 4))).all()
-    assert [row._mapping[document] is not None for row in every[1:]] == [True, False, False]
+    assert [row._mapping[size_of(document)] is not None for row in every[1:]] == [True, False, False]
+    assert not any(row._mapping[document] for row in every[1:]), "it is read when it is sent"
     first, cursor = page(core.runtime, "default", {}, 4, None)
     assert [str(row.id) for row in first] == ids[:2]
-    assert len(str(first[1]._mapping[document])) >= MOST_BYTES
+    assert first[1]._mapping[size_of(document)] >= MOST_BYTES
     second, cursor = page(core.runtime, "default", {}, 4, cursor)
     assert [str(row.id) for row in second] == ids[2:3]
     last, cursor = page(core.runtime, "default", {}, 4, cursor)
     assert [str(row.id) for row in last] == ids[3:]
     assert cursor is None
+
+
+TEXTS = ["a", '"\\\x01\n/\x7f\u2028', "ü💥"]
+
+
+@pytest.mark.parametrize("size", [AT_ONCE - 2, AT_ONCE, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7])
+@pytest.mark.parametrize("text", TEXTS, ids=["plain", "escapes", "wide"])
+def test_a_document_in_pieces_is_what_was_stored(core, text, size):
+    content = (text * size)[:size]
+    job = core.held(task_options={"o": content})
+    core.result(job, content=content, metadata={"m": content})
+    stored = {
+        Document.TASK_OPTIONS: {"o": content},
+        Document.METADATA: {"m": content},
+        Document.CONTENT: content,
+    }
+    for document, value in stored.items():
+        pieces = list(as_json(core.runtime, Unread(job.job_id, document), nullcontext))
+        assert json.loads(b"".join(pieces)) == value
+        assert max(map(len, pieces)) <= 6 * PIECE
+
+
+def test_a_document_that_changes_while_it_is_sent_breaks_off(core):
+    job = core.held()
+    core.result(job, content="a" * 3 * PIECE)
+    pieces = as_json(core.runtime, Unread(job.job_id, Document.CONTENT), nullcontext)
+    assert [next(pieces), next(pieces)] == [b'"', b"a" * PIECE]
+    core.sql("UPDATE job_results SET content = repeat('b', 5) || content")
+    with pytest.raises(NotFound):
+        next(pieces)
+    gone = as_json(core.runtime, Unread(uuid4(), Document.METADATA), nullcontext)
+    with pytest.raises(NotFound):
+        list(gone)

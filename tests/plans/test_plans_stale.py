@@ -7,6 +7,7 @@ from the code: one that is new is either run here, or said to look for jobs by t
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from bridge.jobs import claim, expire_standby, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
 from bridge.jobs.claim import Claimant, replay, unsaid_wait
+from bridge.jobs.documents import Document, Unread, as_json
 from bridge.jobs.expire import expire
 from bridge.jobs.release import take_from_key
 from bridge.mirror import reconcile
@@ -149,6 +151,8 @@ def work(core: Core) -> None:
         pass  # it is looked at, and completed by itself
     read.result(runtime, TENANT, str(done.job_id))
     read.find(runtime, TENANT, str(done.job_id), read.WHOLE)
+    for document in Document:
+        assert list(as_json(runtime, Unread(done.job_id, document), nullcontext))
     again = core.held(worker="w2", max_retries=1)
     core.result(again, success=False, error_message="retried")
     core.age(again.job_id, 600)

@@ -1,0 +1,93 @@
+"""Answers on their way: large documents are sent in pieces, and what a process holds for its clients has a bound.
+
+An answer above LARGE_BYTES counts from when it is made until its last byte is given to the kernel or its connection
+has ended (api/http/steady_response.py says how long that may take). One with documents that are read while it is sent
+counts as STREAM_BYTES, about as much as it holds at a time. Beyond the budget (bridge/admission/limits.py) a request is
+a 429.
+"""
+
+import errno
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import gevent
+import structlog
+from flask import Response, g, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.http.access import caller, limits, runtime
+from api.http.incoming import TURN_SECONDS
+from api.http.problems import problem
+from bridge.errors import NotFound, TooMany
+from bridge.jobs.documents import Unread, as_json
+
+log = structlog.get_logger("api")
+
+LARGE_BYTES = 16 * 1024  # what is smaller lies in the kernel's buffers, not in the process
+STREAM_BYTES = 1024 * 1024
+POLL = "work.poll"
+TOO_MANY = "Too many large answers to this key, or in all, are not read yet: read them, or wait."
+AGAIN_SECONDS = 5
+
+
+def in_pieces(parts: Sequence[bytes], unread: Sequence[Unread]) -> Iterator[bytes]:
+    """The parts of an answer, between each two a document that is read then."""
+    in_turn = partial(limits().reading_documents.taken, caller().key_id, 1)
+    return _in_pieces(parts, unread, partial(as_json, runtime(), in_turn=in_turn))
+
+
+def _in_pieces(
+    parts: Sequence[bytes], unread: Sequence[Unread], read: Callable[[Unread], Iterator[bytes]]
+) -> Iterator[bytes]:
+    """The parts with a document between each two. Where one cannot be read, the client sees a gap."""
+    try:
+        yield parts[0]
+        for document, part in zip(unread, parts[1:], strict=True):
+            yield from read(document)
+            yield part
+    except (NotFound, SQLAlchemyError) as error:
+        log.warning("an answer breaks off", error=type(error).__name__)
+        # gunicorn takes it for a lost client and closes the connection.
+        raise BrokenPipeError(errno.EPIPE, "the rest of the answer cannot be read") from None
+
+
+def refuse_without_room() -> None:
+    """Raise TooMany where no large answer may be given to the caller's key just now."""
+    if not limits().answers.room(caller().key_id):
+        raise TooMany(TOO_MANY, retry_after=AGAIN_SECONDS)
+
+
+def counted(response: Response) -> Response:
+    """Count a large answer until it is sent; a 429 in its place where there is no room for it."""
+    size = STREAM_BYTES if response.is_streamed else (response.content_length or 0)
+    if size <= LARGE_BYTES or response.direct_passthrough or request.method == "HEAD":
+        return response
+    held = _room(g.caller.key_id if "caller" in g else None, size, response.is_streamed)
+    if held is not None:
+        response.call_on_close(held.close)
+        return response
+    response.close()
+    refusal = problem(429, TOO_MANY)
+    refusal.headers["Retry-After"] = str(AGAIN_SECONDS)
+    return refusal
+
+
+def _room(whose: Hashable, size: int, streamed: bool) -> ExitStack | None:
+    """Room for an answer until it is closed.
+
+    What answers a change is given in any case. Claimed jobs wait for it, with documents that are not read yet: where
+    it does not come, the worker repeats its claim or the jobs go back.
+    """
+    answers, held = limits().answers, ExitStack()
+    if request.endpoint == POLL and streamed:
+        with gevent.Timeout(TURN_SECONDS, False):
+            held.enter_context(answers.taken(whose, size))
+            return held
+        return None
+    if request.method != "GET" or request.endpoint == POLL:
+        answers.add(whose, size)
+    elif not answers.take(whose, size):
+        return None
+    held.callback(answers.give_back, whose, size)
+    return held
