@@ -7,10 +7,12 @@ from kombu.exceptions import OperationalError
 from bridge import names
 from bridge.broker import lying
 from bridge.outbox import outcomes
+from bridge.outbox.hasten import Hastener
 from bridge.sweeps import swept
 from tasks.app import app, runtime
 
 BROKEN = (OperationalError,)
+hasten = Hastener()
 
 
 def _send(task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
@@ -51,4 +53,6 @@ def repeat_outcomes() -> None:
 @app.task(name=names.CONFIRM)
 def confirm_continuation(job_id: str, n: int) -> bool:
     """The pipeline's work on the outcome is safe: it is sent no more."""
-    return outcomes.confirm(runtime(), job_id, n)
+    known = outcomes.confirm(runtime(), job_id, n)
+    hasten(runtime())
+    return known

@@ -61,11 +61,12 @@ WHERE c.job_id = :job_id AND c.n = :n
 """)
 
 # The first wait is the one that was set; each further one is twice as long, more or less by a jitter that is drawn from
-# the outcome and the try (decision 11), up to the longest.
+# the outcome and the try (decision 11), up to the longest. Tries that the broker refused before the first sending say
+# nothing of the pipeline: they are counted no more.
 SENT = text("""
-UPDATE continuations SET sent_at = now(), last_error = NULL,
+UPDATE continuations SET sent_at = now(), last_error = NULL, tries = CASE WHEN sent_at IS NULL THEN 1 ELSE tries END,
   next_at = CASE WHEN confirmed_at IS NULL THEN now() + make_interval(secs => CASE
-    WHEN CAST(:confirm_seconds AS float) IS NULL OR tries <= 1 THEN CAST(:confirm_seconds AS float)
+    WHEN CAST(:confirm_seconds AS float) IS NULL OR sent_at IS NULL OR tries <= 1 THEN CAST(:confirm_seconds AS float)
     ELSE least(greatest(:longest, CAST(:confirm_seconds AS float)),
         CAST(:confirm_seconds AS float) * power(2, least(tries, 30) - 1))
       * (1 + :jitter * hashtext(CAST(job_id AS text) || n || tries) / 2147483648.0) END) END

@@ -59,10 +59,20 @@ app.conf.update(
     # Whoever can write to the broker must not be able to stop this worker.
     worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
+    # By default the worker ends when the broker answers and refuses (read-only, out of memory, a failed save),
+    # and gives up after 100 tries to reach one that is away.
+    broker_channel_error_retry=True,
+    broker_connection_max_retries=None,
+    worker_consumer="pipeline_consumer:Consumer",
     # The bridge's Celery is on the same Redis. With the default names each application would put back the
     # other's unacknowledged messages after its own visibility timeout.
     broker_transport_options={
         "visibility_timeout": 3600,
+        # Without them a connection that something cut silently is waited for without end.
+        "socket_timeout": 5,
+        "socket_connect_timeout": 3,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
         "unacked_key": "sample_pipeline.unacked",
         "unacked_index_key": "sample_pipeline.unacked_index",
         "unacked_mutex_key": "sample_pipeline.unacked_mutex",

@@ -4,7 +4,6 @@ import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bridge.outbox.outcomes import LONGEST_WAIT_SECONDS
 from models.state import FINAL
 from tests.chaos.end_state import EndState
 from tests.chaos.history import Call, History, Trouble, Violation
@@ -15,7 +14,7 @@ from tests.chaos.history import Call, History, Trouble, Violation
 LIMITS = {
     "never acknowledged → pending": 120.0,
     "lease ran out → pending": 120.0,
-    "outcome → confirmed": LONGEST_WAIT_SECONDS,  # each loss doubles the wait
+    "outcome → confirmed": 300.0,
     "poll's wait → its answer": 15.0,
     "fault of Redis → next claim": 60.0,
     "fault of PostgreSQL → next create": 60.0,

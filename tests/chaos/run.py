@@ -10,7 +10,6 @@ import requests
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.chaos import end_state
-from tests.chaos.calls import Caller
 from tests.chaos.checker import INVARIANTS, Violation, check
 from tests.chaos.clients import Phase, clients
 from tests.chaos.end_state import EndState
@@ -19,13 +18,12 @@ from tests.chaos.intake import Intake
 from tests.chaos.nemesis import Nemesis, Planned
 from tests.chaos.recovery import recoveries, worst
 from tests.chaos.rest import at_rest
-from tests.chaos.system import ACK_SECONDS, PROCESS_TENANT, TENANTS, System
+from tests.chaos.system import ACK_SECONDS, PROCESS_TENANT, System
 from tests.support.waiting import wait_until
 
 DRAIN_SECONDS = 180.0
 WORKERS = 18
 INTAKES = 2
-RESEND_SECONDS = 20.0
 
 
 class Run:
@@ -46,7 +44,6 @@ class Run:
         self.system = System(place, wsgi=wsgi, bouncer=bouncer, postgres_options=postgres_options)
         self.nemesis = Nemesis(self.system, self.history)
         self._rounds = 0
-        self._resent = 0.0
         self._running: list[Future[None]] = []
         self._intakes: list[Future[None]] = []
         self._died: list[str] = []
@@ -98,14 +95,6 @@ class Run:
         self._wait(self._confirmed, "every outcome was confirmed", healed)
 
     def _confirmed(self) -> bool:
-        """Whether all is. Outcomes that were lost again and again wait long: sent anew, as an operator does it."""
-        if time.monotonic() > self._resent + RESEND_SECONDS:
-            self._resent = time.monotonic()
-            for tenant in (*TENANTS, PROCESS_TENANT):
-                key = self.system.keys[tenant, "admin"]
-                Caller(self.history, self.system.url, key, tenant, "operator").call(
-                    "resend", params={"state": "failing"}
-                )
         return self.system.number("SELECT count(*) FROM continuations WHERE confirmed_at IS NULL") == 0
 
     def settle(self) -> None:

@@ -6,7 +6,7 @@ RETENTION, UNTOLD, CONFIRM, LONGEST, MOST_PATIENCE = 86400, 30, 200, 300, 3600
 
 
 class Outcome:  # of a terminal state, for the pipeline
-    tries, confirmed = 0, False
+    tries, sent, confirmed = 0, False, False
 
     def __init__(self, now):
         self.due = now  # None: handed over
@@ -24,7 +24,9 @@ class Outcome:  # of a terminal state, for the pipeline
         return self.due is not None and self.due <= now
 
     def try_once(self, now, broker, again):  # again: seconds until it is sent again, where nobody confirms
-        self.tries, self.confirmed = self.tries + 1, broker == "confirms"
+        taken = broker in ("takes", "confirms")
+        self.tries = self.tries + 1 if self.sent or not taken else 1
+        self.sent, self.confirmed = self.sent or taken, broker == "confirms"
         again = again and min(MOST_PATIENCE, again * 2 ** (self.tries - 1))
         delay = {"takes": again, "refuses": min(LONGEST, 2**self.tries), "dies": UNTOLD, "confirms": None}[broker]
         self.due = None if delay is None else now + delay
@@ -50,7 +52,7 @@ class Around:
 
     def resend(self, which):
         outcome = self.outcomes()[which]
-        outcome.due, outcome.tries, outcome.confirmed = self.now, 0, False
+        outcome.due, outcome.tries, outcome.sent, outcome.confirmed = self.now, 0, False, False
 
     def purge(self):
         old = {name for name, job in self.jobs.items() if job.status in FINAL and job.done < self.now - RETENTION}

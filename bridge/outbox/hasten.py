@@ -1,0 +1,55 @@
+"""A confirmation shows that the pipeline works: what waits for long to be sent again is sent again sooner.
+
+Waits between sendings double while nothing is heard of the pipeline. While it confirms, they grow by one step at a
+time: an outcome that was lost ten times in a row comes soon after all, and one that the pipeline never confirms costs
+it ever less. What is hastened is still sent by `repeat`, within the bounds of that.
+"""
+
+import time
+
+from sqlalchemy import text
+
+from bridge.outbox.outcomes import JITTER
+from bridge.runtime import Runtime
+
+EVERY_SECONDS = 10.0  # of each process, however many confirmations come
+MOST_TOGETHER = 500  # outcomes of one statement; the next confirmation goes on
+
+# Only waits that have more than their second step (:confirm_seconds * 2) still before them are looked at, so this reads
+# no outcome that was sent for the first or second time. The jitter is of the outcome and the try, as where the wait was
+# set (SENT in outcomes.py): a row that was hastened does not change again.
+HASTEN = text("""
+WITH late AS MATERIALIZED (
+  SELECT job_id, n, sooner FROM continuations, LATERAL (
+    SELECT sent_at + make_interval(secs => CAST(:confirm_seconds AS float) * tries
+      * (1 + :jitter * hashtext(CAST(job_id AS text) || n || tries) / 2147483648.0)) AS sooner
+  ) wait
+  WHERE next_at > now() + make_interval(secs => CAST(:confirm_seconds AS float) * 2) AND sent_at IS NOT NULL
+    AND next_at > sooner
+  ORDER BY next_at DESC LIMIT :most FOR UPDATE OF continuations SKIP LOCKED
+)
+UPDATE continuations c SET next_at = late.sooner FROM late WHERE c.job_id = late.job_id AND c.n = late.n
+""")
+
+
+def hasten(runtime: Runtime, *, most: int = MOST_TOGETHER, jitter: float = JITTER) -> int:
+    """Shorten the longest waits for a confirmation, up to so many of them; how many there were."""
+    if (seconds := runtime.settings.continuation_confirm_seconds) is None:
+        return 0
+    with runtime.engine.begin() as connection:
+        params = {"confirm_seconds": seconds, "jitter": jitter, "most": most}
+        return connection.execute(HASTEN, params).rowcount
+
+
+class Hastener:
+    """Hastens after a confirmation, at most each so many seconds. One for each process."""
+
+    def __init__(self, every: float = EVERY_SECONDS) -> None:
+        self._every = every
+        self._next = 0.0
+
+    def __call__(self, runtime: Runtime) -> None:
+        if time.monotonic() < self._next:
+            return
+        hasten(runtime)
+        self._next = time.monotonic() + self._every

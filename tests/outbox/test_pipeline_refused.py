@@ -1,0 +1,70 @@
+"""The sample pipeline outlives a broker that answers and refuses, and takes the next outcome when that is over."""
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+
+from tests.outbox.test_sample_pipeline import PIPELINE, environment
+from tests.support.waiting import wait_until
+
+RECEIVE = "sample_pipeline.receive"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("refusal", ["READONLY", "NOREPLICAS", "a bad queue"])
+def test_the_sample_pipeline_outlives_a_broker_that_refuses(own_servers, tmp_path, refusal):
+    url = own_servers(postgres=False).redis_url
+    client = redis.Redis.from_url(url, decode_responses=True)
+    arguments = [sys.executable, "-m", "celery", "-A", "pipeline_app", "worker", "-Q", "pipeline", "-c", "1",
+                 "-l", "info", "--without-gossip", "--without-mingle"]  # fmt: skip
+    log = tmp_path / "pipeline.log"
+    with log.open("wb") as out, subprocess.Popen(
+        arguments, cwd=PIPELINE, env=environment(tmp_path, url), stdout=out, stderr=out, start_new_session=True
+    ) as pipeline:  # fmt: skip
+        try:
+            wait_until(lambda: "ready." in log.read_text(), "the pipeline", 60)
+            refuse(client, refusal)
+            opened = client.info("stats")["total_connections_received"]
+            wait_until(lambda: log.read_text().count("onnection to broker lost"), "it to be refused", 60)
+            if refusal == "READONLY":  # it tries several times a second, and each try leaves nothing behind
+                wait_until(lambda: connections(client) > opened + 60, "many tries", 60)
+                assert len([*Path(f"/proc/{pipeline.pid}/fd").iterdir()]) < 40
+            assert pipeline.poll() is None
+            refuse(client, refusal, over=True)
+            deliver(url)
+            wait_until(lambda: "completed, 4 characters" in log.read_text(), "the next outcome", 60)
+            assert pipeline.poll() is None
+        finally:
+            pipeline.terminate()
+            pipeline.wait(60)
+
+
+def refuse(client, refusal, over=False):
+    if refusal == "READONLY":
+        client.execute_command("REPLICAOF", *(("NO", "ONE") if over else ("127.0.0.1", "1")))
+    elif refusal == "NOREPLICAS":
+        client.config_set("min-replicas-to-write", "0" if over else "1")
+    elif over:
+        client.delete("pipeline")
+    else:
+        client.set("pipeline", "no list")
+
+
+def connections(client):
+    try:
+        return client.info("stats")["total_connections_received"]
+    except redis.RedisError:
+        return 0
+
+
+def deliver(url):
+    told = {"job_id": str(uuid.uuid4()), "ingestion_task_id": "t", "content_type": "audio", "status": "completed",
+            "success": True, "content": "text", "n": 1}  # fmt: skip
+    sender = Celery(broker=url)
+    sender.send_task(RECEIVE, kwargs=told, queue="pipeline", ignore_result=True)
+    sender.close()
