@@ -4,8 +4,9 @@ An outcome is taken (its next try is set ahead, and committed) before it is sent
 again; the Celery task ID is the same at every try, so that the receiver can tell. Outcomes are taken by the batch and
 read one by one: each may be as large as the largest body, twice over.
 
-What was sent and is not confirmed in time is sent again (`repeat`), ever more seldom, and only as far as it cannot lie
-in the pipeline's queue still: a pipeline that is slow or away is not sent what it already has.
+What was sent and is not confirmed in time is sent again (`repeat`), ever more seldom (less so while the pipeline
+confirms: hasten.py), and only as far as it cannot lie in the pipeline's queue still: a pipeline that is slow or away is
+not sent what it already has.
 """
 
 import json

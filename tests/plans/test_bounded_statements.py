@@ -1,6 +1,7 @@
 """The LIMIT of each bounded change is evaluated once, whatever plan PostgreSQL chooses."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import event
@@ -10,6 +11,7 @@ from bridge.jobs import expire, purge
 from bridge.jobs.release import take_from_key
 from bridge.mirror import release_due
 from bridge.outbox import outcomes
+from bridge.outbox.hasten import hasten
 from tests.support.core import KEY
 
 BOUNDED = {
@@ -17,10 +19,16 @@ BOUNDED = {
     "release_due": release_due.release_due,
     "expire": expire.expire,
     "deliver": lambda runtime: outcomes.deliver(runtime, lambda *_: None, ()),
+    "hasten": lambda runtime: hasten(confirming(runtime)),
     "resend_failing": lambda runtime: outcomes.resend_failing(runtime, "default"),
     "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
     "fold": counters.fold,
 }
+
+
+def confirming(runtime):
+    settings = runtime.settings.model_copy(update={"continuation_confirm_seconds": 30})
+    return replace(runtime, settings=settings)
 
 
 def locks(plan, above=()):

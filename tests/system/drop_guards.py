@@ -23,7 +23,7 @@ from bridge import embedded
 from bridge.insight import counters
 from bridge.jobs import bulk, cancel, claim, complete, enqueue, expire, extend, promote, purge, release, submit_result
 from bridge.mirror import release_due
-from bridge.outbox import outcomes
+from bridge.outbox import hasten, outcomes
 from tests import conftest
 from tests.support.rights import give_rights
 
@@ -38,6 +38,7 @@ NEAREST = {
     "extend": ["leases", "waits"],
     "release": ["waits", "edges"],
     "outcomes": ["outbox_core", "resend"],
+    "hasten": ["hasten"],
     "purge": ["outbox_core", "batch"],
     "release_due": ["repair"],
     "submit_result": ["results", "waits"],
@@ -49,7 +50,7 @@ NEAREST = {
 }
 TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
 
-# Clauses that the others of their statement imply, which are there for the plan alone (tests/test_plans_*.py): by the
+# Clauses that the others of their statement imply, which are there for the plan alone (tests/plans/): by the
 # CHECKs of the table the indexes' predicates say what a state says (models/job.py), and what a sweep has locked as it
 # is now passes the guard of the change; no job is queued before it is available, but the index of the claim is by the
 # first of the two; a batch is at least as old as its jobs, which are gone only when they are old, but its index is by
@@ -97,6 +98,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
             "RESEND_ONE",
             "RESEND_FAILING",
         ],
+        hasten: ["HASTEN"],
         purge: ["PURGE", "FORGET_BATCHES"],
         promote: ["PROMOTE"],
         release_due: ["DUE"],
