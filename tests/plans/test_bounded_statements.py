@@ -16,7 +16,7 @@ from tests.support.core import KEY
 
 BOUNDED = {
     "purge": purge.purge,
-    "release_due": release_due.release_due,
+    "release_due": lambda runtime: release_due.release_due(runtime.engine, runtime.mirror),
     "expire": expire.expire,
     "deliver": lambda runtime: outcomes.deliver(runtime, lambda *_: None, ()),
     "hasten": lambda runtime: hasten(confirming(runtime)),
