@@ -13,10 +13,15 @@ jobs=/api/v1/remote-jobs
 worker_id=${WORKER_ID:-$(uname -n)-$$}
 lease=${WORKER_LEASE:-60}
 wait=${WORKER_WAIT:-30}
+most=${WORKER_MAX_DOWNLOAD:-17179869184} # bytes of a source file
+limit=67108864                           # bytes of any other answer
+reserve=67108864                         # bytes of the disk that stay free
 
-# The key goes unencrypted to this machine alone, unless somebody says that the network is theirs.
-if [[ ${BRIDGE_KEY-} && $base != https://* && ${WORKER_ALLOW_HTTP-} != 1 &&
-  ! $base =~ ^http://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$) ]]; then
+# The key goes unencrypted to this machine alone, and there past any proxy, unless somebody says that the network is theirs.
+direct=()
+if [[ $base =~ ^http://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$) ]]; then
+  direct=(--noproxy '*')
+elif [[ ${BRIDGE_KEY-} && $base != https://* && ${WORKER_ALLOW_HTTP-} != 1 ]]; then
   echo "worker.sh: BRIDGE_URL: the key would go unencrypted; use https://, or set WORKER_ALLOW_HTTP=1" >&2
   exit 2
 fi
@@ -28,12 +33,20 @@ for left in "${TMPDIR:-/tmp}"/bridge-worker-sh.*; do
   if [[ -O $left && ${pid%%.*} =~ ^[0-9]+$ ]] && ! kill -0 "${pid%%.*}" 2>/dev/null; then rm -rf "$left"; fi
 done
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bridge-worker-sh.$$.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
+# Once more where something that is just being ended still wrote.
+trap 'rm -rf "$tmp" 2>/dev/null || { sleep 1; rm -rf "$tmp"; }' EXIT
 # Secrets go to curl in files: what stands in its arguments can be seen by every user of the machine.
 printf '%s\n' "${BRIDGE_KEY:+Authorization: Bearer $BRIDGE_KEY}" >"$tmp/key"
 unset BRIDGE_KEY
 
-log() { printf '%(%FT%T%z)T %s\n' -1 "$*" >&2; }
+# One line, whatever others have written into it.
+log() {
+  local text=${*//[[:cntrl:]]/ }
+  printf '%(%FT%T%z)T %s\n' -1 "${text:0:1000}" >&2
+}
+
+# What reads the bridge's JSON takes no more than 1 GiB of memory.
+jq() (ulimit -v 1048576 && exec jq "$@")
 
 # What runs now, as `run` started it, and what has been heard meanwhile.
 child='' doing='' stopping='' gone='' heard=''
@@ -42,8 +55,14 @@ unwanted() { [[ ($doing == poll && $stopping) || ($doing == job && $gone) ]]; }
 
 hear() {
   heard=1
-  if [[ $child ]] && unwanted; then kill -- "-$child" 2>/dev/null; fi
+  if [[ $child ]] && unwanted; then end_group "$child"; fi
 }
+
+# end_group ID: SIGTERM, and once more: a process that was only just forked may still have this shell's traps.
+end_group() {
+  kill -- "-$1"
+  (sleep 0.5 && kill -- "-$1") &
+} 2>/dev/null
 trap 'stopping=1; hear' TERM INT
 trap 'gone=1; hear' USR1 # from the heartbeats
 
@@ -51,6 +70,7 @@ trap 'gone=1; hear' USR1 # from the heartbeats
 # of its children (its process group, which is why job control is on for a moment).
 run() {
   local status
+  if unwanted; then return 143; fi
   set -m
   "$@" </dev/null &
   child=$!
@@ -61,25 +81,46 @@ run() {
   return "$status"
 }
 
+# bounded BYTES COMMAND …: no file that it writes gets larger; it is killed where one would.
+bounded() (ulimit -f $((($1 + 1023) / 1024)) && shift && exec "$@")
+
 # call NAME METHOD PATH [curl's options]: one request. `http` is its status, 000 without an answer; the answer is in
-# NAME.body and NAME.head. Fails unless the whole answer came.
+# NAME.body and NAME.head, at most `limit` bytes. Fails unless the whole answer came, as it was asked for.
 call() {
   local name=$1 method=$2 path=$3 status
   shift 3
   : >"$tmp/$name.head"
   : >"$tmp/$name.body"
-  run curl --silent --request "$method" --header "@$tmp/key" --connect-timeout 10 \
-    --proto =http,https --max-filesize 67108864 "$@" --output "$tmp/$name.body" \
+  run bounded "$limit" curl --disable --silent --globoff "${direct[@]}" --request "$method" --header "@$tmp/key" \
+    --connect-timeout 10 --proto =http,https --max-filesize "$limit" "$@" --output "$tmp/$name.body" \
     --dump-header "$tmp/$name.head" --write-out '%{http_code}' "$base$path" >"$tmp/$name.http"
   status=$?
   http=$(<"$tmp/$name.http")
   http=${http:-000}
+  if [[ $name != part && $(encoding "$name") ]]; then # a small answer must not become a large one
+    : >"$tmp/$name.body"
+    return 1
+  fi
   return "$status"
 }
 
 header() { sed -n "s/\r\$//; s/^$2: *//Ip" "$tmp/$1.head" | tail -n 1; }
 
-problem() { jq -er '"\(.code): \(.detail)"' "$tmp/$1.body" 2>/dev/null || echo "broken off"; }
+encoding() { header "$1" Content-Encoding | grep -iv '^identity$'; }
+
+problem() {
+  local text
+  text=$(head -c 65536 "$tmp/$1.body" | jq -r '[.code, .detail] | map(strings) | join(": ")' 2>/dev/null)
+  text=${text//[[:cntrl:]]/ }
+  echo "${text:0:300}"
+}
+
+# Whether an answer about a job says that it is over.
+over() {
+  local status
+  status=$(header "$1" X-Job-Status)
+  [[ $status && $status != processing ]]
+}
 
 # Whether the same call may succeed later: no (whole) answer, too many, or an error of the server.
 passing() { [[ $1 != 0 || $http == 429 || $http == 5?? ]]; }
@@ -121,6 +162,7 @@ beat() {
         *) reason=$(problem beat) ;;
       esac
     fi
+    if over beat; then reason="it is $(header beat X-Job-Status)"; fi
     if [[ $reason ]]; then
       log "job $id is no longer wanted: $reason"
       kill -USR1 $$
@@ -130,17 +172,41 @@ beat() {
   done
 }
 
-# fetch PATH: the source file, resumed where a connection broke off, if it is still the same file.
+# fetch PATH: the source file, resumed where a connection broke off, if it is still the same file. `unfit` says why this
+# machine cannot take it, `refused` why none can.
 fetch() {
-  local n size status etag='' range
+  local n size status free etag='' range limit
   : >"$tmp/source"
   for ((n = 0; ; n++)); do
     size=$(stat -c %s "$tmp/source")
     range=()
     if ((size)) && [[ $etag ]]; then range=(--header "Range: bytes=$size-" --header "If-Range: $etag"); fi
-    call part GET "$1" --header "@$tmp/lease" --max-filesize "${WORKER_MAX_DOWNLOAD:-17179869184}" --speed-limit 1 --speed-time 60 "${range[@]}"
+    free=$(($(df --output=avail -B1 "$tmp" | tail -n 1) - reserve))
+    if ((size)); then free=$((free / 2)); fi # for a moment a part is there twice
+    limit=$((most - size < free ? most - size : free))
+    if ((free <= 0 || free < told - size)); then
+      unfit="no room on the disk: $free bytes for a file of $told"
+      return 1
+    elif ((limit <= 0 || told > most)); then
+      refused="The source file has more than $most bytes (WORKER_MAX_DOWNLOAD)"
+      return 1
+    fi
+    call part GET "$1" --header "@$tmp/lease" --speed-limit 1 --speed-time 60 "${range[@]}"
     status=$?
+    if over part; then gone=1; fi
     if unwanted; then return 1; fi
+    if [[ $http == 20? && $(encoding part) ]]; then
+      unfit="the source file came with Content-Encoding $(encoding part): what stands between must not encode"
+      return 1
+    fi
+    if ((status == 63 || status == 128 + 25)); then # too large by its length, or as it came (SIGXFSZ)
+      if ((limit == free)); then
+        unfit="no room on the disk for the source file: $free bytes"
+      else
+        refused="The source file has more than $most bytes (WORKER_MAX_DOWNLOAD)"
+      fi
+      return 1
+    fi
     case $http in
       200) mv "$tmp/part.body" "$tmp/source" ;;
       206)
@@ -165,6 +231,11 @@ fetch() {
   done
 }
 
+give_back() {
+  call release POST "$jobs/$(jq -r .job_id "$tmp/job")/release" --header "@$tmp/lease" --max-time 10
+  log "job $(jq -r .job_id "$tmp/job") given back: HTTP $http"
+}
+
 failure() { # MESSAGE RETRYABLE
   jq -n --arg message "$1" --argjson retryable "$2" '{success: false, error_message: $message, $retryable}'
 }
@@ -175,7 +246,8 @@ work() {
   id=$(jq -r .job_id "$tmp/job")
   log "job $id begun, attempt $(jq .attempt "$tmp/job")"
   patience=$(date -d "$(jq -r .timeout_at "$tmp/job")" +%s) # after the deadline the bridge takes nothing of this claim
-  gone='' doing=job
+  told=$(jq -r '.source_size // 0' "$tmp/job")
+  gone='' doing=job unfit='' refused=''
   set -m
   beat &
   beats=$!
@@ -186,8 +258,12 @@ work() {
       401 | 403 | 409) gone=1 ;;
       404) [[ $(header part X-Job-Status) == processing ]] || gone=1 ;;
     esac
-    failure "The source file could not be fetched: HTTP $http, $(problem part)" \
-      "$([[ $http == 404 ]] && echo false || echo true)" >"$tmp/result"
+    if [[ $refused ]]; then
+      failure "$refused" false >"$tmp/result"
+    else
+      failure "The source file could not be fetched: HTTP $http, $(problem part)" \
+        "$([[ $http == 404 ]] && echo false || echo true)" >"$tmp/result"
+    fi
   else
     run env JOB_ID="$id" JOB_CONTENT_TYPE="$(jq -r .content_type "$tmp/job")" \
       JOB_OPTIONS="$(jq -c .task_options "$tmp/job")" "$@" "$tmp/source" >"$tmp/out" 2>"$tmp/err"
@@ -199,7 +275,10 @@ work() {
       failure "$(tail -c 1000 "$tmp/err" | tr -d '\0')" "$([[ $status == 65 ]] && echo false || echo true)" >"$tmp/result"
     fi
   fi
-  if [[ ! $gone ]]; then
+  if [[ ! $gone && $unfit ]]; then
+    log "job $id: $unfit"
+    give_back
+  elif [[ ! $gone ]]; then
     doing=result # From here only the answer to the result decides.
     jq -c --argjson seconds $((SECONDS - began)) '. + {processing_time: $seconds}' "$tmp/result" >"$tmp/body"
     insist result PUT "$jobs/$id/result" --header "@$tmp/lease" --header "Content-Type: application/json" \
@@ -210,9 +289,15 @@ work() {
       log "job $id: the result was not taken: HTTP $http, $(problem result)"
     fi
   fi
-  kill -- "-$beats" 2>/dev/null
+  end_group "$beats"
   wait "$beats" 2>/dev/null
   doing=''
+  if [[ $unfit ]]; then # no retry is spent; but the next job would fare no better at once
+    faults=$((faults < 8 ? faults + 1 : 8))
+    if [[ ! $stopping ]]; then run sleep $((1 << faults)); fi
+  else
+    faults=0
+  fi
 }
 
 # poll SECONDS HOW: claim one job under the current claim ID; `insist` or `call`.
@@ -222,11 +307,12 @@ poll() {
     --max-time $(($1 + 15))
 }
 
+faults=0
 log "worker $worker_id takes $types from $base"
 while [[ ! $stopping ]]; do
   claim_id=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
   patience=$((1 << 40)) # as long as it takes
-  doing=poll
+  doing=poll asked=$SECONDS
   poll "$wait" insist
   got=$?
   doing=''
@@ -236,20 +322,27 @@ while [[ ! $stopping ]]; do
     log "the bridge refuses this worker: HTTP $http, $(problem poll)"
     exit 1
   fi
-  jq -e '.jobs[0] // empty' "$tmp/poll.body" >"$tmp/job" || continue
+  jq '.jobs[0] // empty' "$tmp/poll.body" >"$tmp/job" 2>"$tmp/form"
+  if [[ ! -s $tmp/job ]]; then
+    if ((SECONDS - asked < 2)) && [[ ! $stopping ]]; then run sleep 0.5; fi # nothing, and sooner than was asked for
+    continue
+  fi
   # Only what has the right form goes into an address: another one could name another host.
-  if ! jq -e '(.job_id | type == "string" and test("^[A-Za-z0-9_-]{1,64}$")) and
-      (.source_file_url | type == "string" and test("^/[A-Za-z0-9._~%?=&-][A-Za-z0-9._~%?=&/-]*$")) and
-      (.lease_token | type == "string" and test("^[!-~]{1,500}$")) and (.task_options | type == "object") and
-      (.content_type | type == "string" and test("^[a-z0-9._-]{1,50}$"))' "$tmp/job" >"$tmp/form"; then
+  jq 'def text(form): type == "string" and test("\\A" + form + "\\z");
+      def count: type == "number" and . >= 0 and . < 9007199254740992 and . == floor;
+      (.job_id | text("[A-Za-z0-9_-]{1,64}")) and
+      (.source_file_url | text("/[A-Za-z0-9._~%?=&-][A-Za-z0-9._~%?=&/-]{0,2000}")) and
+      (.lease_token | text("[!-~]{1,500}")) and (.task_options | type == "object") and
+      (.content_type | text("[a-z0-9._-]{1,50}")) and (.attempt | count) and (.source_size // 0 | count) and
+      (.timeout_at | text("[0-9]{4}-[0-9:T.+-]{1,40}Z?"))' "$tmp/job" >"$tmp/form" 2>&1
+  if [[ $(<"$tmp/form") != true ]]; then
     log "a claim was not understood and goes back unacknowledged"
     run sleep 1
     continue
   fi
   printf 'X-Lease-Token: %s\n' "$(jq -r .lease_token "$tmp/job")" >"$tmp/lease"
   if [[ $stopping ]]; then
-    call release POST "$jobs/$(jq -r .job_id "$tmp/job")/release" --header "@$tmp/lease" --max-time 10
-    log "job $(jq -r .job_id "$tmp/job") given back: HTTP $http"
+    give_back
   else
     work "$@"
   fi

@@ -1,0 +1,256 @@
+"""The worker in bash against a bridge that means no good: the same bounds, types, hosts and signs as bridge_worker."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bounds import MIB, bomb
+from scripted_bridge import BASE, Say, ScriptedBridge, claim, jobs, problem
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "bash_worker" / "worker.sh"
+MISSING = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING) or not SCRIPT.exists(), reason=f"needs {' and '.join(MISSING)}")
+ROUTES = ["poll", "download", "heartbeat", "release", "result"]
+
+
+class Worker:
+    """The script at work; `log` is what it has said."""
+
+    def __init__(self, place: Path, url: str, environment: dict[str, str], command: str) -> None:
+        self._log = place / "log"
+        self.temporary = place / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        common = {name: value for name, value in os.environ.items() if not name.startswith(("BRIDGE_", "WORKER_"))}
+        environment = {
+            **common, "BRIDGE_URL": url, "BRIDGE_KEY": "the-key", "WORKER_WAIT": "20", "WORKER_LEASE": "10",
+            "TMPDIR": str(self.temporary), **environment,
+        }  # fmt: skip
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(SCRIPT), "audio", "bash", "-c", command, "convert"], env=environment, cwd=place, stderr=log,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def says(self, text: str, times: int = 1) -> None:
+        """Wait until the log has it."""
+        until = time.monotonic() + 30
+        while self.log.count(text) < times:
+            assert time.monotonic() < until, self.log
+            time.sleep(0.02)
+
+    def stored(self) -> int:
+        return sum(path.stat().st_size for path in self.temporary.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def start(bridge, tmp_path) -> Iterator:
+    """Return a function that starts it, with a command that tells the size of its file."""
+    started: list[Worker] = []
+
+    def run(command: str = 'stat -c "%s bytes" "$1"', url: str = bridge.url, **environment: str) -> Worker:
+        started.append(Worker(tmp_path, url, environment, command))
+        return started[-1]
+
+    yield run
+    for worker in started:
+        worker.process.send_signal(signal.SIGTERM)
+        try:
+            assert worker.process.wait(20) in (0, 1, 2, -signal.SIGKILL), worker.log
+        finally:
+            worker.process.kill()
+        assert not list(worker.temporary.iterdir()) or worker.process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture
+def elsewhere():
+    other = ScriptedBridge()
+    yield other
+    other.close()
+
+
+def heard(other: ScriptedBridge) -> int:
+    return sum(other.calls_left(route) for route in ROUTES)
+
+
+def test_wrong_claims_cost_nothing_and_forge_no_log_line(bridge, start):
+    wrong = [
+        claim(job_id="a\n2099 forged"), claim(lease_token="a\nX-Forged: 1"), claim(content_type=["audio"]),
+        claim(task_options=["forged"]), claim(attempt=[1, "\nforged"]), claim(timeout_at="\nforged"),
+    ]  # fmt: skip
+    bridge.script("poll", *(Say(body={"jobs": [one]}) for one in wrong), jobs(claim("good")))
+    worker = start()
+    assert bridge.next("result", 60).body["content"] == "6 bytes\n"
+    assert worker.log.count("was not understood") == len(wrong)
+    assert "forged" not in worker.log
+    assert bridge.calls_left("download") == 1
+
+
+def test_answers_of_the_wrong_form_end_nothing(bridge, start):
+    wrong = [b"", b"[]", b"{", b"[" * 10_000, b'{"jobs": "x"}', b'{"jobs": [7]}']
+    bridge.script("poll", *(Say(data=data) for data in wrong), jobs(claim()))
+    bridge.script("result", Say(503, {"code": "x\nforged", "detail": ["forged"]}, {"Retry-After": "0"}))
+    worker = start()
+    assert bridge.next("result", 60).body == bridge.next("result", 60).body, worker.log
+    worker.says(" is completed")
+    assert "\nforged" not in worker.log
+
+
+def test_no_answer_is_unpacked_or_read_without_an_end(bridge, start):
+    encoded = Say(data=bomb("gzip", 64 * MIB), headers={"Content-Encoding": "gzip"})
+    endless = Say(stream=itertools.repeat(b" " * MIB))
+    bridge.script("poll", encoded, endless, jobs(claim()))
+    bridge.script("result", encoded)
+    worker = start()
+    bridge.next("result", 60), bridge.next("result", 60)
+    worker.says(" is completed")
+    assert worker.stored() < MIB
+
+
+@pytest.mark.parametrize("how", [{"data": b"x" * MIB}, {"stream": itertools.repeat(b"x" * 65536)}], ids=["told", "not"])
+def test_a_file_larger_than_the_limit_fails_once(bridge, start, how):
+    bridge.script("poll", jobs(claim()))
+    bridge.script("download", Say(**how))
+    start(WORKER_MAX_DOWNLOAD="500000")
+    body = bridge.next("result").body
+    assert (body["success"], body["retryable"]) == (False, False)
+    assert "more than 500000 bytes (WORKER_MAX_DOWNLOAD)" in body["error_message"]
+    assert bridge.calls_left("download") == 1
+
+
+def test_a_file_as_large_as_the_limit_is_taken(bridge, start):
+    bridge.script("poll", jobs(claim(source_size=500_000)))
+    bridge.script("download", Say(data=b"x" * 500_000))
+    start(WORKER_MAX_DOWNLOAD="500000")
+    assert bridge.next("result").body["content"] == "500000 bytes\n"
+
+
+@pytest.mark.parametrize("how", ["told", "by its length", "encoded"])
+def test_what_this_machine_cannot_take_goes_back(bridge, start, tmp_path, how):
+    size = 2 * shutil.disk_usage(tmp_path).total
+    bridge.script("poll", jobs(claim(source_size=size if how == "told" else 1)))
+    if how == "encoded":
+        bridge.script("download", Say(data=bomb("gzip", 64 * MIB), headers={"Content-Encoding": "gzip"}))
+    else:
+        bridge.script("download", Say(data=b"x", headers={"Content-Length": str(size)}, cut=1))
+    worker = start(WORKER_MAX_DOWNLOAD=str(2 * size))
+    assert bridge.next("release").body is None
+    worker.says("given back: HTTP 200")
+    assert bridge.calls_left("download") == (0 if how == "told" else 1)
+    assert bridge.calls_left("result") == 0
+
+
+def test_a_broken_download_is_joined(bridge, start):
+    def rest(call):
+        begin = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        return Say(206, data=b"x" * (300_000 - begin), headers={"Content-Range": f"bytes {begin}-299999/300000"})
+
+    bridge.script("poll", jobs(claim()))
+    bridge.script("download", Say(data=b"x" * 300_000, cut=100_000, headers={"ETag": '"1"'}), rest)
+    start()
+    assert bridge.next("result").body["content"] == "300000 bytes\n"
+
+
+@pytest.mark.parametrize("route", ["poll", "heartbeat", "download", "result"])
+def test_a_redirect_is_not_followed(bridge, start, elsewhere, route):
+    bridge.script("poll", *([] if route == "poll" else [jobs(claim())]))
+    bridge.script(route, Say(302, headers={"Location": f"{elsewhere.url}{BASE}/{route}"}))
+    worker = start()
+    bridge.next(route)
+    if route == "poll":
+        assert worker.process.wait(20) == 1
+    else:
+        bridge.next("poll"), bridge.next("poll")
+    assert heard(elsewhere) == 0
+
+
+@pytest.mark.parametrize("path", ["{url}/x", "//{host}/x", "@{host}/x"])
+def test_a_source_on_another_host_is_not_asked_for(bridge, start, elsewhere, path):
+    path = path.format(url=elsewhere.url, host=elsewhere.url.removeprefix("http://"))
+    bridge.script("poll", jobs(claim(source_file_url=path)))
+    start().says("was not understood")
+    assert heard(elsewhere) == bridge.calls_left("download") == 0
+
+
+def test_no_proxy_gets_the_key_of_a_bridge_on_this_machine(bridge, start, elsewhere):
+    start(http_proxy=elsewhere.url, ALL_PROXY=elsewhere.url)
+    assert bridge.next("poll").headers["authorization"] == "Bearer the-key"
+    assert heard(elsewhere) == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["http://bridge.example", "http://127.0.0.1@192.0.2.1", "http://127.0.0.1.example", "bridge"]
+)
+def test_a_key_does_not_go_unencrypted_to_another_machine(start, url):
+    worker = start(url=url)
+    assert worker.process.wait(20) == 2
+    assert "the key would go unencrypted" in worker.log
+
+
+OVER = {
+    "cancelled": Say(body={"status": "cancelled", "cancel_requested": True}),
+    "401": problem(401, "unauthorized"),
+    "403": problem(403, "forbidden"),
+    "404": problem(404, "not_found"),
+    "409": problem(409, "lease_lost"),
+    "a status": Say(body={"cancel_requested": False}, headers={"X-Job-Status": "timeout"}),
+    "a status with 503": problem(503, "unavailable", X_Job_Status="cancelled"),
+}
+
+
+@pytest.mark.parametrize("said", OVER)
+def test_a_sign_in_a_heartbeat_ends_the_command_and_nothing_is_submitted(bridge, start, said):
+    bridge.script("poll", jobs(claim()))
+    bridge.script("heartbeat", OVER[said])
+    start("exec sleep 600")
+    bridge.next("poll"), bridge.next("poll")  # it is free again
+    assert bridge.calls_left("result") == bridge.calls_left("release") == 0
+
+
+@pytest.mark.parametrize("said", [name for name in OVER if name != "cancelled"])
+def test_a_sign_at_the_download_starts_no_command(bridge, start, tmp_path, said):
+    bridge.script("poll", jobs(claim()))
+    bridge.script("download", OVER[said])
+    start(f"touch {tmp_path}/begun")
+    bridge.next("poll"), bridge.next("poll")
+    assert bridge.calls_left("result") == bridge.calls_left("release") == 0
+    assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("moment", ["poll", "poll again", "download", "result again"])
+def test_sigterm_ends_it_whatever_it_waits_for(bridge, start, moment):
+    later = problem(503, "unavailable", Retry_After="600")
+    if moment == "poll again":
+        bridge.script("poll", later)
+    elif moment != "poll":
+        bridge.script("poll", jobs(claim()))
+    worker = start()
+    bridge.next("poll")
+    if moment in ("download", "result again"):  # what it has begun, it finishes
+        bridge.next("result")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(20) == 0
+    assert not list(worker.temporary.iterdir())
+
+
+def test_killed_it_leaves_no_heartbeat_and_the_next_start_a_clean_place(bridge, start):
+    bridge.script("poll", jobs(claim()))
+    worker = start("exec sleep 20")
+    bridge.next("heartbeat")
+    worker.process.kill()
+    worker.process.wait()
+    assert list(worker.temporary.iterdir())
+    again = start()
+    bridge.next("poll"), bridge.next("poll")
+    assert len(list(again.temporary.iterdir())) == 1
+    assert bridge.calls_left("heartbeat") == 0
