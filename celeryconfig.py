@@ -94,16 +94,7 @@ beat_scheduler = "tasks.schedule:Steady"
 beat_schedule = {
     task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"queue": names.SWEEPS}}
     for task, seconds in {
-        names.RELEASE_DUE: 1.0,
-        names.EXPIRE: 5.0,
-        names.CONTINUE: 10.0,
-        names.REPEAT: 10.0,
-        names.RECONCILE: 15.0,
-        names.WATCH: 2.0,
-        names.FOLD: 5.0,
-        names.MEDIANS: 10.0,
-        names.PURGE: 3600.0,
-        names.CHECK: 21600.0,
+        **names.PERIODS,
         # Off unless set: looked at ten times within the age that counts, within a second and a minute.
         **({names.PROMOTE: min(60.0, max(1.0, _aging / 10))} if _aging else {}),
     }.items()

@@ -21,6 +21,7 @@ from api.routes.jobs import producers
 from api.routes.keys import keys
 from api.routes.probes import health
 from api.routes.work import workers
+from api.ui import dashboard
 from bridge.admission.key_cache import KeyRing
 from bridge.admission.limits import Limits
 from bridge.jobs.expire_standby import StandIn
@@ -93,6 +94,8 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)
+    if runtime.settings.ui:
+        dashboard.register(app)
     if runtime.settings.docs:
         openapi.add_document(app, api)
         app.extensions["docs_policy"] = docs_page.add_docs_page(app, API_TITLE)

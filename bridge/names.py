@@ -19,6 +19,22 @@ CHECK = "bridge.check_counts"
 MEDIANS = "bridge.refresh_medians"
 WATCH = "bridge.watch_workers"
 PROMOTE = "bridge.promote_jobs"
+HISTORY = "bridge.record_history"
+
+# How often each sweep runs, in seconds.
+PERIODS = {
+    RELEASE_DUE: 1.0,
+    EXPIRE: 5.0,
+    CONTINUE: 10.0,
+    REPEAT: 10.0,
+    RECONCILE: 15.0,
+    WATCH: 2.0,
+    FOLD: 5.0,
+    MEDIANS: 10.0,
+    HISTORY: 15.0,
+    PURGE: 3600.0,
+    CHECK: 21600.0,
+}
 
 API_ROOT = "/api/v1"
 API_BASE = f"{API_ROOT}/remote-jobs"

@@ -4,7 +4,7 @@ import redis
 import structlog
 
 from bridge import names
-from bridge.insight import counters, durations
+from bridge.insight import counters, durations, history
 from bridge.jobs.expire import expire
 from bridge.jobs.promote import promote
 from bridge.jobs.purge import purge
@@ -85,3 +85,11 @@ def refresh_medians() -> None:
     """Bring the median durations up to date."""
     with swept(runtime().engine, "refresh_medians") as run:
         run["changed"] = durations.refresh(runtime())
+
+
+@app.task(name=names.HISTORY)
+def record_history() -> None:
+    """Record what the dashboard draws."""
+    with swept(runtime().engine, "record_history") as run:
+        history.record(runtime())
+        run["changed"] = 0  # it repairs nothing

@@ -68,18 +68,22 @@ def authenticate() -> Caller:
     ring = parts().keys
     if ring is None:
         refuse_web_pages(runtime().settings.auth_off_anywhere)
-    who = Caller() if ring is None else _whose_key(ring)
+    who = Caller() if ring is None else whose_key(ring, _sent_key())
     prove()
     limits().request(who.key_id, who.tenant)
     return who
 
 
-def _whose_key(ring: KeyRing) -> Caller:
+def _sent_key() -> str:
     # Read from the environ: request.headers makes an object and goes through all names at each look.
     kind, _, key = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
         key = request.environ.get("HTTP_X_API_KEY", "")
-    key = key.strip()
+    return key.strip()
+
+
+def whose_key(ring: KeyRing, key: str) -> Caller:
+    """Whose key this is. Raises Unauthorized, and TooMany to an address that has sent too many that do not count."""
     if not key:
         raise Unauthorized(REFUSED)
     if (known := ring.remembered(key)) is not None:

@@ -35,6 +35,14 @@ def refuse_web_pages(anywhere: bool) -> None:
         raise Forbidden("Without keys (BRIDGE_AUTH=off) no page of another site may send requests.")
 
 
+def from_another_site() -> bool:
+    """Whether a page of another site made a browser send this request, as far as the browser tells."""
+    if (told := request.environ.get("HTTP_SEC_FETCH_SITE")) is not None:
+        return told not in OWN
+    origin = request.environ.get("HTTP_ORIGIN")
+    return origin is not None and _authority(origin) != request.environ.get("HTTP_HOST", "").lower()
+
+
 def is_local(host: str) -> bool:
     """Whether a Host header names this machine to itself."""
     try:

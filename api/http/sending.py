@@ -21,6 +21,7 @@ from api.http.incoming import TURN_SECONDS
 from api.http.problems import problem
 from bridge.errors import NotFound, TooMany
 from bridge.jobs.documents import Unread, as_json
+from bridge.jobs.documents import in_pieces as text_in_pieces
 
 log = structlog.get_logger("api")
 
@@ -50,6 +51,12 @@ def _in_pieces(
         log.warning("an answer breaks off", error=type(error).__name__)
         # gunicorn takes it for a lost client and closes the connection.
         raise BrokenPipeError(errno.EPIPE, "the rest of the answer cannot be read") from None
+
+
+def as_text(unread: Unread) -> Iterator[bytes]:
+    """A document as its text, read while it is sent. Where it cannot be read on, the client sees a gap."""
+    in_turn = partial(limits().reading_documents.taken, caller().key_id, 1)
+    return _in_pieces((b"", b""), (unread,), partial(text_in_pieces, runtime(), in_turn=in_turn))
 
 
 def refuse_without_room() -> None:

@@ -57,7 +57,7 @@ def download(job_id: str) -> Any:
         raise lost_lease(job, why)
     files = runtime().files
     file = files(open_source, job.source_file_path, runtime().settings.source_roots)
-    response = _file_response(file, f"{job.id}.bin", files)
+    response = file_response(file, f"{job.id}.bin", files)
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
         with ExitStack() as stack:
@@ -70,7 +70,7 @@ def download(job_id: str) -> Any:
     return response
 
 
-def _file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
+def file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
     """The file, whole or the range of it that was asked for; it is closed with the response."""
     with ExitStack() as stack:
         stack.callback(file.close)

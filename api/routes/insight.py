@@ -137,7 +137,7 @@ def list_workers(query: dict[str, Any]) -> Any:
 @gives(operators, body=True)
 def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
     """Give the worker no jobs: its polls, also those that wait, get 429 `paused` with the reason. It keeps its jobs."""
-    until = pause(runtime(), caller().tenant, _checked(worker_id), body["reason"], body["seconds"], body["key"])
+    until = pause(runtime(), caller().tenant, checked(worker_id), body["reason"], body["seconds"], body["key"])
     log.info("worker paused", worker_id=worker_id, seconds=body["seconds"], reason=body["reason"])
     return json_response({"worker_id": worker_id, "paused": True, "until": until})
 
@@ -149,12 +149,12 @@ def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
 @gives(operators, body=True)
 def resume_worker(body: dict[str, Any], worker_id: str) -> Any:
     """Give the worker jobs again, whoever paused it; of one that is not paused nothing changes."""
-    resume(runtime(), caller().tenant, _checked(worker_id), body.get("key"))
+    resume(runtime(), caller().tenant, checked(worker_id), body.get("key"))
     log.info("worker resumed", worker_id=worker_id)
     return json_response({"worker_id": worker_id, "paused": False, "until": None})
 
 
-def _checked(worker_id: str) -> str:
+def checked(worker_id: str) -> str:
     """A worker's ID as a poll may name it. Raises Invalid."""
     if not 1 <= len(worker_id) <= 255 or "\x00" in worker_id:
         raise Invalid({"worker_id": ["Must have 1 to 255 characters and no NUL."]})

@@ -1,6 +1,5 @@
 """The routes of those who administer keys: those of their own tenant, or of every tenant for an admin of `default`."""
 
-import re
 from datetime import datetime
 from typing import Any
 
@@ -12,16 +11,12 @@ from api.http.body import Blueprint, no_body
 from api.http.documented_errors import gives
 from api.schemas import keys as schemas
 from bridge.admission import keys as core
-from bridge.admission.key_makers import administers, make_key, name_of
-from bridge.crash_points import reach
+from bridge.admission.key_makers import administers, make_key
 from bridge.cursor import cut, opened
-from bridge.errors import NotFound
-from bridge.jobs.release import take_from_key
-from bridge.jobs.transition import follow
+from bridge.jobs.revoke_key import revoke
 from bridge.names import KEYS_BASE
 
 log = structlog.get_logger("api")
-_UNKNOWN = "The key was not found: no key that you administer has this prefix."
 keys = Blueprint("keys", __name__, url_prefix=KEYS_BASE, description="Make, list and revoke keys.")
 
 
@@ -67,32 +62,12 @@ def create_key(asked: dict[str, Any]) -> Any:
 def revoke_key(query: dict[str, Any], prefix: str) -> Any:
     """Revoke a key: every API process feels it within a second, and its workers' jobs wait again. Repeating is well."""
     no_body(request)
-    whose = administers(caller())
-    if not re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):
-        raise NotFound(_UNKNOWN)
-    with runtime().engine.begin() as connection:
-        row = core.find_key(connection, prefix, whose)
-        if row is None:
-            raise NotFound(_UNKNOWN)
-        also = core.made_from(connection, prefix, whose) if query["made"] else []
-        by = name_of(connection, caller())
-        also = [one for one in also if core.revoke_key(connection, one, whose, by=by)]
-        core.revoke_key(connection, prefix, whose, by=by)
-        revoked = [core.find_key(connection, one, whose) for one in (prefix, *also)]
-        reach("revoke.before_commit")
-    reach("revoke.after_commit")
-    released = 0
-    for key in filter(None, revoked):
-        for taken in take_from_key(runtime().engine, key.id):
-            reach("revoke.after_take")
-            follow(runtime(), taken, head=True)
-            released += len(taken)
-    log.info("key revoked", prefix=prefix, made=len(also), released=released, by=by)
-    assert revoked[0] is not None
+    done = revoke(runtime(), caller(), prefix, made=query["made"])
+    log.info("key revoked", prefix=prefix, made=done.also, released=done.released, by=done.by)
     return {
         "prefix": prefix,
-        "revoked_at": revoked[0].revoked_at,
-        "revoked_by": revoked[0].revoked_by,
-        "released": released,
-        "also_revoked": len(also),
+        "revoked_at": done.key.revoked_at,
+        "revoked_by": done.key.revoked_by,
+        "released": done.released,
+        "also_revoked": done.also,
     }

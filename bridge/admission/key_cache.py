@@ -118,6 +118,17 @@ class KeyRing:
         known.used = True
         return known.caller
 
+    def of_prefix(self, prefix: str) -> Caller:
+        """The key with this prefix, for a session: its browser has shown the key itself before. Raises Unauthorized."""
+        now = time.monotonic()
+        known = self._known.get(prefix)
+        if known is None or now - known.looked > REMEMBERED_SECONDS:
+            known = self._look_up(prefix)
+        if known.caller is None:
+            raise Unauthorized(REFUSED)
+        known.asked, known.used = now, True
+        return known.caller
+
     def refresh(self) -> None:
         """Look at all keys in use, in one query. Raises SQLAlchemyError."""
         now = time.monotonic()

@@ -75,13 +75,23 @@ def processing_time(columns: Any = remote_jobs.c) -> ColumnElement[Any]:
     return cast(func.json_object_field(columns.result_data, "processing_time"), Text).label("processing_time")
 
 
-def as_json(runtime: Runtime, unread: Unread, in_turn: Callable[[], AbstractContextManager[Any]]) -> Iterator[bytes]:
-    """A document as JSON text, in pieces, each read `in_turn`. Between two no connection to PostgreSQL is held.
+def head(runtime: Runtime, job_id: UUID, document: Document, most: int) -> tuple[str, int]:
+    """The first characters of a document, and its size in bytes; empty where there is none. `most`: up to PIECE."""
+    with runtime.engine.connect() as connection:
+        row = connection.execute(SOME[document], {"id": job_id, "start": 1}).one_or_none()
+    return ("", 0) if row is None or row.size is None else (row.piece[:most], row.size)
+
+
+def in_pieces(
+    runtime: Runtime,
+    unread: Unread,
+    in_turn: Callable[[], AbstractContextManager[Any]],
+    encoded: Callable[[str], bytes] = str.encode,
+) -> Iterator[bytes]:
+    """A document as its text, in pieces, each read `in_turn`. Between two no connection to PostgreSQL is held.
 
     Raises NotFound where the document has changed meanwhile or its job is purged, and SQLAlchemyError.
     """
-    quote = b'"' if unread.document is Document.CONTENT else b""
-    yield quote
     start, size, last = 1, None, False
     while not last:
         with in_turn(), runtime.engine.connect() as connection:
@@ -89,7 +99,20 @@ def as_json(runtime: Runtime, unread: Unread, in_turn: Callable[[], AbstractCont
         if row is None or row.size is None or size not in (None, row.size):
             raise NotFound(f"The {unread.document} of job {unread.job_id} changed while it was sent.")
         start, size, last = start + PIECE, row.size, len(row.piece) < PIECE
-        piece = orjson.dumps(row.piece)[1:-1] if quote else row.piece.encode()
+        piece = encoded(row.piece)
         del row  # what waits to be sent is held once
         yield piece
-    yield quote
+
+
+def as_json(runtime: Runtime, unread: Unread, in_turn: Callable[[], AbstractContextManager[Any]]) -> Iterator[bytes]:
+    """The same as JSON text. Raises the same."""
+    if unread.document is not Document.CONTENT:
+        yield from in_pieces(runtime, unread, in_turn)
+        return
+    yield b'"'
+    yield from in_pieces(runtime, unread, in_turn, _in_a_string)
+    yield b'"'
+
+
+def _in_a_string(text_: str) -> bytes:
+    return orjson.dumps(text_)[1:-1]

@@ -90,6 +90,8 @@ def _noted_broker(stack: Stack) -> Path | None:
 
 def _announce(stack: Stack, console: Console, admin: str | None, broker: Path | None) -> None:
     settings = stack.settings
+    if settings.ui:
+        console.print(f"  [bold]Open     {stack.url}/ui/[/]   the dashboard; sign in with a key")
     console.print(f"  API      {stack.url}   docs: {stack.url}/docs")
     console.print(f"  Redis    {f'embedded; for a Celery pipeline: {broker}' if broker else 'BRIDGE_REDIS_URL'}")
     console.print(f"  Postgres {'embedded' if stack.servers and stack.servers.postgres else 'BRIDGE_DATABASE_URL'}")

@@ -1,0 +1,15 @@
+"""What the dashboard's routes are added to."""
+
+from flask import Blueprint
+
+from api.http.parts import parts
+from api.ui.render import protected
+from bridge.workers.registry import WorkersSeen
+
+ui = Blueprint("ui", __name__, url_prefix="/ui")
+ui.after_request(protected)
+
+
+def seen() -> WorkersSeen:
+    """Which workers ask for jobs."""
+    return parts().polls.pauses.seen

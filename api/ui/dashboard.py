@@ -1,0 +1,122 @@
+"""The dashboard's routes that are no page of a resource: sign in and out, the overview, its plots, the sweeps."""
+
+from typing import Any
+
+import orjson
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, NotFound
+
+from api.http.access import caller, runtime
+from api.http.body import single
+from api.http.problems import DETAILS
+from api.ui import continuations, jobs, keys, static_files, workers  # noqa: F401  (each adds its routes to `ui`)
+from api.ui.blueprint import seen, ui
+from api.ui.forms import read_form
+from api.ui.render import page
+from api.ui.session import NotSignedIn, go, session, sign_in, sign_out, signed_in, to_sign_in
+from bridge.errors import BridgeError, Forbidden, Invalid, TooMany, Unauthorized
+from bridge.insight import gauges, history
+from bridge.insight.attention import is_late
+from bridge.insight.overview import overview
+
+
+def register(app: Flask) -> None:
+    """Add the dashboard at /ui, and lead browsers there from `/`."""
+    app.register_blueprint(ui)
+    app.add_url_rule("/", "lead_to_ui", _lead, methods=["GET"])
+
+
+def _lead() -> Response:
+    """A browser looks for a page; everybody else is told that there is nothing."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        raise NotFound
+    return go("/ui/")
+
+
+@ui.errorhandler(NotSignedIn)
+def _sign_in_first(_: NotSignedIn) -> Response:
+    return to_sign_in()
+
+
+@ui.errorhandler(BridgeError)
+def _refused(error: BridgeError) -> Response:
+    response = page("error", error.status, code=error.status, detail=error.detail)
+    response.headers.extend({name: value for name, value in error.headers.items() if name == "Retry-After"})
+    return response
+
+
+@ui.errorhandler(HTTPException)
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    return page("error", status, code=status, detail=DETAILS.get(status) or error.description)
+
+
+@ui.route("/static/<name>", methods=["GET"])
+def show_static(name: str) -> Response:
+    """A script or a style."""
+    return static_files.serve(name)
+
+
+@ui.route("/login", methods=["GET"])
+def show_sign_in() -> Response:
+    """Ask for a key."""
+    return page("login", refused=None)
+
+
+@ui.route("/login", methods=["POST"])
+def do_sign_in() -> Response:
+    """Begin a session with a key."""
+    try:
+        return sign_in(read_form().get("key", "").strip())
+    except (Unauthorized, TooMany, Forbidden) as refusal:
+        told = "This key does not count: mistyped, revoked or expired?"
+        detail = told if isinstance(refusal, Unauthorized) else refusal.detail
+        return page("login", refusal.status, refused=detail)
+
+
+@ui.route("/logout", methods=["POST"])
+@signed_in("read", "submit", "admin")
+def do_sign_out() -> Response:
+    """End the session."""
+    return sign_out()
+
+
+@ui.route("/", methods=["GET"])
+@signed_in("read")
+def show_overview() -> Response:
+    """All at a glance."""
+    return page("overview", now=overview(runtime(), seen(), caller().tenant), spans=list(history.SPANS))
+
+
+@ui.route("/history", methods=["GET"])
+@signed_in("read")
+def show_history() -> Response:
+    """What the plots draw, in columns: seconds since 1970, then one list a line."""
+    asked = single(request.args)
+    span = history.SPANS.get(asked.get("span", "1h"))
+    if span is None or set(asked) - {"span", "content_type"}:
+        raise Invalid({"span": [f"Must be one of: {', '.join(history.SPANS)}."]})
+    with runtime().engine.connect() as connection:
+        rows = history.series(connection, caller().tenant, span, asked.get("content_type") or None)
+    lines: dict[str, Any] = {"step": span.step, "at": [int(row.at.timestamp()) for row in rows]}
+    for name in history.LINES:
+        lines[name] = [None if (value := row._mapping[name]) is None else float(value) for row in rows]
+    return Response(orjson.dumps(lines), content_type="application/json")
+
+
+@ui.route("/sweeps", methods=["GET"])
+@signed_in("read")
+def show_sweeps() -> Response:
+    """The repairs that run by themselves, and how the servers do."""
+    with runtime().engine.connect() as connection:
+        sweeps = gauges.sweeps(connection)
+        backlog = gauges.backlog(connection)
+        version = connection.exec_driver_sql("SHOW server_version").scalar()
+    return page(
+        "sweeps",
+        sweeps=[(sweep, backlog.get(sweep.name), is_late(sweep.name, sweep.age)) for sweep in sweeps],
+        postgres=version,
+        redis_away=runtime().mirror.breaker.away,
+        auth=runtime().settings.auth,
+        mine=session(),
+    )

@@ -1,0 +1,168 @@
+"""The pages of jobs: lists, one job, and what can be asked of one or of many."""
+
+import re
+from urllib.parse import urlencode
+
+import structlog
+from flask import Response, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from api.http.access import caller, runtime
+from api.http.body import single
+from api.http.sending import as_text
+from api.routes.download import file_response
+from api.schemas.bulk import SteerQuery
+from api.schemas.jobs import ListQuery
+from api.ui.blueprint import seen, ui
+from api.ui.forms import loaded, read_form
+from api.ui.render import LONGEST_TEXT, page
+from api.ui.session import go, session, signed_in
+from api.ui.timeline import timeline
+from bridge.errors import Forbidden
+from bridge.insight.explain import explain
+from bridge.insight.sentences import sentences
+from bridge.jobs import read
+from bridge.jobs.bulk import CHANGES, steer
+from bridge.jobs.cancel import cancel, restart
+from bridge.jobs.documents import Document, Unread, head
+from bridge.jobs.listing import FILTERS, short_page
+from bridge.jobs.source_files import open_source
+from bridge.mirror.lists import RANKS
+from models.state import EDGES, Asked, JobState
+
+log = structlog.get_logger("api.ui")
+
+PER_PAGE = 50
+SHOWN = (*FILTERS, "cursor")
+STATES = [str(state) for state in JobState]
+
+
+@ui.route("/jobs", methods=["GET"])
+@signed_in("read")
+def show_jobs() -> Response:
+    """Jobs that match, newest first."""
+    given = {name: value.strip() for name, value in single(request.args).items() if name in (*SHOWN, "q")}
+    if (found := given.pop("q", "")) and re.fullmatch(read.JOB_ID_PATTERN, found):
+        return go(f"/ui/jobs/{found.lower()}")
+    if found:
+        given["ingestion_task_id"] = found
+    filters = {name: value for name, value in given.items() if value and name != "cursor"}
+    query = loaded(ListQuery(), {**_with_zone(given), "limit": str(PER_PAGE)})
+    rows, cursor = short_page(runtime(), caller().tenant, query, PER_PAGE, query["cursor"])
+    return page(
+        "jobs",
+        jobs=rows,
+        filters=filters,
+        states=STATES,
+        filtered=urlencode(filters),
+        older=None if cursor is None else urlencode({**filters, "cursor": cursor}),
+        first=not given.get("cursor"),
+    )
+
+
+def _with_zone(given: dict[str, str]) -> dict[str, str]:
+    """The form's moments are in UTC, and a browser sends them without a zone (and without seconds)."""
+    for name in ("created_after", "created_before"):
+        if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?", moment := given.get(name, "")):
+            given = {**given, name: f"{moment if moment.count(':') == 2 else moment + ':00'}Z"}
+    return given
+
+
+@ui.route("/jobs/bulk", methods=["GET"])
+@signed_in("submit")
+def ask_many() -> Response:
+    """How many jobs match, before anything is asked of them."""
+    given = single(request.args)
+    asked = _asked(given.pop("asked", ""))
+    filters = {name: value for name, value in given.items() if name in FILTERS and value}
+    count = steer(runtime(), caller(), asked, loaded(SteerQuery(), _with_zone(filters)), dry_run=True)
+    return page("bulk", asked=asked, matched=count.matched, filters=filters, back=urlencode(filters))
+
+
+@ui.route("/jobs/bulk", methods=["POST"])
+@signed_in("submit")
+def do_many() -> Response:
+    """Cancel or retry all jobs that match."""
+    given = read_form()
+    asked = _asked(given.get("asked", ""))
+    filters = {name: value for name, value in given.items() if name in FILTERS and value}
+    done = steer(runtime(), caller(), asked, loaded(SteerQuery(), _with_zone(filters)))
+    log.info("jobs steered", asked=asked, **done._asdict())
+    what = "cancelled" if asked == Asked.CANCEL else "put back"
+    return go(f"/ui/jobs?{urlencode(filters)}", f"{done.changed} of {done.matched} jobs were {what}.")
+
+
+def _asked(word: str) -> Asked:
+    return Asked.RETRY if word == Asked.RETRY else Asked.CANCEL
+
+
+@ui.route("/jobs/<job:job_id>", methods=["GET"])
+@signed_in("read")
+def show_job(job_id: str) -> Response:
+    """One job: where it is and why, what happened to it, what it was asked and what came out."""
+    job = read.find(runtime(), caller().tenant, job_id, read.WHOLE)
+    facts = explain(runtime(), seen(), caller().tenant, job_id, keys=runtime().settings.auth)
+    past = read.history(runtime(), job)
+    done = job.status == JobState.COMPLETED
+    documents = {
+        name: head(runtime(), job.id, name, LONGEST_TEXT)
+        for name in (Document.TASK_OPTIONS, *((Document.METADATA, Document.CONTENT) if done else ()))
+    }
+    return page(
+        "job",
+        job=job,
+        priority=RANKS[job.priority],
+        sentences=sentences(facts),
+        past=past,
+        picture=timeline(facts.job, past, facts.now),
+        documents=documents,
+        shown=LONGEST_TEXT,
+        may_cancel=_may(Asked.CANCEL, job.status),
+        may_retry=_may(Asked.RETRY, job.status),
+    )
+
+
+def _may(asked: Asked, status: str) -> bool:
+    return session().may("submit") and status in EDGES[CHANGES[asked]].sources
+
+
+@ui.route("/jobs/<job:job_id>/cancel", methods=["POST"])
+@signed_in("submit")
+def do_cancel(job_id: str) -> Response:
+    """Cancel the job."""
+    status = cancel(runtime(), caller(), job_id)
+    log.info("job cancelled", job_id=job_id)
+    return go(f"/ui/jobs/{job_id}", f"The job is {status}.")
+
+
+@ui.route("/jobs/<job:job_id>/retry", methods=["POST"])
+@signed_in("submit")
+def do_retry(job_id: str) -> Response:
+    """Put the job back."""
+    status = restart(runtime(), caller(), job_id)
+    log.info("job put back", job_id=job_id)
+    return go(f"/ui/jobs/{job_id}", f"The job is {status}.")
+
+
+@ui.route("/jobs/<job:job_id>/result", methods=["GET"])
+@signed_in("read")
+def download_result(job_id: str) -> Response:
+    """The content of the result, as a file."""
+    stored = read.result(runtime(), caller().tenant, job_id)
+    there = stored.content_size is not None
+    content = as_text(Unread(stored.id, Document.CONTENT)) if there else b""
+    response = Response(content, content_type="text/plain; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="{job_id.lower()}.txt"'
+    return response
+
+
+@ui.route("/jobs/<job:job_id>/source", methods=["GET"])
+@signed_in("read")
+def download_source(job_id: str) -> AnyResponse:
+    """The source file; as over the API, only while the job is being processed."""
+    job = read.find(runtime(), caller().tenant, job_id)
+    if job.status != JobState.PROCESSING:
+        raise Forbidden(f"The job is {job.status}; its source file is given out only while it is processed.")
+    files = runtime().files
+    file = files(open_source, job.source_file_path, runtime().settings.source_roots)
+    return file_response(file, f"{job.id}.bin", files)

@@ -1,0 +1,76 @@
+"""The page of keys: make, list, revoke."""
+
+import re
+from datetime import datetime
+from urllib.parse import urlencode
+
+import structlog
+from flask import Response, request
+
+from api.http.access import caller, runtime
+from api.http.body import single
+from api.schemas.keys import CreateKey, KeysQuery
+from api.ui.blueprint import ui
+from api.ui.forms import loaded, read_form
+from api.ui.render import page
+from api.ui.session import go, session, signed_in
+from bridge.admission import keys as core
+from bridge.admission.key_makers import administers, make_key
+from bridge.cursor import cut, opened
+from bridge.jobs.revoke_key import revoke
+from bridge.names import DEFAULT_TENANT
+
+log = structlog.get_logger("api.ui")
+
+PER_PAGE = 100
+
+
+@ui.route("/keys", methods=["GET"])
+@signed_in("admin")
+def show_keys() -> Response:
+    """The keys that this one administers."""
+    return _page()
+
+
+def _page(made: str | None = None) -> Response:
+    query = loaded(KeysQuery(), {**single(request.args), "limit": str(PER_PAGE)})
+    after = None if query["cursor"] is None else opened(query["cursor"], datetime, str)
+    with runtime().engine.connect() as connection:
+        rows = core.list_keys(connection, administers(caller()), after=after, limit=PER_PAGE + 1)
+    rows, cursor = cut(rows, PER_PAGE, "created_at", "prefix")
+    return page(
+        "keys",
+        keys=rows,
+        made=made,
+        newer=None if cursor is None else urlencode({"cursor": cursor}),
+        scopes=core.SCOPES,
+        tenants=caller().tenant == DEFAULT_TENANT,
+        own=session().prefix,
+    )
+
+
+@ui.route("/keys", methods=["POST"])
+@signed_in("admin")
+def do_make_key() -> Response:
+    """Make a key; it is shown on this page and never again."""
+    form = read_form()
+    listed = {name: [one for one in re.split(r"[,\s]+", form.get(name, "")) if one]
+              for name in ("scopes", "content_types")}  # fmt: skip
+    given = {"name": form.get("name", "").strip(), "tenant": form.get("tenant", "").strip(), **listed}
+    asked = loaded(CreateKey(), {name: value for name, value in given.items() if value})
+    wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
+    with runtime().engine.begin() as connection:
+        key = make_key(connection, caller(), *wanted, asked["expires_at"], runtime().settings.limits.keys)
+    log.info("key created", prefix=core.prefix_of(key), tenant=wanted[2], by=session().prefix)
+    return _page(made=key)
+
+
+@ui.route("/keys/revoke", methods=["POST"])
+@signed_in("admin")
+def do_revoke_key() -> Response:
+    """Revoke a key, and with it those that it made, where that is wanted."""
+    form = read_form()
+    done = revoke(runtime(), caller(), form.get("prefix", ""), made=form.get("made") == "true")
+    log.info("key revoked", prefix=done.key.prefix, made=done.also, released=done.released, by=done.by)
+    more = f" and {done.also} that it had made" if done.also else ""
+    return go("/ui/keys", f"Key {done.key.prefix}{more} is revoked; {done.released} jobs wait again.")

@@ -1,0 +1,137 @@
+"""Templates, and how values are shown: what a stranger wrote is text, bounded, and cannot turn the text around it."""
+
+import json
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flask import Response, g, request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from api.ui import session
+from api.ui.static_files import versioned
+from bridge.version import version
+
+HERE = Path(__file__).parent
+LONGEST_TEXT = 20_000  # characters of a document that a page shows
+# Nothing runs but our own files, nothing is loaded from elsewhere, and no form is sent elsewhere.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " form-action 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+# Control characters, and those that turn or hide text: shown as what they are.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
+
+
+def page(name: str, status: int = 200, **facts: Any) -> Response:
+    """A page; only its living part where htmx asks for that."""
+    part = request.headers.get("HX-Request") == "true" and status == 200
+    template = environment().get_template(f"parts/{name}.html" if part else f"{name}.html")
+    mine = session.session() if "ui_session" in g else None
+    said = None if part or mine is None else session.said()
+    text = template.render(me=mine, here=request.path, address=request.full_path.rstrip("?"), said=said, **facts)
+    return Response(text, status, content_type="text/html; charset=utf-8")
+
+
+def protected(response: Response) -> Response:
+    """What every answer below /ui carries; cf. SAFE in api/create_app.py."""
+    response.headers["Content-Security-Policy"] = POLICY
+    # `no-referrer` would make browsers hide from which site a form comes.
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers.setdefault("Vary", "Cookie, HX-Request")
+    return session.after(response)
+
+
+@cache
+def environment() -> Environment:
+    """The templates, each compiled once in a process."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {
+        "plain": plain,
+        "document": document,
+        "moment": moment,
+        "ago": ago,
+        "seconds": seconds,
+        "number": number,
+        "bytes": size,
+    }
+    made.globals |= {"static": versioned, "version": version()}
+    return made
+
+
+def plain(value: object, most: int = 200) -> str:
+    """A text of somebody else's on a line of ours."""
+    text = str(value)
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", cut)
+
+
+def document(head: tuple[str, int], is_json: bool = False) -> str:
+    """The beginning of a document, and its size; JSON that is there as a whole is set out on lines."""
+    text, whole = head
+    if is_json and whole == len(text.encode()):
+        with suppress(ValueError, RecursionError):
+            text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    more = f"\n… of {size(whole)} in all" if whole > len(text.encode()) else ""
+    return plain(text, 4 * LONGEST_TEXT) + more
+
+
+def moment(value: datetime | None) -> str | Markup:
+    """A moment in UTC, to the second."""
+    if value is None:
+        return "–"
+    utc = value.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(
+        utc.isoformat(timespec="seconds"), utc.strftime("%Y-%m-%d %H:%M:%S")
+    )
+
+
+def ago(value: datetime | None) -> str | Markup:
+    """How long ago a moment was."""
+    if value is None:
+        return "–"
+    past = (datetime.now(UTC) - value).total_seconds()
+    told = f"{seconds(past)} ago" if past >= 0 else f"in {seconds(-past)}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        value.isoformat(timespec="seconds"), value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"), told
+    )
+
+
+def seconds(value: float | None) -> str:
+    """A duration, in the two largest units that it has."""
+    if value is None:
+        return "–"
+    if value < 10:
+        return f"{value:.1f} s" if value % 1 >= 0.05 else f"{value:.0f} s"
+    left, parts = round(float(value)), list[str]()
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= length or (name == "s" and not parts):
+            parts.append(f"{left // length} {name}")
+            left %= length
+    return " ".join(parts[:2])
+
+
+def number(value: float | None) -> str:
+    """A count, its digits in groups of three."""
+    return "–" if value is None else f"{round(float(value)):,}".replace(",", "\u202f")
+
+
+def size(value: int | None) -> str:
+    """A number of bytes."""
+    if value is None:
+        return "–"
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if value >= length:
+            return f"{value / length:.1f} {unit}"
+    return f"{value} bytes"

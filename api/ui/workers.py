@@ -1,0 +1,68 @@
+"""The page of workers: what they ask for, hold and did; pause and resume."""
+
+import structlog
+from flask import Response, request
+
+from api.http.access import caller, runtime
+from api.http.body import single
+from api.routes.insight import checked
+from api.schemas.insight import PauseWorker
+from api.ui.blueprint import seen, ui
+from api.ui.forms import loaded, read_form
+from api.ui.render import page
+from api.ui.session import go, signed_in
+from bridge.insight.explain import WAITING
+from bridge.workers.pauses import pause, resume
+from bridge.workers.roster import workforce
+from bridge.workers.track_record import ends_of_workers
+
+log = structlog.get_logger("api.ui")
+
+PER_PAGE = 50
+DURATIONS = {"": "until it is resumed", "600": "10 minutes", "3600": "1 hour", "86400": "1 day"}
+
+
+@ui.route("/workers", methods=["GET"])
+@signed_in("read")
+def show_workers() -> Response:
+    """The workers that were seen within an hour, hold a job or are paused, those seen last first."""
+    known = workforce(runtime(), seen(), caller().tenant)
+    wanted = single(request.args).get("worker_id", "").strip()
+    hands = [hand for hand in known.hands if wanted in hand.worker_id]
+    with runtime().engine.connect() as connection:
+        ends = ends_of_workers(connection, hands[:PER_PAGE])
+    return page(
+        "workers",
+        hands=[(hand, ends.get((hand.key_id, hand.worker_id))) for hand in hands[:PER_PAGE]],
+        more=max(0, len(hands) - PER_PAGE),
+        wanted=wanted,
+        redis=known.redis,
+        waiting_seconds=WAITING.total_seconds(),
+        durations=DURATIONS,
+    )
+
+
+@ui.route("/workers/pause", methods=["POST"])
+@signed_in("admin")
+def do_pause() -> Response:
+    """Give the worker no jobs."""
+    form = read_form()
+    worker_id = checked(form.get("worker_id", ""))
+    given: dict[str, object] = {"reason": form.get("reason", "").strip() or "Paused on the dashboard."}
+    if seconds := form.get("seconds"):
+        given["seconds"] = int(seconds) if seconds in DURATIONS else seconds
+    asked = loaded(PauseWorker(), given)
+    until = pause(runtime(), caller().tenant, worker_id, asked["reason"], asked["seconds"])
+    log.info("worker paused", worker_id=worker_id, seconds=asked["seconds"], reason=asked["reason"])
+    end = "until it is resumed" if until is None else f"until {until:%Y-%m-%d %H:%M:%S} UTC"
+    return go("/ui/workers", f"Worker {worker_id[:100]} is paused {end}.")
+
+
+@ui.route("/workers/resume", methods=["POST"])
+@signed_in("admin")
+def do_resume() -> Response:
+    """Give the worker jobs again."""
+    worker_id = checked(read_form().get("worker_id", ""))
+    resume(runtime(), caller().tenant, worker_id)
+    log.info("worker resumed", worker_id=worker_id)
+    return go("/ui/workers", f"Worker {worker_id[:100]} is given jobs again.")

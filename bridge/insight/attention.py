@@ -1,0 +1,126 @@
+"""What needs somebody: what is stuck, where, since when, whose it is, what to do. Pure: nothing here asks anybody."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row
+
+from bridge.names import PERIODS
+from bridge.workers.roster import Workforce
+from models.pause import PausedBy
+
+MOST = 20  # sentences of a kind
+STUCK_SECONDS = 60  # a job that may be claimed and was not for so long, while nobody asks for its type
+# A sweep is late after so many of its periods, but not before so many seconds: it may have been started just now.
+LATE_PERIODS = 4
+LATE_SECONDS = 30
+
+
+class QueueNow(NamedTuple):
+    """A content type: what is to be done, by whom, and how it went within the last hour."""
+
+    content_type: str
+    pending: int
+    processing: int
+    oldest_seconds: float | None  # for how long its oldest claimable job waits
+    workers_waiting: int
+    workers: int
+    completed: int  # within the last hour, as the next
+    failed: int
+    median_seconds: float | None
+    p95_seconds: float | None
+
+    @property
+    def weight(self) -> int:
+        return self.pending + self.processing + self.completed + self.failed
+
+
+class Need(NamedTuple):
+    """Something that does not mend itself."""
+
+    kind: str  # a stable word
+    what: str  # a sentence
+    do: str  # what to do about it
+    page: str  # of the dashboard, where more is to be seen
+
+
+def needs(queues: Sequence[QueueNow], known: Workforce, sweeps: Sequence[Row[Any]], failing: int) -> list[Need]:
+    """All of it, the most urgent first."""
+    return [
+        *_sweeps(sweeps),
+        *_redis(known),
+        *_queues(queues, known),
+        *_continuations(failing),
+        *_paused(known),
+    ]
+
+
+def _sweeps(sweeps: Sequence[Row[Any]]) -> Iterator[Need]:
+    late = [sweep for sweep in sweeps if is_late(sweep.name, sweep.age)]
+    if late:
+        named = ", ".join(sweep.name for sweep in late)
+        yield Need(
+            "sweeps_late",
+            f"No sweep came in time: {named}; the longest for {max(sweep.age for sweep in late):.0f} s.",
+            "See that beat and a Celery worker run, and that the broker answers.",
+            "sweeps",
+        )
+
+
+def is_late(name: str, age: float) -> bool:
+    """Whether a sweep should have run since."""
+    period = PERIODS.get(f"bridge.{name}")
+    return period is not None and age > max(LATE_SECONDS, LATE_PERIODS * period)
+
+
+def _redis(known: Workforce) -> Iterator[Need]:
+    if not known.redis:
+        yield Need(
+            "redis_away",
+            "Redis does not answer or takes no writes. Jobs go on, slower; who waits for jobs is not known.",
+            "See /readyz and Redis' own log: is it up, has it memory and disk?",
+            "sweeps",
+        )
+
+
+def _queues(queues: Sequence[QueueNow], known: Workforce) -> Iterator[Need]:
+    if not known.redis:
+        return
+    stuck = [queue for queue in queues if queue.pending and not queue.workers
+             and (queue.oldest_seconds or 0) > STUCK_SECONDS]  # fmt: skip
+    for queue in stuck[:MOST]:
+        yield Need(
+            "no_worker",
+            f"{counted(queue.pending, 'job')} of {queue.content_type} waiting, the oldest for"
+            f" {queue.oldest_seconds:.0f} s, and no worker asks for that type.",
+            "Start a worker that names it, or see why those that did have stopped.",
+            "jobs",
+        )
+
+
+def _continuations(failing: int) -> Iterator[Need]:
+    if failing:
+        yield Need(
+            "continuations_failing",
+            f"{counted(failing, 'outcome')} tried often and not handed over, or not confirmed.",
+            "See whether the broker takes messages and the pipeline consumes its queue; then send them again.",
+            "continuations",
+        )
+
+
+def _paused(known: Workforce) -> Iterator[Need]:
+    troubled = [hand for hand in known.hands if hand.pause is not None and hand.pause.by == PausedBy.BRIDGE]
+    if troubled:
+        named = ", ".join(hand.worker_id for hand in troubled[:5])
+        yield Need(
+            "worker_in_trouble",
+            f"The bridge has paused {counted(len(troubled), 'worker')} whose last jobs were lost or failed at once:"
+            f" {named}.",
+            "Look at their logs; resume them when they are well.",
+            "workers",
+        )
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,119 @@
+"""The whole of a tenant on one page: its queues, its workers, what went wrong lately, and what needs somebody."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, text
+
+from bridge.insight import counters, gauges, history
+from bridge.insight.attention import Need, QueueNow, needs
+from bridge.insight.explain import WAITING
+from bridge.runtime import Runtime
+from bridge.workers.registry import WorkersSeen
+from bridge.workers.roster import Hand, workforce
+from models.job import one_of
+from models.state import BAD_ENDS, JobState, OutcomeState
+
+MOST_QUEUES = 100  # shown, those with the most to do
+MOST_REASONS = 10
+MOST_COUNTED = 1000
+
+# Of the newest bad ends of all tenants as many as can be looked at; those of a tenant by reason.
+REASONS = text(f"""
+SELECT how, why, count(*) AS times, max(ended_at) AS last, (array_agg(job_id ORDER BY ended_at DESC))[1] AS job_id
+FROM (
+  SELECT a.how, left(a.why, 150) AS why, a.ended_at, a.job_id FROM (
+    SELECT job_id, how, why, ended_at FROM job_attempts
+    WHERE {one_of("how", BAD_ENDS)} AND ended_at > now() - interval '1 hour' ORDER BY ended_at DESC LIMIT 2000
+  ) a JOIN remote_jobs j ON j.id = a.job_id WHERE j.tenant = :tenant
+) bad GROUP BY how, why ORDER BY times DESC, last DESC LIMIT {MOST_REASONS}
+""")
+FAILING = text(f"""
+SELECT count(*) FROM (
+  SELECT FROM continuations WHERE tenant = :tenant AND state = '{OutcomeState.FAILING}' LIMIT {MOST_COUNTED}
+) failing
+""")
+
+
+class Overview(NamedTuple):
+    """What the first page shows."""
+
+    by_state: dict[str, int]
+    queues: list[QueueNow]
+    more_queues: int
+    workers_waiting: int
+    workers_busy: int
+    workers_paused: int
+    redis: bool
+    reasons: Sequence[Row[Any]]
+    failing: int  # continuations, counted to MOST_COUNTED
+    sweeps: Sequence[Row[Any]]
+    needs: list[Need]
+
+
+def overview(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Overview:
+    """All of it, each part read by an index or from counters. Raises SQLAlchemyError."""
+    known = workforce(runtime, seen, tenant)
+    with runtime.engine.connect() as connection:
+        counts = counters.of_tenant(connection, tenant)
+        waiting = [(tenant, count.content_type) for count in counts if count.status == JobState.PENDING]
+        oldest = gauges.oldest(connection, waiting[:MOST_COUNTED])
+        lately = history.last_hour(connection, tenant)
+        reasons = connection.execute(REASONS, {"tenant": tenant}).all()
+        failing = int(connection.scalar(FAILING, {"tenant": tenant}) or 0)
+        sweeps = gauges.sweeps(connection)
+        now = connection.scalar(text("SELECT now()"))
+    waits = {id(hand) for hand in known.hands if _waits(hand, now)}
+    queues = _queues(counts, oldest, lately, known.hands, waits)
+    by_state = dict.fromkeys(map(str, JobState), 0)
+    for count in counts:
+        by_state[count.status] += count.jobs
+    return Overview(
+        by_state,
+        queues[:MOST_QUEUES],
+        max(0, len(queues) - MOST_QUEUES),
+        len(waits),
+        sum(hand.jobs_in_hand > 0 for hand in known.hands),
+        sum(hand.pause is not None for hand in known.hands),
+        known.redis,
+        reasons,
+        failing,
+        sweeps,
+        needs(queues, known, sweeps, failing),
+    )
+
+
+def _waits(hand: Hand, now: Any) -> bool:
+    return hand.pause is None and hand.last_seen is not None and hand.last_seen > now - WAITING and hand.slots.free != 0
+
+
+def _queues(
+    counts: list[counters.Count],
+    oldest: dict[str, float],
+    lately: dict[str, Row[Any]],
+    hands: list[Hand],
+    waits: set[int],
+) -> list[QueueNow]:
+    jobs = {(count.content_type, count.status): count.jobs for count in counts}
+    workers: dict[str, list[Hand]] = {}
+    for hand in hands:
+        for content_type in hand.content_types:
+            workers.setdefault(content_type, []).append(hand)
+    made = []
+    for content_type in {count.content_type for count in counts} | lately.keys() | workers.keys():
+        hour, its = lately.get(content_type), workers.get(content_type, [])
+        made.append(
+            QueueNow(
+                content_type,
+                jobs.get((content_type, JobState.PENDING), 0),
+                jobs.get((content_type, JobState.PROCESSING), 0),
+                oldest.get(content_type),
+                sum(id(hand) in waits for hand in its),
+                sum(hand.pause is None for hand in its),
+                hour.completed if hour else 0,
+                hour.failed if hour else 0,
+                hour.median_seconds if hour else None,
+                hour.p95_seconds if hour else None,
+            )
+        )
+    return sorted(made, key=lambda queue: (-queue.weight, queue.content_type))
