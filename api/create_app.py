@@ -113,7 +113,7 @@ def _finish(response: Response) -> Response:
     for name, value in SAFE.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex
-    RESPONSES.labels(f"{response.status_code // 100}xx").inc()
+    RESPONSES.inc(f"{response.status_code // 100}xx")
     if "job_status" in g:
         response.headers["X-Job-Status"] = str(g.job_status)
     return response

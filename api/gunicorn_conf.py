@@ -107,7 +107,7 @@ def post_worker_init(worker: Any) -> None:
     """Answer parked polls as soon as this process is told to stop; keep the gauges of this process."""
     import gevent
 
-    from api.http.metrics import PARKED, REDIS_AWAY
+    from api.http.metrics import PARKED, REDIS_AWAY, Summed
 
     parts = worker.wsgi.extensions["bridge"]
     hub, mirror = parts.polls.dispatcher, parts.runtime.mirror
@@ -116,11 +116,19 @@ def post_worker_init(worker: Any) -> None:
         while worker.alive:
             PARKED.set(hub.parked)
             REDIS_AWAY.set(mirror.breaker.lost)
+            Summed.tell()
             gevent.sleep(0.1)
         hub.close()
         PARKED.set(0)
 
     gevent.spawn(watch)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """What a process has counted since it last told is not lost with it."""
+    from api.http.metrics import Summed
+
+    Summed.tell()
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import requests
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +40,7 @@ class Target(NamedTuple):
     name: str
     port: int
     environment: dict[str, str]
+    master: int  # the process ID of gunicorn's master, or of who started it
 
 
 class Point(NamedTuple):
@@ -47,6 +49,7 @@ class Point(NamedTuple):
     lifecycles: float  # a second
     p50: dict[str, float]  # ms, by phase
     p99: dict[str, float]
+    cpu: float = 0.0  # µs of the server's processes for each lifecycle; tells more than the time where others are busy
 
 
 def main() -> int:
@@ -101,7 +104,9 @@ def measure(
 def show(points: dict[tuple[str, int], list[Point]], connections: list[int]) -> None:
     """The medians with their spread, and each round's ratio to the echo."""
     names = list(dict.fromkeys(name for name, _ in points))
-    print(f"\n{'connections':>11}  {'target':>8}  {'lifecycles/s':>20}  {'÷ echo':>18}  p50, p99 in ms")
+    print(
+        f"\n{'connections':>11}  {'target':>8}  {'lifecycles/s':>20}  {'÷ echo':>18}  {'CPU, µs':>18}  p50, p99 in ms"
+    )
     for count in connections:
         for name in names:
             of_it = points[name, count]
@@ -112,7 +117,10 @@ def show(points: dict[tuple[str, int], list[Point]], connections: list[int]) -> 
                 f"{statistics.median(one.p99[phase] for one in of_it):.1f}"
                 for phase in PHASES
             )
-            print(f"{count:>11}  {name:>8}  {_spread(rates, '.0f'):>20}  {_spread(ratios, '.2f'):>18}  {tails}")
+            cpu = _spread([one.cpu for one in of_it], ".0f")
+            print(
+                f"{count:>11}  {name:>8}  {_spread(rates, '.0f'):>20}  {_spread(ratios, '.2f'):>18}  {cpu:>18}  {tails}"
+            )
 
 
 def _spread(values: list[float], how: str) -> str:
@@ -148,13 +156,27 @@ def build_client() -> None:
 
 def life(target: Target, connections: int, seconds: float) -> Point:
     """Lifecycles for so long. Raises SystemExit where a request was refused."""
+    before = _cpu(target)
     out = client(target, "life", BASE, connections, seconds, "life")
+    spent = _cpu(target) - before
     rate = re.search(r"lifecycles/s=(\d+) .*err=(\d+)", out)
     if rate is None or int(rate[2]):
         raise SystemExit(f"the load client met errors:\n{out}")
     found = {phase: re.search(rf"^ {phase}\s+n=\d+ p50=([\d.]+)ms .*p99=([\d.]+)ms", out, re.M) for phase in PHASES}
     times = {phase: (float(one[1]), float(one[2])) for phase, one in found.items() if one}
-    return Point(float(rate[1]), {p: t[0] for p, t in times.items()}, {p: t[1] for p, t in times.items()})
+    number = re.search(r"^ result\s+n=(\d+)", out, re.M)
+    each = 1e6 * spent / max(1, int(number[1]) if number else 1)
+    return Point(float(rate[1]), {p: t[0] for p, t in times.items()}, {p: t[1] for p, t in times.items()}, each)
+
+
+def _cpu(target: Target) -> float:
+    """Seconds of CPU that the API's processes have had."""
+    family = psutil.Process(target.master).children(recursive=True)
+    return sum(
+        sum(one.cpu_times()[:2])
+        for one in family
+        if any("gunicorn" in word or "jobbridge-api" in word for word in one.cmdline())
+    )
 
 
 def client(target: Target, what: str, *arguments: object) -> str:
@@ -179,7 +201,7 @@ def bridge(name: str, checkout: Path, settings: list[str]) -> Iterator[Target]:
                 raise SystemExit(f"the bridge of {checkout} did not start")
             told: dict[str, Any] = json.loads(line)
             environment = {**os.environ, "LOAD_KEY": told["key"], "LOAD_SOURCE": told["source"]}
-            yield Target(name, told["port"], environment)
+            yield Target(name, told["port"], environment, process.pid)
         finally:
             process.stdin.close()
             process.wait(60)
@@ -203,7 +225,7 @@ def echo(processes: str = "1") -> Iterator[Target]:
             if time.monotonic() > end or process.poll() is not None:
                 raise SystemExit("the echo did not start")
             time.sleep(0.1)
-        yield Target("echo", port, dict(os.environ))
+        yield Target("echo", port, dict(os.environ), process.pid)
     finally:
         process.terminate()
         process.wait(30)

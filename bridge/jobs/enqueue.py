@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from bridge.crash_points import reach
 from bridge.errors import Invalid
 from bridge.jobs.fields import fingerprint
-from bridge.jobs.source_files import check_source
+from bridge.jobs.source_looks import look
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
 from models.state import JobState
@@ -244,7 +244,7 @@ def _looked_at(
     sizes = []
     for place, fields in enumerate(created):
         try:
-            sizes.append(runtime.files(check_source, fields["source_file_path"], runtime.settings.source_roots))
+            sizes.append(look(runtime, fields["source_file_path"]))
         except Invalid as error:
             refused[place] = dict(error.errors)
         if now is not None and fields["available_at"] is not None and fields["available_at"] <= now:
