@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from kombu.exceptions import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import embedded, names
+from tests.conftest import Running
 from tests.support.client import ok
 from tests.support.waiting import wait_until
 
@@ -93,11 +95,25 @@ def loading(redis: "redis_py.Redis") -> Iterator[None]:
     other.close()
 
 
+@contextmanager
+def another_password(redis: "redis_py.Redis") -> Iterator[None]:
+    """WRONGPASS to every new connection, and there are no others any more."""
+    redis.ping()  # the one connection of this client, which stays
+    before = redis.acl_getuser("default")["passwords"]
+    redis.execute_command("ACL", "SETUSER", "default", "resetpass", ">another")
+    try:
+        redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        yield
+    finally:
+        redis.execute_command("ACL", "SETUSER", "default", "resetpass", *(f"#{one}" for one in before))
+
+
 REFUSALS: dict[str, Callable[["redis_py.Redis"], object]] = {
     "READONLY": a_replica,
     "OOM": lambda redis: configured(redis, "maxmemory", "1", "0"),
     "NOREPLICAS": lambda redis: configured(redis, "min-replicas-to-write", "1", "0"),
     "MISCONF": no_saving,
+    "WRONGPASS": another_password,
     "NOPERM": lambda redis: without(redis, "@write"),
     "NOPERM scripts": lambda redis: without(redis, "eval"),
     "before 6.2": lambda redis: without(redis, "lmove"),
@@ -174,10 +190,12 @@ def test_it_is_told_once_and_by_name(refusing):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("refusal", ["READONLY", "OOM", "a bad queue"])
+@pytest.mark.parametrize("refusal", ["READONLY", "OOM", "WRONGPASS", "a bad queue"])
 def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
     bridge, redis = refusing
     celery = next(child for child in bridge.stack.family.children if child.name == "celery")
+    began = bridge.sql("SELECT clock_timestamp() AS now")[0].now
+    wait_until(lambda: works(bridge, began), "Celery to work", 90)
     lost = "Connection to broker lost"
     before = celery.log.read_text().count(lost)
     with REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis):
@@ -187,15 +205,16 @@ def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
             wait_until(lambda: redis.info("stats")["total_connections_received"] > tried + 100, "many tries", 60)
             assert len([*Path(f"/proc/{celery.process.pid}/fd").iterdir()]) < 60
         assert celery.ended() is None
-    bridge.sql("DELETE FROM sweeps")
-
-    def swept() -> bool:
-        with suppress(OperationalError):  # the pipeline's own connection may have been cut
-            bridge.celery.send_task(names.FOLD, queue=names.QUEUE, ignore_result=True)
-        return bool(bridge.sql("SELECT FROM sweeps WHERE name = 'fold_counts'"))
-
-    wait_until(swept, "Celery to work again", 90)
+        began = bridge.sql("SELECT clock_timestamp() AS now")[0].now
+    wait_until(lambda: works(bridge, began), "Celery to work again", 90)
     assert celery.ended() is None
+
+
+def works(bridge: Running, since: datetime) -> bool:
+    """Whether Celery has run a sweep that was sent to it since then; asks for one."""
+    with suppress(OperationalError):  # the pipeline's own connection may have been cut
+        bridge.celery.send_task(names.FOLD, queue=names.QUEUE, ignore_result=True)
+    return bool(bridge.sql("SELECT FROM sweeps WHERE name = 'fold_counts' AND ran_at > :since", since=since))
 
 
 @contextmanager
