@@ -100,11 +100,11 @@ model: $(STAMP) ## the service against its model, killed on the way, for a milli
 guards: $(STAMP) ## drops each clause of each guard and shows that a test notices
 	@$(PY) -m tests.system.drop_guards $(ARGS)
 
-chaos: $(STAMP) ## everything is killed, frozen, cut and refused while jobs flow (MINUTES=…, SEED=…, PGBOUNCER=1)
-	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+chaos: $(STAMP) ## everything is killed, frozen, cut and refused while jobs flow (MINUTES=…, SEED=…, PGBOUNCER=1, ARGS="--pace 2")
+	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-points: $(STAMP) ## kills and stops processes at every crash point, from create to continuation
-	@$(PY) -m pytest -n 0 -q tests/system/test_crash_points.py $(ARGS)
+points: $(STAMP) ## kills and stops processes at every crash point; a network that swallows (needs root)
+	@$(PY) -m pytest -n 0 -q tests/system/test_crash_points.py tests/system/test_black_hole.py $(ARGS)
 
 soak: $(STAMP) ## an hour of steady load with a fault every 10 s; what was taken comes back (MINUTES=…, SEED=…)
 	@$(PY) -m tests.chaos.soak --minutes $(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),60) $(if $(SEED),--seed $(SEED))

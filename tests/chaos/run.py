@@ -1,5 +1,6 @@
 """One run: clients and nemesis, then heal, drain, rest, read, check."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,7 @@ class Run:
         self._running: list[Future[None]] = []
         self._intakes: list[Future[None]] = []
         self._died: list[str] = []
+        self._load = 0.0  # the highest seen; of others too: it explains late recoveries
         self._over = threading.Event()
         threading.Thread(target=self._count, daemon=True).start()
         wait_until(lambda: self._document() is not None, "the API to answer", 60)
@@ -72,6 +74,7 @@ class Run:
     def _count(self) -> None:
         """Ask each second how much is unfinished, in a thread of its own: PostgreSQL may be frozen."""
         while not self._over.wait(1):
+            self._load = max(self._load, os.getloadavg()[0])
             try:
                 self.phase.unfinished = end_state.unfinished(self.system.engine)
             except SQLAlchemyError:
@@ -171,6 +174,7 @@ class Run:
             *(f"  {count:4} × {name}" for name, count in sorted(self.nemesis.done.items())),
             *(f"  worst recovery: {kind}: {seconds:.1f} s" for kind, seconds in slowest),
             *(f"  a client died: {died}" for died in self._died),
+            f"load of the machine: at most {self._load:.1f} on {os.cpu_count()} cores",
             f"ended by themselves: {', '.join(self.system.ended) or 'none'}",
             f"{len(INVARIANTS)} invariants were checked: {', '.join(INVARIANTS)}",
         ]
