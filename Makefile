@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak points bench fuzz
-.PHONY: handover places lock audit sbom clean clients wheels
+.PHONY: hostile handover places lock audit sbom clean clients wheels
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creat
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)
+
+hostile: $(STAMP) ## hostile requests: no 5xx, no death, a budget of memory and of stall (ARGS=--short)
+	@$(PY) bench/hostile.py $(ARGS)
 
 model: $(STAMP) ## the service against its model, killed on the way, for a million steps (STEPS=…, SEED=…)
 	@$(PY) -m tests.system.long_model --steps $(STEPS) $(if $(SEED),--seed $(SEED))

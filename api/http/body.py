@@ -5,7 +5,6 @@ from typing import Any
 
 from flask import Request, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
-from gevent.util import wrap_errors
 from marshmallow import Schema
 from webargs import missing
 from webargs.flaskparser import FlaskParser
@@ -61,11 +60,27 @@ def read_json(incoming: Request) -> Any:
 def _parsed(raw: bytes) -> Any:
     if len(raw) <= ASIDE_BYTES:
         return json_guard.parse(raw)
-    # Raised in the thread, a refusal would be written to the log as a crash.
-    done = parts().aside.spawn(wrap_errors(Exception, json_guard.parse), raw).get()
-    if isinstance(done, Exception):
-        raise done
-    return done
+    box: list[Any] = [raw]
+    parts().aside.spawn(_parse_in, box).get()
+    done = box.pop()
+    try:
+        if isinstance(done, Exception):
+            raise done
+        return done
+    finally:
+        del done  # else the exception and this frame would hold each other, and the body, until a full collection
+
+
+def _parse_in(box: list[Any]) -> None:
+    """Parse what is in the box, and leave the value or the refusal there.
+
+    gevent keeps a thread's last arguments and result until its next task: neither is the body, nor what it holds.
+    Raised in the thread, a refusal would also be written to the log as a crash.
+    """
+    try:
+        box[0] = json_guard.parse(box[0])
+    except (json_guard.NotJson, json_guard.Refused) as error:
+        box[0] = error.with_traceback(None)
 
 
 def _is_json(incoming: Request) -> bool:

@@ -1,0 +1,232 @@
+"""The attacks of bench/hostile.py beside the hundred thousand bent requests: each aims at one thing that could grow."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from bridge.names import API_BASE, API_ROOT, KEYS_BASE
+
+JSON = {"Content-Type": "application/json"}
+ZEROS = b"0," * 245_000
+DEEP = b"".join(b'{"' + bytes([97 + level % 26]) * 50 + b'":' for level in range(60))
+DEAR = [
+    DEEP + b"[" + ZEROS + b"9007199254740993]" + b"}" * 60,
+    DEEP + b"[" + b"[]," * 120_000 + b"1e999]" + b"}" * 60,
+    b"[" * 60 + ZEROS + b"18446744073709551617" + b"]" * 60,
+    b"{" + b",".join(b'"m%d":0' % n for n in range(240_000)) + b',"m1":1}',
+    b"[" + b'",",' * 3_000_000 + b'""]',
+    b'"' + b',\\"' * 5_000_000,
+]
+UNKNOWN = b"{" + b",".join(b'"n%d":0' % n for n in range(245_000)) + b"}"
+
+
+@dataclass
+class Target:
+    """What is attacked: a running bridge, with a key of each scope."""
+
+    port: int
+    keys: dict[str, str]  # by scope
+    files: Path
+    small: bool  # a short run
+    answers: Counter[str]
+    lock: threading.Lock
+
+    def __post_init__(self) -> None:
+        self.source = str(self.files / "source.bin")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def some(self, many: int) -> int:
+        """So many, or a tenth of it in a short run."""
+        return max(1, many // 10) if self.small else many
+
+    def new(self, content_type: str = "a", **fields: Any) -> dict[str, Any]:
+        return {
+            "source_file_path": self.source,
+            "content_type": content_type,
+            "ingestion_task_id": "t",
+            "task_options": {},
+            **fields,
+        }
+
+    def session(self, scope: str = "admin") -> requests.Session:
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {self.keys[scope]}"
+        session.hooks["response"] = lambda answer, **_: self.note(str(answer.status_code))
+        return session
+
+    def note(self, status: str) -> None:
+        with self.lock:
+            self.answers[status] += 1
+
+    def raw(self, into: ExitStack, sent: bytes) -> socket.socket:
+        """A connection that has sent this, open until `into` ends."""
+        connection = into.enter_context(closing(socket.create_connection(("127.0.0.1", self.port), 30)))
+        with suppress(OSError):
+            connection.sendall(sent)
+        return connection
+
+    def head(self, method: str, path: str, *more: str, scope: str = "admin") -> bytes:
+        lines = [f"{method} {path} HTTP/1.1", "Host: a", f"Authorization: Bearer {self.keys[scope]}", *more]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+
+def together(count: int, work: Callable[[int], None]) -> None:
+    """Does it so many times at once."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def deep_places(target: Target) -> None:
+    """Small bodies that were made to be dear to read."""
+
+    def send(number: int) -> None:
+        session = target.session(["admin", "submit"][number % 2])
+        for turn in range(target.some(30)):
+            session.post(target.url + API_BASE, data=DEAR[(number + turn) % len(DEAR)], headers=JSON, timeout=120)
+
+    together(4, send)
+
+
+def unknown_names(target: Target) -> None:
+    """Bodies of 245 000 names that no schema knows."""
+
+    def send(number: int) -> None:
+        session = target.session()
+        for _ in range(target.some(30)):
+            path = [API_BASE, KEYS_BASE, f"{API_BASE}/batch"][number % 3]
+            session.post(target.url + path, data=UNKNOWN, headers=JSON, timeout=120)
+
+    together(6, send)
+
+
+def growing_labels(target: Target) -> None:
+    """Content types that a producer and a worker make up, with /metrics read meanwhile."""
+
+    def send(number: int) -> None:
+        submit, work = target.session("submit"), target.session("work")
+        for turn in range(target.some(20)):
+            jobs = [target.new(f"l{number}-{turn}-{n}") for n in range(500)]
+            submit.post(f"{target.url}{API_BASE}/batch", json={"jobs": jobs}, timeout=120)
+            types = ",".join(job["content_type"] for job in jobs[:20])
+            query = {"worker_id": "w", "content_types": types, "wait": "0", "max_jobs": "20"}
+            work.get(f"{target.url}{API_BASE}/poll", params=query, timeout=120)
+            submit.get(target.url + "/metrics", timeout=120)
+
+    together(4, send)
+
+
+def made_up_workers(target: Target) -> None:
+    """Names of workers that poll once, and pauses of others; then the lists of both."""
+
+    def send(number: int) -> None:
+        work, admin = target.session("work"), target.session()
+        for turn in range(target.some(2500)):
+            query = {"worker_id": f"{'w' * 200}{number}-{turn}", "content_types": "none", "wait": "0"}
+            work.get(f"{target.url}{API_BASE}/poll", params=query, timeout=120)
+        for turn in range(target.some(200)):
+            path = f"{API_ROOT}/workers/p{number}-{turn}/pause"
+            admin.post(target.url + path, json={"reason": "r" * 500, "seconds": 5}, timeout=120)
+        for _ in range(5):
+            admin.get(f"{target.url}{API_ROOT}/workers", timeout=120)
+
+    together(4, send)
+
+
+def unfinished_heads(target: Target) -> None:
+    """Connections that have sent half a head, or nothing."""
+    with ExitStack() as held:
+        for number in range(target.some(2000)):
+            target.raw(held, b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " if number % 2 else b"")
+        time.sleep(5)
+
+
+def slow_bodies(target: Target) -> None:
+    """Bodies of 15 MB that come to a stop before their end, of keys of two scopes."""
+    head = ("Content-Type: application/json", "Content-Length: 15000000")
+    with ExitStack() as held:
+        for number in range(target.some(200)):
+            scope = ["submit", "admin"][number % 2]
+            connection = target.raw(held, target.head("POST", API_BASE, *head, scope=scope))
+            connection.settimeout(0.2)
+            with suppress(OSError):  # not all of it is taken
+                connection.sendall(b'{"x":"' + b"x" * (14_000_000 if number % 10 == 0 else 500_000))
+        time.sleep(5)
+
+
+def huge_headers(target: Target) -> None:
+    """Heads as large as they may be, and larger."""
+
+    def send(number: int) -> None:
+        for turn in range(target.some(100)):
+            lines = [f"X-{n}: {'y' * (8000 if turn % 2 else 100)}" for n in range(90 if turn % 2 else 95 + number)]
+            with ExitStack() as held:
+                connection = target.raw(held, target.head("GET", API_BASE, *lines))
+                with suppress(OSError):
+                    target.note(connection.recv(4096)[9:12].decode("latin-1") or "closed")
+
+    together(8, send)
+
+
+def unread_answers(target: Target) -> None:
+    """Results of 15 MiB and a claim of 30 MiB that are asked for on many connections and read on none."""
+    submit, work = target.session("submit"), target.session("work")
+    created = submit.post(target.url + API_BASE, json=target.new("large"), timeout=60).json()["job_id"]
+    query = {"worker_id": "w", "content_types": "large", "lease": "600"}
+    job = work.get(f"{target.url}{API_BASE}/poll", params=query, timeout=60).json()["jobs"][0]
+    body = {"success": True, "content": "x" * (15 * 2**20), "lease_token": job["lease_token"]}
+    work.put(f"{target.url}{API_BASE}/{created}/result", json=body, timeout=120)
+    for _ in range(2):
+        options = {"x": "x" * (15 * 2**20)}
+        submit.post(target.url + API_BASE, json=target.new("heavy", task_options=options), timeout=120)
+    path = f"{API_BASE}/poll?worker_id=w&content_types=heavy&max_jobs=2&claim_id=c&lease=600"
+    with ExitStack() as held:
+        for _ in range(target.some(40)):
+            target.raw(held, target.head("GET", f"{API_BASE}/{created}/result", scope="read"))
+            target.raw(held, target.head("GET", path, scope="work"))
+            time.sleep(0.05)
+        time.sleep(15)
+
+
+def large_lists(target: Target) -> None:
+    """Pages, bulk changes and explanations of jobs that hold as much as they may."""
+    submit, read = target.session("submit"), target.session("read")
+    for _ in range(target.some(40)):
+        options = {"x": "x" * 2**20}
+        made = submit.post(target.url + API_BASE, json=target.new("bulky", task_options=options), timeout=120)
+    job_id = made.json()["job_id"]
+
+    def send(number: int) -> None:
+        for _ in range(target.some(50)):
+            for path in ("?limit=500", f"/{job_id}", f"/{job_id}/explain", "/statistics"):
+                read.get(target.url + API_BASE + path, timeout=120)
+
+    together(4, send)
+
+
+KINDS: list[Callable[[Target], None]] = [
+    deep_places,
+    unknown_names,
+    growing_labels,
+    made_up_workers,
+    unfinished_heads,
+    slow_bodies,
+    huge_headers,
+    large_lists,
+    unread_answers,
+]
