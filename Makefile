@@ -84,7 +84,7 @@ clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries 
 	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/http/test_generated_clients.py
 
 wheels: $(STAMP) ## builds wheels and sdists and installs them into empty environments
-	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/rules/test_distribution.py
+	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/rules/test_distribution.py worker/tests/test_worker_deploy.py
 
 handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creates while Celery is killed (ARGS=--short)
 	@$(PY) bench/handover.py outage $(ARGS)

@@ -47,7 +47,8 @@ class Child:
         platforms.limit_process(setup["memory"], setup["descriptors"])
         tempfile.tempdir = setup["temporary"]
         if setup["sandbox"]:
-            sandbox.enter(Path(setup["directory"]))
+            named = [Path(value) for value in setup["options"].values() if os.path.isabs(value)]
+            sandbox.enter(Path(setup["directory"]), named)
         logging.basicConfig(level=setup["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
         try:
             handlers = {name: Loaded(name) for name in sorted(set(setup["handlers"].values()))}

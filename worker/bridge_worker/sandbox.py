@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import site
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from bridge_worker import platforms
@@ -20,13 +21,19 @@ SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/sys", "/p
           "/dev/shm", "/etc/nsswitch.conf", "/etc/passwd")  # fmt: skip
 
 
-def enter(directory: Path, also_readable: list[Path] | None = None) -> None:
+#: What drivers of GPUs open. Whoever may compute there may write there.
+DEVICES = ("nvidia*", "dri", "kfd", "dxg")
+
+
+def enter(directory: Path, also_readable: Iterable[Path] = ()) -> None:
     """Shut this process in: files of the system and of Python to be read, `directory` to be written, no network.
 
     Call it before there are threads. What the system cannot do is left out, and said at level debug.
     """
-    packages = [sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(), *sys.path]
-    readable = [Path(name) for name in (*SYSTEM, *packages) if name] + (also_readable or [])
+    ours = str(Path(__file__).parents[1])  # an editable install is not on the search path
+    packages = [sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(), *sys.path, ours]
+    readable = [*(Path(name) for name in (*SYSTEM, *packages) if name), *also_readable]
+    devices = [found for name in DEVICES for found in Path("/dev").glob(name)]
     network = platforms.cut_off_network()
-    files = platforms.allow_only(readable, [directory, Path("/dev/null")])
+    files = platforms.allow_only(readable, [directory, Path("/dev/null"), *devices])
     log.debug("sandbox: network %s, files %s", "off" if network else "on", "shut in" if files else "open")

@@ -6,115 +6,27 @@ in the text; `warned`: converted, the part is in a warning; `refused`: it fails 
 
 from __future__ import annotations
 
-import io
 import json
-import random
-import struct
-import wave
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 
-SAMPLES = Path(__file__).resolve().parents[2] / "examples" / "samples"
-PDF, DOCX = (SAMPLES / "report.pdf").read_bytes(), (SAMPLES / "minutes.docx").read_bytes()
-WAV, MP4, HTML = (SAMPLES / "speech.wav").read_bytes(), (SAMPLES / "clip.mp4").read_bytes(), b"<html><body>"
-NOISE = random.Random(3).randbytes(50_000)
-UMLAUTS = "Grüße aus Köln, Mühlheim und Düsseldorf; schöne Größe über alle Maßen. "
-RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. "
-Odd = tuple[str, bytes, str, str]
-FILES: dict[str, Odd] = {}
+from odd_material import (
+    DOCX,
+    FILES,
+    HTML,
+    NOISE,
+    PDF,
+    RUSSIAN,
+    UMLAUTS,
+    add,
+    docx_with,
+    pdf,
+    slides,
+    spreadsheet,
+    zipped,
+)
+from odd_media import media, pictures
 
-
-def add(name: str, kind: str, data: bytes, outcome: str, part: str) -> None:
-    """Add one file."""
-    assert name not in FILES
-    FILES[name] = (kind, data, outcome, part)
-
-
-def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a ZIP."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
-def docx_with(change: Callable[[str, bytes], bytes]) -> bytes:
-    """Return the sample DOCX with members changed."""
-    with zipfile.ZipFile(io.BytesIO(DOCX)) as archive:
-        return zipped({name: change(name, archive.read(name)) for name in archive.namelist()})
-
-
-def pdf(pages: int, text: str = "", *, extra: bytes = b"", trailer: bytes = b"") -> bytes:
-    """Return a PDF of so many pages, each with `text` (none: an empty page)."""
-    stream = f"BT /F1 11 Tf 72 720 Td ({text}) Tj ET".encode() if text else b""
-    kids = b" ".join(b"%d 0 R" % (4 + n) for n in range(pages))
-    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, pages),
-               b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream)]  # fmt: skip
-    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 3 0 R /Resources << /Font << /F1 %d 0 R >> >> >>"  # noqa: E501
-    objects += [page % (4 + pages)] * pages + [
-        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        extra or b"null",
-    ]
-    data, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(objects, 1):
-        offsets.append(len(data))
-        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    start = len(data)
-    data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    data += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    return data + b"trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF\n" % (
-        len(objects) + 1,
-        trailer,
-        start,
-    )
-
-
-def wav(samples: bytes, channels: int = 1, rate: int = 16000, width: int = 2) -> bytes:
-    """Return a WAV."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(channels), sound.setsampwidth(width), sound.setframerate(rate)
-        sound.writeframes(samples)
-    return file.getvalue()
-
-
-def spreadsheet() -> bytes:
-    """Return an XLSX with two sheets."""
-    import openpyxl
-
-    book = openpyxl.Workbook()
-    book.active.append(["city", "größe"])
-    book.active.append(["Köln", 42])
-    book.create_sheet("empty")
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
-
-
-def slides() -> bytes:
-    """Return a PPTX with one slide."""
-    import pptx
-
-    show = pptx.Presentation()
-    slide = show.slides.add_slide(show.slide_layouts[5])
-    slide.shapes.title.text = "Slide about bridges"
-    file = io.BytesIO()
-    show.save(file)
-    return file.getvalue()
-
-
-def picture(kind: str, text: str = "", size: tuple[int, int] = (900, 200)) -> bytes:
-    """Return a picture with a line of text."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    image = Image.new("RGB", size, "white")
-    if text:
-        ImageDraw.Draw(image).text((40, 60), text, fill="black", font=ImageFont.load_default(size=60))
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
+__all__ = ["FILES"]
 
 
 def _texts() -> None:
@@ -278,74 +190,5 @@ def _office() -> None:
     add("sound-as.pdf", "document", b"ID3" + NOISE, "refused", "sound")
 
 
-def _pictures() -> None:
-    add("sign.png", "document", picture("PNG", "Bridge closed"), "text", "Bridge closed")
-    add("sign.jpg", "document", picture("JPEG", "Bridge closed"), "text", "Bridge closed")
-    add("sign.tiff", "document", picture("TIFF", "Bridge closed"), "text", "Bridge closed")
-    add("sign-as.txt", "document", picture("PNG", "Bridge closed"), "text", "Bridge closed")
-    add("white.png", "document", picture("PNG"), "warned", "OCR found no text")
-    add("dot.png", "document", picture("PNG", size=(1, 1)), "warned", "OCR found no text")
-    add("cut.png", "document", picture("PNG", "Bridge closed")[:60], "refused", "picture cannot be read")
-    add("noise.png", "document", b"\x89PNG\r\n\x1a\n" + NOISE, "refused", "picture cannot be read")
-    from PIL import Image
-
-    image, file = Image.open(io.BytesIO(picture("PNG", "Scanned page"))), io.BytesIO()
-    image.save(file, "PDF")
-    add("scan.pdf", "document", file.getvalue(), "text", "Scanned page")
-
-
-def _media() -> None:
-    silence = bytes(2 * 16000)
-    short = wav(WAV[44:40_044])
-    add("empty.wav", "audio", b"", "refused", "0 bytes")
-    add("speech.wav", "audio", WAV, "text", "two")
-    add("no-samples.wav", "audio", wav(b""), "warned", "no samples")
-    add("header-only.wav", "audio", WAV[:44], "refused", "convert it to WAV")
-    add("one-sample.wav", "audio", wav(b"\0\0"), "warned", "No speech")
-    add("silence.wav", "audio", wav(silence), "warned", "No speech")
-    add("cut.wav", "audio", WAV[:50_000], "text", "")
-    add("half-a-sample.wav", "audio", short[:-1], "text", "")
-    add("eight-channels.wav", "audio", wav(silence * 8, channels=8), "warned", "No speech")
-    add("8-bit.wav", "audio", wav(b"\x80" * 16000, width=1), "warned", "No speech")
-    add("96-khz.wav", "audio", wav(silence * 6, rate=96000), "warned", "No speech")
-    add("no-rate.wav", "audio", wav(silence)[:24] + struct.pack("<I", 0) + wav(silence)[28:], "refused", "convert it")
-    add("noise.wav", "audio", NOISE, "refused", "convert it to WAV")
-    add("noise-in.wav", "audio", b"RIFF" + NOISE, "refused", "convert it to WAV")
-    add("text.mp3", "audio", b"I am no sound at all, but a text. " * 30, "refused", "convert it to WAV")
-    add("wav-as.mp3", "audio", short, "text", "")
-    add("pdf-as.wav", "audio", PDF, "refused", "")
-    add("list.m3u8", "audio", b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
-        "refused", "")  # fmt: skip
-    add(
-        "itself.m3u8",
-        "audio",
-        b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nsource.m3u8\n#EXT-X-ENDLIST\n",
-        "refused",
-        "",
-    )
-    add(
-        "passwd.m3u8",
-        "audio",
-        b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n/etc/passwd\n#EXT-X-ENDLIST\n",
-        "refused",
-        "",
-    )
-    add("list.ffconcat", "audio", b"ffconcat version 1.0\nfile /etc/passwd\n", "refused", "")
-    add("itself.ffconcat", "audio", b"ffconcat version 1.0\nfile source.ffconcat\n", "refused", "")
-    add("session.sdp", "audio", b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",  # noqa: E501
-        "refused", "")  # fmt: skip
-    add("list.mpd", "audio", b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
-        b'<AdaptationSet><Representation id="1" mimeType="audio/mp4"><BaseURL>http://127.0.0.1:9/x.mp4</BaseURL>'
-        b"</Representation></AdaptationSet></Period></MPD>", "refused", "")  # fmt: skip
-    add("clip.mp4", "video", MP4, "text", "hello")
-    add("cut.mp4", "video", MP4[: len(MP4) // 2], "refused", "convert it to WAV")
-    add("half-of-its-sound.mp4", "video", MP4[:-2000], "refused", "convert it to WAV")
-    add("clip-as.avi", "video", MP4, "text", "hello")
-    add("empty.mp4", "video", b"", "refused", "0 bytes")
-    add("noise.mp4", "video", b"\0\0\0\x20ftypisom" + NOISE, "refused", "convert it to WAV")
-    add("picture.mp4", "video", picture("PNG", "x"), "refused", "")
-    add("sound.mp4", "video", short, "text", "")
-
-
-for _make in (_texts, _markup, _office, _pictures, _media):
+for _make in (_texts, _markup, _office, pictures, media):
     _make()

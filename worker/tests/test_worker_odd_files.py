@@ -15,6 +15,7 @@ pytest.importorskip("markitdown")
 pytest.importorskip("pocketsphinx")
 
 from odd_files import FILES
+from odd_material import docx_with
 
 from bridge_worker.claim import read_claim
 from bridge_worker.converting import RESULT_FILE
@@ -78,7 +79,7 @@ def test_there_are_over_a_hundred():
 def test_the_sandbox_lets_nothing_out(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("not for handlers")
-    setup = Setup({"document": "conversions:escape"}, {"secret": str(secret)}, sandbox=True)
+    setup = Setup({"document": "conversions:escape"}, {"secret": f"at {secret}"}, sandbox=True)
     process = HandlerProcess(setup, tmp_path / "process")
     try:
         assert process.wait_ready(threading.Event())
@@ -91,3 +92,17 @@ def test_the_sandbox_lets_nothing_out(tmp_path):
         pytest.skip("only Linux has a sandbox")
     assert reached.pop("network") in ("OSError", "PermissionError")
     assert reached == {"own file": "ok", "own temporary file": "ok", "secret": "PermissionError"}
+
+
+def test_a_small_document_that_takes_minutes_is_one_failure(tmp_path):
+    words = b"<w:p><w:r><w:t>word </w:t></w:r></w:p>" * 50_000
+    data = docx_with(lambda name, old: old.replace(b"<w:body>", b"<w:body>" + words) if "document.xml" in name else old)
+    assert len(data) < 100_000
+    process = HandlerProcess(Setup(HANDLERS, sandbox=True, cpu_seconds=1), tmp_path / "process")
+    try:
+        assert process.wait_ready(threading.Event())
+        outcome, _ = convert(process, "minutes.docx", "document", data)
+    finally:
+        process.discard()
+    assert outcome.kind == "cpu"
+    assert "of CPU time" in outcome.text

@@ -27,7 +27,7 @@ class Whisper:
     def setup(self, options: dict[str, str]) -> None:
         """Load it. Options: `model` (a directory), `device` (auto, cpu, cuda), `compute_type`, `beam_size`."""
         model = options.get("model", "")
-        if not Path(model).is_dir():
+        if not model or not Path(model).is_dir():
             raise ValueError(f"--option model={model}: expected the directory of a model for faster-whisper")
         self._beam = int(options.get("beam_size", "5"))
         self._model = faster_whisper.WhisperModel(

@@ -1,0 +1,14 @@
+#!/bin/sh
+# Installs a worker into a new environment, from the root of a checkout: install_worker.sh DIRECTORY [handlers|whisper]
+# The Dockerfiles run it, and so may any machine. Nothing but wheels; the reference handlers as locked, with hashes.
+set -eu
+target=$1
+extra=${2:-}
+"${PYTHON:-python3}" -m venv "$target"
+case $extra in
+  handlers) "$target/bin/pip" install --no-cache-dir --only-binary :all: --require-hashes -r requirements-worker.txt ;;
+  "" | whisper) ;;
+  *) echo "install_worker.sh: $extra: expected handlers, whisper or nothing" >&2 && exit 2 ;;
+esac
+"$target/bin/pip" install --no-cache-dir --only-binary :all: "./worker${extra:+[$extra]}"
+"$target/bin/bridge-worker" --version
