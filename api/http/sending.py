@@ -21,7 +21,7 @@ from api.http.incoming import TURN_SECONDS
 from api.http.problems import problem
 from bridge.errors import NotFound, TooMany
 from bridge.jobs.documents import Unread, as_json
-from bridge.jobs.documents import in_pieces as text_in_pieces
+from bridge.jobs.documents import as_text as as_stored
 
 log = structlog.get_logger("api")
 
@@ -56,7 +56,7 @@ def _in_pieces(
 def as_text(unread: Unread) -> Iterator[bytes]:
     """A document as its text, read while it is sent. Where it cannot be read on, the client sees a gap."""
     in_turn = partial(limits().reading_documents.taken, caller().key_id, 1)
-    return _in_pieces((b"", b""), (unread,), partial(text_in_pieces, runtime(), in_turn=in_turn))
+    return _in_pieces((b"", b""), (unread,), partial(as_stored, runtime(), in_turn=in_turn))
 
 
 def refuse_without_room() -> None:

@@ -1,24 +1,29 @@
 """The documents of a job: its task options, and its result's metadata and content. Each may be as large as a body.
 
-Only a small document is read with its row. In the place of a larger one stands `Unread`, which is read in pieces
-while it is sent, so that no answer holds a document as a whole, however many of them nobody reads.
+Only a small document is read with its row. In the place of a larger one stands `Unread`: when it is to be sent, it goes
+from PostgreSQL into a file, piece by piece, and from there to the client, so that no answer holds a document in memory,
+however many of them nobody reads.
 """
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from enum import StrEnum
+from tempfile import SpooledTemporaryFile
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Text, case, cast, func, text
+from sqlalchemy import ColumnElement, Connection, Text, case, cast, func, text
 
 from bridge.errors import NotFound
 from bridge.runtime import Runtime
 from models.job import remote_jobs
 
 AT_ONCE = 16 * 1024  # bytes of a document that is read with its row
-PIECE = 512 * 1024  # characters that are read at a time of a larger one
+PIECE = 512 * 1024  # bytes that are read at a time of a larger one
+SENT = 64 * 1024  # bytes that are sent at a time
+IN_MEMORY = 256 * 1024  # bytes of a document that needs no file
 
 
 class Document(StrEnum):
@@ -41,12 +46,19 @@ _SOURCES = {
     Document.METADATA: ("CAST(json_object_field(result_data, 'metadata') AS text)", "remote_jobs WHERE id"),
     Document.CONTENT: ("content", "job_results WHERE job_id"),
 }
-# OFFSET 0: the text is made once, not for its size and for the piece.
-SOME = {
+# OFFSET 0: the document is unpacked once, not for each of its pieces.
+PIECES = {
     document: text(f"""
-SELECT substr(document, :start, {PIECE}) AS piece, octet_length(document) AS size
-FROM (SELECT {column} AS document FROM {table} = :id OFFSET 0) stored
+SELECT substr(whole, start, {PIECE}) AS piece
+FROM (SELECT convert_to({column}, 'UTF8') AS whole FROM {table} = :id OFFSET 0) stored,
+  generate_series(1, greatest(octet_length(whole), 1), {PIECE}) AS start
 """)
+    for document, (column, table) in _SOURCES.items()
+}
+
+
+HEADS = {
+    document: text(f"SELECT left({column}, :most) AS head, octet_length({column}) AS size FROM {table} = :id")
     for document, (column, table) in _SOURCES.items()
 }
 
@@ -76,43 +88,49 @@ def processing_time(columns: Any = remote_jobs.c) -> ColumnElement[Any]:
 
 
 def head(runtime: Runtime, job_id: UUID, document: Document, most: int) -> tuple[str, int]:
-    """The first characters of a document, and its size in bytes; empty where there is none. `most`: up to PIECE."""
+    """The first characters of a document, and its size in bytes; empty where there is none."""
     with runtime.engine.connect() as connection:
-        row = connection.execute(SOME[document], {"id": job_id, "start": 1}).one_or_none()
-    return ("", 0) if row is None or row.size is None else (row.piece[:most], row.size)
+        row = connection.execute(HEADS[document], {"id": job_id, "most": most}).one_or_none()
+    return ("", 0) if row is None or row.size is None else (row.head, row.size)
 
 
-def in_pieces(
-    runtime: Runtime,
-    unread: Unread,
-    in_turn: Callable[[], AbstractContextManager[Any]],
-    encoded: Callable[[str], bytes] = str.encode,
-) -> Iterator[bytes]:
-    """A document as its text, in pieces, each read `in_turn`. Between two no connection to PostgreSQL is held.
+InTurn = Callable[[], AbstractContextManager[Any]]
 
-    Raises NotFound where the document has changed meanwhile or its job is purged, and SQLAlchemyError.
+
+def as_json(runtime: Runtime, unread: Unread, in_turn: InTurn) -> Iterator[bytes]:
+    """A document as JSON text, as it is now. It is read `in_turn`; no connection is held while it is sent.
+
+    Raises NotFound where there is none any more, SQLAlchemyError, and OSError where the file cannot be written.
     """
-    start, size, last = 1, None, False
-    while not last:
-        with in_turn(), runtime.engine.connect() as connection:
-            row = connection.execute(SOME[unread.document], {"id": unread.job_id, "start": start}).one_or_none()
-        if row is None or row.size is None or size not in (None, row.size):
-            raise NotFound(f"The {unread.document} of job {unread.job_id} changed while it was sent.")
-        start, size, last = start + PIECE, row.size, len(row.piece) < PIECE
-        piece = encoded(row.piece)
-        del row  # what waits to be sent is held once
-        yield piece
-
-
-def as_json(runtime: Runtime, unread: Unread, in_turn: Callable[[], AbstractContextManager[Any]]) -> Iterator[bytes]:
-    """The same as JSON text. Raises the same."""
     if unread.document is not Document.CONTENT:
-        yield from in_pieces(runtime, unread, in_turn)
+        yield from as_text(runtime, unread, in_turn)
         return
     yield b'"'
-    yield from in_pieces(runtime, unread, in_turn, _in_a_string)
+    yield from as_text(runtime, unread, in_turn, getincrementaldecoder("utf-8")().decode)
     yield b'"'
 
 
-def _in_a_string(text_: str) -> bytes:
-    return orjson.dumps(text_)[1:-1]
+def as_text(
+    runtime: Runtime, unread: Unread, in_turn: InTurn, decode: Callable[[bytes], str] | None = None
+) -> Iterator[bytes]:
+    """The same as it is stored, in UTF-8; as the inside of a JSON string where `decode` makes characters of pieces."""
+    with SpooledTemporaryFile(IN_MEMORY) as file:
+        with in_turn(), runtime.engine.connect() as connection:
+            for piece in _pieces(connection, unread):
+                file.write(piece if decode is None else orjson.dumps(decode(piece))[1:-1])
+        file.seek(0)
+        while piece := file.read(SENT):
+            yield piece
+
+
+def _pieces(connection: Connection, unread: Unread) -> Iterator[bytes]:
+    """The text of a document in UTF-8, a piece at a time, which may end within a character."""
+    slowly = connection.execution_options(stream_results=True, max_row_buffer=1)
+    found = False
+    for (piece,) in slowly.execute(PIECES[unread.document], {"id": unread.job_id}):
+        if piece is None:
+            break
+        found = True
+        yield bytes(piece)
+    if not found:
+        raise NotFound(f"The {unread.document} of job {unread.job_id} is no longer there.")

@@ -15,8 +15,10 @@ from sqlalchemy import (
     Row,
     Select,
     Subquery,
+    Text,
     and_,
     case,
+    cast,
     func,
     literal,
     select,
@@ -35,6 +37,7 @@ FILTERS = ("status", "content_type", "ingestion_task_id", "worker_id", "created_
 
 # Of what a page holds in documents, as they are sent: a page ends with the job that passes it.
 MOST_BYTES = 2**20
+_TEXTS = ("message", "source_file_path", "ingestion_task_id", "worker_id")  # short, and any number of them
 _STORED = ("task_options", "result_data", "error_message")
 _DOCUMENTS = (Document.TASK_OPTIONS, Document.METADATA)
 
@@ -140,9 +143,10 @@ def _weighed(query: Any) -> Select[Any]:
     found = select(found, rough).subquery("roughly")
     # What is stored compressed has to be read for its size: no more of it than a page may have of what is not.
     near = found.c.rough < MOST_BYTES
-    message = func.left(found.c.error_message, LONGEST_MESSAGE)
     sizes = {size_of(name): case((near, shown(name, found.c)[1])) for name in _DOCUMENTS}
-    real = sum((func.coalesce(size, 0) for size in (*sizes.values(), func.octet_length(message))), start=literal(0))
+    texts = (func.left(found.c.error_message, LONGEST_MESSAGE), *(found.c[name] for name in _TEXTS))
+    escaped = (func.octet_length(cast(func.to_json(one), Text)) for one in texts)
+    real = sum((func.coalesce(size, 0) for size in (*sizes.values(), *escaped)), start=literal(0))
     before = _before(case((near, real), else_=MOST_BYTES), found).label("before")
     sized = [size.label(name) for name, size in sizes.items()]
     weighed = select(found, *sized, before).subquery("weighed")

@@ -88,7 +88,8 @@ WHERE job_id = CAST(:job_id AS uuid) AND n = :n
 # One scan a state, in the order of the index; without a cursor from what is newer than anything.
 LIST = text("""
 SELECT c.* FROM unnest(CAST(:states AS text[])) AS s(state), LATERAL (
-  SELECT job_id, n, kwargs ->> 'status' AS status, state, tries, created_at, next_at, sent_at, confirmed_at, last_error
+  SELECT job_id, n, kwargs ->> 'status' AS status, state, tries, created_at, next_at, sent_at, confirmed_at,
+    left(last_error, 500) AS last_error
   FROM continuations WHERE tenant = :tenant AND state = s.state AND (created_at, job_id, n) < (
     coalesce(CAST(:created_at AS timestamptz), 'infinity'),
     coalesce(CAST(:job_id AS uuid), 'ffffffff-ffff-ffff-ffff-ffffffffffff'), coalesce(CAST(:n AS int), 2147483647))

@@ -6,6 +6,7 @@ from sqlalchemy import create_engine, text
 
 from bridge import names
 from bridge.insight import gauges
+from bridge.insight.gauges import OTHER
 from bridge.sweeps import swept
 from tests.conftest import terminate_backends
 from tests.support.client import ok, refused
@@ -43,8 +44,12 @@ def test_the_counters_go_up_with_what_happens(client):
     def rise(name, *labels):
         return counted.get((name, *labels), 0) - before.get((name, *labels), 0)
 
-    assert rise("bridge_jobs_created_total", kind) == 3
-    assert rise("bridge_jobs_claimed_total", kind) == 1
+    def of_kind(name):
+        """Where a hundred types came before, a new one shares their label."""
+        return rise(name, kind) + rise(name, ("content_type", OTHER))
+
+    assert of_kind("bridge_jobs_created_total") == 3
+    assert of_kind("bridge_jobs_claimed_total") == 1
     assert rise("bridge_results_accepted_total", ("status", "completed")) == 1
     assert counted["bridge_jobs", kind, ("status", "pending")] == 2
     assert ("bridge_jobs", kind, ("status", "processing")) not in counted

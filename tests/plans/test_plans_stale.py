@@ -21,7 +21,7 @@ from bridge.jobs import claim, expire_standby, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
 from bridge.jobs.claim import Claimant, replay, unsaid_wait
-from bridge.jobs.documents import Document, Unread, as_json
+from bridge.jobs.documents import Document, Unread, as_json, head
 from bridge.jobs.expire import expire
 from bridge.jobs.release import take_from_key
 from bridge.mirror import reconcile
@@ -153,6 +153,7 @@ def work(core: Core) -> None:
     read.find(runtime, TENANT, str(done.job_id), read.WHOLE)
     for document in Document:
         assert list(as_json(runtime, Unread(done.job_id, document), nullcontext))
+        assert head(runtime, done.job_id, document, 100)
     again = core.held(worker="w2", max_retries=1)
     core.result(again, success=False, error_message="retried")
     core.age(again.job_id, 600)

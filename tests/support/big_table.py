@@ -127,12 +127,13 @@ class BigTable:
         def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
             if cursor.connection.autocommit:
                 return  # a test's own look, beside the service
-            cursor.execute("SAVEPOINT explained")
             *before, last = statement.split(";\n")  # CLAIM takes its locks first
             explained = ["EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + last]
-            cursor.execute(";\n".join(before + explained), parameters)
-            answer = cursor.fetchone()[0]
-            cursor.execute("ROLLBACK TO SAVEPOINT explained")
+            with cursor.connection.cursor() as beside:  # the statement's own may be one of the server
+                beside.execute("SAVEPOINT explained")
+                beside.execute(";\n".join(before + explained), parameters)
+                answer = beside.fetchone()[0]
+                beside.execute("ROLLBACK TO SAVEPOINT explained")
             found.append(Plan.of(statement, (json.loads(answer) if isinstance(answer, str) else answer)[0]))
 
         event.listen(self.engine, "before_cursor_execute", explain)

@@ -1,0 +1,203 @@
+"""Each route of the OpenAPI document, asked about the worst that was ever stored: its answer has the bound of its kind.
+
+A route that is added is asked at once; only those named here may answer more than ORDINARY.
+"""
+
+import json
+
+import pytest
+
+from bridge.admission.keys import prefix_of
+from bridge.insight.gauges import MOST_TYPES, OTHER
+from bridge.jobs.claim import MOST_BYTES as CLAIMED
+from bridge.workers.registry import Worker, WorkersSeen
+from tests.admission.test_authorization import METHODS, Sender
+from tests.support.client import Client, ok
+
+MEGABYTE = 2**20
+BODY = 16 * MEGABYTE  # BRIDGE_MAX_BODY_BYTES: the largest document
+ORDINARY = 4 * MEGABYTE
+# Documents are given whole to who asks for them.
+LARGER = {
+    "/api/v1/remote-jobs/{job_id}/result": 2 * BODY + ORDINARY,  # content and metadata
+    "/api/v1/remote-jobs/{job_id}": 2 * BODY + ORDINARY,  # task options and metadata
+    "/api/v1/remote-jobs": 2 * BODY + ORDINARY,  # those of the job that ends the page
+    "/api/v1/remote-jobs/poll": CLAIMED + 2 * BODY + ORDINARY,  # the first job's task options stand there twice
+}
+REFUSAL = 64 * 1024  # any answer that is not a success
+HOSTILE = 100_000  # bytes
+DOCUMENT = f"CAST('{{\"x\": \"' || repeat('a', {BODY - 100}) || '\"}}' AS json)"
+
+
+@pytest.fixture(scope="module")
+def alone(start_bridge):
+    bridge = start_bridge(api_processes="1", celery=False, beat=False)
+    yield bridge
+    bridge.stack.stop()
+
+
+@pytest.fixture(scope="module")
+def client(alone):
+    return alone.client()
+
+
+@pytest.fixture(scope="module")
+def operations(alone):
+    document = ok(Client(alone.url, None, alone.files).get("/openapi.json"))
+    found = [
+        (method.upper(), path, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+    assert len(found) >= 25
+    assert set(LARGER) <= {path for _, path, _ in found}
+    return document, found
+
+
+def words(letter, size):
+    return f"repeat('{letter}', {size})"
+
+
+@pytest.fixture(scope="module")
+def burdened(alone, client):
+    """One job with the longest history and the largest documents, beside thousands of everything that is listed."""
+    client.create("burdened")
+    job = client.claim("burdened")
+    ok(client.result(job))
+    who = {"id": job["job_id"], "tenant": client.tenant}
+    text = "E'\\x01'"
+    alone.sql(
+        f"UPDATE remote_jobs SET task_options = {DOCUMENT}, attempt = 300, error_message = repeat({text}, 8000000),"
+        f" message = repeat({text}, 500), result_data = json_build_object('metadata', {DOCUMENT}) WHERE id = :id",
+        id=job["job_id"],
+    )
+    alone.sql(f"UPDATE job_results SET content = repeat('\"', {BODY // 2 - 100}) WHERE job_id = :id", id=job["job_id"])
+    alone.sql(
+        "INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how, why)"
+        f" SELECT job_id, n, repeat({text}, 255), key_id, 'x', now(), now(), 'failed', repeat({text}, 200000)"
+        " FROM job_attempts, generate_series(2, 300) n WHERE job_id = :id",
+        id=job["job_id"],
+    )
+    alone.sql(
+        "INSERT INTO job_refusals (job_id, attempt, key_id, refused_at, code, reason)"
+        f" SELECT job_id, n, key_id, now(), 'lease_lost', repeat({text}, 200000)"
+        " FROM job_attempts, generate_series(1, 300) n WHERE job_id = :id AND attempt = 1",
+        id=job["job_id"],
+    )
+    alone.sql(
+        "INSERT INTO job_requests (job_id, asked_at, what, key_id) SELECT job_id, now(), 'retry', key_id"
+        " FROM job_attempts, generate_series(1, 2000) n WHERE job_id = :id AND attempt = 1",
+        id=job["job_id"],
+    )
+    alone.sql(
+        "INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, last_error)"
+        f" SELECT :id, n, :tenant, '{{}}', now(), now(), repeat({text}, 2000) FROM generate_series(1000, 2000) n",
+        **who,
+    )
+    _crowd(alone, client, text)
+    return job["job_id"]
+
+
+def _crowd(alone, client, text):
+    """Jobs, workers, pauses, keys and content types without number."""
+    made = [{**client.fields("crowd"), "source_file_path": client.source()} for _ in range(1000)]
+    ok(client.post("batch", {"jobs": made}))
+    alone.sql(
+        f"UPDATE remote_jobs SET error_message = repeat({text}, 8000), ingestion_task_id = repeat({text}, 255),"
+        f" message = repeat({text}, 500), source_file_path = repeat({text}, 4096)"
+        " WHERE tenant = :tenant AND content_type = 'crowd'",
+        tenant=client.tenant,
+    )
+    types = [f"{n:02}{'t' * 48}" for n in range(32)]
+    seen = WorkersSeen(alone.settings.require("redis_url"), alone.settings.redis_prefix, "test")
+    key_id = alone.sql("SELECT id FROM api_keys WHERE prefix = :prefix", prefix=prefix_of(client.key))[0].id
+    for n in range(10_000):
+        seen.note(client.tenant, Worker(key_id, f"{n:05}" + "\x01" * 250), types, types)
+    seen.write()
+    alone.sql(
+        "INSERT INTO worker_pauses (tenant, worker_id, by, reason, paused_at)"
+        f" SELECT :tenant, lpad(CAST(n AS text), 5, '0') || repeat({text}, 250), 'operator', repeat({text}, 500), now()"
+        " FROM generate_series(0, 2999) n",
+        tenant=client.tenant,
+    )
+    alone.sql(
+        "INSERT INTO api_keys (id, prefix, secret_hash, name, tenant, scopes, content_types)"
+        f" SELECT gen_random_uuid(), 'crowd' || n, '', repeat({text}, 100), :tenant, '{{work}}',"
+        " ARRAY(SELECT lpad(CAST(m AS text), 50, 't') FROM generate_series(1, 100) m) FROM generate_series(1, 1000) n",
+        tenant=client.tenant,
+    )
+    alone.sql(
+        "INSERT INTO job_counts (tenant, content_type, status, jobs)"
+        " SELECT :tenant, lpad(CAST(n AS text), 50, 't'), s, 1 FROM generate_series(1, 5000) n,"
+        " unnest(ARRAY['pending', 'processing', 'completed', 'failed']) s",
+        tenant=client.tenant,
+    )
+
+
+def test_every_route_answers_within_its_bound(client, operations, burdened):
+    document, every = operations
+    sender, answered = Sender(document, client.source()), {}
+    for method, path, operation in sorted(every, key=lambda one: one[0]):  # those that change something come last
+        answer = sender.send(client, method, path, operation, job_id=burdened)
+        bound = LARGER.get(path, ORDINARY) if answer.status_code < 300 else REFUSAL
+        assert len(answer.content) <= bound, (method, path, answer.status_code, len(answer.content))
+        answered[method, path] = answer.status_code
+    for path in LARGER:
+        assert answered["GET", path] == 200
+    for path in ("/api/v1/workers", "/api/v1/keys", "/api/v1/continuations", "/metrics"):
+        assert answered["GET", path] == 200, path
+    assert answered["GET", "/api/v1/remote-jobs/{job_id}/explain"] == 200
+
+
+@pytest.mark.parametrize("path", ["/api/v1/remote-jobs", "/api/v1/workers", "/api/v1/keys", "/api/v1/continuations"])
+def test_the_largest_pages_are_bounded_and_lead_on(client, burdened, path):
+    largest = {"/api/v1/remote-jobs": 500, "/api/v1/workers": 200, "/api/v1/keys": 200, "/api/v1/continuations": 500}
+    answer = client.get(path, params={"limit": largest[path]})
+    assert len(answer.content) <= ORDINARY
+    assert ok(answer)["next_cursor"]
+
+
+def test_a_job_with_everything_is_given_whole_and_no_more(client, burdened):
+    job = client.get(burdened)
+    assert len(job.content) > 2 * (BODY - 100)
+    assert len(ok(job)["attempts"]) == 50
+    result = client.get(f"{burdened}/result")
+    assert len(ok(result)["content"]) == BODY // 2 - 100
+
+
+def test_refusals_of_hostile_requests_are_small_on_every_route(client, operations, burdened):
+    document, every = operations
+    sender = Sender(document, client.source())
+    unknown = json.dumps({f"name-{n}-{'x' * 10}": n for n in range(245_000)})
+    name = "\\u0001" * 256
+    deep = f'{{"{name}":' * 60 + "[" + "9007199254740993," * 1000 + "1]" + "}" * 60
+    wrong = json.dumps({"jobs": [{"a" * 200: n} for n in range(1000)]})
+    for method, path, operation in every:
+        asked = path.replace("{job_id}", burdened)
+        long = {"params": {"x" * 1000: "y" * 3000, "cursor": "z" * 2000}, "headers": {"X-Lease-Token": "t" * 4000}}
+        bodies = [{"data": body} for body in (unknown, deep, wrong)] if operation.get("requestBody") else []
+        for sent in [long, *bodies]:
+            headers = {"Content-Type": "application/json", **sent.get("headers", {})}
+            answer = client.request(method, asked, **{**sent, "headers": headers})
+            if answer.status_code >= 300:
+                assert len(answer.content) <= HOSTILE, (method, path, answer.status_code, len(answer.content))
+            else:
+                assert len(answer.content) <= LARGER.get(path, ORDINARY)
+        again = sender.send(client, method, path, operation)
+        assert again.status_code < 500
+
+
+def test_content_types_that_are_made_up_share_one_label(alone, client, burdened):
+    for start in range(0, 900, 300):
+        jobs = [client.fields(f"{'m' * 40}{n}") for n in range(start, start + 300)]
+        ok(client.post("batch", {"jobs": [{**job, "source_file_path": client.source()} for job in jobs]}))
+    shown = client.get("statistics")
+    assert len(shown.content) < 200_000
+    assert ok(shown)["content_types"] >= 5900
+    assert len(ok(shown)["by_content_type"]) == 200
+    text = client.get("/metrics").text
+    own = {line.split('"')[1] for line in text.splitlines() if line.startswith("bridge_jobs_created_total{")}
+    assert len(own) <= MOST_TYPES + 1
+    assert OTHER in own
+    assert len(text) < 200_000
