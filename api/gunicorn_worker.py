@@ -29,13 +29,15 @@ from gunicorn.util import close, close_graceful, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
 from api.gunicorn_master import STOPS
-from api.http.connections import CURRENT, TICK_SECONDS, Connections
+from api.http.connections import CURRENT, TICK_SECONDS, Connections, HungUp
 from api.http.steady_response import SteadyResponse
+from api.http.turns import POLL, Turns
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
 DRAIN_SECONDS = 10.0
 SHARE_OF_GRACE = 0.8  # of graceful_timeout, after which the master kills: what a process has to end by itself
+ACCEPT_AT_ONCE = 100  # connections, without letting others run: about ten milliseconds
 LINGER_BYTES = 1024 * 1024  # the same of what was no request
 LINGER_SECONDS = 1.0
 AGAIN_SECONDS = 1.0
@@ -68,6 +70,7 @@ class Worker(GeventWorker):
         super().__init__(*args, **kwargs)
         keep, trusted = self.cfg.keepalive, self.cfg.forwarded_allow_ips
         self.connections = Connections(int(0.9 * self.worker_connections), keep, trusted)
+        self.turns = Turns()
         self.told = False  # by the master, to stop; known there alone
         self._said_full = -FULL_SECONDS
         self._serving = mmap.mmap(-1, 1)  # shared with the master, which forks after this
@@ -104,10 +107,13 @@ class Worker(GeventWorker):
         pool = Pool(self.worker_connections)
         servers = [StreamServer(one, partial(self.handle, one), spawn=pool) for one in self.sockets]
         for server in servers:
-            server.max_accept = 1 if self.cfg.workers > 1 else server.max_accept
             server.start()
         self._serving[0] = 1
         while self.alive:
+            for server in servers:
+                # One at a time where others listen too, so that each gets its share; not while polls wait for their
+                # turn, since a create would wait behind polls in the kernel's queue.
+                server.max_accept = 1 if self.cfg.workers > 1 and not self.turns.long else ACCEPT_AT_ONCE
             self.notify()
             gevent.sleep(TICK_SECONDS)
             self.connections.tick()
@@ -136,6 +142,7 @@ class Worker(GeventWorker):
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection to its end."""
         client.setblocking(1)
+        self.turns.came()
         connection = self.connections.open(client, addr)
         CURRENT.set(connection)
         request, refused = None, False
@@ -147,8 +154,10 @@ class Worker(GeventWorker):
                 self.connections.wait(connection)
                 request = next(parser)
                 self.connections.serve(connection)
+                if request.path == POLL:
+                    self.turns.wait()
                 self.handle_request(name, request, client, addr)
-        except (NoMoreData, StopIteration):
+        except (NoMoreData, StopIteration, HungUp):
             pass  # the client has gone, or the answer said that it was the last one
         except OSError as error:
             if error.errno not in GONE:
@@ -195,6 +204,8 @@ class Worker(GeventWorker):
 
 def _drained(req: Any) -> bool:
     """Whether the rest of the body came within bounds."""
+    if getattr(req.body.reader, "length", None) == 0:  # most have been read, and a timeout costs as much as a look
+        return True
     drained = 0
     with gevent.Timeout(DRAIN_SECONDS, False), suppress(ParseException, OSError):
         while drained < DRAIN_BYTES:

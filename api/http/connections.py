@@ -23,6 +23,10 @@ TICK_SECONDS = 0.1  # between two ticks of the clock by which these are counted
 HEAD_SECONDS = 20.0  # within so long the first request of a connection begins, and any that began has its whole head
 
 
+class HungUp(BaseException):
+    """The client has gone, and nobody hears an answer: the connection ends without one."""
+
+
 class Connection:
     """A client's connection; gunicorn's parser reads from it."""
 

@@ -12,6 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint, header_text
 from api.http.broken_results import ends_attempt
+from api.http.connections import HungUp
 from api.http.documented_errors import gives
 from api.http.metrics import CLAIMED, FINISHED, label
 from api.http.parts import parts
@@ -70,6 +71,8 @@ def poll(query: dict[str, Any]) -> Any:
         denied=denied,
     )
     claimed = polls.claim(asking, query["wait"])
+    if asking.hung_up and not claimed:
+        raise HungUp  # thousands of answers that nobody hears would keep others waiting
     for job in [] if asking.again else claimed:
         CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")

@@ -71,7 +71,7 @@ class Hub:
         self._greenlets = [
             gevent.spawn(self._dispatch),
             every(TICK_SECONDS, "look each second", self._tick),
-            hang_ups.watch(self._parked),
+            every(hang_ups.LOOK_SECONDS, "notice hang-ups", self._parked.let_go_of_the_gone),
         ]
 
     def poll(self, poll: Poll, wait_seconds: float) -> list[Claimed]:

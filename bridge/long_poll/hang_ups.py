@@ -1,50 +1,57 @@
-"""Parked polls whose clients have hung up: noticed within two seconds, whether or not there is a job for them.
+"""Parked polls whose clients have hung up: noticed within half a second, whether or not there is a job for them.
 
 Until then a dead poll holds a connection, its place in the limits and its memory; after an outage of the workers'
 network thousands come back while the first ones still stand.
 """
 
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import gevent
 from gevent import monkey
 
-from bridge.background import every
-from bridge.long_poll.parked import Parked
 from bridge.long_poll.poll import Poll
 
-ROUND_SECONDS = 1.5  # in which each parked poll is looked at once
-AT_ONCE = 500  # sockets looked at without letting others run: less than a millisecond
+LOOK_SECONDS = 0.25
+AT_ONCE = 16  # ended without letting others run: some milliseconds
+PAUSE_SECONDS = 0.001
 
-_poll = monkey.get_original("select", "poll")  # gevent's own has an event loop's watcher for each socket
-
-
-def watch(parked: Parked) -> gevent.Greenlet:
-    """Let go of the polls whose clients have gone, for as long as this process lives."""
-    return every(ROUND_SECONDS / 10, "notice hang-ups", lambda: look(parked))
+_epoll = monkey.get_original("select", "epoll")  # gevent takes it away: waiting in it would hold up all
 
 
-def look(parked: Parked) -> None:
-    """Look once at each poll that waits; the looks are spread over the round. None is let go while a claim for it is
-    under way."""
-    polls = list(parked.all())
-    for start in range(0, len(polls), AT_ONCE):
-        for poll in _gone(polls[start : start + AT_ONCE]):
-            parked.answer(poll)
-        gevent.sleep(ROUND_SECONDS * AT_ONCE / max(len(polls), AT_ONCE))
+class HangUps:
+    """The sockets of the polls that wait. The kernel notes which the other end has closed; a look costs one call."""
 
+    def __init__(self) -> None:
+        self._closed = _epoll()
+        self._polls: dict[int, Poll] = {}  # by file
 
-def _gone(polls: Sequence[Poll]) -> list[Poll]:
-    """Those of the polls whose clients have closed their end, as far as the sockets tell: one system call."""
-    sockets, gone = _poll(), []
-    by_file: dict[int, Poll] = {}
-    for poll in polls:
-        if poll.offered or poll.done.is_set() or poll.connection is None:
-            continue
-        if (file := poll.connection.fileno()) < 0:
-            gone.append(poll)
-        else:
-            by_file[file] = poll
-            sockets.register(file, select.POLLRDHUP)
-    return gone + [by_file[file] for file, _ in sockets.poll(0)]
+    def watch(self, poll: Poll) -> None:
+        """It waits from now on."""
+        if poll.connection is not None and (file := poll.connection.fileno()) >= 0:
+            self._polls[file] = poll
+            self._closed.register(file, select.EPOLLRDHUP)
+
+    def forget(self, poll: Poll) -> None:
+        """It waits no more; its connection is still open."""
+        if poll.connection is None or self._polls.get(file := poll.connection.fileno()) is not poll:
+            return
+        del self._polls[file]
+        with suppress(OSError):
+            self._closed.unregister(file)
+
+    def look(self, end: Callable[[Poll], None]) -> None:
+        """`end` each whose client has gone. None is ended while a claim for it is under way: the next look sees it."""
+        for poll in self._gone():
+            poll.hung_up = True
+            end(poll)
+
+    def _gone(self) -> Iterator[Poll]:
+        while True:
+            seen = [self._polls[file] for file, _ in self._closed.poll(0, AT_ONCE) if file in self._polls]
+            gone = [poll for poll in seen if not poll.offered]
+            yield from gone
+            if not gone:
+                return
+            gevent.sleep(PAUSE_SECONDS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from bridge.long_poll.hang_ups import HangUps
 from bridge.long_poll.listeners import Listeners
 from bridge.long_poll.poll import Poll
 from bridge.queues import Queue
@@ -14,6 +15,7 @@ class Parked:
         self._listeners = listeners
         self._polls: dict[Queue, dict[Poll, None]] = {}
         self._claims: dict[object, Poll] = {}  # by what names their claim
+        self._hang_ups = HangUps()
         self.count = 0
 
     def add(self, poll: Poll) -> None:
@@ -22,6 +24,7 @@ class Parked:
             self._listeners.want(queue)
         if poll.claim is not None:
             self._claims[poll.claim] = poll
+        self._hang_ups.watch(poll)
         self.count += 1
 
     def answer(self, poll: Poll) -> None:
@@ -42,7 +45,9 @@ class Parked:
                     self._listeners.rest(queue)
         if poll.claim is not None and self._claims.get(poll.claim) is poll:
             del self._claims[poll.claim]
-        self.count -= was_parked
+        if was_parked:
+            self._hang_ups.forget(poll)
+            self.count -= 1
 
     def supersede(self, poll: Poll) -> None:
         """The worker asks again: whoever waited for the answer to an earlier poll of the same claim has gone."""
@@ -65,12 +70,17 @@ class Parked:
             if not poll.offered and which(poll):
                 self.answer(poll)
 
+    def let_go_of_the_gone(self) -> None:
+        """Those whose clients have hung up."""
+        self._hang_ups.look(self.answer)
+
     def candidates(self, queue: Queue, new: Iterable[Poll]) -> Iterator[Poll]:
         """Who wants this queue's jobs, parked polls before new ones; those who have hung up are let go."""
         for poll in [*self._polls.get(queue, ()), *(poll for poll in new if queue in poll.queues)]:
             if poll.wants <= 0:
                 continue
             if poll.gone():
+                poll.hung_up = True
                 self.answer(poll)
                 continue
             yield poll

@@ -5,6 +5,7 @@ Beside the hub, in greenlets of its own, so that neither a slow PostgreSQL nor a
 
 from collections import Counter
 
+import gevent
 import redis
 
 from bridge.background import every
@@ -15,6 +16,7 @@ from bridge.workers.pauses import Pause, now_paused, of_worker, refusal
 from bridge.workers.registry import Worker, WorkersSeen
 
 TICK_SECONDS = 1.0  # a pause is felt within so long
+AT_ONCE = 500  # workers noted without letting others run
 WRITE_TICKS = 10  # ticks between two writes of who was seen
 
 
@@ -75,7 +77,9 @@ class Foreman:
             self._parked = self._hub.parked
             self.seen.write_parked(Counter(poll.queues[0].tenant for poll in waiting))
             if whole:
-                for poll in waiting:
+                for number, poll in enumerate(waiting):
+                    if number % AT_ONCE == 0:
+                        gevent.sleep(0)
                     self._note(poll)
                 self.seen.write()
         except redis.RedisError as error:

@@ -26,6 +26,7 @@ class Poll:
     parks: bool = True
     jobs: list[Claimed] = field(default_factory=list)
     done: Event = field(default_factory=Event)
+    hung_up: bool = False  # the client was seen to have hung up: nobody hears the answer
     offered: bool = False  # a claim for it is under way
     again: bool = False  # what it got is what was given to the same claim before
     asked: bool = False  # PostgreSQL was asked for it; what is there for it comes before it goes on

@@ -86,14 +86,14 @@ class WorkersSeen:
         news, self._news = self._news, {}
         for tenant, workers in news.items():
             keys = [self._key(tenant, "seen"), self._key(tenant, "asks")]
-            with self._client.pipeline(transaction=False) as pipe:
-                for some in _batches(workers):
+            for some in _batches(workers):  # each sent before the next is put together: others run in between
+                with self._client.pipeline(transaction=False) as pipe:
                     pipe.zadd(keys[0], {_member(who): asking.at for who, asking in some.items()})
                     pipe.hset(keys[1], mapping={_member(who): _told(asking) for who, asking in some.items()})
-                for key in keys:
-                    pipe.expire(key, REMEMBERED_SECONDS)
-                self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS, MOST], client=pipe)
-                self._discard_where_bad(answers(pipe), *keys)
+                    for key in keys:
+                        pipe.expire(key, REMEMBERED_SECONDS)
+                    self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS, MOST], client=pipe)
+                    self._discard_where_bad(answers(pipe), *keys)
 
     def read(self, tenant: str) -> dict[Worker, Asking]:
         """The tenant's workers, those seen last first."""

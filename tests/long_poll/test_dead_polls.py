@@ -1,5 +1,7 @@
 """Polls whose clients have gone hold nothing for long, and those that wait leave places for all else."""
 
+import socket
+
 import pytest
 import requests
 
@@ -43,6 +45,13 @@ def test_a_hang_up_by_a_reset_is_one_and_a_client_that_waits_is_not_taken_for_go
         client.create("video")
         waits.settimeout(20)
         assert waits.recv(12) == b"HTTP/1.1 200"
+
+
+def test_who_can_send_nothing_more_has_gone_and_costs_no_answer(client):
+    with parking(client, ["audio"]) as (half_closed,):
+        half_closed.shutdown(socket.SHUT_WR)
+        half_closed.settimeout(20)
+        assert half_closed.recv(1) == b""
 
 
 def test_polls_leave_places_for_creates_results_and_health(small, client):
