@@ -1,7 +1,7 @@
-"""The record of each sweep: when it ran last, how long it took, what it moved. bridge/insight/gauges.py shows it."""
+"""The loop that bounds a sweep, and the record of its runs, which bridge/insight/gauges.py shows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
@@ -12,6 +12,17 @@ ON CONFLICT (name) DO UPDATE SET ran_at = now(), seconds = excluded.seconds, cha
   total = sweeps.total + excluded.changed
 WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - interval '5 seconds'
 """)
+
+
+def in_batches(work: Callable[[], int], *, batch: int, rounds: int) -> int:
+    """Do `work` until it finds less than a batch, at most `rounds` times; return how much it did in all."""
+    done = 0
+    for _ in range(rounds):
+        count = work()
+        done += count
+        if count < batch:
+            break
+    return done
 
 
 @contextmanager

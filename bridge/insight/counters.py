@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Connection, Row, text
 
 from bridge.runtime import Runtime
+from bridge.sweeps import in_batches
 
 log = structlog.get_logger("bridge.insight.counters")
 
@@ -86,14 +87,12 @@ def unfinished(connection: Connection) -> Sequence[Row[Any]]:
 
 def fold(runtime: Runtime, *, batch: int = 10000, rounds: int = 50) -> int:
     """Take what has changed into the counters; how many changes. Bounded."""
-    folded = 0
-    for _ in range(rounds):
+
+    def once() -> int:
         with runtime.engine.begin() as connection:
-            took = int(connection.scalar(FOLD, {"batch": batch}) or 0)
-        folded += took
-        if took < batch:
-            break
-    return folded
+            return int(connection.scalar(FOLD, {"batch": batch}) or 0)
+
+    return in_batches(once, batch=batch, rounds=rounds)
 
 
 def check(runtime: Runtime) -> int:
@@ -109,5 +108,5 @@ def check(runtime: Runtime) -> int:
         wrong = connection.execute(CHECK).all()
         connection.execute(FORGET)
     for row in wrong:
-        log.error("a count was wrong", **row._mapping)
+        log.error("job_counter_corrected", **row._mapping)
     return sum(abs(row.difference) for row in wrong)

@@ -5,7 +5,8 @@ sweeps is the precedence of the contract: an unacknowledged claim goes back even
 the deadline comes before the lease.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Executable, Integer, and_, bindparam, cast, func, literal, literal_column, select
 from sqlalchemy.types import Text
@@ -14,6 +15,7 @@ from bridge.jobs.poison import IS_POISON, WHY
 from bridge.jobs.release import COUNTED, MOST_RETURNS, TAKE_FROM_DEAD_KEYS
 from bridge.jobs.transition import NOW, RETRIED, entry, jobs, move, moving
 from bridge.runtime import Runtime
+from bridge.sweeps import in_batches
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 from models.state import AttemptEnd, Change
 
@@ -54,17 +56,25 @@ _lease = and_(_acknowledged, jobs.lease_expires_at <= NOW, jobs.timeout_at > NOW
 _lapsed, _missed = AttemptEnd.LEASE_EXPIRED, AttemptEnd.UNACKNOWLEDGED
 _by_lease = jobs.lease_expires_at
 
-# (statement, back to the head)
-SWEEPS: list[tuple[Executable, bool]] = [
-    (TAKE_FROM_DEAD_KEYS, True),
-    (_sweep(Change.RETURN, and_(_ack, ~_last_return), _by_lease, COUNTED, _missed, NEVER_SEEN), True),
-    (_sweep(Change.RETRY, and_(_ack, _last_return, _retries_left), _by_lease, {**_unseen, **RETRIED}, _missed), False),
-    (_sweep(Change.FAIL, and_(_ack, _last_return, ~_retries_left), _by_lease, _unseen, _missed), False),
-    (_sweep(Change.EXPIRE_DEADLINE, _out, jobs.timeout_at, _deadline, AttemptEnd.TIMEOUT), False),
-    (_sweep(Change.FAIL, and_(_lease, IS_POISON), _by_lease, _poison, _lapsed), False),
-    (_sweep(Change.RETRY, and_(_lease, _retries_left), _by_lease, {**_silent, **RETRIED}, _lapsed), False),
-    (_sweep(Change.FAIL, and_(_lease, ~_retries_left), _by_lease, _silent, _lapsed), False),
-    (
+
+class Sweep(NamedTuple):
+    """One clock: its statement, and what is done with the IDs of the jobs that it moved."""
+
+    statement: Executable
+    to_head: bool = False  # jobs that wait again are mirrored at the head
+    unmirror: bool = False  # jobs that waited and wait no more are taken out of the mirror
+
+
+SWEEPS = [
+    Sweep(TAKE_FROM_DEAD_KEYS, to_head=True),
+    Sweep(_sweep(Change.RETURN, and_(_ack, ~_last_return), _by_lease, COUNTED, _missed, NEVER_SEEN), to_head=True),
+    Sweep(_sweep(Change.RETRY, and_(_ack, _last_return, _retries_left), _by_lease, {**_unseen, **RETRIED}, _missed)),
+    Sweep(_sweep(Change.FAIL, and_(_ack, _last_return, ~_retries_left), _by_lease, _unseen, _missed)),
+    Sweep(_sweep(Change.EXPIRE_DEADLINE, _out, jobs.timeout_at, _deadline, AttemptEnd.TIMEOUT)),
+    Sweep(_sweep(Change.FAIL, and_(_lease, IS_POISON), _by_lease, _poison, _lapsed)),
+    Sweep(_sweep(Change.RETRY, and_(_lease, _retries_left), _by_lease, {**_silent, **RETRIED}, _lapsed)),
+    Sweep(_sweep(Change.FAIL, and_(_lease, ~_retries_left), _by_lease, _silent, _lapsed)),
+    Sweep(
         _sweep(
             Change.EXPIRE_QUEUE,
             and_(literal_column(QUEUE_CLOCK_RUNS), jobs.timeout_at <= NOW),
@@ -72,20 +82,18 @@ SWEEPS: list[tuple[Executable, bool]] = [
             _queue,
             None,
         ),
-        False,
+        unmirror=True,
     ),
 ]
 
 
 def expire(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> int:
     """Move every job whose clock ran out; how many. Bounded: what is left over waits for the next run."""
-    changed = 0
-    for statement, head in SWEEPS:
-        for _ in range(rounds):
-            rows = move(runtime, statement, head=head, batch=batch)
-            if statement is SWEEPS[-1][0]:
-                runtime.mirror.drop(entry(row) for row in rows)
-            changed += len(rows)
-            if len(rows) < batch:
-                break
-    return changed
+
+    def once(sweep: Sweep) -> int:
+        rows = move(runtime, sweep.statement, head=sweep.to_head, batch=batch)
+        if sweep.unmirror:
+            runtime.mirror.drop(entry(row) for row in rows)
+        return len(rows)
+
+    return sum(in_batches(partial(once, sweep), batch=batch, rounds=rounds) for sweep in SWEEPS)

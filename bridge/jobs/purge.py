@@ -4,6 +4,7 @@ from sqlalchemy import text
 
 from bridge.crash_points import reach
 from bridge.runtime import Runtime
+from bridge.sweeps import in_batches
 
 # As an array, or in a CTE, what is first is determined once; a plan may evaluate a subselect, and its LIMIT, again for
 # each row, and SKIP LOCKED then finds others.
@@ -30,16 +31,16 @@ DELETE FROM job_batches b USING gone WHERE b.tenant = gone.tenant AND b.idempote
 
 def purge(runtime: Runtime, *, batch: int = 500, rounds: int = 200) -> int:
     """Delete terminal jobs older than BRIDGE_RETENTION_DAYS whose continuation was handed over; how many. Bounded."""
-    deleted = 0
     params = {"seconds": runtime.settings.retention_days * 86400, "batch": batch}
-    for _ in range(rounds):
+
+    def once() -> int:
         with runtime.engine.begin() as connection:
             gone = connection.execute(PURGE, params).rowcount
             reach("purge.before_commit", gone)
         reach("purge.between_batches", gone)
-        deleted += gone
-        if gone < batch:
-            break
+        return gone
+
+    deleted = in_batches(once, batch=batch, rounds=rounds)
     with runtime.engine.begin() as connection:
         connection.execute(FORGET_BATCHES, params)
     return deleted

@@ -5,6 +5,7 @@ from sqlalchemy import Engine, text
 from bridge.crash_points import reach
 from bridge.mirror.lists import Mirror
 from bridge.queues import RANKS, Entry, Queue
+from bridge.sweeps import in_batches
 from models.job import NOT_DUE
 
 # The ID is pushed after the commit; one that is lost then is found by bridge.reconcile_mirror. The status is an
@@ -20,14 +21,13 @@ RETURNING id, tenant, content_type, priority, queued_at
 
 def release_due(engine: Engine, mirror: Mirror, *, batch: int = 500, rounds: int = 20) -> int:
     """Put due jobs into the mirror, in the order of their age; how many. Bounded."""
-    released = 0
-    for _ in range(rounds):
+
+    def once() -> int:
         with engine.begin() as connection:
             rows = sorted(connection.execute(DUE, {"batch": batch}), key=lambda row: (row.queued_at, row.id))
             reach("release_due.before_commit", rows)
         reach("release_due.after_commit", rows)
         mirror.push(Entry(Queue(r.tenant, r.content_type), RANKS[r.priority], str(r.id)) for r in rows)
-        released += len(rows)
-        if len(rows) < batch:
-            break
-    return released
+        return len(rows)
+
+    return in_batches(once, batch=batch, rounds=rounds)

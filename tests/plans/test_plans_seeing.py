@@ -159,7 +159,7 @@ def test_the_sweeps_beside_the_clocks_read_what_is_due(big):
     assert total(plans) <= 5 * released[0]
 
     sent = []
-    big.sql("UPDATE continuations SET next_at = now() WHERE (job_id, n) IN"
+    big.sql("UPDATE continuations SET next_at = now(), sent_at = NULL WHERE (job_id, n) IN"
             " (SELECT job_id, n FROM continuations WHERE next_at IS NULL LIMIT 30)")  # fmt: skip
     plans = big.plans(lambda: deliver(big.runtime, lambda *what: sent.append(what), (OSError,)))
     assert len(sent) >= 30

@@ -109,8 +109,8 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         yield f"bridge.jobs.submit_result.{change}", statement, _putter(submit_result.STATEMENTS, change)
     for change, statement in list(bulk.STATEMENTS.items()):
         yield f"bridge.jobs.bulk.{change}", statement, _putter(bulk.STATEMENTS, change)
-    for index, (statement, head) in enumerate(list(expire.SWEEPS)):
-        yield f"bridge.jobs.expire.SWEEPS[{index}]", statement, _sweeper(index, head)
+    for index, sweep in enumerate(list(expire.SWEEPS)):
+        yield f"bridge.jobs.expire.SWEEPS[{index}]", sweep.statement, _sweeper(index, sweep)
 
 
 def for_the_plan_only(name: str, clause: str) -> bool:
@@ -126,8 +126,8 @@ def _putter(mapping: dict[object, TextClause], key: object) -> Put:
     return lambda mutant: mapping.__setitem__(key, mutant)
 
 
-def _sweeper(index: int, head: bool) -> Put:
-    return lambda mutant: expire.SWEEPS.__setitem__(index, (mutant, head))
+def _sweeper(index: int, sweep: expire.Sweep) -> Put:
+    return lambda mutant: expire.SWEEPS.__setitem__(index, sweep._replace(statement=mutant))
 
 
 def clauses(sql: str) -> list[str]:
