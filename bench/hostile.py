@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,8 +116,8 @@ def _attack_all(stack: Stack, keys: dict[str, str], given: argparse.Namespace) -
     for _ in range(WARM):
         session.get(f"{stack.url}{API_BASE}/{made[0]}/explain", timeout=10)
     bent = Bent(target, made, given.requests or (5000 if given.short else 100_000), given.seed)
-    attacks: dict[str, Callable[[], object]] = {kind.__name__: lambda kind=kind: kind(target) for kind in KINDS}
-    attacks["bent"] = bent
+    attacks: dict[str, Callable[[], object]] = {"bent": bent}
+    attacks |= {kind.__name__: partial(kind, target) for kind in KINDS}
     lines, problems = [], []
     with measured(stack.settings.port, pid) as gauge:
         time.sleep(3)
