@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak points bench fuzz
-.PHONY: hostile handover places lock audit sbom clean clients wheels
+.PHONY: hostile handover places lock audit sbom clean clients wheels browser screenshots
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -45,7 +45,7 @@ up: $(STAMP) ## the whole bridge in this terminal (ARGS="--flower --worker --por
 	@$(PY) -m bridge up $(ARGS)
 
 test: $(STAMP) ## the tests but for scale and fuzz, on real PostgreSQL and Redis (ARGS="-k poll")
-	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale and not points and not clients and not wheels" $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) -m "not fuzz and not scale and not points and not clients and not wheels and not browser" $(ARGS)
 
 scale: $(STAMP) ## the tests on a million jobs: what statements read, a rebuild of the mirror
 	@$(PY) -m pytest $(PARALLEL) -m scale $(ARGS)
@@ -85,6 +85,17 @@ clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries 
 
 wheels: $(STAMP) ## builds wheels and sdists and installs them into empty environments
 	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/rules/test_distribution.py worker/tests/test_worker_deploy.py
+
+tests/browser/node_modules/.installed: tests/browser/package-lock.json $(STAMP)
+	@$(PY) -m pip install -q playwright==1.65.2
+	@npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+browser: tests/browser/node_modules/.installed ## the dashboard in a real browser (needs chromium and npm)
+	@$(PY) -m pytest -n 0 -m browser $(ARGS) tests/browser
+
+screenshots: tests/browser/node_modules/.installed ## the same, with a picture of each page in build/screenshots
+	@BROWSER_PICTURES=build/screenshots $(PY) -m pytest -n 0 -m browser -k stands $(ARGS) tests/browser
 
 handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creates while Celery is killed (ARGS=--short)
 	@$(PY) bench/handover.py outage $(ARGS)
@@ -136,4 +147,4 @@ sbom: .venv-audit/bin/pip-audit ## what the server and the worker consist of, as
 	@ls build/sbom-server.json build/sbom-worker.json
 
 clean: ## removes .venv and caches, not the data in .bridge
-	@rm -rf .venv .venv-audit .venv-lock .venv-clients tests/generated_clients/node_modules tests/generated_clients/made .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info
+	@rm -rf .venv .venv-audit .venv-lock .venv-clients tests/generated_clients/node_modules tests/generated_clients/made tests/browser/node_modules .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info

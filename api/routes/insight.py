@@ -1,23 +1,27 @@
 """The routes of those who watch the bridge: statistics, explanations of jobs, and workers with their pauses."""
 
+import re
 from heapq import nlargest
 from typing import Any
 
 import structlog
-from flask import g
+from flask import g, request
 
 from api.http.access import caller, runtime, scope
-from api.http.body import Blueprint
+from api.http.body import Blueprint, no_body
 from api.http.documented_errors import gives
 from api.http.parts import parts
 from api.http.views import asked_priority, json_response
 from api.schemas import insight as schemas
+from bridge.admission.keys import ids_of_tenant
 from bridge.cursor import named, opened
 from bridge.errors import Invalid
 from bridge.insight.explain import MOST_AHEAD, explain
+from bridge.insight.scaling import scaling
 from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.insight.statistics import statistics
-from bridge.names import API_BASE, API_ROOT
+from bridge.jobs.release import evict
+from bridge.names import API_BASE, API_ROOT, CONTENT_TYPE_PATTERN
 from bridge.workers.pauses import pause, resume
 from bridge.workers.registry import WorkersSeen
 from bridge.workers.roster import Hand, workforce
@@ -152,6 +156,49 @@ def resume_worker(body: dict[str, Any], worker_id: str) -> Any:
     resume(runtime(), caller().tenant, checked(worker_id), body.get("key"))
     log.info("worker resumed", worker_id=worker_id)
     return json_response({"worker_id": worker_id, "paused": False, "until": None})
+
+
+@operators.route(f"{API_ROOT}/workers/<worker:worker_id>/evict", methods=["POST"])
+@scope("admin", "work")
+@operators.response(200, schemas.Evicted())
+@gives(operators, body=True)
+def evict_worker(worker_id: str) -> Any:
+    """Put back at the head, without spending a retry, all that a worker holds that is gone. Repeating is well.
+
+    A key with scope work evicts its own workers; an admin those of every key of the tenant.
+    """
+    no_body(request)
+    who = caller()
+    with runtime().engine.connect() as connection:
+        key_ids = ids_of_tenant(connection, who.tenant) if who.may("admin") else [who.key_id]
+    released = evict(runtime(), who.tenant, checked(worker_id), key_ids)
+    log.info("worker evicted", worker_id=worker_id, released=released)
+    return json_response({"worker_id": worker_id, "released": released})
+
+
+@operators.route(f"{API_ROOT}/scaling", methods=["GET"])
+@scope("read")
+@operators.arguments(schemas.ScalingQuery(), location="query")
+@operators.response(200, schemas.Scaling())
+@gives(operators)
+def show_scaling(query: dict[str, Any]) -> Any:
+    """How many workers each content type asks for, to clear its queue in a given time."""
+    within = query["clear_within"]
+    queues = scaling(runtime(), _seen(), caller().tenant, within)
+    return json_response({"clear_within": within, "queues": [queue._asdict() for queue in queues]})
+
+
+@operators.route(f"{API_ROOT}/scaling/<content_type>", methods=["GET"])
+@scope("read")
+@operators.arguments(schemas.ScalingQuery(), location="query")
+@operators.response(200, schemas.QueueScale())
+@gives(operators)
+def show_scaling_of_type(query: dict[str, Any], content_type: str) -> Any:
+    """The same of one content type, zeros where there is nothing to do: what KEDA's metrics-api scaler reads."""
+    if not re.fullmatch(CONTENT_TYPE_PATTERN, content_type):
+        raise Invalid({"content_type": ["Is no content type."]})
+    found = scaling(runtime(), _seen(), caller().tenant, query["clear_within"], content_type)
+    return json_response(found[0]._asdict())
 
 
 def checked(worker_id: str) -> str:

@@ -153,6 +153,47 @@ class PauseAnswer(Schema):
     until = fields.AwareDateTime(required=True, allow_none=True)
 
 
+class Evicted(Schema):
+    """What was taken from a worker."""
+
+    worker_id = fields.String(required=True)
+    released = fields.Integer(required=True, metadata={"description": "Its jobs, which are at the head again."})
+
+
+class ScalingQuery(Strict):
+    """In which time the queues are to be cleared."""
+
+    clear_within = QueryInteger(
+        load_default=600,
+        validate=validate.Range(1, 604800),
+        metadata={"description": "Seconds; `workers_wanted` is made for it."},
+    )
+
+
+class QueueScale(Schema):
+    """How much of a content type there is to do, and how many workers that asks for; zeros included."""
+
+    content_type = fields.String(required=True)
+    claimable = fields.Integer(required=True, metadata={"description": "Jobs that may be claimed now."})
+    processing = fields.Integer(required=True)
+    workers_waiting = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "That ask for it now; null: Redis does not answer."}
+    )
+    oldest_seconds = fields.Float(required=True, metadata={"description": "Of the oldest claimable job; else 0."})
+    median_seconds = fields.Float(required=True, metadata={"description": "From claim to result; before, a guess."})
+    workers_wanted = fields.Integer(
+        required=True,
+        metadata={"description": "One job at a time each, to do all within `clear_within`; at least 1 for any job."},
+    )
+
+
+class Scaling(Schema):
+    """All content types that have a job or a worker."""
+
+    clear_within = fields.Integer(required=True)
+    queues = fields.List(fields.Nested(QueueScale()), required=True)
+
+
 class RunningClock(Schema):
     """A clock that runs."""
 

@@ -11,7 +11,9 @@ from api.ui.blueprint import seen, ui
 from api.ui.forms import loaded, read_form
 from api.ui.render import page
 from api.ui.session import go, signed_in
+from bridge.admission.keys import ids_of_tenant
 from bridge.insight.explain import WAITING
+from bridge.jobs.release import evict
 from bridge.workers.pauses import pause, resume
 from bridge.workers.roster import workforce
 from bridge.workers.track_record import ends_of_workers
@@ -56,6 +58,18 @@ def do_pause() -> Response:
     log.info("worker paused", worker_id=worker_id, seconds=asked["seconds"], reason=asked["reason"])
     end = "until it is resumed" if until is None else f"until {until:%Y-%m-%d %H:%M:%S} UTC"
     return go("/ui/workers", f"Worker {worker_id[:100]} is paused {end}.")
+
+
+@ui.route("/workers/evict", methods=["POST"])
+@signed_in("admin")
+def do_evict() -> Response:
+    """Put back all that a worker holds that is gone."""
+    worker_id = checked(read_form().get("worker_id", ""))
+    with runtime().engine.connect() as connection:
+        key_ids = ids_of_tenant(connection, caller().tenant)
+    released = evict(runtime(), caller().tenant, worker_id, key_ids)
+    log.info("worker evicted", worker_id=worker_id, released=released)
+    return go("/ui/workers", f"Worker {worker_id[:100]} held {released} jobs; they wait again.")
 
 
 @ui.route("/workers/resume", methods=["POST"])

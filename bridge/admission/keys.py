@@ -6,11 +6,13 @@ import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from uuid_utils.compat import uuid7
 
+from bridge.caller import NO_KEY
 from bridge.names import CONTENT_TYPE_PATTERN, DEFAULT_TENANT, TENANT_PATTERN
 from models.key import api_keys
 
@@ -72,6 +74,11 @@ def list_keys(
 def find_key(connection: Connection, prefix: str, tenant: str | None = None) -> KeyRow | None:
     """The key with this prefix, revoked or not, where it is this tenant's (None: anybody's)."""
     return connection.execute(select(api_keys).where(_c.prefix == prefix, *_of(tenant))).one_or_none()
+
+
+def ids_of_tenant(connection: Connection, tenant: str) -> list[UUID]:
+    """The IDs of every key that was ever made for a tenant, and of the caller without keys."""
+    return [*connection.scalars(select(_c.id).where(_c.tenant == tenant)), NO_KEY]
 
 
 def made_from(connection: Connection, prefix: str, tenant: str | None = None) -> list[str]:

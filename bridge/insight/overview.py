@@ -63,8 +63,8 @@ def overview(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Overview:
         failing = int(connection.scalar(FAILING, {"tenant": tenant}) or 0)
         sweeps = gauges.sweeps(connection)
         now = connection.scalar(text("SELECT now()"))
-    waits = {id(hand) for hand in known.hands if _waits(hand, now)}
-    queues = _queues(counts, oldest, lately, known.hands, waits)
+    waiting_hands = {id(hand) for hand in known.hands if waits(hand, now)}
+    queues = _queues(counts, oldest, lately, known.hands, waiting_hands)
     by_state = dict.fromkeys(map(str, JobState), 0)
     for count in counts:
         by_state[count.status] += count.jobs
@@ -72,7 +72,7 @@ def overview(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Overview:
         by_state,
         queues[:MOST_QUEUES],
         max(0, len(queues) - MOST_QUEUES),
-        len(waits),
+        len(waiting_hands),
         sum(hand.jobs_in_hand > 0 for hand in known.hands),
         sum(hand.pause is not None for hand in known.hands),
         known.redis,
@@ -83,7 +83,8 @@ def overview(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Overview:
     )
 
 
-def _waits(hand: Hand, now: Any) -> bool:
+def waits(hand: Hand, now: Any) -> bool:
+    """Whether a worker asks for jobs now, as far as is known, and has room for one."""
     return hand.pause is None and hand.last_seen is not None and hand.last_seen > now - WAITING and hand.slots.free != 0
 
 

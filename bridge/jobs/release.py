@@ -1,17 +1,18 @@
 """A claim that comes back without its work being tried: released, or never acknowledged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, Executable, Row, bindparam, cast, func, or_, select
-from sqlalchemy.types import Text
+from sqlalchemy import ColumnElement, Engine, Executable, Row, and_, bindparam, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text, Uuid
 
 from bridge.caller import Caller
 from bridge.jobs.extend import lost_lease
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
-from bridge.jobs.transition import AT_THE_HEAD, NOW, RETRIED, among, jobs, move, moving
+from bridge.jobs.transition import AT_THE_HEAD, NOW, RETRIED, among, follow, jobs, move, moving
 from bridge.runtime import Runtime
 from models.job import remote_jobs
 from models.key import api_keys
@@ -29,8 +30,8 @@ RETRY = moving(Change.RETRY, *_THIS, values={**_WHY, **RETRIED}, end=_END)
 FAIL = moving(Change.FAIL, *_THIS, values=_WHY, end=_END)
 
 
-def _take(whose: ColumnElement[bool]) -> Executable:
-    """Take back what the workers of dead keys hold. Nobody has tried and failed: it is not counted."""
+def _take(whose: ColumnElement[bool], why: str) -> Executable:
+    """Take back what some workers hold. Nobody has tried and failed: it is not counted."""
     held = (
         select(remote_jobs.c.id)
         .where(among(jobs.status, [JobState.PROCESSING]), jobs.ack_by.is_not(None), whose)
@@ -43,13 +44,23 @@ def _take(whose: ColumnElement[bool]) -> Executable:
         jobs.id == func.any(func.array(held.scalar_subquery())),
         values=AT_THE_HEAD,
         end=_END,
-        why="The key of its worker was revoked or has expired.",
+        why=why,
     )
 
 
 _DEAD = select(api_keys.c.id).where(or_(api_keys.c.revoked_at.is_not(None), api_keys.c.expires_at <= NOW))
-TAKE_FROM_DEAD_KEYS = _take(jobs.key_id.in_(_DEAD.scalar_subquery()))
-TAKE_FROM_KEY = _take(jobs.key_id == bindparam("of_key"))
+_NO_MORE = "The key of its worker was revoked or has expired."
+TAKE_FROM_DEAD_KEYS = _take(jobs.key_id.in_(_DEAD.scalar_subquery()), _NO_MORE)
+TAKE_FROM_KEY = _take(jobs.key_id == bindparam("of_key"), _NO_MORE)
+# By its keys, so that the index of what is held finds them.
+TAKE_FROM_WORKER = _take(
+    and_(
+        jobs.tenant == bindparam("tenant"),
+        jobs.key_id == func.any(cast(bindparam("of_keys"), ARRAY(Uuid))),
+        jobs.worker_id == bindparam("of_worker"),
+    ),
+    "Its worker was evicted.",
+)
 BATCH = 500
 
 
@@ -59,9 +70,26 @@ def take_from_key(engine: Engine, key_id: UUID, *, batch: int = BATCH) -> Iterat
     Yields the changed rows of each transaction once it is committed, for `bridge.jobs.transition.follow`. What is left
     over, be it by an error, the sweep of the clocks takes.
     """
+    yield from _in_batches(engine, TAKE_FROM_KEY, batch, of_key=key_id)
+
+
+def evict(runtime: Runtime, tenant: str, worker_id: str, key_ids: Sequence[UUID], *, batch: int = BATCH) -> int:
+    """Put back at the head, without spending a retry, all that a worker holds under these keys; how many jobs.
+
+    For one that is gone: of one that lives the next calls are refused. Repeating is well.
+    """
+    taken = 0
+    whose = {"tenant": tenant, "of_worker": worker_id, "of_keys": [*key_ids]}
+    for rows in _in_batches(runtime.engine, TAKE_FROM_WORKER, batch, **whose):
+        follow(runtime, rows, head=True)
+        taken += len(rows)
+    return taken
+
+
+def _in_batches(engine: Engine, statement: Executable, batch: int, **whose: Any) -> Iterator[list[Row[Any]]]:
     while True:
         with engine.begin() as connection:
-            rows = list(connection.execute(TAKE_FROM_KEY, {"of_key": key_id, "batch": batch}))
+            rows = list(connection.execute(statement, {**whose, "batch": batch}))
         yield rows
         if len(rows) < batch:
             return

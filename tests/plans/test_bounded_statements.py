@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from bridge.insight import counters
 from bridge.jobs import expire, purge
-from bridge.jobs.release import take_from_key
+from bridge.jobs.release import evict, take_from_key
 from bridge.mirror import release_due
 from bridge.outbox import outcomes
 from bridge.outbox.hasten import hasten
@@ -22,6 +22,7 @@ BOUNDED = {
     "hasten": lambda runtime: hasten(confirming(runtime)),
     "resend_failing": lambda runtime: outcomes.resend_failing(runtime, "default"),
     "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
+    "evict": lambda runtime: evict(runtime, "default", "w1", [KEY.key_id]),
     "fold": counters.fold,
 }
 

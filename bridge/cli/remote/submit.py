@@ -12,7 +12,7 @@ import typer
 from bridge.cli.console import coloured, console, print_json, table, text
 from bridge.cli.errors import Refused
 from bridge.cli.options import Json, Url
-from bridge.cli.remote import watch
+from bridge.cli.remote import result, watch
 from bridge.cli.remote.http import bridge_at
 from bridge.cli.text import read_moment
 from bridge.names import API_BASE
@@ -37,10 +37,15 @@ def submit(
         str | None, typer.Option(help="The same command with the same key makes no second jobs.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch them until all have ended.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Wait, and write the result of the one FILE here.")
+    ] = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """Creates a job for each file: all of them, or none."""
+    if output is not None and len(files) != 1:
+        raise Refused("--output takes the result of one FILE")
     fields = {
         "content_type": content_type,
         "task_options": task_options(option or []),
@@ -60,8 +65,11 @@ def submit(
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     answer = bridge.ask("POST", f"{API_BASE}/batch", {}, {"jobs": created}, headers=headers).body
     names = {job["job_id"]: file.name for job, file in zip(answer["jobs"], files, strict=True)}
-    if wait:
-        raise typer.Exit(watch.watch_jobs(bridge, names, json=json))
+    if wait or output is not None:
+        status = watch.watch_jobs(bridge, names, json=json)
+        if output is not None and status == 0:
+            result.fetch(bridge, answer["jobs"][0]["job_id"], output)
+        raise typer.Exit(status)
     if json:
         print_json(answer)
         return

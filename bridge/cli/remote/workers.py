@@ -58,6 +58,16 @@ def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url
     _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/resume", body), json=json)
 
 
+@app.command()
+def evict(worker: Worker, json: Json = False, url: Url = None) -> None:
+    """Puts all that a worker holds back at the head of its queues: for one that is gone."""
+    answer = bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/evict")
+    if json:
+        print_json(answer.body)
+        return
+    console().print(clean(answer.body["worker_id"]), f"held {answer.body['released']} jobs; they wait again")
+
+
 def _tell(answer: Answer, *, json: bool) -> None:
     if json:
         print_json(answer.body)

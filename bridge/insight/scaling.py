@@ -1,0 +1,79 @@
+"""How many workers each content type asks for: what an autoscaler needs to know."""
+
+import math
+from heapq import nsmallest
+from typing import NamedTuple
+
+from sqlalchemy import text
+
+from bridge.insight import counters, gauges
+from bridge.insight.durations import GUESS, GUESSES, medians
+from bridge.insight.overview import waits
+from bridge.runtime import Runtime
+from bridge.workers.registry import WorkersSeen
+from bridge.workers.roster import workforce
+from models.job import NOT_DUE
+from models.state import JobState
+
+MOST_TYPES = 200  # of a list, those with the most to do
+MOST_NOT_DUE = 10_000  # counted of all tenants' jobs that wait for their time
+
+# Of the pending jobs those that may not be claimed yet.
+NOT_YET = text(f"""
+SELECT content_type, count(*) AS jobs FROM (
+  SELECT tenant, content_type FROM remote_jobs WHERE {NOT_DUE} AND available_at > now() LIMIT {MOST_NOT_DUE}
+) due_later WHERE tenant = :tenant GROUP BY content_type
+""")
+
+
+class Scale(NamedTuple):
+    """A content type: what there is to do, and how many workers that asks for."""
+
+    content_type: str
+    claimable: int
+    processing: int
+    workers_waiting: int | None  # None: Redis does not answer
+    oldest_seconds: float
+    median_seconds: float
+    workers_wanted: int
+
+
+def scaling(
+    runtime: Runtime, seen: WorkersSeen, tenant: str, clear_within: int, content_type: str | None = None
+) -> list[Scale]:
+    """Each content type that has an unfinished job, a median or a worker, by name; or the one that is named alone."""
+    known = workforce(runtime, seen, tenant)
+    with runtime.engine.connect() as connection:
+        jobs = {(count.content_type, count.status): count.jobs for count in counters.of_tenant(connection, tenant)}
+        took = {row.content_type: row.median_seconds for row in medians(connection, tenant)}
+        now = connection.scalar(text("SELECT now()"))
+        not_yet = {row.content_type: row.jobs for row in connection.execute(NOT_YET, {"tenant": tenant})}
+        ready: dict[str, int] = {}
+        for hand in known.hands:
+            for kind in hand.content_types:
+                ready[kind] = ready.get(kind, 0) + waits(hand, now)
+        types = {*took, *ready, *(kind for kind, status in jobs if status in _UNFINISHED)}
+        to_do = {kind: sum(jobs.get((kind, status), 0) for status in _UNFINISHED) for kind in types}
+        heaviest = nsmallest(MOST_TYPES, types, key=lambda kind: (-to_do[kind], kind))
+        chosen = sorted(heaviest) if content_type is None else [content_type]
+        oldest = gauges.oldest(connection, [(tenant, kind) for kind in chosen])
+    scales = []
+    for kind in chosen:
+        claimable = max(0, jobs.get((kind, JobState.PENDING), 0) - not_yet.get(kind, 0))
+        busy = jobs.get((kind, JobState.PROCESSING), 0)
+        median = took.get(kind, GUESSES.get(kind, GUESS))
+        wanted = workers_wanted(claimable + busy, median, clear_within)
+        waiting = ready.get(kind, 0) if known.redis else None
+        scales.append(Scale(kind, claimable, busy, waiting, oldest.get(kind, 0.0), median, wanted))
+    return scales
+
+
+_UNFINISHED = (JobState.PENDING, JobState.PROCESSING)
+
+
+def workers_wanted(jobs: int, seconds: float, clear_within: int) -> int:
+    """How many workers, each with one job at a time, do so many jobs of so many seconds within that time.
+
+    No more than there are jobs, and one where there is any.
+    """
+    return min(jobs, max(1, math.ceil(jobs * seconds / clear_within)))

@@ -1,0 +1,53 @@
+"""`jobbridge jobs result`, `jobs submit --output` and `workers evict`: real processes against a running bridge."""
+
+import json
+import threading
+
+import pytest
+
+from tests.support.client import ok
+from tests.support.command import jobbridge
+
+
+@pytest.fixture
+def run(tmp_path, client):
+    def begin(*arguments):
+        return jobbridge(*arguments, cwd=tmp_path, BRIDGE_URL=client.url, BRIDGE_KEY=client.key)
+
+    return begin
+
+
+def test_a_result_is_shown_and_written_as_it_is(run, client, tmp_path):
+    content = "first\n\x1b[31mé\n"
+    job_id = client.create("result")
+    assert "is pending" in run("jobs", "result", job_id).stderr
+    ok(client.result(client.claim("result"), content=content, metadata={"pages": 2}))
+    done = run("jobs", "result", job_id)
+    assert (done.returncode, done.stdout) == (0, content)
+    assert json.loads(run("jobs", "result", job_id, "--json").stdout)["metadata"] == {"pages": 2}
+    assert run("jobs", "result", job_id, "-o", "text.txt").returncode == 0
+    assert (tmp_path / "text.txt").read_bytes() == content.encode()
+    missing = run("jobs", "result", job_id, "-o", "none/text.txt")
+    assert (missing.returncode != 0, "cannot be written" in missing.stderr) == (True, True)
+
+
+def test_submit_waits_and_writes_the_result(run, client, tmp_path):
+    source = client.source()
+
+    def work():
+        ok(client.result(client.claim("output", wait=60), content="the text"))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    done = run("jobs", "submit", source, "--type", "output", "--output", "text.txt")
+    worker.join()
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "text.txt").read_text() == "the text"
+    two = run("jobs", "submit", source, source, "--type", "output", "--output", "text.txt")
+    assert (two.returncode, "one FILE" in two.stderr) == (2, True)
+
+
+def test_a_worker_is_evicted(run, client):
+    client.create("evict")
+    client.claim("evict", worker_id="gone/1")
+    assert "gone/1 held 1 jobs" in run("workers", "evict", "gone/1").stdout
