@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 
@@ -12,8 +13,10 @@ from crowd import Crowd
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_bridge import claim, jobs
 
+from bridge_worker import cli
 from bridge_worker import health as module
 from bridge_worker.health import MOST_CONNECTIONS, SILENT, Health
+from bridge_worker.platforms import STOP_SIGNALS
 
 
 def get(health: Health, path: str = "/healthz") -> requests.Response:
@@ -135,13 +138,21 @@ def test_connections_that_say_nothing_do_not_add_up(bridge, run):
             assert time.monotonic() < until
 
 
-@pytest.mark.parametrize("how", ["port", "file"])
-def test_what_cannot_be_had_is_one_line(bridge, tmp_path, how):
-    from bridge_worker.cli import main
+@pytest.fixture
+def main():
+    """Return the command, whose handlers of signals do not outlive the test."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield cli.main
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
+
+@pytest.mark.parametrize("how", ["port", "file"])
+def test_what_cannot_be_had_is_one_line(bridge, tmp_path, main, capfd, how):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = ["--health-port", str(taken.getsockname()[1])]
         given = port if how == "port" else ["--health-file", str(tmp_path / "nowhere" / "health.json")]
         assert main(["--url", bridge.url, "--handler", "audio=conversions:text", *given]) == 2
+    assert "bridge-worker: --health-file or --health-port: " in capfd.readouterr().err
