@@ -1,5 +1,6 @@
 """What comes from this machine itself, and what a web page elsewhere makes a browser on it send."""
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from bridge.errors import Forbidden
 
 # What proxies add; each may add another one, and whoever forwards for others adds one of them.
 FORWARDED = ("FORWARDED", "VIA", "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO", "X_REAL_IP")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
 OWN = ("", "same-origin", "none")  # no browser; a page of ours; somebody who typed the address
 
 
@@ -45,10 +47,9 @@ def from_another_site() -> bool:
 
 def is_local(host: str) -> bool:
     """Whether a Host header names this machine to itself."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
+    if (spelled := _HOST.fullmatch(host.lower())) is None:
+        return False  # `evil@localhost` and its like are no names
+    name = spelled[1].strip("[]")
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import requests
 
+from api.http.local_only import is_local
 from bridge.cli.local import command_lines
 from bridge.cli.local.checkout import ROOT
 from tests.support.client import Client, ok, refused
@@ -179,6 +180,20 @@ FOREIGN = [
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
 ]
+
+
+LOCAL = ["localhost", "LOCALHOST:80", "a.localhost", "127.0.0.1:1", "127.8.0.1", "[::1]:8000", "[::ffff:127.0.0.1]"]
+NOT_LOCAL = [
+    "", ":80", "0.0.0.0", "[::]", "127.1", "localhost.", "127.0.0.1.evil.example", "localhost.evil.example",
+    "localhost,evil.example", "evil@localhost", "a:b@127.0.0.1", "localhost/x", "localhost?x",
+    "localhost#@evil.example", "localhost\\evil.example", "localhost:80:80", "localhost:evil", "\tlocalhost",
+    "localhost ", "[::1", "[::1%25lo]", "[localhost]", "//localhost", "ſlocalhost", "localhost\n",
+]  # fmt: skip
+
+
+def test_a_name_is_local_only_as_it_stands():
+    assert [host for host in LOCAL if not is_local(host)] == []
+    assert [host for host in NOT_LOCAL if is_local(host)] == []
 
 
 def test_with_keys_off_no_web_page_of_another_site_does_anything(with_keys_off):
