@@ -1,14 +1,15 @@
 """The composition root of the API."""
 
-import re
 import uuid
 
 from flask import Flask, Response, current_app, g, request
 from flask_smorest import Api
 from gevent.threadpool import ThreadPool
 
+from api.fast_routes import FastRoutes
 from api.http import docs_page, openapi, problems
 from api.http.access import SECURITY
+from api.http.every_answer import SAFE, request_id
 from api.http.incoming import end_request
 from api.http.metrics import RESPONSES
 from api.http.parts import Parts
@@ -29,17 +30,7 @@ from bridge.long_poll.admit import LongPoll
 from bridge.runtime import Runtime
 from bridge.version import version
 
-REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 API_TITLE = "The bridge"
-# On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
-SAFE = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
 
 
@@ -96,6 +87,8 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
         api.spec.components.schemas.pop(unused)
     if runtime.settings.ui:
         dashboard.register(app)
+    if runtime.settings.fast_routes:
+        app.wsgi_app = FastRoutes(app, app.wsgi_app)  # type: ignore[method-assign]
     if runtime.settings.docs:
         openapi.add_document(app, api)
         app.extensions["docs_policy"] = docs_page.add_docs_page(app, API_TITLE)
@@ -103,8 +96,7 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
 
 
 def _begin() -> None:
-    sent = request.headers.get("X-Request-ID", "")
-    g.request_id = sent if REQUEST_ID.match(sent) else uuid.uuid4().hex
+    g.request_id = request_id(request.headers.get("X-Request-ID", ""))
 
 
 def _finish(response: Response) -> Response:

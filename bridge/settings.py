@@ -118,6 +118,7 @@ class Settings(BaseModel):
     retention_days: float = Field(30, gt=0, le=36500)
     redis_prefix: str = Field("bridge", pattern=r"^[A-Za-z0-9._:-]{1,50}$")
     docs: Switch = True
+    fast_routes: Switch = True
     ui: Switch = True
     session_secret: str | None = Field(None, min_length=32, max_length=200)
     metrics: str = Field("local", pattern=r"^(local|on|off|key)$")

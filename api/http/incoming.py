@@ -4,11 +4,12 @@ What is large comes into a file without a name, however slowly, and is taken int
 there: many bodies that are begun and not ended cost a descriptor each, not their size.
 """
 
+import io
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO
+from typing import IO, Any
 
 import gevent
 from flask import Request, g
@@ -150,3 +151,16 @@ def arriving() -> Iterator[None]:
             yield
     except (ParseException, NoMoreData):
         raise BadRequest("The body is broken: its chunks are malformed, or it ended early.") from None
+
+
+class Resumed:
+    """What has come of a body, and then the rest of it."""
+
+    def __init__(self, come: io.BytesIO, rest: Any) -> None:
+        self._come, self._rest, self._begun = come, rest, False
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._begun:
+            self._begun = True
+            self._come.seek(0)
+        return self._come.read(size) or bytes(self._rest.read(size))

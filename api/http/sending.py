@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from uuid import UUID
 
 import gevent
 import structlog
@@ -19,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.http.access import caller, limits, runtime
 from api.http.incoming import TURN_SECONDS
 from api.http.problems import problem
+from bridge.admission.byte_budget import Budget
 from bridge.errors import NotFound, TooMany
 from bridge.jobs.documents import Unread, as_json
 from bridge.jobs.documents import as_text as as_stored
@@ -59,9 +61,9 @@ def as_text(unread: Unread) -> Iterator[bytes]:
     return _in_pieces((b"", b""), (unread,), partial(as_stored, runtime(), in_turn=in_turn))
 
 
-def refuse_without_room() -> None:
-    """Raise TooMany where no large answer may be given to the caller's key just now."""
-    if not limits().answers.room(caller().key_id):
+def refuse_without_room(answers: Budget, key_id: UUID) -> None:
+    """Raise TooMany where no large answer may be given to this key just now."""
+    if not answers.room(key_id):
         raise TooMany(TOO_MANY, retry_after=AGAIN_SECONDS)
 
 

@@ -10,8 +10,10 @@ from api.http.access import caller, limits, runtime, scope
 from api.http.body import Blueprint, header_text, no_body
 from api.http.documented_errors import gives
 from api.http.metrics import CREATED, label
+from api.http.parts import Parts, parts
 from api.http.views import job_view, json_response, result_view, status_view, whole_view
 from api.schemas import jobs as schemas
+from bridge.caller import Caller
 from bridge.jobs import read
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.enqueue import Created, enqueue, enqueue_batch
@@ -38,13 +40,17 @@ IDEMPOTENCY = {
 @producers.doc(parameters=[IDEMPOTENCY])
 def create_job(created: dict[str, Any]) -> Any:
     """Create a job. Answers 200, not 201: existing clients test for it."""
-    key = header_text("Idempotency-Key", 255)
-    admit = partial(limits().submit, caller().tenant, [created["content_type"]])
-    job = enqueue(runtime(), caller().tenant, created, idempotency_key=key, admit=admit)
+    return json_response(create(parts(), caller(), created, header_text("Idempotency-Key", 255)))
+
+
+def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+    """What a create is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
+    admit = partial(bridge.limits.submit, asks.tenant, [created["content_type"]])
+    job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit)
     if not job.replayed:
         CREATED.inc(label(created["content_type"]))
         log.info("job created", job_id=str(job.job_id), content_type=created["content_type"])
-    return json_response(_created_view(job))
+    return _created_view(job)
 
 
 @producers.route("/batch", methods=["POST"])

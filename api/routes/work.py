@@ -2,11 +2,12 @@
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 import structlog
-from flask import g, request
+from flask import Response, g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from api.http.access import caller, runtime, scope
@@ -15,25 +16,29 @@ from api.http.broken_results import ends_attempt
 from api.http.connections import HungUp
 from api.http.documented_errors import gives
 from api.http.metrics import CLAIMED, FINISHED, label
-from api.http.parts import parts
+from api.http.parts import Parts, parts
 from api.http.sending import refuse_without_room
 from api.http.views import json_response, poll_answer
 from api.schemas import work as schemas
 from api.schemas.jobs import StateAnswer
+from bridge.admission.byte_budget import Budget
+from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import Forbidden, Invalid
-from bridge.jobs.claim import Claimant
+from bridge.jobs.claim import Claimant, Claimed
 from bridge.jobs.extend import Alive, extend
 from bridge.jobs.release import release
-from bridge.jobs.submit_result import submit
+from bridge.jobs.submit_result import Accepted, submit
 from bridge.long_poll.poll import Poll
 from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
 from bridge.queues import Queue
+from bridge.runtime import Runtime
 from bridge.workers.slots import Slots
 
 log = structlog.get_logger("api")
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Do the work.")
 
+POLL_HEADERS = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
 TOKEN = {
     "in": "header",
     "name": "X-Lease-Token",
@@ -51,55 +56,60 @@ def poll(query: dict[str, Any]) -> Any:
     """Claim jobs, waiting up to wait seconds for the first one."""
     if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
         raise MethodNotAllowed(["GET"])
-    types, denied = _content_types(query["content_types"])
-    who = Claimant(
-        caller().key_id, query["worker_id"], query["lease"], query["claim_id"], caller().tenant, ",".join(types)
-    )
-    polls = parts().polls
+    return poll_response(claim_for(parts(), caller(), query, request.environ.get("gunicorn.socket")))
+
+
+def poll_response(claimed: list[Claimed]) -> Response:
+    """The claimed jobs as an answer."""
+    response = json_response(poll_answer(claimed))
+    for name, value in POLL_HEADERS:
+        response.headers[name] = value
+    return response
+
+
+def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection: socket.socket | None) -> list[Claimed]:
+    """What a poll is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
+    types, denied = _content_types(query["content_types"], asks)
+    who = Claimant(asks.key_id, query["worker_id"], query["lease"], query["claim_id"], asks.tenant, ",".join(types))
     if not types:
-        polls.refuse_all(who, denied)
-        raise Forbidden(f"This key is limited to the content types {', '.join(sorted(caller().content_types or ()))}.")
-    refuse_without_room()
-    connection = request.environ.get("gunicorn.socket")
+        bridge.polls.refuse_all(who, denied)
+        raise Forbidden(f"This key is limited to the content types {', '.join(sorted(asks.content_types or ()))}.")
+    refuse_without_room(bridge.limits.answers, asks.key_id)
     asking = Poll(
         who,
-        [Queue(caller().tenant, content_type) for content_type in types],
+        [Queue(asks.tenant, content_type) for content_type in types],
         query["max_jobs"],
-        _gone(connection),
+        _gone(bridge.limits.answers, asks.key_id, connection),
         connection,
         slots=Slots(query["slots_busy"], query["slots_free"]),
         denied=denied,
     )
-    claimed = polls.claim(asking, query["wait"])
+    claimed = bridge.polls.claim(asking, query["wait"])
     if asking.hung_up and not claimed:
         raise HungUp  # thousands of answers that nobody hears would keep others waiting
     for job in [] if asking.again else claimed:
         CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")
         log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
-    response = json_response(poll_answer(claimed))
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
+    return claimed
 
 
-def _content_types(text: str) -> tuple[list[str], list[str]]:
+def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:
     """The content types of a poll that the key may have, and those that it may not. Raises Invalid."""
     types = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not 1 <= len(types) <= 32 or not all(re.fullmatch(CONTENT_TYPE_PATTERN, one) for one in types):
         raise Invalid({"content_types": ["Must be 1 to 32 content types of a-z 0-9 . _ and -, comma-separated."]})
-    allowed = caller().content_types
+    allowed = asks.content_types
     if allowed is None:
         return types, []
     return [one for one in types if one in allowed], [one for one in types if one not in allowed]
 
 
-def _gone(connection: socket.socket | None) -> Callable[[], bool]:
+def _gone(answers: Budget, whose: UUID, connection: socket.socket | None) -> Callable[[], bool]:
     """Whether the client has closed its end, as far as the socket tells, or its key leaves its answers unread.
 
     Who is told so goes away empty; its next poll hears why.
     """
-    answers, whose = parts().limits.answers, caller().key_id
 
     def gone() -> bool:
         if not answers.room(whose):
@@ -134,15 +144,20 @@ def _token(body: dict[str, Any] | None = None) -> str | None:
 @workers.doc(parameters=[TOKEN])
 def submit_result(result: dict[str, Any], job_id: str) -> Any:
     """Submit the result. The same one again gets the same 200; any other late or foreign one 409."""
-    token = _token(result)
-    result["retryable"] = result["retryable"] is not False
-    accepted = submit(runtime(), caller(), job_id, result, token)
+    accepted = accept(runtime(), caller(), job_id, result, _token(result))
     g.job_status = accepted.status
+    return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
+
+
+def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any], token: str | None) -> Accepted:
+    """What becomes of a result, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
+    result["retryable"] = result["retryable"] is not False
+    accepted = submit(bridge, holder, job_id, result, token)
     reach("change.before_answer")
     if not accepted.replayed:
         FINISHED.inc(accepted.status)
         log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)
-    return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
+    return accepted
 
 
 @workers.route("/<job:job_id>/heartbeat", methods=["POST"])

@@ -1,0 +1,20 @@
+"""What stands on every answer, whichever way its request was served."""
+
+import re
+import uuid
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+# On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def request_id(sent: str) -> str:
+    """Return the ID that the client has given its request, or a new one."""
+    return sent if _REQUEST_ID.match(sent) else uuid.uuid4().hex
