@@ -1,5 +1,6 @@
 """A bridge whose PostgreSQL, Redis and broker lie behind networks that lose answers, cut, swallow and delay."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -221,6 +222,18 @@ def test_celery_whose_brpop_is_cut_takes_what_comes_afterwards(bridge, client, n
     fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
     sent = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
     wait_until(lambda: bridge.stack.keep_up() or client.get("").json()["jobs"], "the job", 60)
+    assert sent.get(timeout=60)["status"] == "pending"
+
+
+@pytest.mark.timeout(180)
+def test_celery_whose_acknowledgements_are_cut_goes_on_taking_messages(bridge, client, net):
+    celery = next(child for child in bridge.stack.family.children if child.name == "celery")
+    before = celery.log.read_text().count("Couldn't ack")
+    fault = net.broker.cut_on(re.compile(rb"ZREM.*bridge\.unacked_index", re.DOTALL), times=24)
+    wait_until(lambda: fault.count == 24, "Celery to acknowledge in vain", 90)
+    assert celery.log.read_text().count("Couldn't ack") > before + 2, "more than it has places"
+    fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
+    sent = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
     assert sent.get(timeout=60)["status"] == "pending"
 
 
