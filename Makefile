@@ -104,6 +104,7 @@ handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creat
 
 bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
 	@$(PY) bench/dispatch.py $(ARGS)
+	@$(PY) bench/lifecycles.py $(ARGS)
 
 hostile: $(STAMP) ## hostile requests: no 5xx, no death, a budget of memory and of stall (ARGS=--short)
 	@$(PY) bench/hostile.py $(ARGS)

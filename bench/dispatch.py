@@ -100,7 +100,7 @@ def _echo(place: Path, signals: Signals) -> Iterator[str]:
     ]  # fmt: skip
     try:
         family.start("echo", arguments, os.environ, cwd=HERE.parent)
-        url = f"http://127.0.0.1:{port}{names.API_BASE}/poll"
+        url = f"http://127.0.0.1:{port}{names.API_BASE}/poll?worker_id=w&content_types=a"
         wait_until(lambda: _answers(url), signals, family, 30.0)
         yield str(port)
     finally:
