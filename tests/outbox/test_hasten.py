@@ -84,6 +84,18 @@ def test_first_and_second_sendings_and_confirmed_outcomes_are_left_alone(core):
     assert core.outcomes(confirmed)[0].next_at is None
 
 
+def test_of_two_outcomes_of_a_job_only_the_late_one_is_hastened(core):
+    job = core.held()
+    core.result(job, success=False, retryable=False)
+    core.restart(str(job.job_id))
+    core.result(core.claim(str(job.job_id)))
+    assert send(core) == 2
+    core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '1 hour' WHERE n = 2")
+    assert hasten(core.runtime, jitter=0) == 1
+    waits = core.sql("SELECT n, extract(epoch FROM next_at - now()) AS s FROM continuations ORDER BY n")
+    assert [round(float(row.s) / FIRST) for row in waits] == [1, 9]
+
+
 def test_what_the_broker_refuses_waits_for_the_broker(core):
     job_id = finished(core)
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '300 s', last_error = 'ConnectionError'")
