@@ -16,8 +16,8 @@ EVERY_SECONDS = 10.0  # of each process, however many confirmations come
 MOST_TOGETHER = 500  # outcomes of one statement; the next confirmation goes on
 
 # Only waits that have more than their second step (:confirm_seconds * 2) still before them are looked at, so this reads
-# no outcome that was sent for the first or second time; what was never sent has no `sooner`. The jitter is of the outcome
-# and the try, as where the wait was set (SENT in outcomes.py): a row that was hastened does not change again.
+# no outcome that was sent for the first or second time; what was never sent has no `sooner`. The jitter is that of the
+# outcome and the try, as where the wait was set (SENT in outcomes.py): a row that was hastened does not change again.
 HASTEN = text("""
 WITH late AS MATERIALIZED (
   SELECT job_id, n, sooner FROM continuations, LATERAL (
