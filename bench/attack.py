@@ -157,7 +157,10 @@ class Attack:
         while True:
             head, end, body = received.partition(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-            if end and (length is None or len(body) >= int(length[1]) or b" 304 " in head[:20]):
+            whole = length is None or len(body) >= int(length[1]) or b" 304 " in head[:20]
+            if re.search(rb"transfer-encoding: chunked", head, re.IGNORECASE):
+                whole = body.endswith(b"\r\n0\r\n\r\n")
+            if end and whole:
                 return received
             if not (piece := connection.recv(65536)):
                 return received or b"closed"
