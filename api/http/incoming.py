@@ -118,6 +118,7 @@ def _stored(incoming: Request) -> tuple[IO[bytes], int]:
             while piece := incoming.stream.read(_CHUNK):
                 file.write(piece)
                 size += len(piece)
+                gevent.sleep(0)  # what is there already is read without a wait: several such bodies took turns of 15 MB
     except RequestEntityTooLarge:
         raise Oversized(begun=file) from None
     return file, size

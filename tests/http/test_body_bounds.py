@@ -1,14 +1,18 @@
 """What a body may cost: the memory and the time of reading it, and the bytes of the answer that refuses it."""
 
+import io
 import time
 import tracemalloc
+from types import SimpleNamespace
 
 import gevent
 import gevent.event
 import orjson
 import pytest
+from flask import Flask
 from marshmallow import ValidationError
 
+from api.http import incoming
 from api.schemas.jobs import CreateBatch, CreateJob
 from api.schemas.keys import CreateKey
 from bridge.admission import json_guard
@@ -80,6 +84,23 @@ def test_the_answer_to_a_bad_body_is_small(client, what):
     problem = refused(answer, 422, "validation")
     assert len(answer.content) < 40_000
     assert 1 <= len(problem["errors"]) <= 100
+
+
+def test_a_body_that_comes_quickly_keeps_nobody_waiting():
+    """What has come already is read without waiting for anything, and so without letting others run."""
+    turns, ended = [], False
+
+    def other():
+        while not ended:
+            turns.append(1)
+            gevent.sleep(0)
+
+    gevent.spawn(other)
+    with Flask(__name__).app_context():
+        incoming._stored(SimpleNamespace(stream=io.BytesIO(bytes(100 * incoming._CHUNK))))
+        ended = True
+        incoming.end_request()
+    assert len(turns) >= 100
 
 
 # The turns in which large bodies are taken into memory.
