@@ -97,7 +97,7 @@ class Worker(GeventWorker):
         except Exception:
             if self.age <= self.cfg.workers:
                 raise
-            self.log.exception("this process cannot start, and is tried again; the others go on")
+            self.log.exception("process_start_failed")
             time.sleep(AGAIN_SECONDS)
             sys.exit(1)
 
@@ -135,9 +135,9 @@ class Worker(GeventWorker):
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             if time.monotonic() - self._said_full > FULL_SECONDS:
                 self._said_full = time.monotonic()
-                self.log.error("no descriptor is left for a new connection: raise the limit of open files")
+                self.log.error("file_descriptors_exhausted")
             return
-        self.log.error("a greenlet failed", exc_info=(kind, error, trace))
+        self.log.error("greenlet_failed", exc_info=(kind, error, trace))
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection to its end."""
@@ -161,7 +161,7 @@ class Worker(GeventWorker):
             pass  # the client has gone, or the answer said that it was the last one
         except OSError as error:
             if error.errno not in GONE:
-                self.log.exception("a connection failed")
+                self.log.exception("connection_failed")
         except Exception as error:
             self.handle_error(request, client, addr, error)
             refused = True

@@ -36,12 +36,12 @@ class Steadily:
                 self._told.add(kind)
                 trace = None if isinstance(error, EXPECTED) else error
                 log.warning(
-                    "background work fails", work=self._work, error=kind, sqlstate=sqlstate(error), exc_info=trace
+                    "background_work_failed", work=self._work, error=kind, sqlstate=sqlstate(error), exc_info=trace
                 )
             return False
         if self._told:
             self._told.clear()
-            log.info("background work succeeds again", work=self._work)
+            log.info("background_work_recovered", work=self._work)
         return True
 
 

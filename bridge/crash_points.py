@@ -77,7 +77,7 @@ def arm(directory: Path | None) -> None:
     global _directory
     _directory = None if directory is None else str(directory)
     if directory is not None:
-        log.warning("crash points are armed: this process does what a test asks", directory=str(directory))
+        log.warning("crash_points_armed", directory=str(directory))
 
 
 def reach(point: str, having: object = True) -> None:

@@ -56,7 +56,7 @@ class Forbidden(BridgeError):
 
 
 class Unauthorized(BridgeError):
-    """No key, or one that does not count."""
+    """No API key, or an invalid one."""
 
     status = 401
     code = "unauthorized"

@@ -54,7 +54,7 @@ class RedisBreaker:
         if is_bad_key(error):
             return
         if self._failures == 0:
-            log.warning("redis is away", doing=doing, error=refusal(error))
+            log.warning("redis_unavailable", doing=doing, error=refusal(error))
         self._taking_failed |= doing == TAKE
         if not self.away:
             longer = min(AWAY_SECONDS * 2**self._failures, LONGEST_AWAY_SECONDS)
@@ -64,7 +64,7 @@ class RedisBreaker:
     def answered(self, doing: str) -> None:
         """Note that Redis did what was asked. Where it refused to take, only taking shows that it serves again."""
         if self._failures and (doing == TAKE or not self._taking_failed):
-            log.info("redis is back")
+            log.info("redis_recovered")
             self._failures = 0
             self._away_until = 0.0
             self._taking_failed = False

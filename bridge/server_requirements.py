@@ -105,4 +105,4 @@ def findings(database_url: str | None, redis_url: str | None) -> list[Finding]:
 def tell(engine: Engine, redis_url: str) -> None:
     """Log what is wrong, for a process that has started without asking. Raises where one does not answer."""
     for fatal, why in [*of_postgresql(engine), *of_redis(redis_url)]:
-        (log.error if fatal else log.warning)("a server is not as the bridge needs it", why=why)
+        (log.error if fatal else log.warning)("server_requirement_missing", why=why)

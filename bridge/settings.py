@@ -155,7 +155,7 @@ class Settings(BaseModel):
             try:
                 ip_network(one, strict=False)
             except ValueError:
-                raise ValueError(f"{one!r} is no IP address or network") from None
+                raise ValueError(f"{one!r} is not an IP address or network") from None
         return value
 
     @field_validator("crash_points")
@@ -205,7 +205,7 @@ def unknown_names(environment: Mapping[str, str]) -> list[str]:
         if re.match(r"BRIDGE_(SERVICE_|PORT_)", name):
             continue  # Kubernetes injects these for a Service named `bridge`.
         near = difflib.get_close_matches(name, known_names(), 1)
-        lines.append(f"{name} is no setting of the bridge" + (f"; did you mean {near[0]}?" if near else ""))
+        lines.append(f"{name} is not a known setting" + (f"; did you mean {near[0]}?" if near else ""))
     return lines
 
 

@@ -27,7 +27,7 @@ def _release_due(runtime: Runtime) -> int:
 def _reconcile(runtime: Runtime) -> int:
     repaired = reconcile(runtime.engine, runtime.mirror)
     if any(repaired):
-        log.info("mirror repaired", **repaired._asdict())
+        log.info("mirror_repaired", **repaired._asdict())
     return sum(repaired)
 
 
@@ -57,7 +57,7 @@ def _sweep(name: str, work: Callable[[Runtime], int]) -> Callable[[], None]:
             with swept(runtime().engine, name) as record:
                 record["changed"] = work(runtime())
         except redis.RedisError as error:  # no run: its age tells that the mirror is not repaired
-            log.warning("redis is away; the sweep waits", sweep=name, error=type(error).__name__)
+            log.warning("sweep_skipped_redis_unavailable", sweep=name, error=type(error).__name__)
 
     run.__name__ = name
     run.__doc__ = work.__doc__

@@ -44,7 +44,7 @@ def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             g.caller = authenticate()
             if not any(g.caller.may(one) for one in scopes):
-                log.warning("a key lacks the scope", key_id=str(g.caller.key_id), route=request.endpoint, scopes=scopes)
+                log.warning("api_key_scope_missing", key_id=str(g.caller.key_id), route=request.endpoint, scopes=scopes)
                 raise Forbidden(f"This key lacks the scope {' or '.join(scopes)}.")
             return view(*args, **kwargs)
 
@@ -95,5 +95,5 @@ def whose_key(ring: KeyRing, key: str) -> Caller:
         address = real_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), trusted)
         limits().failure(address)
         # No more of them come here than the limit of failures lets; of the key only its public part is told.
-        log.warning("a key does not count", address=address, prefix=public_prefix(key), route=request.endpoint)
+        log.warning("api_key_refused", address=address, prefix=public_prefix(key), route=request.endpoint)
         raise

@@ -41,7 +41,7 @@ def read_json(incoming: Request) -> Any:
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise NoJsonBody("Send the body without a Content-Encoding.")
     if incoming.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
-        raise NoJsonBody("Send the body without a Transfer-Encoding but chunked.")
+        raise NoJsonBody("The only supported Transfer-Encoding is chunked.")
     sent = bool(incoming.content_length) or "Transfer-Encoding" in incoming.headers
     if sent and not _is_json(incoming):
         raise NoJsonBody("Send the body as application/json, in UTF-8.")

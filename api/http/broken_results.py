@@ -70,10 +70,10 @@ def _spend(job_id: str, refusal: Exception, detail: str) -> None:
         token = _token_of(job_id, refusal)
         ended = submit(runtime(), caller(), job_id, {"success": False, "error_message": why}, token, note=False)
     except (BridgeError, HTTPException, SQLAlchemyError) as other:
-        log.info("a broken result ends no attempt", job_id=job_id, why=type(other).__name__)
+        log.info("broken_result_refused", job_id=job_id, why=type(other).__name__)
         return
     g.job_status = ended.status
-    log.warning("a broken result ends its attempt", job_id=job_id, status=ended.status)
+    log.warning("broken_result_ended_attempt", job_id=job_id, status=ended.status)
 
 
 def _detail(refusal: Exception) -> str:

@@ -10,12 +10,12 @@ from api.schemas.problem import Problem
 
 MEANINGS = {
     400: "The body is not valid JSON, or the request is malformed.",
-    401: "No API key, or one that does not count.",
+    401: "No API key, or an invalid one.",
     403: "The key lacks the scope, or may not do this now.",
     404: "There is no such job.",
-    405: "The address has no such method; `Allow` names those it has.",
+    405: "The method is not allowed at this path; `Allow` lists those that are.",
     408: "The body did not arrive in time.",
-    409: "The job is not where this call needs it; `code` says how.",
+    409: "The job's state does not allow this call; `code` says why.",
     413: "The body is larger than BRIDGE_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     416: "The range lies outside the file.",

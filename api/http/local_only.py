@@ -29,12 +29,12 @@ def refuse_web_pages(anywhere: bool) -> None:
     """
     host = request.environ.get("HTTP_HOST", "")
     if not anywhere and not is_local(host):
-        raise Forbidden("Without keys (BRIDGE_AUTH=off) the bridge answers to local names alone: localhost, 127.0.0.1.")
+        raise Forbidden("With BRIDGE_AUTH=off, only local host names are accepted: localhost, 127.0.0.1.")
     foreign = request.environ.get("HTTP_SEC_FETCH_SITE", "") not in OWN
     for sent in (request.environ.get("HTTP_ORIGIN"), request.environ.get("HTTP_REFERER")):
         foreign |= sent is not None and _authority(sent) != host.lower()
     if foreign:
-        raise Forbidden("Without keys (BRIDGE_AUTH=off) no page of another site may send requests.")
+        raise Forbidden("With BRIDGE_AUTH=off, requests from web pages of other sites are refused.")
 
 
 def from_another_site() -> bool:

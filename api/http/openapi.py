@@ -23,16 +23,22 @@ LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 HEADERS: dict[str, dict[str, Any]] = {
-    "X-Request-ID": {"schema": _TEXT, "description": "The one that was sent, or a new one; it finds the log lines."},
+    "X-Request-ID": {
+        "schema": _TEXT,
+        "description": "The ID sent by the client, or a new one; also in the log lines of the request.",
+    },
     "X-Job-Status": {"schema": _TEXT, "description": "The job's state: a worker hears of a cancel on any call."},
     "Retry-After": {"schema": _COUNT, "description": "Seconds after which to send the request again."},
     "WWW-Authenticate": {"schema": _TEXT, "description": "Bearer."},
-    "Allow": {"schema": _TEXT, "description": "The methods that the address has."},
-    "ETag": {"schema": _TEXT, "description": "Names this version of the file; for If-Range and If-None-Match."},
-    "Last-Modified": {"schema": _TEXT, "description": "When the file was changed last."},
+    "Allow": {"schema": _TEXT, "description": "The methods allowed at this path."},
+    "ETag": {"schema": _TEXT, "description": "Identifies this version of the file; for If-Range and If-None-Match."},
+    "Last-Modified": {"schema": _TEXT, "description": "Time of the file's last modification."},
     "Accept-Ranges": {"schema": _TEXT, "description": "bytes."},
     "Content-Disposition": {"schema": _TEXT, "description": "attachment, and a file name."},
-    "Content-Range": {"schema": _TEXT, "description": "Which bytes of how many; with 416 how many there are."},
+    "Content-Range": {
+        "schema": _TEXT,
+        "description": "The range of bytes in this answer and the total; with 416 only the total.",
+    },
 }
 OF_STATUS = {"401": ("WWW-Authenticate",), "405": ("Allow",), "429": ("Retry-After",), "503": ("Retry-After",)}
 OF_FILES = ("ETag", "Last-Modified", "Accept-Ranges", "Content-Disposition")

@@ -34,7 +34,7 @@ CODES = {
     503: "unavailable",
 }
 DETAILS = {
-    404: "There is nothing at this address.",
+    404: "No such endpoint.",
     500: "The bridge failed to handle this request. The X-Request-ID of this answer finds it in the log.",
 }
 
@@ -126,11 +126,11 @@ def _name(field: Any) -> str:
 
 def _database(error: SQLAlchemyError) -> Response:
     if is_unavailable(error):
-        log.warning("postgresql does not answer", error=type(error).__name__, sqlstate=sqlstate(error))
-        return _refused(Unavailable("The database does not answer at the moment; send the request again."))
+        log.warning("postgresql_unavailable", error=type(error).__name__, sqlstate=sqlstate(error))
+        return _refused(Unavailable("PostgreSQL does not answer at the moment; send the request again."))
     if is_refused_value(error):
-        log.warning("postgresql refused a value", sqlstate=sqlstate(error))
-        return _refused(Invalid({"body": ["Holds a value that cannot be stored."]}))
+        log.warning("postgresql_refused_value", sqlstate=sqlstate(error))
+        return _refused(Invalid({"body": ["Contains a value that cannot be stored."]}))
     return _unexpected(error)
 
 
@@ -140,5 +140,5 @@ def is_refused_value(error: SQLAlchemyError) -> bool:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("unexpected error", exc_info=error, path=request.path, request_id=g.get("request_id"))
+    log.error("unexpected_error", exc_info=error, path=request.path, request_id=g.get("request_id"))
     return problem(500, DETAILS[500], "internal")

@@ -50,7 +50,7 @@ def _in_pieces(
             yield from read(document)
             yield part
     except (NotFound, SQLAlchemyError) as error:
-        log.warning("an answer breaks off", error=type(error).__name__)
+        log.warning("answer_aborted", error=type(error).__name__)
         # gunicorn takes it for a lost client and closes the connection.
         raise BrokenPipeError(errno.EPIPE, "the rest of the answer cannot be read") from None
 

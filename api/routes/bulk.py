@@ -21,7 +21,7 @@ continuations = Blueprint(
     "continuations",
     __name__,
     url_prefix=f"{API_ROOT}/continuations",
-    description="Outcomes on their way to the pipeline.",
+    description="Outcomes and their delivery to the pipeline.",
 )
 
 
@@ -31,7 +31,7 @@ continuations = Blueprint(
 @producers.response(200, schemas.Steered())
 @gives(producers, body=True)
 def cancel_jobs(query: dict[str, Any]) -> Any:
-    """Cancel all jobs that match the list's filters. A request that broke off is repeated: it goes on."""
+    """Cancel all jobs that match the list's filters. If the request breaks off, repeat it: it continues."""
     return _steered(Asked.CANCEL, query)
 
 
@@ -41,14 +41,14 @@ def cancel_jobs(query: dict[str, Any]) -> Any:
 @producers.response(200, schemas.Steered())
 @gives(producers, body=True)
 def retry_jobs(query: dict[str, Any]) -> Any:
-    """Put back all failed, timed-out and cancelled jobs that match the list's filters."""
+    """Retry all failed, timed-out and cancelled jobs that match the list's filters."""
     return _steered(Asked.RETRY, query)
 
 
 def _steered(asked: Asked, query: dict[str, Any]) -> dict[str, int]:
     no_body(request)
     steered = steer(runtime(), caller(), asked, query, dry_run=query["dry_run"])
-    log.info("jobs steered", asked=asked, dry_run=query["dry_run"], **steered._asdict())
+    log.info("jobs_changed_in_bulk", asked=asked, dry_run=query["dry_run"], **steered._asdict())
     return steered._asdict()
 
 
@@ -58,7 +58,7 @@ def _steered(asked: Asked, query: dict[str, Any]) -> dict[str, int]:
 @continuations.response(200, schemas.ContinuationPage())
 @gives(continuations)
 def list_continuations(query: dict[str, Any]) -> Any:
-    """Outcomes that are still to be handed over or confirmed, or those in the given state; newest first."""
+    """List outcomes still to be sent or confirmed, or those in the given state; newest first."""
     rows, cursor = outcomes.page(runtime(), caller().tenant, query["state"], query["limit"], query["cursor"])
     return {"continuations": rows, "next_cursor": cursor}
 
@@ -69,7 +69,7 @@ def list_continuations(query: dict[str, Any]) -> Any:
 @continuations.response(200, schemas.Resent())
 @gives(continuations, 404, body=True)
 def resend_continuations(query: dict[str, Any]) -> Any:
-    """Send a job's outcome again, confirmed or not, or all that are failing. The Celery task ID stays the same."""
+    """Resend a job's outcome, confirmed or not, or all failing ones. The Celery task ID stays the same."""
     no_body(request)
     job_id, n = query["job_id"], query["n"]
     if (job_id is None) == (query["state"] is None) or (n is not None and job_id is None):
@@ -78,5 +78,5 @@ def resend_continuations(query: dict[str, Any]) -> Any:
     changed = (
         outcomes.resend_failing(runtime(), tenant) if job_id is None else outcomes.resend(runtime(), tenant, job_id, n)
     )
-    log.info("continuations sent again", changed=changed)
+    log.info("continuations_resent", changed=changed)
     return {"changed": changed}

@@ -41,11 +41,11 @@ BYTES = {"type": "string", "format": "binary"}
 @workers.alt_response(
     206, schema=BYTES, content_type="application/octet-stream", description="The range that was asked for."
 )
-@workers.alt_response(304, description="The file still has the ETag of If-None-Match.")
+@workers.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
 @gives(workers, 404, 409, 416)
 @workers.doc(parameters=[TOKEN])
 def download(job_id: str) -> Any:
-    """The source file. Only while the job is being processed; the holder's download acknowledges the claim."""
+    """Download the source file, only while the job is processing. The holder's download acknowledges the claim."""
     token = header_text("X-Lease-Token", 100)
     job = find(runtime(), caller().tenant, job_id)
     g.job_status = job.status
@@ -153,7 +153,7 @@ def _lively(chunks: Iterable[bytes], renew: Any, every: float) -> Iterator[bytes
             except BridgeError:
                 cancelled = True
             except SQLAlchemyError as error:
-                log.warning("a download is not noted as a sign of life", error=type(error).__name__)
+                log.warning("download_not_recorded", error=type(error).__name__)
                 cancelled = False
             if cancelled:
                 raise cut_short("the job is no longer this worker's")

@@ -30,7 +30,7 @@ MOST_WORKERS = 50  # of a job's explanation
 MOST_TYPES = 200  # content types in the statistics, those with the most jobs
 
 log = structlog.get_logger("api")
-operators = Blueprint("operate", __name__, description="See how the bridge does, and steer its workers.")
+operators = Blueprint("operate", __name__, description="Monitor the bridge and pause workers.")
 
 
 def _seen() -> WorkersSeen:
@@ -42,7 +42,7 @@ def _seen() -> WorkersSeen:
 @operators.response(200, schemas.Statistics())
 @gives(operators)
 def show_statistics() -> Any:
-    """Counts by status and content type (kept up to date, not counted), ages, durations, and how the sweeps do."""
+    """Return counts by status and content type (from counters), ages, durations, and the state of the sweeps."""
     numbers = statistics(runtime(), _seen(), caller().tenant)
     by_status: dict[str, int] = {}
     every: dict[str, dict[str, int]] = {}
@@ -85,7 +85,7 @@ def show_statistics() -> Any:
 @operators.response(200, schemas.Explanation())
 @gives(operators, 404)
 def explain_job(job_id: str) -> Any:
-    """Why the job is where it is: what is ahead, who could take it, which clock runs; in fields and in sentences."""
+    """Explain a job's state: what is ahead, which workers could take it, which clock runs; as fields and sentences."""
     facts = explain(runtime(), _seen(), caller().tenant, job_id, keys=runtime().settings.auth)
     job = facts.job
     g.job_status = job.status
@@ -120,7 +120,7 @@ def explain_job(job_id: str) -> Any:
 @operators.response(200, schemas.WorkerList())
 @gives(operators)
 def list_workers(query: dict[str, Any]) -> Any:
-    """The workers that asked for jobs within the last hour, hold one, or are paused; in pages."""
+    """List the workers that polled within the last hour, hold a job, or are paused."""
     (start,) = (0,) if query["cursor"] is None else opened(query["cursor"], int)
     known = workforce(runtime(), _seen(), caller().tenant)
     end = start + query["limit"]
@@ -140,9 +140,9 @@ def list_workers(query: dict[str, Any]) -> Any:
 @operators.response(200, schemas.PauseAnswer())
 @gives(operators, body=True)
 def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
-    """Give the worker no jobs: its polls, also those that wait, get 429 `paused` with the reason. It keeps its jobs."""
+    """Pause a worker: its polls, waiting ones included, get 429 `paused` with the reason. It keeps its jobs."""
     until = pause(runtime(), caller().tenant, checked(worker_id), body["reason"], body["seconds"], body["key"])
-    log.info("worker paused", worker_id=worker_id, seconds=body["seconds"], reason=body["reason"])
+    log.info("worker_paused", worker_id=worker_id, seconds=body["seconds"], reason=body["reason"])
     return json_response({"worker_id": worker_id, "paused": True, "until": until})
 
 
@@ -152,9 +152,9 @@ def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
 @operators.response(200, schemas.PauseAnswer())
 @gives(operators, body=True)
 def resume_worker(body: dict[str, Any], worker_id: str) -> Any:
-    """Give the worker jobs again, whoever paused it; of one that is not paused nothing changes."""
+    """Resume a worker, whoever paused it; a no-op if it is not paused."""
     resume(runtime(), caller().tenant, checked(worker_id), body.get("key"))
-    log.info("worker resumed", worker_id=worker_id)
+    log.info("worker_resumed", worker_id=worker_id)
     return json_response({"worker_id": worker_id, "paused": False, "until": None})
 
 
@@ -172,7 +172,7 @@ def evict_worker(worker_id: str) -> Any:
     with runtime().engine.connect() as connection:
         key_ids = ids_of_tenant(connection, who.tenant) if who.may("admin") else [who.key_id]
     released = evict(runtime(), who.tenant, checked(worker_id), key_ids)
-    log.info("worker evicted", worker_id=worker_id, released=released)
+    log.info("worker_evicted", worker_id=worker_id, released=released)
     return json_response({"worker_id": worker_id, "released": released})
 
 

@@ -22,7 +22,9 @@ from bridge.names import API_BASE
 from models.state import JobState
 
 log = structlog.get_logger("api")
-producers = Blueprint("jobs", __name__, url_prefix=API_BASE, description="Submit jobs and see what became of them.")
+producers = Blueprint(
+    "jobs", __name__, url_prefix=API_BASE, description="Create jobs and read their state and results."
+)
 
 IDEMPOTENCY = {
     "in": "header",
@@ -49,7 +51,7 @@ def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None
     job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit)
     if not job.replayed:
         CREATED.inc(label(created["content_type"]))
-        log.info("job created", job_id=str(job.job_id), content_type=created["content_type"])
+        log.info("job_created", job_id=str(job.job_id), content_type=created["content_type"])
     return _created_view(job)
 
 
@@ -67,7 +69,7 @@ def create_batch(batch: dict[str, Any]) -> Any:
     if not jobs[0].replayed:
         for created in batch["jobs"]:
             CREATED.inc(label(created["content_type"]))
-        log.info("batch created", jobs=len(jobs), first=str(jobs[0].job_id))
+        log.info("batch_created", jobs=len(jobs), first=str(jobs[0].job_id))
     return json_response({"jobs": [_created_view(job) for job in jobs]})
 
 
@@ -93,7 +95,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @producers.response(200, schemas.WholeJob())
 @gives(producers, 404)
 def show_job(query: dict[str, Any], job_id: str) -> Any:
-    """The whole job with its attempts, without the result's content and without any token."""
+    """Return the whole job with its attempts, without the result's content and without tokens."""
     job = read.find(runtime(), caller().tenant, job_id, read.WHOLE)
     g.job_status = job.status
     history = read.history(runtime(), job, query["attempts_before"], query["requests_before"])
@@ -105,7 +107,7 @@ def show_job(query: dict[str, Any], job_id: str) -> Any:
 @producers.response(200, schemas.ShortJob())
 @gives(producers, 404)
 def show_status(job_id: str) -> Any:
-    """The short view of a job."""
+    """Return the short view of a job."""
     job = read.find(runtime(), caller().tenant, job_id, read.STANDING)
     g.job_status = job.status
     return status_view(runtime(), job)
@@ -116,7 +118,7 @@ def show_status(job_id: str) -> Any:
 @producers.response(200, schemas.StoredResult())
 @gives(producers, 404, 409)
 def show_result(job_id: str) -> Any:
-    """The result of a completed job; 409 not_ready while there is none."""
+    """Return the result of a completed job; 409 not_ready while there is none."""
     stored = read.result(runtime(), caller().tenant, job_id)
     g.job_status = JobState.COMPLETED
     return json_response(result_view(stored))
@@ -127,10 +129,10 @@ def show_result(job_id: str) -> Any:
 @producers.response(200, schemas.StateAnswer())
 @gives(producers, 404, 409, body=True)
 def cancel_job(job_id: str) -> Any:
-    """Cancel a job; repeating it is well. Its worker hears of it on its next call, whichever that is."""
+    """Cancel a job; idempotent. Its worker is told on its next call of any kind."""
     no_body(request)
     g.job_status = cancel(runtime(), caller(), job_id)
-    log.info("job cancelled", job_id=job_id)
+    log.info("job_cancelled", job_id=job_id)
     return {"job_id": job_id, "status": g.job_status}
 
 
@@ -139,8 +141,8 @@ def cancel_job(job_id: str) -> Any:
 @producers.response(200, schemas.StateAnswer())
 @gives(producers, 404, 409, body=True)
 def retry_job(job_id: str) -> Any:
-    """Put a failed, timed-out or cancelled job back; of a pending one nothing changes."""
+    """Retry a failed, timed-out or cancelled job; a no-op for a pending one."""
     no_body(request)
     g.job_status = restart(runtime(), caller(), job_id)
-    log.info("job put back", job_id=job_id)
+    log.info("job_retried", job_id=job_id)
     return {"job_id": job_id, "status": g.job_status}

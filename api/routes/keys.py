@@ -42,15 +42,15 @@ def list_keys(query: dict[str, Any]) -> Any:
 @keys.response(201, schemas.CreatedKey())
 @gives(keys, body=True)
 def create_key(asked: dict[str, Any]) -> Any:
-    """Make a key, no more than this one. Its secret is shown this once. Several may live side by side, so that one can
-    replace another."""
+    """Create a key with at most the caller's rights. Its secret is shown only once. Several keys may be valid side by
+    side, so that one can replace another."""
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
     most = runtime().settings.limits.keys
     with runtime().engine.begin() as connection:
         key = make_key(connection, caller(), *wanted, asked["expires_at"], most)
         row = core.find_key(connection, core.prefix_of(key))
     assert row is not None
-    log.info("key created", prefix=row.prefix, tenant=row.tenant, by=row.made_by)
+    log.info("api_key_created", prefix=row.prefix, tenant=row.tenant, by=row.made_by)
     return {**row._mapping, "key": key}
 
 
@@ -60,10 +60,10 @@ def create_key(asked: dict[str, Any]) -> Any:
 @keys.arguments(schemas.RevokeQuery(), location="query")
 @gives(keys, 404, body=True)
 def revoke_key(query: dict[str, Any], prefix: str) -> Any:
-    """Revoke a key: every API process feels it within a second, and its workers' jobs wait again. Repeating is well."""
+    """Revoke a key, in every API process within a second, and return its workers' jobs to the queue. Idempotent."""
     no_body(request)
     done = revoke(runtime(), caller(), prefix, made=query["made"])
-    log.info("key revoked", prefix=prefix, made=done.also, released=done.released, by=done.by)
+    log.info("api_key_revoked", prefix=prefix, made=done.also, released=done.released, by=done.by)
     return {
         "prefix": prefix,
         "revoked_at": done.key.revoked_at,

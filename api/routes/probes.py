@@ -39,9 +39,11 @@ def alive_too() -> Any:
 
 @health.route("/readyz", methods=["GET"])
 @health.response(200, {"type": "object", "properties": {"status": {"type": "string"}, "redis": {"type": "string"}}})
-@health.alt_response(503, schema=Problem(), content_type="application/problem+json", description="No PostgreSQL.")
+@health.alt_response(
+    503, schema=Problem(), content_type="application/problem+json", description="PostgreSQL does not answer."
+)
 def ready() -> Any:
-    """PostgreSQL answers; without a Redis that takes writes the bridge works on, slower, and says so."""
+    """Report whether PostgreSQL answers. Without a Redis that takes writes the bridge goes on, slower, and says so."""
     try:
         with runtime().engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -59,7 +61,9 @@ def ready() -> Any:
 
 @health.route("/metrics", methods=["GET"])
 @health.response(200, {"type": "string"}, content_type="text/plain")
-@health.alt_response(503, schema=Problem(), content_type="application/problem+json", description="No PostgreSQL.")
+@health.alt_response(
+    503, schema=Problem(), content_type="application/problem+json", description="PostgreSQL does not answer."
+)
 def metrics() -> Any:
     """Prometheus metrics: for this machine, else for a key of tenant `default` with scope read (BRIDGE_METRICS)."""
     mode = runtime().settings.metrics

@@ -36,7 +36,7 @@ from bridge.runtime import Runtime
 from bridge.workers.slots import Slots
 
 log = structlog.get_logger("api")
-workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Do the work.")
+workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
 
 POLL_HEADERS = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
 TOKEN = {
@@ -90,7 +90,7 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
     for job in [] if asking.again else claimed:
         CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")
-        log.info("job claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
+        log.info("job_claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
     return claimed
 
 
@@ -131,7 +131,7 @@ def _token(body: dict[str, Any] | None = None) -> str | None:
     sent = header_text("X-Lease-Token", 100)
     inside = (body or {}).get("lease_token")
     if sent is not None and inside is not None and sent != inside:
-        raise Invalid({"lease_token": ["The header X-Lease-Token names another one."]})
+        raise Invalid({"lease_token": ["X-Lease-Token and lease_token disagree."]})
     return sent if inside is None else inside
 
 
@@ -143,7 +143,7 @@ def _token(body: dict[str, Any] | None = None) -> str | None:
 @gives(workers, 404, 409, body=True)
 @workers.doc(parameters=[TOKEN])
 def submit_result(result: dict[str, Any], job_id: str) -> Any:
-    """Submit the result. The same one again gets the same 200; any other late or foreign one 409."""
+    """Submit the result. Repeating it gets the same 200; any other late or foreign result 409."""
     accepted = accept(runtime(), caller(), job_id, result, _token(result))
     g.job_status = accepted.status
     return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
@@ -156,7 +156,7 @@ def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any],
     reach("change.before_answer")
     if not accepted.replayed:
         FINISHED.inc(accepted.status)
-        log.info("result accepted", job_id=job_id, success=result["success"], status=accepted.status)
+        log.info("result_accepted", job_id=job_id, success=result["success"], status=accepted.status)
     return accepted
 
 
@@ -167,7 +167,7 @@ def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any],
 @gives(workers, 404, 409, body=True)
 @workers.doc(parameters=[TOKEN])
 def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
-    """A sign of life: acknowledges the claim, renews its lease, reports progress."""
+    """Send a sign of life: acknowledge the claim, renew its lease, report progress."""
     return _alive(
         extend(
             runtime(),
@@ -187,7 +187,7 @@ def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
 @gives(workers, 404, 409, body=True)
 @workers.doc(parameters=[TOKEN])
 def report_progress(sign: dict[str, Any], job_id: str) -> Any:
-    """The same as a heartbeat, for existing clients."""
+    """Send a heartbeat in the form that existing clients use."""
     progress = sign["percentage"] / 100
     alive = extend(runtime(), caller(), job_id, token=_token(), progress=progress, message=sign["message"])
     return _alive(alive)
@@ -207,5 +207,5 @@ def _alive(alive: Alive) -> Any:
 def release_job(body: dict[str, Any], job_id: str) -> Any:
     """Give an unfinished job back at once, without spending a retry."""
     g.job_status = release(runtime(), caller(), job_id, _token(body))
-    log.info("job released", job_id=job_id)
+    log.info("job_released", job_id=job_id)
     return {"job_id": job_id, "status": g.job_status}

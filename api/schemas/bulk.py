@@ -15,7 +15,10 @@ class SteerQuery(Filters):
     """Which jobs; at least one filter must be named."""
 
     dry_run = fields.Boolean(
-        load_default=False, truthy={"true"}, falsy={"false"}, metadata={"description": "Only count; change nothing."}
+        load_default=False,
+        truthy={"true"},
+        falsy={"false"},
+        metadata={"description": "Count the matching jobs without changing any."},
     )
 
 
@@ -23,7 +26,7 @@ class Steered(Schema):
     """What a change of many jobs came to."""
 
     matched = fields.Integer(
-        required=True, metadata={"description": "Jobs that matched and were in a state that can be changed so."}
+        required=True, metadata={"description": "Jobs that matched and were in a state that allows the change."}
     )
     changed = fields.Integer(required=True, metadata={"description": "Jobs that this request changed."})
 
@@ -34,7 +37,7 @@ class ContinuationsQuery(Strict):
     state = fields.String(
         load_default=None,
         validate=validate.OneOf(OUTCOME_STATES),
-        metadata={"description": "Without it: waiting and failing, all that is still to be sent or confirmed."},
+        metadata={"description": "Omit for waiting and failing: all outcomes still to be sent or confirmed."},
     )
     limit = QueryInteger(load_default=50, validate=validate.Range(1, 500))
     cursor = fields.String(load_default=None, validate=validate.Length(1, 300))
@@ -44,16 +47,18 @@ class Continuation(Schema):
     """An outcome on its way to the pipeline."""
 
     job_id = fields.UUID(required=True)
-    n = fields.Integer(required=True, metadata={"description": "Counts the job's terminal states."})
+    n = fields.Integer(required=True, metadata={"description": "How many outcomes the job has had, this one included."})
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     state = fields.String(
         required=True,
         validate=validate.OneOf(OUTCOME_STATES),
-        metadata={"description": "`failing`: tried five times or more, and still not sent or not confirmed."},
+        metadata={"description": "`failing`: sent or tried at least five times and still not confirmed."},
     )
     tries = fields.Integer(required=True)
     created_at = fields.AwareDateTime(required=True)
-    next_at = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "When it is sent (again)."})
+    next_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "Time of the next (re)send."}
+    )
     sent_at = fields.AwareDateTime(required=True, allow_none=True)
     confirmed_at = fields.AwareDateTime(required=True, allow_none=True)
     last_error = fields.String(
@@ -75,7 +80,7 @@ class ResendQuery(Strict):
     n = QueryInteger(
         load_default=None,
         validate=validate.Range(1, 2**31 - 1),
-        metadata={"description": "With `job_id`: which of its outcomes; the latest without it."},
+        metadata={"description": "With `job_id`: the number of the outcome; omit for the latest."},
     )
     state = fields.String(load_default=None, validate=validate.OneOf([str(OutcomeState.FAILING)]))
 

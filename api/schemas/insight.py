@@ -16,20 +16,20 @@ class MedianDuration(Schema):
     """How long a content type's recent completed jobs took, from claim to result."""
 
     seconds = fields.Float(required=True)
-    jobs = fields.Integer(required=True, metadata={"description": "How many it is the median of."})
+    jobs = fields.Integer(required=True, metadata={"description": "Number of jobs in the sample."})
 
 
 class Sweep(Schema):
     """A sweep's last run."""
 
     name = fields.String(required=True)
-    age_seconds = fields.Float(required=True, metadata={"description": "Since it ran."})
+    age_seconds = fields.Float(required=True, metadata={"description": "Seconds since the last run."})
     took_seconds = fields.Float(required=True)
-    changed = fields.Integer(required=True, metadata={"description": "What it moved or repaired: the gap."})
+    changed = fields.Integer(required=True, metadata={"description": "Rows moved or repaired by the last run."})
     backlog = fields.Integer(
         required=True,
         allow_none=True,
-        metadata={"description": "What is due and not done, counted to 1000; null where that cannot be told."},
+        metadata={"description": "Work that is due and not done, counted up to 1000; null if unknown."},
     )
 
 
@@ -43,17 +43,17 @@ class Statistics(Schema):
         required=True,
     )
     content_types = fields.Integer(
-        required=True, metadata={"description": "How many there are; the 200 with the most jobs are shown."}
+        required=True, metadata={"description": "Total number; the 200 with the most jobs are listed."}
     )
     oldest_pending_seconds = fields.Float(
         required=True,
         allow_none=True,
-        metadata={"description": "For how long the oldest job that may be claimed has waited; null: there is none."},
+        metadata={"description": "Age in seconds of the oldest claimable job; null if there is none."},
     )
     oldest_pending_seconds_by_content_type = fields.Dict(keys=fields.String(), values=fields.Float(), required=True)
     median_durations = fields.Dict(keys=fields.String(), values=fields.Nested(MedianDuration()), required=True)
     parked_polls = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "Polls that wait now; null: Redis does not answer."}
+        required=True, allow_none=True, metadata={"description": "Polls waiting now; null while Redis is unavailable."}
     )
     sweeps = fields.List(fields.Nested(Sweep()), required=True)
 
@@ -71,7 +71,7 @@ class ShownPause(Schema):
     by = fields.String(required=True, validate=validate.OneOf([str(by) for by in PausedBy]))
     reason = fields.String(required=True)
     paused_at = fields.AwareDateTime(required=True)
-    until = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "null: until it is resumed."})
+    until = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "null: until resumed."})
 
 
 class ShownWorker(Schema):
@@ -81,21 +81,23 @@ class ShownWorker(Schema):
     key = fields.Nested(ShownKey(), required=True, allow_none=True)
     content_types = fields.List(fields.String(), required=True)
     denied_content_types = fields.List(
-        fields.String(), required=True, metadata={"description": "It asks for them; its key does not allow them."}
+        fields.String(),
+        required=True,
+        metadata={"description": "Content types that it polls for and its key does not allow."},
     )
     last_seen = fields.AwareDateTime(
         required=True,
         allow_none=True,
-        metadata={"description": "When it last asked, or showed a sign of life of a job; up to 10 s late."},
+        metadata={"description": "Time of its last poll or sign of life; up to 10 s late."},
     )
     jobs_in_hand = fields.Integer(required=True)
     slots_busy = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "As its last poll said; null where it said nothing."}
+        required=True, allow_none=True, metadata={"description": "As reported by its last poll; null if not reported."}
     )
     slots_free = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "As its last poll said; null where it said nothing."}
+        required=True, allow_none=True, metadata={"description": "As reported by its last poll; null if not reported."}
     )
-    job_ids = fields.List(fields.UUID(), required=True, metadata={"description": "Up to 100 of the jobs in hand."})
+    job_ids = fields.List(fields.UUID(), required=True, metadata={"description": "Up to 100 of the jobs it holds."})
     paused = fields.Nested(ShownPause(), required=True, allow_none=True)
 
 
@@ -110,12 +112,12 @@ class WorkerList(Schema):
     """The workers of the key's tenant, those seen last first: seen within an hour, holding a job, or paused."""
 
     workers = fields.List(fields.Nested(ShownWorker()), required=True)
-    count = fields.Integer(required=True, metadata={"description": "Of all of them, on this page or not."})
+    count = fields.Integer(required=True, metadata={"description": "Over all workers, not only those on this page."})
     next_cursor = fields.String(required=True, allow_none=True)
     redis = fields.String(
         required=True,
         validate=validate.OneOf(["ok", "away"]),
-        metadata={"description": "away: who asks is not known; only those that hold a job or are paused are shown."},
+        metadata={"description": "`away`: polls are unknown; only workers that hold a job or are paused are listed."},
     )
 
 
@@ -123,19 +125,19 @@ class PauseWorker(Strict):
     """Give a worker no jobs."""
 
     reason = fields.String(
-        required=True, validate=validate.Length(1, 500), metadata={"description": "The worker is told."}
+        required=True, validate=validate.Length(1, 500), metadata={"description": "Shown to the worker."}
     )
     seconds = StrictInteger(
         load_default=None,
         allow_none=True,
         validate=validate.Range(1, 2592000),
-        metadata={"description": "For so long; without it until it is resumed."},
+        metadata={"description": "Duration in seconds; omit to pause until resumed."},
     )
     key = fields.String(
         load_default=None,
         allow_none=True,
         validate=validate.Length(1, 100),
-        metadata={"description": "The prefix of a key; without it all keys of the tenant with this worker_id."},
+        metadata={"description": "The prefix of a key; omit to address this worker_id under every key of the tenant."},
     )
 
 
@@ -220,7 +222,7 @@ class HandedOver(Schema):
     created_at = fields.AwareDateTime(required=True)
     sent_at = fields.AwareDateTime(required=True, allow_none=True)
     confirmed_at = fields.AwareDateTime(required=True, allow_none=True)
-    next_at = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "When it is sent again."})
+    next_at = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "Time of the next resend."})
     tries = fields.Integer(required=True)
     last_error = fields.String(required=True, allow_none=True)
 
@@ -232,26 +234,32 @@ class Explanation(Schema):
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     content_type = fields.String(required=True)
     priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES))
-    sentences = fields.List(fields.String(), required=True, metadata={"description": "The same for a person."})
+    sentences = fields.List(
+        fields.String(), required=True, metadata={"description": "The explanation in plain sentences."}
+    )
     waits_for = fields.String(
         required=True,
         allow_none=True,
         validate=validate.OneOf(["available_at", "backoff", "worker", "turn", "pickup"]),
-        metadata={"description": "What a pending job waits for."},
+        metadata={"description": "What the pending job is waiting for."},
     )
     available_at = fields.AwareDateTime(required=True)
-    jobs_ahead = fields.Integer(required=True, allow_none=True, metadata={"description": "Counted to 1000."})
-    jobs_ahead_or_more = fields.Boolean(required=True, metadata={"description": "There may be more than jobs_ahead."})
+    jobs_ahead = fields.Integer(required=True, allow_none=True, metadata={"description": "At most 1000 are counted."})
+    jobs_ahead_or_more = fields.Boolean(required=True, metadata={"description": "True if jobs_ahead is a lower bound."})
     workers = fields.List(
         fields.Nested(ShownWorker()),
         required=True,
-        metadata={"description": "Of a pending job those that ask for its type; of one that is processed its holder."},
+        metadata={
+            "description": "Workers that poll for the content type of a pending job; the holder of a processing one."
+        },
     )
-    workers_count = fields.Integer(required=True, metadata={"description": "`workers` shows 50 of them at most."})
+    workers_count = fields.Integer(required=True, metadata={"description": "`workers` lists at most 50 of them."})
     clocks = fields.List(fields.Nested(RunningClock()), required=True)
     estimated_start = fields.AwareDateTime(required=True, allow_none=True)
     estimated_completion = fields.AwareDateTime(required=True, allow_none=True)
-    attempts = fields.List(fields.Nested(EndedAttempt()), required=True, metadata={"description": "The last five."})
+    attempts = fields.List(
+        fields.Nested(EndedAttempt()), required=True, metadata={"description": "The five most recent ones."}
+    )
     completed_at = fields.AwareDateTime(required=True, allow_none=True)
     error_message = fields.String(required=True, allow_none=True)
     continuation = fields.Nested(HandedOver(), required=True, allow_none=True)

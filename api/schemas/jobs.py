@@ -51,7 +51,7 @@ class StateAnswer(Schema):
 
 
 class ShortJob(Schema):
-    """The short view of a job."""
+    """Return the short view of a job."""
 
     job_id = fields.UUID(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATES))
@@ -127,23 +127,23 @@ class Request(Schema):
 
     asked_at = fields.AwareDateTime(required=True)
     what = fields.String(required=True, validate=validate.OneOf([str(asked) for asked in Asked]))
-    key_id = fields.UUID(required=True, metadata={"description": "The key of who asked."})
+    key_id = fields.UUID(required=True, metadata={"description": "The key that made the request."})
 
 
 class WholeJob(Job):
     """A job with its history."""
 
     attempts = fields.List(
-        fields.Nested(Attempt()), required=True, metadata={"description": "The last 50 that ended, oldest first."}
+        fields.Nested(Attempt()),
+        required=True,
+        metadata={"description": "The 50 most recent ended attempts, oldest first."},
     )
     attempts_before = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "Ask with it for those before; null: there are none."}
+        required=True, allow_none=True, metadata={"description": "Pass it to get the next page; null on the last one."}
     )
-    refusals = fields.List(
-        fields.Nested(Refusal()), required=True, metadata={"description": "Of the attempt that is under way."}
-    )
+    refusals = fields.List(fields.Nested(Refusal()), required=True, metadata={"description": "Of the current attempt."})
     requests = fields.List(
-        fields.Nested(Request()), required=True, metadata={"description": "The last 50, oldest first."}
+        fields.Nested(Request()), required=True, metadata={"description": "The 50 most recent ones, oldest first."}
     )
     requests_before = fields.Integer(required=True, allow_none=True)
 

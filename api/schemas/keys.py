@@ -12,20 +12,20 @@ class CreateKey(Strict):
     """A new key."""
 
     name = fields.String(
-        required=True, validate=validate.Length(1, 100), metadata={"description": "What it is for, for people."}
+        required=True, validate=validate.Length(1, 100), metadata={"description": "A human-readable name."}
     )
     scopes = BoundedList(fields.String(validate=validate.OneOf(SCOPES)), most=len(SCOPES), required=True)
     tenant = fields.String(
         load_default=None,
         validate=validate.Regexp(rf"^{TENANT_PATTERN}\Z", error="Must be 1 to 50 characters of a-z 0-9 . _ and -."),
-        metadata={"description": "Your own where it is left out; another only for an admin of tenant `default`."},
+        metadata={"description": "Defaults to your own; another one only for an admin of tenant `default`."},
     )
     content_types = BoundedList(
         fields.String(validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Is no content type.")),
         most=100,
         load_default=None,
         allow_none=True,
-        metadata={"description": "The only content types that its workers may claim; all where it is left out."},
+        metadata={"description": "The only content types its workers may claim; omit to allow all."},
     )
     expires_at = fields.AwareDateTime(
         format="iso", load_default=None, allow_none=True, metadata={"description": "A future moment, with an offset."}
@@ -64,7 +64,7 @@ class KeysQuery(Strict):
     made_by = fields.String(
         load_default=None,
         validate=validate.Length(1, 40),
-        metadata={"description": "Only the keys that the key with this prefix made."},
+        metadata={"description": "Only keys made by the key with this prefix."},
     )
     limit = QueryInteger(load_default=100, validate=validate.Range(1, 500))
     cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
@@ -84,7 +84,7 @@ class RevokeQuery(Strict):
         load_default=False,
         truthy={"true"},
         falsy={"false"},
-        metadata={"description": "Also every key that it made, and those made, and so on."},
+        metadata={"description": "Also revoke every key made by it, directly or indirectly."},
     )
 
 
@@ -94,5 +94,7 @@ class RevokedKey(Schema):
     prefix = fields.String(required=True)
     revoked_at = fields.AwareDateTime(required=True)
     revoked_by = fields.String(required=True, allow_none=True)
-    released = fields.Integer(required=True, metadata={"description": "Jobs of its workers that wait again."})
-    also_revoked = fields.Integer(required=True, metadata={"description": "Keys that it had made, revoked with it."})
+    released = fields.Integer(
+        required=True, metadata={"description": "Jobs of its workers that were returned to the queue."}
+    )
+    also_revoked = fields.Integer(required=True, metadata={"description": "Keys made by it that were revoked with it."})

@@ -14,6 +14,6 @@ class Problem(Schema):
     type = fields.String(required=True, metadata={"example": "about:blank"})
     title = fields.String(required=True)
     status = fields.Integer(required=True)
-    detail = fields.String(required=True, metadata={"description": "A sentence for a person."})
+    detail = fields.String(required=True, metadata={"description": "A human-readable explanation."})
     code = fields.String(required=True, metadata={"description": "Stable; see docs/protocol.md."})
     errors = fields.Dict(keys=fields.String(), metadata={"description": "Validation: field → messages."})

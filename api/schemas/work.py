@@ -22,28 +22,28 @@ class PollQuery(Schema):
     wait = QueryNumber(
         load_default=None,
         validate=validate.Range(0, 60),
-        metadata={"description": "Seconds. Without it: 10, or 0 while this worker holds a job."},
+        metadata={"description": "Seconds to wait for a first job. Default: 10, or 0 while this worker holds a job."},
     )
     lease = QueryInteger(
         load_default=None,
         validate=validate.Range(10, 3600),
-        metadata={"description": "Seconds that the worker may be silent. Without it: until the deadline."},
+        metadata={"description": "Seconds without a sign of life before the job is taken back. Default: its deadline."},
     )
     slots_busy = QueryInteger(
         load_default=None,
         validate=validate.Range(0, 10000),
-        metadata={"description": "How many jobs the worker has in hand; shown to operators."},
+        metadata={"description": "Jobs the worker is processing; shown to operators."},
     )
     slots_free = QueryInteger(
         load_default=None,
         validate=validate.Range(0, 10000),
-        metadata={"description": "How many more it could take now; shown, and used for estimates."},
+        metadata={"description": "Further jobs the worker could take now; shown to operators and used for estimates."},
     )
     claim_id = fields.String(
         load_default=None,
         validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ and -."),
         metadata={
-            "description": "Names this claim: asking again with it gives the same jobs while they are unacknowledged.",
+            "description": "Identifies the claim: a poll that repeats it gets the same jobs, unless acknowledged.",
             "pattern": "^[A-Za-z0-9_-]{1,64}$",
         },
     )
@@ -56,16 +56,16 @@ class ClaimedJob(Schema):
     source_file_url = fields.String(required=True)
     source_name = fields.String(
         required=True,
-        metadata={"description": "The file's name, without its directory; what is not UTF-8 is replaced."},
+        metadata={"description": "File name without directory; bytes that are not UTF-8 are replaced."},
     )
     source_size = fields.Integer(
         required=True,
         allow_none=True,
-        metadata={"description": "Bytes, when the job was created; null where it was not recorded."},
+        metadata={"description": "Size in bytes when the job was created; null if not recorded."},
     )
     source_media_type = fields.String(
         required=True,
-        metadata={"description": "Guessed from the name; application/octet-stream where it tells nothing."},
+        metadata={"description": "Guessed from the file name; application/octet-stream if unknown."},
     )
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)
@@ -75,7 +75,9 @@ class ClaimedJob(Schema):
     timeout_at = fields.AwareDateTime(required=True, metadata={"description": "The deadline of this attempt."})
     lease_token = fields.String(required=True)
     lease_expires_at = fields.AwareDateTime(required=True)
-    ack_by = fields.AwareDateTime(required=True, metadata={"description": "Give a sign of life before this moment."})
+    ack_by = fields.AwareDateTime(
+        required=True, metadata={"description": "The lease ends at this time unless a heartbeat renews it."}
+    )
 
 
 class PollAnswer(Schema):

@@ -50,5 +50,5 @@ def do_resend() -> Response:
     else:
         asked = loaded(ResendQuery(), {name: form.get(name, "") for name in ("job_id", "n")})
         changed = outcomes.resend(runtime(), caller().tenant, asked["job_id"], asked["n"])
-    log.info("continuations sent again", changed=changed)
+    log.info("continuations_resent", changed=changed)
     return go("/ui/continuations", f"{changed} outcomes are sent again.")

@@ -87,7 +87,7 @@ def do_many() -> Response:
     asked = _asked(given.get("asked", ""))
     filters = {name: value for name, value in given.items() if name in FILTERS and value}
     done = steer(runtime(), caller(), asked, loaded(SteerQuery(), _with_zone(filters)))
-    log.info("jobs steered", asked=asked, **done._asdict())
+    log.info("jobs_changed_in_bulk", asked=asked, **done._asdict())
     what = "cancelled" if asked == Asked.CANCEL else "put back"
     return go(f"/ui/jobs?{urlencode(filters)}", f"{done.changed} of {done.matched} jobs were {what}.")
 
@@ -131,7 +131,7 @@ def _may(asked: Asked, status: str) -> bool:
 def do_cancel(job_id: str) -> Response:
     """Cancel the job."""
     status = cancel(runtime(), caller(), job_id)
-    log.info("job cancelled", job_id=job_id)
+    log.info("job_cancelled", job_id=job_id)
     return go(f"/ui/jobs/{job_id}", f"The job is {status}.")
 
 
@@ -140,7 +140,7 @@ def do_cancel(job_id: str) -> Response:
 def do_retry(job_id: str) -> Response:
     """Put the job back."""
     status = restart(runtime(), caller(), job_id)
-    log.info("job put back", job_id=job_id)
+    log.info("job_retried", job_id=job_id)
     return go(f"/ui/jobs/{job_id}", f"The job is {status}.")
 
 

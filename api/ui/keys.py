@@ -61,7 +61,7 @@ def do_make_key() -> Response:
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
     with runtime().engine.begin() as connection:
         key = make_key(connection, caller(), *wanted, asked["expires_at"], runtime().settings.limits.keys)
-    log.info("key created", prefix=core.prefix_of(key), tenant=wanted[2], by=session().prefix)
+    log.info("api_key_created", prefix=core.prefix_of(key), tenant=wanted[2], by=session().prefix)
     return _page(made=key)
 
 
@@ -71,6 +71,6 @@ def do_revoke_key() -> Response:
     """Revoke a key, and with it those that it made, where that is wanted."""
     form = read_form()
     done = revoke(runtime(), caller(), form.get("prefix", ""), made=form.get("made") == "true")
-    log.info("key revoked", prefix=done.key.prefix, made=done.also, released=done.released, by=done.by)
+    log.info("api_key_revoked", prefix=done.key.prefix, made=done.also, released=done.released, by=done.by)
     more = f" and {done.also} that it had made" if done.also else ""
     return go("/ui/keys", f"Key {done.key.prefix}{more} is revoked; {done.released} jobs wait again.")

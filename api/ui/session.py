@@ -72,7 +72,7 @@ def signed_in(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
             prove()
             limits().request(g.caller.key_id, g.caller.tenant)
             if not any(g.caller.may(one) for one in scopes):
-                log.warning("a key lacks the scope", key_id=str(g.caller.key_id), route=request.endpoint, scopes=scopes)
+                log.warning("api_key_scope_missing", key_id=str(g.caller.key_id), route=request.endpoint, scopes=scopes)
                 raise Forbidden(f"The key of this session lacks the scope {' or '.join(scopes)}.")
             if request.method == "POST":
                 _from_our_page(g.ui_session)
@@ -94,7 +94,7 @@ def sign_in(key: str) -> Response:
         raise Forbidden("This key lacks the scope read, without which there is nothing to see.")
     prefix = "" if ring is None else prefix_of(key)
     limits().request(caller.key_id, caller.tenant)
-    log.info("signed in", prefix=prefix, tenant=caller.tenant, address=_address())
+    log.info("signed_in", prefix=prefix, tenant=caller.tenant, address=_address())
     response = go(request.args.get("next", ""))
     _give(response, Session(caller, prefix, int(time.time())))
     return response
@@ -102,7 +102,7 @@ def sign_in(key: str) -> Response:
 
 def sign_out() -> Response:
     """End the session of this browser."""
-    log.info("signed out", prefix=session().prefix)
+    log.info("signed_out", prefix=session().prefix)
     response = go(f"{PATH}/login")
     response.delete_cookie(COOKIE, path=PATH)
     return response
@@ -165,7 +165,7 @@ def _current() -> Session:
 def _from_our_page(mine: Session) -> None:
     token = read_form().get("csrf", "")
     if from_another_site() or not hmac.compare_digest(token.encode(), mine.csrf.encode()):
-        log.warning("an action did not come from a page of this session", route=request.endpoint, prefix=mine.prefix)
+        log.warning("csrf_refused", route=request.endpoint, prefix=mine.prefix)
         raise Forbidden("This did not come from a page of your session. Load the page anew and repeat it.")
 
 

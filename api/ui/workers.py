@@ -55,7 +55,7 @@ def do_pause() -> Response:
         given["seconds"] = int(seconds) if seconds in DURATIONS else seconds
     asked = loaded(PauseWorker(), given)
     until = pause(runtime(), caller().tenant, worker_id, asked["reason"], asked["seconds"])
-    log.info("worker paused", worker_id=worker_id, seconds=asked["seconds"], reason=asked["reason"])
+    log.info("worker_paused", worker_id=worker_id, seconds=asked["seconds"], reason=asked["reason"])
     end = "until it is resumed" if until is None else f"until {until:%Y-%m-%d %H:%M:%S} UTC"
     return go("/ui/workers", f"Worker {worker_id[:100]} is paused {end}.")
 
@@ -68,7 +68,7 @@ def do_evict() -> Response:
     with runtime().engine.connect() as connection:
         key_ids = ids_of_tenant(connection, caller().tenant)
     released = evict(runtime(), caller().tenant, worker_id, key_ids)
-    log.info("worker evicted", worker_id=worker_id, released=released)
+    log.info("worker_evicted", worker_id=worker_id, released=released)
     return go("/ui/workers", f"Worker {worker_id[:100]} held {released} jobs; they wait again.")
 
 
@@ -78,5 +78,5 @@ def do_resume() -> Response:
     """Give the worker jobs again."""
     worker_id = checked(read_form().get("worker_id", ""))
     resume(runtime(), caller().tenant, worker_id)
-    log.info("worker resumed", worker_id=worker_id)
+    log.info("worker_resumed", worker_id=worker_id)
     return go("/ui/workers", f"Worker {worker_id[:100]} is given jobs again.")

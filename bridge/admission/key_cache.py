@@ -28,7 +28,7 @@ REMEMBERED_SECONDS = 1.0  # what was seen longer ago is looked up again
 KEPT_SECONDS = 120.0  # a key that nobody sends is forgotten; longer than the longest poll
 MOST_REMEMBERED = 10000
 TOUCH_SECONDS = 60  # last_used_at is written at most once in so long
-REFUSED = "The API key is missing or does not count. Send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`."
+REFUSED = "The API key is missing or invalid. Send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`."
 _NO_HASH = bytes(32)
 
 COUNTING = text("""
@@ -144,7 +144,7 @@ class KeyRing:
             if prefix in seen:
                 known.caller, known.looked, known.used = seen[prefix].caller, now, False
             elif self._known.pop(prefix, None) is not None and known.caller is not None:
-                log.info("a key in use counts no more", prefix=prefix)
+                log.info("api_key_invalidated", prefix=prefix)
                 self._gone(known.caller.key_id)
 
     def _bootstrapped(self) -> None:

@@ -48,14 +48,14 @@ def make_key(
     if maker.key_id != NO_KEY:
         row = connection.execute(MAKER, {"id": maker.key_id}).one_or_none()
         if row is None:
-            raise Unauthorized("The key that asks counts no more.")
+            raise Unauthorized("The API key is no longer valid.")
         expires_at = _within(row, scopes, tenant, content_types, expires_at)
         by = row.prefix
     if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise Invalid({"expires_at": ["Must lie in the future."]})
+        raise Invalid({"expires_at": ["Must be in the future."]})
     connection.execute(ONE_AT_A_TIME, {"tenant": tenant})
     if (connection.scalar(LIVE, {"tenant": tenant, "most": most}) or 0) >= most:
-        raise TooMany(f"Tenant {tenant} has {most} keys that count already; revoke some.", retry_after=60)
+        raise TooMany(f"Tenant {tenant} has {most} valid keys already; revoke some.", retry_after=60)
     return keys.create_key(connection, name, scopes, tenant, content_types, expires_at, made_by=by)
 
 
@@ -68,7 +68,7 @@ def _within(
 ) -> datetime | None:
     """The new key's end. Raises Forbidden, Invalid where it would be more than its maker."""
     if tenant != maker.tenant and maker.tenant != DEFAULT_TENANT:
-        raise Forbidden("This key administers the keys of its own tenant only.")
+        raise Forbidden("This key may manage only the keys of its own tenant.")
     if "admin" not in maker.scopes and not set(scopes) <= set(maker.scopes):
         raise Forbidden(f"This key has the scopes {', '.join(sorted(maker.scopes))} only.")
     allowed = maker.content_types

@@ -94,7 +94,9 @@ class Limits:
         refused because of what came from the same address."""
         minute = _minute()
         if not self._window.test(self._per_minute["failures"], "failures", address, minute):
-            raise TooMany("Too many keys that do not count came from this address.", retry_after=_next_minute())
+            raise TooMany(
+                "Too many requests with an invalid API key came from this address.", retry_after=_next_minute()
+            )
         self._unshared["failures", address, minute] += 1
         self._window.hit(self._per_minute["failures"], "failures", address, minute)
 
@@ -105,15 +107,15 @@ class Limits:
         they are counted in this process alone.
         """
         if self._parked_here >= self._most_here:
-            why = "Too many polls wait in this API process already; the rest of its connections is for other requests."
+            why = "This API process already has too many waiting polls; its other connections are reserved."
             raise TooMany(why, retry_after=_soon(2))
         types, most = self._awaited.get(key_id, _NOTHING), self._most.content_types
         if self._waiting_polls(("parked", str(key_id))) >= self._most.parked:
-            raise TooMany("Too many polls of this key wait already.", retry_after=_soon(2))
+            raise TooMany("This key already has too many waiting polls.", retry_after=_soon(2))
         if self._waiting_polls(("tenant_parked", tenant)) >= self._most.tenant_parked:
-            raise TooMany("Too many polls of this key's tenant wait already.", retry_after=_soon(2))
+            raise TooMany("This key's tenant already has too many waiting polls.", retry_after=_soon(2))
         if len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
-            raise TooMany("Polls of this key wait for too many content types already.", retry_after=_soon(2))
+            raise TooMany("The polls of this key already wait for too many content types.", retry_after=_soon(2))
 
     def parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> "_WhileParked":
         """Count a poll that waits for these content types, for as long as the block takes."""
@@ -149,10 +151,10 @@ class Limits:
         """New jobs of a tenant, one for each content type given."""
         stock = self._waiting.of(tenant)
         if stock.now + len(content_types) > self._most.pending:
-            raise TooMany("Too many jobs of this tenant wait already.", retry_after=_soon(10))
+            raise TooMany("This tenant already has too many pending jobs.", retry_after=_soon(10))
         new = set(content_types) - stock.types
         if new and len(stock.types | new) > self._most.content_types:
-            raise TooMany("Jobs of too many content types wait already.", retry_after=_soon(10))
+            raise TooMany("This tenant already has pending jobs of too many content types.", retry_after=_soon(10))
         stock.added += len(content_types)
         stock.types |= new
 

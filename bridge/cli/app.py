@@ -51,8 +51,8 @@ def _changes(port: int | None, data_dir: Path | None) -> dict[str, str]:
 
 @app.command()
 def up(
-    flower: bool = typer.Option(False, "--flower", help="Flower too, on 127.0.0.1:5555."),
-    worker: bool = typer.Option(False, "--worker", help="A local remote worker with the reference handlers too."),
+    flower: bool = typer.Option(False, "--flower", help="Also Flower, on 127.0.0.1:5555."),
+    worker: bool = typer.Option(False, "--worker", help="Also a worker with the reference handlers."),
     port: int | None = typer.Option(None, min=1, max=65535, help="The API's port, instead of BRIDGE_PORT."),
     data_dir: Path | None = typer.Option(None, help="Instead of BRIDGE_DATA_DIR."),
 ) -> None:

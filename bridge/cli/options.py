@@ -27,23 +27,23 @@ def job_id(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise Refused(f"{clean(text)} is no job's ID, which looks like 01a20cf0-7360-71fd-a730-1fabaf4eaa6a") from None
+        raise Refused(f"{clean(text)} is not a job ID (expected e.g. 01a20cf0-7360-71fd-a730-1fabaf4eaa6a)") from None
 
 
 Job = Annotated[str, typer.Argument(metavar="JOB", parser=job_id, help="A job's ID.")]
 SomeJob = Annotated[str | None, typer.Argument(metavar="JOB", parser=job_id, help="A job's ID, if it is one.")]
 Url = Annotated[str | None, typer.Option("--url", help="The bridge's address, instead of BRIDGE_URL.")]
-Json = Annotated[bool, typer.Option("--json", help="The API's own JSON, one document.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Limit = Annotated[int, typer.Option(min=1, max=500, help="How many at most.")]
-Cursor = Annotated[str | None, typer.Option(help="Of the page before: goes on from there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Limit = Annotated[int, typer.Option(min=1, max=500, help="Maximum number.")]
+Cursor = Annotated[str | None, typer.Option(help="Continue from this cursor.")]
 
-Status = Annotated[JobState | None, typer.Option(help="In this state.")]
-ContentType = Annotated[str | None, typer.Option("--content-type", "--type", help="Of this content type.")]
-IngestionTask = Annotated[str | None, typer.Option("--ingestion-task-id", help="Of this ingestion task.")]
-Worker = Annotated[str | None, typer.Option("--worker-id", help="That are, or were at last, in this worker's hands.")]
+Status = Annotated[JobState | None, typer.Option(help="Only jobs in this state.")]
+ContentType = Annotated[str | None, typer.Option("--content-type", "--type", help="Only this content type.")]
+IngestionTask = Annotated[str | None, typer.Option("--ingestion-task-id", help="Only this ingestion task.")]
+Worker = Annotated[str | None, typer.Option("--worker-id", help="Last claimed by this worker.")]
 After = Annotated[str | None, typer.Option("--created-after", help="ISO 8601; UTC where no offset is given.")]
-Before = Annotated[str | None, typer.Option("--created-before", help="Likewise.")]
+Before = Annotated[str | None, typer.Option("--created-before", help="ISO 8601; UTC if no offset.")]
 
 
 def filters(

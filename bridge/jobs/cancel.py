@@ -42,7 +42,7 @@ def cancel(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
     job = find(runtime, caller.tenant, job_id)
     if job.status == JobState.CANCELLED:
         return JobState.CANCELLED
-    raise Conflict(f"The job is {job.status} already.", code="already_finished", job_status=job.status)
+    raise Conflict(f"The job is already {job.status}.", code="already_finished", job_status=job.status)
 
 
 def restart(runtime: Runtime, caller: Caller, job_id: str) -> JobState:

@@ -61,4 +61,4 @@ class StandIn:
         with swept(self._runtime.engine, "end_overdue") as run:
             run["changed"] = expire(self._runtime, rounds=1)
         if run["changed"]:
-            log.warning("no sweep came in time; this process ran the clocks", changed=run["changed"])
+            log.warning("expiry_standby_ran", changed=run["changed"])

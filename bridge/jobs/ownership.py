@@ -43,7 +43,7 @@ def lost(job: Row[Any], why: str | None) -> Conflict:
     """The refusal for a caller whose job it is not any more."""
     status = JobState(job.status)
     if status in FINAL:
-        detail = f"The job is {status} already." + (f" {job.error_message}" if job.error_message else "")
+        detail = f"The job is already {status}." + (f" {job.error_message}" if job.error_message else "")
         return Conflict(detail, code="already_finished", job_status=status)
     if why is not None and job.attempt > 0:
         return Conflict(why, code="lease_lost", job_status=status)

@@ -66,7 +66,7 @@ RESULT: tuple[ColumnElement[Any], ...] = (
 def job_id_of(text_: str) -> UUID:
     """The ID in a path. Raises NotFound: what is no UUID is no job."""
     if not re.fullmatch(JOB_ID_PATTERN, text_):
-        raise NotFound("The job was not found: this is no job ID.")
+        raise NotFound("Job not found: not a valid job ID.")
     return UUID(text_)
 
 

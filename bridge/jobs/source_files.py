@@ -51,7 +51,7 @@ def check_source(path: str, roots: Iterable[Path]) -> int:
         raise Invalid({"source_file_path": ["The bridge may not read this file."]}) from None
     except OSError as error:
         _raise_if_it_passes(error)
-        raise Invalid({"source_file_path": ["There is no such file."]}) from None
+        raise Invalid({"source_file_path": ["No such file."]}) from None
 
 
 def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:

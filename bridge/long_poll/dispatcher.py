@@ -154,7 +154,7 @@ class Hub:
             try:
                 self._round(new, caught, second)
             except SQLAlchemyError as error:
-                log.warning("claiming failed", error=type(error).__name__, sqlstate=sqlstate(error))
+                log.warning("claim_failed", error=type(error).__name__, sqlstate=sqlstate(error))
                 self._quietly(self._mirror.put_back, caught)
                 for poll in new:
                     if not poll.done.is_set():
@@ -162,7 +162,7 @@ class Hub:
                         self._parked.answer(poll)
                 gevent.sleep(REST_SECONDS)
             except Exception:  # The dispatcher is the heart of this process: it goes on, and says what happened.
-                log.exception("the dispatcher failed")
+                log.exception("dispatcher_failed")
                 for poll in new:
                     self._parked.answer(poll)
                 gevent.sleep(REST_SECONDS)

@@ -28,7 +28,7 @@ def discard_bad_keys(client: redis.Redis, prefix: str) -> int:
             kinds = pipe.execute()
         bad += [key for key, kind in zip(ours, kinds, strict=True) if kind not in ("list", "none")]
     if bad:
-        log.warning("keys of another type stood in the place of the mirror's", keys=bad[:10], count=len(bad))
+        log.warning("mirror_keys_of_wrong_type_deleted", keys=bad[:10], count=len(bad))
         client.delete(*bad)
         if any(":pending:" in key for key in bad):
             client.delete(f"{prefix}:epoch")

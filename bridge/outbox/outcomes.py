@@ -206,7 +206,7 @@ def deliver_due(
 def _put_off(runtime: Runtime, row: Row[Any], error: Exception) -> None:
     # The kind only: the text names hosts, and is shown to whoever may read. The broker's own error is the cause.
     kind = type(error.__cause__ or error).__name__
-    log.warning("the broker refused a continuation", job_id=str(row.job_id), n=row.n, error=kind)
+    log.warning("continuation_send_failed", job_id=str(row.job_id), n=row.n, error=kind)
     params = {"job_id": row.job_id, "n": row.n, "error": kind, "longest": LONGEST_DELAY_SECONDS}
     with runtime.engine.begin() as connection:
         connection.execute(NOT_SENT, params)
@@ -241,7 +241,7 @@ def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) ->
     with runtime.engine.begin() as connection:
         again = connection.execute(RESEND_ONE, {"tenant": tenant, "job_id": job_id, "n": n}).all()
     if not again:
-        raise NotFound("There is no such outcome: the job is unknown, has not ended, or had nobody to be told.")
+        raise NotFound("No such outcome: the job is unknown, has not ended, or has no continuation.")
     reach("resend.after_commit")
     runtime.nudge([str(job_id)])
     return len(again)

@@ -88,7 +88,7 @@ def _lasts(pause: Pause) -> float:
 
 
 def refusal(pause: Pause) -> Paused:
-    """What the worker is told."""
+    """Reason, shown to the worker."""
     who = "An operator" if pause.by == PausedBy.OPERATOR else "The bridge"
     left = ASK_AGAIN_SECONDS if pause.seconds_left is None else max(1, math.ceil(pause.seconds_left))
     return Paused(f"{who} has paused worker {pause.worker_id}: {pause.reason}", retry_after=left)
@@ -109,7 +109,7 @@ def pause(
         connection.execute(ONE_AT_A_TIME, {"tenant": tenant})
         named = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id, "most": most}
         if (connection.scalar(OTHERS, named) or 0) >= most:
-            raise TooMany(f"Operators of this tenant have {most} workers paused; resume some.", retry_after=60)
+            raise TooMany(f"Operators of this tenant have {most} paused workers already; resume some.", retry_after=60)
         values = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id, "reason": reason, "seconds": seconds}
         until: datetime | None = connection.scalar(PAUSE, values)
         return until
@@ -130,5 +130,5 @@ def _key(connection: Connection, tenant: str, prefix: str | None) -> UUID | None
         return None
     key_id: UUID | None = connection.scalar(KEY, {"tenant": tenant, "prefix": prefix})
     if key_id is None:
-        raise Invalid({"key": ["Is no prefix of a key of this tenant."]})
+        raise Invalid({"key": ["Not the prefix of one of this tenant's keys."]})
     return key_id

@@ -108,5 +108,5 @@ def watch(runtime: Runtime) -> int:
         troubled: list[Any] = list(connection.execute(TROUBLED, most))
         connection.execute(TOO_MANY, most)
     for row in troubled:
-        log.warning("worker paused", **{**row._mapping, "until": row.until.isoformat()})
+        log.warning("worker_paused", **{**row._mapping, "until": row.until.isoformat()})
     return len(well) + len(troubled)

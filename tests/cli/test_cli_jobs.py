@@ -313,7 +313,7 @@ def test_a_refused_submission_names_each_field_in_a_line_and_creates_nothing(run
         "jobs.1.max_retries: Must be greater than or equal to 0 and less than or equal to 100.",
     ]
     done = run("jobs", "submit", client.source(), str(client.files / "nosuch"), "--type", "web")
-    assert lines(done, 1)[1:] == ["jobs.1.source_file_path: There is no such file."]
+    assert lines(done, 1)[1:] == ["jobs.1.source_file_path: No such file."]
     assert ok(client.get(""))["jobs"] == []
 
 
@@ -401,7 +401,7 @@ def test_one_job_is_cancelled_and_put_back(run, client):
 
 
 def test_a_job_that_cannot_be_changed_is_refused_in_one_line(run, client, bridge):
-    assert refusal(run("jobs", "cancel", end(client, bridge, "completed")), 1).endswith("already.")
+    assert refusal(run("jobs", "cancel", end(client, bridge, "completed")), 1).endswith("already completed.")
     assert "was not found" in refusal(run("jobs", "retry", UNKNOWN), 1)
 
 
@@ -412,7 +412,7 @@ def test_many_jobs_are_not_changed_without_a_filter_or_without_a_yes(run, client
     client.create()
     assert "name a JOB, or at least one filter: --status" in refusal(run("jobs", verb))
     assert "name a JOB, or at least one filter" in refusal(run("jobs", verb, "--dry-run", "--yes"))
-    assert "nobody can be asked here: add --yes" in refusal(run("jobs", verb, "--type", "audio"))
+    assert "not a terminal: add --yes" in refusal(run("jobs", verb, "--type", "audio"))
     assert "a JOB takes no filters" in refusal(run("jobs", verb, UNKNOWN, "--type", "audio"))
     assert document(run("jobs", verb, "--type", "audio", "--dry-run", "--json")) == {"matched": 1, "changed": 0}
     assert sorted(job["status"] for job in ok(client.get(""))["jobs"]) == ["failed", "pending"]
@@ -467,8 +467,8 @@ def test_an_outcome_is_sent_again(run, client, bridge):
     assert job_id in said(run("continuations", "--state", "sent"))
     assert said(run("continuations", "resend", job_id)) == "1 sent again\n"
     assert document(run("continuations", "resend", job_id, "--n", "1", "--json")) == {"changed": 1}
-    assert "no such outcome" in refusal(run("continuations", "resend", job_id, "--n", "2"), 1)
-    assert "nobody can be asked here" in refusal(run("continuations", "resend", "--state", "failing"))
+    assert "No such outcome" in refusal(run("continuations", "resend", job_id, "--n", "2"), 1)
+    assert "not a terminal" in refusal(run("continuations", "resend", "--state", "failing"))
     assert document(run("continuations", "resend", "--state", "failing", "--yes", "--json")) == {"changed": 0}
     assert "name either a JOB" in refusal(run("continuations", "resend"))
 
@@ -565,11 +565,11 @@ def test_a_key_that_does_not_count_or_may_not_is_status_1(run, bridge, client):
         (["queues"], {"BRIDGE_URL": "https://me:secret@bridge.example.org"}, "must look like"),
         (["queues", "--url", "http://[::1"], {}, "must look like"),
         (["queues", "--url", "http://a:99999"], {}, "must look like"),
-        (["queues"], {"BRIDGE_KEY": "two words"}, "BRIDGE_KEY holds a character that no key has"),
-        (["queues"], {"BRIDGE_KEY": "a\nX-Evil: 1"}, "BRIDGE_KEY holds a character that no key has"),
-        (["queues"], {"BRIDGE_KEY": "schlüssel"}, "BRIDGE_KEY holds a character that no key has"),
-        (["jobs", "show", "../statistics"], {}, "../statistics is no job's ID"),
-        (["jobs", "cancel", ""], {}, "is no job's ID"),
+        (["queues"], {"BRIDGE_KEY": "two words"}, "BRIDGE_KEY contains an invalid character"),
+        (["queues"], {"BRIDGE_KEY": "a\nX-Evil: 1"}, "BRIDGE_KEY contains an invalid character"),
+        (["queues"], {"BRIDGE_KEY": "schlüssel"}, "BRIDGE_KEY contains an invalid character"),
+        (["jobs", "show", "../statistics"], {}, "../statistics is not a job ID"),
+        (["jobs", "cancel", ""], {}, "is not a job ID"),
         (["jobs", "list", "--created-after", "yesterday"], {}, "--created-after yesterday: write 2027-01-31"),
     ],
 )

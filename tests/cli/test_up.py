@@ -113,7 +113,7 @@ def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_
 
 
 def test_a_misspelt_setting_is_warned_of_with_the_right_name(up):
-    assert "BRIDGE_PROT is no setting of the bridge; did you mean BRIDGE_PORT?" in up.says(UP)
+    assert "BRIDGE_PROT is not a known setting; did you mean BRIDGE_PORT?" in up.says(UP)
 
 
 def test_the_local_worker_converts_a_file(up):

@@ -64,7 +64,7 @@ def test_every_operation_has_a_summary_and_answers_with_a_schema(operations):
             assert answer.get("description"), (where, status)
             if status not in ("206", "304"):
                 assert answer.get("content"), (where, status)
-        if where[0] in ("POST", "PUT") and not where[1].endswith(("/cancel", "/retry", "/resend", "/resume")):
+        if where[0] in ("POST", "PUT") and not where[1].endswith(("/cancel", "/retry", "/resend", "/resume", "/evict")):
             assert operation["requestBody"]["content"]["application/json"]["schema"], where
 
 

@@ -108,7 +108,7 @@ def test_while_redis_is_away_this_is_a_metric_and_no_repair_is_noted(own_bridge,
     wait_until(lambda: metrics(client)["bridge_redis_away",] == 1, "the absence to be seen")
     celery = next(child for child in bridge.stack.family.children if child.name == "celery")
     bridge.celery.send_task(names.RECONCILE, queue=names.QUEUE, ignore_result=True)
-    wait_until(lambda: "redis is away; the sweep waits" in celery.log.read_text(), "the repair to be put off")
+    wait_until(lambda: "sweep_skipped_redis_unavailable" in celery.log.read_text(), "the repair to be put off")
     bridge.celery.send_task(names.PURGE, queue=names.QUEUE, ignore_result=True)
     wait_until(lambda: bridge.sql("SELECT name FROM sweeps"), "another sweep to be noted")
     assert [row.name for row in bridge.sql("SELECT name FROM sweeps")] == ["purge_jobs"]

@@ -114,7 +114,7 @@ def test_the_check_puts_right_what_was_changed_behind_the_triggers_and_says_so(c
         connection.execute(text("DELETE FROM remote_jobs WHERE id = :id"), {"id": first})
         connection.execute(text("UPDATE remote_jobs SET content_type = 'other' WHERE id = :id"), {"id": second})
     assert counters.check(core.runtime) == 3
-    assert "a count was wrong" in capfd.readouterr().out
+    assert "job_counter_corrected" in capfd.readouterr().out
     assert kept(core) == counted(core) == {("other", "pending"): 1}
     assert counters.check(core.runtime) == 0
 

@@ -47,7 +47,7 @@ def refuse(walled, sqlstate):
 
 def told(bridge):
     """The SQLSTATEs that the API has logged so far."""
-    return [event["sqlstate"] for _, event in events(bridge) if event["event"] == "postgresql refused a value"]
+    return [event["sqlstate"] for _, event in events(bridge) if event["event"] == "postgresql_refused_value"]
 
 
 def counted(bridge, tenant):
@@ -69,7 +69,7 @@ def test_a_value_that_only_postgresql_knows_to_be_none_is_a_422(walled):
     place = [UNKNOWN_OFFSET, "00000000-0000-7000-8000-000000000000"]
     cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
     problem = refused(client.get("", params={"cursor": cursor}), 422, "validation")
-    assert problem["errors"] == {"body": ["Holds a value that cannot be stored."]}
+    assert problem["errors"] == {"body": ["Contains a value that cannot be stored."]}
     assert told(walled)[before:] == ["22009"]
 
 

@@ -179,13 +179,13 @@ def test_it_is_told_once_and_by_name(refusing):
     client = bridge.client()
     log = bridge.settings.data_dir / "logs" / "api.log"
     wait_until(lambda: ok(client.get("/readyz"))["redis"] == "ok", "the bridge to be whole")
-    before = log.read_text().count("redis is away")
+    before = log.read_text().count("redis_unavailable")
     with REFUSALS["NOREPLICAS"](redis):
-        wait_until(lambda: log.read_text().count("redis is away") > before, "the log")
+        wait_until(lambda: log.read_text().count("redis_unavailable") > before, "the log")
         for _ in range(20):
             client.create()
         assert '"error": "NOREPLICAS"' in log.read_text()
-        assert log.read_text().count("redis is away") == before + 1
+        assert log.read_text().count("redis_unavailable") == before + 1
     wait_until(lambda: not is_away(client), "the return to be noticed", PATIENCE)
 
 

@@ -1,1 +1,1 @@
-"""Outcomes on their way to the pipeline."""
+"""Outcomes and their delivery to the pipeline."""

@@ -54,7 +54,7 @@ def test_a_create_that_the_broker_lost_is_asked_for_again_also_by_the_next_proce
     said, errors = again.communicate(timeout=120)
     [(job_id, key)] = [(str(row.id), row.idempotency_key) for row in bridge.sql("SELECT * FROM remote_jobs")]
     assert said.split("\t") == [job_id, "document", key, f"{file}\n"]
-    assert "none.pdf: not accepted: The request was refused. source_file_path: There is no such file." in errors
+    assert "none.pdf: not accepted: The request was refused. source_file_path: No such file." in errors
     assert again.returncode == 1
 
 

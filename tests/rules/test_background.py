@@ -26,7 +26,7 @@ def test_work_that_raises_whatever_is_done_again():
         greenlet = every(0.001, "try", work)
         assert third.wait(30)
         gevent.kill(greenlet)
-    assert [line["event"] for line in logs] == ["background work fails"]
+    assert [line["event"] for line in logs] == ["background_work_failed"]
 
 
 def test_an_outage_is_told_once_for_each_kind_of_error_and_once_more_when_it_is_over():
@@ -50,10 +50,10 @@ def test_an_outage_is_told_once_for_each_kind_of_error_and_once_more_when_it_is_
         for _ in range(8):
             steadily(work)
     assert [(line["event"], line.get("error")) for line in logs] == [
-        ("background work fails", "ConnectionError"),
-        ("background work fails", "Unforeseen"),
-        ("background work succeeds again", None),
-        ("background work fails", "OperationalError"),
+        ("background_work_failed", "ConnectionError"),
+        ("background_work_failed", "Unforeseen"),
+        ("background_work_recovered", None),
+        ("background_work_failed", "OperationalError"),
     ]
     assert {line["work"] for line in logs} == {"try"}
     assert isinstance(logs[1]["exc_info"], Unforeseen), "what nobody thought of has its trace"

@@ -76,16 +76,16 @@ def test_no_log_holds_a_key_a_token_or_the_text_of_a_document(logged):
 def test_the_way_of_a_job_can_be_followed_by_its_id(logged):
     bridge, job_id, _ = logged
     told = [event["event"] for _, event in events(bridge) if event.get("job_id") == job_id]
-    for event in ("job created", "job claimed", "result accepted"):
+    for event in ("job_created", "job_claimed", "result_accepted"):
         assert event in told
 
 
 def test_who_was_not_let_in_is_told_with_the_address_and_the_public_part_of_the_key(logged):
     bridge, _, _ = logged
-    found = [event for _, event in events(bridge) if event["event"] == "a key does not count"]
+    found = [event for _, event in events(bridge) if event["event"] == "api_key_refused"]
     assert [event["prefix"] for event in found] == [None, "jb_0a1b2c3d"]
     assert {event["address"] for event in found} == {"127.0.0.1"}
-    lacking = [event for _, event in events(bridge) if event["event"] == "a key lacks the scope"]
+    lacking = [event for _, event in events(bridge) if event["event"] == "api_key_scope_missing"]
     assert [(event["scopes"], event["route"]) for event in lacking] == [(["submit"], "jobs.create_job")]
     worker = bridge.sql("SELECT id FROM api_keys WHERE scopes = ARRAY['work']")[0].id
     assert lacking[0]["key_id"] == str(worker)
@@ -98,5 +98,5 @@ def test_nothing_went_wrong_on_an_ordinary_way(logged):
 
 def test_the_shared_bridge_has_logged_no_unexpected_error(bridge):
     """What the other tests of this session did to it, too: nothing that a client sends is our fault."""
-    found = [line for process, line in lines(bridge) if process == "api" and '"unexpected error"' in line]
+    found = [line for process, line in lines(bridge) if process == "api" and '"unexpected_error"' in line]
     assert found == []

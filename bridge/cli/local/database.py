@@ -111,7 +111,7 @@ def upgrade(revision: str = typer.Argument("head", metavar="[REVISION]")) -> Non
 
 @app.command()
 def downgrade(
-    revision: str = typer.Argument(metavar="REVISION", help="A revision, or base, which drops everything."),
+    revision: str = typer.Argument(metavar="REVISION", help="A revision, or `base`, which drops all tables."),
 ) -> None:
     """Takes the schema back to a revision; data that it cannot hold are lost."""
     from models import migrations

@@ -25,10 +25,10 @@ def _listed(text: str) -> list[str]:
 
 @app.command()
 def create(
-    name: str = typer.Argument(metavar="NAME", help="What the key is for, for people."),
+    name: str = typer.Argument(metavar="NAME", help="A human-readable name."),
     scopes: str = typer.Option(help="Comma-separated: submit, work, read, admin (= all)."),
-    tenant: str = typer.Option("default", help="The tenant whose jobs it sees."),
-    content_types: str | None = typer.Option(None, help="Comma-separated; without it, every type."),
+    tenant: str = typer.Option("default", help="The tenant whose jobs it may access."),
+    content_types: str | None = typer.Option(None, help="Comma-separated; default: all content types."),
     expires: str | None = typer.Option(None, help="ISO 8601; UTC where no offset is given."),
 ) -> None:
     """Makes a key and prints it; it is shown only this once."""
@@ -59,7 +59,7 @@ def _create(
 
 @app.command("list")
 def list_(
-    made_by: str | None = typer.Option(None, metavar="PREFIX", help="Only what the key with this prefix made."),
+    made_by: str | None = typer.Option(None, metavar="PREFIX", help="Only keys made by the key with this prefix."),
 ) -> None:
     """Lists the keys, without their secret part."""
     from bridge.admission import keys
@@ -88,8 +88,10 @@ def list_(
 
 @app.command()
 def revoke(
-    prefix: str = typer.Argument(metavar="PREFIX", help="As `keys list` shows it."),
-    with_made: bool = typer.Option(False, "--with-made", help="Also what it made, and what those made, and so on."),
+    prefix: str = typer.Argument(metavar="PREFIX", help="The prefix, as shown by `keys list`."),
+    with_made: bool = typer.Option(
+        False, "--with-made", help="Also revoke every key made by it, directly or indirectly."
+    ),
 ) -> None:
     """Ends a key at once, and gives back what its workers hold."""
     from bridge.admission import keys

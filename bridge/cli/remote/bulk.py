@@ -34,7 +34,7 @@ def steer_many(
     if not query:
         raise Refused(f"name a JOB, or at least one filter: {_FILTERS}")
     if not (dry_run or yes or sys.stdin.isatty()):
-        raise Refused(f"nobody can be asked here: add --yes, or --dry-run to count what `jobs {verb}` would change")
+        raise Refused(f"not a terminal: add --yes, or --dry-run to count what `jobs {verb}` would change")
     bridge = reach()
     path = f"{API_BASE}/{verb}"
     if dry_run or not yes:

@@ -20,7 +20,7 @@ from bridge.names import API_ROOT
 from models.state import OutcomeState
 
 app = options.group(
-    "See outcomes on their way to the pipeline, and send them again. The name alone lists.", cls=ListByDefault
+    "See outcomes on their way to the pipeline, and send them again. Without a subcommand: list.", cls=ListByDefault
 )
 _PATH = f"{API_ROOT}/continuations"
 
@@ -34,7 +34,7 @@ class Resendable(StrEnum):
 @app.command("list")
 def list_(
     state: Annotated[
-        OutcomeState | None, typer.Option(help="In this state; without it, all that wait or are failing.")
+        OutcomeState | None, typer.Option(help="Only outcomes in this state; default: waiting and failing.")
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -52,7 +52,7 @@ def list_(
 def _show(answer: Answer) -> None:
     paper, now = console(), answer.now
     if not answer.body["continuations"]:
-        paper.print("No outcome is on its way.")
+        paper.print("No outcomes pending.")
         return
     wide = paper.width >= WIDE
     more = ("Status", "Age") if wide else ()
@@ -75,8 +75,8 @@ def _show(answer: Answer) -> None:
 @app.command()
 def resend(
     job: SomeJob = None,
-    n: Annotated[int | None, typer.Option("--n", help="Which of the job's outcomes; the latest without it.")] = None,
-    state: Annotated[Resendable | None, typer.Option(help="All outcomes in this state.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="Number of the outcome; default: the latest.")] = None,
+    state: Annotated[Resendable | None, typer.Option(help="Resend all outcomes in this state.")] = None,
     yes: Yes = False,
     json: Json = False,
     url: Url = None,
@@ -86,7 +86,7 @@ def resend(
         raise Refused("name either a JOB (with --n, if it is not the latest outcome) or --state failing")
     if state is not None and not yes:
         if not sys.stdin.isatty():
-            raise Refused("nobody can be asked here: add --yes")
+            raise Refused("not a terminal: add --yes")
         confirm("Send all outcomes that are failing again?")
     body = bridge_at(url).post(f"{_PATH}/resend", job_id=job, n=n, state=state).body
     if json:

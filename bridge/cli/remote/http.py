@@ -41,7 +41,7 @@ class Bridge:
         if bad or "@" in parts.netloc or not url.isprintable() or " " in url:
             raise Refused("the bridge's address (--url, BRIDGE_URL) must look like https://bridge.example.org")
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-            raise Refused("BRIDGE_KEY holds a character that no key has")
+            raise Refused("BRIDGE_KEY contains an invalid character")
         self.url = url.rstrip("/")
         self._key = key
         self._session = requests.Session()

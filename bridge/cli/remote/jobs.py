@@ -75,7 +75,7 @@ def _tell(answer: Answer, show: Callable[[Console, Answer], None], *, json: bool
 @app.command("watch", epilog=options.ENDS)
 def watch_(
     job: SomeJob = None,
-    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two requests.")] = 1.0,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -86,7 +86,7 @@ def watch_(
     bridge = bridge_at(url)
     if job is None:
         if json:
-            raise Refused("watch --json watches a JOB; of the queues `jobbridge queues --json` tells")
+            raise Refused("watch --json needs a JOB; for queues use `jobbridge queues --json`")
         watch.watch_queues(bridge, every)
         return
     raise typer.Exit(watch.watch_jobs(bridge, {job: ""}, every, json=json))

@@ -14,7 +14,7 @@ from bridge.names import API_BASE
 
 
 def queues(
-    sweeps: Annotated[bool, typer.Option("--sweeps", help="The sweeps too: whether the bridge's clocks run.")] = False,
+    sweeps: Annotated[bool, typer.Option("--sweeps", help="Also show the sweeps.")] = False,
     json: Json = False,
     url: Url = None,
 ) -> None:

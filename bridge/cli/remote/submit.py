@@ -21,22 +21,25 @@ from models.state import Priority
 
 def submit(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="As the bridge sees them, below BRIDGE_SOURCE_ROOTS.")
+        list[Path], typer.Argument(metavar="FILE", help="Paths as the bridge sees them, below BRIDGE_SOURCE_ROOTS.")
     ],
-    content_type: Annotated[str, typer.Option("--content-type", "--type", help="Which workers take them.")],
+    content_type: Annotated[
+        str, typer.Option("--content-type", "--type", help="The content type, which selects the workers.")
+    ],
     option: Annotated[
-        list[str] | None, typer.Option("--option", metavar="K=V", help="For task_options; V as JSON, else as text.")
+        list[str] | None,
+        typer.Option("--option", metavar="K=V", help="An entry of task_options; V is read as JSON, else as text."),
     ] = None,
-    ingestion_task_id: Annotated[str | None, typer.Option(help="Without it, each file's name.")] = None,
-    priority: Annotated[Priority | None, typer.Option(help="Within the content type.")] = None,
+    ingestion_task_id: Annotated[str | None, typer.Option(help="Default: each file's name.")] = None,
+    priority: Annotated[Priority | None, typer.Option(help="Priority within the content type.")] = None,
     max_retries: Annotated[int | None, typer.Option(help="Attempts beyond the first.")] = None,
-    timeout_seconds: Annotated[int | None, typer.Option(help="How long an attempt may run.")] = None,
-    queue_timeout_seconds: Annotated[int | None, typer.Option(help="How long a job may wait.")] = None,
-    available_at: Annotated[str | None, typer.Option(help="Not before; ISO 8601, UTC without an offset.")] = None,
+    timeout_seconds: Annotated[int | None, typer.Option(help="Longest time of one attempt.")] = None,
+    queue_timeout_seconds: Annotated[int | None, typer.Option(help="Longest time in the queue.")] = None,
+    available_at: Annotated[str | None, typer.Option(help="ISO 8601; UTC if no offset.")] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same command with the same key makes no second jobs.")
+        str | None, typer.Option(help="Repeating the command with the same key creates no second jobs.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch them until all have ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch the jobs until all have ended.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Wait, and write the result of the one FILE here.")
     ] = None,

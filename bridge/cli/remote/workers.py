@@ -14,10 +14,10 @@ from bridge.cli.remote.worker_tables import workers_table
 from bridge.cli.text import clean, until
 from bridge.names import API_ROOT
 
-app = options.group("See the workers, and pause them. The name alone lists.", cls=ListByDefault)
-Worker = Annotated[str, typer.Argument(metavar="WORKER", help="Its worker_id.")]
+app = options.group("See the workers, and pause them. Without a subcommand: list.", cls=ListByDefault)
+Worker = Annotated[str, typer.Argument(metavar="WORKER", help="The worker's ID (worker_id).")]
 KeyPrefix = Annotated[
-    str | None, typer.Option("--key-prefix", help="Only under the key with this prefix; else under every key.")
+    str | None, typer.Option("--key-prefix", help="Only under the key with this prefix; default: every key.")
 ]
 
 
@@ -40,8 +40,8 @@ def list_(json: Json = False, url: Url = None) -> None:
 @app.command()
 def pause(
     worker: Worker,
-    reason: Annotated[str, typer.Option(help="What the worker is told.")],
-    seconds: Annotated[int | None, typer.Option(help="For so long; without it, until it is resumed.")] = None,
+    reason: Annotated[str, typer.Option(help="Reason, shown to the worker.")],
+    seconds: Annotated[int | None, typer.Option(help="Duration; omit to pause until resumed.")] = None,
     key_prefix: KeyPrefix = None,
     json: Json = False,
     url: Url = None,
