@@ -23,9 +23,9 @@ from api.routes.keys import keys
 from api.routes.probes import health
 from api.routes.work import workers
 from api.ui import dashboard
-from bridge.admission.key_cache import KeyRing
+from bridge.admission.key_cache import KeyCache
 from bridge.admission.limits import Limits
-from bridge.jobs.expire_standby import StandIn
+from bridge.jobs.expire_standby import ExpiryStandby
 from bridge.long_poll.admit import LongPoll
 from bridge.runtime import Runtime
 from bridge.version import version
@@ -40,11 +40,11 @@ class Documented(Api):
     DEFAULT_ERROR_RESPONSE_NAME = ""
 
 
-def create_app(runtime: Runtime, heart: Runtime) -> Flask:
-    """The application on a runtime. `heart`: the same with connections of its own, for claims, keys and limits.
+def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
+    """The application on a runtime. `reserved`: the same with connections of its own for claims, keys and limits.
 
-    Starts the hub, so it needs a gevent-patched process. Asks neither PostgreSQL nor Redis for anything: a process
-    that cannot start ends all of them.
+    Starts the dispatcher, so it needs a gevent-patched process. Asks neither PostgreSQL nor Redis for anything: a
+    process that cannot start ends all of them.
     """
     app = Flask("api", static_folder=None)
     exact(app.url_map)
@@ -62,15 +62,15 @@ def create_app(runtime: Runtime, heart: Runtime) -> Flask:
         },
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # task_options and metadata come back as they were sent
-    limits = Limits(heart)
-    polls = LongPoll(runtime, heart, limits)
+    limits = Limits(reserved)
+    polls = LongPoll(runtime, reserved, limits)
     ring = None
     if runtime.settings.auth:
-        ring = KeyRing(heart.engine, polls.dispatcher.dismiss, runtime.settings.bootstrap_key)
+        ring = KeyCache(reserved.engine, polls.dispatcher.dismiss, runtime.settings.bootstrap_key)
         ring.keep()
     app.extensions["bridge"] = Parts(runtime, limits, polls, ring, ThreadPool(1))
     limits.keep()
-    StandIn(heart).keep()
+    ExpiryStandby(reserved).keep()
     app.url_map.converters |= {"job": JobId, "worker": WorkerId}
     app.before_request(_begin)
     app.before_request(refuse_another_slash)

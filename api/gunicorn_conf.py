@@ -112,15 +112,15 @@ def post_worker_init(worker: Any) -> None:
     from api.http.metrics import PARKED, REDIS_AWAY, Summed
 
     parts = worker.wsgi.extensions["bridge"]
-    hub, mirror = parts.polls.dispatcher, parts.runtime.mirror
+    dispatcher, mirror = parts.polls.dispatcher, parts.runtime.mirror
 
     def watch() -> None:
         while worker.alive:
-            PARKED.set(hub.parked)
+            PARKED.set(dispatcher.parked)
             REDIS_AWAY.set(mirror.breaker.lost)
             Summed.tell()
             gevent.sleep(0.1)
-        hub.close()
+        dispatcher.close()
         PARKED.set(0)
 
     gevent.spawn(watch)

@@ -31,7 +31,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from api.gunicorn_master import STOPS
 from api.http.connections import CURRENT, TICK_SECONDS, Connections, HungUp
 from api.http.steady_response import SteadyResponse
-from api.http.turns import POLL, Turns
+from api.http.turns import POLL, FairShare
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
@@ -70,7 +70,7 @@ class Worker(GeventWorker):
         super().__init__(*args, **kwargs)
         keep, trusted = self.cfg.keepalive, self.cfg.forwarded_allow_ips
         self.connections = Connections(int(0.9 * self.worker_connections), keep, trusted)
-        self.turns = Turns()
+        self.turns = FairShare()
         self.told = False  # by the master, to stop; known there alone
         self._said_full = -FULL_SECONDS
         self._serving = mmap.mmap(-1, 1)  # shared with the master, which forks after this

@@ -16,7 +16,7 @@ log = structlog.get_logger("bridge.background")
 EXPECTED = (SQLAlchemyError, redis.RedisError, BrokerError, OSError)
 
 
-class Steadily:
+class Supervised:
     """Runs a piece of work; `work` names it in the log. A failure ends nothing.
 
     It is logged once per kind and outage, not at every run, and once more when the work succeeds again. Returns whether
@@ -47,11 +47,11 @@ class Steadily:
 
 def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
     """Do it now and then again, so many seconds after each run, in a greenlet of its own."""
-    steadily = Steadily(work)
+    supervised = Supervised(work)
 
     def run() -> None:
         while True:
-            steadily(do)
+            supervised(do)
             gevent.sleep(seconds)
 
     return gevent.spawn(run)
@@ -62,10 +62,10 @@ def once(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet
 
     For what a process does at its start with a server that may be away: its start must not wait for that.
     """
-    steadily = Steadily(work)
+    supervised = Supervised(work)
 
     def run() -> None:
-        while not steadily(do):
+        while not supervised(do):
             gevent.sleep(seconds)
 
     return gevent.spawn(run)

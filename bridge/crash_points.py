@@ -25,7 +25,7 @@ POINTS = {
     "batch.after_commit": "the batch is there, and Redis knows nothing of it",
     "intake.before_create": "Celery has the pipeline's message, and nothing is done",
     "intake.after_create": "the pipeline's job is there, and its message is not acknowledged",
-    "claim.after_catch": "a listener's BLMOVE has moved an ID, and the hub does not know it",
+    "claim.after_catch": "a listener's BLMOVE has moved an ID, and the dispatcher does not know it",
     "claim.after_take": "a script has moved IDs into the process' claimed lists",
     "claim.before_commit": "jobs that PostgreSQL found are claimed, and not committed",
     "claim.after_commit": "the claim is committed, and Redis still holds the IDs as taken",

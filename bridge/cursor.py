@@ -13,21 +13,21 @@ from sqlalchemy import Row
 from bridge.errors import Invalid
 
 
-def cut(rows: list[Row[Any]], limit: int, *place: str) -> tuple[list[Row[Any]], str | None]:
+def page_and_cursor(rows: list[Row[Any]], limit: int, *place: str) -> tuple[list[Row[Any]], str | None]:
     """A page of rows of which one more than `limit` was asked for, and the cursor, which names its last row's place."""
     if len(rows) <= limit:
         return rows, None
     last = rows[limit - 1]._mapping
     values = [value.isoformat() if isinstance(value, datetime) else str(value) for value in map(last.get, place)]
-    return rows[:limit], named(*values)
+    return rows[:limit], encode_cursor(*values)
 
 
-def named(*place: str) -> str:
+def encode_cursor(*place: str) -> str:
     """The cursor that names a place."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
-def opened(cursor: str, *kinds: type) -> tuple[Any, ...]:
+def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """The place that a cursor names, its parts of these kinds. Raises Invalid."""
     try:
         values = json.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))

@@ -20,7 +20,7 @@ MOST_THREADS = 32  # system calls on files at a time
 SECONDS = 15.0  # that one is waited for, the wait for a thread included; its thread is lost until it comes back
 
 
-class FileThreads:
+class FilePool:
     """One per process; a bridge.runtime.OnFiles. Made in the thread whose greenlets call it.
 
     `queue` off: where all threads are busy nobody waits for one. That is for a process which does one thing at a time:

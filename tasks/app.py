@@ -12,7 +12,7 @@ from celery.worker.control import Panel
 
 from bridge import crash_points
 from bridge.db import make_engine
-from bridge.file_pool import FileThreads
+from bridge.file_pool import FilePool
 from bridge.logs import configure_logging
 from bridge.mirror.lists import Mirror
 from bridge.outbox.nudge import Nudger
@@ -52,5 +52,5 @@ def runtime() -> Runtime:
         make_engine(settings, pool_size=2, name="bridge-celery"),
         Mirror(settings.require("redis_url"), settings.redis_prefix, process),
         Nudger(app),
-        FileThreads(threads=MOST_HANGING, queue=False),
+        FilePool(threads=MOST_HANGING, queue=False),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from celery import beat
 
 from bridge import names
-from bridge.background import Steadily
+from bridge.background import Supervised
 from bridge.broker import lying
 
 # Sweeps that wait while no Celery worker takes them; each finds all that is due, so more are worth no more.
@@ -25,7 +25,7 @@ class Steady(beat.Scheduler):
     def __init__(self, *args: Any, monotonic: Callable[[], float] = time.monotonic, **options: Any) -> None:
         self._monotonic = monotonic
         self._due: dict[str, float] = {}
-        self._steadily = Steadily("look at the sweeps' queue")
+        self._steadily = Supervised("look at the sweeps' queue")
         self._lying = 0
         super().__init__(*args, **options)
 

@@ -11,7 +11,7 @@ from api.http.client_address import real_address
 from api.http.connections import prove
 from api.http.local_only import refuse_web_pages
 from api.http.parts import parts
-from bridge.admission.key_cache import REFUSED, KeyRing
+from bridge.admission.key_cache import REFUSED, KeyCache
 from bridge.admission.keys import public_prefix
 from bridge.admission.limits import Limits
 from bridge.caller import Caller
@@ -82,7 +82,7 @@ def _sent_key() -> str:
     return key.strip()
 
 
-def whose_key(ring: KeyRing, key: str) -> Caller:
+def whose_key(ring: KeyCache, key: str) -> Caller:
     """Whose key this is. Raises Unauthorized, and TooMany to an address that has sent too many that do not count."""
     if not key:
         raise Unauthorized(REFUSED)

@@ -6,7 +6,7 @@ from typing import cast
 from flask import current_app
 from gevent.threadpool import ThreadPool
 
-from bridge.admission.key_cache import KeyRing
+from bridge.admission.key_cache import KeyCache
 from bridge.admission.limits import Limits
 from bridge.long_poll.admit import LongPoll
 from bridge.runtime import Runtime
@@ -19,7 +19,7 @@ class Parts:
     runtime: Runtime
     limits: Limits
     polls: LongPoll
-    keys: KeyRing | None  # None: BRIDGE_AUTH=off
+    keys: KeyCache | None  # None: BRIDGE_AUTH=off
     aside: ThreadPool  # where large bodies are parsed, off the event loop
 
 

@@ -28,7 +28,7 @@ continuations = Blueprint(
 @producers.route("/cancel", methods=["POST"])
 @scope("submit")
 @producers.arguments(schemas.SteerQuery(), location="query")
-@producers.response(200, schemas.Steered())
+@producers.response(200, schemas.BulkChange())
 @gives(producers, body=True)
 def cancel_jobs(query: dict[str, Any]) -> Any:
     """Cancel all jobs that match the list's filters. If the request breaks off, repeat it: it continues."""
@@ -38,7 +38,7 @@ def cancel_jobs(query: dict[str, Any]) -> Any:
 @producers.route("/retry", methods=["POST"])
 @scope("submit")
 @producers.arguments(schemas.SteerQuery(), location="query")
-@producers.response(200, schemas.Steered())
+@producers.response(200, schemas.BulkChange())
 @gives(producers, body=True)
 def retry_jobs(query: dict[str, Any]) -> Any:
     """Retry all failed, timed-out and cancelled jobs that match the list's filters."""

@@ -14,7 +14,7 @@ from api.http.parts import parts
 from api.http.views import asked_priority, json_response
 from api.schemas import insight as schemas
 from bridge.admission.keys import ids_of_tenant
-from bridge.cursor import named, opened
+from bridge.cursor import decode_cursor, encode_cursor
 from bridge.errors import Invalid
 from bridge.insight.explain import MOST_AHEAD, explain
 from bridge.insight.scaling import scaling
@@ -23,8 +23,8 @@ from bridge.insight.statistics import statistics
 from bridge.jobs.release import evict
 from bridge.names import API_BASE, API_ROOT, CONTENT_TYPE_PATTERN
 from bridge.workers.pauses import pause, resume
-from bridge.workers.registry import WorkersSeen
-from bridge.workers.roster import Hand, workforce
+from bridge.workers.registry import WorkerRegistry
+from bridge.workers.roster import WorkerInfo, roster_of
 
 MOST_WORKERS = 50  # of a job's explanation
 MOST_TYPES = 200  # content types in the statistics, those with the most jobs
@@ -33,7 +33,7 @@ log = structlog.get_logger("api")
 operators = Blueprint("operate", __name__, description="Monitor the bridge and pause workers.")
 
 
-def _seen() -> WorkersSeen:
+def _seen() -> WorkerRegistry:
     return parts().polls.pauses.seen
 
 
@@ -121,15 +121,15 @@ def explain_job(job_id: str) -> Any:
 @gives(operators)
 def list_workers(query: dict[str, Any]) -> Any:
     """List the workers that polled within the last hour, hold a job, or are paused."""
-    (start,) = (0,) if query["cursor"] is None else opened(query["cursor"], int)
-    known = workforce(runtime(), _seen(), caller().tenant)
+    (start,) = (0,) if query["cursor"] is None else decode_cursor(query["cursor"], int)
+    known = roster_of(runtime(), _seen(), caller().tenant)
     end = start + query["limit"]
     return json_response(
         {
             "workers": [_worker(hand) for hand in known.hands[start:end]],
             "count": len(known.hands),
             "redis": "ok" if known.redis else "away",
-            "next_cursor": named(str(end)) if end < len(known.hands) else None,
+            "next_cursor": encode_cursor(str(end)) if end < len(known.hands) else None,
         }
     )
 
@@ -208,7 +208,7 @@ def checked(worker_id: str) -> str:
     return worker_id
 
 
-def _worker(hand: Hand) -> dict[str, Any]:
+def _worker(hand: WorkerInfo) -> dict[str, Any]:
     """schemas.ShownWorker"""
     paused = hand.pause
     return {

@@ -12,7 +12,7 @@ from api.http.documented_errors import gives
 from api.schemas import keys as schemas
 from bridge.admission import keys as core
 from bridge.admission.key_makers import administers, make_key
-from bridge.cursor import cut, opened
+from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.jobs.revoke_key import revoke
 from bridge.names import KEYS_BASE
 
@@ -27,12 +27,12 @@ keys = Blueprint("keys", __name__, url_prefix=KEYS_BASE, description="Make, list
 @gives(keys)
 def list_keys(query: dict[str, Any]) -> Any:
     """List the keys, without their secrets; next_cursor opens the next page."""
-    after = None if query["cursor"] is None else opened(query["cursor"], datetime, str)
+    after = None if query["cursor"] is None else decode_cursor(query["cursor"], datetime, str)
     limit = query["limit"]
     with runtime().engine.connect() as connection:
         whose, maker = administers(caller()), query["made_by"]
         rows = core.list_keys(connection, whose, made_by=maker, after=after, limit=limit + 1)
-    rows, cursor = cut(rows, limit, "created_at", "prefix")
+    rows, cursor = page_and_cursor(rows, limit, "created_at", "prefix")
     return {"keys": rows, "next_cursor": cursor}
 
 

@@ -22,7 +22,7 @@ class SteerQuery(Filters):
     )
 
 
-class Steered(Schema):
+class BulkChange(Schema):
     """What a change of many jobs came to."""
 
     matched = fields.Integer(

@@ -4,12 +4,12 @@ from flask import Blueprint
 
 from api.http.parts import parts
 from api.ui.render import protected
-from bridge.workers.registry import WorkersSeen
+from bridge.workers.registry import WorkerRegistry
 
 ui = Blueprint("ui", __name__, url_prefix="/ui")
 ui.after_request(protected)
 
 
-def seen() -> WorkersSeen:
+def seen() -> WorkerRegistry:
     """Which workers ask for jobs."""
     return parts().polls.pauses.seen

@@ -16,7 +16,7 @@ from api.ui.render import page
 from api.ui.session import go, session, signed_in
 from bridge.admission import keys as core
 from bridge.admission.key_makers import administers, make_key
-from bridge.cursor import cut, opened
+from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.jobs.revoke_key import revoke
 from bridge.names import DEFAULT_TENANT
 
@@ -34,10 +34,10 @@ def show_keys() -> Response:
 
 def _page(made: str | None = None) -> Response:
     query = loaded(KeysQuery(), {**single(request.args), "limit": str(PER_PAGE)})
-    after = None if query["cursor"] is None else opened(query["cursor"], datetime, str)
+    after = None if query["cursor"] is None else decode_cursor(query["cursor"], datetime, str)
     with runtime().engine.connect() as connection:
         rows = core.list_keys(connection, administers(caller()), after=after, limit=PER_PAGE + 1)
-    rows, cursor = cut(rows, PER_PAGE, "created_at", "prefix")
+    rows, cursor = page_and_cursor(rows, PER_PAGE, "created_at", "prefix")
     return page(
         "keys",
         keys=rows,

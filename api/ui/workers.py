@@ -15,7 +15,7 @@ from bridge.admission.keys import ids_of_tenant
 from bridge.insight.explain import WAITING
 from bridge.jobs.release import evict
 from bridge.workers.pauses import pause, resume
-from bridge.workers.roster import workforce
+from bridge.workers.roster import roster_of
 from bridge.workers.track_record import ends_of_workers
 
 log = structlog.get_logger("api.ui")
@@ -28,7 +28,7 @@ DURATIONS = {"": "until it is resumed", "600": "10 minutes", "3600": "1 hour", "
 @signed_in("read")
 def show_workers() -> Response:
     """The workers that were seen within an hour, hold a job or are paused, those seen last first."""
-    known = workforce(runtime(), seen(), caller().tenant)
+    known = roster_of(runtime(), seen(), caller().tenant)
     wanted = single(request.args).get("worker_id", "").strip()
     hands = [hand for hand in known.hands if wanted in hand.worker_id]
     with runtime().engine.connect() as connection:

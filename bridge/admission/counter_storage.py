@@ -8,7 +8,7 @@ import time
 from limits.storage import Storage
 
 
-class Tally(Storage):
+class CounterStorage(Storage):
     """Counts of this process; `purge` forgets those whose time is over."""
 
     STORAGE_SCHEME = None

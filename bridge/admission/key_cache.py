@@ -70,7 +70,7 @@ class _Look:
             raise
 
 
-class KeyRing:
+class KeyCache:
     """The keys that this process has seen. `gone` hears the ID of each that was revoked or has expired meanwhile.
 
     `bootstrap` is an admin key that is made where it is not there yet: as soon as PostgreSQL answers, and before

@@ -21,7 +21,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from bridge.admission import stock
 from bridge.admission.byte_budget import Budget
-from bridge.admission.counter_storage import Tally
+from bridge.admission.counter_storage import CounterStorage
 from bridge.admission.stock import Usage
 from bridge.background import every
 from bridge.errors import TooMany
@@ -48,7 +48,7 @@ class Limits:
         self._most = most = runtime.settings.limits
         self._prefix = f"{runtime.settings.redis_prefix}:limits"
         self._redis = connect(runtime.settings.require("redis_url"), socket_timeout=1)
-        self._tally = Tally()
+        self._tally = CounterStorage()
         self._window = FixedWindowRateLimiter(self._tally)
         self._per_minute = {
             "requests": RateLimitItemPerMinute(most.requests),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row
 
 from bridge.names import PERIODS
-from bridge.workers.roster import Workforce
+from bridge.workers.roster import Roster
 from models.pause import PausedBy
 
 MOST = 20  # sentences of a kind
@@ -44,7 +44,7 @@ class Need(NamedTuple):
     page: str  # of the dashboard, where more is to be seen
 
 
-def needs(queues: Sequence[QueueNow], known: Workforce, sweeps: Sequence[Row[Any]], failing: int) -> list[Need]:
+def needs(queues: Sequence[QueueNow], known: Roster, sweeps: Sequence[Row[Any]], failing: int) -> list[Need]:
     """All of it, the most urgent first."""
     return [
         *_sweeps(sweeps),
@@ -73,7 +73,7 @@ def is_late(name: str, age: float) -> bool:
     return period is not None and age > max(LATE_SECONDS, LATE_PERIODS * period)
 
 
-def _redis(known: Workforce) -> Iterator[Need]:
+def _redis(known: Roster) -> Iterator[Need]:
     if not known.redis:
         yield Need(
             "redis_away",
@@ -83,7 +83,7 @@ def _redis(known: Workforce) -> Iterator[Need]:
         )
 
 
-def _queues(queues: Sequence[QueueNow], known: Workforce) -> Iterator[Need]:
+def _queues(queues: Sequence[QueueNow], known: Roster) -> Iterator[Need]:
     if not known.redis:
         return
     stuck = [queue for queue in queues if queue.pending and not queue.workers
@@ -108,7 +108,7 @@ def _continuations(failing: int) -> Iterator[Need]:
         )
 
 
-def _paused(known: Workforce) -> Iterator[Need]:
+def _paused(known: Roster) -> Iterator[Need]:
     troubled = [hand for hand in known.hands if hand.pause is not None and hand.pause.by == PausedBy.BRIDGE]
     if troubled:
         named = ", ".join(hand.worker_id for hand in troubled[:5])

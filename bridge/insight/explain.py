@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, text
 from bridge.insight.durations import estimated_completion, expected_seconds
 from bridge.jobs.read import LONGEST_WHY, STANDING, find
 from bridge.runtime import Runtime
-from bridge.workers.registry import WorkersSeen
-from bridge.workers.roster import Hand, workforce
+from bridge.workers.registry import WorkerRegistry
+from bridge.workers.roster import WorkerInfo, roster_of
 from models.state import JobState
 
 MOST_AHEAD = 1000
@@ -57,28 +57,28 @@ class Facts(NamedTuple):
     now: datetime
     attempts: Sequence[Row[Any]]  # the last ones that ended, newest first
     jobs_ahead: int | None = None  # while pending; MOST_AHEAD means so many or more
-    accepting: Sequence[Hand] = ()  # the workers that were seen asking for its type
-    denied: Sequence[Hand] = ()  # those that ask for it with a key that does not allow it
+    accepting: Sequence[WorkerInfo] = ()  # the workers that were seen asking for its type
+    denied: Sequence[WorkerInfo] = ()  # those that ask for it with a key that does not allow it
     some_key_allows: bool = True
     redis: bool = True  # whether it is known who asks
-    holder: Hand | None = None
+    holder: WorkerInfo | None = None
     expected_seconds: float | None = None  # how long a job of its type runs
     starts_at: datetime | None = None  # an estimate
     completes_at: datetime | None = None  # an estimate
     continuation: Row[Any] | None = None
 
     @property
-    def active(self) -> list[Hand]:
+    def active(self) -> list[WorkerInfo]:
         """The workers that can be counted on for its type: they wait now, or work on a job."""
         return [
             hand for hand in self.accepting if hand.pause is None and (hand.jobs_in_hand > 0 or self.is_waiting(hand))
         ]
 
-    def is_waiting(self, hand: Hand) -> bool:
+    def is_waiting(self, hand: WorkerInfo) -> bool:
         """Whether it asks for jobs now, as far as is known."""
         return hand.last_seen is not None and hand.last_seen > self.now - WAITING
 
-    def free_slots(self, hand: Hand) -> int:
+    def free_slots(self, hand: WorkerInfo) -> int:
         """How many jobs it would take now; one where it waits and has said nothing."""
         if not self.is_waiting(hand):
             return 0
@@ -87,7 +87,7 @@ class Facts(NamedTuple):
         return 1 if hand.jobs_in_hand == 0 else 0
 
 
-def explain(runtime: Runtime, seen: WorkersSeen, tenant: str, job_id: str, *, keys: bool) -> Facts:
+def explain(runtime: Runtime, seen: WorkerRegistry, tenant: str, job_id: str, *, keys: bool) -> Facts:
     """The facts about a job. `keys`: whether keys are asked for at all. Raises NotFound."""
     job = find(runtime, tenant, job_id, STANDING)
     with runtime.engine.connect() as connection:
@@ -99,7 +99,7 @@ def explain(runtime: Runtime, seen: WorkersSeen, tenant: str, job_id: str, *, ke
         elif job.status != JobState.PROCESSING:
             ended = connection.execute(CONTINUATION, {"id": job.id, "n": job.outcome_count}).one_or_none()
             return facts._replace(continuation=ended)
-    hands, answered = workforce(runtime, seen, tenant)
+    hands, answered = roster_of(runtime, seen, tenant)
     if job.status == JobState.PROCESSING:
         worker = (job.key_id, job.worker_id)
         holder = next((hand for hand in hands if (hand.key_id, hand.worker_id) == worker), None)

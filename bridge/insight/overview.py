@@ -9,8 +9,8 @@ from bridge.insight import counters, gauges, history
 from bridge.insight.attention import Need, QueueNow, needs
 from bridge.insight.explain import WAITING
 from bridge.runtime import Runtime
-from bridge.workers.registry import WorkersSeen
-from bridge.workers.roster import Hand, workforce
+from bridge.workers.registry import WorkerRegistry
+from bridge.workers.roster import WorkerInfo, roster_of
 from models.job import one_of
 from models.state import BAD_ENDS, JobState, OutcomeState
 
@@ -51,9 +51,9 @@ class Overview(NamedTuple):
     needs: list[Need]
 
 
-def overview(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Overview:
+def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
     """All of it, each part read by an index or from counters. Raises SQLAlchemyError."""
-    known = workforce(runtime, seen, tenant)
+    known = roster_of(runtime, seen, tenant)
     with runtime.engine.connect() as connection:
         counts = counters.of_tenant(connection, tenant)
         waiting = [(tenant, count.content_type) for count in counts if count.status == JobState.PENDING]
@@ -83,7 +83,7 @@ def overview(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Overview:
     )
 
 
-def waits(hand: Hand, now: Any) -> bool:
+def waits(hand: WorkerInfo, now: Any) -> bool:
     """Whether a worker asks for jobs now, as far as is known, and has room for one."""
     return hand.pause is None and hand.last_seen is not None and hand.last_seen > now - WAITING and hand.slots.free != 0
 
@@ -92,11 +92,11 @@ def _queues(
     counts: list[counters.Count],
     oldest: dict[str, float],
     lately: dict[str, Row[Any]],
-    hands: list[Hand],
+    hands: list[WorkerInfo],
     waits: set[int],
 ) -> list[QueueNow]:
     jobs = {(count.content_type, count.status): count.jobs for count in counts}
-    workers: dict[str, list[Hand]] = {}
+    workers: dict[str, list[WorkerInfo]] = {}
     for hand in hands:
         for content_type in hand.content_types:
             workers.setdefault(content_type, []).append(hand)

@@ -10,8 +10,8 @@ from bridge.insight import counters, gauges
 from bridge.insight.durations import GUESS, GUESSES, medians
 from bridge.insight.overview import waits
 from bridge.runtime import Runtime
-from bridge.workers.registry import WorkersSeen
-from bridge.workers.roster import workforce
+from bridge.workers.registry import WorkerRegistry
+from bridge.workers.roster import roster_of
 from models.job import NOT_DUE
 from models.state import JobState
 
@@ -39,10 +39,10 @@ class Scale(NamedTuple):
 
 
 def scaling(
-    runtime: Runtime, seen: WorkersSeen, tenant: str, clear_within: int, content_type: str | None = None
+    runtime: Runtime, seen: WorkerRegistry, tenant: str, clear_within: int, content_type: str | None = None
 ) -> list[Scale]:
     """Each content type that has an unfinished job, a median or a worker, by name; or the one that is named alone."""
-    known = workforce(runtime, seen, tenant)
+    known = roster_of(runtime, seen, tenant)
     with runtime.engine.connect() as connection:
         jobs = {(count.content_type, count.status): count.jobs for count in counters.of_tenant(connection, tenant)}
         took = {row.content_type: row.median_seconds for row in medians(connection, tenant)}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bridge.insight.explain import MOST_AHEAD, Facts
 from bridge.queues import RANKS
-from bridge.workers.roster import Hand
+from bridge.workers.roster import WorkerInfo
 from models.state import FINAL, JobState
 
 MOST_NAMED = 10  # workers, each in a sentence of its own
@@ -148,11 +148,11 @@ def _ended(facts: Facts) -> Iterator[str]:
         yield f"The continuation was not handed over yet ({sent.tries} tries){_why(sent.last_error)}"
 
 
-def _name(hand: Hand) -> str:
+def _name(hand: WorkerInfo) -> str:
     return hand.worker_id if hand.key is None else f"{hand.worker_id} (key {hand.key.name}, {hand.key.prefix})"
 
 
-def _seen(hand: Hand) -> datetime:
+def _seen(hand: WorkerInfo) -> datetime:
     assert hand.last_seen is not None
     return hand.last_seen
 

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from bridge.insight import counters, gauges
 from bridge.insight.durations import medians
 from bridge.runtime import Runtime
-from bridge.workers.registry import WorkersSeen
+from bridge.workers.registry import WorkerRegistry
 
 
 class Statistics(NamedTuple):
@@ -23,7 +23,7 @@ class Statistics(NamedTuple):
     backlog: dict[str, int]
 
 
-def statistics(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Statistics:
+def statistics(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Statistics:
     """The numbers of a tenant; the sweeps and their backlog are those of the whole bridge."""
     with runtime.engine.connect() as connection:
         jobs = counters.of_tenant(connection, tenant)
@@ -38,7 +38,7 @@ def statistics(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Statistics:
         )
 
 
-def _parked(runtime: Runtime, seen: WorkersSeen, tenant: str) -> int | None:
+def _parked(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> int | None:
     if runtime.mirror.breaker.away:
         return None
     try:

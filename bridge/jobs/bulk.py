@@ -46,7 +46,7 @@ _SEEN = (jobs.id, jobs.created_at, jobs.status)
 CHANGES = {asked: change for change, asked in ON_REQUEST.items()}
 
 
-class Steered(NamedTuple):
+class BulkChange(NamedTuple):
     """How many jobs matched and could be changed, and how many this request changed."""
 
     matched: int
@@ -61,7 +61,7 @@ def steer(
     *,
     dry_run: bool = False,
     batch: int = BATCH,
-) -> Steered:
+) -> BulkChange:
     """Do to all jobs that match what `cancel` or `restart` does to one; with `dry_run` only count them.
 
     Jobs created meanwhile are left alone. Others may change a job first: then it counts as matched, not as changed.
@@ -73,7 +73,7 @@ def steer(
     sources = EDGES[change].sources
     states = sources if filters.get("status") is None else sources & {filters["status"]}
     if not states:
-        return Steered(0, 0)
+        return BulkChange(0, 0)
     where = matching(caller.tenant, filters)
     with runtime.engine.connect() as connection:
         count = select(func.count(), func.now()).where(*where, jobs.status.in_(states))
@@ -91,7 +91,7 @@ def steer(
             after = (seen[-1].created_at, seen[-1].id)
         if len(seen) < batch:
             break
-    return Steered(matched, changed)
+    return BulkChange(matched, changed)
 
 
 def _move(runtime: Runtime, caller: Caller, change: Change, filters: Mapping[str, Any], seen: list[Any]) -> int:

@@ -280,7 +280,7 @@ def replay(connection: Connection, claimants: Sequence[Claimant]) -> dict[int, l
     return given
 
 
-def unsaid_wait(connection: Connection, who: Claimant) -> float:
+def default_wait(connection: Connection, who: Claimant) -> float:
     """How many seconds a poll that names no `wait` waits: not at all while its worker holds a job.
 
     Existing clients do not heartbeat while they poll.

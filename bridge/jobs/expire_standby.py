@@ -32,7 +32,7 @@ SELECT EXISTS (SELECT FROM remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <
 """)
 
 
-class StandIn:
+class ExpiryStandby:
     """Runs the clocks of jobs that are past them for longer than a sweep lets them be.
 
     Not in the first half minute of the process, nor after PostgreSQL was away: leases ran out meanwhile because nobody

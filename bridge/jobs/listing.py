@@ -26,7 +26,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from bridge.cursor import cut, opened
+from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.jobs.documents import AT_ONCE, Document, processing_time, shown, size_of, text_of
 from bridge.jobs.read import LONGEST_MESSAGE
 from bridge.runtime import Runtime
@@ -105,11 +105,11 @@ def page(
     A page has fewer jobs than `limit` where their documents are large.
     """
     states = list(JobState) if filters.get("status") is None else [filters["status"]]
-    after = None if cursor is None else opened(cursor, datetime, UUID)
+    after = None if cursor is None else decode_cursor(cursor, datetime, UUID)
     query = in_order(matching(tenant, filters), filters, states, limit + 1, after=after)
     with runtime.engine.connect() as connection:
         rows = list(connection.execute(_weighed(query)))
-    return cut(rows, min(limit, sum(row.fits for row in rows)), "created_at", "id")
+    return page_and_cursor(rows, min(limit, sum(row.fits for row in rows)), "created_at", "id")
 
 
 # Of each job in a list for people what they choose it by; none of its documents.
@@ -128,10 +128,10 @@ def short_page(
 ) -> tuple[list[Row[Any]], str | None]:
     """As `page`, without documents. Raises Invalid for a foreign cursor."""
     states = list(JobState) if filters.get("status") is None else [filters["status"]]
-    after = None if cursor is None else opened(cursor, datetime, UUID)
+    after = None if cursor is None else decode_cursor(cursor, datetime, UUID)
     query = in_order(matching(tenant, filters), filters, states, limit + 1, columns=SHORT, after=after)
     with runtime.engine.connect() as connection:
-        return cut(list(connection.execute(query)), limit, "created_at", "id")
+        return page_and_cursor(list(connection.execute(query)), limit, "created_at", "id")
 
 
 def _weighed(query: Any) -> Select[Any]:

@@ -2,9 +2,9 @@
 
 from bridge.admission.limits import Limits
 from bridge.errors import TooMany
-from bridge.jobs.claim import Claimant, Claimed, unsaid_wait
-from bridge.long_poll.dispatcher import Hub
-from bridge.long_poll.pause_watch import Foreman
+from bridge.jobs.claim import Claimant, Claimed, default_wait
+from bridge.long_poll.dispatcher import Dispatcher
+from bridge.long_poll.pause_watch import PauseWatch
 from bridge.long_poll.poll import Poll
 from bridge.runtime import Runtime
 from bridge.workers.registry import Worker
@@ -13,12 +13,12 @@ from bridge.workers.registry import Worker
 class LongPoll:
     """The polls of one API process: its dispatcher, who is paused, and the limits, conducted in one place."""
 
-    def __init__(self, runtime: Runtime, heart: Runtime, limits: Limits) -> None:
-        """Take what requests work with, and `heart`, whose connections no request can take."""
+    def __init__(self, runtime: Runtime, reserved: Runtime, limits: Limits) -> None:
+        """Take what requests work with, and `reserved`, whose connections no request can take."""
         self._runtime = runtime
         self._limits = limits
-        self.dispatcher = Hub(heart)
-        self.pauses = Foreman(heart, self.dispatcher)
+        self.dispatcher = Dispatcher(reserved)
+        self.pauses = PauseWatch(reserved, self.dispatcher)
 
     def claim(self, poll: Poll, wait_seconds: float | None) -> list[Claimed]:
         """Claim jobs for a poll, waiting up to `wait_seconds` for the first one (None: what its worker waited before).
@@ -35,7 +35,7 @@ class LongPoll:
             poll.refuse(refusal)
         if wait_seconds is None:
             with self._runtime.engine.connect() as connection:
-                wait_seconds = unsaid_wait(connection, who)
+                wait_seconds = default_wait(connection, who)
         content_types = [queue.content_type for queue in poll.queues]
         try:
             limits.check_parked(who.key_id, who.tenant, content_types)

@@ -1,4 +1,4 @@
-"""Pair what was found with the polls that want it, and claim it for them: one step of the hub."""
+"""Pair what was found with the polls that want it, and claim it for them: one step of the dispatcher."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from bridge.long_poll.fair_share import Turns, plan
+from bridge.long_poll.fair_share import FairShare, plan
 from bridge.long_poll.parked import Parked
 from bridge.long_poll.poll import Poll
 from bridge.queues import Entry, Queue
@@ -16,7 +16,7 @@ def of_mirror(
     new: Sequence[Poll],
     caught: Iterable[Entry],
     parked: Parked,
-    turns: Turns,
+    turns: FairShare,
     lengths: Callable[[Iterable[Queue]], Mapping[Queue, int]],
 ) -> dict[Queue, int]:
     """How much to take of each list, for the new polls and for those that wait for a queue of what was caught.
@@ -49,7 +49,7 @@ def of_postgresql(queues: Iterable[Queue], new: Sequence[Poll], parked: Parked) 
     return {queue: count + SPARE for queue, count in wanted.items() if count}
 
 
-def batch(wanted: Mapping[Queue, int], turns: Turns) -> dict[Queue, int]:
+def batch(wanted: Mapping[Queue, int], turns: FairShare) -> dict[Queue, int]:
     """As much of it as one statement takes; who waited longest for its turn comes first."""
     places: dict[Queue, int] = {}
     left = BATCH

@@ -1,4 +1,4 @@
-"""The hub: the parked polls of this process, and who gets which job.
+"""The dispatcher: the parked polls of this process, and who gets which job.
 
 One greenlet, the dispatcher, does all the claiming, so that what arrives together is claimed in one statement. It
 runs when a poll comes, when a listener has caught an ID, and once a second; a parked poll costs a greenlet and an
@@ -27,7 +27,7 @@ from bridge.errors import BridgeError
 from bridge.jobs.claim import Claimed, InLine, loaded, next_in_line, replay
 from bridge.long_poll import demand, hang_ups
 from bridge.long_poll.assign import Find, Handed, by_queue, hand_out
-from bridge.long_poll.fair_share import Turns
+from bridge.long_poll.fair_share import FairShare
 from bridge.long_poll.listeners import Listeners
 from bridge.long_poll.parked import Parked
 from bridge.long_poll.poll import Poll
@@ -50,7 +50,7 @@ class _Looked(NamedTuple):
     cut: bool = False
 
 
-class Hub:
+class Dispatcher:
     """One per API process. `poll` is called by requests; everything else happens in the dispatcher."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -61,7 +61,7 @@ class Hub:
         self._caught: list[Entry] = []
         self._busy: list[Entry] = []  # put back at the next tick
         self._wake = Event()
-        self._turns = Turns()
+        self._turns = FairShare()
         self._second = False
         self._unserved: set[Queue] = set()  # have jobs in PostgreSQL that somebody wants, and had no turn since
         self._closing = False

@@ -1,4 +1,4 @@
-"""Who gets what: the pure part of the hub. Within a queue the head first; across queues they take turns."""
+"""Who gets what: the pure part of the dispatcher. Within a queue the head first; across queues they take turns."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ P = TypeVar("P", bound=Wanting)  # hashable by identity
 E = TypeVar("E")
 
 
-class Turns:
+class FairShare:
     """Remembers which queue had its last turn when."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Turns:
         self._last = {queue: self._last[queue] for queue in keep if queue in self._last}
 
 
-def plan(polls: Iterable[Wanting], lengths: Mapping[Queue, int], turns: Turns, most: int) -> dict[Queue, int]:
+def plan(polls: Iterable[Wanting], lengths: Mapping[Queue, int], turns: FairShare, most: int) -> dict[Queue, int]:
     """How many to take from each queue so that each poll is filled, and nothing is taken for nobody; `most` in all."""
     left = dict(lengths)
     wanted: dict[Queue, int] = {}

@@ -1,4 +1,4 @@
-"""The listeners of the hub: one blocking BLMOVE connection for each list that a parked poll waits for."""
+"""The listeners of the dispatcher: one blocking BLMOVE connection for each list that a parked poll waits for."""
 
 from collections.abc import Callable
 

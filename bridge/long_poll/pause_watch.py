@@ -1,6 +1,6 @@
-"""The foreman of an API process: turns away the polls of paused workers, and remembers who asked for what.
+"""The pause watch of an API process: turns away the polls of paused workers, and remembers who asked for what.
 
-Beside the hub, in greenlets of its own, so that neither a slow PostgreSQL nor an absent Redis holds up a claim.
+Beside the dispatcher, in greenlets of its own, so that neither a slow PostgreSQL nor an absent Redis holds up a claim.
 """
 
 from collections import Counter
@@ -9,27 +9,27 @@ import gevent
 import redis
 
 from bridge.background import every
-from bridge.long_poll.dispatcher import Hub
+from bridge.long_poll.dispatcher import Dispatcher
 from bridge.long_poll.poll import Poll
 from bridge.runtime import Runtime
 from bridge.workers.pauses import Pause, now_paused, of_worker, refusal
-from bridge.workers.registry import Worker, WorkersSeen
+from bridge.workers.registry import Worker, WorkerRegistry
 
 TICK_SECONDS = 1.0  # a pause is felt within so long
 AT_ONCE = 500  # workers noted without letting others run
 WRITE_TICKS = 10  # ticks between two writes of who was seen
 
 
-class Foreman:
-    """One per API process, beside its hub. `seen` is what all processes know of the workers."""
+class PauseWatch:
+    """One per API process, beside its dispatcher. `seen` is what all processes know of the workers."""
 
-    def __init__(self, runtime: Runtime, hub: Hub) -> None:
+    def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
         self._runtime = runtime
-        self._hub = hub
+        self._dispatcher = dispatcher
         self._pauses: dict[tuple[str, str], list[Pause]] = {}
         self._parked = 0
         settings = runtime.settings
-        self.seen = WorkersSeen(settings.require("redis_url"), settings.redis_prefix, runtime.mirror.process)
+        self.seen = WorkerRegistry(settings.require("redis_url"), settings.redis_prefix, runtime.mirror.process)
         self._ticks = 0
         every(TICK_SECONDS, "know who is paused", self.refresh)
         every(TICK_SECONDS, "tell who asks", self._tell_now_and_then)
@@ -49,9 +49,9 @@ class Foreman:
             by_worker.setdefault((pause.tenant, pause.worker_id), []).append(pause)
         self._pauses = by_worker
         if by_worker:
-            for poll in self._hub.waiting():
+            for poll in self._dispatcher.waiting():
                 if (paused := self._paused(poll)) is not None:
-                    self._hub.turn_away(poll, refusal(paused))
+                    self._dispatcher.turn_away(poll, refusal(paused))
 
     def _paused(self, poll: Poll) -> Pause | None:
         its = self._pauses.get((poll.queues[0].tenant, poll.who.worker_id))
@@ -70,11 +70,11 @@ class Foreman:
 
     def _tell(self, whole: bool) -> None:
         """Redis hears how many wait, when that has changed, and now and then who they are."""
-        if not whole and self._hub.parked == self._parked:
+        if not whole and self._dispatcher.parked == self._parked:
             return
-        waiting = self._hub.waiting()
+        waiting = self._dispatcher.waiting()
         try:
-            self._parked = self._hub.parked
+            self._parked = self._dispatcher.parked
             self.seen.write_parked(Counter(poll.queues[0].tenant for poll in waiting))
             if whole:
                 for number, poll in enumerate(waiting):

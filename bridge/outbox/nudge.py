@@ -6,7 +6,7 @@ import time
 
 from celery import Celery
 
-from bridge.background import Steadily
+from bridge.background import Supervised
 from bridge.broker import lying
 from bridge.crash_points import reach
 from bridge.names import CONTINUE, OUTCOMES
@@ -40,13 +40,13 @@ class Nudger:
             threading.Thread(target=self._run, name="nudger", daemon=True).start()
 
     def _run(self) -> None:
-        steadily = Steadily("nudge Celery")
+        supervised = Supervised("nudge Celery")
         while True:
             job_ids = [self._ended.get()]
             while len(job_ids) < MOST_TOGETHER and not self._ended.empty():
                 job_ids.append(self._ended.get_nowait())
             reach("nudge.before_send")
-            steadily(lambda: self._send(job_ids))  # noqa: B023  (called at once)
+            supervised(lambda: self._send(job_ids))  # noqa: B023  (called at once)
 
     def _send(self, job_ids: list[str]) -> None:
         if time.monotonic() >= self._looks_at:

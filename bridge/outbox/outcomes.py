@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import Row, TextClause, text
 
 from bridge.crash_points import reach
-from bridge.cursor import cut, opened
+from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.errors import NotFound
 from bridge.runtime import Runtime
 from models.state import OutcomeState
@@ -228,12 +228,12 @@ def page(
 
     Raises Invalid for a foreign cursor.
     """
-    created_at, job_id, n = (None, None, None) if cursor is None else opened(cursor, datetime, UUID, int)
+    created_at, job_id, n = (None, None, None) if cursor is None else decode_cursor(cursor, datetime, UUID, int)
     states = [OutcomeState.WAITING, OutcomeState.FAILING] if state is None else [state]
     place = {"created_at": created_at, "job_id": job_id, "n": n}
     params = {"tenant": tenant, "states": [str(one) for one in states], "limit": limit + 1, **place}
     with runtime.engine.connect() as connection:
-        return cut(list(connection.execute(LIST, params)), limit, "created_at", "job_id", "n")
+        return page_and_cursor(list(connection.execute(LIST, params)), limit, "created_at", "job_id", "n")
 
 
 def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) -> int:

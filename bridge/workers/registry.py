@@ -49,7 +49,7 @@ class Worker(NamedTuple):
     worker_id: str
 
 
-class Asking(NamedTuple):
+class LastPoll(NamedTuple):
     """What a worker was last seen asking for."""
 
     content_types: Sequence[str]
@@ -58,7 +58,7 @@ class Asking(NamedTuple):
     slots: Slots = UNTOLD
 
 
-class WorkersSeen:
+class WorkerRegistry:
     """The soft state as seen from one process. Every method but `note` may raise redis.RedisError."""
 
     def __init__(self, url: str, prefix: str, process: str) -> None:
@@ -66,7 +66,7 @@ class WorkersSeen:
         self._process = process
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
         self._forget = self._client.register_script(FORGET)
-        self._news: dict[str, dict[Worker, Asking]] = {}
+        self._news: dict[str, dict[Worker, LastPoll]] = {}
 
     def note(
         self,
@@ -79,7 +79,7 @@ class WorkersSeen:
         """A worker asks; written with the next `write`. Of too many new ones the last are not noted."""
         news = self._news.setdefault(tenant, {})
         if who in news or len(news) < MOST:
-            news[who] = Asking(content_types, denied, time.time(), slots)
+            news[who] = LastPoll(content_types, denied, time.time(), slots)
 
     def write(self) -> None:
         """Tell Redis who was noted. What it does not take is forgotten: workers ask again."""
@@ -95,7 +95,7 @@ class WorkersSeen:
                     self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS, MOST], client=pipe)
                     self._discard_where_bad(answers(pipe), *keys)
 
-    def read(self, tenant: str) -> dict[Worker, Asking]:
+    def read(self, tenant: str) -> dict[Worker, LastPoll]:
         """The tenant's workers, those seen last first."""
         since = time.time() - REMEMBERED_SECONDS
         keys = [self._key(tenant, "seen"), self._key(tenant, "asks")]
@@ -151,7 +151,7 @@ def _member(who: Worker) -> str:
     return f"{who.key_id}/{who.worker_id}"
 
 
-def _told(asking: Asking) -> str:
+def _told(asking: LastPoll) -> str:
     return json.dumps([list(asking.content_types), list(asking.denied), *asking.slots])
 
 
@@ -163,7 +163,7 @@ def _worker(member: str) -> Worker | None:
         return None
 
 
-def _asking(told: str | bytes | None, at: float) -> Asking | None:
+def _asking(told: str | bytes | None, at: float) -> LastPoll | None:
     """None for what this module has not written: whoever reaches Redis can write anything there."""
     try:
         content_types, denied, *slots = json.loads(told or "")
@@ -173,7 +173,7 @@ def _asking(told: str | bytes | None, at: float) -> Asking | None:
     if not lists or not _all_text(content_types + denied):
         return None
     numbers = len(slots) == 2 and all(slot is None or type(slot) is int for slot in slots)
-    return Asking(content_types, denied, at, Slots(*slots) if numbers else UNTOLD)
+    return LastPoll(content_types, denied, at, Slots(*slots) if numbers else UNTOLD)
 
 
 def _all_text(values: list[object]) -> bool:
@@ -189,7 +189,7 @@ def _polls(told: str | bytes, since: float) -> dict[str, int] | None:
         return None
 
 
-def _batches(workers: Mapping[Worker, Asking]) -> Iterator[dict[Worker, Asking]]:
+def _batches(workers: Mapping[Worker, LastPoll]) -> Iterator[dict[Worker, LastPoll]]:
     every = list(workers.items())
     for start in range(0, len(every), AT_ONCE):
         yield dict(every[start : start + AT_ONCE])

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from bridge.caller import NO_KEY
 from bridge.runtime import Runtime
 from bridge.workers.pauses import Pause, now_paused, of_worker
-from bridge.workers.registry import Asking, Worker, WorkersSeen
+from bridge.workers.registry import LastPoll, Worker, WorkerRegistry
 from bridge.workers.slots import UNTOLD, Slots
 
 MOST_JOBS = 100  # IDs shown of what a worker holds
@@ -37,7 +37,7 @@ class Key(NamedTuple):
     prefix: str
 
 
-class Hand(NamedTuple):
+class WorkerInfo(NamedTuple):
     """A worker as it is known."""
 
     worker_id: str
@@ -52,14 +52,14 @@ class Hand(NamedTuple):
     slots: Slots = UNTOLD
 
 
-class Workforce(NamedTuple):
+class Roster(NamedTuple):
     """The workers of a tenant, those seen last first; whether Redis could say who asked."""
 
-    hands: list[Hand]
+    hands: list[WorkerInfo]
     redis: bool
 
 
-def workforce(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Workforce:
+def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
     """Who was seen within an hour, who holds a job, and who is paused, even if never seen."""
     asking, answered = _asking(runtime, seen, tenant)
     with runtime.engine.connect() as connection:
@@ -75,7 +75,7 @@ def workforce(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Workforce:
         moments = [datetime.fromtimestamp(asks.at, UTC)] if asks else []
         moments += [holds.sign] if holds else []
         hands.append(
-            Hand(
+            WorkerInfo(
                 who.worker_id,
                 keys.get(who.key_id),
                 sorted(asks.content_types if asks else holds.content_types if holds else ()),
@@ -89,12 +89,12 @@ def workforce(runtime: Runtime, seen: WorkersSeen, tenant: str) -> Workforce:
             )
         )
     known = {hand.worker_id for hand in hands}
-    hands += [Hand(p.worker_id, None, (), (), None, 0, (), p) for p in pauses if p.worker_id not in known]
+    hands += [WorkerInfo(p.worker_id, None, (), (), None, 0, (), p) for p in pauses if p.worker_id not in known]
     hands.sort(key=_place)
-    return Workforce(hands, answered)
+    return Roster(hands, answered)
 
 
-def _place(hand: Hand) -> tuple[bool, float, str, str]:
+def _place(hand: WorkerInfo) -> tuple[bool, float, str, str]:
     """Those seen last first; the others by name."""
     seen = hand.last_seen
     return (seen is None, 0.0 if seen is None else -seen.timestamp(), hand.worker_id, str(hand.key_id))
@@ -114,7 +114,7 @@ def _held(connection: Connection, tenant: str, keys: Sequence[UUID]) -> dict[Wor
     return {Worker(row.key_id, row.worker_id): Holding(row.jobs, row.ids, row.content_types, row.sign) for row in rows}
 
 
-def _asking(runtime: Runtime, seen: WorkersSeen, tenant: str) -> tuple[dict[Worker, Asking], bool]:
+def _asking(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> tuple[dict[Worker, LastPoll], bool]:
     if runtime.mirror.breaker.away:
         return {}, False
     try:

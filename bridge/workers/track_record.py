@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from bridge.workers.roster import Hand
+from bridge.workers.roster import WorkerInfo
 from models.job import one_of
 from models.state import BAD_ENDS, AttemptEnd
 
@@ -29,7 +29,7 @@ FROM unnest(CAST(:keys AS uuid[]), CAST(:workers AS text[])) AS w(key_id, worker
 
 
 def ends_of_workers(
-    connection: Connection, hands: Sequence[Hand]
+    connection: Connection, hands: Sequence[WorkerInfo]
 ) -> dict[tuple[Any, str], Row[Any]]:  # by (key_id, worker_id)
     """How the attempts of these workers ended within the last hour and the last day, counted to MOST_COUNTED each."""
     known = [hand for hand in hands if hand.key_id is not None]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from bridge.admission import keys
-from bridge.admission.key_cache import MOST_REMEMBERED, KeyRing
+from bridge.admission.key_cache import MOST_REMEMBERED, KeyCache
 from bridge.errors import Unauthorized
 from tests.support.client import Client, ok
 
@@ -24,7 +24,7 @@ def made_key(runtime):
 
 
 def test_a_flood_of_made_up_keys_pushes_no_key_that_counts_out_and_is_not_remembered(runtime, made_key):
-    ring = KeyRing(runtime.engine)
+    ring = KeyCache(runtime.engine)
     ring.caller(made_key)
     prefixes = [f"jb_{number:08x}" for number in range(MOST_REMEMBERED + 500)]
     ring._unknown = dict.fromkeys(prefixes[:MOST_REMEMBERED], ring._known[keys.prefix_of(made_key)])
@@ -36,7 +36,7 @@ def test_a_flood_of_made_up_keys_pushes_no_key_that_counts_out_and_is_not_rememb
 
 
 def test_all_that_ask_while_a_look_is_under_way_share_the_next_one(runtime, made_key):
-    ring = KeyRing(runtime.engine)
+    ring = KeyCache(runtime.engine)
     looks, first, go_on = [], threading.Event(), threading.Event()
 
     def slow(connection, cursor, statement, *_):

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event, text
 
 from bridge.admission import keys
-from bridge.admission.key_cache import KeyRing
+from bridge.admission.key_cache import KeyCache
 from bridge.errors import Unauthorized
 from bridge.jobs.claim import Claimant, claim
 from bridge.jobs.enqueue import enqueue
@@ -164,7 +164,7 @@ def statements(runtime):
 
 
 def test_a_key_in_use_is_checked_without_a_query(runtime, made_key, statements):
-    ring = KeyRing(runtime.engine)
+    ring = KeyCache(runtime.engine)
     ring.caller(made_key)
     del statements[:]
     for _ in range(1000):
@@ -179,7 +179,7 @@ def used(runtime):
 
 
 def test_a_refresh_looks_at_all_keys_in_one_query_and_writes_last_used_at_once_a_minute(runtime, statements):
-    ring = KeyRing(runtime.engine)
+    ring = KeyCache(runtime.engine)
     with runtime.engine.begin() as connection:
         several = [keys.create_key(connection, "test", ["work"]) for _ in range(5)]
     for key in several:
@@ -196,7 +196,7 @@ def test_a_refresh_looks_at_all_keys_in_one_query_and_writes_last_used_at_once_a
 
 def test_who_knows_only_the_prefix_of_a_key_does_not_make_it_look_used(runtime, made_key):
     """The runbook goes by `last_used_at` to say whether a leaked key was used."""
-    ring = KeyRing(runtime.engine)
+    ring = KeyCache(runtime.engine)
     for _ in range(2):
         with pytest.raises(Unauthorized):
             ring.caller(f"{keys.prefix_of(made_key)}_wrong")
@@ -209,7 +209,7 @@ def test_who_knows_only_the_prefix_of_a_key_does_not_make_it_look_used(runtime, 
 
 def test_a_refresh_forgets_what_was_revoked_and_tells_whose_it_was(runtime, made_key):
     gone = []
-    ring = KeyRing(runtime.engine, gone.append)
+    ring = KeyCache(runtime.engine, gone.append)
     caller = ring.caller(made_key)
     with runtime.engine.begin() as connection:
         assert keys.revoke_key(connection, keys.prefix_of(made_key)) == 1
@@ -223,7 +223,7 @@ def test_a_refresh_forgets_what_was_revoked_and_tells_whose_it_was(runtime, made
 
 @pytest.mark.parametrize("wrong", ["", "jb_", "{prefix}", "{prefix}_wrong", "{key}x", "x{key}", "ä", "jb_00000000_x"])
 def test_a_wrong_secret_does_not_count_and_spoils_nothing(runtime, made_key, wrong):
-    ring = KeyRing(runtime.engine)
+    ring = KeyCache(runtime.engine)
     for _ in range(2):
         with pytest.raises(Unauthorized):
             ring.caller(wrong.format(prefix=keys.prefix_of(made_key), key=made_key))
@@ -234,7 +234,7 @@ def held_by(runtime, key, count):
     """The IDs of new jobs that a worker with this key has claimed."""
     source = runtime.settings.source_roots[0] / "source"
     source.write_bytes(b"x")
-    who = Claimant(KeyRing(runtime.engine).caller(key).key_id, "w", 600)
+    who = Claimant(KeyCache(runtime.engine).caller(key).key_id, "w", 600)
     ids = []
     for _ in range(count):
         fields = {"source_file_path": str(source), "content_type": "audio", "ingestion_task_id": "t"}
@@ -279,7 +279,7 @@ def test_a_key_is_revoked_also_where_its_jobs_cannot_be_given_back_at_once(bridg
 
 
 def test_revoking_on_the_command_line_gives_back_too(bridge, client, tmp_path):
-    """`jobbridge keys revoke` has no mirror at hand; the hub's look at PostgreSQL finds the jobs within a second."""
+    """`jobbridge keys revoke` has no mirror at hand; the dispatcher finds the jobs in PostgreSQL within a second."""
     created = made(client, scopes=["work"])
     hostile = with_key(client, created["key"])
     client.create("revoked")

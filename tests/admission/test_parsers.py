@@ -19,7 +19,7 @@ from api.http.byte_range import asked_range, still_the_same
 from api.http.client_address import real_address
 from bridge.admission import json_guard
 from bridge.admission.json_guard import LARGEST_INTEGER, LONGEST_NAME, NotJson, Refused
-from bridge.cursor import opened
+from bridge.cursor import decode_cursor
 from bridge.errors import Invalid, NotFound
 from bridge.jobs.read import job_id_of
 from bridge.jobs.source_files import check_source, open_source
@@ -164,7 +164,7 @@ def sealed(value):
 @given(st.one_of(st.text(), VALUES.map(sealed)))
 def test_a_foreign_cursor_is_refused(cursor):
     with pytest.raises(Invalid):
-        opened(cursor, datetime, UUID)
+        decode_cursor(cursor, datetime, UUID)
 
 
 @given(st.text(), st.text(), st.lists(st.ip_addresses().map(str)))

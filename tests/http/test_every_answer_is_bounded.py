@@ -10,7 +10,7 @@ import pytest
 from bridge.admission.keys import prefix_of
 from bridge.insight.gauges import MOST_TYPES, OTHER
 from bridge.jobs.claim import MOST_BYTES as CLAIMED
-from bridge.workers.registry import Worker, WorkersSeen
+from bridge.workers.registry import Worker, WorkerRegistry
 from tests.admission.test_authorization import METHODS, Sender
 from tests.support.client import Client, ok
 
@@ -110,7 +110,7 @@ def _crowd(alone, client, text):
         tenant=client.tenant,
     )
     types = [f"{n:02}{'t' * 48}" for n in range(32)]
-    seen = WorkersSeen(alone.settings.require("redis_url"), alone.settings.redis_prefix, "test")
+    seen = WorkerRegistry(alone.settings.require("redis_url"), alone.settings.redis_prefix, "test")
     key_id = alone.sql("SELECT id FROM api_keys WHERE prefix = :prefix", prefix=prefix_of(client.key))[0].id
     for n in range(10_000):
         seen.note(client.tenant, Worker(key_id, f"{n:05}" + "\x01" * 250), types, types)

@@ -72,7 +72,7 @@ class Side:
 
     def __init__(self, runtime, on):
         runtime = replace(runtime, settings=runtime.settings.model_copy(update={"fast_routes": on}))
-        self.app = create_app(runtime, heart=runtime)
+        self.app = create_app(runtime, reserved=runtime)
         self.flask_saw = 0
         inner = self.app.wsgi_app._flask if on else self.app.wsgi_app
 

@@ -5,12 +5,12 @@ from itertools import pairwise
 import gevent
 import pytest
 
-from api.http.turns import AT_ONCE, MANY, Turns
+from api.http.turns import AT_ONCE, MANY, FairShare
 
 
 @pytest.fixture
 def turns():
-    return Turns()
+    return FairShare()
 
 
 def come(turns, count: int) -> list[int]:

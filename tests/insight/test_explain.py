@@ -9,7 +9,7 @@ import pytest
 from bridge.insight.explain import Facts, starts_at
 from bridge.insight.sentences import sentences, waits_for
 from bridge.workers.pauses import Pause
-from bridge.workers.roster import Hand, Key
+from bridge.workers.roster import Key, WorkerInfo
 from bridge.workers.slots import Slots
 from tests.support.client import ok, refused
 from tests.support.waiting import wait_until
@@ -30,7 +30,7 @@ def said(client, job_id) -> str:
 
 def hand(name="gpu-1", seconds_ago=1.0, holds=0, pause=None, types=("video",), denied=()):
     seen = None if seconds_ago is None else NOW - timedelta(seconds=seconds_ago)
-    return Hand(name, Key("a key", "jb_12345678"), types, denied, seen, holds, (), pause)
+    return WorkerInfo(name, Key("a key", "jb_12345678"), types, denied, seen, holds, (), pause)
 
 
 def facts(**known):

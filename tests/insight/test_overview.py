@@ -6,14 +6,14 @@ import pytest
 
 from bridge.caller import NO_KEY
 from bridge.insight.overview import overview
-from bridge.workers.registry import Worker, WorkersSeen
-from bridge.workers.roster import workforce
+from bridge.workers.registry import Worker, WorkerRegistry
+from bridge.workers.roster import roster_of
 from bridge.workers.track_record import ends_of_workers
 
 
 @pytest.fixture
 def seen(core, servers):
-    made = WorkersSeen(servers.redis_url, "core", "p1")
+    made = WorkerRegistry(servers.redis_url, "core", "p1")
     yield made
     for key in made._client.scan_iter("core:*"):
         made._client.delete(key)
@@ -83,7 +83,7 @@ def test_the_record_of_a_worker_counts_its_ends(core, seen):
     for name in ("w1", "w2"):
         seen.note(core.tenant, Worker(UUID(int=1), name), ["audio"])
     seen.write()
-    hands = workforce(core.runtime, seen, core.tenant).hands
+    hands = roster_of(core.runtime, seen, core.tenant).hands
     with core.engine.connect() as connection:
         ends = ends_of_workers(connection, hands)
     one, two = ends[UUID(int=1), "w1"], ends[UUID(int=1), "w2"]

@@ -4,7 +4,7 @@ import pytest
 import requests
 from sqlalchemy.exc import OperationalError
 
-from bridge.jobs.expire_standby import GRACE_SECONDS, StandIn
+from bridge.jobs.expire_standby import GRACE_SECONDS, ExpiryStandby
 from tests.conftest import no_connections
 from tests.support.client import ok
 from tests.support.waiting import wait_until
@@ -58,7 +58,7 @@ def clock():
 @pytest.fixture
 def stand_in(core, clock):
     """One that has run for longer than its grace."""
-    one = StandIn(core.runtime, clock)
+    one = ExpiryStandby(core.runtime, clock)
     clock.now = GRACE_SECONDS
     return one
 
@@ -90,7 +90,7 @@ def test_the_deadline_of_an_attempt_that_nobody_has_acknowledged_is_not_overdue(
 def test_what_ran_out_while_nobody_could_renew_it_is_ended_half_a_minute_later(core, clock):
     job = core.held()
     core.age(job.job_id, 100)
-    stand_in = StandIn(core.runtime, clock)
+    stand_in = ExpiryStandby(core.runtime, clock)
     clock.now = GRACE_SECONDS - 1
     stand_in.look()
     assert core.status(job.job_id) == "processing", "the process has just started"

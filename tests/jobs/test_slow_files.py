@@ -12,7 +12,7 @@ import pytest
 from api.create_app import create_app
 from bridge.caller import Caller
 from bridge.errors import Invalid, Unavailable
-from bridge.file_pool import FileThreads
+from bridge.file_pool import FilePool
 from tests.support.core import Core
 
 
@@ -27,7 +27,7 @@ def pipe():
 
 def test_a_file_that_makes_one_wait_lets_all_others_go_on(pipe):
     hanging, others = pipe
-    waits = gevent.spawn(FileThreads(), os.read, hanging, 4)
+    waits = gevent.spawn(FilePool(), os.read, hanging, 4)
     gevent.sleep(0)
     os.write(others, b"told")  # by a greenlet that could not run if the read held up the process
     assert waits.get(timeout=30) == b"told"
@@ -35,12 +35,12 @@ def test_a_file_that_makes_one_wait_lets_all_others_go_on(pipe):
 
 def test_when_all_threads_hang_the_next_work_is_given_up_and_goes_on_once_they_come_back(pipe):
     hanging, others = pipe
-    files = FileThreads(threads=1, seconds=0.2)
+    files = FilePool(threads=1, seconds=0.2)
     for work in ((os.read, hanging, 1), (os.getcwd,)):
         with pytest.raises(Unavailable):
             files(*work)
     os.write(others, b"x")
-    patient = FileThreads(threads=1, seconds=30)
+    patient = FilePool(threads=1, seconds=30)
     patient._pool = files._pool
     assert patient(os.getcwd) == os.getcwd()
 
@@ -50,7 +50,7 @@ def test_a_refusal_comes_out_of_the_thread_and_is_no_crash_in_the_log(capfd):
         raise Invalid({field: ["No."]})
 
     with pytest.raises(Invalid) as refusal:
-        FileThreads()(refuses, "source_file_path")
+        FilePool()(refuses, "source_file_path")
     assert refusal.value.errors == {"source_file_path": ["No."]}
     assert capfd.readouterr().err == ""
 
@@ -93,7 +93,7 @@ def test_the_api_does_all_its_work_on_source_files_through_the_runtime(make_runt
 
     runtime = replace(make_runtime(auth="off"), files=look)
     core = Core(runtime)
-    client = create_app(runtime, heart=runtime).test_client()
+    client = create_app(runtime, reserved=runtime).test_client()
     created = {"source_file_path": str(core.source), "content_type": "audio", "ingestion_task_id": "task"}
     job_id = client.post("/api/v1/remote-jobs", json=created).json["job_id"]
     job = core.claim(job_id, key=Caller())
@@ -111,7 +111,7 @@ def test_the_file_system_stops_answering_during_a_download_and_the_client_sees_a
     runtime = replace(make_runtime(auth="off"), files=look)
     core = Core(runtime)
     job = core.claim(core.create(), key=Caller())
-    client = create_app(runtime, heart=runtime).test_client()
+    client = create_app(runtime, reserved=runtime).test_client()
     address = f"/api/v1/remote-jobs/{job.job_id}/download"
     with pytest.raises(BrokenPipeError):
         client.get(address, headers={"X-Lease-Token": job.lease_token})
@@ -130,4 +130,4 @@ print(type(wsgi.app.extensions["bridge"].runtime.files))
         "BRIDGE_DATA_DIR": str(bridge.settings.data_dir),
     }
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100)
-    assert "FileThreads" in done.stdout, done.stderr[-2000:]
+    assert "FilePool" in done.stdout, done.stderr[-2000:]

@@ -9,7 +9,7 @@ import gevent.event
 import pytest
 
 from bridge.errors import Invalid
-from bridge.file_pool import FileThreads
+from bridge.file_pool import FilePool
 from bridge.jobs import source_looks
 from bridge.jobs.source_looks import look
 from bridge.natural_batches import Batches
@@ -19,7 +19,7 @@ class Visits:
     """The threads' work, counted; it begins when it is let go."""
 
     def __init__(self):
-        self.works, self.threads = [], FileThreads()
+        self.works, self.threads = [], FilePool()
         self.go = gevent.event.Event()
 
     def __call__(self, work, *args):

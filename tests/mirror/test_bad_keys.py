@@ -12,7 +12,7 @@ from bridge.errors import TooMany
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.queues import Queue
-from bridge.workers.registry import Worker, WorkersSeen
+from bridge.workers.registry import Worker, WorkerRegistry
 from tests.support.client import ok
 from tests.support.waiting import wait_until
 
@@ -93,7 +93,7 @@ def test_other_sweeps_go_on(core, redis):
 
 @pytest.mark.parametrize("kind", ["string", "list", "hash"])
 def test_who_was_seen_is_known_again_with_the_next_write(servers, redis, kind):
-    seen = WorkersSeen(servers.redis_url, "bad-keys", "p1")
+    seen = WorkerRegistry(servers.redis_url, "bad-keys", "p1")
     w1 = Worker(UUID(int=1), "w1")
     for key in ("bad-keys:workers:{t}:seen", "bad-keys:workers:{t}:asks", "bad-keys:parked"):
         for existing in redis.scan_iter("bad-keys:*"):
@@ -110,7 +110,7 @@ def test_who_was_seen_is_known_again_with_the_next_write(servers, redis, kind):
 
 
 def test_what_cannot_be_read_of_one_worker_or_process_hides_no_other(servers, redis):
-    seen = WorkersSeen(servers.redis_url, "bad-values", "p1")
+    seen = WorkerRegistry(servers.redis_url, "bad-values", "p1")
     w1 = Worker(UUID(int=1), "w1")
     seen.note("t", w1, ["audio"])
     seen.write()

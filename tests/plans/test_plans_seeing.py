@@ -15,8 +15,8 @@ from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.outbox.outcomes import deliver
 from bridge.workers.quarantine import watch
-from bridge.workers.registry import WorkersSeen
-from bridge.workers.roster import workforce
+from bridge.workers.registry import WorkerRegistry
+from bridge.workers.roster import roster_of
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
 
@@ -45,7 +45,7 @@ def big(big_table):
 
 @pytest.fixture
 def seen(servers):
-    return WorkersSeen(servers.redis_url, "plans", "p1")
+    return WorkerRegistry(servers.redis_url, "plans", "p1")
 
 
 def total(plans) -> int:
@@ -112,7 +112,7 @@ def test_medians_are_refreshed_from_the_ends_of_an_index(big):
 
 
 def test_workers_are_read_by_what_is_in_hand(big, seen):
-    plans = big.plans(lambda: workforce(big.runtime, seen, "default"))
+    plans = big.plans(lambda: roster_of(big.runtime, seen, "default"))
     assert total(plans) < 1200
     assert not any("remote_jobs" in plan.scans for plan in plans)
 

@@ -20,7 +20,7 @@ from bridge.insight import explain, gauges
 from bridge.jobs import claim, expire_standby, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
-from bridge.jobs.claim import Claimant, replay, unsaid_wait
+from bridge.jobs.claim import Claimant, default_wait, replay
 from bridge.jobs.documents import Document, Unread, as_json, head
 from bridge.jobs.expire import expire
 from bridge.jobs.release import take_from_key
@@ -203,7 +203,7 @@ def look_around(core: Core) -> None:
     with runtime.engine.connect() as connection:
         assert claim.loaded(connection, queues) == {queues[0]}
         replay(connection, [who])
-        unsaid_wait(connection, who)
+        default_wait(connection, who)
         connection.execute(expire_standby.OVERDUE)
         connection.execute(gauges.BACKLOG)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})

@@ -8,7 +8,7 @@ import pytest
 from bridge.caller import Caller
 from bridge.errors import Invalid
 from bridge.jobs.bulk import steer
-from bridge.jobs.claim import Claimant, replay, unsaid_wait
+from bridge.jobs.claim import Claimant, default_wait, replay
 from bridge.jobs.enqueue import enqueue, enqueue_batch
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.listing import page
@@ -221,7 +221,7 @@ def test_a_replay_and_the_look_for_held_jobs_read_the_workers_jobs_in_hand(core,
     def looks():
         with core.engine.connect() as connection:
             assert len(replay(connection, [who, who._replace(claim_id="never")])[0]) == 5
-            assert unsaid_wait(connection, who) == 0
+            assert default_wait(connection, who) == 0
 
     in_hand = len(big_table.sql("SELECT FROM remote_jobs WHERE status = 'processing'"))
     replayed, held = big_table.plans(looks)

@@ -6,7 +6,7 @@ from gevent.event import Event
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from bridge.background import Steadily, every
+from bridge.background import Supervised, every
 
 
 class Unforeseen(Exception):
@@ -45,10 +45,10 @@ def test_an_outage_is_told_once_for_each_kind_of_error_and_once_more_when_it_is_
         if (error := next(errors)) is not None:
             raise error
 
-    steadily = Steadily("try")
+    supervised = Supervised("try")
     with capture_logs() as logs:
         for _ in range(8):
-            steadily(work)
+            supervised(work)
     assert [(line["event"], line.get("error")) for line in logs] == [
         ("background_work_failed", "ConnectionError"),
         ("background_work_failed", "Unforeseen"),
@@ -67,5 +67,5 @@ def test_a_failure_of_postgresql_is_told_with_its_code(runtime):
             connection.exec_driver_sql("SELECT 1/0")
 
     with capture_logs() as logs:
-        Steadily("try")(work)
+        Supervised("try")(work)
     assert logs[0]["sqlstate"] == "22012"

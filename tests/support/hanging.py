@@ -12,11 +12,11 @@ from pathlib import Path
 
 import bridge.jobs.enqueue
 import tasks.app
-from bridge.file_pool import FileThreads
+from bridge.file_pool import FilePool
 from tasks.app import app
 
 _check_source = bridge.jobs.enqueue.check_source
-tasks.app.FileThreads = functools.partial(FileThreads, seconds=0.5)
+tasks.app.FilePool = functools.partial(FilePool, seconds=0.5)
 app.conf.update(task_soft_time_limit=1, task_time_limit=2)
 
 

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from redis.exceptions import RedisError
 
-from bridge.workers.registry import MOST, REMEMBERED_SECONDS, Worker, WorkersSeen
-from bridge.workers.roster import workforce
+from bridge.workers.registry import MOST, REMEMBERED_SECONDS, Worker, WorkerRegistry
+from bridge.workers.roster import roster_of
 from bridge.workers.slots import Slots
 from tests.support.client import ok, refused
 from tests.support.core import KEY
@@ -22,7 +22,7 @@ def seen(servers, redis):
     """The soft state of a process, under a prefix of its own."""
     for key in redis.scan_iter("seen-test:*"):
         redis.delete(key)
-    return WorkersSeen(servers.redis_url, "seen-test", "p1")
+    return WorkerRegistry(servers.redis_url, "seen-test", "p1")
 
 
 def workers(client) -> dict[str, dict]:
@@ -34,7 +34,7 @@ def shown(client, worker_id: str) -> dict:
 
 
 def test_what_was_noted_is_read_by_another_process_once_it_is_written(seen, servers):
-    other = WorkersSeen(servers.redis_url, "seen-test", "p2")
+    other = WorkerRegistry(servers.redis_url, "seen-test", "p2")
     seen.note("t", W1, ["audio", "video"], ["web"])
     assert other.read("t") == {}
     seen.write()
@@ -112,7 +112,7 @@ def test_a_worker_that_was_not_seen_for_an_hour_is_forgotten(seen, redis):
 
 def test_parked_polls_are_summed_over_the_processes_that_live(seen, servers, redis):
     seen.write_parked({"t": 3, "u": 1})
-    WorkersSeen(servers.redis_url, "seen-test", "p2").write_parked({"t": 4})
+    WorkerRegistry(servers.redis_url, "seen-test", "p2").write_parked({"t": 4})
     assert (seen.parked("t"), seen.parked("u"), seen.parked("v")) == (7, 1, 0)
     redis.hset("seen-test:parked", "p2", '[1000, {"t": 4}]')
     assert seen.parked("t") == 3
@@ -121,13 +121,13 @@ def test_parked_polls_are_summed_over_the_processes_that_live(seen, servers, red
 
 def test_without_redis_those_that_hold_a_job_are_still_known(core):
     job = core.held("w5", content_type="video")
-    nowhere = WorkersSeen("redis://127.0.0.1:1/0", "seen-test", "p1")
+    nowhere = WorkerRegistry("redis://127.0.0.1:1/0", "seen-test", "p1")
     nowhere.note("default", W1, ["audio"])
     with pytest.raises(RedisError):
         nowhere.write()
     core.sql("INSERT INTO api_keys (id, prefix, secret_hash, name, tenant, scopes) VALUES"
              " (:id, 'jb_x', '', 'a key', 'default', ARRAY['work'])", id=str(KEY.key_id))  # fmt: skip
-    known = workforce(core.runtime, nowhere, "default")
+    known = roster_of(core.runtime, nowhere, "default")
     assert not known.redis
     [hand] = known.hands
     assert (hand.worker_id, hand.jobs_in_hand, hand.job_ids) == ("w5", 1, [str(job.job_id)])
