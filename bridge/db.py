@@ -59,6 +59,7 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
         },
     )
     _replace_what_was_cut(engine)
+    _close_what_cannot_be_set(engine)
     event.listen(engine, "handle_error", _forget_rows)
     return engine
 
@@ -99,6 +100,8 @@ def _replace_what_was_cut(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkout")
     def wake(connection: Any, record: Any, _: Any) -> None:
+        if connection.closed:
+            raise InvalidatePoolError("a connection was closed on its way back")
         since = record.info.get("rests_since")  # gone with the connection when that is replaced
         if since is None or (time.monotonic() - since < RESTED_SECONDS and not record.info["stirs"](0)):
             return
@@ -106,6 +109,24 @@ def _replace_what_was_cut(engine: Engine) -> None:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise InvalidatePoolError("a connection was cut while it lay idle") from error
+
+
+def _close_what_cannot_be_set(engine: Engine) -> None:
+    """Close a connection that is cut while its isolation level is set or set back (bridge.runtime.Runtime.single).
+
+    SQLAlchemy lets the driver's own error through there: on the way back to the pool it would take a place of the pool
+    with it for good, and make a failure of what was written and committed.
+    """
+    dialect = engine.dialect
+    set_level = dialect.set_isolation_level
+
+    def set_or_close(connection: Any, level: Any) -> None:
+        try:
+            set_level(connection, level)
+        except dialect.loaded_dbapi.Error:
+            connection.close()
+
+    dialect.set_isolation_level = set_or_close  # type: ignore[method-assign]
 
 
 def make_cooperative() -> None:
