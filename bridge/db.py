@@ -126,7 +126,7 @@ def _close_what_cannot_be_set(engine: Engine) -> None:
         except dialect.loaded_dbapi.Error:
             connection.close()
 
-    dialect.set_isolation_level = set_or_close  # type: ignore[method-assign]
+    vars(dialect)["set_isolation_level"] = set_or_close  # of this engine alone
 
 
 def make_cooperative() -> None:
