@@ -10,7 +10,7 @@ from typing import Any
 
 import gunicorn.app.base
 
-from api import allocator
+from api import memory_allocator
 from api.gunicorn_master import Master
 from bridge.logs import configure_logging
 from bridge.settings import SettingsError, load_settings, read_environment, unknown_names
@@ -77,7 +77,7 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counters)
 def on_starting(server: Any) -> None:
     """The master logs as its workers do. Counters begin at nought. Memory is kept as its workers will keep it."""
     configure_logging(settings)
-    allocator.give_back()
+    memory_allocator.give_back()
     shutil.rmtree(counters, ignore_errors=True)
     counters.mkdir(parents=True, exist_ok=True)
     if worker_connections < settings.api_connections:

@@ -30,8 +30,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from api.gunicorn_master import STOPS
 from api.http.connections import CURRENT, TICK_SECONDS, Connections, HungUp
+from api.http.poll_pacing import POLL, PollPacing
 from api.http.steady_response import SteadyResponse
-from api.http.turns import POLL, FairShare
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
@@ -70,7 +70,7 @@ class Worker(GeventWorker):
         super().__init__(*args, **kwargs)
         keep, trusted = self.cfg.keepalive, self.cfg.forwarded_allow_ips
         self.connections = Connections(int(0.9 * self.worker_connections), keep, trusted)
-        self.turns = FairShare()
+        self.pacing = PollPacing()
         self.told = False  # by the master, to stop; known there alone
         self._said_full = -FULL_SECONDS
         self._serving = mmap.mmap(-1, 1)  # shared with the master, which forks after this
@@ -113,7 +113,7 @@ class Worker(GeventWorker):
             for server in servers:
                 # One at a time where others listen too, so that each gets its share; not while polls wait for their
                 # turn, since a create would wait behind polls in the kernel's queue.
-                server.max_accept = 1 if self.cfg.workers > 1 and not self.turns.long else ACCEPT_AT_ONCE
+                server.max_accept = 1 if self.cfg.workers > 1 and not self.pacing.long else ACCEPT_AT_ONCE
             self.notify()
             gevent.sleep(TICK_SECONDS)
             self.connections.tick()
@@ -142,7 +142,7 @@ class Worker(GeventWorker):
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection to its end."""
         client.setblocking(1)
-        self.turns.came()
+        self.pacing.came()
         connection = self.connections.open(client, addr)
         CURRENT.set(connection)
         request, refused = None, False
@@ -155,7 +155,7 @@ class Worker(GeventWorker):
                 request = next(parser)
                 self.connections.serve(connection)
                 if request.path == POLL:
-                    self.turns.wait()
+                    self.pacing.wait()
                 self.handle_request(name, request, client, addr)
         except (NoMoreData, StopIteration, HungUp):
             pass  # the client has gone, or the answer said that it was the last one

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from bridge.crash_points import reach
 from bridge.errors import Invalid
 from bridge.jobs.fields import fingerprint
-from bridge.jobs.source_looks import look
+from bridge.jobs.source_checks import look
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
 from models.state import JobState

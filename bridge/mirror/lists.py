@@ -24,8 +24,8 @@ import redis
 
 from bridge import redis_breaker
 from bridge.crash_points import reach
-from bridge.mirror.bad_keys import discard_bad_keys
 from bridge.mirror.scripts import DROP, PUT_BACK, TAKE
+from bridge.mirror.wrong_type_keys import discard_bad_keys
 from bridge.names import TENANT_PATTERN
 from bridge.queues import RANKS, Entry, Queue, is_job_id
 from bridge.redis_breaker import RedisBreaker

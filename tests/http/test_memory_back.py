@@ -6,7 +6,7 @@ import os
 import psutil
 import pytest
 
-from api import allocator
+from api import memory_allocator
 from bench.gauge import memory
 from bench.hostile_kinds import DEAR
 from tests.support.client import refused
@@ -36,5 +36,5 @@ def test_what_bodies_that_were_made_to_be_dear_took_comes_back(own_bridge):
 def test_the_knobs_are_taken():
     pid = os.fork()
     if pid == 0:  # they cannot be taken back
-        os._exit(0 if allocator.give_back() else 1)
+        os._exit(0 if memory_allocator.give_back() else 1)
     assert os.waitpid(pid, 0)[1] == 0

@@ -19,7 +19,7 @@ PAUSE_SECONDS = 0.001  # in which the others have their turn; a poll that comes 
 MANY = 32
 
 
-class FairShare:
+class PollPacing:
     """Whose turn it is among the polls of this process."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 import redis
 import structlog
 
-log = structlog.get_logger("bridge.mirror.bad_keys")
+log = structlog.get_logger("bridge.mirror.wrong_type_keys")
 
 AT_ONCE = 1000
 
