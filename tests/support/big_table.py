@@ -125,15 +125,16 @@ class BigTable:
         found: list[Plan] = []
 
         def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            if cursor.connection.autocommit:
-                return  # a test's own look, beside the service
+            if connection.get_execution_options().get("test"):
+                return  # its own look, beside the service
             *before, last = statement.split(";\n")  # CLAIM takes its locks first
             explained = ["EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + last]
+            alone = cursor.connection.autocommit  # a statement that commits itself
             with cursor.connection.cursor() as beside:  # the statement's own may be one of the server
-                beside.execute("SAVEPOINT explained")
+                beside.execute("BEGIN" if alone else "SAVEPOINT explained")
                 beside.execute(";\n".join(before + explained), parameters)
                 answer = beside.fetchone()[0]
-                beside.execute("ROLLBACK TO SAVEPOINT explained")
+                beside.execute("ROLLBACK" if alone else "ROLLBACK TO SAVEPOINT explained")
             found.append(Plan.of(statement, (json.loads(answer) if isinstance(answer, str) else answer)[0]))
 
         event.listen(self.engine, "before_cursor_execute", explain)

@@ -52,7 +52,7 @@ class Core:
         self.runtime = runtime
         self.tenant = tenant
         self.engine = runtime.engine
-        self._alone = runtime.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._alone = runtime.engine.execution_options(isolation_level="AUTOCOMMIT", test=True)
         self.source = Path(runtime.settings.source_roots[0]) / "source.bin"
         self.source.write_bytes(b"source")
 
