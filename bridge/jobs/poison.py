@@ -1,6 +1,6 @@
 """Poison: a job that several workers lost one after the other would go on to take down the next one."""
 
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, func, literal_column, select, tuple_
 
 from bridge.jobs.transition import among, jobs
 from models.job import job_attempts, remote_jobs
@@ -15,7 +15,9 @@ _others = (
     .where(
         _ended.job_id == jobs.id,
         _ended.attempt > jobs.forgiven_attempt,
-        among(_ended.how, {AttemptEnd.LEASE_EXPIRED}),
+        # An expression: the attempts are found by their job, never in the index of all that ended badly, which the
+        # planner may take for an empty one (bridge.jobs.transition.among_named).
+        among(_ended.how.concat(literal_column("''")), {AttemptEnd.LEASE_EXPIRED}),
         _loser != tuple_(jobs.key_id, jobs.worker_id),
     )
     .correlate(remote_jobs)

@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,14 +17,14 @@ from sqlalchemy import Executable, TextClause, text
 import bridge
 from bridge.admission import stock
 from bridge.db import make_engine
-from bridge.insight import explain, gauges
-from bridge.jobs import claim, expire_standby, purge, read
+from bridge.insight import explain, gauges, history, overview, scaling
+from bridge.jobs import claim, expire_standby, promote, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
 from bridge.jobs.claim import Claimant, default_wait, replay
 from bridge.jobs.documents import Document, Unread, as_json, head
 from bridge.jobs.expire import expire
-from bridge.jobs.release import take_from_key
+from bridge.jobs.release import evict, take_from_key
 from bridge.mirror import reconcile
 from bridge.mirror.lists import Mirror
 from bridge.mirror.release_due import release_due
@@ -39,6 +40,7 @@ from tests.support.core import KEY, OTHER_KEY, Core
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
 
 FINISHED, PENDING, PROCESSING = 20_000, 100_000, 5_000
+REASONS_READ = 2 * 2000  # the newest attempts that ended badly, of 5000, and the job of each
 
 # They look for jobs by a queue, a clock, a list's filter or a key, with an index made for it; the rest name IDs.
 BY_PLACE = {
@@ -46,8 +48,8 @@ BY_PLACE = {
     "bridge.insight.counters.CHECK", "bridge.insight.durations.REFRESH",
     "bridge.jobs.enqueue.INSERT", "bridge.jobs.enqueue.EARLIER", "bridge.jobs.enqueue.KEEP_BATCH",
     "bridge.insight.explain.AHEAD",
-    "bridge.jobs.submit_result._ALIVE[acknowledged_at]",  # no statement, but a part of one, and so is
-    "bridge.jobs.bulk._these", "bridge.jobs.complete._HELD",
+    "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
+    "bridge.jobs.promote.PROMOTE",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG",
     "bridge.jobs.expire_standby.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",
@@ -58,6 +60,15 @@ BY_PLACE = {
     "bridge.admission.stock.PENDING",
     "bridge.admission.stock.TYPES",
     "bridge.workers.roster.HELD",
+}  # fmt: skip
+
+# No statements, but parts of some, under each name that a module has for them.
+PARTS = {
+    "bridge.jobs.bulk._these", "bridge.jobs.complete._HELD",
+    "bridge.jobs.submit_result._ALIVE[acknowledged_at]",
+    "bridge.jobs.bulk.PUT_BACK[priority]", "bridge.jobs.cancel.PUT_BACK[priority]",
+    "bridge.jobs.expire.RETRIED[priority]", "bridge.jobs.release.RETRIED[priority]",
+    "bridge.jobs.submit_result.RETRIED[priority]", "bridge.jobs.transition.RETRIED[priority]",
 }  # fmt: skip
 
 JOBS = """
@@ -80,6 +91,13 @@ FROM (
 ) numbered
 """
 
+# How the attempt before their last one ended.
+ENDED = """
+INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how)
+SELECT id, attempt - 1, worker_id, key_id, 'token', started_at, now() - interval '10 minutes', :how
+FROM remote_jobs WHERE status = :status
+"""
+
 
 @pytest.fixture(scope="module")
 def stale(new_database, servers, tmp_path_factory) -> Iterator[BigTable]:
@@ -98,9 +116,11 @@ def stale(new_database, servers, tmp_path_factory) -> Iterator[BigTable]:
     for table in ("remote_jobs", "job_attempts", "continuations"):
         mine.sql(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     load(mine, "completed", FINISHED, 0)
+    mine.sql(ENDED, status="completed", how="completed")
     mine.sql("ANALYZE")
     load(mine, "pending", PENDING, 10_000_000)
     load(mine, "processing", PROCESSING, 20_000_000)
+    mine.sql(ENDED, status="processing", how="failed")
     yield mine
     engine.dispose()
 
@@ -134,6 +154,10 @@ def of_each(plans: list[Plan]) -> dict[str, list[Plan]]:
     for plan in plans:
         found.setdefault(plan.statement, []).append(plan)
     return found
+
+
+def compiled(table: BigTable, statement: Any) -> str:
+    return str(statement.compile(dialect=table.engine.dialect))
 
 
 def _is(value: Any) -> bool:
@@ -182,6 +206,7 @@ def work(core: Core) -> None:
     core.claim(core.create(), "w10", claim_id="c1")
     taken = core.held(worker="w11")
     assert taken
+    assert evict(runtime, TENANT, "w11", [KEY.key_id]) == 1
     list(take_from_key(runtime.engine, KEY.key_id))
     created = core.create("video")
     steer(runtime, KEY, Asked.CANCEL, {"content_type": "video"})
@@ -212,6 +237,12 @@ def look_around(core: Core) -> None:
         place = {"tenant": TENANT, "content_type": "audio", "priority": 1}
         connection.execute(reconcile.OLDEST, {**place, "count": 10})
         connection.execute(reconcile.OLDER, {**place, "count": 10, "queued_at": None, "id": None})
+        connection.execute(promote.PROMOTE, {"tenant": TENANT, "content_type": "audio", "seconds": 60, "batch": 10})
+        connection.execute(scaling.NOT_YET, {"tenant": TENANT})
+        connection.execute(overview.REASONS, {"tenant": TENANT})
+        since = connection.scalar(text("SELECT now() - interval '3500 seconds'"))  # 100 jobs a second ended then
+        ended = connection.execute(history.ENDED, {"step": 15, "since": since, "until": since + timedelta(seconds=1)})
+        assert sum(row.completed for row in ended) == 100
         row = connection.execute(text("SELECT * FROM remote_jobs WHERE id = :id"), {"id": waiting}).one()
         connection.execute(explain.AHEAD, {**row._mapping, "priority": 0})
 
@@ -219,14 +250,14 @@ def look_around(core: Core) -> None:
 def test_what_names_jobs_by_their_ids_reads_these_jobs(stale):
     core = Core(stale.runtime)
     plans = of_each(stale.plans(lambda: work(core)))
-    known = {name: str(statement.compile(dialect=stale.engine.dialect)) for name, statement in of_the_code()}
-    by_id = {name: sql for name, sql in known.items() if "remote_jobs" in sql and name not in BY_PLACE}
-    assert known.keys() >= BY_PLACE
+    known = {name: compiled(stale, statement) for name, statement in of_the_code()}
+    by_id = {name: sql for name, sql in known.items() if "remote_jobs" in sql and name not in BY_PLACE | PARTS}
+    assert known.keys() >= BY_PLACE | PARTS
     assert len(by_id) > 25
     assert not [name for name, sql in by_id.items() if sql not in plans], "run them in `work`, or list them by place"
     for name, sql in by_id.items():
         for plan in plans[sql]:
-            in_hand = PROCESSING if any(one in name for one in ("TAKE_FROM", "SWEEPS[0]")) else 0
+            in_hand = PROCESSING if any(one in name for one in ("TAKE_FROM_DEAD", "SWEEPS[0]")) else 0
             assert plan.rows_read <= 200 + in_hand, (name, plan.rows_read, plan.scans)
             assert "remote_jobs" not in plan.scans, name
 
@@ -234,5 +265,21 @@ def test_what_names_jobs_by_their_ids_reads_these_jobs(stale):
 def test_what_looks_for_jobs_by_their_place_uses_the_index_made_for_it(stale):
     core = Core(stale.runtime)
     for plan in stale.plans(lambda: look_around(core)):
-        assert plan.rows_read <= 200, (plan.statement, plan.scans)
+        bound = REASONS_READ if plan.statement == compiled(stale, overview.REASONS) else 200
+        assert plan.rows_read <= bound, (plan.statement, plan.scans)
         assert "remote_jobs" not in plan.scans, plan.statement
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_jobs_that_ended_badly_are_looked_up_one_by_one(stale, known):
+    """Also once it is known of the attempts how many ended so, and of the jobs not yet how many there are."""
+    if known:
+        stale.sql("ANALYZE job_attempts")
+    [plan] = stale.plans(lambda: reasons(stale))
+    assert plan.rows_read <= REASONS_READ
+    assert plan.scans == {"job_attempts_bad", "remote_jobs_pkey"}
+
+
+def reasons(table: BigTable) -> None:
+    with table.engine.connect() as connection:
+        assert connection.execute(overview.REASONS, {"tenant": TENANT}).all()
