@@ -31,7 +31,14 @@ def test_the_schedule_is_the_contracts():
 
     scheduled = {entry["task"]: entry["schedule"] for entry in celeryconfig.beat_schedule.values()}
     assert SCHEDULE.items() <= scheduled.items()
-    assert set(scheduled) - set(SCHEDULE) == {names.FOLD, names.CHECK, names.MEDIANS, names.WATCH, names.REPEAT}
+    assert set(scheduled) - set(SCHEDULE) == {
+        names.FOLD,
+        names.CHECK,
+        names.MEDIANS,
+        names.WATCH,
+        names.REPEAT,
+        names.HISTORY,
+    }
 
 
 @pytest.mark.parametrize(("aging", "period"), [("", None), ("1", 1), ("300", 30), ("86400", 60)])

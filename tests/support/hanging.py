@@ -10,12 +10,12 @@ import signal
 import time
 from pathlib import Path
 
-import bridge.jobs.enqueue
+import bridge.jobs.source_checks
 import tasks.app
 from bridge.file_pool import FilePool
 from tasks.app import app
 
-_check_source = bridge.jobs.enqueue.check_source
+_check_source = bridge.jobs.source_checks.check_source
 tasks.app.FilePool = functools.partial(FilePool, seconds=0.5)
 app.conf.update(task_soft_time_limit=1, task_time_limit=2)
 
@@ -30,4 +30,4 @@ def check_source(path: str, roots: tuple[Path, ...]) -> None:
     _check_source(path, roots)
 
 
-bridge.jobs.enqueue.check_source = check_source
+bridge.jobs.source_checks.check_source = check_source
