@@ -69,7 +69,7 @@ def do_sign_in() -> Response:
     try:
         return sign_in(read_form().get("key", "").strip())
     except (Unauthorized, TooMany, Forbidden) as refusal:
-        told = "This key does not count: mistyped, revoked or expired?"
+        told = "This API key is not valid: mistyped, revoked or expired?"
         detail = told if isinstance(refusal, Unauthorized) else refusal.detail
         return page("login", refusal.status, refused=detail)
 

@@ -211,7 +211,7 @@ def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(o
         connection.execute(text(cut), {"name": database})
 
         def unnoted():
-            return answer.raw.read(2**16) and "not noted as a sign of life" in log.read_text()
+            return answer.raw.read(2**16) and "download_not_recorded" in log.read_text()
 
         wait_until(unnoted, "a sign of life that could not be noted")
         connection.execute(text(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true"))

@@ -64,7 +64,7 @@ def test_polls_leave_places_for_creates_results_and_health(small, client):
         wait_until(lambda: parked(client) == PLACES_FOR_POLLS, "all places of polls to be taken")
         refused = others.poll(wait=5)
         assert refused.status_code == 429
-        assert "this API process" in refused.json()["detail"]
+        assert "This API process" in refused.json()["detail"]
         assert 1 <= int(refused.headers["Retry-After"]) <= 10
         # Each on a connection of its own, which the client would keep, and the server does no more.
         fresh = [requests.Session() for _ in range(2 * (CONNECTIONS - PLACES_FOR_POLLS))]

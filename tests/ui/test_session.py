@@ -42,7 +42,7 @@ def test_a_wrong_key_gets_no_session_and_a_right_one_a_cookie_that_scripts_canno
     for key in ("", "wrong", "jb_00000000_" + "x" * 43, client.key[:-1] + "!"):
         answer = browser.send("/ui/login", key=key)
         assert answer.status_code == 401
-        assert "does not count" in answer.text
+        assert "is not valid" in answer.text
         assert COOKIE not in browser.session.cookies
     answer = browser.send("/ui/login", follow=False, key=client.key)
     cookie = answer.headers["Set-Cookie"]
