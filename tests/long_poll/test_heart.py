@@ -30,7 +30,7 @@ def test_a_poll_is_handed_a_job_while_slow_requests_hold_every_connection_of_the
         waiting = pool.submit(client.poll, wait=60, lease=60)
         for _ in range(40):
             pool.submit(client.get, cancelled)
-        wait_until(lambda: bridge.sql(SLEEPERS)[0].n == 32, "the slow requests to hold all 32")
+        wait_until(lambda: bridge.sql(SLEEPERS)[0].n == 16, "the slow requests to hold all 16")
         try:
             assert ok(client.poll(worker_id="w2"))["jobs"] == [], "a new poll is looked at"
             bridge.sql(
