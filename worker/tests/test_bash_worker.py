@@ -66,7 +66,7 @@ def start(bridge, tmp_path) -> Iterator:
     for worker in started:
         worker.process.send_signal(signal.SIGTERM)
         try:
-            assert worker.process.wait(20) in (0, 1, 2, -signal.SIGKILL), worker.log
+            assert worker.process.wait(60) in (0, 1, 2, -signal.SIGKILL), worker.log
         finally:
             worker.process.kill()
         assert not list(worker.temporary.iterdir()) or worker.process.returncode == -signal.SIGKILL
