@@ -28,7 +28,7 @@ from api.http.parts import Parts
 from api.http.sending import LARGE_BYTES
 from api.http.views import poll_answer
 from api.routes.jobs import create
-from api.routes.work import POLL_HEADERS, accept, claim_for, poll_response
+from api.routes.work import POLL_HEADERS, accept, accepted_view, claim_for, poll_response
 from api.schemas.jobs import CreateJob
 from api.schemas.work import PollQuery, Result
 from bridge.admission import json_guard
@@ -112,7 +112,7 @@ class FastRoutes:
         if plain.job_id:
             accepted = accept(self._bridge.runtime, plain.who, plain.job_id, plain.fields, plain.fields["lease_token"])
             return (
-                orjson.dumps({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued}),
+                orjson.dumps(accepted_view(accepted)),
                 (),
                 (("X-Job-Status", str(accepted.status)),),
             )

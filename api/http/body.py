@@ -1,6 +1,7 @@
 """What a client sends: JSON and query parameters, read strictly."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from flask import Request, g, request
@@ -19,6 +20,8 @@ from bridge.errors import Invalid
 # more holds up no other request.
 ASIDE_BYTES = 64 * 1024
 
+Parse = Callable[[bytes], Any]  # raises json_guard.NotJson, json_guard.Refused
+
 
 class Unstorable(Invalid):
     """The JSON guard refused the body (bridge/admission/json_guard.py); `token` is the lease_token that it names.
@@ -35,9 +38,9 @@ class Unstorable(Invalid):
         self.token = None if token is None else str(token) if sound else "unreadable"
 
 
-def read_json(incoming: Request) -> Any:
-    """The JSON body. Raises 408, TooMany, what api/http/incoming.py has for bodies that are none (400, 413, 415),
-    and Unstorable (422)."""
+def read_json(incoming: Request, parse: Parse = json_guard.parse) -> Any:
+    """The JSON body, through the guard. Raises 408, TooMany, what api/http/incoming.py has for bodies that are none
+    (400, 413, 415), and Unstorable (422)."""
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise NoJsonBody("Send the body without a Content-Encoding.")
     if incoming.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
@@ -49,7 +52,7 @@ def read_json(incoming: Request) -> Any:
     if not raw:
         return missing
     try:
-        g.body = _parsed(raw)
+        g.body = _parsed(raw, parse)
     except json_guard.NotJson as error:
         raise Malformed(f"The body is not valid JSON: {error}.", raw) from None
     except json_guard.Refused as refusal:
@@ -57,11 +60,11 @@ def read_json(incoming: Request) -> Any:
     return g.body
 
 
-def _parsed(raw: bytes) -> Any:
+def _parsed(raw: bytes, parse: Parse) -> Any:
     if len(raw) <= ASIDE_BYTES:
-        return json_guard.parse(raw)
+        return parse(raw)
     box: list[Any] = [raw]
-    parts().aside.spawn(_parse_in, box).get()
+    parts().aside.spawn(_parse_in, box, parse).get()
     done = box.pop()
     try:
         if isinstance(done, Exception):
@@ -71,14 +74,14 @@ def _parsed(raw: bytes) -> Any:
         del done  # else the exception and this frame would hold each other, and the body, until a full collection
 
 
-def _parse_in(box: list[Any]) -> None:
+def _parse_in(box: list[Any], parse: Parse) -> None:
     """Parse what is in the box, and leave the value or the refusal there.
 
     gevent keeps a thread's last arguments and result until its next task: neither is the body, nor what it holds.
     Raised in the thread, a refusal would also be written to the log as a crash.
     """
     try:
-        box[0] = json_guard.parse(box[0])
+        box[0] = parse(box[0])
     except (json_guard.NotJson, json_guard.Refused) as error:
         box[0] = error.with_traceback(None)
 

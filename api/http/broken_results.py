@@ -25,6 +25,7 @@ from bridge.jobs.submit_result import fail_unstorable, submit
 
 log = structlog.get_logger("api")
 
+REFUSED_VALUE = "it holds a value that PostgreSQL cannot store."
 _FORM = (NoJsonBody, Malformed, UnprocessableEntity, Invalid)
 
 
@@ -38,16 +39,13 @@ def ends_attempt(view: Callable[..., Any]) -> Callable[..., Any]:
         except Oversized as refusal:
             raise _too_large(job_id, refusal) from None
         except Unstorable as refusal:
-            why = f"The result cannot be stored: {refusal.detail}"
-            fail_unstorable(runtime(), caller(), job_id, why, _token_of(job_id, refusal))
-            g.job_status = "failed"
-            raise Invalid(refusal.errors) from None
+            raise unstorable(job_id, _token_of(job_id, refusal), refusal) from None
         except _FORM as refusal:
-            _spend(job_id, refusal, _detail(refusal))
+            _spend_by(job_id, refusal, _detail(refusal))
             raise
         except SQLAlchemyError as refusal:
             if is_refused_value(refusal):
-                _spend(job_id, refusal, "it holds a value that PostgreSQL cannot store.")
+                _spend_by(job_id, refusal, REFUSED_VALUE)
             raise
 
     return judged
@@ -63,17 +61,28 @@ def _too_large(job_id: str, refusal: Oversized) -> TooLarge:
     return TooLarge(why, job_status="failed")
 
 
-def _spend(job_id: str, refusal: Exception, detail: str) -> None:
-    """End the attempt, a retry spent, where it is this caller's; else nothing happens."""
-    why = f"The result was refused: {detail}"
+def unstorable(job_id: str, token: str | None, refusal: Unstorable) -> Invalid:
+    """Fail the holder's job for good; what is to be told. Raises NotFound, Conflict to anybody else."""
+    fail_unstorable(runtime(), caller(), job_id, f"The result cannot be stored: {refusal.detail}", token)
+    return Invalid(refusal.errors, job_status="failed")
+
+
+def _spend_by(job_id: str, refusal: Exception, detail: str) -> None:
+    status = spend(job_id, lambda: _token_of(job_id, refusal), detail)
+    if status is not None:
+        g.job_status = status
+
+
+def spend(job_id: str, token: Callable[[], str | None], detail: str) -> str | None:
+    """End the attempt, a retry spent, where it is this caller's; the job's state then. Else nothing happens."""
+    result = {"success": False, "error_message": f"The result was refused: {detail}"}
     try:
-        token = _token_of(job_id, refusal)
-        ended = submit(runtime(), caller(), job_id, {"success": False, "error_message": why}, token, note=False)
+        ended = submit(runtime(), caller(), job_id, result, token(), note=False)
     except (BridgeError, HTTPException, SQLAlchemyError) as other:
         log.info("broken_result_refused", job_id=job_id, why=type(other).__name__)
-        return
-    g.job_status = ended.status
+        return None
     log.warning("broken_result_ended_attempt", job_id=job_id, status=ended.status)
+    return ended.status
 
 
 def _detail(refusal: Exception) -> str:
@@ -98,5 +107,10 @@ def _token_of(job_id: str, refusal: Exception) -> str | None:
         return refusal.token(request) if expects(find(runtime(), caller().tenant, job_id), caller()) else None
     if isinstance(refusal, Unstorable | Malformed):
         return refusal.token
-    token = g.body.get("lease_token") if isinstance(g.get("body"), dict) else None
+    return token_in(g.get("body"))
+
+
+def token_in(body: Any) -> str | None:
+    """The lease_token that a parsed body names."""
+    token = body.get("lease_token") if isinstance(body, dict) else None
     return token if token is None or isinstance(token, str) else "unreadable"

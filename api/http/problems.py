@@ -38,10 +38,18 @@ DETAILS = {
     500: "The bridge failed to handle this request. The X-Request-ID of this answer finds it in the log.",
 }
 
+UNSTORABLE = {"body": ["Contains a value that cannot be stored."]}  # of what PostgreSQL refuses
+
 
 def problem(status: int, detail: str, code: str | None = None, **more: Any) -> Response:
     """A problem+json response. `more` are further members, such as `errors`."""
-    body = {
+    body = problem_body(status, detail, code, **more)
+    return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, content_type="application/problem+json")
+
+
+def problem_body(status: int, detail: str, code: str | None = None, **more: Any) -> dict[str, Any]:
+    """The members of a problem (api.schemas.problem.Problem)."""
+    return {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -49,7 +57,6 @@ def problem(status: int, detail: str, code: str | None = None, **more: Any) -> R
         "code": code or CODES.get(status, "error"),
         **more,
     }
-    return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, content_type="application/problem+json")
 
 
 def register(app: Flask) -> None:
@@ -63,10 +70,18 @@ def register(app: Flask) -> None:
 def _refused(error: BridgeError) -> Response:
     if error.job_status is not None:
         g.job_status = error.job_status
-    more = {"errors": error.errors} if isinstance(error, Invalid) else {}
-    response = problem(error.status, error.detail, error.code, **more)
+    response = problem(error.status, error.detail, error.code, **_members(error))
     response.headers.extend(error.headers)
     return response
+
+
+def refusal_body(error: BridgeError) -> dict[str, Any]:
+    """What is told of a refusal, as a part of another answer."""
+    return problem_body(error.status, error.detail, error.code, **_members(error))
+
+
+def _members(error: BridgeError) -> dict[str, Any]:
+    return {"errors": error.errors} if isinstance(error, Invalid) else {}
 
 
 def _http(error: HTTPException) -> Response:
@@ -98,10 +113,10 @@ def _methods_of_the_other_slash() -> list[str]:
 def messages_of(error: HTTPException) -> dict[str, object]:
     """What webargs found wrong: field → messages; empty where the error is none of its own."""
     messages = getattr(error, "data", {}).get("messages")
-    return _flat(messages) if isinstance(messages, dict) else {}
+    return flat(messages) if isinstance(messages, dict) else {}
 
 
-def _flat(messages: dict[Any, Any]) -> dict[str, object]:
+def flat(messages: dict[Any, Any]) -> dict[str, object]:
     """Field → messages, without the place (`json`, `query`) that webargs puts around them."""
     fields: dict[str, object] = {}
     for place, inner in messages.items():
@@ -130,7 +145,7 @@ def _database(error: SQLAlchemyError) -> Response:
         return _refused(Unavailable("PostgreSQL does not answer at the moment; send the request again."))
     if is_refused_value(error):
         log.warning("postgresql_refused_value", sqlstate=sqlstate(error))
-        return _refused(Invalid({"body": ["Contains a value that cannot be stored."]}))
+        return _refused(Invalid(dict(UNSTORABLE)))
     return _unexpected(error)
 
 

@@ -146,7 +146,7 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
     """Submit the result. Repeating it gets the same 200; any other late or foreign result 409."""
     accepted = accept(runtime(), caller(), job_id, result, _token(result))
     g.job_status = accepted.status
-    return json_response({"status": accepted.status, "ingestion_continued": accepted.ingestion_continued})
+    return json_response(accepted_view(accepted))
 
 
 def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any], token: str | None) -> Accepted:
@@ -154,10 +154,20 @@ def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any],
     result["retryable"] = result["retryable"] is not False
     accepted = submit(bridge, holder, job_id, result, token)
     reach("change.before_answer")
+    note_accepted(job_id, result, accepted)
+    return accepted
+
+
+def note_accepted(job_id: str, result: Mapping[str, Any], accepted: Accepted) -> None:
+    """Count and log a result that was accepted, the first time."""
     if not accepted.replayed:
         FINISHED.inc(accepted.status)
         log.info("result_accepted", job_id=job_id, success=result["success"], status=accepted.status)
-    return accepted
+
+
+def accepted_view(accepted: Accepted) -> dict[str, Any]:
+    """schemas.ResultAnswer"""
+    return {"status": accepted.status, "ingestion_continued": accepted.ingestion_continued}
 
 
 @workers.route("/<job:job_id>/heartbeat", methods=["POST"])

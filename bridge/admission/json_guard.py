@@ -81,6 +81,32 @@ def _without_strings(raw: bytes) -> bytes:
     return _STRING.sub(b"", plain)
 
 
+def parse_each(raw: bytes, name: str) -> Any:
+    """As `parse`; but what is wrong in an item of the list `name` stands in the item's place, as a Refused.
+
+    Raises NotJson, and Refused for what is wrong elsewhere or with the whole.
+    """
+    try:
+        return parse(raw)
+    except Refused as refusal:
+        if not refusal.place.startswith(f"{name}["):
+            raise
+    body = _read_again(raw, None)  # an object, since a member of it was named
+    items = body.pop(name)
+    if not isinstance(items, list):
+        check({name: items})
+    check(body)
+    return {**body, name: [_judged(item) for item in items]}
+
+
+def _judged(item: Any) -> Any:
+    try:
+        check(item)
+    except Refused as refusal:
+        return refusal.with_traceback(None)
+    return item
+
+
 def check(value: Any) -> None:
     """Refuse a Python value that could not be stored as JSON and read back unchanged. Raises Refused."""
     _check(value)

@@ -89,6 +89,11 @@ class Limits:
         self._left[mine] = left - 1
         self._left[its] = all_left - 1
 
+    def as_many(self, key_id: UUID, tenant: str, count: int) -> None:
+        """A request that was let in is worth `count`. All of it is done; what it passes a limit by is owed to it."""
+        for whose in (("requests", str(key_id)), ("tenant_requests", tenant)):
+            self._left[whose] = self._left.get(whose, self._per_minute[whose[0]].amount) - (count - 1)
+
     def failure(self, address: str) -> None:
         """A key that does not count was sent from an address. Told after the look-up: a key that counts is never
         refused because of what came from the same address."""

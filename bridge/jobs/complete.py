@@ -66,6 +66,11 @@ class Success(NamedTuple):
     digest: bytes
 
 
+def is_large(success: Success) -> bool:
+    """Whether it is written by itself."""
+    return len(success.result_data) + len(success.content or "") > MOST_TOGETHER_BYTES
+
+
 def result_data(metadata: Any, processing_time: float | None) -> str:
     """As it is stored."""
     return orjson.dumps({"metadata": metadata, "processing_time": processing_time}).decode()

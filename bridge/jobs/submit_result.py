@@ -70,9 +70,16 @@ def submit(
     NotFound, or Conflict when it is not this caller's to give; then nothing changes but the list of refusals, and
     nothing at all without `note`.
     """
+    if result["success"] and (status := _completed(runtime, success_of(caller, job_id, result, token))) is not None:
+        return accepted(runtime, status)
+    return judge(runtime, caller, job_id, result, token, note=note)
+
+
+def judge(
+    runtime: Runtime, caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None, *, note: bool = True
+) -> Accepted:
+    """As `submit`, without trying a success first."""
     digest = _digest(result)
-    if result["success"] and (status := _completed(runtime, caller, job_id, result, token, digest)) is not None:
-        return _accepted(runtime, status)
     for _ in range(LOOKS):
         job = find(runtime, caller.tenant, job_id)
         why = holds_latest(job, caller, token) or _ambiguous(runtime, job, caller, token, result)
@@ -95,25 +102,28 @@ def submit(
             result_digest=digest,
         )
         if moved:
-            return _accepted(runtime, JobState(moved[0].status))
+            return accepted(runtime, JobState(moved[0].status))
     raise Conflict("The job changed too often while its result was judged; send it again.", job_status=job.status)
 
 
-def _completed(
-    runtime: Runtime, caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None, digest: bytes
-) -> JobState | None:
-    """Try a success without a look at the job; the job's state after it, None where it has to be judged."""
+def success_of(caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None) -> Success:
+    """A success as it is tried without a look. Raises NotFound."""
     stored = complete.result_data(result.get("metadata"), result.get("processing_time"))
-    content = result.get("content")
-    success = Success(job_id_of(job_id), caller.tenant, caller.key_id, token, content, stored, digest)
-    if len(stored) + len(content or "") > complete.MOST_TOGETHER_BYTES:
+    content, digest = result.get("content"), _digest(result)
+    return Success(job_id_of(job_id), caller.tenant, caller.key_id, token, content, stored, digest)
+
+
+def _completed(runtime: Runtime, success: Success) -> JobState | None:
+    """Try a success without a look at the job; the job's state after it, None where it has to be judged."""
+    if complete.is_large(success):
         row = one_by_one(complete.TOGETHER, runtime, success)
     else:
         row = runtime.batches(complete.TOGETHER, runtime, success)
     return None if row is None else JobState(row.status)
 
 
-def _accepted(runtime: Runtime, status: JobState) -> Accepted:
+def accepted(runtime: Runtime, status: JobState) -> Accepted:
+    """The answer to a result that was written just now."""
     return Accepted(status, status in FINAL and runtime.settings.continuation_task is not None)
 
 

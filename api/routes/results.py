@@ -1,0 +1,103 @@
+"""Many results of one key at once: each is judged alone, as if it had come by itself."""
+
+from functools import partial
+from typing import Any
+
+from flask import Request
+from marshmallow import Schema, ValidationError
+
+from api.http.access import caller, limits, runtime, scope
+from api.http.body import Blueprint, StrictParser, Unstorable, read_json
+from api.http.broken_results import REFUSED_VALUE, spend, token_in, unstorable
+from api.http.documented_errors import gives
+from api.http.problems import UNSTORABLE, flat, is_refused_value, refusal_body
+from api.http.views import json_response
+from api.routes.work import accepted_view, note_accepted
+from api.schemas.results import JobResult, Results, ResultsAnswer
+from bridge.admission import json_guard
+from bridge.crash_points import reach
+from bridge.errors import BridgeError, Invalid
+from bridge.jobs.submit_many import Outcome, Submission, submit_many
+from bridge.jobs.submit_result import Accepted
+from bridge.names import API_ROOT
+
+RESULT = JobResult()
+
+
+class _Parser(StrictParser):
+    """What the guard refuses in a result stands in its place."""
+
+    def load_json(self, req: Request, schema: Schema) -> Any:
+        return read_json(req, partial(json_guard.parse_each, name="results"))
+
+
+class _Blueprint(Blueprint):
+    ARGUMENTS_PARSER = _Parser()
+
+
+results = _Blueprint("results", __name__, url_prefix=API_ROOT, description="Submit many results at once (workers).")
+
+
+@results.route("/results", methods=["POST"])
+@scope("work")
+@results.arguments(Results())
+@results.response(200, ResultsAnswer())
+@gives(results, body=True)
+def submit_results(sent: dict[str, Any]) -> Any:
+    """Submit up to 100 results, each judged alone; the answers are in their order. May be repeated."""
+    items = sent["results"]
+    limits().as_many(caller().key_id, caller().tenant, len(items))
+    read = [_read(item) for item in items]
+    submissions = [one for one in read if isinstance(one, Submission)]
+    outcomes = iter(submit_many(runtime(), caller(), submissions))
+    told = [
+        _told(one, next(outcomes)) if isinstance(one, Submission) else _broken(item, one)
+        for item, one in zip(items, read, strict=True)
+    ]
+    reach("change.before_answer")
+    return json_response({"results": told})
+
+
+def _read(item: Any) -> Submission | Invalid:
+    """A result, or what is wrong with its form."""
+    if isinstance(item, json_guard.Refused):
+        return Unstorable(item)
+    try:
+        loaded: dict[str, Any] = RESULT.load(item)
+    except ValidationError as error:
+        return Invalid(flat(error.normalized_messages()))
+    loaded["retryable"] = loaded["retryable"] is not False
+    return Submission(loaded.pop("job_id"), loaded, loaded["lease_token"])
+
+
+def _told(one: Submission, outcome: Outcome) -> dict[str, Any]:
+    """schemas.JobResultAnswer. Raises SQLAlchemyError when PostgreSQL does not answer."""
+    if isinstance(outcome, Accepted):
+        note_accepted(one.job_id, one.result, outcome)
+        return {**accepted_view(outcome), "problem": None}
+    if isinstance(outcome, BridgeError):
+        return _refused(outcome)
+    if not is_refused_value(outcome):
+        raise outcome
+    status = spend(one.job_id, lambda: one.token, REFUSED_VALUE)
+    return _refused(Invalid(dict(UNSTORABLE), job_status=status))
+
+
+def _broken(item: Any, refusal: Invalid) -> dict[str, Any]:
+    """A result that can never be accepted ends its attempt, as far as it tells which."""
+    if isinstance(refusal, Unstorable):
+        item = item.body
+    job_id = item.get("job_id") if isinstance(item, dict) else None
+    if not isinstance(job_id, str):
+        return _refused(refusal)
+    if not isinstance(refusal, Unstorable):
+        refusal.job_status = spend(job_id, lambda: token_in(item), refusal.detail)
+        return _refused(refusal)
+    try:
+        return _refused(unstorable(job_id, refusal.token, refusal))
+    except BridgeError as foreign:
+        return _refused(foreign)
+
+
+def _refused(refusal: BridgeError) -> dict[str, Any]:
+    return {"status": refusal.job_status, "ingestion_continued": None, "problem": refusal_body(refusal)}
