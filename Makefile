@@ -84,7 +84,7 @@ clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries 
 	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/http/test_generated_clients.py
 
 openapi: $(STAMP) ## stores the form of the OpenAPI document, after a meant change of it
-	@RENEW_OPENAPI_FORM=1 $(PY) -m pytest -n 0 -q tests/http/test_openapi_form.py
+	@RENEW_OPENAPI_FORM=1 $(PY) -m pytest -n 0 -q tests/rules/test_openapi_form.py
 
 wheels: $(STAMP) ## builds wheels and sdists and installs them into empty environments
 	@$(PY) -m pytest -n 0 -m wheels $(ARGS) tests/rules/test_distribution.py worker/tests/test_worker_deploy.py
