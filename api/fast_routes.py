@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from api.http.broken_results import ends_attempt
+from api.http.claiming import POLL_HEADERS, claim_for, poll_response
 from api.http.connections import prove
 from api.http.every_answer import SAFE, request_id
 from api.http.incoming import Resumed
@@ -28,7 +29,7 @@ from api.http.parts import Parts
 from api.http.sending import LARGE_BYTES
 from api.http.views import poll_answer
 from api.routes.jobs import create
-from api.routes.work import POLL_HEADERS, accept, accepted_view, claim_for, poll_response
+from api.routes.work import accept, accepted_view
 from api.schemas.jobs import CreateJob
 from api.schemas.work import PollQuery, Result
 from bridge.admission import json_guard

@@ -30,7 +30,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from api.gunicorn_master import STOPS
 from api.http.connections import CURRENT, TICK_SECONDS, Connections, HungUp
-from api.http.poll_pacing import POLL, PollPacing
+from api.http.poll_pacing import PollPacing, polls
 from api.http.steady_response import SteadyResponse
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
@@ -154,7 +154,7 @@ class Worker(GeventWorker):
                 self.connections.wait(connection)
                 request = next(parser)
                 self.connections.serve(connection)
-                if request.path == POLL:
+                if polls(request.path or "", request.query or ""):
                     self.pacing.wait()
                 self.handle_request(name, request, client, addr)
         except (NoMoreData, StopIteration, HungUp):

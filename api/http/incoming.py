@@ -90,7 +90,7 @@ def read_body(incoming: Request) -> bytes:
     try:
         if "Transfer-Encoding" not in incoming.headers and (incoming.content_length or 0) <= LARGE_BYTES:
             with arriving():
-                raw = incoming.get_data()
+                raw = incoming.get_data(cache=False)  # who waits with its answer does not hold its body
             _whole(incoming, len(raw))
             if len(raw) == most:
                 raise Oversized

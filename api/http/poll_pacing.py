@@ -19,6 +19,11 @@ PAUSE_SECONDS = 0.001  # in which the others have their turn; a poll that comes 
 MANY = 32
 
 
+def polls(path: str, query: str) -> bool:
+    """Whether a request may wait for a job."""
+    return path == POLL or (path.endswith("/result") and "next=" in query)
+
+
 class PollPacing:
     """Whose turn it is among the polls of this process."""
 

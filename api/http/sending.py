@@ -29,7 +29,7 @@ log = structlog.get_logger("api")
 
 LARGE_BYTES = 16 * 1024  # what is smaller lies in the kernel's buffers, not in the process
 STREAM_BYTES = 1024 * 1024
-POLL = "work.poll"
+POLL, RESULT = "work.poll", "work.submit_result"
 TOO_MANY = "Too many large answers to this key, or in all, are not read yet: read them, or wait."
 AGAIN_SECONDS = 5
 
@@ -89,12 +89,13 @@ def _room(whose: Hashable, size: int, streamed: bool) -> ExitStack | None:
     it does not come, the worker repeats its claim or the jobs go back.
     """
     answers, held = limits().answers, ExitStack()
-    if request.endpoint == POLL and streamed:
+    claims = request.endpoint == POLL or (request.endpoint == RESULT and "next" in request.args)
+    if claims and streamed:
         with gevent.Timeout(TURN_SECONDS, False):
             held.enter_context(answers.taken(whose, size))
             return held
         return None
-    if request.method != "GET" or request.endpoint == POLL:
+    if request.method != "GET" or claims:
         answers.add(whose, size)
     elif not answers.take(whose, size):
         return None

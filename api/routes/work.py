@@ -1,44 +1,34 @@
 """The routes of workers: poll, download, show a sign of life, submit, give back."""
 
-import re
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 import structlog
-from flask import Response, g, request
+from flask import g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint, header_text
 from api.http.broken_results import ends_attempt
-from api.http.connections import HungUp
+from api.http.claiming import answer_with_next, claim_for, poll_response
 from api.http.documented_errors import gives
-from api.http.metrics import CLAIMED, FINISHED, label
-from api.http.parts import Parts, parts
-from api.http.sending import refuse_without_room
-from api.http.views import json_response, poll_answer
+from api.http.metrics import FINISHED
+from api.http.parts import parts
+from api.http.views import json_response
 from api.schemas import work as schemas
 from api.schemas.jobs import StateAnswer
-from bridge.admission.byte_budget import Budget
 from bridge.caller import Caller
 from bridge.crash_points import reach
-from bridge.errors import Forbidden, Invalid
-from bridge.jobs.claim import Claimant, Claimed
+from bridge.errors import Invalid
 from bridge.jobs.extend import Alive, extend
 from bridge.jobs.release import release
 from bridge.jobs.submit_result import Accepted, submit
-from bridge.long_poll.poll import Poll
-from bridge.names import API_BASE, CONTENT_TYPE_PATTERN
-from bridge.queues import Queue
+from bridge.names import API_BASE
 from bridge.runtime import Runtime
-from bridge.workers.slots import Slots
 
 log = structlog.get_logger("api")
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
 
-POLL_HEADERS = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
 TOKEN = {
     "in": "header",
     "name": "X-Lease-Token",
@@ -59,73 +49,6 @@ def poll(query: dict[str, Any]) -> Any:
     return poll_response(claim_for(parts(), caller(), query, request.environ.get("gunicorn.socket")))
 
 
-def poll_response(claimed: list[Claimed]) -> Response:
-    """The claimed jobs as an answer."""
-    response = json_response(poll_answer(claimed))
-    for name, value in POLL_HEADERS:
-        response.headers[name] = value
-    return response
-
-
-def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection: socket.socket | None) -> list[Claimed]:
-    """What a poll is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
-    types, denied = _content_types(query["content_types"], asks)
-    who = Claimant(asks.key_id, query["worker_id"], query["lease"], query["claim_id"], asks.tenant, ",".join(types))
-    if not types:
-        bridge.polls.refuse_all(who, denied)
-        raise Forbidden(f"This key is limited to the content types {', '.join(sorted(asks.content_types or ()))}.")
-    refuse_without_room(bridge.limits.answers, asks.key_id)
-    asking = Poll(
-        who,
-        [Queue(asks.tenant, content_type) for content_type in types],
-        query["max_jobs"],
-        _gone(bridge.limits.answers, asks.key_id, connection),
-        connection,
-        slots=Slots(query["slots_busy"], query["slots_free"]),
-        denied=denied,
-    )
-    claimed = bridge.polls.claim(asking, query["wait"])
-    if asking.hung_up and not claimed:
-        raise HungUp  # thousands of answers that nobody hears would keep others waiting
-    for job in [] if asking.again else claimed:
-        CLAIMED.inc(label(job.content_type))
-        reach("claim.before_answer")
-        log.info("job_claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
-    return claimed
-
-
-def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:
-    """The content types of a poll that the key may have, and those that it may not. Raises Invalid."""
-    types = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    if not 1 <= len(types) <= 32 or not all(re.fullmatch(CONTENT_TYPE_PATTERN, one) for one in types):
-        raise Invalid({"content_types": ["Must be 1 to 32 content types of a-z 0-9 . _ and -, comma-separated."]})
-    allowed = asks.content_types
-    if allowed is None:
-        return types, []
-    return [one for one in types if one in allowed], [one for one in types if one not in allowed]
-
-
-def _gone(answers: Budget, whose: UUID, connection: socket.socket | None) -> Callable[[], bool]:
-    """Whether the client has closed its end, as far as the socket tells, or its key leaves its answers unread.
-
-    Who is told so goes away empty; its next poll hears why.
-    """
-
-    def gone() -> bool:
-        if not answers.room(whose):
-            return True
-        if connection is None:
-            return False
-        try:
-            return connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""  # type: ignore[attr-defined]
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    return gone
-
-
 def _token(body: dict[str, Any] | None = None) -> str | None:
     """The lease token of this call; the header and the body must not disagree."""
     sent = header_text("X-Lease-Token", 100)
@@ -141,12 +64,16 @@ def _token(body: dict[str, Any] | None = None) -> str | None:
 @workers.arguments(schemas.Result())
 @workers.response(200, schemas.ResultAnswer())
 @gives(workers, 404, 409, body=True)
-@workers.doc(parameters=[TOKEN])
+@workers.doc(parameters=[TOKEN, {"in": "query", "schema": schemas.NextQuery(partial=True)}])
 def submit_result(result: dict[str, Any], job_id: str) -> Any:
-    """Submit the result. Repeating it gets the same 200; any other late or foreign result 409."""
+    """Submit the result, with next=true also poll. Repeating it gets the same 200; any other late result 409."""
     accepted = accept(runtime(), caller(), job_id, result, _token(result))
     g.job_status = accepted.status
-    return json_response(accepted_view(accepted))
+    if "next" not in request.args:
+        return json_response(accepted_view(accepted))
+    result.clear()
+    result.clear()
+    return answer_with_next(accepted_view(accepted))
 
 
 def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any], token: str | None) -> Accepted:

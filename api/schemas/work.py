@@ -2,7 +2,7 @@
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
-from api.schemas.problem import PRIORITIES, STATES
+from api.schemas.problem import PRIORITIES, STATES, Problem
 from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
 from bridge.jobs.fields import JsonObject
 
@@ -45,6 +45,18 @@ class PollQuery(Schema):
         metadata={
             "description": "Identifies the claim: a poll that repeats it gets the same jobs, unless acknowledged.",
             "pattern": "^[A-Za-z0-9_-]{1,64}$",
+        },
+    )
+
+
+class NextQuery(PollQuery):
+    """What a worker asks for with a result."""
+
+    next = fields.String(
+        validate=validate.Equal("true", error="Must be true."),
+        metadata={
+            "description": "With `true` the answer to an accepted result has `next`, what a poll with the other"
+            " parameters is answered; without it they mean nothing."
         },
     )
 
@@ -114,6 +126,12 @@ class ResultAnswer(Schema):
     ingestion_continued = fields.Boolean(
         required=True, metadata={"description": "Whether a continuation is durably recorded."}
     )
+    next = fields.Nested(
+        PollAnswer(),
+        allow_none=True,
+        metadata={"description": "With next=true: what the poll is answered; null when it is refused."},
+    )
+    next_problem = fields.Nested(Problem(), metadata={"description": "Why the poll was refused."})
 
 
 class Heartbeat(Schema):

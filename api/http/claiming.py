@@ -1,0 +1,140 @@
+"""Claims, for a poll and for a result that asks for the next job with its answer."""
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+import structlog
+from flask import Response, g, request
+from marshmallow import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.http.access import caller, limits
+from api.http.body import single
+from api.http.connections import HungUp
+from api.http.incoming import end_request
+from api.http.metrics import CLAIMED, label
+from api.http.parts import Parts, parts
+from api.http.problems import flat, refusal_body
+from api.http.sending import refuse_without_room
+from api.http.views import json_response, poll_answer
+from api.schemas.work import NextQuery
+from bridge.admission.byte_budget import Budget
+from bridge.caller import Caller
+from bridge.crash_points import reach
+from bridge.db import is_unavailable
+from bridge.errors import BridgeError, Forbidden, Invalid, Unavailable
+from bridge.jobs.claim import Claimant, Claimed
+from bridge.long_poll.poll import Poll
+from bridge.names import CONTENT_TYPE_PATTERN
+from bridge.queues import Queue
+from bridge.workers.slots import Slots
+
+log = structlog.get_logger("api")
+
+POLL_HEADERS = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
+NEXT = NextQuery()
+
+
+def poll_response(claimed: list[Claimed]) -> Response:
+    """The claimed jobs as an answer."""
+    return _with(POLL_HEADERS, json_response(poll_answer(claimed)))
+
+
+def answer_with_next(accepted: dict[str, Any]) -> Response:
+    """The answer to a result that was accepted, with that to the poll of its query; what was sent is let go of before
+    the wait."""
+    g.pop("body", None)
+    end_request()
+    limits().as_many(caller().key_id, caller().tenant, 2)
+    connection = request.environ.get("gunicorn.socket")
+    told, headers = next_claim(parts(), caller(), lambda: single(request.args), connection)
+    return _with(headers, json_response({**accepted, **told}))
+
+
+def next_claim(
+    bridge: Parts, asks: Caller, query: Callable[[], Mapping[str, str]], connection: socket.socket | None
+) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+    """`next`, what a poll is answered, or `next_problem`, why it is refused, and its headers.
+
+    The result has been accepted: no refusal may take the place of that. Raises SQLAlchemyError for a defect only.
+    """
+    refusal: BridgeError
+    try:
+        return {"next": poll_answer(claim_for(bridge, asks, NEXT.load(query()), connection))}, POLL_HEADERS
+    except ValidationError as error:
+        refusal = Invalid(flat(error.normalized_messages()))
+    except BridgeError as error:
+        refusal = error
+    except SQLAlchemyError as error:
+        if not is_unavailable(error):
+            raise
+        refusal = Unavailable("PostgreSQL does not answer at the moment; the result is accepted, poll again.")
+    return {"next": None, "next_problem": refusal_body(refusal)}, tuple(refusal.headers.items())
+
+
+def _with(headers: tuple[tuple[str, str], ...], response: Response) -> Response:
+    for name, value in headers:
+        response.headers[name] = value
+    return response
+
+
+def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection: socket.socket | None) -> list[Claimed]:
+    """What a poll is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
+    types, denied = _content_types(query["content_types"], asks)
+    who = Claimant(asks.key_id, query["worker_id"], query["lease"], query["claim_id"], asks.tenant, ",".join(types))
+    if not types:
+        bridge.polls.refuse_all(who, denied)
+        raise Forbidden(f"This key is limited to the content types {', '.join(sorted(asks.content_types or ()))}.")
+    refuse_without_room(bridge.limits.answers, asks.key_id)
+    asking = Poll(
+        who,
+        [Queue(asks.tenant, content_type) for content_type in types],
+        query["max_jobs"],
+        _gone(bridge.limits.answers, asks.key_id, connection),
+        connection,
+        slots=Slots(query["slots_busy"], query["slots_free"]),
+        denied=denied,
+    )
+    claimed = bridge.polls.claim(asking, query["wait"])
+    if asking.hung_up and not claimed:
+        raise HungUp  # thousands of answers that nobody hears would keep others waiting
+    for job in [] if asking.again else claimed:
+        CLAIMED.inc(label(job.content_type))
+        reach("claim.before_answer")
+        log.info("job_claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
+    return claimed
+
+
+def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:
+    """The content types of a poll that the key may have, and those that it may not. Raises Invalid."""
+    types = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not 1 <= len(types) <= 32 or not all(re.fullmatch(CONTENT_TYPE_PATTERN, one) for one in types):
+        raise Invalid({"content_types": ["Must be 1 to 32 content types of a-z 0-9 . _ and -, comma-separated."]})
+    allowed = asks.content_types
+    if allowed is None:
+        return types, []
+    return [one for one in types if one in allowed], [one for one in types if one not in allowed]
+
+
+def _gone(answers: Budget, whose: UUID, connection: socket.socket | None) -> Callable[[], bool]:
+    """Whether the client has closed its end, as far as the socket tells, or its key leaves its answers unread.
+
+    Who is told so goes away empty; its next poll hears why.
+    """
+
+    def gone() -> bool:
+        if not answers.room(whose):
+            return True
+        if connection is None:
+            return False
+        try:
+            return connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    return gone
