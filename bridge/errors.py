@@ -9,31 +9,27 @@ MOST_NAMED = 10  # fields in a sentence
 
 
 class BridgeError(Exception):
-    """A refusal with a stable `code`, an HTTP `status` and a sentence for a person."""
+    """A refusal with a stable `code` and a sentence for a person; `retry_after`: seconds until it may be over."""
 
-    status = 500
     code = "internal"
+    retry_after: int | None = None
 
     def __init__(self, detail: str, *, code: str | None = None, job_status: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.code
-        self.job_status = job_status  # the job's state, for X-Job-Status
-
-    headers: dict[str, str] = {}
+        self.job_status = job_status  # the job's state, where the caller may know it
 
 
 class NotFound(BridgeError):
     """There is no such job (for this tenant)."""
 
-    status = 404
     code = "not_found"
 
 
 class Invalid(BridgeError):
     """A field cannot be accepted. `errors` maps each field to its messages, the first MOST_ERRORS of them."""
 
-    status = 422
     code = "validation"
 
     def __init__(
@@ -51,34 +47,29 @@ class Invalid(BridgeError):
 class Conflict(BridgeError):
     """The job is not where the request needs it. `code` says how."""
 
-    status = 409
     code = "lease_lost"
 
 
 class Forbidden(BridgeError):
     """The key may not do this, or not now."""
 
-    status = 403
     code = "forbidden"
 
 
 class Unauthorized(BridgeError):
     """No API key, or an invalid one."""
 
-    status = 401
     code = "unauthorized"
-    headers = {"WWW-Authenticate": "Bearer"}
 
 
 class TooMany(BridgeError):
     """More than BRIDGE_LIMITS allows, for now."""
 
-    status = 429
     code = "too_many"
 
     def __init__(self, detail: str, *, retry_after: int) -> None:
         super().__init__(detail)
-        self.headers = {"Retry-After": str(retry_after)}
+        self.retry_after = retry_after
 
 
 class Paused(TooMany):
@@ -90,16 +81,14 @@ class Paused(TooMany):
 class TooLarge(BridgeError):
     """More than the bridge stores."""
 
-    status = 413
     code = "too_large"
 
 
 class Unavailable(BridgeError):
     """PostgreSQL, or the file system of a source file, does not answer. The same request may be sent again."""
 
-    status = 503
     code = "unavailable"
-    headers = {"Retry-After": "2"}
+    retry_after = 2
 
 
 def _sentence(errors: dict[str, object]) -> str:

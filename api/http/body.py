@@ -31,11 +31,20 @@ class Unstorable(Invalid):
 
     def __init__(self, refusal: json_guard.Refused) -> None:
         super().__init__(refusal.errors)
-        if not refusal.is_json:
-            self.status, self.code = 400, "malformed"
         token = refusal.body.get("lease_token") if isinstance(refusal.body, dict) else None
         sound = isinstance(token, str) and re.fullmatch(r"[!-~]{1,100}", token)
         self.token = None if token is None else str(token) if sound else "unreadable"
+
+    @classmethod
+    def of(cls, refusal: json_guard.Refused) -> "Unstorable":
+        """Return the refusal as what it is over HTTP."""
+        return cls(refusal) if refusal.is_json else NotFinite(refusal)
+
+
+class NotFinite(Unstorable):
+    """The body contains NaN or Infinity, so it is no JSON."""
+
+    code = "malformed"
 
 
 def read_json(incoming: Request, parse: Parse = json_guard.parse) -> Any:
@@ -56,7 +65,7 @@ def read_json(incoming: Request, parse: Parse = json_guard.parse) -> Any:
     except json_guard.NotJson as error:
         raise Malformed(f"The body is not valid JSON: {error}.", raw) from None
     except json_guard.Refused as refusal:
-        raise Unstorable(refusal) from None
+        raise Unstorable.of(refusal) from None
     return g.body
 
 

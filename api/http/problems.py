@@ -13,11 +13,35 @@ from flask.globals import request_ctx
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
+from api.http.body import NotFinite
 from bridge.db import is_unavailable, sqlstate
-from bridge.errors import MOST_ERRORS, BridgeError, Invalid, Unavailable
+from bridge.errors import (
+    MOST_ERRORS,
+    BridgeError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+)
 
 log = structlog.get_logger("api")
 
+# What the core's refusals are over HTTP; a class that is not here is what the one is that it was made from.
+STATUSES: dict[type[BridgeError], int] = {
+    NotFinite: 400,
+    Unauthorized: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    Invalid: 422,
+    TooMany: 429,
+    Unavailable: 503,
+}
 CODES = {
     400: "malformed",
     401: "unauthorized",
@@ -59,6 +83,11 @@ def problem_body(status: int, detail: str, code: str | None = None, **more: Any)
     }
 
 
+def status_of(error: BridgeError) -> int:
+    """Return the HTTP status of a refusal."""
+    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+
+
 def register(app: Flask) -> None:
     """Turn every error into a problem."""
     app.register_error_handler(BridgeError, _refused)
@@ -70,14 +99,17 @@ def register(app: Flask) -> None:
 def _refused(error: BridgeError) -> Response:
     if error.job_status is not None:
         g.job_status = error.job_status
-    response = problem(error.status, error.detail, error.code, **_members(error))
-    response.headers.extend(error.headers)
+    response = problem(status_of(error), error.detail, error.code, **_members(error))
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
 def refusal_body(error: BridgeError) -> dict[str, Any]:
     """What is told of a refusal, as a part of another answer."""
-    return problem_body(error.status, error.detail, error.code, **_members(error))
+    return problem_body(status_of(error), error.detail, error.code, **_members(error))
 
 
 def _members(error: BridgeError) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def submit_results(sent: dict[str, Any]) -> Any:
 def _read(item: Any) -> Submission | Invalid:
     """A result, or what is wrong with its form."""
     if isinstance(item, json_guard.Refused):
-        return Unstorable(item)
+        return Unstorable.of(item)
     try:
         loaded: dict[str, Any] = RESULT.load(item)
     except ValidationError as error:

@@ -8,7 +8,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from api.http.access import caller, runtime
 from api.http.body import single
-from api.http.problems import DETAILS
+from api.http.problems import DETAILS, status_of
 from api.ui import continuations, jobs, keys, static_files, workers  # noqa: F401  (each adds its routes to `ui`)
 from api.ui.blueprint import seen, ui
 from api.ui.forms import read_form
@@ -40,8 +40,10 @@ def _sign_in_first(_: NotSignedIn) -> Response:
 
 @ui.errorhandler(BridgeError)
 def _refused(error: BridgeError) -> Response:
-    response = page("error", error.status, code=error.status, detail=error.detail)
-    response.headers.extend({name: value for name, value in error.headers.items() if name == "Retry-After"})
+    status = status_of(error)
+    response = page("error", status, code=status, detail=error.detail)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
     return response
 
 
@@ -71,7 +73,7 @@ def do_sign_in() -> Response:
     except (Unauthorized, TooMany, Forbidden) as refusal:
         told = "This API key is not valid: mistyped, revoked or expired?"
         detail = told if isinstance(refusal, Unauthorized) else refusal.detail
-        return page("login", refusal.status, refused=detail)
+        return page("login", status_of(refusal), refused=detail)
 
 
 @ui.route("/logout", methods=["POST"])

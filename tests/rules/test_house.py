@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from api.create_app import create_app
-from bridge import names
+from api.http import problems
+from bridge import errors, names
 from bridge.cli.local.checkout import ROOT
 
 ROOMS = ("api", "bridge", "models", "tasks")
@@ -103,6 +104,26 @@ def test_what_serves_requests_runs_no_code_no_process_and_asks_nobody():
                 if name.split(".")[0] in DANGEROUS_MODULES and not harmless:
                     found.append((path, name))
     assert found == []
+
+
+def test_the_core_knows_no_http_and_every_refusal_of_it_has_a_status():
+    assert not {"status", "headers"} & vars(errors.BridgeError).keys()
+    assert errors.Paused in _made_from(errors.BridgeError)
+    for kind in _made_from(errors.BridgeError):
+        assert not {"status", "headers"} & vars(kind).keys(), kind
+        assert set(kind.__mro__) & problems.STATUSES.keys(), f"{kind} has no HTTP status in api/http/problems.py"
+    assert not re.findall("HTTP|[Hh]eader|Retry-After|WWW", (ROOT / "bridge" / "errors.py").read_text())
+    for name, tree in trees("bridge"):
+        if name.startswith(OPERATORS):  # the command line is a client
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                assert node.attr not in ("status", "headers"), f"{name}:{node.lineno}"
+            assert not (isinstance(node, ast.ImportFrom) and node.module == "http"), f"{name}:{node.lineno}"
+
+
+def _made_from(kind: type) -> list[type]:
+    return [found for one in kind.__subclasses__() for found in (one, *_made_from(one))]
 
 
 def test_only_the_settings_read_the_environment():
