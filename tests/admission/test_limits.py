@@ -12,7 +12,6 @@ import requests
 
 from api.http.client_address import real_address
 from bridge.admission.limits import MOST_READ, Limits
-from bridge.errors import TooMany
 from bridge.names import API_BASE
 from tests.support.client import Client, ok, refused
 from tests.support.waiting import wait_until
@@ -195,99 +194,6 @@ def test_who_reads_no_large_body_is_not_remembered(make_runtime):
     assert not limits._reading
 
 
-# In two processes.
-
-
-@pytest.fixture
-def two(make_runtime):
-    runtimes = (make_runtime(process=name, limits="requests=10,parked=4,failures=10") for name in ("p1", "p2"))
-    return [Limits(runtime) for runtime in runtimes]
-
-
-def admitted(limits, key_id, most=30):
-    for count in range(most):
-        try:
-            limits.request(key_id, "default")
-        except TooMany:
-            return count
-    return most
-
-
-@pytest.fixture
-def still(monkeypatch):
-    """The minute does not end within the test."""
-    monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
-
-
-def test_requests_are_counted_together_once_they_are_shared(two, still):
-    first, second = two
-    key_id = uuid4()
-    for _ in range(4):
-        first.request(key_id, "default")
-        second.request(key_id, "default")
-    for limits in (first, second, first):
-        limits.share()
-    assert admitted(first, key_id) == 2
-    assert admitted(second, key_id) == 2
-    for limits in (first, second, first, second):
-        limits.share()
-    assert admitted(first, key_id) == 0
-    assert admitted(first, uuid4()) == 10
-
-
-def parked(limits, key_id, *content_types):
-    """A poll that waits, refused where it may not."""
-    limits.check_parked(key_id, "default", content_types)
-    return limits.parked(key_id, "default", content_types)
-
-
-def test_parked_polls_are_counted_together(two):
-    first, second = two
-    key_id = uuid4()
-    with parked(first, key_id, "a"), parked(first, key_id, "a"), parked(second, key_id, "a"):
-        for limits in (first, second, first):
-            limits.share()
-        with parked(second, key_id, "a"), pytest.raises(TooMany):
-            parked(second, key_id, "a")
-    for limits in (first, second):
-        limits.share()
-    with ExitStack() as polls:
-        for _ in range(4):
-            polls.enter_context(parked(second, key_id, "a"))
-
-
-@pytest.mark.parametrize("garbage", ["", "x", "1@", "@1", "1@x", "-1@9", "²@9", "1@" + "9" * 5000])
-def test_garbage_in_redis_spoils_no_limit(two, redis, garbage):
-    first, second = two
-    key_id = uuid4()
-    redis.hset(f"core:limits:parked:{key_id}", "p3", garbage)
-    with parked(first, key_id, "a"), parked(first, key_id, "a"), parked(second, key_id, "a"):
-        for limits in (first, second):
-            limits.share()
-        with parked(second, key_id, "a"), pytest.raises(TooMany):
-            parked(second, key_id, "a")
-
-
-def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
-    limits = Limits(make_runtime(limits="content_types=3"))
-    key_id = uuid4()
-
-    def waits(*types: str, key=key_id):
-        return parked(limits, key, *types)
-
-    with waits("a", "b"), waits("b", "c"), waits("a", "c"):
-        for types in (["d"], ["a", "d"], ["d", "e"]):
-            with pytest.raises(TooMany):
-                waits(*types)
-        with waits("d", "e", "f", key=uuid4()):
-            pass
-    with waits("d", "e", "f"), pytest.raises(TooMany):
-        waits("a")
-    with pytest.raises(TooMany):
-        waits("a", "b", "c", "d")
-    assert not limits._awaited
-
-
 def test_a_poll_for_too_many_content_types_is_refused_and_the_key_polls_on(own_bridge):
     """A key without content types could wait for any number of queues, which all would be looked at each second."""
     client = own_bridge(limits="content_types=2", api_processes="1", celery=False, beat=False).client()
@@ -306,8 +212,3 @@ def test_a_poll_for_too_many_content_types_is_refused_and_the_key_polls_on(own_b
         client.create("there")
         assert ok(parked.result(timeout=60))["jobs"]
     ok(client.poll("elsewhere,somewhere"))
-
-
-def test_without_redis_each_process_counts_for_itself(make_runtime, still):
-    limits = Limits(make_runtime(redis_url="redis://127.0.0.1:1/0", limits="requests=10"))
-    assert admitted(limits, uuid4()) == 10

@@ -3,18 +3,7 @@
 import json
 import threading
 
-import pytest
-
 from tests.support.client import ok
-from tests.support.command import jobbridge
-
-
-@pytest.fixture
-def run(tmp_path, client):
-    def begin(*arguments):
-        return jobbridge(*arguments, cwd=tmp_path, BRIDGE_URL=client.url, BRIDGE_KEY=client.key)
-
-    return begin
 
 
 def test_a_result_is_shown_and_written_as_it_is(run, client, tmp_path):

@@ -51,9 +51,13 @@ def test_imports_go_one_way():
 
 
 def test_no_module_has_over_300_lines_and_the_median_is_about_120():
-    sizes = {path: len(path.read_text().splitlines()) for path in modules(*ROOMS)}
+    """Tests, benches and the worker too. Only a migration may be longer: it is never changed once it is released."""
+    found = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    paths = [ROOT / name for name in found.stdout.split("\n") if name and "/versions/" not in name]
+    rooms = modules(*ROOMS)
+    sizes = {path: len(path.read_text().splitlines()) for path in {*paths, *rooms} if path.exists()}
     assert [f"{path}: {size}" for path, size in sizes.items() if size > 300] == []
-    assert statistics.median(size for size in sizes.values() if size > 5) <= 130
+    assert statistics.median(sizes[path] for path in rooms if sizes[path] > 5) <= 130
 
 
 def test_every_module_is_named_after_what_is_in_it_and_says_it():

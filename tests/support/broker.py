@@ -1,4 +1,4 @@
-"""What lies in a queue of the broker, read without taking it out."""
+"""What lies in a queue of the broker, read without taking it out; and the outcomes that are sent there."""
 
 import base64
 import json
@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import redis
 
 from tests.conftest import Running
+from tests.support.waiting import wait_until
+
+OUTCOME = "SELECT * FROM continuations WHERE job_id = :id AND n = :n"
 
 
 class Message(NamedTuple):
@@ -33,3 +36,19 @@ def messages(broker_url: str, queue: str, job_id: str | None = None) -> list[Mes
 def handed_over(bridge: Running, job_id: str) -> list[Message]:
     """What the pipeline would receive about a job: every delivery, oldest first."""
     return messages(bridge.settings.require("broker_url"), bridge.settings.continuation_queue, job_id)
+
+
+def outcome(bridge: Running, job_id: str, n: int = 1) -> Any:
+    """The row of one outcome of a job."""
+    return bridge.sql(OUTCOME, id=job_id, n=n)[0]
+
+
+def delivered(bridge: Running, job_id: str, count: int = 1) -> list[Message]:
+    """The deliveries of a job's outcomes, once there are `count`."""
+
+    def enough() -> list[Message] | None:
+        bridge.stack.keep_up()  # Celery's worker may end by itself when its broker goes (docs/operations.md)
+        found = handed_over(bridge, job_id)
+        return found if len(found) >= count else None
+
+    return wait_until(enough, f"{count} deliveries about {job_id}")

@@ -1,0 +1,48 @@
+"""Runs the client commands as a test's tenant, against the shared bridge."""
+
+import pytest
+
+from tests.support.command import Started, Terminal, jobbridge
+
+
+@pytest.fixture
+def settings(client):
+    return {"BRIDGE_URL": client.url, "BRIDGE_KEY": client.key}
+
+
+@pytest.fixture
+def run(tmp_path, settings):
+    """Runs a command as this test's tenant, to its end."""
+
+    def begin(*arguments, **changes):
+        return jobbridge(*arguments, cwd=tmp_path, **{**settings, **changes})
+
+    return begin
+
+
+@pytest.fixture
+def terminal(tmp_path, settings):
+    """Starts a command in a terminal; killed with the test."""
+    started = []
+
+    def begin(*arguments, width=80):
+        started.append(Terminal(*arguments, cwd=tmp_path, width=width, **settings))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def begin(tmp_path, settings):
+    """Starts a command without a terminal; killed with the test."""
+    started = []
+
+    def start(*arguments):
+        started.append(Started(*arguments, cwd=tmp_path, **settings))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()

@@ -1,0 +1,168 @@
+"""Nothing that a client sends gets a 500: values, numbers, headers, queries and what is no HTTP."""
+
+import json
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.names import API_BASE
+from tests.support.client import Client, ok, refused
+
+JSON = {"Content-Type": "application/json"}
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+WITH_BODY = [
+    ("POST", ""),
+    ("PUT", f"{UNKNOWN}/result"),
+    ("POST", f"{UNKNOWN}/heartbeat"),
+    ("PUT", f"{UNKNOWN}/progress"),
+    ("POST", f"{UNKNOWN}/release"),
+]
+
+
+def send(client, method, path, body, **headers):
+    return client.request(method, path, data=body, headers={**JSON, **headers})
+
+
+# Each of these was a 500, or accepted, in some stack.
+
+DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+VALUES = {
+    "nested 100 000 deep": b"[" * 100_000 + b"]" * 100_000,
+    "nested 1000 deep": b"[" * 1000 + b"]" * 1000,
+    "nested 65 deep": b"[" * 65 + b"]" * 65,
+    "5000 digits": b"9" * 5000,
+    "beyond int8": b"9223372036854775808",
+    "beyond 2^53": b"9007199254740993",
+    "NaN": b"NaN",
+    "Infinity": b"-Infinity",
+    "1e5000": b"1e5000",
+    "NUL": b'"\\u0000"',
+    "raw NUL": b'"\x00"',
+    "lone surrogate": b'"\\ud800"',
+    "NUL in a key": b'{"\\u0000": 1}',
+    "surrogate in a key": b'{"\\udfff": 1}',
+    "invalid UTF-8": b'"\xc3\x28"',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+def test_a_value_that_cannot_be_stored_and_read_back_is_refused_everywhere(client, value):
+    fields = json.dumps(client.fields())[:-1].encode()
+    create = send(client, "POST", "", fields + b', "task_options": {"x": ' + value + b"}}")
+    assert create.status_code in (400, 422), create.text
+    assert ok(client.get(""))["jobs"] == []
+    client.create()
+    job = client.claim(lease=None)
+    result = send(client, "PUT", f"{job['job_id']}/result", b'{"success": true, "metadata": {"x": ' + value + b"}}")
+    assert result.status_code in (400, 422), result.text
+    heartbeat = send(client, "POST", f"{job['job_id']}/heartbeat", b'{"message": ' + value + b"}")
+    assert heartbeat.status_code in (400, 409, 422), heartbeat.text
+    for answer in (create, result, heartbeat):
+        refused(answer, answer.status_code)
+    assert client.job(job["job_id"])["job_id"] == job["job_id"]  # it can still be read
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+def test_every_field_survives_a_value_that_it_cannot_have(client, value):
+    for field in client.fields():
+        fields = {name: given for name, given in client.fields().items() if name != field}
+        body = json.dumps(fields)[:-1].encode() + b', "' + field.encode() + b'": ' + value + b"}"
+        answer = send(client, "POST", "", body)
+        assert answer.status_code in (400, 422)
+        refused(answer, answer.status_code)
+
+
+def test_a_body_nested_100_000_deep_is_refused(client):
+    for method, path in WITH_BODY:
+        assert send(client, method, path, DEEP).status_code in (400, 404, 422)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"success": true, "success": false}', b'{"success": true, "metadata": {"a": 1, "a": 2}}']
+)
+def test_duplicate_keys_are_no_json_of_ours(client, body):
+    client.create()
+    job = client.claim(lease=None)
+    answer = send(client, "PUT", f"{job['job_id']}/result", body)
+    assert answer.status_code in (400, 422)
+    refused(answer, answer.status_code)
+    assert client.status(job["job_id"]) != "completed"
+
+
+@pytest.mark.parametrize("number", [b"1e22", b"-0.0", b"0.1", b"1.5e-7", b"9007199254740992"])
+def test_numbers_come_back_as_they_were_sent(client, number):
+    body = json.dumps(client.fields())[:-1].encode() + b', "task_options": {"x": ' + number + b"}}"
+    job_id = ok(send(client, "POST", "", body))["job_id"]
+    for given in (client.claim()["task_options"]["x"], client.job(job_id)["task_options"]["x"]):
+        assert repr(given) == repr(json.loads(number))
+
+
+@pytest.mark.parametrize(
+    "header", ["Idempotency-Key", "X-Lease-Token", "X-API-Key", "Range", "If-Range", "If-None-Match"]
+)
+@pytest.mark.parametrize(
+    "value", ["é".encode().decode("latin-1"), "\x7f", '"', "x" * 5000, "bytes=" + "9" * 5000 + "-"]
+)
+def test_no_header_gets_a_500(client, header, value):
+    client.create()
+    job = client.claim(lease=None)
+    for answer in (
+        client.post("", client.fields(), headers={header: value}),
+        client.get(job["source_file_url"], headers={header: value}),
+        client.post(f"{job['job_id']}/heartbeat", {}, headers={header: value}),
+    ):
+        assert answer.status_code < 500, answer.text
+
+
+@pytest.mark.parametrize(
+    "query", ["%00=1", "worker_id=%ff", "a=%", "&&&=", "limit=%F0%9F%98%80", "limit=" + "9" * 5000]
+)
+def test_no_query_gets_a_500(client, query):
+    for path in ("", "poll", f"{UNKNOWN}/status", f"{UNKNOWN}/download"):
+        answer = client.get(f"{path}?{query}")
+        assert answer.status_code in (200, 404, 422), answer.text
+
+
+def raw(client: Client, request: bytes) -> bytes:
+    """The first bytes of the answer to bytes that no HTTP client would send."""
+    address = urlsplit(client.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+        return answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20000 + b"\r\n\r\n",
+        b"POST /api/v1/remote-jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+    ],
+    ids=["version", "no HTTP", "long line", "long header", "negative length", "two lengths", "bad name", "NUL"],
+)
+def test_what_is_no_proper_http_is_a_problem_too(client, request_):
+    head, _, body = raw(client, request_).partition(b"\r\n\r\n")
+    status = int(head.split()[1])
+    assert 400 <= status < 500 or status == 505
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == status
+
+
+def test_a_body_that_breaks_off_is_a_400(client):
+    head = (
+        f"POST {API_BASE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.key}\r\n"
+        'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"a"'
+    )
+    answer = raw(client, head.encode())
+    assert answer == b"" or answer.split()[1] == b"400"
