@@ -17,7 +17,7 @@ from api.http.connections import HungUp
 from api.http.incoming import end_request
 from api.http.metrics import CLAIMED, label
 from api.http.parts import Parts, parts
-from api.http.problems import flat, refusal_body
+from api.http.problems import flat, headers_of, refusal_body
 from api.http.sending import refuse_without_room
 from api.http.views import json_response, poll_answer
 from api.schemas.work import NextQuery
@@ -72,7 +72,7 @@ def next_claim(
         if not is_unavailable(error):
             raise
         refusal = Unavailable("PostgreSQL does not answer at the moment; the result is accepted, poll again.")
-    return {"next": None, "next_problem": refusal_body(refusal)}, tuple(refusal.headers.items())
+    return {"next": None, "next_problem": refusal_body(refusal)}, tuple(headers_of(refusal).items())
 
 
 def _with(headers: tuple[tuple[str, str], ...], response: Response) -> Response:

@@ -88,6 +88,12 @@ def status_of(error: BridgeError) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
+def headers_of(error: BridgeError) -> dict[str, str]:
+    """Return the headers that go with a refusal."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return {**headers, "WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else headers
+
+
 def register(app: Flask) -> None:
     """Turn every error into a problem."""
     app.register_error_handler(BridgeError, _refused)
@@ -100,10 +106,7 @@ def _refused(error: BridgeError) -> Response:
     if error.job_status is not None:
         g.job_status = error.job_status
     response = problem(status_of(error), error.detail, error.code, **_members(error))
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, Unauthorized):
-        response.headers["WWW-Authenticate"] = "Bearer"
+    response.headers.extend(headers_of(error))
     return response
 
 
