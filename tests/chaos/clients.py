@@ -11,7 +11,10 @@ from tests.chaos.history import Given, History, Outcome
 from tests.chaos.system import CONTENT_TYPES, PROCESS_TENANT, TENANTS, System
 
 LEASE = 10  # the shortest that a poll may name
-MOST_UNFINISHED = 400  # producers wait while so many jobs have not ended
+# Producers wait while so many jobs have not ended, or so many outcomes are not confirmed: the pipeline is the slowest
+# of all, and a backlog that grows for half an hour would hide how long a lost outcome takes.
+MOST_UNFINISHED = 400
+MOST_UNCONFIRMED = 1000
 
 
 class Phase:
@@ -22,7 +25,12 @@ class Phase:
         self.working = threading.Event()
         self.creating.set()
         self.working.set()
-        self.unfinished = 0  # as PostgreSQL had it last
+        self.unfinished, self.unconfirmed = 0, 0  # jobs and outcomes, as PostgreSQL had them last
+
+    def wait_for_room(self) -> None:
+        """Return when more may be created, or nothing is created any more."""
+        while self.creating.is_set() and (self.unfinished > MOST_UNFINISHED or self.unconfirmed > MOST_UNCONFIRMED):
+            time.sleep(0.2)
 
     def stop(self) -> None:
         self.creating.clear()
@@ -56,8 +64,7 @@ class Producer:
                 time.sleep(0.2)
             slow = self._tenant == PROCESS_TENANT
             time.sleep((1.0 if slow else 0.02 * many) * self._random.random())
-            while self._phase.creating.is_set() and self._phase.unfinished > MOST_UNFINISHED:
-                time.sleep(0.2)
+            self._phase.wait_for_room()
 
     def _body(self, task: str) -> dict[str, Any]:
         rng, mood = self._random, self._random.random()

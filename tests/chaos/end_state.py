@@ -181,9 +181,10 @@ def declared(document: dict[str, Any]) -> dict[tuple[str, str], frozenset[int]]:
     }
 
 
-def unfinished(engine: Engine) -> int:
-    """How many jobs have not ended."""
+def unfinished(engine: Engine) -> tuple[int, int]:
+    """How many jobs have not ended, and how many outcomes are not confirmed."""
     final = ", ".join(f"'{state}'" for state in FINAL)
     with engine.connect() as connection:
-        statement = text(f"SELECT count(*) FROM remote_jobs WHERE status NOT IN ({final})")
-        return int(connection.execute(statement).scalar_one())
+        jobs = text(f"SELECT count(*) FROM remote_jobs WHERE status NOT IN ({final})")
+        outcomes = text("SELECT count(*) FROM continuations WHERE next_at IS NOT NULL")
+        return int(connection.execute(jobs).scalar_one()), int(connection.execute(outcomes).scalar_one())

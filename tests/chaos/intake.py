@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from bridge import names
-from tests.chaos.clients import MOST_UNFINISHED, Phase
+from tests.chaos.clients import Phase
 from tests.chaos.history import History, Outcome
 from tests.chaos.system import CONTENT_TYPES, TENANTS, System
 
@@ -52,8 +52,7 @@ class Intake:
                     if time.monotonic() > last or not self._phase.working.is_set():
                         break
             time.sleep(0.1 + 0.2 * self._random.random())
-            while self._phase.creating.is_set() and self._phase.unfinished > MOST_UNFINISHED:
-                time.sleep(0.2)
+            self._phase.wait_for_room()
 
     def _ask(self, tenant: str, key: str, fields: dict[str, Any]) -> bool:
         """Send it once; whether its answer came."""

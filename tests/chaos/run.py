@@ -76,7 +76,7 @@ class Run:
         while not self._over.wait(1):
             self._load = max(self._load, os.getloadavg()[0])
             try:
-                self.phase.unfinished = end_state.unfinished(self.system.engine)
+                self.phase.unfinished, self.phase.unconfirmed = end_state.unfinished(self.system.engine)
             except SQLAlchemyError:
                 self.system.engine.dispose()
 
@@ -133,7 +133,8 @@ class Run:
         asked = {
             "outcomes that are still to be sent": f"{count}continuations WHERE next_at IS NOT NULL",
             "idle transactions": f"{count}{others}state LIKE 'idle in%' AND xact_start < now() - interval '2 s'",
-            "advisory locks": f"{count}pg_locks WHERE locktype = 'advisory'",
+            "advisory locks": f"{count}pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory'"
+            " AND xact_start < now() - interval '2 s'",  # a sweep holds one for as long as it takes
             "statements that hang": f"{count}{others}state = 'active' AND query_start < now() - interval '20 s'",
         }
         left = {name: self.system.number(statement) for name, statement in asked.items()}
