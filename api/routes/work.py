@@ -71,8 +71,7 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
     g.job_status = accepted.status
     if "next" not in request.args:
         return json_response(accepted_view(accepted))
-    result.clear()
-    result.clear()
+    result.clear()  # it may be large, and the wait long
     return answer_with_next(accepted_view(accepted))
 
 
