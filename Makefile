@@ -122,7 +122,7 @@ chaos: $(STAMP) ## everything is killed, frozen, cut and refused while jobs flow
 	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 points: $(STAMP) ## kills and stops processes at every crash point; a network that swallows (needs root)
-	@$(PY) -m pytest -n 0 -q tests/system/test_crash_points.py tests/system/test_black_hole.py worker/tests/test_bash_worker.py $(ARGS)
+	@$(PY) -m pytest -n 0 -q tests/system/test_crash_points.py tests/system/test_black_hole.py $(ARGS)
 
 soak: $(STAMP) ## an hour of steady load with a fault every 10 s; what was taken comes back (MINUTES=…, SEED=…)
 	@$(PY) -m tests.chaos.soak --minutes $(if $(filter command line environment,$(origin MINUTES)),$(MINUTES),60) $(if $(SEED),--seed $(SEED))

@@ -49,9 +49,13 @@ log() {
 jq() (ulimit -v 1048576 && exec jq "$@")
 
 # What runs now, as `run` started it, and what has been heard meanwhile.
-child='' doing='' stopping='' gone='' heard=''
+child='' doing='' stopping='' heard=''
 
-unwanted() { [[ ($doing == poll && $stopping) || ($doing == job && $gone) ]]; }
+# Whether somebody has heard that the job is over: the heartbeats, beside this shell, tell it by a file, since bash may
+# sleep through a signal that comes just as it begins to wait.
+gone() { [[ -e $tmp/gone ]]; }
+
+unwanted() { [[ $doing == poll && $stopping ]] || { [[ $doing == job ]] && gone; }; }
 
 hear() {
   heard=1
@@ -64,7 +68,15 @@ end_group() {
   (sleep 0.5 && kill -- "-$1") &
 } 2>/dev/null
 trap 'stopping=1; hear' TERM INT
-trap 'gone=1; hear' USR1 # from the heartbeats
+
+# end_job: what is done for the job is not wanted any more. Called beside `run`: it notes first, then looks what runs;
+# `run` notes what runs, then looks here. So one of them ends it.
+end_job() {
+  local running
+  : >"$tmp/gone"
+  running=$(<"$tmp/running")
+  if [[ $running ]]; then end_group "$running"; fi
+}
 
 # run COMMAND …: like running it, but signals are heard meanwhile, and what is not wanted any more is ended with all
 # of its children (its process group, which is why job control is on for a moment).
@@ -75,8 +87,10 @@ run() {
   "$@" </dev/null &
   child=$!
   set +m
+  if [[ $doing == job ]]; then echo "$child" >"$tmp/running"; fi
   hear
   while heard='' && { wait "$child" 2>/dev/null; status=$?; } && [[ $heard ]]; do :; done
+  : >"$tmp/running"
   child=''
   return "$status"
 }
@@ -150,7 +164,7 @@ insist() {
 
 # Signs of life, in the background. The first one comes at once: it acknowledges the claim.
 beat() {
-  trap - TERM INT USR1 EXIT
+  trap - TERM INT EXIT
   run() { "$@"; } # it needs no group of its own: the whole of this one is ended with the job
   local every=$((lease / 3 < 20 ? lease / 3 : 20)) reason=''
   # Killed, the worker cannot end its heartbeats: they must not keep its job from the next worker.
@@ -165,7 +179,7 @@ beat() {
     if over beat; then reason="it is $(header beat X-Job-Status)"; fi
     if [[ $reason ]]; then
       log "job $id is no longer wanted: $reason"
-      kill -USR1 $$
+      end_job
       return
     fi
     if [[ $http == 200 ]]; then sleep "$every"; else sleep 2; fi
@@ -193,7 +207,7 @@ fetch() {
     fi
     call part GET "$1" --header "@$tmp/lease" --speed-limit 1 --speed-time 60 "${range[@]}"
     status=$?
-    if over part; then gone=1; fi
+    if over part; then : >"$tmp/gone"; fi
     if unwanted; then return 1; fi
     if [[ $http == 20? && $(encoding part) ]]; then
       unfit="the source file came with Content-Encoding $(encoding part): what stands between must not encode"
@@ -247,7 +261,9 @@ work() {
   log "job $id begun, attempt $(jq .attempt "$tmp/job")"
   patience=$(date -d "$(jq -r .timeout_at "$tmp/job")" +%s) # after the deadline the bridge takes nothing of this claim
   told=$(jq -r '.source_size // 0' "$tmp/job")
-  gone='' doing=job unfit='' refused=''
+  rm -f "$tmp/gone"
+  : >"$tmp/running"
+  doing=job unfit='' refused=''
   set -m
   beat &
   beats=$!
@@ -255,8 +271,8 @@ work() {
   if ! fetch "$(jq -r .source_file_url "$tmp/job")"; then
     # 401, 403, 409, or a job that is not in processing: it is over, and nothing is submitted.
     case $http in
-      401 | 403 | 409) gone=1 ;;
-      404) [[ $(header part X-Job-Status) == processing ]] || gone=1 ;;
+      401 | 403 | 409) : >"$tmp/gone" ;;
+      404) [[ $(header part X-Job-Status) == processing ]] || : >"$tmp/gone" ;;
     esac
     if [[ $refused ]]; then
       failure "$refused" false >"$tmp/result"
@@ -275,10 +291,10 @@ work() {
       failure "$(tail -c 1000 "$tmp/err" | tr -d '\0')" "$([[ $status == 65 ]] && echo false || echo true)" >"$tmp/result"
     fi
   fi
-  if [[ ! $gone && $unfit ]]; then
+  if ! gone && [[ $unfit ]]; then
     log "job $id: $unfit"
     give_back
-  elif [[ ! $gone ]]; then
+  elif ! gone; then
     doing=result # From here only the answer to the result decides.
     jq -c --argjson seconds $((SECONDS - began)) '. + {processing_time: $seconds}' "$tmp/result" >"$tmp/body"
     insist result PUT "$jobs/$id/result" --header "@$tmp/lease" --header "Content-Type: application/json" \

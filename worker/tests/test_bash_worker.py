@@ -17,11 +17,7 @@ from scripted_bridge import BASE, Say, ScriptedBridge, claim, jobs, problem
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "bash_worker" / "worker.sh"
 MISSING = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING) or not SCRIPT.exists(), reason=f"needs {' and '.join(MISSING)}"),
-    # Not in `make test`: now and then the script does not hear a heartbeat's sign; its cause is not found yet.
-    pytest.mark.points,
-]
+pytestmark = pytest.mark.skipif(bool(MISSING) or not SCRIPT.exists(), reason=f"needs {' and '.join(MISSING)}")
 ROUTES = ["poll", "download", "heartbeat", "release", "result"]
 
 
