@@ -78,6 +78,10 @@ class Paused(TooMany):
     code = "paused"
 
 
+class Draining(Paused):
+    """The same, for good: it is to finish what it holds, and to end."""
+
+
 class TooLarge(BridgeError):
     """More than the bridge stores."""
 

@@ -2,7 +2,19 @@
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Integer, Table, Text, UniqueConstraint, Uuid, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Identity,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
 
 from models.job import Moment, metadata, one_of
 
@@ -27,6 +39,8 @@ worker_pauses = Table(
     Column("paused_at", Moment, nullable=False),
     Column("until", Moment),  # null: until it is resumed
     Column("in_a_row", Integer, nullable=False, server_default=text("1")),  # pauses by the bridge without a success
+    # By an operator: the worker is asked to finish what it holds, and to end.
+    Column("drain", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint(
         "tenant", "worker_id", "key_id", "by", name="worker_pauses_worker", postgresql_nulls_not_distinct=True
     ),

@@ -20,6 +20,7 @@ from api.http.parts import Parts, parts
 from api.http.problems import flat, headers_of, refusal_body
 from api.http.sending import refuse_without_room
 from api.http.views import json_response, poll_answer
+from api.schemas.facts import facts_of
 from api.schemas.work import NextQuery
 from bridge.admission.byte_budget import Budget
 from bridge.caller import Caller
@@ -96,6 +97,7 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
         _gone(bridge.limits.answers, asks.key_id, connection),
         connection,
         slots=Slots(query["slots_busy"], query["slots_free"]),
+        facts=facts_of(query),
         denied=denied,
     )
     claimed = bridge.polls.claim(asking, query["wait"])

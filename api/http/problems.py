@@ -19,6 +19,7 @@ from bridge.errors import (
     MOST_ERRORS,
     BridgeError,
     Conflict,
+    Draining,
     Forbidden,
     Invalid,
     NotFound,
@@ -116,7 +117,9 @@ def refusal_body(error: BridgeError) -> dict[str, Any]:
 
 
 def _members(error: BridgeError) -> dict[str, Any]:
-    return {"errors": error.errors} if isinstance(error, Invalid) else {}
+    if isinstance(error, Invalid):
+        return {"errors": error.errors}
+    return {"drain": True} if isinstance(error, Draining) else {}
 
 
 def _http(error: HTTPException) -> Response:

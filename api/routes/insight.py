@@ -143,7 +143,21 @@ def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
     """Pause a worker: its polls, waiting ones included, get 429 `paused` with the reason. It keeps its jobs."""
     until = pause(runtime(), caller().tenant, checked(worker_id), body["reason"], body["seconds"], body["key"])
     log.info("worker_paused", worker_id=worker_id, seconds=body["seconds"], reason=body["reason"])
-    return json_response({"worker_id": worker_id, "paused": True, "until": until})
+    return json_response({"worker_id": worker_id, "paused": True, "drain": False, "until": until})
+
+
+@operators.route(f"{API_ROOT}/workers/<worker:worker_id>/drain", methods=["POST"])
+@scope("admin")
+@operators.arguments(schemas.DrainWorker(), required=False)
+@operators.response(200, schemas.PauseAnswer())
+@gives(operators, body=True)
+def drain_worker(body: dict[str, Any], worker_id: str) -> Any:
+    """Ask a worker, at its next poll or heartbeat, to finish what it holds and to end; `resume` takes it back."""
+    asked = schemas.DrainWorker().load({}) | body
+    reason, seconds = asked["reason"], asked["seconds"]
+    until = pause(runtime(), caller().tenant, checked(worker_id), reason, seconds, asked["key"], drain=True)
+    log.info("worker_drained", worker_id=worker_id, seconds=seconds, reason=reason)
+    return json_response({"worker_id": worker_id, "paused": True, "drain": True, "until": until})
 
 
 @operators.route(f"{API_ROOT}/workers/<worker:worker_id>/resume", methods=["POST"])
@@ -152,10 +166,10 @@ def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
 @operators.response(200, schemas.PauseAnswer())
 @gives(operators, body=True)
 def resume_worker(body: dict[str, Any], worker_id: str) -> Any:
-    """Resume a worker, whoever paused it; a no-op if it is not paused."""
+    """Resume a worker, whoever paused or drained it; a no-op if nobody did."""
     resume(runtime(), caller().tenant, checked(worker_id), body.get("key"))
     log.info("worker_resumed", worker_id=worker_id)
-    return json_response({"worker_id": worker_id, "paused": False, "until": None})
+    return json_response({"worker_id": worker_id, "paused": False, "drain": False, "until": None})
 
 
 @operators.route(f"{API_ROOT}/workers/<worker:worker_id>/evict", methods=["POST"])
@@ -220,8 +234,15 @@ def _worker(hand: WorkerInfo) -> dict[str, Any]:
         "jobs_in_hand": hand.jobs_in_hand,
         "slots_busy": hand.slots.busy,
         "slots_free": hand.slots.free,
+        "facts": hand.facts._asdict(),
         "job_ids": list(hand.job_ids),
         "paused": None
         if paused is None
-        else {"by": paused.by, "reason": paused.reason, "paused_at": paused.paused_at, "until": paused.until},
+        else {
+            "by": paused.by,
+            "reason": paused.reason,
+            "paused_at": paused.paused_at,
+            "until": paused.until,
+            "drain": paused.drain,
+        },
     }

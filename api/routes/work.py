@@ -16,6 +16,7 @@ from api.http.metrics import FINISHED
 from api.http.parts import parts
 from api.http.views import json_response
 from api.schemas import work as schemas
+from api.schemas.facts import facts_of
 from api.schemas.jobs import StateAnswer
 from bridge.caller import Caller
 from bridge.crash_points import reach
@@ -25,6 +26,8 @@ from bridge.jobs.release import release
 from bridge.jobs.submit_result import Accepted, submit
 from bridge.names import API_BASE
 from bridge.runtime import Runtime
+from bridge.workers.facts import UNTOLD, Facts
+from bridge.workers.registry import Worker
 
 log = structlog.get_logger("api")
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
@@ -104,16 +107,15 @@ def accepted_view(accepted: Accepted) -> dict[str, Any]:
 @workers.doc(parameters=[TOKEN])
 def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
     """Send a sign of life: acknowledge the claim, renew its lease, report progress."""
-    return _alive(
-        extend(
-            runtime(),
-            caller(),
-            job_id,
-            token=_token(sign),
-            progress=sign.get("progress"),
-            message=sign.get("message"),
-        )
+    alive = extend(
+        runtime(),
+        caller(),
+        job_id,
+        token=_token(sign),
+        progress=sign.get("progress"),
+        message=sign.get("message"),
     )
+    return _alive(alive, facts_of(sign))
 
 
 @workers.route("/<job:job_id>/progress", methods=["PUT"])
@@ -129,9 +131,19 @@ def report_progress(sign: dict[str, Any], job_id: str) -> Any:
     return _alive(alive)
 
 
-def _alive(alive: Alive) -> Any:
+def _alive(alive: Alive, told: Facts = UNTOLD) -> Any:
     g.job_status = alive.status
-    return json_response(alive._asdict())
+    who, watch = caller(), parts().polls.pauses
+    worker = Worker(who.key_id, alive.worker_id)
+    watch.seen.note_facts(who.tenant, worker, told)
+    return json_response(
+        {
+            "status": alive.status,
+            "lease_expires_at": alive.lease_expires_at,
+            "cancel_requested": alive.cancel_requested,
+            "drain": watch.drains(who.tenant, worker),
+        }
+    )
 
 
 @workers.route("/<job:job_id>/release", methods=["POST"])

@@ -2,6 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
+from api.schemas.facts import ShownFacts
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import Strict
@@ -72,6 +73,7 @@ class ShownPause(Schema):
     reason = fields.String(required=True)
     paused_at = fields.AwareDateTime(required=True)
     until = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "null: until resumed."})
+    drain = fields.Boolean(required=True, metadata={"description": "It is asked to finish what it holds and to end."})
 
 
 class ShownWorker(Schema):
@@ -97,6 +99,7 @@ class ShownWorker(Schema):
     slots_free = fields.Integer(
         required=True, allow_none=True, metadata={"description": "As reported by its last poll; null if not reported."}
     )
+    facts = fields.Nested(ShownFacts(), required=True)
     job_ids = fields.List(fields.UUID(), required=True, metadata={"description": "Up to 100 of the jobs it holds."})
     paused = fields.Nested(ShownPause(), required=True, allow_none=True)
 
@@ -141,6 +144,25 @@ class PauseWorker(Strict):
     )
 
 
+class DrainWorker(Strict):
+    """Let a worker finish what it holds, and end."""
+
+    reason = fields.String(
+        load_default="It is to end.", validate=validate.Length(1, 500), metadata={"description": "Shown to the worker."}
+    )
+    seconds = StrictInteger(
+        load_default=86400,
+        validate=validate.Range(1, 2592000),
+        metadata={"description": "Seconds in which a worker of this name is given no jobs and is asked to end."},
+    )
+    key = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, 100),
+        metadata={"description": "The prefix of a key; omit to address this worker_id under every key of the tenant."},
+    )
+
+
 class ResumeWorker(Strict):
     """Give a worker jobs again."""
 
@@ -152,6 +174,7 @@ class PauseAnswer(Schema):
 
     worker_id = fields.String(required=True)
     paused = fields.Boolean(required=True)
+    drain = fields.Boolean(required=True, metadata={"description": "Whether it is asked to end."})
     until = fields.AwareDateTime(required=True, allow_none=True)
 
 

@@ -16,4 +16,7 @@ class Problem(Schema):
     status = fields.Integer(required=True)
     detail = fields.String(required=True, metadata={"description": "A human-readable explanation."})
     code = fields.String(required=True, metadata={"description": "Stable; see docs/protocol.md."})
+    drain = fields.Boolean(
+        metadata={"description": "With `paused`, if true: the worker is to finish what it holds and to end."}
+    )
     errors = fields.Dict(keys=fields.String(), metadata={"description": "Validation: field → messages."})

@@ -2,12 +2,13 @@
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
+from api.schemas.facts import BodyFacts, QueryFacts
 from api.schemas.problem import PRIORITIES, STATES, Problem
 from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
 from bridge.jobs.fields import JsonObject
 
 
-class PollQuery(Schema):
+class PollQuery(QueryFacts):
     """What a worker asks for."""
 
     class Meta:
@@ -134,7 +135,7 @@ class ResultAnswer(Schema):
     next_problem = fields.Nested(Problem(), metadata={"description": "Why the poll was refused."})
 
 
-class Heartbeat(Schema):
+class Heartbeat(BodyFacts):
     """A sign of life."""
 
     class Meta:
@@ -161,6 +162,9 @@ class HeartbeatAnswer(Schema):
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     lease_expires_at = fields.AwareDateTime(required=True, allow_none=True)
     cancel_requested = fields.Boolean(required=True)
+    drain = fields.Boolean(
+        required=True, metadata={"description": "An operator drains the worker: it is to finish this and to end."}
+    )
 
 
 class Release(Schema):

@@ -1,4 +1,4 @@
-"""The page of workers: what they ask for, hold and did; pause and resume."""
+"""The page of workers: what they ask for, hold, did and tell of themselves; pause, drain, evict and resume."""
 
 import structlog
 from flask import Response, request
@@ -6,7 +6,7 @@ from flask import Response, request
 from api.http.access import caller, runtime
 from api.http.body import single
 from api.routes.insight import checked
-from api.schemas.insight import PauseWorker
+from api.schemas.insight import DrainWorker, PauseWorker
 from api.ui.blueprint import seen, ui
 from api.ui.forms import loaded, read_form
 from api.ui.render import page
@@ -58,6 +58,17 @@ def do_pause() -> Response:
     log.info("worker_paused", worker_id=worker_id, seconds=asked["seconds"], reason=asked["reason"])
     end = "until it is resumed" if until is None else f"until {until:%Y-%m-%d %H:%M:%S} UTC"
     return go("/ui/workers", f"Worker {worker_id[:100]} is paused {end}.")
+
+
+@ui.route("/workers/drain", methods=["POST"])
+@signed_in("admin")
+def do_drain() -> Response:
+    """Let the worker finish what it holds, and end."""
+    worker_id = checked(read_form().get("worker_id", ""))
+    asked = loaded(DrainWorker(), {"reason": "Drained on the dashboard."})
+    until = pause(runtime(), caller().tenant, worker_id, asked["reason"], asked["seconds"], drain=True)
+    log.info("worker_drained", worker_id=worker_id, seconds=asked["seconds"], reason=asked["reason"])
+    return go("/ui/workers", f"Worker {worker_id[:100]} is asked to end, until {until:%Y-%m-%d %H:%M:%S} UTC.")
 
 
 @ui.route("/workers/evict", methods=["POST"])

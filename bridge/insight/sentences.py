@@ -105,7 +105,7 @@ def _workers(facts: Facts) -> Iterator[str]:
     paused = [(hand, hand.pause) for hand in facts.accepting if hand.pause is not None]
     for hand, pause in paused[:MOST_NAMED]:
         until = f"until {_at(pause.until)}" if pause.until else "until it is resumed"
-        yield f"Worker {_name(hand)} is paused {until}: {pause.reason}"
+        yield f"Worker {_name(hand)} is {'drained' if pause.drain else 'paused'} {until}: {pause.reason}"
     for hand in facts.denied[:MOST_NAMED]:
         yield f"The key of worker {_name(hand)} does not allow `{kind}`, although the worker asks for it."
     if (more := max(0, len(paused) - MOST_NAMED) + max(0, len(facts.denied) - MOST_NAMED)) > 0:

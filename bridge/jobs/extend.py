@@ -43,6 +43,7 @@ class Alive(NamedTuple):
     status: JobState
     lease_expires_at: datetime | None
     cancel_requested: bool
+    worker_id: str  # its holder
 
 
 def extend(
@@ -61,7 +62,7 @@ def extend(
     job = find(runtime, caller.tenant, job_id)
     why = holds_latest(job, caller, token)
     if why is None and job.status == JobState.CANCELLED and job.attempt_end == AttemptEnd.CANCELLED:
-        return Alive(JobState.CANCELLED, None, cancel_requested=True)
+        return Alive(JobState.CANCELLED, None, True, job.worker_id)
     if why is not None or job.status != JobState.PROCESSING:
         raise lost_lease(job, why)
     with runtime.engine.begin() as connection:
@@ -73,7 +74,7 @@ def extend(
         if job.status != JobState.PROCESSING or holds_latest(job, caller, token) is not None:
             return extend(runtime, caller, job_id, token=token)
         stored = job.lease_expires_at
-    return Alive(JobState.PROCESSING, stored, cancel_requested=False)
+    return Alive(JobState.PROCESSING, stored, False, job.worker_id)
 
 
 def lost_lease(job: Row[Any], why: str | None) -> Conflict:

@@ -40,6 +40,12 @@ class PauseWatch:
         if (pause := self._paused(poll)) is not None:
             poll.refuse(refusal(pause))
 
+    def drains(self, tenant: str, who: Worker) -> bool:
+        """Whether this worker is asked to end."""
+        its = self._pauses.get((tenant, who.worker_id))
+        pause = of_worker(its, who.key_id) if its else None
+        return pause is not None and pause.drain
+
     def refresh(self) -> None:
         """Read who is paused now, and turn away their parked polls. Raises sqlalchemy.exc.SQLAlchemyError."""
         with self._runtime.engine.connect() as connection:
@@ -60,7 +66,9 @@ class PauseWatch:
     def _note(self, poll: Poll) -> None:
         types = [queue.content_type for queue in poll.queues]
         worker = Worker(poll.who.key_id, poll.who.worker_id)
-        self.seen.note(poll.queues[0].tenant, worker, types, poll.denied, poll.slots)
+        tenant = poll.queues[0].tenant
+        self.seen.note(tenant, worker, types, poll.denied, poll.slots)
+        self.seen.note_facts(tenant, worker, poll.facts)
 
     def _tell_now_and_then(self) -> None:
         whole = self._ticks % WRITE_TICKS == 0

@@ -11,6 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from bridge.errors import BridgeError
 from bridge.jobs.claim import Claimant, Claimed
 from bridge.queues import Queue
+from bridge.workers import facts
+from bridge.workers.facts import Facts
 from bridge.workers.slots import UNTOLD, Slots
 
 
@@ -34,6 +36,7 @@ class Poll:
     came: float = field(default_factory=time.monotonic)
     error: SQLAlchemyError | BridgeError | None = None  # its answer, unless there is something to give again
     slots: Slots = UNTOLD  # what its worker has said of its slots
+    facts: Facts = facts.UNTOLD  # what it has said of itself
     denied: Sequence[str] = ()  # content types that it named and its key does not allow
 
     @property

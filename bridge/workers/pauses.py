@@ -1,4 +1,6 @@
-"""Pausing workers: what an operator asks for, and who is paused now.
+"""Pausing and draining workers: what an operator asks for, and who is paused now.
+
+A drain is a pause that also tells its worker to finish what it holds and to end.
 
 A pause lies in PostgreSQL, where it survives the loss of Redis; each API process reads the few that there are once a
 second (bridge/long_poll/pause_watch.py).
@@ -13,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.types import Uuid
 
-from bridge.errors import Invalid, Paused, TooMany
+from bridge.errors import Draining, Invalid, Paused, TooMany
 from bridge.runtime import Runtime
 from models.pause import PausedBy
 
@@ -22,15 +24,15 @@ ASK_AGAIN_SECONDS = 10  # told to a worker whose pause has no end yet
 _ACTIVE = "(until IS NULL OR until > now())"
 NOW_PAUSED = text(f"""
 SELECT tenant, worker_id, key_id, by, reason, paused_at, until,
-  CAST(extract(epoch FROM until - now()) AS float) AS seconds_left
+  CAST(extract(epoch FROM until - now()) AS float) AS seconds_left, drain
 FROM worker_pauses WHERE {_ACTIVE} AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant) ORDER BY id
 """)
 PAUSE = text(f"""
-INSERT INTO worker_pauses (tenant, worker_id, key_id, by, reason, paused_at, until)
-VALUES (:tenant, :worker_id, :key_id, '{PausedBy.OPERATOR}', :reason, now(),
+INSERT INTO worker_pauses (tenant, worker_id, key_id, by, reason, drain, paused_at, until)
+VALUES (:tenant, :worker_id, :key_id, '{PausedBy.OPERATOR}', :reason, :drain, now(),
   now() + make_interval(secs => CAST(:seconds AS float)))
 ON CONFLICT (tenant, worker_id, key_id, by) DO UPDATE SET
-  reason = excluded.reason, paused_at = excluded.paused_at, until = excluded.until
+  reason = excluded.reason, drain = excluded.drain, paused_at = excluded.paused_at, until = excluded.until
 RETURNING until
 """).bindparams(bindparam("key_id", type_=Uuid))
 
@@ -67,6 +69,7 @@ class Pause(NamedTuple):
     paused_at: datetime
     until: datetime | None
     seconds_left: float | None
+    drain: bool = False
 
     def covers(self, key_id: UUID) -> bool:
         return self.key_id is None or self.key_id == key_id
@@ -78,29 +81,39 @@ def now_paused(connection: Connection, tenant: str | None = None) -> list[Pause]
 
 
 def of_worker(pauses: Iterable[Pause], key_id: UUID) -> Pause | None:
-    """Of the pauses of one worker_id that cover this key, the one that lasts longest."""
+    """Of the pauses of one worker_id that cover this key, the one that lasts longest; a drain before all others."""
     covering = [pause for pause in pauses if pause.covers(key_id)]
     return max(covering, key=_lasts, default=None)
 
 
-def _lasts(pause: Pause) -> float:
-    return math.inf if pause.seconds_left is None else pause.seconds_left
+def _lasts(pause: Pause) -> tuple[bool, float]:
+    return pause.drain, math.inf if pause.seconds_left is None else pause.seconds_left
 
 
 def refusal(pause: Pause) -> Paused:
     """Reason, shown to the worker."""
     who = "An operator" if pause.by == PausedBy.OPERATOR else "The bridge"
     left = ASK_AGAIN_SECONDS if pause.seconds_left is None else max(1, math.ceil(pause.seconds_left))
+    if pause.drain:
+        return Draining(f"{who} drains worker {pause.worker_id}: {pause.reason}", retry_after=left)
     return Paused(f"{who} has paused worker {pause.worker_id}: {pause.reason}", retry_after=left)
 
 
 def pause(
-    runtime: Runtime, tenant: str, worker_id: str, reason: str, seconds: float | None = None, prefix: str | None = None
+    runtime: Runtime,
+    tenant: str,
+    worker_id: str,
+    reason: str,
+    seconds: float | None = None,
+    prefix: str | None = None,
+    *,
+    drain: bool = False,
 ) -> datetime | None:
     """Give a worker no jobs until it is resumed or `seconds` have passed; until when.
 
     `prefix` names one key; else the pause holds for all keys of the tenant with that worker_id, whether they were
-    seen or not. What the worker holds stays with it. A repetition replaces the reason and the end. Raises Invalid, and
+    seen or not. What the worker holds stays with it. `drain` tells it to end when it has finished that. A repetition,
+    be it of a pause or of a drain, replaces what there was. Raises Invalid, and
     TooMany beyond `pauses` of BRIDGE_LIMITS.
     """
     with runtime.engine.begin() as connection:
@@ -111,12 +124,13 @@ def pause(
         if (connection.scalar(OTHERS, named) or 0) >= most:
             raise TooMany(f"Operators of this tenant have {most} paused workers already; resume some.", retry_after=60)
         values = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id, "reason": reason, "seconds": seconds}
+        values["drain"] = drain
         until: datetime | None = connection.scalar(PAUSE, values)
         return until
 
 
 def resume(runtime: Runtime, tenant: str, worker_id: str, prefix: str | None = None) -> None:
-    """End every pause of a worker, by an operator or by the bridge (of one key, where `prefix` names it).
+    """End every pause and drain of a worker, by an operator or by the bridge (of one key, where `prefix` names it).
 
     Of a worker that is not paused nothing changes. Raises Invalid.
     """

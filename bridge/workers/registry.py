@@ -2,35 +2,41 @@
 
     bridge:workers:{<tenant>}:seen   sorted set: <key ID>/<worker ID>, by when the worker was last seen asking
     bridge:workers:{<tenant>}:asks   hash: <key ID>/<worker ID> → the content types it asks for and its slots, as JSON
+    bridge:workers:{<tenant>}:facts  hash: <key ID>/<worker ID> → what it says of itself and its machine, as JSON
     bridge:parked                    hash: process → how many polls of each tenant wait there, and since when
 
-Both keys of a tenant expire with its last worker. An API process writes what it saw every 10 s in one go, so that a
+The keys of a tenant expire with its last worker. An API process writes what it saw every 10 s in one go, so that a
 poll costs no write of its own. All of it may be lost at any time: only what people are shown depends on it.
 """
 
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import redis
 
 from bridge.redis_breaker import is_bad_key
 from bridge.redis_client import answers, connect
+from bridge.workers import facts
+from bridge.workers.facts import Facts
 from bridge.workers.slots import UNTOLD, Slots
 
 REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
 PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none
+T = TypeVar("T")
 AT_ONCE = 500  # workers written in one command
 MOST = 10000  # workers remembered of one tenant, those seen last: their names are anything that a client sends
 
-# Forgets who was last seen before ARGV[1], and all but the ARGV[2] seen last.
+# Forgets who was last seen before ARGV[1], and all but the ARGV[2] seen last. Of workers that are forgotten already a
+# heartbeat may have told facts: where these are more than that, all are told again within a minute.
 FORGET = """
 local function forget(members)
   if #members > 0 then
     redis.call('ZREM', KEYS[1], unpack(members))
     redis.call('HDEL', KEYS[2], unpack(members))
+    redis.call('HDEL', KEYS[3], unpack(members))
   end
 end
 forget(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1000))
@@ -38,6 +44,9 @@ local over = redis.call('ZCARD', KEYS[1]) - ARGV[2]
 while over > 0 do
   forget(redis.call('ZRANGE', KEYS[1], 0, math.min(over, 1000) - 1))
   over = over - 1000
+end
+if redis.call('HLEN', KEYS[3]) > tonumber(ARGV[2]) then
+  redis.call('DEL', KEYS[3])
 end
 """
 
@@ -56,6 +65,7 @@ class LastPoll(NamedTuple):
     denied: Sequence[str]  # asked for too, but its key does not allow them
     at: float  # seconds since 1970
     slots: Slots = UNTOLD
+    facts: Facts = facts.UNTOLD
 
 
 class WorkerRegistry:
@@ -67,6 +77,7 @@ class WorkerRegistry:
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
         self._forget = self._client.register_script(FORGET)
         self._news: dict[str, dict[Worker, LastPoll]] = {}
+        self._facts: dict[str, dict[Worker, Facts]] = {}
 
     def note(
         self,
@@ -81,37 +92,56 @@ class WorkerRegistry:
         if who in news or len(news) < MOST:
             news[who] = LastPoll(content_types, denied, time.time(), slots)
 
+    def note_facts(self, tenant: str, who: Worker, told: Facts) -> None:
+        """A worker tells of itself; written with the next `write`, and kept until it tells anew or is forgotten."""
+        news = self._facts.setdefault(tenant, {})
+        if told != facts.UNTOLD and (who in news or len(news) < MOST):
+            news[who] = told
+
     def write(self) -> None:
         """Tell Redis who was noted. What it does not take is forgotten: workers ask again."""
+        self._write_facts()
         news, self._news = self._news, {}
         for tenant, workers in news.items():
-            keys = [self._key(tenant, "seen"), self._key(tenant, "asks")]
+            keys = self._keys(tenant)
             for some in _batches(workers):  # each sent before the next is put together: others run in between
                 with self._client.pipeline(transaction=False) as pipe:
                     pipe.zadd(keys[0], {_member(who): asking.at for who, asking in some.items()})
                     pipe.hset(keys[1], mapping={_member(who): _told(asking) for who, asking in some.items()})
-                    for key in keys:
+                    for key in keys[:2]:
                         pipe.expire(key, REMEMBERED_SECONDS)
                     self._forget(keys=keys, args=[time.time() - REMEMBERED_SECONDS, MOST], client=pipe)
                     self._discard_where_bad(answers(pipe), *keys)
 
+    def _write_facts(self) -> None:
+        news, self._facts = self._facts, {}
+        for tenant, workers in news.items():
+            seen, _, key = self._keys(tenant)
+            for some in _batches(workers):
+                with self._client.pipeline(transaction=False) as pipe:
+                    # A worker that is busy for hours polls no more: its heartbeats keep it remembered.
+                    pipe.zadd(seen, {_member(who): time.time() for who in some}, xx=True)
+                    pipe.hset(key, mapping={_member(who): facts.stored(told) for who, told in some.items()})
+                    pipe.expire(key, REMEMBERED_SECONDS)
+                    self._discard_where_bad(answers(pipe), seen, key)
+
     def read(self, tenant: str) -> dict[Worker, LastPoll]:
         """The tenant's workers, those seen last first."""
         since = time.time() - REMEMBERED_SECONDS
-        keys = [self._key(tenant, "seen"), self._key(tenant, "asks")]
+        keys = self._keys(tenant)
         try:
             last = self._client.zrevrangebyscore(keys[0], "+inf", since, 0, MOST, withscores=True)
             seen = cast(list[tuple[str, float]], last)
-            asks = self._client.hmget(keys[1], [member for member, _ in seen]) if seen else []
+            asks, told = ([self._client.hmget(key, [who for who, _ in seen]) for key in keys[1:]]) if seen else ([], [])
         except redis.ResponseError as error:
             if not is_bad_key(error):
                 raise
             self._client.delete(*keys)
             return {}
         found = {}
-        for (member, at), told in zip(seen, asks, strict=True):
-            if (worker := _worker(member)) and (asking := _asking(told, at)):
-                found[worker] = asking
+        for (member, at), asked, its in zip(seen, asks, told, strict=True):
+            if (worker := _worker(member)) and (asking := _asking(asked, at)):
+                found[worker] = asking._replace(facts=facts.read(its))
         return found
 
     def write_parked(self, polls: Mapping[str, int]) -> None:
@@ -143,8 +173,9 @@ class WorkerRegistry:
         if any(is_bad_key(answer) for answer in done):
             self._client.delete(*keys)
 
-    def _key(self, tenant: str, what: str) -> str:
-        return f"{self._prefix}:workers:{{{tenant}}}:{what}"
+    def _keys(self, tenant: str) -> list[str]:
+        """Who was seen, what they ask for, what they tell of themselves."""
+        return [f"{self._prefix}:workers:{{{tenant}}}:{what}" for what in ("seen", "asks", "facts")]
 
 
 def _member(who: Worker) -> str:
@@ -189,7 +220,7 @@ def _polls(told: str | bytes, since: float) -> dict[str, int] | None:
         return None
 
 
-def _batches(workers: Mapping[Worker, LastPoll]) -> Iterator[dict[Worker, LastPoll]]:
+def _batches(workers: Mapping[Worker, T]) -> Iterator[dict[Worker, T]]:
     every = list(workers.items())
     for start in range(0, len(every), AT_ONCE):
         yield dict(every[start : start + AT_ONCE])

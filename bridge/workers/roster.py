@@ -10,6 +10,8 @@ from sqlalchemy import Connection, text
 
 from bridge.caller import NO_KEY
 from bridge.runtime import Runtime
+from bridge.workers import facts
+from bridge.workers.facts import Facts
 from bridge.workers.pauses import Pause, now_paused, of_worker
 from bridge.workers.registry import LastPoll, Worker, WorkerRegistry
 from bridge.workers.slots import UNTOLD, Slots
@@ -50,6 +52,7 @@ class WorkerInfo(NamedTuple):
     pause: Pause | None
     key_id: UUID | None = None
     slots: Slots = UNTOLD
+    facts: Facts = facts.UNTOLD
 
 
 class Roster(NamedTuple):
@@ -86,6 +89,7 @@ def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
                 of_worker(by_name.get(who.worker_id, ()), who.key_id),
                 who.key_id,
                 asks.slots if asks else UNTOLD,
+                asks.facts if asks else facts.UNTOLD,
             )
         )
     known = {hand.worker_id for hand in hands}

@@ -115,14 +115,18 @@ def test_a_job_shows_its_life_and_is_cancelled_and_retried(client, browser):
 
 def test_workers_are_shown_paused_and_resumed(client, browser):
     client.create("work")
-    ok(client.result(client.claim("work", worker_id="w/1 ü")))
+    ok(client.result(client.claim("work", worker_id="w/1 ü", host="<b>host", memory=2**34, memory_free=2**33)))
     wait_until(lambda: "w/1 ü" in browser.get("/ui/workers").text, "the worker to be seen")
+    wait_until(lambda: "&lt;b&gt;host" in browser.get("/ui/workers").text, "its machine")
+    assert "8.0 GiB free of 16.0 GiB" in shown(browser.get("/ui/workers"))
     assert "is paused until it is resumed" in shown(browser.act("/ui/workers/pause", worker_id="w/1 ü", reason="disk"))
     page = shown(browser.get("/ui/workers"))
     assert "paused disk" in page
     wait_until(lambda: client.poll("work", "w/1 ü").json().get("code") == "paused", "the pause")
     assert "is given jobs again" in shown(browser.act("/ui/workers/resume", worker_id="w/1 ü"))
     wait_until(lambda: client.poll("work", "w/1 ü").status_code == 200, "the end of the pause")
+    assert "is asked to end" in shown(browser.act("/ui/workers/drain", worker_id="w/1 ü"))
+    assert "drained Drained on the dashboard." in shown(browser.get("/ui/workers"))
     assert browser.act("/ui/workers/pause", worker_id="w", reason="r", seconds="9" * 30).status_code == 422
 
 

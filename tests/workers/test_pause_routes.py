@@ -30,7 +30,7 @@ def told(client, worker_id="w1", **query):
 
 
 def test_a_paused_worker_is_told_why_and_when_to_ask_again(client):
-    assert pausing(client) == {"worker_id": "w1", "paused": True, "until": None}
+    assert pausing(client) == {"worker_id": "w1", "paused": True, "drain": False, "until": None}
     problems, retry_after = told(client)
     client.create("image")
     assert all("disk full" in problem["detail"] for problem in problems)

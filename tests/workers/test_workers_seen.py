@@ -1,5 +1,6 @@
 """GET /api/v1/workers: who asks for what, what they hold; soft state in Redis that nothing else depends on."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 import pytest
 from redis.exceptions import RedisError
 
+from bridge.workers.facts import UNTOLD, Facts
 from bridge.workers.registry import MOST, REMEMBERED_SECONDS, Worker, WorkerRegistry
 from bridge.workers.roster import roster_of
 from bridge.workers.slots import Slots
@@ -60,6 +62,33 @@ def test_slots_are_told_and_what_an_earlier_version_wrote_is_read_too(seen, redi
         assert seen.read("t")[W1].slots == slots
 
 
+def test_facts_are_kept_until_told_anew_and_of_a_known_form(seen, redis):
+    told = Facts("1.0", "gpu-7", "Linux", None, 2**40, 7)
+    seen.note("t", W1, ["audio"])
+    seen.note_facts("t", W1, told)
+    seen.write()
+    seen.note("t", W1, ["video"])
+    seen.note_facts("t", W1, UNTOLD)
+    seen.write()
+    assert seen.read("t")[W1].facts == told
+    for written in ("x", "[]", "{}", '[1, null, null, null, null, null]', '["a", null, null, null, true, null]',
+                    '["a", null, null, null, -1, null]', f'["{"a" * 101}", null, null, null, 1, null]'):  # fmt: skip
+        redis.hset("seen-test:workers:{t}:facts", f"{W1.key_id}/w1", written)
+        assert seen.read("t")[W1].facts == UNTOLD
+    assert 0 < redis.ttl("seen-test:workers:{t}:facts") <= REMEMBERED_SECONDS
+
+
+def test_heartbeats_with_facts_keep_a_busy_worker_remembered_and_make_up_none(seen, redis):
+    seen.note("t", W1, ["audio"])
+    seen.write()
+    redis.zincrby("seen-test:workers:{t}:seen", -3000, f"{W1.key_id}/w1")
+    seen.note_facts("t", W1, Facts("1.0"))
+    seen.note_facts("t", Worker(UUID(int=1), "made-up"), Facts("1.0"))
+    seen.write()
+    assert list(seen.read("t")) == [W1]
+    assert seen.read("t")[W1].at > time.time() - 60
+
+
 def test_a_poll_tells_its_slots_and_workers_shows_them(client):
     ok(client.poll("video", "gpu-1", slots_busy=2, slots_free=6))
     worker = shown(client, "gpu-1")
@@ -91,10 +120,12 @@ def test_who_makes_workers_up_without_end_fills_neither_redis_nor_this_process(s
     for lap in range(2):
         for n in range(MOST + 100):
             seen.note("t", Worker(UUID(int=1), f"made-up-{lap}-{n}"), ["audio"])
+            seen.note_facts("t", Worker(UUID(int=1), f"made-up-{lap}-{n}"), Facts("1.0"))
         assert len(seen._news["t"]) == MOST
         seen.write()
     assert redis.zcard("seen-test:workers:{t}:seen") == MOST
     assert redis.hlen("seen-test:workers:{t}:asks") == MOST
+    assert redis.hlen("seen-test:workers:{t}:facts") <= MOST
     assert {who.worker_id.split("-")[2] for who in seen.read("t")} == {"1"}, "those seen last"
 
 

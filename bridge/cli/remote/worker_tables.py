@@ -17,8 +17,9 @@ from models.state import JobState
 def workers_table(workers: list[dict[str, Any]], now: datetime, width: int) -> Table:
     """The workers with who they are, whole: their names are what `workers pause` takes."""
     wide = width >= WIDE
-    names = ("Worker", *(["Key name"] if wide else []), "Key", "Types", "Seen", "In hand", "Slots", "Paused")
-    rows = table(*names, give=["Worker", "Key name", "Types", "Paused"], right=["In hand", "Slots"])
+    machines = ["Machine"] if wide else []
+    names = ("Worker", *(["Key name"] if wide else []), "Key", "Types", "Seen", "In hand", "Slots", *machines, "Paused")
+    rows = table(*names, give=["Worker", "Key name", "Types", *machines, "Paused"], right=["In hand", "Slots"])
     for one in workers:
         key = one["key"] or {"name": "–", "prefix": "–"}
         denied = [f"{kind} (denied)" for kind in one["denied_content_types"]]
@@ -30,6 +31,7 @@ def workers_table(workers: list[dict[str, Any]], now: datetime, width: int) -> T
             age(one["last_seen"], now),
             str(one["jobs_in_hand"]),
             _slots(one),
+            *([machine(one.get("facts") or {})] if wide else []),
         ]
         rows.add_row(*map(text, cells), _pause(one["paused"], now))
     return rows
@@ -41,11 +43,26 @@ def _slots(worker: dict[str, Any]) -> str:
     return "–" if free is None else f"{free} free" if busy is None else f"{free}/{busy + free} free"
 
 
+def machine(facts: dict[str, Any]) -> str:
+    """What a worker tells of itself, as one line; a bridge of an earlier version says nothing of it."""
+    memory, free = facts.get("memory"), facts.get("memory_free")
+    room = None
+    if memory is not None:
+        room = f"{_gib(memory)} GiB" if free is None else f"{_gib(free)}/{_gib(memory)} GiB free"
+    parts = [facts.get(name) for name in ("host", "version", "platform", "gpu")]
+    return ", ".join(part for part in [*parts, room] if part) or "–"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f}"
+
+
 def _pause(paused: dict[str, Any] | None, now: datetime) -> Text:
     if paused is None:
         return Text("")
     end = "until resumed" if paused["until"] is None else until(paused["until"], now).replace("in ", "for ")
-    return text(f"{end}, by {paused['by']}: {paused['reason']}", "yellow")
+    what = "drained " if paused.get("drain") else ""
+    return text(f"{what}{end}, by {paused['by']}: {paused['reason']}", "yellow")
 
 
 def overview(numbers: dict[str, Any]) -> Group:

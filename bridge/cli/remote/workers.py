@@ -52,8 +52,23 @@ def pause(
 
 
 @app.command()
+def drain(
+    worker: Worker,
+    reason: Annotated[str | None, typer.Option(help="Reason, shown to the worker.")] = None,
+    seconds: Annotated[int | None, typer.Option(help="Duration; default: a day.")] = None,
+    key_prefix: KeyPrefix = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Lets a worker finish what it holds and end; `resume` takes it back."""
+    told = {"reason": reason, "seconds": seconds, "key": key_prefix}
+    body = {name: value for name, value in told.items() if value is not None}
+    _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/drain", body), json=json)
+
+
+@app.command()
 def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url: Url = None) -> None:
-    """Gives a worker jobs again, whoever paused it."""
+    """Gives a worker jobs again, whoever paused or drained it."""
     body = {} if key_prefix is None else {"key": key_prefix}
     _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/resume", body), json=json)
 
@@ -74,4 +89,7 @@ def _tell(answer: Answer, *, json: bool) -> None:
         return
     ends = answer.body["until"]
     when = "until it is resumed" if ends is None else until(ends, answer.now).replace("in ", "for ", 1)
-    console().print(clean(answer.body["worker_id"]), f"is paused {when}" if answer.body["paused"] else "is not paused")
+    said = "is not paused"
+    if answer.body["paused"]:
+        said = f"is asked to end, {when}" if answer.body.get("drain") else f"is paused {when}"
+    console().print(clean(answer.body["worker_id"]), said)

@@ -1,0 +1,119 @@
+"""Workers that are asked to end: given nothing more, told with their polls and heartbeats, their results taken."""
+
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+import pytest
+
+from bridge.workers.pauses import now_paused, of_worker, pause
+from models.pause import PausedBy
+from tests.support.client import ok, refused
+from tests.support.core import KEY
+from tests.support.waiting import wait_until
+
+WORKERS = "/api/v1/workers"
+
+
+def drain(client, worker_id="w1", **body):
+    return ok(client.post(f"{WORKERS}/{quote(worker_id, safe='')}/drain", body or None))
+
+
+def hears(client, job, drains: bool) -> None:
+    wait_until(lambda: ok(client.heartbeat(job))["drain"] is drains, "each process to know it", seconds=20)
+
+
+def test_a_worker_is_told_finishes_what_it_holds_and_gets_nothing_more(client):
+    client.create("image")
+    job = client.claim("image", "a/1 ü")
+    assert ok(client.heartbeat(job))["drain"] is False
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(client.poll, "image", "a/1 ü", wait=60)
+        other = pool.submit(client.poll, "image", "w2", wait=60)
+        wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 2, "both to wait", seconds=20)
+        answer = drain(client, "a/1 ü", reason="its machine goes")
+        assert (answer["paused"], answer["drain"], answer["until"] is None) == (True, True, False)
+        problem = refused(waiting.result(20), 429, "paused")
+        assert problem["drain"] is True
+        assert "its machine goes" in problem["detail"]
+        assert not other.done()
+        client.create("image")
+        assert len(ok(other.result(20))["jobs"]) == 1
+    hears(client, job, True)
+    assert ok(
+        client.put(f"{job['job_id']}/progress", {"percentage": 50}, headers={"X-Lease-Token": job["lease_token"]})
+    )["drain"]
+    assert ok(client.result(job))["status"] == "completed"
+    client.create("image")
+    assert refused(client.poll("image", "a/1 ü"), 429, "paused")["drain"] is True
+    [shown] = [one for one in ok(client.get(WORKERS))["workers"] if one["worker_id"] == "a/1 ü"]
+    assert (shown["paused"]["by"], shown["paused"]["drain"]) == ("operator", True)
+    assert ok(client.post(f"{WORKERS}/{quote('a/1 ü', safe='')}/resume"))["drain"] is False
+    wait_until(lambda: client.poll("image", "a/1 ü").status_code == 200, "the end of the drain", seconds=20)
+
+
+def test_a_lost_answer_is_given_again_and_the_heartbeat_tells(client):
+    client.create("image")
+    job = ok(client.poll("image", claim_id="c1", lease=60))["jobs"][0]
+    drain(client)
+    wait_until(lambda: client.poll("image").status_code == 429, "the drain", seconds=20)
+    again = ok(client.poll("image", claim_id="c1", lease=60))["jobs"]
+    assert [one["lease_token"] for one in again] == [job["lease_token"]]
+    hears(client, job, True)
+    assert "drain" not in refused(client.poll("image", lease=7), 422, "validation")
+
+
+def test_only_an_admin_drains_and_only_with_sound_fields(bridge, client):
+    for scopes in (("work",), ("read",), ("submit",)):
+        refused(bridge.client(client.tenant, scopes).post(f"{WORKERS}/w1/drain"), 403, "forbidden")
+    for wrong in ({"seconds": 0}, {"seconds": "60"}, {"reason": ""}, {"key": "jb_none"}, {"until": 1}):
+        refused(client.post(f"{WORKERS}/w1/drain", wrong), 422, "validation")
+    ok(bridge.client().post(f"{WORKERS}/w1/drain"))  # of another tenant
+    assert ok(client.poll("image"))["jobs"] == []
+
+
+def test_a_drain_takes_a_pauses_place_and_goes_before_one_of_the_bridge(core):
+    pause(core.runtime, core.tenant, "w1", "first", None)
+    pause(core.runtime, core.tenant, "w1", "second", 3600, drain=True)
+    with core.engine.connect() as connection:
+        [one] = now_paused(connection, core.tenant)
+    assert (one.reason, one.drain, 3590 < one.seconds_left <= 3600) == ("second", True, True)
+    longer = one._replace(by=PausedBy.BRIDGE, drain=False, seconds_left=7200.0)
+    assert of_worker([longer, one], KEY.key_id) is one
+    pause(core.runtime, core.tenant, "w1", "third")
+    with core.engine.connect() as connection:
+        assert [(one.reason, one.drain) for one in now_paused(connection, core.tenant)] == [("third", False)]
+
+
+FACTS = {
+    "version": "1.2",
+    "host": "gpu-7",
+    "platform": "Linux x86_64",
+    "gpu": "A100",
+    "memory": 2**40,
+    "memory_free": 0,
+}
+
+
+def facts(client, worker_id):
+    found = [one["facts"] for one in ok(client.get(WORKERS))["workers"] if one["worker_id"] == worker_id]
+    return found[0] if found else None
+
+
+def test_what_a_worker_tells_of_itself_is_shown_until_it_tells_anew(client):
+    client.create("image")
+    job = client.claim("image", "told", **FACTS)
+    wait_until(lambda: facts(client, "told") == FACTS, "the facts to be shown", seconds=30)
+    told = {**dict.fromkeys(FACTS), "host": "<b>\u202egpu", "memory_free": 5}
+    ok(client.heartbeat(job, **told))
+    ok(client.poll("image", "told"))
+    wait_until(lambda: facts(client, "told") == told, "the new ones", seconds=30)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_facts_are_bounded(client, name):
+    wrong = ["x" * 101] if isinstance(FACTS[name], str) else [-1, 2**53, "x"]
+    client.create("image")
+    job = client.claim("image")
+    for value in wrong:
+        refused(client.poll("image", **{name: value}), 422, "validation")
+        refused(client.heartbeat(job, **{name: value}), 422, "validation")
