@@ -9,7 +9,7 @@ from gevent.threadpool import ThreadPool
 from api.fast_routes import FastRoutes
 from api.http import docs_page, openapi, problems
 from api.http.access import SECURITY
-from api.http.every_answer import SAFE, request_id
+from api.http.every_answer import SAFE, begin_request
 from api.http.incoming import end_request
 from api.http.metrics import RESPONSES
 from api.http.parts import Parts
@@ -97,7 +97,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
 
 
 def _begin() -> None:
-    g.request_id = request_id(request.headers.get("X-Request-ID", ""))
+    g.request_id = begin_request(request.headers.get("X-Request-ID", ""))
 
 
 def _finish(response: Response) -> Response:

@@ -22,7 +22,7 @@ from werkzeug.exceptions import HTTPException
 from api.http.broken_results import ends_attempt
 from api.http.claiming import POLL_HEADERS, claim_for, poll_response
 from api.http.connections import prove
-from api.http.every_answer import SAFE, request_id
+from api.http.every_answer import SAFE, begin_request
 from api.http.incoming import Resumed
 from api.http.metrics import RESPONSES
 from api.http.parts import Parts
@@ -90,6 +90,7 @@ class FastRoutes:
         except TooMany:
             return self._flask(environ, start_response)  # which hears the same
         prove()
+        environ["HTTP_X_REQUEST_ID"] = request_id = begin_request(environ.get("HTTP_X_REQUEST_ID", ""))
         try:
             answer = self._serve(plain, environ)
         except REFUSALS as error:
@@ -104,7 +105,7 @@ class FastRoutes:
         body, before, behind = answer
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *before]
         headers += [one for one in SAFE.items() if one not in before]
-        headers.append(("X-Request-ID", request_id(environ.get("HTTP_X_REQUEST_ID", ""))))
+        headers.append(("X-Request-ID", request_id))
         start_response("200 OK", [*headers, *behind])
         return [body]
 

@@ -1,10 +1,12 @@
 """Logs: one event a line, JSON unless a person reads a terminal."""
 
+import json
 import logging
 import sys
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
+import orjson
 import structlog
 
 from bridge.settings import Settings
@@ -27,9 +29,9 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer: structlog.types.Processor = structlog.processors.JSONRenderer(_as_json)
+    if not as_json:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
@@ -53,6 +55,15 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(root.level),
         cache_logger_on_first_use=True,
     )
+
+
+def _as_json(line: Any, **options: Any) -> str:
+    """By orjson, which takes a fraction of the time; what that refuses (a number beyond 64 bits, half a character) by
+    the standard library."""
+    try:
+        return orjson.dumps(line, default=options["default"], option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(line, **options)
 
 
 class _Lines(structlog.WriteLogger):

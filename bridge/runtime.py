@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
+from bridge.state_change import Observe, unobserved
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -73,6 +74,7 @@ class Runtime:
     nudge: Nudge
     files: OnFiles = at_once
     batches: Batching = one_by_one
+    observe: Observe = unobserved  # hears of every change of a job's state, once it is committed
 
     @cached_property
     def single(self) -> Engine:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery.signals import setup_logging, task_prerun, worker_init
 from celery.worker.control import Panel
 
 from bridge import crash_points
@@ -18,6 +18,7 @@ from bridge.mirror.lists import Mirror
 from bridge.outbox.nudge import Nudger
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
+from bridge.state_change import REQUEST_ID
 
 MOST_HANGING = 4  # system calls on files that do not come back; then further creates are put off at once
 COSTLY = {"memdump", "memsample", "objgraph"}  # questions whose answer takes the worker's time or memory
@@ -30,6 +31,12 @@ app.config_from_object("celeryconfig")
 @setup_logging.connect
 def _logs(**_: Any) -> None:
     configure_logging(load_settings())
+
+
+@task_prerun.connect
+def _begin(task_id: str, **_: Any) -> None:
+    """What a task does to jobs is logged with the task's ID."""
+    REQUEST_ID.set(task_id)
 
 
 @worker_init.connect

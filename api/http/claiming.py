@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-import structlog
 from flask import Response, g, request
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,9 +30,8 @@ from bridge.jobs.claim import Claimant, Claimed
 from bridge.long_poll.poll import Poll
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.queues import Queue
+from bridge.state_change import REQUEST_ID
 from bridge.workers.slots import Slots
-
-log = structlog.get_logger("api")
 
 POLL_HEADERS = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
 NEXT = NextQuery()
@@ -99,6 +97,7 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
         slots=Slots(query["slots_busy"], query["slots_free"]),
         facts=facts_of(query),
         denied=denied,
+        request_id=REQUEST_ID.get(),
     )
     claimed = bridge.polls.claim(asking, query["wait"])
     if asking.hung_up and not claimed:
@@ -106,7 +105,6 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
     for job in [] if asking.again else claimed:
         CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")
-        log.info("job_claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=who.worker_id)
     return claimed
 
 

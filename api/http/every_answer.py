@@ -3,6 +3,8 @@
 import re
 import uuid
 
+from bridge.state_change import REQUEST_ID
+
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 # On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
 SAFE = {
@@ -15,6 +17,8 @@ SAFE = {
 }
 
 
-def request_id(sent: str) -> str:
-    """Return the ID that the client has given its request, or a new one."""
-    return sent if _REQUEST_ID.match(sent) else uuid.uuid4().hex
+def begin_request(sent: str) -> str:
+    """Return the ID that the client has given its request, or a new one; what is logged from now on has it."""
+    given = sent if _REQUEST_ID.match(sent) else uuid.uuid4().hex
+    REQUEST_ID.set(given)
+    return given

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import structlog
 from flask import g, request
 
 from api.http.access import caller, limits, runtime, scope
@@ -21,7 +20,6 @@ from bridge.jobs.listing import page
 from bridge.names import API_BASE
 from models.state import JobState
 
-log = structlog.get_logger("api")
 producers = Blueprint(
     "jobs", __name__, url_prefix=API_BASE, description="Create jobs and read their state and results."
 )
@@ -51,7 +49,6 @@ def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None
     job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit)
     if not job.replayed:
         CREATED.inc(label(created["content_type"]))
-        log.info("job_created", job_id=str(job.job_id), content_type=created["content_type"])
     return _created_view(job)
 
 
@@ -69,7 +66,6 @@ def create_batch(batch: dict[str, Any]) -> Any:
     if not jobs[0].replayed:
         for created in batch["jobs"]:
             CREATED.inc(label(created["content_type"]))
-        log.info("batch_created", jobs=len(jobs), first=str(jobs[0].job_id))
     return json_response({"jobs": [_created_view(job) for job in jobs]})
 
 
@@ -132,7 +128,6 @@ def cancel_job(job_id: str) -> Any:
     """Cancel a job; idempotent. Its worker is told on its next call of any kind."""
     no_body(request)
     g.job_status = cancel(runtime(), caller(), job_id)
-    log.info("job_cancelled", job_id=job_id)
     return {"job_id": job_id, "status": g.job_status}
 
 
@@ -144,5 +139,4 @@ def retry_job(job_id: str) -> Any:
     """Retry a failed, timed-out or cancelled job; a no-op for a pending one."""
     no_body(request)
     g.job_status = restart(runtime(), caller(), job_id)
-    log.info("job_retried", job_id=job_id)
     return {"job_id": job_id, "status": g.job_status}

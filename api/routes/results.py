@@ -73,7 +73,7 @@ def _read(item: Any) -> Submission | Invalid:
 def _told(one: Submission, outcome: Outcome) -> dict[str, Any]:
     """schemas.JobResultAnswer. Raises SQLAlchemyError when PostgreSQL does not answer."""
     if isinstance(outcome, Accepted):
-        note_accepted(one.job_id, one.result, outcome)
+        note_accepted(outcome)
         return {**accepted_view(outcome), "problem": None}
     if isinstance(outcome, BridgeError):
         return _refused(outcome)

@@ -1,9 +1,7 @@
 """The routes of workers: poll, download, show a sign of life, submit, give back."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from flask import g, request
 from werkzeug.exceptions import MethodNotAllowed
 
@@ -29,7 +27,6 @@ from bridge.runtime import Runtime
 from bridge.workers.facts import UNTOLD, Facts
 from bridge.workers.registry import Worker
 
-log = structlog.get_logger("api")
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
 
 TOKEN = {
@@ -83,15 +80,14 @@ def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any],
     result["retryable"] = result["retryable"] is not False
     accepted = submit(bridge, holder, job_id, result, token)
     reach("change.before_answer")
-    note_accepted(job_id, result, accepted)
+    note_accepted(accepted)
     return accepted
 
 
-def note_accepted(job_id: str, result: Mapping[str, Any], accepted: Accepted) -> None:
-    """Count and log a result that was accepted, the first time."""
+def note_accepted(accepted: Accepted) -> None:
+    """Count a result that was accepted, the first time."""
     if not accepted.replayed:
         FINISHED.inc(accepted.status)
-        log.info("result_accepted", job_id=job_id, success=result["success"], status=accepted.status)
 
 
 def accepted_view(accepted: Accepted) -> dict[str, Any]:
@@ -155,5 +151,4 @@ def _alive(alive: Alive, told: Facts = UNTOLD) -> Any:
 def release_job(body: dict[str, Any], job_id: str) -> Any:
     """Give an unfinished job back at once, without spending a retry."""
     g.job_status = release(runtime(), caller(), job_id, _token(body))
-    log.info("job_released", job_id=job_id)
     return {"job_id": job_id, "status": g.job_status}

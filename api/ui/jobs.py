@@ -131,7 +131,6 @@ def _may(asked: Asked, status: str) -> bool:
 def do_cancel(job_id: str) -> Response:
     """Cancel the job."""
     status = cancel(runtime(), caller(), job_id)
-    log.info("job_cancelled", job_id=job_id)
     return go(f"/ui/jobs/{job_id}", f"The job is {status}.")
 
 
@@ -140,7 +139,6 @@ def do_cancel(job_id: str) -> Response:
 def do_retry(job_id: str) -> Response:
     """Put the job back."""
     status = restart(runtime(), caller(), job_id)
-    log.info("job_retried", job_id=job_id)
     return go(f"/ui/jobs/{job_id}", f"The job is {status}.")
 
 

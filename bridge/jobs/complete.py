@@ -64,6 +64,7 @@ class Success(NamedTuple):
     content: str | None
     result_data: str  # JSON text
     digest: bytes
+    request_id: str | None = None  # for the log
 
 
 def is_large(success: Success) -> bool:
@@ -84,8 +85,8 @@ def _complete(runtime: Runtime, successes: Sequence[Success]) -> Sequence[Row[An
     first: dict[UUID, Success] = {}
     for success in successes:
         first.setdefault(success.job_id, success)
-    columns = list(zip(*first.values(), strict=True))
     names = ("job_ids", "tenants", "key_ids", "tokens", "contents", "results", "digests")
+    columns = zip(*(success[: len(names)] for success in first.values()), strict=True)
     values: dict[str, list[Any]] = {name: list(values) for name, values in zip(names, columns, strict=True)}
     values["job_ids"] = [str(one) for one in values["job_ids"]]
     values["key_ids"] = [str(one) for one in values["key_ids"]]
@@ -94,8 +95,9 @@ def _complete(runtime: Runtime, successes: Sequence[Success]) -> Sequence[Row[An
     return [rows.get(one.job_id) if first[one.job_id] is one else None for one in successes]
 
 
-def _follow(runtime: Runtime, _: Sequence[Success], rows: Sequence[Row[Any] | None]) -> None:
-    follow(runtime, [row for row in rows if row is not None])
+def _follow(runtime: Runtime, successes: Sequence[Success], rows: Sequence[Row[Any] | None]) -> None:
+    done = [(one, row) for one, row in zip(successes, rows, strict=True) if row is not None]
+    follow(runtime, [row for _, row in done], asked_in={row.id: one.request_id for one, row in done})
 
 
 TOGETHER: Together[Success, Row[Any] | None] = Together(_complete, _follow)

@@ -11,10 +11,12 @@ from uuid_utils.compat import uuid7
 
 from bridge.crash_points import reach
 from bridge.errors import Invalid
+from bridge.jobs import told
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.source_checks import look
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
+from bridge.state_change import REQUEST_ID
 from models.state import JobState
 
 Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
@@ -91,6 +93,7 @@ class _New(NamedTuple):
     tenant: str
     fields: Fields
     size: int  # bytes of its source file
+    request_id: str | None
 
 
 class _Key(NamedTuple):
@@ -166,7 +169,7 @@ def _insert(runtime: Runtime, new: Sequence[_New]) -> Sequence[Row[Any]]:
 
 def _tell_of(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
     reach("create.after_commit")
-    _mirror(runtime, new, rows)
+    _follow(runtime, new, rows)
     reach("create.after_push")
 
 
@@ -205,12 +208,13 @@ def enqueue_batch(
             return earlier
         if key.key is not None and connection.execute(KEEP_BATCH, {**key.params(), "ids": _texts(ids)}).first() is None:
             return _earlier(connection, key)
-        new = [_New(tenant, fields, size) for fields, size in zip(created, sizes, strict=True)]
+        asked_in = REQUEST_ID.get()
+        new = [_New(tenant, fields, size, asked_in) for fields, size in zip(created, sizes, strict=True)]
         by_id = {row.id: row for row in connection.execute(INSERT, {**_NO_KEY, **_columns(runtime, new, ids)})}
         reach("batch.before_commit")
     reach("batch.after_commit")
     rows = [by_id[job_id] for job_id in ids]
-    _mirror(runtime, new, rows)
+    _follow(runtime, new, rows)
     return [_created(row) for row in rows]
 
 
@@ -257,7 +261,7 @@ def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime
     refused, sizes = _looked_at(runtime, [created], now)
     if refused:
         raise Invalid(refused[0])
-    return _New(tenant, created, sizes[0])
+    return _New(tenant, created, sizes[0], REQUEST_ID.get())
 
 
 def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict[str, Any]:
@@ -283,7 +287,9 @@ def _texts(ids: Sequence[UUID]) -> list[str]:
     return [str(job_id) for job_id in ids]
 
 
-def _mirror(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
+def _follow(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
+    for one, row in zip(new, rows, strict=True):
+        told.created(runtime, row.id, one.tenant, one.fields["content_type"], one.request_id)
     runtime.mirror.push(
         Entry(Queue(one.tenant, one.fields["content_type"]), one.fields["priority"], str(row.id))
         for one, row in zip(new, rows, strict=True)

@@ -19,6 +19,7 @@ from bridge.jobs.ownership import accepts_late, holds_latest, lost
 from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, find, job_id_of
 from bridge.jobs.transition import NOW, RETRIED, among, jobs, move, moving
 from bridge.runtime import Runtime, one_by_one
+from bridge.state_change import REQUEST_ID
 from models.job import job_attempts, remote_jobs
 from models.outbox import continuations
 from models.refusal import job_refusals
@@ -110,7 +111,8 @@ def success_of(caller: Caller, job_id: str, result: Mapping[str, Any], token: st
     """A success as it is tried without a look. Raises NotFound."""
     stored = complete.result_data(result.get("metadata"), result.get("processing_time"))
     content, digest = result.get("content"), _digest(result)
-    return Success(job_id_of(job_id), caller.tenant, caller.key_id, token, content, stored, digest)
+    request_id = REQUEST_ID.get()
+    return Success(job_id_of(job_id), caller.tenant, caller.key_id, token, content, stored, digest, request_id)
 
 
 def _completed(runtime: Runtime, success: Success) -> JobState | None:

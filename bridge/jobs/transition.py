@@ -7,6 +7,7 @@ somebody else was first.
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     ClauseElement,
@@ -29,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 
 from bridge.crash_points import reach
+from bridge.jobs import told
 from bridge.jobs.fixed_statement import fixed
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
@@ -129,9 +131,11 @@ def moving(
     status = among_named(edge.sources)
     with_it = () if given is None else (given.c.content, given.c.result_digest)
     moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c, *with_it).cte("moved")
-    answer = select(*(moved.c[column.name] for column in RETURNED))
+    reason = moved.c.error_message if "error_message" in new else cast(_constant(why), Text)
+    ours = end not in (AttemptEnd.FAILED, AttemptEnd.COMPLETED) and which is not Change.RESTART
+    said = told.columns(which, moved, NOW, end, reason if ours else null())
+    answer = select(*(moved.c[column.name] for column in RETURNED), *said)
     if end is not None:
-        reason = moved.c.error_message if "error_message" in new else cast(_constant(why), Text)
         if late:
             recorded = _late_end(moved, end, reason, edge.target in FINAL)
         else:
@@ -274,9 +278,19 @@ def entry(row: Row[Any]) -> Entry:
     return Entry(Queue(row.tenant, row.content_type), RANKS[row.priority], str(row.id))
 
 
-def follow(runtime: Runtime, rows: list[Row[Any]], *, head: bool = False) -> None:
-    """What follows a commit. All of it may be lost: the sweeps find what was."""
+def follow(
+    runtime: Runtime,
+    rows: list[Row[Any]],
+    *,
+    head: bool = False,
+    asked_in: Mapping[UUID, str | None] | None = None,
+) -> None:
+    """What follows a commit. All of it may be lost: the sweeps find what was.
+
+    `asked_in`: the ID of each row's request, where they are of several.
+    """
     reach("change.after_commit", rows)
+    told.changed(runtime, rows, asked_in)
     runtime.mirror.push((entry(row) for row in rows if row.status == JobState.PENDING and row.mirrored), head=head)
     if runtime.settings.continuation_task is not None:
         ended = [str(row.id) for row in rows if row.status in FINAL]

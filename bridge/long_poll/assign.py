@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from bridge.crash_points import reach
+from bridge.jobs import told
 from bridge.jobs.claim import Fates, InLine, claim
 from bridge.long_poll.fair_share import share_out
 from bridge.long_poll.parked import Parked
@@ -71,6 +72,9 @@ def _claim(
             _give(pairs, fates)
             reach("claim.before_commit", locks and fates.claimed)
         reach("claim.after_commit", fates.claimed)
+        for index, job in fates.claimed.items():
+            poll = pairs[index][1]
+            told.claimed(runtime, poll.who, job, poll.request_id)
     except BaseException:
         for poll in offered:
             poll.jobs.clear()

@@ -38,6 +38,7 @@ class Poll:
     slots: Slots = UNTOLD  # what its worker has said of its slots
     facts: Facts = facts.UNTOLD  # what it has said of itself
     denied: Sequence[str] = ()  # content types that it named and its key does not allow
+    request_id: str | None = None  # for the log
 
     @property
     def wants(self) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.caller import Caller
 from bridge.errors import BridgeError
+from bridge.jobs import told
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.claim import Claimant, Claimed, Fates, claim, next_in_line
 from bridge.jobs.enqueue import enqueue, enqueue_batch
@@ -22,6 +23,7 @@ from bridge.jobs.release import release
 from bridge.jobs.submit_result import submit
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
+from bridge.state_change import REQUEST_ID
 from tests.support.waiting import wait_until
 
 KEY = Caller(UUID(int=1))
@@ -87,6 +89,8 @@ class Core:
         who = Claimant(key.key_id, worker, lease, claim_id, self.tenant)
         with self.engine.begin() as connection:
             fates = claim(connection, [(job_id, who) for job_id in job_ids], self.runtime.settings.ack_seconds)
+        for job in fates.claimed.values():
+            told.claimed(self.runtime, who, job, REQUEST_ID.get())
         self.runtime.mirror.drop(
             Entry(Queue(self.tenant, job.content_type), rank, str(job.job_id))  # its age may have raised it
             for job in fates.claimed.values()

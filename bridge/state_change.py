@@ -1,0 +1,79 @@
+"""A change of a job's state as it is told: one line of the log for each, and whoever counts them.
+
+Told after the commit, from the row that the guarded statement returned, whichever process and whoever asked: a request,
+a message, a sweep. Never the text of a document, nor what a worker has said.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from models.state import AttemptEnd, Change, JobState
+
+log = structlog.get_logger("bridge.jobs")
+
+CREATED = "job_created"
+# The event of each change; docs/operations.md says what each means.
+EVENTS: dict[Change, str] = {
+    Change.CLAIM: "job_claimed",
+    Change.COMPLETE: "job_completed",
+    Change.RETRY: "job_retry_scheduled",
+    Change.RETURN: "job_returned",
+    Change.FAIL: "job_failed",
+    Change.LATE_COMPLETE: "job_completed_late",
+    Change.LATE_RETRY: "job_failed_attempt_late",
+    Change.LATE_FAIL: "job_failed_late",
+    Change.EXPIRE_QUEUE: "job_timed_out_waiting",
+    Change.EXPIRE_DEADLINE: "job_timed_out_running",
+    Change.CANCEL: "job_cancelled",
+    Change.RESTART: "job_restarted",
+}
+
+# The ID of the request, or of the Celery task, that is served now.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+class StateChange(NamedTuple):
+    """What happened to a job."""
+
+    change: Change | None  # None: it was created
+    job_id: UUID
+    tenant: str
+    content_type: str
+    attempt: int
+    source: JobState | None
+    target: JobState
+    worker_id: str | None  # of the latest attempt
+    end: AttemptEnd | None  # how this change ended the attempt
+    why: str | None  # a sentence of the bridge's own
+    seconds: float | None  # of the attempt that ended, or of the wait that is over
+    request_id: str | None
+
+
+Observe = Callable[[StateChange], None]  # never raises, never waits
+
+
+def unobserved(_: StateChange) -> None:
+    """Nobody counts them."""
+
+
+def tell(observe: Observe, told: StateChange) -> None:
+    """Log a change, and let it be counted."""
+    log.info(
+        CREATED if told.change is None else EVENTS[told.change],
+        job_id=str(told.job_id),
+        attempt=told.attempt,
+        **{"from": told.source},
+        to=told.target,
+        end=told.end,
+        why=told.why,
+        worker_id=told.worker_id,
+        content_type=told.content_type,
+        tenant=told.tenant,
+        seconds=None if told.seconds is None else round(told.seconds, 3),
+        request_id=told.request_id,
+    )
+    observe(told)
