@@ -138,16 +138,21 @@ def whole_view(job: Row[Any], history: History) -> dict[str, Any]:
     by_attempt: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for refusal in history.refusals:
         by_attempt[refusal.attempt].append(dict(refusal._mapping))
-    ended = [{**dict(row._mapping), "refusals": by_attempt.pop(row.attempt, [])} for row in history.attempts]
+    ended = [{**_with_key(row, history), "refusals": by_attempt.pop(row.attempt, [])} for row in history.attempts]
     told = {
         **_told(job),
         "attempts": ended,
         "attempts_before": history.attempts_before,
         "refusals": [refusal for its in by_attempt.values() for refusal in its],
-        "requests": [dict(row._mapping) for row in history.requests],
+        "requests": [_with_key(row, history) for row in history.requests],
         "requests_before": history.requests_before,
     }
     return {**WHOLE_JOB.dump(told), **_documents(job)}
+
+
+def _with_key(row: Row[Any], history: History) -> dict[str, Any]:
+    """The row, and the key of its `key_id` as people know it; None for requests of a bridge without keys."""
+    return {**row._mapping, "key": history.keys.get(row.key_id)}
 
 
 def _worker(job: Row[Any]) -> str | None:

@@ -10,6 +10,7 @@ from api.http.body import Blueprint, header_text, no_body
 from api.http.documented_errors import gives
 from api.http.metrics import CREATED, label
 from api.http.parts import Parts, parts
+from api.http.source_roots import naming_roots
 from api.http.views import job_view, json_response, result_view, status_view, whole_view
 from api.schemas import jobs as schemas
 from bridge.caller import Caller
@@ -46,7 +47,8 @@ def create_job(created: dict[str, Any]) -> Any:
 def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None = None) -> dict[str, Any]:
     """What a create is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
     admit = partial(bridge.limits.submit, asks.tenant, [created["content_type"]])
-    job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit)
+    with naming_roots(bridge.runtime.settings, asks):
+        job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit)
     if not job.replayed:
         CREATED.inc(label(created["content_type"]))
     return _created_view(job)
@@ -62,7 +64,8 @@ def create_batch(batch: dict[str, Any]) -> Any:
     """Create up to 1000 jobs in one transaction, all or none; errors name the place, such as `jobs.3.content_type`."""
     key = header_text("Idempotency-Key", 255)
     admit = partial(limits().submit, caller().tenant, [created["content_type"] for created in batch["jobs"]])
-    jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit)
+    with naming_roots(runtime().settings, caller()):
+        jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit)
     if not jobs[0].replayed:
         for created in batch["jobs"]:
             CREATED.inc(label(created["content_type"]))

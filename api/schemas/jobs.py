@@ -2,6 +2,7 @@
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
+from api.schemas.insight import ShownKey
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import BoundedList, Strict
@@ -114,6 +115,7 @@ class Attempt(Schema):
     attempt = fields.Integer(required=True)
     worker_id = fields.String(required=True)
     key_id = fields.UUID(required=True)
+    key = fields.Nested(ShownKey(), required=True, allow_none=True)
     claimed_at = fields.AwareDateTime(required=True)
     acknowledged_at = fields.AwareDateTime(required=True, allow_none=True)
     ended_at = fields.AwareDateTime(required=True)
@@ -128,6 +130,7 @@ class Request(Schema):
     asked_at = fields.AwareDateTime(required=True)
     what = fields.String(required=True, validate=validate.OneOf([str(asked) for asked in Asked]))
     key_id = fields.UUID(required=True, metadata={"description": "The key that made the request."})
+    key = fields.Nested(ShownKey(), required=True, allow_none=True)
 
 
 class WholeJob(Job):

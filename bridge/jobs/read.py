@@ -14,6 +14,7 @@ from bridge.errors import Conflict, NotFound
 from bridge.jobs.documents import Document, processing_time, shown
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
+from models.key import api_keys
 from models.refusal import job_refusals
 from models.request import job_requests
 from models.state import JobState
@@ -85,6 +86,7 @@ class History(NamedTuple):
     attempts: list[Row[Any]]
     refusals: list[Row[Any]]
     requests: list[Row[Any]]
+    keys: dict[Any, Any]  # rows by ID: prefix and name of those that claimed and asked
     attempts_before: int | None  # asks for the attempts before these, where there are some
     requests_before: int | None
 
@@ -97,7 +99,10 @@ def history(
         attempts, more_attempts = _last(connection, job_attempts, "attempt", job, attempts_before, MOST_SHOWN)
         requests, more_requests = _last(connection, job_requests, "id", job, requests_before, MOST_SHOWN)
         refusals, _ = _last(connection, job_refusals, "id", job, None, MOST_REFUSALS)
-    return History(attempts, refusals, requests, more_attempts, more_requests)
+        named = {row.key_id for row in (*attempts, *requests)}
+        known = select(api_keys.c.id, api_keys.c.prefix, api_keys.c.name).where(api_keys.c.id.in_(named))
+        keys = {row.id: row for row in connection.execute(known)} if named else {}
+    return History(attempts, refusals, requests, keys, more_attempts, more_requests)
 
 
 def _last(

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from bridge.errors import Invalid, NotFound, Unavailable
 
 _GONE = "The source file was not found; it may have been moved or deleted since the job was created."
-_OUTSIDE = "Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."
+OUTSIDE = "Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."
 _URI = "file:///"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: if a FIFO was put in the place of a regular file, opening it does not wait for a writer.
@@ -40,7 +40,7 @@ def check_source(path: str, roots: Iterable[Path]) -> int:
         raise Invalid({"source_file_path": ["Must be an absolute path, or a file:/// URI of one."]})
     place = _resolved(path, roots)
     if place is None:
-        raise Invalid({"source_file_path": [_OUTSIDE]})
+        raise Invalid({"source_file_path": [OUTSIDE]})
     try:
         file = _open(*place)
         try:

@@ -1,0 +1,23 @@
+"""Who administers the bridge is told which directories a source file may lie in; nobody else learns of its paths."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bridge.admission.key_makers import administers
+from bridge.caller import Caller
+from bridge.errors import Invalid
+from bridge.jobs.source_files import OUTSIDE
+from bridge.settings import Settings
+
+
+@contextmanager
+def naming_roots(settings: Settings, asks: Caller) -> Iterator[None]:
+    """A refused path's message names the roots where an admin of every tenant asks. Raises what is raised inside."""
+    try:
+        yield
+    except Invalid as refusal:
+        if "admin" not in asks.scopes or administers(asks) is not None or [OUTSIDE] not in refusal.errors.values():
+            raise
+        named = f"{OUTSIDE} They are: {', '.join(map(str, settings.source_roots))}."
+        errors = {field: [named] if told == [OUTSIDE] else told for field, told in refusal.errors.items()}
+        raise Invalid(errors, code=refusal.code) from None
