@@ -81,7 +81,8 @@ worker_soft_shutdown_timeout = 10
 
 # Whoever can write to the broker must not be able to stop a worker; for Flower it may be asked (tasks/app.py).
 worker_enable_remote_control = _settings.remote_control
-# For Flower. Events name tasks and IDs; arguments of documents never pass through the bridge's own tasks.
+# For Flower; sweeps send none (tasks/upkeep.py). Events name tasks and IDs;
+# arguments of documents never pass through the bridge's own tasks.
 worker_send_task_events = True
 task_send_sent_event = False  # a message is only a nudge, and each event costs as much as the message
 worker_hijack_root_logger = False

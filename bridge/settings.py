@@ -115,6 +115,7 @@ class Settings(BaseModel):
     continuation_queue: str = Field("celery", min_length=1)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
     remote_control: Switch = False
+    flower_url: str | None = None
     retention_days: float = Field(30, gt=0, le=36500)
     redis_prefix: str = Field("bridge", pattern=r"^[A-Za-z0-9._:-]{1,50}$")
     docs: Switch = True
@@ -147,6 +148,13 @@ class Settings(BaseModel):
         if not sep or scheme not in ("postgresql", "postgres", "postgresql+psycopg2"):
             raise ValueError("must start with postgresql:// or postgresql+psycopg2://")
         return f"postgresql+psycopg2://{rest}"
+
+    @field_validator("flower_url")
+    @classmethod
+    def _address_of_a_page(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^\s\"'<>]+", value):
+            raise ValueError("must look like https://flower.example.org")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -199,14 +207,22 @@ def known_names() -> frozenset[str]:
 
 
 def unknown_names(environment: Mapping[str, str]) -> list[str]:
-    """One line for each `BRIDGE_…` name that nothing reads, with the nearest known one."""
+    """One line for each `BRIDGE_…` name that is set and that nothing reads, with the nearest known one."""
     lines = []
-    for name in sorted(n for n in environment if n.startswith(PREFIX) and n not in known_names()):
-        if re.match(r"BRIDGE_(SERVICE_|PORT_)", name):
-            continue  # Kubernetes injects these for a Service named `bridge`.
+    for name in sorted(n for n, value in environment.items() if _is_unknown(n) and value != ""):
         near = difflib.get_close_matches(name, known_names(), 1)
         lines.append(f"{name} is not a known setting" + (f"; did you mean {near[0]}?" if near else ""))
     return lines
+
+
+def without_unknown(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: names that nothing reads are empty, so that it does not warn of them again."""
+    return {name: "" if _is_unknown(name) else value for name, value in environment.items()}
+
+
+def _is_unknown(name: str) -> bool:
+    """Whether nothing reads it. Kubernetes injects BRIDGE_SERVICE_… and BRIDGE_PORT_… for a Service named `bridge`."""
+    return name.startswith(PREFIX) and name not in known_names() and not re.match(r"BRIDGE_(SERVICE_|PORT_)", name)
 
 
 def read_environment(dotenv: str | Path = ".env") -> dict[str, str]:

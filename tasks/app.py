@@ -6,6 +6,7 @@ import socket
 from functools import cache
 from typing import Any
 
+import structlog
 from celery import Celery
 from celery.signals import setup_logging, task_prerun, worker_init
 from celery.worker.control import Panel
@@ -17,9 +18,10 @@ from bridge.logs import configure_logging
 from bridge.mirror.lists import Mirror
 from bridge.outbox.nudge import Nudger
 from bridge.runtime import Runtime
-from bridge.settings import load_settings
+from bridge.settings import load_settings, read_environment, unknown_names
 from bridge.state_change import REQUEST_ID
 
+log = structlog.get_logger("tasks.app")
 MOST_HANGING = 4  # system calls on files that do not come back; then further creates are put off at once
 COSTLY = {"memdump", "memsample", "objgraph"}  # questions whose answer takes the worker's time or memory
 
@@ -31,6 +33,8 @@ app.config_from_object("celeryconfig")
 @setup_logging.connect
 def _logs(**_: Any) -> None:
     configure_logging(load_settings())
+    for line in unknown_names(read_environment()):
+        log.warning("setting_unknown", why=line)
 
 
 @task_prerun.connect

@@ -41,7 +41,7 @@ def continue_ingestion(job_id: str | None = None, job_ids: list[str] | None = No
         run["changed"] = outcomes.deliver_due(runtime(), _send, BROKEN)
 
 
-@app.task(name=names.REPEAT)
+@app.task(name=names.REPEAT, send_events=False)  # a sweep: tasks/upkeep.py
 def repeat_outcomes() -> None:
     """Send again what was sent and is not confirmed, unless it lies in the pipeline's queue still."""
     with swept(runtime().engine, "repeat_outcomes") as run:

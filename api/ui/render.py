@@ -12,6 +12,7 @@ from flask import Response, g, request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from api.http.parts import parts
 from api.ui import session
 from api.ui.static_files import versioned
 from bridge.version import version
@@ -33,7 +34,12 @@ def page(name: str, status: int = 200, **facts: Any) -> Response:
     template = environment().get_template(f"parts/{name}.html" if part else f"{name}.html")
     mine = session.session() if "ui_session" in g else None
     said = None if part or mine is None else session.said()
-    text = template.render(me=mine, here=request.path, address=request.full_path.rstrip("?"), said=said, **facts)
+    where = {
+        "here": request.path,
+        "address": request.full_path.rstrip("?"),
+        "flower": parts().runtime.settings.flower_url,
+    }
+    text = template.render(me=mine, said=said, **where, **facts)
     return Response(text, status, content_type="text/html; charset=utf-8")
 
 

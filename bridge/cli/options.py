@@ -32,18 +32,25 @@ def job_id(text: str) -> str:
 
 Job = Annotated[str, typer.Argument(metavar="JOB", parser=job_id, help="A job's ID.")]
 SomeJob = Annotated[str | None, typer.Argument(metavar="JOB", parser=job_id, help="A job's ID, if it is one.")]
-Url = Annotated[str | None, typer.Option("--url", help="The bridge's address, instead of BRIDGE_URL.")]
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The bridge's address, instead of BRIDGE_URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-Limit = Annotated[int, typer.Option(min=1, max=500, help="Maximum number.")]
-Cursor = Annotated[str | None, typer.Option(help="Continue from this cursor.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, max=500, help="At most so many.")]
+Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="Continue from this cursor.")]
 
-Status = Annotated[JobState | None, typer.Option(help="Only jobs in this state.")]
-ContentType = Annotated[str | None, typer.Option("--content-type", "--type", help="Only this content type.")]
-IngestionTask = Annotated[str | None, typer.Option("--ingestion-task-id", help="Only this ingestion task.")]
-Worker = Annotated[str | None, typer.Option("--worker-id", help="Last claimed by this worker.")]
-After = Annotated[str | None, typer.Option("--created-after", help="ISO 8601; UTC where no offset is given.")]
-Before = Annotated[str | None, typer.Option("--created-before", help="ISO 8601; UTC if no offset.")]
+Status = Annotated[
+    JobState | None,
+    typer.Option(metavar="STATE", help=f"Only jobs in this state: {', '.join(JobState)}."),
+]
+ContentType = Annotated[
+    str | None, typer.Option("--content-type", "--type", metavar="TYPE", help="Only this content type.")
+]
+IngestionTask = Annotated[
+    str | None, typer.Option("--ingestion-task-id", metavar="ID", help="Only this ingestion task.")
+]
+Worker = Annotated[str | None, typer.Option("--worker-id", metavar="WORKER", help="Last claimed by this worker.")]
+After = Annotated[str | None, typer.Option("--created-after", metavar="WHEN", help="ISO 8601; UTC if no offset.")]
+Before = Annotated[str | None, typer.Option("--created-before", metavar="WHEN", help="ISO 8601; UTC if no offset.")]
 
 
 def filters(

@@ -7,5 +7,6 @@ Python wrappers open the permissions of parent directories, share one server bet
 from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.postgres import running_url
 from bridge.embedded.servers import Servers, start
+from bridge.embedded.valkey import BROKER_URL, running_redis_url
 
-__all__ = ["EmbeddedError", "Servers", "running_url", "start"]
+__all__ = ["BROKER_URL", "EmbeddedError", "Servers", "running_redis_url", "running_url", "start"]

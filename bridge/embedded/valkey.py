@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -15,7 +16,7 @@ from redis.retry import Retry
 from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.places import DataDirectory, package_directory
 from bridge.embedded.ports import free_port
-from bridge.embedded.process import await_ready, spawn, stop
+from bridge.embedded.process import await_ready, is_running, spawn, stop
 
 _SETTINGS = {
     "bind": "127.0.0.1",
@@ -28,6 +29,31 @@ _SETTINGS = {
     # Evicting a list would lose the mirror and Celery's queues silently; refusing a write is loud.
     "maxmemory-policy": "noeviction",
 }
+
+
+#: Below `secrets` of a data directory: where `jobbridge up` notes the address of its Redis, with the password.
+BROKER_URL = "broker-url"
+
+
+def running_redis_url(data_dir: Path) -> str | None:
+    """The URL of the server that another process of ours runs for this data directory, if one does."""
+    try:
+        holder = (data_dir / "lock").read_text().strip()
+        url = (data_dir / "secrets" / BROKER_URL).read_text().strip()
+    except OSError:
+        return None
+    # While nobody holds the directory its port may be somebody else's, who is not to hear the password.
+    return url if holder.isdigit() and is_running(int(holder)) and _answers(url) else None
+
+
+def _answers(url: str) -> bool:
+    client = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0))
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
+    finally:
+        client.close()
 
 
 class ValkeyServer:
@@ -92,10 +118,4 @@ class ValkeyServer:
             self._child = None
 
     def _ready(self) -> bool:
-        client = Redis.from_url(self.url, socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
-        try:
-            return bool(client.ping())
-        except RedisError:
-            return False
-        finally:
-            client.close()
+        return _answers(self.url)

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import uuid
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,13 @@ def flower(begin, production):
     """Flower on a free port beside a Celery worker: its process, its address, what it logs in with."""
     port = free_port()
     begin("celery", BRIDGE_REMOTE_CONTROL="on").says("ready", 60)
-    process = begin("flower", "--port", str(port))
+    process = begin(
+        "flower",
+        "--port",
+        str(port),
+        BRIDGE_CONTINUATION_TASK="pipeline.receive",
+        BRIDGE_CONTINUATION_QUEUE="ingestion",
+    )
     text = process.says("log in as ")
     told = re.search(r"log in as (\S+)", text)
     assert told, text
@@ -157,19 +164,28 @@ def test_flower_shows_worker_and_tasks_by_name_to_those_who_log_in_and_changes_n
         assert _status(url + page) == 401
         assert _status(url + page, auth=("bridge", "wrong")) == 401
     app = Celery("test", broker=production["BRIDGE_REDIS_URL"], set_as_current=False)
-    for _ in range(2):
-        app.send_task(names.EXPIRE, queue=names.QUEUE, ignore_result=True)
+    confirmed = {"job_id": str(uuid.uuid4()), "n": 1}
+    for task, kwargs in (
+        (names.EXPIRE, {}),
+        (names.REPEAT, {}),
+        (names.CONFIRM, confirmed),
+        (names.CONFIRM, confirmed),
+    ):
+        app.send_task(task, kwargs=kwargs, queue=names.QUEUE, ignore_result=True)
 
     def seen():
         tasks = requests.get(f"{url}/api/tasks", auth=login, timeout=10).json()
         return {task["name"] for task in tasks.values() if task["state"] == "SUCCESS"}
 
-    wait_until(lambda: names.EXPIRE in seen(), "Flower to hear of the task")
+    wait_until(lambda: names.CONFIRM in seen(), "Flower to hear of the task")
+    assert seen() == {names.CONFIRM}, "sweeps, which came before it, would hide everything else"
+    broker = requests.get(f"{url}/broker", auth=login, timeout=10).text
+    assert [queue for queue in (*names.QUEUES, "ingestion") if f">{queue}<" not in re.sub(r"\s", "", broker)] == []
     page = requests.get(f"{url}/workers", auth=login, timeout=10).text
     worker = re.search(r"bridge@[\w.-]+", page)
     assert worker, page
     wait_until(
-        lambda: names.EXPIRE in requests.get(f"{url}/worker/{worker.group()}", auth=login, timeout=10).text, "it"
+        lambda: names.CONFIRM in requests.get(f"{url}/worker/{worker.group()}", auth=login, timeout=10).text, "it"
     )
 
     changes = [
@@ -183,8 +199,8 @@ def test_flower_shows_worker_and_tasks_by_name_to_those_who_log_in_and_changes_n
     for change in changes:
         answer = requests.post(url + change, auth=login, json={}, timeout=10)
         assert (answer.status_code, answer.text) == (403, "Read only mode is enabled"), change
-    app.send_task(names.RELEASE_DUE, queue=names.QUEUE, ignore_result=True)
-    wait_until(lambda: names.RELEASE_DUE in seen(), "the worker, which still consumes")
+    app.send_task(names.CONTINUE, queue=names.QUEUE, ignore_result=True)
+    wait_until(lambda: names.CONTINUE in seen(), "the worker, which still consumes")
     assert names.PURGE not in seen()
 
 

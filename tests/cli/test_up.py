@@ -113,7 +113,16 @@ def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_
 
 
 def test_a_misspelt_setting_is_warned_of_with_the_right_name(up):
-    assert "BRIDGE_PROT is not a known setting; did you mean BRIDGE_PORT?" in up.says(UP)
+    text = up.says(UP)
+    assert text.count("BRIDGE_PROT is not a known setting; did you mean BRIDGE_PORT?") == 1
+    assert "BRIDGE_PROT" not in "".join(log.read_text() for log in (up.place / ".bridge" / "logs").iterdir())
+
+
+def test_flower_beside_up_finds_its_broker(up):
+    up.says(UP)
+    running = Started("flower", "--port", str(free_port()), cwd=up.place)
+    running.says("log in as")
+    running.close()
 
 
 def test_the_local_worker_converts_a_file(up):

@@ -172,7 +172,7 @@ def test_what_is_required_is_missed_by_name():
 
 
 def test_an_unknown_name_is_warned_of_with_the_nearest_known_one():
-    around = {"BRIDGE_ACK_SECOND": "5", "BRIDGE_PORT": "1", "OTHER": "x", "bridge_port": "1", "BRIDGE_QQQQQQQQQ": ""}
+    around = {"BRIDGE_ACK_SECOND": "5", "BRIDGE_PORT": "1", "OTHER": "x", "bridge_port": "1", "BRIDGE_QQQQQQQQQ": "x"}
     assert unknown_names(around) == [
         "BRIDGE_ACK_SECOND is not a known setting; did you mean BRIDGE_ACK_SECONDS?",
         "BRIDGE_QQQQQQQQQ is not a known setting",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bridge.private_files import UMASK
-from bridge.settings import PREFIX, Settings, known_names, load_settings, read_environment, unknown_names
+from bridge.settings import PREFIX, Settings, known_names, load_settings, read_environment, without_unknown
 
 #: The directory that holds bridge/, api/, tasks/ and models/. Every process is started there.
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,14 +58,9 @@ def settings_and_environment(
     around = read_environment()
     if hermetic:
         around = {name: value for name, value in around.items() if not name.startswith(PREFIX)}
-    environment = {**dict.fromkeys(known_names(), ""), **around, **(changes or {})}
+    environment = {**dict.fromkeys(known_names(), ""), **without_unknown(around), **(changes or {})}
     settings = load_settings(environment)
     return settings, {**environment, "BRIDGE_DATA_DIR": str(settings.data_dir)}
-
-
-def warnings() -> list[str]:
-    """One line for each BRIDGE_ name in the environment that nothing reads."""
-    return unknown_names(read_environment())
 
 
 def execute(arguments: list[str], environment: Mapping[str, str]) -> NoReturn:

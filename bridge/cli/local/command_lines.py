@@ -16,6 +16,9 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 #: (celeryconfig.py), and a trial as root is what `up` and `demo` are for: the warning would only hide real ones.
 _NO_ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
 
+#: What Flower keeps is bounded below its own 100 000 tasks, about 100 MB; workers that are gone leave its page.
+_FLOWER = {"FLOWER_MAX_TASKS": "20000", "FLOWER_PURGE_OFFLINE_WORKERS": "3600"}
+
 
 def api() -> list[str]:
     return [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "api" / "gunicorn_conf.py"), "api.wsgi:app"]
@@ -49,7 +52,7 @@ def beat(settings: Settings, extra: list[str]) -> list[str]:
 
 
 def flower(address: str, port: int, extra: list[str]) -> list[str]:
-    return [*_celery("flower"), f"--address={address}", f"--port={port}", *extra]
+    return [*_celery("flower", "tasks.flower"), f"--address={address}", f"--port={port}", *extra]
 
 
 def remote_worker(url: str, worker_id: str, handlers: Mapping[str, str], concurrency: int = 1) -> list[str]:
@@ -81,9 +84,11 @@ def flower_environment(environment: Mapping[str, str], address: str) -> tuple[di
             )
         made = given["FLOWER_BASIC_AUTH"] = f"bridge:{secrets.token_urlsafe(12)}"
     given["FLOWER_READ_ONLY"] = "true"
+    for name, value in _FLOWER.items():
+        given.setdefault(name, value)
     return celery_environment(given), made
 
 
-def _celery(command: str) -> list[str]:
+def _celery(command: str, app: str = "tasks.app") -> list[str]:
     """Without Celery's banner, which would stand among the lines of JSON."""
-    return [sys.executable, "-m", "celery", "--quiet", "-A", "tasks.app", command]
+    return [sys.executable, "-m", "celery", "--quiet", "-A", app, command]

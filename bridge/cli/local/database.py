@@ -87,7 +87,10 @@ def refuse_unfit(database_url: str | None, redis_url: str | None = None) -> list
 
 @app.command()
 def check() -> None:
-    """Compares PostgreSQL and Redis with what the bridge needs of them; 0 when nothing is missing, else 1."""
+    """Compares PostgreSQL and Redis with what is needed.
+
+    Exit status 0 when nothing is missing, else 1. `jobbridge doctor` looks at all the rest too.
+    """
     from bridge.server_requirements import findings
 
     with reachable() as settings:
@@ -113,7 +116,10 @@ def upgrade(revision: str = typer.Argument("head", metavar="[REVISION]")) -> Non
 def downgrade(
     revision: str = typer.Argument(metavar="REVISION", help="A revision, or `base`, which drops all tables."),
 ) -> None:
-    """Takes the schema back to a revision; data that it cannot hold are lost."""
+    """Takes the schema back to a revision.
+
+    Data that it cannot hold are lost.
+    """
     from models import migrations
 
     with reachable() as settings, _known_revision(revision):

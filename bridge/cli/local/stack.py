@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from bridge.admission import keys
 from bridge.cli.local import checkout, command_lines
 from bridge.cli.local.database import refuse_unfit
 from bridge.cli.local.supervisor import ChildEnded, Family, Signals, wait_until
+from bridge.cli.local.used_ports import refuse_used_port
 from bridge.db import make_engine
 from bridge.mirror.lists import Mirror
 from bridge.private_files import private_directory, write_private
 from bridge.redis_client import connect
-from bridge.settings import Settings, SettingsError
+from bridge.settings import Settings
 
 #: In the order in which they are stopped.
 PROCESSES = ("api", "celery", "beat", "flower")
@@ -160,17 +160,6 @@ class Stack:
             return requests.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except requests.RequestException:
             return False
-
-
-def refuse_used_port(host: str, port: int, what: str, advice: str) -> None:
-    """One line instead of a process that starts over and over behind a port that another program has."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as problem:
-            raise SettingsError(f"{what}: {host}:{port} cannot be used ({problem.strerror}): {advice}") from None
 
 
 def kept_worker_key(stack: Stack, place: Path) -> str | None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bridge import embedded
 from bridge.cli.local import checkout, command_lines
-from bridge.cli.local.stack import Stack, kept_worker_key, refuse_used_port
+from bridge.cli.local.stack import Stack, kept_worker_key
 from bridge.cli.local.supervisor import ChildEnded, Signals, ending_signals
+from bridge.cli.local.used_ports import refuse_used_port
 from bridge.cli.secret import shown_or_kept
 from bridge.private_files import write_private
 
@@ -19,17 +21,18 @@ HANDLERS = {
     "audio": "bridge_worker.handlers.speech:handle",
     "video": "bridge_worker.handlers.video:handle",
 }
-FLOWER_PORT = 5555
 
 
-def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
-    """Runs the stack until a signal (status 0) or the end of one of its processes (status 1)."""
+def run(changes: dict[str, str], *, flower: int | None, worker: bool) -> int:
+    """Runs the stack until a signal (status 0) or the end of one of its processes (status 1).
+
+    `flower` is the port of Flower; None: without it.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    for line in checkout.warnings():
-        _warn(line)
-    if flower:
-        changes = {**changes, "BRIDGE_REMOTE_CONTROL": "on"}
-        refuse_used_port("127.0.0.1", FLOWER_PORT, "--flower", "stop what listens there, or leave Flower out")
+    if flower is not None:
+        refuse_used_port("127.0.0.1", flower, "--flower", "choose another with --flower-port")
+        linked = checkout.settings_and_environment()[0].flower_url or f"http://127.0.0.1:{flower}"
+        changes = {**changes, "BRIDGE_REMOTE_CONTROL": "on", "BRIDGE_FLOWER_URL": linked}
     with ending_signals() as signals:
         console.print("Starting PostgreSQL and Redis …", style="dim")
         stack = Stack(changes)
@@ -44,20 +47,22 @@ def run(changes: dict[str, str], *, flower: bool, worker: bool) -> int:
             console.print("Stopped. The data are kept." if stack.servers else "Stopped.", style="dim")
 
 
-def _run(stack: Stack, console: Console, signals: Signals, *, flower: bool, worker: bool) -> int:
+def _run(stack: Stack, console: Console, signals: Signals, *, flower: int | None, worker: bool) -> int:
     if stack.settings.data_dir.stat().st_mode & 0o007:
         _warn(f"everybody may enter {stack.settings.data_dir}, where files and results lie: chmod 700 it")
     for line in stack.migrate():
         _warn(line)
     admin = stack.make_key("admin", ["admin"], only_first=True)
     stack.start_processes()
-    if flower:
-        _start_flower(stack, console)
+    login = None if flower is None else _start_flower(stack, flower)
     if not stack.await_api(signals):
         return 0
     if worker:
         _start_worker(stack)
     _announce(stack, console, admin, _noted_broker(stack))
+    if flower is not None:
+        console.print(f"  Flower   http://127.0.0.1:{flower}   {f'log in as {login}' if login else ''}".rstrip())
+    console.print("[bold green]The bridge is up.[/] Ctrl-C stops it.")
     while not signals.wait(0.5):
         for sentence in stack.keep_up():
             _warn(sentence)
@@ -68,11 +73,11 @@ def _warn(line: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"[yellow]warning[/] {line}", highlight=False)
 
 
-def _start_flower(stack: Stack, console: Console) -> None:
+def _start_flower(stack: Stack, port: int) -> str | None:
+    """Starts Flower; returns what to log in with, or where that lies, unless somebody has chosen it."""
     environment, made = command_lines.flower_environment(stack.environment, "127.0.0.1")
-    stack.family.start("flower", command_lines.flower("127.0.0.1", FLOWER_PORT, []), environment)
-    shown = f"log in as {shown_or_kept(made, stack.settings.data_dir, 'flower-login')}" if made else ""
-    console.print(f"  Flower   http://127.0.0.1:{FLOWER_PORT}   {shown}")
+    stack.family.start("flower", command_lines.flower("127.0.0.1", port, []), environment)
+    return shown_or_kept(made, stack.settings.data_dir, "flower-login") if made else None
 
 
 def _start_worker(stack: Stack) -> None:
@@ -84,7 +89,7 @@ def _noted_broker(stack: Stack) -> Path | None:
     """The embedded Redis' address, with its password, in a file of its owner: a pipeline on this machine needs it."""
     if stack.servers is None or stack.servers.redis is None:
         return None
-    place = stack.settings.data_dir / "secrets" / "broker-url"
+    place = stack.settings.data_dir / "secrets" / embedded.BROKER_URL
     return write_private(place, stack.servers.redis_url + "\n")
 
 
@@ -103,4 +108,3 @@ def _announce(stack: Stack, console: Console, admin: str | None, broker: Path | 
         console.print(f"  [bold]Admin key[/] {shown}   ({once}more: jobbridge keys create)")
     elif not settings.auth:
         console.print("  Keys are off (BRIDGE_AUTH=off)")
-    console.print("[bold green]The bridge is up.[/] Ctrl-C stops it.")

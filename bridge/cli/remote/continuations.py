@@ -20,7 +20,7 @@ from bridge.names import API_ROOT
 from models.state import OutcomeState
 
 app = options.group(
-    "See outcomes on their way to the pipeline, and send them again. Without a subcommand: list.", cls=ListByDefault
+    "See outcomes for the pipeline, and send them again. Without a subcommand: list.", cls=ListByDefault
 )
 _PATH = f"{API_ROOT}/continuations"
 
@@ -34,14 +34,18 @@ class Resendable(StrEnum):
 @app.command("list")
 def list_(
     state: Annotated[
-        OutcomeState | None, typer.Option(help="Only outcomes in this state; default: waiting and failing.")
+        OutcomeState | None,
+        typer.Option(metavar="STATE", help=f"One of {', '.join(OutcomeState)}; default: waiting and failing."),
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lists outcomes that are still to be handed over or confirmed, newest first."""
+    """Lists outcomes to be handed over or confirmed.
+
+    Newest first.
+    """
     answer = bridge_at(url).get(f"{_PATH}/", state=state, limit=limit, cursor=cursor)
     if json:
         print_json(answer.body)
@@ -75,13 +79,20 @@ def _show(answer: Answer) -> None:
 @app.command()
 def resend(
     job: SomeJob = None,
-    n: Annotated[int | None, typer.Option("--n", help="Number of the outcome; default: the latest.")] = None,
-    state: Annotated[Resendable | None, typer.Option(help="Resend all outcomes in this state.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", metavar="N", help="Number of the outcome; default: the latest.")
+    ] = None,
+    state: Annotated[
+        Resendable | None, typer.Option(metavar="failing", help="Resend all outcomes in this state.")
+    ] = None,
     yes: Yes = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Sends a job's outcome to the pipeline again, confirmed or not, or all that are failing; asks before many."""
+    """Sends an outcome again, or all that fail.
+
+    Confirmed or not; asks before many.
+    """
     if (job is None) == (state is None) or (n is not None and job is None):
         raise Refused("name either a JOB (with --n, if it is not the latest outcome) or --state failing")
     if state is not None and not yes:

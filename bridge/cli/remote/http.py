@@ -95,7 +95,7 @@ class Bridge:
             document = response.json()
         if not isinstance(document, dict) or "X-Request-ID" not in response.headers:
             raise Unreachable(f"what answers at {self.url} is not the bridge ({status} {clean(response.reason)})")
-        if status == 200:
+        if status in (200, 201):
             return Answer(document, _clock(response))
         raise RefusedByBridge(self._said(status, document), passing=status in (429, 503))
 

@@ -16,6 +16,8 @@ from bridge.cli.remote.http import Answer
 from bridge.cli.remote.worker_tables import workers_table
 from bridge.cli.text import age, between, clean, exactly, until, value
 
+_ON_ONE_LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
+_MOST_OF_A_TYPE = 12  # characters, where the terminal is narrow
 _MOMENTS = ("_at", "_start", "_completion")
 
 
@@ -25,16 +27,40 @@ def show_list(console: Console, answer: Answer) -> None:
     if not jobs:
         console.print("No job matches.")
         return
-    wide = console.width >= WIDE
-    columns = ("Job", "Status", "Type", "Age", *(["Worker", "Task", "Note"] if wide else ["Task"]))
-    rows = table(*columns, give=["Type", "Worker", "Task", "Note"])
-    for job in jobs:
-        row = [text(job["job_id"]), coloured(job["status"]), line(job["content_type"])]
-        row.append(text(age(job["created_at"], now)))
-        task = line(job["ingestion_task_id"])
-        rows.add_row(*row, *([line(value(job["worker_id"])), task, line(_note(job, now))] if wide else [task]))
-    console.print(rows)
+    if console.width >= WIDE:
+        console.print(_wide(jobs, now))
+    else:
+        _print_narrow(console, jobs, now)
     show_more(console, answer.body["next_cursor"])
+
+
+def _wide(jobs: list[dict[str, Any]], now: datetime) -> Table:
+    rows = table("Job", "Status", "Type", "Age", "Worker", "Task", "Note", give=["Type", "Worker", "Task", "Note"])
+    for job in jobs:
+        told = [line(job["content_type"]), text(age(job["created_at"], now)), line(value(job["worker_id"]))]
+        note = line(_note(job, now))
+        rows.add_row(text(job["job_id"]), coloured(job["status"]), *told, line(job["ingestion_task_id"]), note)
+    return rows
+
+
+def _print_narrow(console: Console, jobs: list[dict[str, Any]], now: datetime) -> None:
+    """Two lines a job where there is something to say about it: a column for that would be cut to nothing."""
+    status = max(len(job["status"]) for job in jobs)
+    kind = min(_MOST_OF_A_TYPE, max(4, *(len(job["content_type"]) for job in jobs)))
+    console.print(Text(f"{'Job':36} {'Status':{status}} {'Age':>6} {'Type':{kind}} Task", style="bold"), **_ON_ONE_LINE)
+    for job in jobs:
+        cells = Text(" ").join(
+            [
+                text(job["job_id"]),
+                Text.assemble(coloured(job["status"]), " " * (status - len(job["status"]))),
+                text(f"{age(job['created_at'], now):>6}"),
+                text(f"{clean(job['content_type'])[:kind]:{kind}}"),
+                text(job["ingestion_task_id"]),
+            ]
+        )
+        console.print(cells, **_ON_ONE_LINE)
+        if note := _note(job, now):
+            console.print(Text.assemble("  ", text(note)), **_ON_ONE_LINE)
 
 
 def show_more(console: Console, cursor: str | None) -> None:
@@ -65,7 +91,7 @@ def show_whole(console: Console, answer: Answer) -> None:
     _section(console, "Attempts", _attempts(job["attempts"], now), job["attempts"])
     requests = table("What", "Age", "Key")
     for row in job["requests"]:
-        requests.add_row(text(row["what"]), text(age(row["asked_at"], now)), text(row["key_id"]))
+        requests.add_row(text(row["what"]), text(age(row["asked_at"], now)), text(_key(row)))
     _section(console, "Requests", requests, job["requests"])
     refused = [(row["attempt"], refusal) for row in job["attempts"] for refusal in row["refusals"]] + [
         (job["attempt"], refusal) for refusal in job["refusals"]
@@ -74,6 +100,12 @@ def show_whole(console: Console, answer: Answer) -> None:
     for number, row in refused:
         refusals.add_row(str(number), text(age(row["refused_at"], now)), text(row["code"]), text(row["reason"]))
     _section(console, "Refusals", refusals, refused)
+
+
+def _key(row: dict[str, Any]) -> str:
+    """A key as people know it. A bridge of an earlier version tells its ID alone."""
+    key = row.get("key")
+    return f"{key['name']} ({key['prefix']})" if key else row["key_id"]
 
 
 def _field(name: str, content: Any, now: datetime) -> RenderableType:
@@ -85,10 +117,13 @@ def _field(name: str, content: Any, now: datetime) -> RenderableType:
 
 
 def _attempts(attempts: list[dict[str, Any]], now: datetime) -> Table:
-    rows = table("#", "How", "Age", "Took", "Worker", "Why", give=["Worker", "Why"], right=["#"])
+    keyed = any("key_id" in row for row in attempts)  # explain tells no keys
+    names = ("#", "How", "Age", "Took", "Worker", *(["Key"] if keyed else []), "Why")
+    rows = table(*names, give=["Worker", "Key", "Why"], right=["#"])
     for row in attempts:
         took = between(row["claimed_at"], row["ended_at"])
-        cells = (row["how"], age(row["ended_at"], now), took, row["worker_id"], value(row["why"]))
+        key = [_key(row)] if keyed else []
+        cells = (row["how"], age(row["ended_at"], now), took, row["worker_id"], *key, value(row["why"]))
         rows.add_row(str(row["attempt"]), *map(text, cells))
     return rows
 

@@ -75,7 +75,9 @@ def _tell(answer: Answer, show: Callable[[Console, Answer], None], *, json: bool
 @app.command("watch", epilog=options.ENDS)
 def watch_(
     job: SomeJob = None,
-    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two requests.")] = 1.0,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, max=3600, help="Seconds between two requests.")
+    ] = 1.0,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -117,7 +119,8 @@ def _steering_command(verb: str, summary: str) -> None:
     app.command(verb, help=summary)(command)
 
 
-_steering_command("cancel", "Cancels a job, or all that match the filters; asks before it changes many.")
+_steering_command("cancel", "Cancels a job, or all that match; asks before many.")
 _steering_command(
-    "retry", "Puts a failed, timed-out or cancelled job back, or all that match the filters; asks before."
+    "retry",
+    "Puts a job that failed back, or all that match.\n\nFailed, timed-out and cancelled ones; asks before many.",
 )

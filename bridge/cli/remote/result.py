@@ -24,7 +24,7 @@ def result(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Shows the text of a completed job's result, or writes it into a file."""
+    """Shows a result's text, or writes it into a file."""
     answer = bridge_at(url).get(f"{API_BASE}/{job}/result").body
     if json:
         print_json(answer)

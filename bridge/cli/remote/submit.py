@@ -24,20 +24,24 @@ def submit(
         list[Path], typer.Argument(metavar="FILE", help="Paths as the bridge sees them, below BRIDGE_SOURCE_ROOTS.")
     ],
     content_type: Annotated[
-        str, typer.Option("--content-type", "--type", help="The content type, which selects the workers.")
+        str, typer.Option("--content-type", "--type", metavar="TYPE", help="It selects the workers.")
     ],
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="K=V", help="An entry of task_options; V is read as JSON, else as text."),
     ] = None,
-    ingestion_task_id: Annotated[str | None, typer.Option(help="Default: each file's name.")] = None,
-    priority: Annotated[Priority | None, typer.Option(help="Priority within the content type.")] = None,
-    max_retries: Annotated[int | None, typer.Option(help="Attempts beyond the first.")] = None,
-    timeout_seconds: Annotated[int | None, typer.Option(help="Longest time of one attempt.")] = None,
-    queue_timeout_seconds: Annotated[int | None, typer.Option(help="Longest time in the queue.")] = None,
-    available_at: Annotated[str | None, typer.Option(help="ISO 8601; UTC if no offset.")] = None,
+    ingestion_task_id: Annotated[str | None, typer.Option(metavar="ID", help="Default: each file's name.")] = None,
+    priority: Annotated[
+        Priority | None, typer.Option(metavar="PRIORITY", help=f"Within the content type: {', '.join(Priority)}.")
+    ] = None,
+    max_retries: Annotated[int | None, typer.Option(metavar="N", help="Attempts beyond the first.")] = None,
+    timeout_seconds: Annotated[int | None, typer.Option(metavar="SECONDS", help="Longest time of one attempt.")] = None,
+    queue_timeout_seconds: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="Longest time in the queue.")
+    ] = None,
+    available_at: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601; UTC if no offset.")] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Repeating the command with the same key creates no second jobs.")
+        str | None, typer.Option(metavar="KEY", help="Repeating the command with the same key creates no second jobs.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the jobs until all have ended.")] = False,
     output: Annotated[

@@ -17,13 +17,17 @@ from bridge.names import API_ROOT
 app = options.group("See the workers, and pause them. Without a subcommand: list.", cls=ListByDefault)
 Worker = Annotated[str, typer.Argument(metavar="WORKER", help="The worker's ID (worker_id).")]
 KeyPrefix = Annotated[
-    str | None, typer.Option("--key-prefix", help="Only under the key with this prefix; default: every key.")
+    str | None,
+    typer.Option("--key-prefix", metavar="PREFIX", help="Only under the key with this prefix; default: every key."),
 ]
 
 
 @app.command("list")
 def list_(json: Json = False, url: Url = None) -> None:
-    """Lists the workers that were seen within an hour, hold a job or are paused."""
+    """Lists the workers of the last hour.
+
+    And those that hold a job or are paused.
+    """
     answer = bridge_at(url).get(f"{API_ROOT}/workers?limit=200")
     if json:
         print_json(answer.body)
@@ -40,8 +44,10 @@ def list_(json: Json = False, url: Url = None) -> None:
 @app.command()
 def pause(
     worker: Worker,
-    reason: Annotated[str, typer.Option(help="Reason, shown to the worker.")],
-    seconds: Annotated[int | None, typer.Option(help="Duration; omit to pause until resumed.")] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Shown to the worker.")],
+    seconds: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="Duration; omit to pause until resumed.")
+    ] = None,
     key_prefix: KeyPrefix = None,
     json: Json = False,
     url: Url = None,
@@ -75,7 +81,10 @@ def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url
 
 @app.command()
 def evict(worker: Worker, json: Json = False, url: Url = None) -> None:
-    """Puts all that a worker holds back at the head of its queues: for one that is gone."""
+    """Puts back what a worker that is gone holds.
+
+    Its jobs stand at the head of their queues, no retry spent.
+    """
     answer = bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/evict")
     if json:
         print_json(answer.body)

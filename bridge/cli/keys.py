@@ -1,0 +1,134 @@
+"""`jobbridge keys`: make, list and revoke keys, over HTTP where there is an address, else straight in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bridge.cli.console import console, print_json, text
+from bridge.cli.errors import Refused
+from bridge.cli.local import keys as in_database
+from bridge.cli.options import Url
+from bridge.cli.remote import keys as over_http
+from bridge.cli.remote.http import Bridge, bridge_at
+from bridge.cli.text import read_moment
+from bridge.settings import load_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Keys of producers, workers and readers.\n\nOver HTTP with an admin key in BRIDGE_KEY where BRIDGE_URL (or"
+    " --url) is set; else, and with --local, straight in the database. Exit status: 0 done; 1 refused, or no such key;"
+    " 2 wrong usage or settings; 3 the bridge cannot be reached.",
+)
+Local = Annotated[bool, typer.Option("--local", help="Straight in the database, though BRIDGE_URL is set.")]
+
+
+def _bridge(url: str | None, in_place: bool) -> Bridge | None:
+    """The bridge to ask; None: the database."""
+    if in_place and url is not None:
+        raise Refused("--local and --url: one of them")
+    return bridge_at(url) if url or (not in_place and load_settings().url) else None
+
+
+def _listed(text_: str) -> list[str]:
+    return [part.strip() for part in text_.split(",") if part.strip()]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A human-readable name.")],
+    scopes: Annotated[str, typer.Option(metavar="LIST", help="Of submit, work, read, admin (= all).")],
+    tenant: Annotated[
+        str | None, typer.Option(metavar="TENANT", help="Default: yours, `default` with --local.")
+    ] = None,
+    content_types: Annotated[
+        str | None, typer.Option(metavar="LIST", help="All that it may claim; default: all.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601; UTC if no offset.")] = None,
+    in_place: Local = False,
+    url: Url = None,
+) -> None:
+    """Makes a key and prints it; it is shown only this once.
+
+    A LIST is comma-separated.
+    """
+    chosen = _listed(scopes)
+    moment = read_moment("--expires", expires)
+    if moment and moment <= datetime.now(UTC):
+        raise Refused("--expires is in the past")
+    types = _listed(content_types) if content_types is not None else None
+    bridge = _bridge(url, in_place)
+    if bridge is None:
+        print(in_database.create(name, chosen, tenant, types, moment))
+    else:
+        print(over_http.create(bridge, name, chosen, tenant, types, moment))
+
+
+@app.command("list")
+def list_(
+    made_by: Annotated[str | None, typer.Option(metavar="PREFIX", help="Only those that this key made.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    in_place: Local = False,
+    url: Url = None,
+) -> None:
+    """Lists the keys, without their secret part."""
+    bridge = _bridge(url, in_place)
+    rows = in_database.listed(made_by) if bridge is None else over_http.listed(bridge, made_by)
+    if json:
+        print_json({"keys": [{name: _plain(row[name]) for name in _SHOWN} for row in rows]})
+    else:
+        _show(rows)
+
+
+_SHOWN = ("prefix", "name", "tenant", "scopes", "content_types", "created_at", "expires_at", "revoked_at",
+          "last_used_at", "made_by", "revoked_by")  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _show(rows: Iterable[Mapping[str, Any]]) -> None:
+    paper = console()
+    moments = "%Y-%m-%d %H:%M" if paper.width >= 120 else "%Y-%m-%d"
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("Prefix", no_wrap=True)
+    for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "Made by", "State"):
+        table.add_column(title, overflow="fold")
+    now = datetime.now(UTC)
+    for row in rows:
+        expired = row["expires_at"] is not None and row["expires_at"] <= now
+        revoked = f"revoked by {row['revoked_by']}" if row["revoked_by"] else "revoked"
+        state = revoked if row["revoked_at"] else "expired" if expired else "valid"
+        used, expires = (
+            moment.astimezone(UTC).strftime(moments) if moment else "–"
+            for moment in (row["last_used_at"], row["expires_at"])
+        )
+        types = ",".join(row["content_types"] or []) or "all"
+        shown = (row["prefix"], row["name"], row["tenant"], ",".join(row["scopes"]), types, expires, used)
+        table.add_row(*map(text, (*shown, row["made_by"] or "–", state)))
+    paper.print(table)
+
+
+@app.command()
+def revoke(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="As `keys list` shows it.")],
+    with_made: Annotated[bool, typer.Option("--with-made", help="Also every key that it made, and so on.")] = False,
+    in_place: Local = False,
+    url: Url = None,
+) -> None:
+    """Ends a key at once, and gives back what its workers hold."""
+    bridge = _bridge(url, in_place)
+    if bridge is None:
+        revoked, taken = in_database.revoke(prefix, with_made=with_made)
+    else:
+        revoked, taken = over_http.revoke(bridge, prefix, with_made=with_made)
+    if not revoked:
+        typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
+        raise typer.Exit(1)
+    count = "1 key" if revoked == 1 else f"{revoked} keys"
+    typer.echo(f"{count} revoked" + (f"; {taken} jobs of its workers wait again" if taken else ""))

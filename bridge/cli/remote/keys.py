@@ -1,0 +1,55 @@
+"""Keys over HTTP, with an admin key: none exceeds or outlives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bridge.cli.remote.http import Bridge, part
+from bridge.names import KEYS_BASE
+
+_MOMENTS = ("created_at", "expires_at", "revoked_at", "last_used_at")
+_PER_PAGE = 500
+
+
+def create(
+    bridge: Bridge,
+    name: str,
+    scopes: Sequence[str],
+    tenant: str | None,
+    types: Sequence[str] | None,
+    expires: datetime | None,
+) -> str:
+    """Make a key; its text. Raises RefusedByBridge, Unreachable."""
+    given = {
+        "name": name,
+        "scopes": list(scopes),
+        "tenant": tenant,
+        "content_types": types,
+        "expires_at": None if expires is None else expires.isoformat(),
+    }
+    body = {field: value for field, value in given.items() if value is not None}
+    return str(bridge.post(f"{KEYS_BASE}/", body).body["key"])
+
+
+def listed(bridge: Bridge, made_by: str | None) -> list[Mapping[str, Any]]:
+    """Every key that ours administers, or those that the key with this prefix made."""
+    found: list[Mapping[str, Any]] = []
+    cursor = None
+    while True:
+        page = bridge.get(f"{KEYS_BASE}/", made_by=made_by, limit=_PER_PAGE, cursor=cursor).body
+        found += [{**row, **{name: _moment(row[name]) for name in _MOMENTS}} for row in page["keys"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return found
+
+
+def revoke(bridge: Bridge, prefix: str, *, with_made: bool) -> tuple[int, int]:
+    """Revoke a key (`with_made`: and those it made, and so on); how many were, and how many jobs wait again."""
+    done = bridge.ask("DELETE", f"{KEYS_BASE}/{part(prefix)}", {"made": with_made or None}).body
+    return 1 + done["also_revoked"], done["released"]
+
+
+def _moment(told: str | None) -> datetime | None:
+    return None if told is None else datetime.fromisoformat(told)

@@ -1,0 +1,110 @@
+"""What a newcomer meets: help that fits 80 columns, completion, keys from another machine, words that help."""
+
+import re
+import socket
+import subprocess
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from bridge.cli.app import app
+from tests.support.client import Client, ok
+from tests.support.command import JOBBRIDGE, environment, jobbridge, refusal
+from tests.support.waiting import wait_until
+
+
+def _commands(command, path=()):
+    yield path
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _commands(below, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(_commands(get_command(app))), ids=" ".join)
+def test_every_help_fits_80_columns_and_says_whole_sentences(path):
+    done = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"}, prog_name="jobbridge")
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+    told = done.output.partition("\n")[2]  # the first line is the usage
+    assert not re.search(r"<bool>|\.\.\.$", told, re.MULTILINE), told
+
+
+def test_a_mistyped_option_is_named_with_the_way_to_the_help(tmp_path):
+    done = jobbridge("jobs", "list", "--state", "failed", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: No such option: --state")
+    assert "Try 'jobbridge jobs list -h' for help." in done.stderr
+
+
+def test_completion_is_installed_by_one_command_and_completes(tmp_path):
+    around = {**environment(), "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    run = {"capture_output": True, "text": True, "timeout": 60, "check": True, "cwd": tmp_path}
+    for shell, place in (("bash", ".bash_completions/jobbridge.sh"), ("zsh", ".zfunc/_jobbridge"),
+                         ("fish", ".config/fish/completions/jobbridge.fish")):  # fmt: skip
+        subprocess.run([JOBBRIDGE, "--install-completion", shell], env=around, **run)
+        assert "_JOBBRIDGE_COMPLETE" in (tmp_path / place).read_text()
+    asked = {"_JOBBRIDGE_COMPLETE": "complete_bash", "COMP_WORDS": "jobbridge jobs sub", "COMP_CWORD": "2"}
+    assert subprocess.run([JOBBRIDGE], env={**around, **asked}, **run).stdout.split() == ["submit"]
+
+
+@pytest.mark.parametrize("command", [("keys", "list", "--local"), ("queues",), ("beat",)])
+def test_every_command_warns_once_of_a_name_that_nothing_reads(tmp_path, command):
+    done = jobbridge(*command, cwd=tmp_path, BRIDGE_PROT="8000")
+    assert done.returncode == 2
+    assert done.stderr.count("BRIDGE_PROT is not a known setting; did you mean BRIDGE_PORT?") == 1
+
+
+@pytest.mark.parametrize(("command", "option"), [
+    (["flower", "--port"], "--port: 127.0.0.1"), (["up", "--flower", "--flower-port"], "--flower: 127.0.0.1")
+])  # fmt: skip
+def test_a_port_that_is_taken_is_named_with_the_option_for_another(tmp_path, command, option):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        line = refusal(jobbridge(*command, port, cwd=tmp_path, BRIDGE_REDIS_URL="redis://127.0.0.1:1"))
+    assert f"{option}:{port} cannot be used (Address already in use): choose another" in line
+
+
+def test_keys_are_made_listed_and_revoked_from_another_machine(client, bridge, tmp_path):
+    def run(*arguments):
+        return jobbridge("keys", *arguments, cwd=tmp_path, BRIDGE_URL=client.url, BRIDGE_KEY=client.key)
+
+    made = run("create", "gpu 1", "--scopes", "work", "--content-types", "audio, video", "--expires", "2999-12-31")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    prefix = key[:11]
+    assert Client(client.url, key, bridge.files, client.tenant).poll("audio").status_code == 200
+    listed = next(line for line in run("list").stdout.splitlines() if prefix in line)
+    for words in ("gpu 1", client.tenant, "work", "audio,video", "2999-12-31", client.key[:11], "valid"):
+        assert words in listed
+    assert run("revoke", prefix).stdout == "1 key revoked\n"
+    wait_until(lambda: Client(client.url, key, bridge.files).poll("audio").status_code == 401, "the revocation", 10)
+    assert "only the keys of its own tenant" in refusal(
+        run("create", "x", "--scopes", "work", "--tenant", "default"), 1
+    )
+    assert "--local and --url" in refusal(run("list", "--local", "--url", "http://127.0.0.1:1"))
+
+
+def test_a_key_is_shown_by_name_and_prefix(client, tmp_path):
+    job_id = client.create()
+    ok(client.result(client.claim(), success=False, retryable=False, error_message="It is empty."))
+    ok(client.post(f"{job_id}/retry"))
+    whole = client.job(job_id)
+    expected = {"name": "test", "prefix": client.key[:11]}
+    assert [row["key"] for row in (*whole["attempts"], *whole["requests"])] == [expected, expected]
+    shown = jobbridge("jobs", "show", job_id, cwd=tmp_path, BRIDGE_URL=client.url, BRIDGE_KEY=client.key).stdout
+    assert shown.count(f"test ({client.key[:11]})") == 2
+
+
+@pytest.mark.parametrize(("tenant", "scopes", "named"), [
+    ("default", ("admin",), True), (None, ("admin",), False), ("default", ("submit",), False)
+])  # fmt: skip
+def test_a_refused_path_names_the_roots_to_who_administers_them_alone(bridge, tenant, scopes, named):
+    client = bridge.client(tenant, scopes)
+    job = {"source_file_path": "/etc/hostname", "content_type": "audio", "ingestion_task_id": "x"}
+    for path, body in (("", job), ("batch", {"jobs": [job]})):
+        answer = client.post(path, body)
+        assert answer.status_code == 422
+        assert (str(bridge.files) in answer.text) == named, answer.text
+        assert "one of the directories named by BRIDGE_SOURCE_ROOTS" in answer.text
