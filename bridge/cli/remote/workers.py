@@ -60,13 +60,16 @@ def pause(
 @app.command()
 def drain(
     worker: Worker,
-    reason: Annotated[str | None, typer.Option(help="Reason, shown to the worker.")] = None,
-    seconds: Annotated[int | None, typer.Option(help="Duration; default: a day.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Shown to the worker.")] = None,
+    seconds: Annotated[int | None, typer.Option(metavar="SECONDS", help="Duration; default: a day.")] = None,
     key_prefix: KeyPrefix = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lets a worker finish what it holds and end; `resume` takes it back."""
+    """Lets a worker finish what it holds and end.
+
+    `resume` takes it back.
+    """
     told = {"reason": reason, "seconds": seconds, "key": key_prefix}
     body = {name: value for name, value in told.items() if value is not None}
     _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/drain", body), json=json)
