@@ -1,12 +1,12 @@
-"""What somebody asks of a job: cancel it, or put it back. Each leaves a line in the job's history."""
+"""Requests about a job: cancel it, or retry it. Each leaves a line in the job's history."""
 
 from typing import Any
 
-from sqlalchemy import bindparam
+from sqlalchemy import Row, bindparam
 
 from bridge.caller import Caller
 from bridge.errors import Conflict
-from bridge.jobs.read import find
+from bridge.jobs.lost_race import again_if_lost
 from bridge.jobs.transition import NOW, entry, jobs, move, moving, waiting
 from bridge.runtime import Runtime
 from models.state import EDGES, AttemptEnd, Change, JobState
@@ -32,27 +32,36 @@ RESTART = moving(Change.RESTART, _THIS, values=PUT_BACK)
 
 
 def cancel(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
-    """Cancel a job; again is well. Raises NotFound, Conflict (already_finished)."""
-    job = find(runtime, caller.tenant, job_id)
-    if moved := move(runtime, CANCEL, job_id=job.id, asked_by=caller.key_id):
-        # Only a pending job stands in a list, which is otherwise looked through in vain, from end to end.
-        if job.status == JobState.PENDING:
-            runtime.mirror.drop([entry(row) for row in moved])
-        return JobState.CANCELLED
-    job = find(runtime, caller.tenant, job_id)
-    if job.status == JobState.CANCELLED:
-        return JobState.CANCELLED
-    raise Conflict(f"The job is already {job.status}.", code="already_finished", job_status=job.status)
+    """Cancel a job; idempotent. Raises NotFound, Conflict (already_finished)."""
+
+    def once(job: Row[Any]) -> JobState | None:
+        if moved := move(runtime, CANCEL, job_id=job.id, asked_by=caller.key_id):
+            # Only a pending job stands in a list, which is otherwise looked through in vain, from end to end.
+            if job.status == JobState.PENDING:
+                runtime.mirror.drop([entry(row) for row in moved])
+            return JobState.CANCELLED
+        if job.status in EDGES[Change.CANCEL].sources:
+            return None
+        if job.status == JobState.CANCELLED:
+            return JobState.CANCELLED
+        raise Conflict(f"The job is already {job.status}.", code="already_finished", job_status=job.status)
+
+    return again_if_lost(runtime, caller.tenant, job_id, once)
 
 
 def restart(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
-    """An operator's retry: clocks and retries start anew; of a pending job nothing. Raises NotFound, Conflict."""
-    job = find(runtime, caller.tenant, job_id)
-    if move(runtime, RESTART, job_id=job.id, asked_by=caller.key_id):
-        return JobState.PENDING
-    job = find(runtime, caller.tenant, job_id)
-    if job.status == JobState.PENDING:
-        return JobState.PENDING
-    allowed = ", ".join(sorted(EDGES[Change.RESTART].sources))
-    code = "already_finished" if job.status == JobState.COMPLETED else "not_ready"
-    raise Conflict(f"The job is {job.status}; only {allowed} can be retried.", code=code, job_status=job.status)
+    """An operator's retry: clocks and retries start anew; does nothing to a pending job. Raises NotFound, Conflict."""
+    sources = EDGES[Change.RESTART].sources
+
+    def once(job: Row[Any]) -> JobState | None:
+        if move(runtime, RESTART, job_id=job.id, asked_by=caller.key_id):
+            return JobState.PENDING
+        if job.status in sources:
+            return None
+        if job.status == JobState.PENDING:
+            return JobState.PENDING
+        code = "already_finished" if job.status == JobState.COMPLETED else "not_ready"
+        detail = f"The job is {job.status}; only {', '.join(sorted(sources))} can be retried."
+        raise Conflict(detail, code=code, job_status=job.status)
+
+    return again_if_lost(runtime, caller.tenant, job_id, once)

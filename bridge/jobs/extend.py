@@ -8,14 +8,15 @@ from sqlalchemy import Row, text
 from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import Conflict
+from bridge.jobs.lost_race import again_if_lost
 from bridge.jobs.ownership import holds_latest, lost
 from bridge.jobs.read import find
 from bridge.runtime import Runtime
 from models.state import AttemptEnd, JobState
 
-# The row is locked before the clock is read: behind a lock wait, now() would renew the lease from the past
-# (notes: traps, PostgreSQL). A sign of life without news is written at most once per third of a lease. The status is
-# an expression for the reason given in bridge.jobs.transition.among_named.
+# The row is locked before the clock is read: behind a lock wait, now() is the past, and would renew
+# the lease from there. A sign of life without news is written at most once per third of a lease. The status is an
+# expression for the reason given in bridge.jobs.transition.among_named.
 EXTEND = text(f"""
 WITH held AS MATERIALIZED (
   SELECT id FROM remote_jobs
@@ -59,22 +60,25 @@ def extend(
 
     The last holder of a cancelled job is told so. Raises NotFound, Conflict (lease_lost) for anybody else.
     """
-    job = find(runtime, caller.tenant, job_id)
-    why = holds_latest(job, caller, token)
-    if why is None and job.status == JobState.CANCELLED and job.attempt_end == AttemptEnd.CANCELLED:
-        return Alive(JobState.CANCELLED, None, True, job.worker_id)
-    if why is not None or job.status != JobState.PROCESSING:
-        raise lost_lease(job, why)
-    with runtime.engine.begin() as connection:
-        params = {"job_id": job.id, "attempt": job.attempt, "progress": progress, "message": message}
-        stored = connection.scalar(EXTEND, params)
-    reach("heartbeat.after_commit")
-    if stored is None:
-        job = find(runtime, caller.tenant, job_id)
-        if job.status != JobState.PROCESSING or holds_latest(job, caller, token) is not None:
-            return extend(runtime, caller, job_id, token=token)
-        stored = job.lease_expires_at
-    return Alive(JobState.PROCESSING, stored, False, job.worker_id)
+
+    def once(job: Row[Any]) -> Alive | None:
+        why = holds_latest(job, caller, token)
+        if why is None and job.status == JobState.CANCELLED and job.attempt_end == AttemptEnd.CANCELLED:
+            return Alive(JobState.CANCELLED, None, True, job.worker_id)
+        if why is not None or job.status != JobState.PROCESSING:
+            raise lost_lease(job, why)
+        with runtime.engine.begin() as connection:
+            params = {"job_id": job.id, "attempt": job.attempt, "progress": progress, "message": message}
+            stored = connection.scalar(EXTEND, params)
+        reach("heartbeat.after_commit")
+        if stored is None:  # nothing was to be written, or something else changed the job
+            now = find(runtime, caller.tenant, job_id)
+            if now.status != JobState.PROCESSING or holds_latest(now, caller, token) is not None:
+                return None
+            stored = now.lease_expires_at
+        return Alive(JobState.PROCESSING, stored, False, job.worker_id)
+
+    return again_if_lost(runtime, caller.tenant, job_id, once)
 
 
 def lost_lease(job: Row[Any], why: str | None) -> Conflict:

@@ -10,8 +10,8 @@ from sqlalchemy.types import Text, Uuid
 
 from bridge.caller import Caller
 from bridge.jobs.extend import lost_lease
+from bridge.jobs.lost_race import again_if_lost
 from bridge.jobs.ownership import holds_latest
-from bridge.jobs.read import find
 from bridge.jobs.transition import AT_THE_HEAD, NOW, RETRIED, among, follow, jobs, move, moving
 from bridge.runtime import Runtime
 from models.job import remote_jobs
@@ -97,17 +97,19 @@ def _in_batches(engine: Engine, statement: Executable, batch: int, **whose: Any)
 
 def release(runtime: Runtime, caller: Caller, job_id: str, token: str | None = None) -> JobState:
     """The holder gives its job back at once. Raises NotFound, Conflict (lease_lost)."""
-    job = find(runtime, caller.tenant, job_id)
-    why = holds_latest(job, caller, token)
-    if why is None and job.status == JobState.PENDING and job.attempt_end == AttemptEnd.RELEASED:
-        return JobState.PENDING  # repeated
-    if why is None and job.status == JobState.PROCESSING:
+
+    def once(job: Row[Any]) -> JobState | None:
+        why = holds_latest(job, caller, token)
+        if why is None and job.status == JobState.PENDING and job.attempt_end == AttemptEnd.RELEASED:
+            return JobState.PENDING  # repeated
+        if why is not None or job.status != JobState.PROCESSING:
+            raise lost_lease(job, why)
         params = {"job_id": job.id, "attempt": job.attempt, "why": f"Given back {MOST_RETURNS} times in a row."}
         # The counts of an attempt do not change while it runs, so they may be judged here.
         statement = RETRY if job.retry_count < job.max_retries else FAIL
         if job.return_count < MOST_RETURNS - 1:
             statement = RETURN
-        if moved := move(runtime, statement, head=statement is RETURN, **params):
-            return JobState(moved[0].status)
-        job = find(runtime, caller.tenant, job_id)
-    raise lost_lease(job, why)
+        moved = move(runtime, statement, head=statement is RETURN, **params)
+        return JobState(moved[0].status) if moved else None
+
+    return again_if_lost(runtime, caller.tenant, job_id, once)

@@ -12,11 +12,12 @@ from sqlalchemy import Row, bindparam, cast, exists, func, insert, literal, sele
 from sqlalchemy.types import JSON, Text
 
 from bridge.caller import Caller
-from bridge.errors import BridgeError, Conflict
+from bridge.errors import BridgeError
 from bridge.jobs import complete
 from bridge.jobs.complete import Success
+from bridge.jobs.lost_race import again_if_lost
 from bridge.jobs.ownership import accepts_late, holds_latest, lost
-from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, find, job_id_of
+from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, job_id_of
 from bridge.jobs.transition import NOW, RETRIED, among, jobs, move, moving
 from bridge.runtime import Runtime, one_by_one
 from bridge.state_change import REQUEST_ID
@@ -24,8 +25,6 @@ from models.job import job_attempts, remote_jobs
 from models.outbox import continuations
 from models.refusal import job_refusals
 from models.state import FINAL, LATE_ENDS, AttemptEnd, Change, JobState
-
-LOOKS = 5  # times a result is judged anew because something else changed the job first
 
 _THIS = (jobs.id == bindparam("job_id"), jobs.attempt == bindparam("attempt"))
 _LATE = among(jobs.attempt_end, LATE_ENDS)
@@ -81,8 +80,8 @@ def judge(
 ) -> Accepted:
     """As `submit`, without trying a success first."""
     digest = _digest(result)
-    for _ in range(LOOKS):
-        job = find(runtime, caller.tenant, job_id)
+
+    def once(job: Row[Any]) -> Accepted | None:
         why = holds_latest(job, caller, token) or _ambiguous(runtime, job, caller, token, result)
         if why is not None or not (job.status == JobState.PROCESSING or accepts_late(job)):
             if (replayed := _replayed(runtime, job, caller, token, digest)) is not None:
@@ -90,10 +89,9 @@ def judge(
             if note:
                 _note(runtime, job, caller, lost(job, why))
             raise lost(job, why)
-        change = decide(job, result)
         moved = move(
             runtime,
-            STATEMENTS[change],
+            STATEMENTS[decide(job, result)],
             job_id=job.id,
             attempt=job.attempt,
             content=result.get("content"),
@@ -102,9 +100,9 @@ def judge(
             retryable=None if result["success"] else result.get("retryable", True),
             result_digest=digest,
         )
-        if moved:
-            return accepted(runtime, JobState(moved[0].status))
-    raise Conflict("The job changed too often while its result was judged; send it again.", job_status=job.status)
+        return accepted(runtime, JobState(moved[0].status)) if moved else None
+
+    return again_if_lost(runtime, caller.tenant, job_id, once)
 
 
 def success_of(caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None) -> Success:

@@ -34,15 +34,14 @@ from bridge.jobs import told
 from bridge.jobs.fixed_statement import fixed
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
-from models.job import Moment, job_attempts, job_results, remote_jobs
+from models.job import job_attempts, job_results, remote_jobs
 from models.outbox import continuations
 from models.request import job_requests
 from models.state import EDGES, FINAL, LATE_CHANGES, ON_REQUEST, AttemptEnd, Change, JobState
 
 jobs = remote_jobs.c
 
-# Time is a parameter; PostgreSQL's clock is the default.
-NOW = func.coalesce(cast(bindparam("now", None), Moment), func.now())
+NOW = func.now()  # time is PostgreSQL's
 
 
 def seconds(count: Any) -> ColumnElement[Any]:
