@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak points bench fuzz
-.PHONY: openapi hostile handover places lock audit sbom clean clients wheels browser screenshots
+.PHONY: flask openapi hostile handover places lock audit sbom clean clients wheels browser screenshots
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -82,6 +82,11 @@ fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=…; 
 
 clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries clients generated from it (needs npm)
 	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/http/test_generated_clients.py
+
+flask: $(STAMP) ## the HTTP tests of creates, polls and results once more, all of them left to Flask
+	@BRIDGE_FAST_ROUTES=off $(PY) -m pytest $(PARALLEL) $(ARGS) tests/jobs/test_create.py tests/jobs/test_result_routes.py \
+	  tests/jobs/test_broken_results.py tests/jobs/test_submission.py tests/long_poll/test_poll.py \
+	  tests/http/test_result_and_next.py
 
 openapi: $(STAMP) ## stores the form of the OpenAPI document, after a meant change of it
 	@RENEW_OPENAPI_FORM=1 $(PY) -m pytest -n 0 -q tests/rules/test_openapi_form.py

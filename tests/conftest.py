@@ -196,6 +196,7 @@ def start_bridge(
             "BRIDGE_API_PROCESSES": "2",
             "BRIDGE_REDIS_PREFIX": f"bridge{number}",
             "BRIDGE_LOG_FORMAT": "json",
+            "BRIDGE_FAST_ROUTES": os.environ.get("BRIDGE_FAST_ROUTES", "on"),  # `make flask`
             **{f"BRIDGE_{name.upper()}": value for name, value in changes.items()},
         }
         stack = Stack(settings, throw_away=True)

@@ -9,8 +9,9 @@ from uuid import UUID
 from flask import Response, g, request
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.datastructures import MultiDict
 
-from api.http.access import caller, limits
+from api.http.access import caller
 from api.http.body import single
 from api.http.connections import HungUp
 from api.http.incoming import end_request
@@ -39,7 +40,7 @@ NEXT = NextQuery()
 
 def poll_response(claimed: list[Claimed]) -> Response:
     """The claimed jobs as an answer."""
-    return _with(POLL_HEADERS, json_response(poll_answer(claimed)))
+    return with_headers(POLL_HEADERS, json_response(poll_answer(claimed)))
 
 
 def answer_with_next(accepted: dict[str, Any]) -> Response:
@@ -47,22 +48,22 @@ def answer_with_next(accepted: dict[str, Any]) -> Response:
     the wait."""
     g.pop("body", None)
     end_request()
-    limits().as_many(caller().key_id, caller().tenant, 2)
-    connection = request.environ.get("gunicorn.socket")
-    told, headers = next_claim(parts(), caller(), lambda: single(request.args), connection)
-    return _with(headers, json_response({**accepted, **told}))
+    told, headers = next_claim(parts(), caller(), request.args, request.environ.get("gunicorn.socket"))
+    return with_headers(headers, json_response({**accepted, **told}))
 
 
 def next_claim(
-    bridge: Parts, asks: Caller, query: Callable[[], Mapping[str, str]], connection: socket.socket | None
+    bridge: Parts, asks: Caller, query: MultiDict[str, str] | dict[str, str], connection: socket.socket | None
 ) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-    """`next`, what a poll is answered, or `next_problem`, why it is refused, and its headers.
+    """`next`, what a poll with this query is answered, or `next_problem`, why it is refused, and its headers.
 
     The result has been accepted: no refusal may take the place of that. Raises SQLAlchemyError for a defect only.
     """
     refusal: BridgeError
+    bridge.limits.as_many(asks.key_id, asks.tenant, 2)
     try:
-        return {"next": poll_answer(claim_for(bridge, asks, NEXT.load(query()), connection))}, POLL_HEADERS
+        parameters = NEXT.load(single(query) if isinstance(query, MultiDict) else query)
+        return {"next": poll_answer(claim_for(bridge, asks, parameters, connection))}, POLL_HEADERS
     except ValidationError as error:
         refusal = Invalid(flat(error.normalized_messages()))
     except BridgeError as error:
@@ -74,7 +75,8 @@ def next_claim(
     return {"next": None, "next_problem": refusal_body(refusal)}, tuple(headers_of(refusal).items())
 
 
-def _with(headers: tuple[tuple[str, str], ...], response: Response) -> Response:
+def with_headers(headers: tuple[tuple[str, str], ...], response: Response) -> Response:
+    """The response, with these headers."""
     for name, value in headers:
         response.headers[name] = value
     return response

@@ -85,7 +85,7 @@ class Side:
             self.app.wsgi_app._flask = counted
         self.client = Client(self.app)
 
-    def ask(self, method, path, query="", body=None, headers=None, key=""):
+    def ask(self, method, path, query="", body=None, headers=None, key="", seen=lambda answer: None):
         sent = {"Authorization": f"Bearer {key}", "X-Request-ID": "one", "Content-Type": "application/json"}
         sent |= {name: value.format(key=key) for name, value in (headers or {}).items()}
         if body is None:
@@ -97,6 +97,7 @@ class Side:
         environ = builder.get_environ()
         environ["RAW_URI"] = path + (f"?{query}" if query else "")
         answer = self.client.open(environ)
+        seen(answer)
         data = TOKEN.sub(b'"lease_token":""', MOMENT.sub(b'""', UUID.sub(b"ID", answer.data)))
         told = [
             (name, value)
