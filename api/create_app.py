@@ -22,6 +22,7 @@ from api.routes.jobs import producers
 from api.routes.keys import keys
 from api.routes.probes import health
 from api.routes.results import results
+from api.routes.uploads import uploads
 from api.routes.work import workers
 from api.ui import dashboard
 from bridge.admission.key_cache import KeyCache
@@ -82,7 +83,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
     for converter in (JobId, WorkerId):
         api.register_converter(converter, lambda _: {"type": "string"})
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, results, operators, continuations, keys, health):
+    for blueprint in (producers, workers, results, operators, continuations, keys, uploads, health):
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)

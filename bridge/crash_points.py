@@ -54,6 +54,12 @@ POINTS = {
     "revoke.before_commit": "a key is revoked, and not committed",
     "revoke.after_commit": "a key is revoked, and its workers still hold their jobs",
     "revoke.after_take": "a revoked key's jobs are taken back, and Redis does not know of it",
+    "upload.before_object": "an object of an upload has its row, and there is no such object",
+    "upload.after_object": "an object of an upload is stored, and not counted",
+    "upload.before_commit": "an upload's new length is written, and not committed",
+    "upload.after_commit": "what came of an upload is counted, and its sender has not been told",
+    "collect.before_commit": "expired uploads are deleted, and not committed",
+    "collect.after_objects": "objects that no upload names are removed, and their rows are there",
     "resend.after_commit": "an outcome is to be sent again, and Celery was not asked to",
 }
 

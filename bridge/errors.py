@@ -88,8 +88,17 @@ class TooLarge(BridgeError):
     code = "too_large"
 
 
+class WrongChecksum(BridgeError):
+    """The bytes that came are not those that were sent; none of them counts."""
+
+    code = "checksum_mismatch"
+
+
 class Unavailable(BridgeError):
-    """PostgreSQL, or the file system of a source file, does not answer. The same request may be sent again."""
+    """PostgreSQL, the file system of a source file, or the store of uploads does not answer.
+
+    The same request may be sent again.
+    """
 
     code = "unavailable"
     retry_after = 2

@@ -20,6 +20,7 @@ MEDIANS = "bridge.refresh_medians"
 WATCH = "bridge.watch_workers"
 PROMOTE = "bridge.promote_jobs"
 HISTORY = "bridge.record_history"
+COLLECT = "bridge.collect_uploads"
 
 # How often each sweep runs, in seconds.
 PERIODS = {
@@ -32,6 +33,7 @@ PERIODS = {
     FOLD: 5.0,
     MEDIANS: 10.0,
     HISTORY: 15.0,
+    COLLECT: 300.0,
     PURGE: 3600.0,
     CHECK: 21600.0,
 }
@@ -39,6 +41,7 @@ PERIODS = {
 API_ROOT = "/api/v1"
 API_BASE = f"{API_ROOT}/remote-jobs"
 KEYS_BASE = f"{API_ROOT}/keys"
+UPLOADS_BASE = f"{API_ROOT}/uploads"
 DEFAULT_TENANT = "default"
 TENANT_PATTERN = CONTENT_TYPE_PATTERN = r"[a-z0-9._-]{1,50}"
 

@@ -46,6 +46,8 @@ class Allowance(BaseModel):
     tenant_in_hand: int = Field(500_000, ge=1)
     keys: int = Field(1000, ge=1)  # of a tenant that count
     pauses: int = Field(500, ge=1)  # of a tenant's workers by operators, and as many by the bridge
+    upload_bytes: int = Field(107_374_182_400, ge=1)  # that the uploads of a key take
+    tenant_upload_bytes: int = Field(1_099_511_627_776, ge=1)
 
 
 def _pairs(text: object) -> object:
@@ -111,6 +113,9 @@ class Settings(BaseModel):
     retry_backoff: Annotated[Backoff, BeforeValidator(_pairs)] = Backoff()
     limits: Annotated[Allowance, BeforeValidator(_pairs)] = Allowance()
     max_body_bytes: int = Field(16777216, ge=1024, le=268435456)
+    store: str | None = Field(None, pattern=r"^(file:/.+|(s3|gs|az)://[^/?#]+(/[^?#]*)?)$")
+    upload_max_bytes: int = Field(17179869184, ge=1, le=1099511627776)
+    upload_expiry_seconds: int = Field(86400, ge=60, le=2592000)
     continuation_task: str | None = Field(None, min_length=1)
     continuation_queue: str = Field("celery", min_length=1)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
@@ -186,6 +191,8 @@ class Settings(BaseModel):
         object.__setattr__(self, "data_dir", self.data_dir.absolute())
         if not self.source_roots:
             object.__setattr__(self, "source_roots", (self.data_dir / "files",))
+        if self.store is None:
+            object.__setattr__(self, "store", f"file:{self.data_dir / 'uploads'}")
         if self.broker_url is None:
             object.__setattr__(self, "broker_url", self.redis_url)
 

@@ -6,6 +6,7 @@ import redis
 import structlog
 
 from bridge import names
+from bridge.blobs.collect import collect
 from bridge.insight import counters, durations, history
 from bridge.jobs.expire import expire
 from bridge.jobs.promote import promote
@@ -48,6 +49,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     names.CHECK: counters.check,
     names.MEDIANS: durations.refresh,
     names.HISTORY: _record_history,
+    names.COLLECT: collect,
 }
 
 

@@ -1,11 +1,10 @@
 """The errors that a route can give, for the OpenAPI document."""
 
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 
 from api.http.body import Blueprint
-from api.http.problems import CODES
+from api.http.problems import CODES, phrase
 from api.schemas.problem import Problem
 
 MEANINGS = {
@@ -16,11 +15,13 @@ MEANINGS = {
     405: "The method is not allowed at this path; `Allow` lists those that are.",
     408: "The body did not arrive in time.",
     409: "The job's state does not allow this call; `code` says why.",
+    412: "Tus-Resumable is missing, or names a version that is not spoken here.",
     413: "The body is larger than BRIDGE_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     416: "The range lies outside the file.",
     422: "A field cannot be accepted; `errors` names it.",
     429: "Too many requests; wait for Retry-After.",
+    460: "The body does not have the Upload-Checksum that was sent with it; nothing of it counts.",
     500: "A defect of the bridge; X-Request-ID finds it in the log.",
     503: "PostgreSQL, or the file system of a source file, does not answer; send the request again after Retry-After.",
 }
@@ -58,7 +59,7 @@ def problem_answer(status: int) -> dict[str, Any]:
 def _example(status: int) -> dict[str, Any]:
     return {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": phrase(status),
         "status": status,
         "detail": MEANINGS[status].replace("`", ""),
         "code": CODES.get(status, "lease_lost"),

@@ -86,7 +86,9 @@ class Truth:
             age.add_metric([sweep.name], float(sweep.age))
             changed.add_metric([sweep.name], sweep.total)
             took.add_metric([sweep.name], sweep.seconds)
-        return [depth, oldest, stuck, failing, age, changed, took]
+        gap = GaugeMetricFamily("bridge_upload_objects_unnamed", "Stored objects that no upload counts, to a thousand.")
+        gap.add_metric([], facts["upload_gap"])
+        return [depth, oldest, stuck, failing, age, changed, took, gap]
 
 
 def render(runtime: Runtime) -> bytes:

@@ -16,7 +16,7 @@ from api.http.views import json_response
 from bridge.version import version
 
 PATH = "/openapi.json"
-METHODS = ("get", "put", "post", "delete")
+METHODS = ("get", "head", "put", "post", "patch", "delete")
 CONTACT = {"name": "The maintainers of jobbridge"}
 LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 

@@ -27,6 +27,7 @@ from bridge.errors import (
     TooMany,
     Unauthorized,
     Unavailable,
+    WrongChecksum,
 )
 
 log = structlog.get_logger("api")
@@ -41,6 +42,7 @@ STATUSES: dict[type[BridgeError], int] = {
     TooLarge: 413,
     Invalid: 422,
     TooMany: 429,
+    WrongChecksum: 460,  # of tus 1.0
     Unavailable: 503,
 }
 CODES = {
@@ -50,6 +52,7 @@ CODES = {
     404: "not_found",
     405: "method_not_allowed",
     408: "timeout",
+    412: "precondition_failed",
     413: "too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
@@ -76,7 +79,7 @@ def problem_body(status: int, detail: str, code: str | None = None, **more: Any)
     """The members of a problem (api.schemas.problem.Problem)."""
     return {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": phrase(status),
         "status": status,
         "detail": detail,
         "code": code or CODES.get(status, "error"),
@@ -93,6 +96,11 @@ def headers_of(error: BridgeError) -> dict[str, str]:
     """Return the headers that go with a refusal."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     return {**headers, "WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else headers
+
+
+def phrase(status: int) -> str:
+    """HTTP's own words for a status; those of tus 1.0 for its own."""
+    return "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase
 
 
 def register(app: Flask) -> None:

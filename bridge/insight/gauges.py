@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from bridge.blobs.collect import UNNAMED
 from bridge.insight import counters
 from bridge.runtime import Runtime
 from models.job import NOT_DUE, QUEUE_CLOCK_RUNS
@@ -47,7 +48,16 @@ SELECT
     AS continue_ingestion,
   (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() AND sent_at IS NOT NULL
     LIMIT {MOST_BACKLOG}) o) AS repeat_outcomes,
-  (SELECT count(*) FROM (SELECT FROM job_moves LIMIT {MOST_BACKLOG}) o) AS fold_counts
+  (SELECT count(*) FROM (SELECT FROM job_moves LIMIT {MOST_BACKLOG}) o) AS fold_counts,
+  (SELECT count(*) FROM (SELECT FROM uploads WHERE expires_at < now() LIMIT {MOST_BACKLOG}) o)
+  + (SELECT count(*) FROM (SELECT FROM upload_segments WHERE {UNNAMED} LIMIT {MOST_BACKLOG}) o)
+    AS collect_uploads
+""")
+# Objects that no upload names and that are not removed yet, and what is begun and not counted; each to a thousand.
+GAP = text(f"""
+SELECT (SELECT count(*) FROM (SELECT FROM upload_segments WHERE upload_id IS NULL LIMIT {MOST_BACKLOG}) o)
+  + (SELECT count(*) FROM (SELECT FROM upload_segments WHERE size IS NULL AND upload_id IS NOT NULL
+    LIMIT {MOST_BACKLOG}) o)
 """)
 
 
@@ -94,4 +104,5 @@ def read(runtime: Runtime) -> dict[str, Any]:
             ),
             "stuck": connection.execute(STUCK).one(),
             "sweeps": sweeps(connection),
+            "upload_gap": connection.scalar(GAP),
         }

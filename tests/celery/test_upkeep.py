@@ -38,6 +38,7 @@ def test_the_schedule_is_the_contracts():
         names.WATCH,
         names.REPEAT,
         names.HISTORY,
+        names.COLLECT,
     }
 
 

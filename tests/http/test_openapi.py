@@ -62,9 +62,10 @@ def test_every_operation_has_a_summary_and_answers_with_a_schema(operations):
         assert any(re.fullmatch("2..", status) for status in operation["responses"]), where
         for status, answer in operation["responses"].items():
             assert answer.get("description"), (where, status)
-            if status not in ("206", "304"):
+            if status not in ("204", "206", "304"):
                 assert answer.get("content"), (where, status)
-        if where[0] in ("POST", "PUT") and not where[1].endswith(("/cancel", "/retry", "/resend", "/resume", "/evict")):
+        without = ("/cancel", "/retry", "/resend", "/resume", "/evict", "/uploads")  # an upload's body is no JSON
+        if where[0] in ("POST", "PUT") and not where[1].endswith(without):
             assert operation["requestBody"]["content"]["application/json"]["schema"], where
 
 

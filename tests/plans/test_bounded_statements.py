@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
+from bridge.blobs import collect
 from bridge.insight import counters
 from bridge.jobs import expire, purge
 from bridge.jobs.release import evict, take_from_key
@@ -24,6 +25,7 @@ BOUNDED = {
     "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
     "evict": lambda runtime: evict(runtime, "default", "w1", [KEY.key_id]),
     "fold": counters.fold,
+    "collect": collect.collect,
 }
 
 

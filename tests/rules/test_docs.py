@@ -61,6 +61,7 @@ MADE = {
     "api_processes": "number of cores",
     "trusted_proxies": "none",
     "source_roots": "<data dir>/files",
+    "store": "file:<data dir>/uploads",
     "timeout_seconds": DEADLINES,
     "retry_backoff": BACKOFF,
     "limits": LIMITS,
@@ -125,7 +126,7 @@ def test_every_route_is_in_the_protocol(document):
 
 def test_every_field_is_in_the_protocol(document):
     page = (DOCS / "protocol.md").read_text()
-    words = set(re.findall(r"[A-Za-z_-]+", " ".join(re.findall(r"`[^`]+`", page))))
+    words = set(re.findall(r"[A-Za-z0-9_-]+", " ".join(re.findall(r"`[^`]+`", page))))
     fields = set()
     for path, _, operation in document:
         fields |= {(path, one["name"]) for one in operation.get("parameters", ()) if one["in"] != "path"}

@@ -68,6 +68,12 @@ CASES: dict[str, list[Flow]] = {
     "revoke.after_commit": [flows.revoked],
     "revoke.after_take": [flows.revoked],
     "resend.after_commit": [flows.resent],
+    "upload.before_object": [flows.uploaded],
+    "upload.after_object": [flows.uploaded],
+    "upload.before_commit": [flows.uploaded],
+    "upload.after_commit": [flows.uploaded],
+    "collect.before_commit": [flows.collected],
+    "collect.after_objects": [flows.collected],
 }
 ALL = [(point, flow, action) for point in CASES for flow in CASES[point] for action in ("kill", "stop")]
 # One action for each point, in turns.

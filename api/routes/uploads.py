@@ -1,0 +1,144 @@
+"""Uploads that resume, by the tus protocol: sources of producers, results of workers."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import structlog
+from flask import request
+from sqlalchemy import Row
+from werkzeug.exceptions import BadRequest
+
+from api.http import tus
+from api.http.access import caller, limits, runtime, scope
+from api.http.body import Blueprint, header_text, no_body
+from api.http.documented_errors import gives
+from api.routes.work import TOKEN
+from api.schemas.uploads import Upload
+from bridge.blobs.receive import Checksum, Cut, receive
+from bridge.blobs.uploads import Announced, announce, find_upload, give_up
+from bridge.errors import Conflict, Forbidden, Invalid, TooMany
+from bridge.jobs.upload_lease import sign_of_life
+from bridge.names import UPLOADS_BASE
+
+log = structlog.get_logger("api")
+uploads = Blueprint("uploads", __name__, url_prefix=UPLOADS_BASE, description="Uploads that resume (tus 1.0).")
+uploads.after_request(tus.say_version)
+
+
+def _header(name: str, meaning: str, *, required: bool = False) -> dict[str, Any]:
+    return {"in": "header", "name": name, "schema": {"type": "string"}, "description": meaning, "required": required}
+
+
+RESUMABLE = _header("Tus-Resumable", "1.0.0.")
+LENGTH = _header("Upload-Length", "The bytes of the file.")
+METADATA = _header(
+    "Upload-Metadata", "Pairs of a key and a Base64 value: `filename`, `filetype`; of a worker's upload `job_id`."
+)
+OFFSET = _header("Upload-Offset", "How many bytes are there already.")
+CHECKSUM = _header("Upload-Checksum", "sha1, sha256 or sha512, a space, and the body's hash in Base64.")
+
+
+@uploads.route("/", methods=["POST"])
+@scope("submit", "work")
+@uploads.response(201, Upload())
+@gives(uploads, 400, 404, 408, 409, 412, 413, 415, 460)
+@uploads.doc(parameters=[RESUMABLE, LENGTH, METADATA, CHECKSUM, TOKEN])
+def create_upload() -> Any:
+    """Announce an upload, and perhaps send its first bytes. A worker's names the job that it holds."""
+    tus.check_version()
+    token = header_text("X-Lease-Token", 100)
+    sent = bool(request.content_length) or "Transfer-Encoding" in request.headers
+    length = tus.number("Upload-Length")
+    raw, values = tus.metadata()
+    checked = tus.checksum()
+    if sent:
+        tus.check_body(length)
+    said = Announced(length, tus.file_name(values), tus.media_type(values), raw)
+    if "job_id" in values:
+        if not caller().may("work"):
+            raise Forbidden("This key lacks the scope work, which an upload for a job asks for.")
+        attempt = sign_of_life(runtime(), caller(), values["job_id"], token)
+        said = said._replace(job_id=attempt.job_id, attempt=attempt.attempt)
+    elif not caller().may("submit"):
+        why = "A key that may only work names the job that it holds: job_id, and its lease token in X-Lease-Token."
+        raise Invalid({"Upload-Metadata": [why]})
+    upload = announce(runtime(), caller(), said)
+    log.info("upload_created", upload_id=str(upload.id), length=length)
+    if sent:
+        upload = _receive(upload, token, checked)
+    return _view(upload), 201, {"Location": f"{UPLOADS_BASE}/{upload.id}", **tus.state(upload)}
+
+
+@uploads.route("/<upload_id>", methods=["GET"])
+@scope("submit", "work")
+@uploads.response(200, Upload())
+@gives(uploads, 404, 412)
+@uploads.doc(parameters=[RESUMABLE])
+def show_upload(upload_id: str) -> Any:
+    """Return how far an upload is; HEAD says so in headers."""
+    if request.method == "HEAD":
+        tus.check_version()
+    upload = find_upload(runtime(), caller(), upload_id)
+    return _view(upload), 200, tus.state(upload)
+
+
+@uploads.route("/<upload_id>", methods=["PATCH"])
+@scope("submit", "work")
+@uploads.response(204)
+@gives(uploads, 400, 404, 408, 409, 412, 413, 415, 460)
+@uploads.doc(parameters=[RESUMABLE, OFFSET, CHECKSUM, TOKEN])
+def append_to_upload(upload_id: str) -> Any:
+    """Append bytes to an upload, from the byte at which it ends."""
+    tus.check_version()
+    token = header_text("X-Lease-Token", 100)
+    upload = find_upload(runtime(), caller(), upload_id)
+    tus.check_body(upload.length)
+    if tus.number("Upload-Offset") != upload.received:
+        raise Conflict(f"The upload has {upload.received} bytes: go on from there.", code="wrong_offset")
+    tus.check_body(upload.length - upload.received)
+    checked = tus.checksum()
+    if upload.received < upload.length:
+        upload = _receive(upload, token, checked)
+    return "", 204, tus.state(upload)
+
+
+@uploads.route("/<upload_id>", methods=["DELETE"])
+@scope("submit", "work")
+@uploads.response(204)
+@gives(uploads, 404, 412, body=True)
+@uploads.doc(parameters=[RESUMABLE])
+def delete_upload(upload_id: str) -> Any:
+    """End an upload, finished or not, and remove what came of it."""
+    tus.check_version()
+    no_body(request)
+    give_up(runtime(), caller(), upload_id)
+    return "", 204
+
+
+def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> Row[Any]:
+    """Take the body in. What makes the process hold something is bounded: api/http/tus.py, bridge/admission/limits.py.
+
+    Raises TooMany, 400, and what `receive` and `sign_of_life` raise.
+    """
+    arriving: Iterator[bytes] = tus.pieces(request)
+    if upload.job_id is not None:
+        sign = partial(sign_of_life, runtime(), caller(), str(upload.job_id), token, upload.attempt)
+        arriving = tus.lively(arriving, sign, sign().every)
+    whose, room = caller().key_id, limits().arriving
+    if not room.take(whose, 1):
+        raise TooMany("Too many uploads of this key, or in all, are being received.", retry_after=2)
+    try:
+        return receive(runtime(), upload, arriving, checksum=checked, turn=partial(limits().storing.taken, whose, 1))
+    except Cut as cut:
+        log.info("upload_cut", upload_id=str(upload.id), why=str(cut))
+        raise BadRequest("The body is broken: it ended early. What came of it is stored.") from None
+    finally:
+        room.give_back(whose, 1)
+
+
+def _view(upload: Row[Any]) -> dict[str, Any]:
+    """api.schemas.uploads.Upload"""
+    told = {name: getattr(upload, name) for name in ("length", "received", "name", "media_type", "created_at")}
+    sha256 = None if upload.sha256 is None else bytes(upload.sha256).hex()
+    return {"upload_id": upload.id, **told, "sha256": sha256, "expires_at": upload.expires_at}

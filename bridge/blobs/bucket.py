@@ -1,0 +1,97 @@
+"""Objects in a bucket of an object store (S3 and what speaks like it), by obstore.
+
+Who may use it is told to obstore in the usual way: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+AWS_ENDPOINT_URL, or an instance's role.
+"""
+
+import tempfile
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from bridge.errors import NotFound, Unavailable
+from bridge.settings import SettingsError
+
+log = structlog.get_logger("bridge.blobs")
+
+# Of the store to one request. http:// is spoken where AWS_ENDPOINT_URL says so.
+CLIENT: Any = {"timeout": "10s", "allow_http": True}
+AGAIN: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=12)}
+
+
+class Bucket:
+    """A bridge.blobs.store.Store below a prefix of a bucket."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import obstore
+            from obstore import store
+            from obstore.exceptions import BaseError
+        except ImportError:
+            raise SettingsError(f"BRIDGE_STORE: {url} needs obstore: install jobbridge[s3]") from None
+        self._obstore = obstore
+        self._refused = (BaseError, OSError)
+        try:
+            self._objects = store.from_url(url, client_options=CLIENT, retry_config=AGAIN)
+        except (BaseError, ValueError) as error:
+            raise SettingsError(f"BRIDGE_STORE: {url}: {type(error).__name__}") from None
+
+    def draft(self, name: str) -> "_Object":
+        return _Object(self, name)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Store an object in one request. Raises Unavailable."""
+        try:
+            self._obstore.put(self._objects, name, content, use_multipart=False)
+        except self._refused as error:
+            raise _unavailable(error) from None
+
+    def read(self, name: str, start: int, count: int) -> bytes:
+        try:
+            return bytes(self._obstore.get_range(self._objects, name, start=start, length=count))
+        except FileNotFoundError:
+            raise NotFound("The file is gone from the store.") from None
+        except self._refused as error:
+            raise _unavailable(error) from None
+
+    def delete(self, name: str) -> None:
+        try:
+            self._obstore.delete(self._objects, name)
+        except FileNotFoundError:
+            return
+        except self._refused as error:
+            raise _unavailable(error) from None
+
+
+class _Object:
+    """A bridge.blobs.store.Draft: what comes slowly lies in a file without a name until it is put in one request."""
+
+    def __init__(self, bucket: Bucket, name: str) -> None:
+        self._bucket = bucket
+        self._name = name
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._put = False
+
+    def write(self, piece: bytes) -> None:
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def keep(self) -> None:
+        self._file.seek(0)
+        self._put = True
+        self._bucket.put(self._name, self._file.read())
+        self._file.close()
+
+    def discard(self) -> None:
+        self._file.close()
+        if self._put:
+            self._bucket.delete(self._name)
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    why = type(error).__name__
+    log.warning("store_unavailable", error=why, why=str(error).partition("\n")[0][:300])
+    return Unavailable(f"The store cannot be written or read at the moment ({why}); send the request again.")

@@ -1,0 +1,59 @@
+"""Remove uploads whose time is over, and objects that belong to none."""
+
+from sqlalchemy import text
+
+from bridge.blobs.store import store
+from bridge.blobs.uploads import FORGET_EXPIRED
+from bridge.crash_points import reach
+from bridge.runtime import Runtime
+from bridge.sweeps import in_batches
+
+# A request that still stores an object longer than this loses it: its statement counts no segment that is unnamed.
+ABANDONED_SECONDS = 1800
+# Not at once: a write that was given up may still be done by its thread.
+SETTLED_SECONDS = 300
+
+ABANDON = text(f"""
+UPDATE upload_segments SET upload_id = NULL WHERE id = ANY (ARRAY (
+  SELECT id FROM upload_segments
+  WHERE size IS NULL AND upload_id IS NOT NULL AND written_at < now() - interval '{ABANDONED_SECONDS} s'
+  ORDER BY written_at LIMIT :batch FOR UPDATE SKIP LOCKED
+))
+""")
+UNNAMED = f"upload_id IS NULL AND written_at < now() - interval '{SETTLED_SECONDS} s'"
+FIND = text(f"SELECT id, object FROM upload_segments WHERE {UNNAMED} ORDER BY written_at LIMIT :batch")
+REMOVE = text("DELETE FROM upload_segments WHERE id = ANY (CAST(:ids AS uuid[])) AND upload_id IS NULL")
+
+
+def collect(runtime: Runtime, *, batch: int = 200, rounds: int = 100) -> int:
+    """Delete expired uploads and remove objects that no upload names; how many of both. Bounded.
+
+    No transaction waits for the store: what is removed twice, by two that run at once, is removed all the same.
+    """
+    gone = in_batches(lambda: _expire(runtime, batch), batch=batch, rounds=rounds)
+    in_batches(lambda: _abandon(runtime, batch), batch=batch, rounds=rounds)
+    return gone + in_batches(lambda: _remove(runtime, batch), batch=batch, rounds=rounds)
+
+
+def _expire(runtime: Runtime, batch: int) -> int:
+    with runtime.engine.begin() as connection:
+        gone = int(connection.scalar(FORGET_EXPIRED, {"batch": batch}) or 0)
+        reach("collect.before_commit", gone)
+    return gone
+
+
+def _abandon(runtime: Runtime, batch: int) -> int:
+    with runtime.engine.begin() as connection:
+        return connection.execute(ABANDON, {"batch": batch}).rowcount
+
+
+def _remove(runtime: Runtime, batch: int) -> int:
+    with runtime.engine.connect() as connection:
+        found = connection.execute(FIND, {"batch": batch}).all()
+    objects = store(runtime.settings)
+    for row in found:
+        runtime.files(objects.delete, row.object)
+    reach("collect.after_objects", found)
+    with runtime.engine.begin() as connection:
+        connection.execute(REMOVE, {"ids": [str(row.id) for row in found]})
+    return len(found)

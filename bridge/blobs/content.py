@@ -1,0 +1,70 @@
+"""The bytes of an upload, out of the objects that hold it."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+
+from bridge.blobs.store import Store, store
+from bridge.runtime import Runtime
+
+PIECE = 256 * 1024  # bytes read at a time
+PAGE = 500  # segments that are looked up at a time
+
+SEGMENTS = text("""
+SELECT object, start, size FROM upload_segments
+WHERE upload_id = :id AND start + size > :first AND start >= :after ORDER BY start LIMIT :most
+""")
+
+
+class Segment(NamedTuple):
+    """An object, and which part of a file it holds."""
+
+    object: str
+    start: int
+    size: int
+
+
+def segments(runtime: Runtime, upload_id: UUID, first: int = 0) -> Iterator[Segment]:
+    """Those of an upload from the one that holds byte `first` on, in their order."""
+    after = 0
+    while True:
+        params = {"id": upload_id, "first": first, "after": after, "most": PAGE}
+        with runtime.engine.connect() as connection:
+            page = [Segment(*row) for row in connection.execute(SEGMENTS, params)]
+        yield from page
+        if len(page) < PAGE:
+            return
+        after = page[-1].start + page[-1].size
+
+
+def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
+    """Bytes of an upload, in pieces. What is missing in the store ends it early. Raises NotFound, Unavailable."""
+    objects = store(runtime.settings)
+    for held in segments(runtime, upload_id, served.start):
+        at = max(served.start, held.start)
+        end = min(served.stop, held.start + held.size)
+        while at < end:
+            piece = runtime.files(objects.read, held.object, at - held.start, min(PIECE, end - at))
+            if not piece:
+                return
+            yield piece
+            at += len(piece)
+        if end == served.stop:
+            return
+
+
+def digest(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = ()) -> bytes:
+    """SHA-256 of what an upload's objects hold, and then of these: as they lie in the store, not as they came."""
+    whole = hashlib.sha256()
+    objects = store(runtime.settings)
+    for held in [*segments(runtime, upload_id), *last]:
+        runtime.files(_hash, objects, held, whole)
+    return whole.digest()
+
+
+def _hash(objects: Store, held: Segment, whole: Any) -> None:
+    for at in range(0, held.size, PIECE * 4):
+        whole.update(objects.read(held.object, at, min(PIECE * 4, held.size - at)))

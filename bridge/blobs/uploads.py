@@ -1,0 +1,111 @@
+"""Uploads: announced, found again, given up; and what they take of the quotas of a key and its tenant."""
+
+import hashlib
+import re
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, select, text
+
+from bridge.caller import Caller
+from bridge.errors import NotFound, TooLarge, TooMany
+from bridge.runtime import Runtime
+from models.upload import uploads
+
+LEAST_BYTES = 1024 * 1024  # that an upload counts as: so a quota of bytes bounds their number too
+AGAIN_SECONDS = 60
+UPLOAD_ID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+# Whoever announces an upload of a tenant waits for the others, so that no two take the same room. What the statement
+# after it sees is the last word.
+IN_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('uploads:' || CAST(:tenant AS text), 0))")
+USED = text("""
+SELECT coalesce(sum(bytes), 0) AS tenant, coalesce(sum(bytes) FILTER (WHERE key_id = :key_id), 0) AS key
+FROM upload_usage WHERE tenant = :tenant
+""")
+ANNOUNCE = text("""
+WITH counted AS (
+  INSERT INTO upload_usage AS u (tenant, key_id, bytes) VALUES (:tenant, :key_id, :counted)
+  ON CONFLICT (tenant, key_id) DO UPDATE SET bytes = u.bytes + excluded.bytes
+)
+INSERT INTO uploads (id, tenant, key_id, job_id, attempt, length, name, media_type, metadata, sha256, expires_at)
+VALUES (:id, :tenant, :key_id, :job_id, :attempt, :length, :name, :media_type, :metadata, :sha256,
+  now() + make_interval(secs => :expiry))
+RETURNING *
+""")
+# What held the file belongs to nobody then (ON DELETE SET NULL), and bridge/blobs/collect.py removes it.
+_FORGET = f"""
+WITH gone AS (
+  DELETE FROM uploads WHERE {{which}} RETURNING tenant, key_id, length
+), freed AS (
+  UPDATE upload_usage u SET bytes = u.bytes - g.bytes
+  FROM (SELECT tenant, key_id, sum(greatest(length, {LEAST_BYTES})) AS bytes FROM gone GROUP BY 1, 2) g
+  WHERE u.tenant = g.tenant AND u.key_id = g.key_id
+)
+SELECT count(*) FROM gone
+"""
+FORGET_ONE = text(_FORGET.format(which="id = :id"))
+FORGET_EXPIRED = text(
+    _FORGET.format(
+        which="""id = ANY (ARRAY (
+    SELECT id FROM uploads WHERE expires_at < now() ORDER BY expires_at LIMIT :batch FOR UPDATE SKIP LOCKED
+  ))"""
+    )
+)
+
+
+class Announced(NamedTuple):
+    """What is said of a file before it comes."""
+
+    length: int  # bytes
+    name: str | None = None
+    media_type: str | None = None
+    metadata: str | None = None  # as it was sent
+    job_id: UUID | None = None  # of a worker's: whose attempt it belongs to
+    attempt: int | None = None
+
+
+def announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
+    """Begin an upload; the row as stored. Raises TooLarge, and TooMany beyond the quota of the key or its tenant."""
+    most = runtime.settings.upload_max_bytes
+    if said.length > most:
+        raise TooLarge(f"The file is larger than BRIDGE_UPLOAD_MAX_BYTES allows ({most} bytes).")
+    limits, counted = runtime.settings.limits, max(said.length, LEAST_BYTES)
+    whose = {"tenant": caller.tenant, "key_id": caller.key_id}
+    with runtime.engine.begin() as connection:
+        connection.execute(IN_TURN, whose)
+        used = connection.execute(USED, whose).one()
+        if used.key + counted > limits.upload_bytes:
+            raise TooMany("The uploads of this key take all bytes of its quota.", retry_after=AGAIN_SECONDS)
+        if used.tenant + counted > limits.tenant_upload_bytes:
+            raise TooMany("The uploads of this key's tenant take all bytes of its quota.", retry_after=AGAIN_SECONDS)
+        params = {
+            **said._asdict(),
+            **whose,
+            "id": uuid4(),
+            "counted": counted,
+            "sha256": None if said.length else hashlib.sha256().digest(),
+            "expiry": runtime.settings.upload_expiry_seconds,
+        }
+        return connection.execute(ANNOUNCE, params).one()
+
+
+def find_upload(runtime: Runtime, caller: Caller, upload_id: str) -> Row[Any]:
+    """An upload of this key. Raises NotFound; an upload of another key is none."""
+    if not re.fullmatch(UPLOAD_ID_PATTERN, upload_id):
+        raise NotFound("No such upload.")
+    asked = select(uploads).where(
+        uploads.c.id == UUID(upload_id), uploads.c.tenant == caller.tenant, uploads.c.key_id == caller.key_id
+    )
+    with runtime.engine.connect() as connection:
+        found = connection.execute(asked).first()
+    if found is None:
+        raise NotFound("No such upload.")
+    return found
+
+
+def give_up(runtime: Runtime, caller: Caller, upload_id: str) -> None:
+    """End an upload, finished or not. Raises NotFound."""
+    upload = find_upload(runtime, caller, upload_id)
+    with runtime.engine.begin() as connection:
+        connection.execute(FORGET_ONE, {"id": upload.id})

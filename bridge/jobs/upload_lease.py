@@ -1,0 +1,55 @@
+"""A worker's upload belongs to an attempt: its bytes are signs of life, and it ends with the lease."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from bridge.caller import Caller
+from bridge.errors import Conflict
+from bridge.jobs.extend import extend, lost_lease
+from bridge.jobs.ownership import holds_latest
+from bridge.jobs.read import find
+from bridge.runtime import Runtime
+
+UNNAMED_LEASE_SECONDS = 180.0  # of a claim without a lease, which is looked at as often as if it had this one
+
+
+class Attempt(NamedTuple):
+    """Which attempt an upload belongs to."""
+
+    job_id: UUID
+    attempt: int
+    every: float  # seconds after which its next sign of life is due
+
+
+def sign_of_life(
+    runtime: Runtime, caller: Caller, job_id: str, token: str | None, attempt: int | None = None
+) -> Attempt:
+    """A sign of life of the holder, by an upload for this attempt (None: the one under way).
+
+    Raises NotFound; Conflict: `lease_lost`, also where the attempt under way is another one, or `already_finished`
+    where the job was cancelled.
+    """
+    job = find(runtime, caller.tenant, job_id)
+    why = holds_latest(job, caller, token)
+    if why is None and attempt not in (None, job.attempt):
+        why = "The upload belongs to an earlier attempt of this job."
+    if why is not None:
+        raise _without_status(lost_lease(job, why))
+    try:
+        alive = extend(runtime, caller, job_id, token=token)
+    except Conflict as refusal:
+        raise _without_status(refusal) from None
+    if alive.cancel_requested:
+        raise Conflict("The job was cancelled.", code="already_finished")
+    return _attempt(job)
+
+
+def _attempt(job: Row[Any]) -> Attempt:
+    return Attempt(job.id, job.attempt, (job.lease_seconds or UNNAMED_LEASE_SECONDS) / 3)
+
+
+def _without_status(refusal: Conflict) -> Conflict:
+    """The answer is about an upload, not about a job: it has no X-Job-Status."""
+    return Conflict(refusal.detail, code=refusal.code)

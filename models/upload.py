@@ -1,0 +1,70 @@
+"""Uploaded files: what is there of each, the objects that hold it, and how much every key has."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+from models.job import Moment, metadata
+
+# The file of a finished upload is its segments in their order. `received` and the segments change together, in one
+# statement, after the segments' objects were stored.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("key_id", Uuid, nullable=False),
+    Column("job_id", Uuid),  # of a worker's upload: the job whose attempt it belongs to; no reference, it may be gone
+    Column("attempt", Integer),
+    Column("length", BigInteger, nullable=False),  # bytes that were announced
+    Column("received", BigInteger, nullable=False, server_default=text("0")),  # bytes that are stored
+    Column("segments", Integer, nullable=False, server_default=text("0")),
+    Column("name", Text),
+    Column("media_type", Text),
+    Column("metadata", Text),  # Upload-Metadata as it was sent
+    Column("sha256", LargeBinary),  # of the whole
+    Column("created_at", Moment, nullable=False, server_default=text("now()")),
+    Column("expires_at", Moment, nullable=False),
+    CheckConstraint("received BETWEEN 0 AND length", name="received"),
+    CheckConstraint("(received = length) = (sha256 IS NOT NULL)", name="whole_has_digest"),
+    CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name="attempt_of_job"),
+)
+Index("uploads_expire", uploads.c.expires_at)
+
+# The objects in the store. Each has its row before there is an object of that name, so that whatever becomes of the
+# process the object is found again: `size` is null until the upload counts it, and what belongs to no upload any more
+# is removed, first the object, then its row.
+upload_segments = Table(
+    "upload_segments",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("object", Text, nullable=False),
+    Column("upload_id", Uuid, ForeignKey("uploads.id", ondelete="SET NULL")),
+    Column("start", BigInteger),  # where in the file it begins
+    Column("size", Integer),
+    Column("written_at", Moment, nullable=False, server_default=text("now()")),
+    CheckConstraint("(start IS NULL) = (size IS NULL)", name="counted"),
+)
+_s = upload_segments.c
+Index("upload_segments_of", _s.upload_id, _s.start)
+Index("upload_segments_unnamed", _s.written_at, postgresql_where=text("upload_id IS NULL"))
+Index("upload_segments_uncounted", _s.written_at, postgresql_where=text("size IS NULL AND upload_id IS NOT NULL"))
+
+# How many bytes the uploads of a key take of its quota; changed together with them.
+upload_usage = Table(
+    "upload_usage",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("key_id", Uuid, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)

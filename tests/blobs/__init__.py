@@ -1,0 +1,1 @@
+"""Uploads: stores, the bytes as they come, what is collected."""

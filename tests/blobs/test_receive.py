@@ -1,0 +1,300 @@
+"""The bytes of an upload: whole or not there, counted once, collected where nobody names them."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from uuid import uuid4
+
+import pytest
+
+from bridge.blobs import collect, content, receive, uploads
+from bridge.blobs.receive import SEGMENT_BYTES, Checksum, Cut
+from bridge.caller import Caller
+from bridge.errors import Conflict, NotFound, TooLarge, TooMany, Unavailable, WrongChecksum
+from tests.support.core import KEY, OTHER_KEY, Core
+from tests.support.tus import objects
+
+FILE = os.urandom(SEGMENT_BYTES * 2 + 12345)
+SHA256 = hashlib.sha256(FILE).digest()
+
+
+@pytest.fixture
+def core(make_runtime, tmp_path):
+    return Core(make_runtime(data_dir=str(tmp_path / "data")))
+
+
+def announced(core, length=None, key=KEY, **said):
+    length = len(FILE) if length is None else length
+    return uploads.announce(core.runtime, key, uploads.Announced(length, **said))
+
+
+def stands(core, upload, key=KEY):
+    return uploads.find_upload(core.runtime, key, str(upload.id))
+
+
+def cut_after(*pieces):
+    yield from pieces
+    raise Cut("the wire")
+
+
+def content_of(core, upload, served=None):
+    return b"".join(content.pieces(core.runtime, upload.id, range(upload.length) if served is None else served))
+
+
+def test_a_file_that_comes_in_one_request_is_there_with_its_digest_and_in_private_files(core):
+    upload = announced(core)
+    whole = receive.receive(core.runtime, upload, iter([FILE[:1000], FILE[1000:]]))
+    assert (whole.received, bytes(whole.sha256)) == (len(FILE), SHA256)
+    assert content_of(core, whole) == FILE
+    kept = objects(core.runtime.settings)
+    assert sorted(path.stat().st_size for path in kept) == [12345, SEGMENT_BYTES, SEGMENT_BYTES]
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
+    assert {path.parent.stat().st_mode & 0o777 for path in kept} == {0o700}
+
+
+@pytest.mark.parametrize(
+    "served",
+    [range(0), range(10, 20), range(SEGMENT_BYTES - 5, SEGMENT_BYTES + 5), range(3, len(FILE)),
+     range(len(FILE) - 1, len(FILE)), range(SEGMENT_BYTES, 2 * SEGMENT_BYTES)],
+)  # fmt: skip
+def test_any_part_can_be_read_across_the_objects(core, served):
+    upload = receive.receive(core.runtime, announced(core), iter([FILE]))
+    assert content_of(core, upload, served) == FILE[served.start : served.stop]
+
+
+def test_what_came_before_a_cut_counts_and_the_digest_is_that_of_the_whole(core):
+    upload = announced(core)
+    for start in range(0, len(FILE), 3_000_000):
+        piece = FILE[start : start + 3_000_000]
+        if start + len(piece) < len(FILE):
+            with pytest.raises(Cut):
+                receive.receive(core.runtime, stands(core, upload), cut_after(piece))
+        else:
+            receive.receive(core.runtime, stands(core, upload), iter([piece]))
+        assert stands(core, upload).received == start + len(piece)
+    assert bytes(stands(core, upload).sha256) == SHA256
+    assert content_of(core, upload) == FILE
+
+
+def test_with_a_checksum_all_of_a_request_counts_or_nothing(core):
+    upload = announced(core)
+
+    def checked(wanted):
+        return Checksum("sha256", hashlib.sha256(wanted).digest())
+
+    with pytest.raises(WrongChecksum):
+        receive.receive(core.runtime, upload, iter([FILE]), checksum=checked(FILE + b"!"))
+    with pytest.raises(Cut):
+        receive.receive(core.runtime, upload, cut_after(FILE[:-1]), checksum=checked(FILE))
+    assert stands(core, upload).received == 0
+    assert objects(core.runtime.settings) == []
+    whole = receive.receive(core.runtime, upload, iter([FILE]), checksum=checked(FILE))
+    assert bytes(whole.sha256) == SHA256
+    assert content_of(core, upload) == FILE
+
+
+def test_of_two_that_send_at_once_one_wins_and_the_file_is_one_of_theirs(core):
+    upload = announced(core, length=2000)
+    first, second = Event(), Event()
+
+    def slowly(byte, mine, other):
+        yield byte * 1000
+        mine.set()
+        other.wait(20)
+        yield byte * 1000
+
+    def send(byte, mine, other):
+        try:
+            receive.receive(core.runtime, upload, slowly(byte, mine, other))
+        except Conflict as refusal:
+            return refusal.code
+        return "won"
+
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(send, b"a", first, second), pool.submit(send, b"b", second, first)]
+        outcomes = sorted(one.result() for one in told)
+    assert outcomes == ["won", "wrong_offset"]
+    assert content_of(core, upload) in (b"a" * 2000, b"b" * 2000)
+    assert len(objects(core.runtime.settings)) == 1
+
+
+def test_more_than_was_announced_is_refused_and_the_upload_stays_as_it_was(core):
+    upload = announced(core, length=10)
+    with pytest.raises(TooLarge):
+        receive.receive(core.runtime, upload, iter([b"x" * 11]))
+    assert stands(core, upload).received == 0
+    assert objects(core.runtime.settings) == []
+
+
+def test_an_upload_of_too_many_small_pieces_is_refused(core):
+    upload = announced(core, length=1000)
+    for _ in range(receive.FREE_SEGMENTS):
+        upload = receive.receive(core.runtime, upload, iter([b"x"]))
+    with pytest.raises(TooLarge, match="small pieces"):
+        receive.receive(core.runtime, upload, iter([b"x"]))
+
+
+def test_an_empty_file_is_whole_at_once(core):
+    upload = announced(core, length=0)
+    assert bytes(upload.sha256) == hashlib.sha256().digest()
+    assert content_of(core, upload) == b""
+
+
+def test_a_store_that_takes_nothing_is_told_and_the_same_bytes_may_come_again(core):
+    upload = announced(core, length=10)
+    root = Path(core.runtime.settings.store.removeprefix("file:"))
+    root.parent.mkdir(exist_ok=True)
+    root.write_text("no directory")
+    with pytest.raises(Unavailable):
+        receive.receive(core.runtime, upload, iter([b"x" * 10]))
+    root.unlink()
+    assert receive.receive(core.runtime, stands(core, upload), iter([b"x" * 10])).received == 10
+
+
+def test_an_upload_is_its_keys_alone(core):
+    upload = announced(core)
+    for other in (OTHER_KEY, KEY._replace(tenant="other"), Caller(uuid4())):
+        with pytest.raises(NotFound):
+            stands(core, upload, key=other)
+        with pytest.raises(NotFound):
+            uploads.give_up(core.runtime, other, str(upload.id))
+    for odd in ("", "x", str(upload.id).upper(), f"{{{upload.id}}}", f"{upload.id}\n"):
+        with pytest.raises(NotFound):
+            uploads.find_upload(core.runtime, KEY, odd)
+
+
+MIB = 1024 * 1024
+
+
+def test_the_quotas_of_a_key_and_of_its_tenant_bound_what_is_announced(make_runtime, tmp_path):
+    runtime = make_runtime(limits=f"upload_bytes={3 * MIB},tenant_upload_bytes={5 * MIB}")
+
+    def announce(length, key=KEY):
+        return uploads.announce(runtime, key, uploads.Announced(length))
+
+    first = announce(2 * MIB)
+    announce(1)  # counts as a mebibyte
+    with pytest.raises(TooMany, match="this key take"):
+        announce(1)
+    announce(2 * MIB, OTHER_KEY)
+    with pytest.raises(TooMany, match="key's tenant"):
+        announce(1, OTHER_KEY)
+    announce(2 * MIB, KEY._replace(tenant="another"))
+    uploads.give_up(runtime, KEY, str(first.id))
+    announce(2 * MIB)
+
+
+def test_of_many_that_announce_at_once_no_more_are_let_in_than_there_is_room_for(make_runtime):
+    runtime = make_runtime(limits=f"upload_bytes={4 * MIB}")
+
+    def announce(_):
+        try:
+            return uploads.announce(runtime, KEY, uploads.Announced(1)).length
+        except TooMany:
+            return 0
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(announce, range(12))) == 4
+
+
+def test_a_file_larger_than_the_setting_is_refused(make_runtime):
+    with pytest.raises(TooLarge):
+        uploads.announce(make_runtime(upload_max_bytes="10"), KEY, uploads.Announced(11))
+
+
+# What is collected.
+
+
+def age(core, seconds):
+    core.sql(
+        "WITH u AS (UPDATE uploads SET expires_at = expires_at - make_interval(secs => :s))"
+        " UPDATE upload_segments SET written_at = written_at - make_interval(secs => :s)",
+        s=seconds,
+    )
+
+
+def test_what_expired_goes_with_its_objects_and_its_share_of_the_quota(core):
+    announced(core)
+    old = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    age(core, 86400 + 1)
+    young = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    assert collect.collect(core.runtime) == 2 + 1
+    with pytest.raises(NotFound):
+        stands(core, old)
+    assert content_of(core, young) == b"12345"
+    assert len(objects(core.runtime.settings)) == 1
+    assert [row.bytes for row in core.sql("SELECT bytes FROM upload_usage")] == [MIB]
+    assert collect.collect(core.runtime) == 0
+
+
+def test_each_piece_that_comes_puts_the_end_off(core):
+    upload = announced(core, length=10)
+    age(core, 86400 - 60)
+    upload = receive.receive(core.runtime, stands(core, upload), iter([b"12345"]))
+    age(core, 3600)
+    collect.collect(core.runtime)
+    assert receive.receive(core.runtime, stands(core, upload), iter([b"67890"])).received == 10
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_named_never(core, monkeypatch):
+    upload = announced(core)
+    kept = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+
+    class Killed(BaseException):
+        pass
+
+    for point in ("upload.before_object", "upload.after_object"):
+
+        def killed(at, having=True, point=point):
+            if at == point:
+                raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(receive, "reach", killed)
+            patched.setattr(receive._Arriving, "drop", lambda self: None)
+            with pytest.raises(Killed):
+                receive.receive(core.runtime, stands(core, upload), iter([b"x" * 1000]))
+    assert len(objects(core.runtime.settings)) == 2
+    assert collect.collect(core.runtime) == 0, "a sender may still be at it"
+    age(core, collect.ABANDONED_SECONDS + collect.SETTLED_SECONDS)
+    assert collect.collect(core.runtime) == 2
+    assert [path.stat().st_size for path in objects(core.runtime.settings)] == [5]
+    assert content_of(core, kept) == b"12345"
+
+
+def test_who_stores_longer_than_is_waited_for_loses_the_piece_not_the_file(core):
+    upload = announced(core, length=10)
+
+    arriving = receive._Arriving(core.runtime, upload, None, receive.nullcontext)
+    arriving.take(b"12345")
+    age(core, collect.ABANDONED_SECONDS + 1)
+    collect.collect(core.runtime)
+    with pytest.raises((Conflict, Unavailable)):
+        arriving.end()
+    arriving.drop()
+    assert stands(core, upload).received == 0
+    assert receive.receive(core.runtime, stands(core, upload), iter([b"abcde" * 2])).received == 10
+    assert content_of(core, upload) == b"abcde" * 2
+
+
+def test_an_upload_that_is_given_up_while_it_comes_is_gone_and_so_is_what_came(core):
+    upload = announced(core, length=SEGMENT_BYTES)
+
+    def given_up():
+        yield b"x" * SEGMENT_BYTES
+        uploads.give_up(core.runtime, KEY, str(upload.id))
+
+    def given_up_halfway():
+        yield b"x" * receive.WRITE_BYTES
+        uploads.give_up(core.runtime, KEY, str(upload.id))
+
+    with pytest.raises((Conflict, NotFound)):
+        receive.receive(core.runtime, upload, given_up_halfway())
+    assert objects(core.runtime.settings) == []
+    upload = announced(core, length=SEGMENT_BYTES)
+    receive.receive(core.runtime, upload, given_up())
+    age(core, collect.SETTLED_SECONDS)
+    collect.collect(core.runtime)
+    assert objects(core.runtime.settings) == []

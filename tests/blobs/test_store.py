@@ -1,0 +1,64 @@
+"""A directory and a bucket keep the same promises."""
+
+import pytest
+
+from bridge.blobs.store import store_of
+from bridge.errors import NotFound
+from bridge.settings import SettingsError, load_settings
+from tests.support.seaweed import bucket
+
+NAME = "tenant-a/0f/00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(params=["directory", pytest.param("bucket", marks=pytest.mark.clients)])
+def store(request, tmp_path, monkeypatch):
+    if request.param == "directory":
+        yield store_of(f"file:{tmp_path / 'deep' / 'store'}")
+        return
+    with bucket(tmp_path / "seaweed") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield store_of(f"s3://files/{tmp_path.name}")
+
+
+def test_an_object_is_there_wholly_or_not_at_all(store):
+    draft = store.draft(NAME)
+    for piece in (b"abc", b"def", b"x" * 300_000):
+        draft.write(piece)
+    with pytest.raises(NotFound):
+        store.read(NAME, 0, 3)
+    draft.keep()
+    assert store.read(NAME, 2, 3) == b"cde"
+    assert store.read(NAME, 300_000, 100) == b"x" * 6
+    store.delete(NAME)
+    store.delete(NAME)
+    with pytest.raises(NotFound):
+        store.read(NAME, 0, 3)
+
+
+def test_what_is_dropped_leaves_nothing(store, tmp_path):
+    kept, begun = store.draft(NAME), store.draft(f"{NAME}-b")
+    kept.write(b"x")
+    begun.write(b"x")
+    kept.keep()
+    for draft in (kept, begun):
+        draft.discard()
+        draft.discard()
+    for name in (NAME, f"{NAME}-b"):
+        with pytest.raises(NotFound):
+            store.read(name, 0, 1)
+    begun = store.draft(f"{NAME}-c")
+    begun.write(b"x")
+    store.delete(f"{NAME}-c")
+    assert [path for path in (tmp_path / "deep").rglob("*") if path.is_file()] == []
+
+
+def test_where_files_lie_is_the_data_directory_unless_it_is_told(tmp_path):
+    assert load_settings({"BRIDGE_DATA_DIR": str(tmp_path)}).store == f"file:{tmp_path}/uploads"
+    assert load_settings({"BRIDGE_STORE": "file:/srv/u"}).store == "file:/srv/u"
+
+
+@pytest.mark.parametrize("place", ["srv", "file:relative", "s3:/x", "s3://", "http://x/y", "s3://b/p?x=y"])
+def test_a_store_that_is_none_stops_the_start(place):
+    with pytest.raises(SettingsError, match="BRIDGE_STORE"):
+        load_settings({"BRIDGE_STORE": place})
