@@ -55,7 +55,24 @@ child='' doing='' stopping='' heard=''
 # sleep through a signal that comes just as it begins to wait.
 gone() { [[ -e $tmp/gone ]]; }
 
-unwanted() { [[ $doing == poll && $stopping ]] || { [[ $doing == job ]] && gone; }; }
+# Whether an operator asks this worker to end: it finishes what it holds, and takes nothing more.
+drained() { [[ -e $tmp/drained ]]; }
+
+# hear_drain NAME: from the answer to a poll or a heartbeat.
+hear_drain() {
+  if [[ ! -e $tmp/drained && $(jq .drain "$tmp/$1.body" 2>/dev/null) == true ]]; then
+    log "an operator drains this worker"
+    : >"$tmp/drained"
+  fi
+}
+
+unwanted() {
+  case $doing in
+    poll) [[ $stopping ]] || drained ;;
+    job) gone ;;
+    *) false ;;
+  esac
+}
 
 hear() {
   heard=1
@@ -156,6 +173,7 @@ insist() {
   for ((n = 0; ; n++)); do
     call "$@"
     passing $? || return 0
+    if [[ $1 == poll && $http == 429 ]]; then hear_drain poll; fi
     if unwanted || (($(date +%s) > patience)); then return 1; fi
     rest "$1" "$n"
     if unwanted; then return 1; fi
@@ -171,7 +189,10 @@ beat() {
   while kill -0 $$ 2>/dev/null; do
     if call beat POST "$jobs/$id/heartbeat" --header "@$tmp/lease" --max-time 10; then
       case $http in
-        200) [[ $(jq .cancel_requested "$tmp/beat.body") != true ]] || reason=cancelled ;;
+        200)
+          [[ $(jq .cancel_requested "$tmp/beat.body") != true ]] || reason=cancelled
+          hear_drain beat
+          ;;
         429 | 5??) ;;
         *) reason=$(problem beat) ;;
       esac
@@ -325,14 +346,14 @@ poll() {
 
 faults=0
 log "worker $worker_id takes $types from $base"
-while [[ ! $stopping ]]; do
+while [[ ! $stopping ]] && ! drained; do
   claim_id=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
   patience=$((1 << 40)) # as long as it takes
   doing=poll asked=$SECONDS
   poll "$wait" insist
   got=$?
   doing=''
-  # A stop ended the poll: what its answer may have held is asked for once more, to give it back.
+  # A stop or a drain ended the poll: what its answer may have held is asked for once more, to give it back.
   if ((got)); then poll 0 call && [[ $http == 200 ]] || break; fi
   if [[ $http != 200 ]]; then
     log "the bridge refuses this worker: HTTP $http, $(problem poll)"

@@ -26,7 +26,10 @@ _TOKEN = re.compile(rb'"[^"]*"?|[,\[{]')
 
 
 class CallFailed(Exception):
-    """A call that did not succeed. `status` is None when no answer came; `retry_after` is in seconds."""
+    """A call that did not succeed. `status` is None when no answer came; `retry_after` is in seconds.
+
+    `drain`: an operator asks this worker to end.
+    """
 
     def __init__(
         self,
@@ -36,8 +39,10 @@ class CallFailed(Exception):
         code: str = "",
         job_status: str | None = None,
         retry_after: float | None = None,
+        drain: bool = False,
     ) -> None:
         super().__init__(detail)
+        self.drain = drain
         self.status, self.code, self.job_status, self.retry_after = status, code, job_status, retry_after
 
     @property
@@ -131,6 +136,7 @@ def refusal(response: requests.Response) -> CallFailed:
         code=text_of(problem.get("code"), 50),
         job_status=response.headers.get("X-Job-Status"),
         retry_after=_seconds(response.headers.get("Retry-After")),
+        drain=problem.get("drain") is True,
     )
 
 

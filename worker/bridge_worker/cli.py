@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 
 from bridge_worker import platforms, trying
 from bridge_worker.client import BridgeClient
+from bridge_worker.facts import Facts
 from bridge_worker.health import Health
 from bridge_worker.loading import BadHandler
 from bridge_worker.options import UsageError, check, parser, setup_of, size
 from bridge_worker.process import Setup
 from bridge_worker.runner import Runner
 from bridge_worker.slots import Slots
+from bridge_worker.spot_notice import SpotNotice
 from bridge_worker.workdir import WorkDirectory
 
 log = logging.getLogger("bridge_worker")
@@ -95,7 +97,9 @@ class _Worker:
         events: queue.SimpleQueue[str],
     ) -> None:
         self._options, self._events = options, events
-        client = BridgeClient(options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2)
+        client = BridgeClient(
+            options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2, facts=Facts()
+        )
         self._health = Health(options.worker_id, options.concurrency)
         self._slots = Slots(
             client, setup, work.path, options.concurrency, lease=options.lease, most=most,
@@ -106,6 +110,9 @@ class _Worker:
             client, self._slots, setup.handlers, wait=options.wait, on_end=lambda: self._events.put("end")
         )
         self._health.watch(self._slots, self._runner)
+        self._notice = None
+        if options.spot_notice:
+            self._notice = SpotNotice(options.spot_notice, self._runner.end_at_once)
 
     def run(self) -> int:
         """Run until the end; return the exit status."""
@@ -117,6 +124,8 @@ class _Worker:
                 raise UsageError(f"--health-file or --health-port: {error}") from error
             return self._serve()
         finally:
+            if self._notice is not None:
+                self._notice.close()
             self._slots.close()
             self._health.close()
 
@@ -134,6 +143,8 @@ class _Worker:
             options.worker_id, ",".join(sorted(slots.content_types)), without_secrets(options.url), options.concurrency,
         )  # fmt: skip
         self._runner.start()
+        if self._notice is not None:
+            self._notice.start()
         while self._next_event() != "end":
             log.info("worker %s stops after what it has begun; a second signal ends it at once", options.worker_id)
             self._runner.stop(options.drain_seconds)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -15,6 +16,7 @@ from bridge_worker.abortable import AbortableAdapter
 from bridge_worker.addresses import is_loopback
 from bridge_worker.answers import Answer, CallFailed, json_object, refusal
 from bridge_worker.claim import BadClaim, Claim, read_claim
+from bridge_worker.facts import Facts
 from bridge_worker.reasons import why_no_answer
 
 log = logging.getLogger(__name__)
@@ -39,10 +41,17 @@ class _Bearer(AuthBase):
 class BridgeClient:
     """Calls one bridge with one key. Safe to share between threads."""
 
-    def __init__(self, url: str, key: str | None, worker_id: str, *, connections: int = 10) -> None:
-        """`url` is the bridge's address, with a path prefix if it has one; `key` None where keys are off."""
+    def __init__(
+        self, url: str, key: str | None, worker_id: str, *, connections: int = 10, facts: Facts | None = None
+    ) -> None:
+        """`url` is the bridge's address, with a path prefix if it has one; `key` None where keys are off.
+
+        `facts` are told with polls and heartbeats.
+        """
         self._url = url.rstrip("/")
         self.worker_id = worker_id
+        self.on_drain: Callable[[], object] = lambda: None  # called when an answer says that this worker is to end
+        self._facts = facts
         self._poll_adapter = AbortableAdapter(pool_maxsize=1)
         self._poll_session = self._session(key, self._poll_adapter)
         self._job_session = self._session(key, HTTPAdapter(pool_maxsize=connections))
@@ -75,6 +84,7 @@ class BridgeClient:
         `busy` and `max_jobs` also tell how many slots work and wait. `parked` polls can be ended by `abort_poll`.
         Raises CallFailed.
         """
+        facts = self._facts.due() if self._facts else {}
         params = {
             "worker_id": self.worker_id,
             "content_types": ",".join(content_types),
@@ -84,9 +94,11 @@ class BridgeClient:
             "claim_id": claim_id,
             "slots_busy": busy,
             "slots_free": max_jobs,
+            **facts,
         }
         session = self._poll_session if parked else self._job_session
         answer = self._json(session, "GET", BASE + "/poll", params=params, read_seconds=wait + 15, limit=POLL_LIMIT)
+        self._told(facts)
         # A bridge that names only the first job has no list.
         claims = answer.body.get("jobs") or ([answer.body] if answer.body.get("job_id") else [])
         if not isinstance(claims, list):
@@ -105,7 +117,19 @@ class BridgeClient:
 
     def heartbeat(self, claim: Claim, report: dict[str, Any]) -> Answer:
         """Show a sign of life with the handler's progress. Raises CallFailed."""
-        return self._job_json(claim, "POST", "/heartbeat", {"lease_token": claim.lease_token, **report})
+        facts = self._facts.due() if self._facts else {}
+        answer = self._job_json(claim, "POST", "/heartbeat", {"lease_token": claim.lease_token, **report, **facts})
+        self._told(facts)
+        return answer
+
+    def _told(self, facts: dict[str, Any]) -> None:
+        if self._facts:
+            self._facts.told(facts)
+
+    def evict(self) -> Answer:
+        """Give back all that this worker holds, at once and without a retry spent. Raises CallFailed."""
+        path = f"/api/v1/workers/{quote(self.worker_id, safe='')}/evict"
+        return self._json(self._job_session, "POST", path, read_seconds=10)
 
     def release(self, claim: Claim) -> Answer:
         """Give an unfinished job back. Raises CallFailed."""
@@ -149,6 +173,8 @@ class BridgeClient:
     ) -> Answer:
         with self._send(session, method, path, stream=True, **options) as response:
             body = json_object(response, limit, options["read_seconds"])
+        if body.get("drain") is True:
+            self.on_drain()
         return Answer(body, response.headers.get("X-Job-Status"), response.headers.get("Date"))
 
     def _send(
@@ -167,5 +193,8 @@ class BridgeClient:
             raise CallFailed(f"no answer from the bridge: {why_no_answer(error)}") from error
         if response.status_code >= 300:
             with response:
-                raise refusal(response)
+                refused = refusal(response)
+            if refused.drain:
+                self.on_drain()
+            raise refused
         return response

@@ -57,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
         help="after a stop: give back what is not finished by then (default: finish everything)",
     )  # fmt: skip
     p.add_argument(
+        "--spot-notice", metavar="URL|FILE",
+        help="looked at every 5 s: once it answers (or is there), all jobs go to other workers and this one ends",
+    )  # fmt: skip
+    p.add_argument(
         "--max-jobs-per-process", type=int, default=0, metavar="N",
         help="a fresh process after so many jobs (default 0: none)",
     )  # fmt: skip

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 MOST_JOBS = 100  # that one poll may name
 PAUSED = "paused"
 SHORT = 0.5  # seconds: a poll that brings nothing sooner is followed by a rest
+SUBMITTING = 5.0  # seconds that results on their way may take before the worker evicts itself
+EVICTING = 5.0  # seconds for which it tries to
 ENDING = 30.0  # seconds from the end of the drain until the worker ends, whatever has not
 LONGEST_REST = 300.0  # seconds without a poll while every job shows that something is wrong with this machine
 
@@ -45,6 +47,7 @@ class Runner:
         self._wait, self._ending, self._on_end = wait, ending, on_end
         self._stopping = threading.Event()
         self._parked = threading.Event()
+        client.on_drain = self.end_by_request
         self.failed = False  # whether the bridge refused to give this worker any job
         self.answered_at = time.monotonic()  # when the bridge last answered a poll
 
@@ -62,6 +65,26 @@ class Runner:
         threading.Thread(target=self._unpark, name="unpark", daemon=True).start()
         if drain is not None:
             threading.Thread(target=self._drain, args=(drain,), name="drain", daemon=True).start()
+
+    def end_by_request(self) -> None:
+        """End as an operator asks for: what has begun is finished, however long that takes."""
+        if not self._stopping.is_set():
+            log.info("an operator drains this worker: it finishes what it holds, and ends")
+            self.stop()
+
+    def end_at_once(self, reason: str) -> None:
+        """End because this machine is taken away: all that it holds goes to other workers, no retry spent."""
+        log.warning("this machine is about to end, its jobs go to others: %s", reason)
+        self.stop()
+        # What is being submitted would be refused after the eviction.
+        self._slots.wait(lambda: not any(held.submitting.is_set() for held in self._slots.busy()), SUBMITTING)
+        try:
+            retrying.call("evict", self._client.evict, patience=EVICTING)
+            for held in self._slots.busy():
+                held.abandon("evicted, as this machine is about to end")
+        except CallFailed as error:
+            log.warning("not evicted, each job is given back by itself: %s", error)
+        self.stop(0)
 
     def _drain(self, seconds: float) -> None:
         if not self._slots.wait(lambda: not self._slots.busy(), seconds):
@@ -114,8 +137,9 @@ class Runner:
         except CallFailed as error:
             if not error.retryable:
                 raise
-            # Only a stop ends the retries. What the lost answer held, the bridge knows by the claim_id.
-            claims = self._ask_again(claim_id)
+            # Only a stop ends the retries. What the lost answer held, the bridge knows by the claim_id; of a drained
+            # worker it was just asked for that.
+            claims = [] if error.drain else self._ask_again(claim_id)
         finally:
             self._parked.clear()
         for claim in claims:

@@ -65,7 +65,7 @@ def problem(status: int, code: str, **headers: str) -> Say:
 
 
 class ScriptedBridge:
-    """Routes are `poll`, `download`, `heartbeat`, `release`, `result`; each answers what was scripted, in turn."""
+    """Routes are named by the last part of their path; each answers what was scripted, in turn."""
 
     def __init__(self) -> None:
         self.closing = threading.Event()
@@ -75,6 +75,7 @@ class ScriptedBridge:
             "download": Say(data=b"source"),
             "heartbeat": Say(body={"status": "processing", "cancel_requested": False}),
             "release": Say(body={"status": "pending"}),
+            "evict": Say(body={"worker_id": "w1", "released": 1}),
             "result": Say(body={"status": "completed", "ingestion_continued": True}),
         }
         self._lock = threading.Lock()

@@ -254,3 +254,19 @@ def test_killed_it_leaves_no_heartbeat_and_the_next_start_a_clean_place(bridge, 
     bridge.next("poll"), bridge.next("poll")
     assert len(list(again.temporary.iterdir())) == 1
     assert bridge.calls_left("heartbeat") == 0
+
+
+@pytest.mark.parametrize("said", ["poll", "heartbeat"])
+def test_a_drained_worker_finishes_what_it_holds_and_ends(bridge, start, tmp_path, said):
+    if said == "poll":
+        bridge.script("poll", Say(429, {"code": "paused", "drain": True}, {"Retry-After": "600"}))
+    else:
+        bridge.script("poll", jobs(claim()))
+        bridge.script("heartbeat", Say(body={"cancel_requested": False, "drain": True}))
+    worker = start("until [[ -e go ]]; do sleep 0.05; done; echo done")
+    if said == "heartbeat":
+        worker.says("drains this worker")
+        (tmp_path / "go").touch()
+        assert bridge.next("result").body["content"] == "done\n"
+    assert worker.process.wait(20) == 0
+    assert bridge.calls_left("poll") == (2 if said == "poll" else 1)  # of a poll it asks once more

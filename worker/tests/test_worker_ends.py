@@ -1,0 +1,168 @@
+"""A worker that is asked to end: by an operator's drain, or by the notice that its machine is taken away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from scripted_bridge import Say, claim, jobs, problem
+
+from bridge_worker.spot_notice import SpotNotice
+
+DRAIN = Say(
+    429, {"code": "paused", "status": 429, "detail": "An operator drains it.", "drain": True}, {"Retry-After": "5"}
+)
+BEAT = Say(body={"status": "processing", "cancel_requested": False, "drain": True})
+
+
+def test_a_drain_with_a_heartbeat_lets_the_job_finish_and_ends_the_worker(bridge, run, appears, tmp_path):
+    bridge.script("poll", jobs(claim("a")))
+    bridge.always("heartbeat", BEAT)
+    running = run("held", concurrency=2, lease=1)  # its second slot polls meanwhile
+    appears("begun-a-1")
+    bridge.next("heartbeat"), bridge.next("heartbeat")
+    assert not running.ended.is_set()
+    (tmp_path / "go").touch()
+    assert bridge.next("result").body["success"] is True
+    assert running.ended.wait(20)
+    assert not running.runner.failed
+    assert bridge.calls_left("release") == bridge.calls_left("evict") == 0
+
+
+def test_a_drain_with_a_poll_ends_a_worker_at_once(bridge, run):
+    bridge.script("poll", problem(503, "unavailable"), DRAIN)
+    running = run("text")
+    assert running.ended.wait(20)
+    assert not running.runner.failed
+    assert len({bridge.next("poll").query["claim_id"] for _ in range(2)}) == 1
+    assert bridge.calls_left("poll") == 0
+
+
+def test_only_true_is_a_drain(bridge, run):
+    bridge.script("poll", jobs(claim("a")), Say(body={"jobs": [], "drain": "false"}), jobs(claim("b")))
+    bridge.always("heartbeat", Say(body={"status": "processing", "cancel_requested": False, "drain": 1}))
+    run("text")
+    assert {bridge.next("result").job_id, bridge.next("result").job_id} == {"a", "b"}
+
+
+@pytest.mark.parametrize("evicts", [True, False])
+def test_a_machine_that_is_taken_away_gives_all_jobs_back(bridge, run, appears, evicts):
+    bridge.script("poll", jobs(claim("a")), jobs(claim("b")))
+    if not evicts:
+        bridge.script("evict", problem(403, "forbidden"))
+    running = run("held", concurrency=2)
+    appears("begun-a-1"), appears("begun-b-1")
+    running.runner.end_at_once("spot")
+    bridge.next("evict")
+    assert running.ended.wait(20)
+    assert not running.runner.failed
+    assert bridge.calls_left("release") == (0 if evicts else 2)
+    assert bridge.calls_left("result") == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the command is ended by a signal where the test fails")
+def test_the_command_ends_by_a_notice_in_a_file(bridge, appears, tmp_path):
+    (tmp_path / "ends_handler.py").write_text(
+        "import time\nfrom pathlib import Path\n"
+        "def handle(job, path):\n    Path('begun').touch()\n    time.sleep(600)\n"
+    )
+    bridge.script("poll", jobs(claim()))
+    command = [sys.executable, "-m", "bridge_worker", "--handler", "audio=ends_handler:handle", "--worker-id", "a/b c"]
+    command += ["--spot-notice", str(tmp_path / "notice"), "--cancel-seconds", "0.2"]
+    environment = os.environ | {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=log)
+    try:
+        facts = bridge.next("poll", 60).query
+        assert all(facts[name] for name in ("version", "host", "platform"))
+        assert 0 < int(facts["memory_free"]) <= int(facts["memory"])
+        appears("begun", 60)
+        (tmp_path / "notice").touch()
+        assert bridge.next("evict", 60).job_id == "a%2Fb%20c"
+        assert process.wait(60) == 0, (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+    assert bridge.calls_left("release") == bridge.calls_left("result") == 0
+
+
+@pytest.fixture
+def metadata():
+    """Return what a cloud's metadata answer, by method and path, and their address; what was asked is kept."""
+    answers: dict[str, tuple[int, bytes]] = {}
+    asked: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def answer(self):
+            token = self.headers.get("X-aws-ec2-metadata-token")
+            asked.append((f"{self.command} {self.path}", token))
+            status, body = answers.get(f"{self.command} {self.path}", (404, b"<404 - Not Found>"))
+            if status == 401 and token == "the-token":
+                status, body = answers["then"]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = answer
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield answers, asked, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+ACTION = b'{"action": "terminate", "time": "2026-11-27T12:00:00Z"}'
+AWS, GOOGLE = "/latest/meta-data/spot/instance-action", "/computeMetadata/v1/instance/preempted"
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        (AWS, {}, {f"GET {AWS}": (200, ACTION)}),
+        (
+            AWS,
+            {f"GET {AWS}": (401, b""), "PUT /latest/api/token": (200, b"the-token"), "then": (404, b"")},
+            {"then": (200, ACTION)},
+        ),
+        (AWS, {f"GET {AWS}": (500, b"x")}, {f"GET {AWS}": (200, ACTION)}),
+        (GOOGLE, {f"GET {GOOGLE}": (200, b"FALSE")}, {f"GET {GOOGLE}": (200, b"TRUE")}),
+    ],
+    ids=["aws", "aws with a token", "metadata out of order", "google"],
+)
+def test_a_notice_comes_when_the_metadata_say_so(metadata, path, before, after):
+    answers, asked, url = metadata
+    answers.update(before)
+    heard: list[str] = []
+    come = threading.Event()
+    notice = SpotNotice(url + path, lambda text: (heard.append(text), come.set()), period=0.02)
+    notice.start()
+    try:
+        until = time.monotonic() + 20
+        while len(asked) < 6:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert not heard
+        answers.update(after)
+        assert come.wait(20)
+        count = len(asked)
+    finally:
+        notice.close()
+    assert "TRUE" in heard[0] or "terminate" in heard[0]
+    assert len(asked) == count, "it looks no more"
+
+
+def test_no_metadata_are_no_notice():
+    heard: list[str] = []
+    notice = SpotNotice("http://127.0.0.1:1/", heard.append)
+    assert notice._look() is None
+    assert heard == []
