@@ -54,7 +54,8 @@ def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenle
             supervised(do)
             gevent.sleep(seconds)
 
-    return gevent.spawn(run)
+    greenlet: gevent.Greenlet = gevent.spawn(run)
+    return greenlet
 
 
 def once(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
@@ -68,4 +69,5 @@ def once(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet
         while not supervised(do):
             gevent.sleep(seconds)
 
-    return gevent.spawn(run)
+    greenlet: gevent.Greenlet = gevent.spawn(run)
+    return greenlet

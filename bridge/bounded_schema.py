@@ -25,7 +25,7 @@ class Strict(Schema):
         return data
 
 
-class BoundedList(fields.List):
+class BoundedList(fields.List[Any]):
     """A list of `least` to `most` items, whose number is looked at before any of them."""
 
     def __init__(self, inner: Any, *, most: int, least: int = 1, **options: Any) -> None:

@@ -39,7 +39,7 @@ class FilePool:
             raise silent
         with gevent.Timeout(self._seconds, silent):
             # Raised in the thread, a refusal would be written to the log as a crash.
-            done = self._pool.spawn(wrap_errors(Exception, work), *args).get()
+            done: T | Exception = self._pool.spawn(wrap_errors(Exception, work), *args).get()
         if isinstance(done, Exception):
             raise done
         return done

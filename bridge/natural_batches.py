@@ -36,7 +36,8 @@ class Batches:
         line = self._lines.get(together)
         if line is None:
             line = self._lines[together] = _Line(together, runtime, self._lanes, self._most)
-        return line(one)
+        outcome: R = line(one)
+        return outcome
 
 
 class _Turn(Generic[A, R]):

@@ -25,7 +25,8 @@ def connect(url: str, **options: Any) -> redis.Redis:
     }
     if (found := service(url)) is not None:
         known = Sentinel(found.sentinels, socket_timeout=2, socket_connect_timeout=2)
-        return known.master_for(found.name, password=found.password, **options)
+        client: redis.Redis = known.master_for(found.name, password=found.password, **options)
+        return client
     return redis.Redis.from_url(url, **options)
 
 

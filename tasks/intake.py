@@ -35,7 +35,8 @@ class Refused(Exception):
     acks_on_timeout=False,  # at the hard time limit nothing was decided: the message goes back
 )
 def enqueue_remote_job(
-    self: Task,
+    self: Task[Any, Any],
+    /,
     idempotency_key: str | None = None,
     tenant: str = names.DEFAULT_TENANT,
     **fields: Any,
@@ -74,7 +75,7 @@ def enqueue_remote_job(
     }
 
 
-def _later(task: Task, error: Exception) -> Exception:
+def _later(task: Task[Any, Any], error: Exception) -> Exception:
     """Put the task off; what to raise then. It is tried again, for ever, ever more seldom."""
     try:
         countdown = min(2**task.request.retries, LONGEST_DELAY_SECONDS)

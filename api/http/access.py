@@ -76,7 +76,8 @@ def authenticate() -> Caller:
 
 def _sent_key() -> str:
     # Read from the environ: request.headers makes an object and goes through all names at each look.
-    kind, _, key = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    sent: str = request.environ.get("HTTP_AUTHORIZATION", "")
+    kind, _, key = sent.partition(" ")
     if kind.lower() != "bearer" or not key.strip():
         key = request.environ.get("HTTP_X_API_KEY", "")
     return key.strip()

@@ -44,7 +44,8 @@ def json_response(body: Any) -> Response:
 
 def asked_priority(job: Row[Any]) -> Priority:
     """What a job was created with; its age may have raised it since."""
-    return RANKS[job.priority if job.asked_priority is None else job.asked_priority]
+    rank: int = job.priority if job.asked_priority is None else job.asked_priority
+    return RANKS[rank]
 
 
 def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:

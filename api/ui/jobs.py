@@ -27,7 +27,7 @@ from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.documents import Document, Unread, head
 from bridge.jobs.listing import FILTERS, short_page
 from bridge.jobs.source_files import open_source
-from bridge.mirror.lists import RANKS
+from bridge.queues import RANKS
 from models.state import EDGES, Asked, JobState
 
 log = structlog.get_logger("api.ui")

@@ -40,7 +40,7 @@ class Picture(NamedTuple):
 
 def timeline(job: Row[Any], past: History, now: datetime) -> Picture:
     """The picture of a job, from its creation to its end, or to now."""
-    began = job.created_at
+    began: datetime = job.created_at
     ended = max(job.completed_at if job.status in FINAL else now, began)
     stretches = list(_stretches(job, past, ended))
     more = len(stretches) > MOST or past.attempts_before is not None

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from bridge.embedded.errors import EmbeddedError
 from bridge.private_files import UMASK, open_log
@@ -96,7 +95,7 @@ def spawn(
         log.replace(log.with_suffix(".log.1"))
     switch = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
     with os.fdopen(open_log(log), "ab") as out:
-        child = subprocess.Popen(
+        child: subprocess.Popen[bytes] = subprocess.Popen(
             [str(argument) for argument in arguments],
             stdin=subprocess.PIPE,
             stdout=out,
@@ -109,7 +108,8 @@ def spawn(
             pass_fds=[keep_open] if keep_open is not None else [],
             **switch,  # type: ignore[call-overload]
         )
-    stdin: IO[bytes] = child.stdin
+    stdin = child.stdin
+    assert stdin is not None, "it is a pipe"
     try:
         stdin.write(feed)
         stdin.close()

@@ -136,4 +136,5 @@ def starts_at(facts: Facts) -> datetime | None:
     if busy + idle == 0:
         return None
     turns = max(0, facts.jobs_ahead + 1 - idle) / (busy + idle)
-    return max(facts.now, facts.job.available_at) + timedelta(seconds=turns * facts.expected_seconds)
+    available_at: datetime = facts.job.available_at
+    return max(facts.now, available_at) + timedelta(seconds=turns * facts.expected_seconds)

@@ -237,7 +237,8 @@ def _clock(connection: Connection, created: Sequence[Fields]) -> datetime | None
     """PostgreSQL's now, where a job names a moment that is to be compared with it."""
     if all(fields["available_at"] is None for fields in created):
         return None
-    return connection.execute(text("SELECT now()")).scalar_one()
+    now: datetime = connection.execute(text("SELECT now()")).scalar_one()
+    return now
 
 
 def _looked_at(

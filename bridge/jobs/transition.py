@@ -46,7 +46,8 @@ NOW = func.now()  # time is PostgreSQL's
 
 def seconds(count: Any) -> ColumnElement[Any]:
     """So many seconds (a number or an SQL expression) as an interval."""
-    return count * literal_column("interval '1 second'")
+    interval: ColumnElement[Any] = count * literal_column("interval '1 second'")
+    return interval
 
 
 # From -1 to 1. Drawn from the job and its attempt, not by random(), because several columns are computed from it.

@@ -39,7 +39,7 @@ class AbortableAdapter(HTTPAdapter):
 def _registering(pool: Any, register: weakref.WeakSet[Any]) -> Any:
     """Return a subclass of a urllib3 pool whose connections add themselves to `register` on connect."""
 
-    class Connection(pool.ConnectionCls):
+    class Connection(pool.ConnectionCls):  # type: ignore[misc]  # http or https: known when it runs
         def connect(self) -> None:
             super().connect()
             register.add(self)
