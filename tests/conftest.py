@@ -6,27 +6,18 @@ the tenant that was made for it (`client`). `own_bridge`: one for a test alone, 
 `own_servers`: PostgreSQL or Valkey for a test alone.
 """
 
-import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 import redis as redis_py
-from celery import Celery
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from bridge import embedded
-from bridge.admission import keys
-from bridge.cli.local.stack import Stack
-from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
-from bridge.embedded.ports import free_port
 from bridge.mirror.lists import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import Settings, load_settings
@@ -36,8 +27,7 @@ from tests.support.big_table import big_table  # noqa: F401  (a fixture)
 from tests.support.client import Client
 from tests.support.core import Core
 from tests.support.rights import give_rights
-
-_numbers = itertools.count(1)
+from tests.support.running import Running, bridges, numbers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,7 +66,7 @@ def new_database(servers: embedded.Servers) -> Callable[[], str]:
     engine.dispose()
 
     def make() -> str:
-        name = f"{mine}_{next(_numbers)}"
+        name = f"{mine}_{next(numbers)}"
         with server.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {mine} STRATEGY FILE_COPY"))
         return servers.database_url.rpartition("/")[0] + f"/{name}"
@@ -145,78 +135,22 @@ def _empty(engine: Engine) -> None:
 # A whole bridge, asked over HTTP and Celery.
 
 
-class Running:
-    """A running bridge: its address, its settings, its database, and keys for it."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.url = stack.url
-        self.settings = stack.settings
-        self.files = stack.settings.source_roots[0]
-        self.engine = make_engine(stack.settings)
-
-    def key(self, tenant: str = "default", scopes: tuple[str, ...] = ("admin",), **options: Any) -> str:
-        with self.engine.begin() as connection:
-            return keys.create_key(connection, "test", scopes, tenant, **options)
-
-    def client(self, tenant: str | None = None, scopes: tuple[str, ...] = ("admin",), **options: Any) -> Client:
-        """A client with a key of its own; of a new tenant unless one is named."""
-        tenant = tenant or f"t-{uuid.uuid4().hex[:12]}"
-        return Client(self.url, self.key(tenant, scopes, **options), self.files, tenant)
-
-    @cached_property
-    def celery(self) -> Celery:
-        """A pipeline's Celery application on the bridge's broker; it knows nothing of the bridge but task names."""
-        broker = self.settings.require("broker_url")
-        app = Celery("a pipeline", broker=broker, backend=broker, set_as_current=False)
-        app.conf.update(task_ignore_result=False, task_create_missing_queues=True)
-        return app
-
-    def sql(self, statement: str, **parameters: Any) -> list[Any]:
-        """Runs SQL beside the service, as time and accidents would: `sql("UPDATE …", id=…)`."""
-        with self.engine.begin() as connection:
-            done = connection.execute(text(statement), parameters)
-            return list(done) if done.returns_rows else []
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_bridge(
     servers: embedded.Servers, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Running]]:
-    """Starts a whole bridge on a new database: `start_bridge(ack_seconds="2")`; stopped after the session."""
-    running: list[Running] = []
-
-    def start(*, beat: bool = True, celery: bool = True, **changes: str) -> Running:
-        number = next(_numbers)
-        settings = {
-            "BRIDGE_DATABASE_URL": new_database(),
-            "BRIDGE_REDIS_URL": servers.redis_url.rpartition("/")[0] + f"/{number}",
-            "BRIDGE_DATA_DIR": str(tmp_path_factory.mktemp(f"bridge-{number}")),
-            "BRIDGE_PORT": str(free_port()),
-            "BRIDGE_API_PROCESSES": "2",
-            "BRIDGE_REDIS_PREFIX": f"bridge{number}",
-            "BRIDGE_LOG_FORMAT": "json",
-            "BRIDGE_FAST_ROUTES": os.environ.get("BRIDGE_FAST_ROUTES", "on"),  # `make flask`
-            **{f"BRIDGE_{name.upper()}": value for name, value in changes.items()},
-        }
-        stack = Stack(settings, throw_away=True)
-        bridge = Running(stack)
-        running.append(bridge)
-        stack.start_processes(celery=celery, beat=beat)
-        with ending_signals() as signals:
-            assert stack.await_api(signals), "interrupted"
-        return bridge
-
-    yield start
-    for bridge in running:
-        bridge.engine.dispose()
-        bridge.stack.stop()
+    """Starts a whole bridge on a new database: `start_bridge(ack_seconds="2")`; stopped after the tests of the file."""
+    with bridges(servers, new_database, tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
-def bridge(start_bridge: Callable[..., Running]) -> Running:
+def bridge(
+    servers: embedded.Servers, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     """The bridge that the tests share; its continuation goes to a queue that nobody reads."""
-    return start_bridge(continuation_task="pipeline.receive", continuation_queue="nobody")
+    with bridges(servers, new_database, tmp_path_factory) as start:
+        yield start(continuation_task="pipeline.receive", continuation_queue="nobody")
 
 
 @pytest.fixture
@@ -252,35 +186,7 @@ def own_bridge(
 
     yield start
     for bridge in mine:
-        bridge.stack.stop()
-
-
-def terminate_backends(url: str) -> None:
-    """Cuts every connection to a database, as a restart of PostgreSQL would."""
-    with psycopg2.connect(url.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
-@contextmanager
-def no_connections(url: URL) -> Iterator[None]:
-    """The database takes no connections and has none: to its clients PostgreSQL is away."""
-    admin = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-
-        def allow(word: str) -> None:
-            connection.exec_driver_sql(f'ALTER DATABASE "{url.database}" WITH ALLOW_CONNECTIONS {word}')
-
-        allow("false")
-        try:
-            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %(name)s"
-            connection.exec_driver_sql(query, {"name": url.database})
-            yield
-        finally:
-            allow("true")
-    admin.dispose()
+        bridge.stop()
 
 
 @pytest.fixture

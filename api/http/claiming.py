@@ -133,7 +133,8 @@ def _gone(answers: Budget, whose: UUID, connection: socket.socket | None) -> Cal
         if connection is None:
             return False
         try:
-            return connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""  # type: ignore[attr-defined]
+            seen: bytes = connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)  # type: ignore[attr-defined]
+            return seen == b""
         except BlockingIOError:
             return False
         except OSError:

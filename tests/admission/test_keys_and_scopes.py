@@ -218,9 +218,7 @@ def test_with_keys_off_no_web_page_of_another_site_does_anything(with_keys_off):
 @pytest.fixture(scope="module")
 def with_keys_off(start_bridge):
     """A bridge that asks for no keys."""
-    bridge = start_bridge(celery=False, beat=False, auth="off", api_processes="1")
-    yield bridge
-    bridge.stack.stop()
+    return start_bridge(celery=False, beat=False, auth="off", api_processes="1")
 
 
 def test_with_keys_off_everybody_is_one_key_of_the_default_tenant(with_keys_off):

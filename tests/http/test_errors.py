@@ -83,9 +83,7 @@ def test_a_repeated_query_parameter_is_refused_by_name(client):
 
 @pytest.fixture(scope="module")
 def small_bodies(start_bridge):
-    bridge = start_bridge(celery=False, beat=False, max_body_bytes="2048", api_processes="1")
-    yield bridge
-    bridge.stack.stop()
+    return start_bridge(celery=False, beat=False, max_body_bytes="2048", api_processes="1")
 
 
 def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(small_bodies):

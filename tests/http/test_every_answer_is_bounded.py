@@ -31,9 +31,7 @@ DOCUMENT = f"CAST('{{\"x\": \"' || repeat('a', {BODY - 100}) || '\"}}' AS json)"
 
 @pytest.fixture(scope="module")
 def alone(start_bridge):
-    bridge = start_bridge(api_processes="1", celery=False, beat=False)
-    yield bridge
-    bridge.stack.stop()
+    return start_bridge(api_processes="1", celery=False, beat=False)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from sqlalchemy import event, text
 from bridge import names
 from bridge.db import make_engine
 from bridge.settings import load_settings
-from tests.conftest import terminate_backends
 from tests.support.client import ok
+from tests.support.cut_off import terminate_backends
 from tests.support.waiting import wait_until
 
 

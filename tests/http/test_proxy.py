@@ -37,9 +37,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def bridge(start_bridge):
     """A bridge behind proxies, whose metrics are for this machine and for keys (the default)."""
-    running = start_bridge(celery=False, beat=False, api_processes="1", trusted_proxies="127.0.0.1")
-    yield running
-    running.stack.stop()
+    return start_bridge(celery=False, beat=False, api_processes="1", trusted_proxies="127.0.0.1")
 
 
 def documented(language: str, replaced: dict[str, str]) -> str:

@@ -9,10 +9,10 @@ import pytest
 
 from bridge.admission import keys
 from bridge.names import API_BASE
-from tests.conftest import no_connections
 from tests.http.test_fast_routes import Side
 from tests.support.client import ok, refused
 from tests.support.core import Core
+from tests.support.cut_off import no_connections
 from tests.support.racing import at_once
 from tests.support.waiting import wait_until
 

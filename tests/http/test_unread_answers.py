@@ -55,8 +55,7 @@ def alone(start_bridge):
     bridge = start_bridge(api_processes="1", celery=False, beat=False)
     ok(bridge.client().get(""))
     bridge.idle = memory_of(bridge)
-    yield bridge
-    bridge.stack.stop()
+    return bridge
 
 
 def memory_of(bridge):

@@ -8,8 +8,8 @@ from bridge import names
 from bridge.insight import gauges
 from bridge.insight.gauges import OTHER
 from bridge.sweeps import swept
-from tests.conftest import terminate_backends
 from tests.support.client import ok, refused
+from tests.support.cut_off import terminate_backends
 from tests.support.waiting import wait_until
 
 

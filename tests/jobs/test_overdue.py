@@ -5,8 +5,8 @@ import requests
 from sqlalchemy.exc import OperationalError
 
 from bridge.jobs.expire_standby import GRACE_SECONDS, ExpiryStandby
-from tests.conftest import no_connections
 from tests.support.client import ok
+from tests.support.cut_off import no_connections
 from tests.support.waiting import wait_until
 
 BY_NOW = {

@@ -16,12 +16,10 @@ PLACES_FOR_POLLS = CONNECTIONS * 7 // 8
 @pytest.fixture(scope="module")
 def small(start_bridge):
     """A bridge of one process that takes few connections, and of a key few polls that wait."""
-    bridge = start_bridge(
+    return start_bridge(
         celery=False, beat=False, api_processes="1", api_connections=str(CONNECTIONS), log_level="warning",
         limits=f"parked={PARKED_OF_A_KEY}",
     )  # fmt: skip
-    yield bridge
-    bridge.stack.stop()
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import terminate_backends
 from tests.support.client import ok
+from tests.support.cut_off import terminate_backends
 from tests.support.waiting import wait_until
 
 SLEEPERS = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"

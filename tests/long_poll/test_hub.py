@@ -132,9 +132,7 @@ def test_a_poll_that_is_repeated_while_its_first_one_is_parked_gets_one_claim(cl
 
 @pytest.fixture(scope="module")
 def one_process(start_bridge):
-    bridge = start_bridge(celery=False, beat=False, api_processes="1")
-    yield bridge
-    bridge.stack.stop()
+    return start_bridge(celery=False, beat=False, api_processes="1")
 
 
 def test_two_polls_of_one_claim_that_come_together_get_one_claim(one_process):

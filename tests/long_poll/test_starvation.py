@@ -22,20 +22,16 @@ IDLE = [
 
 @pytest.fixture(scope="module")
 def with_redis(start_bridge):
-    bridge = start_bridge(celery=False, beat=False, api_processes="1", log_level="warning")
-    yield bridge
-    bridge.stack.stop()
+    return start_bridge(celery=False, beat=False, api_processes="1", log_level="warning")
 
 
 @pytest.fixture(scope="module")
 def without_redis(start_bridge):
     """On a Redis that does not answer, as after its end."""
-    bridge = start_bridge(
+    return start_bridge(
         celery=False, beat=False, api_processes="1", log_level="warning", redis_url="redis://127.0.0.1:1/0",
         broker_url="redis://127.0.0.1:1/0",
     )  # fmt: skip
-    yield bridge
-    bridge.stack.stop()
 
 
 @pytest.fixture(params=["with_redis", "without_redis"])

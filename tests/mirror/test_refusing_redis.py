@@ -14,8 +14,8 @@ from kombu.exceptions import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import embedded, names
-from tests.conftest import Running
 from tests.support.client import ok
+from tests.support.running import Running
 from tests.support.waiting import wait_until
 
 LATE = 2.0  # seconds to a claim that a parked poll waits for
@@ -132,7 +132,7 @@ def refusing(tmp_path_factory, start_bridge):
         bridge = start_bridge(redis_url=servers.redis_url, beat=False, api_processes="1")
         redis.set(f"{bridge.settings.redis_prefix}:epoch", "1")
         yield bridge, redis
-        bridge.stack.stop()
+        bridge.stop()
 
 
 def gauge(client, name: str) -> float:

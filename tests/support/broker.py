@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from tests.conftest import Running
+from tests.support.running import Running
 from tests.support.waiting import wait_until
 
 OUTCOME = "SELECT * FROM continuations WHERE job_id = :id AND n = :n"

@@ -9,8 +9,8 @@ import requests
 
 from bridge import names
 from models.state import FINAL
-from tests.conftest import Running
 from tests.support.client import Client, ok
+from tests.support.running import Running
 from tests.support.waiting import wait_until
 
 PATIENCE = 1.5  # seconds that a client waits for an answer, and repeats its request then

@@ -18,10 +18,10 @@ from bridge import crash_points, names
 from bridge.cli.local.checkout import ROOT
 from bridge.crash_points import POINTS
 from bridge.settings import SettingsError, load_settings
-from tests.conftest import Running
 from tests.support import crash_flows as flows
 from tests.support.broker import handed_over
 from tests.support.crash_site import Site
+from tests.support.running import Running
 from tests.support.sound import all_sound
 from tests.support.waiting import wait_until
 
@@ -102,7 +102,7 @@ def armed_bridge(start_bridge, directory) -> Iterator[Running]:
     )
     yield bridge
     all_sound(bridge)  # also what a process did that went on after its case
-    bridge.stack.stop()
+    bridge.stop()
 
 
 @pytest.fixture

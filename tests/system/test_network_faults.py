@@ -14,10 +14,10 @@ import requests
 from bridge import names
 from bridge.db import make_engine
 from bridge.settings import load_settings
-from tests.conftest import Running
 from tests.support.broker import handed_over
 from tests.support.client import Client, ok
 from tests.support.fault_proxy import FaultProxy
+from tests.support.running import Running
 from tests.support.sound import all_sound
 from tests.support.waiting import wait_until
 
@@ -48,7 +48,7 @@ def behind(start_bridge, servers, new_database) -> Iterator[tuple[Running, Netwo
         bridge.engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": database}))
         bridge.celery.send_task(names.RECONCILE, queue=names.QUEUE, ignore_result=True)  # else after 15 s
         yield bridge, net
-        bridge.stack.stop()  # before its networks
+        bridge.stop()  # before its networks
 
 
 @pytest.fixture
