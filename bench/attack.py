@@ -17,7 +17,7 @@ from bridge.names import API_BASE, API_ROOT, KEYS_BASE
 
 DRIPPING = 40  # connections
 PATIENCE = 30.0  # seconds for an answer; who has sent all says so by closing its half
-STRANGE = [
+STRANGE: list[object] = [
     None, True, -1, 0, 2**53 + 1, 10**30, 1.5, 1e308, -0.0, "", "\x00", "\ud800", "a" * 70_000, [], {}, [[]], {"": {}},
     "../../etc/passwd", "'; DROP TABLE remote_jobs; --", "{{7*7}}", "\u202e", "<script>", "9" * 400, ["x"] * 5000,
 ]  # fmt: skip
@@ -89,7 +89,7 @@ class Attack:
 
     def route(self, job: str) -> tuple[str, str, dict[str, object] | None]:
         new: dict[str, object] = {"source_file_path": self.source, "content_type": "a", "ingestion_task_id": "t"}
-        return self.chance.choice([
+        routes: list[tuple[str, str, dict[str, object] | None]] = [
             ("POST", API_BASE, {**new, "task_options": {"x": 1, "y": [1.5, "z"]}}),
             ("POST", f"{API_BASE}/batch", {"jobs": [new, {**new, "priority": "high"}]}),
             ("POST", KEYS_BASE, {"name": "n", "scopes": ["read"], "content_types": ["a"]}),
@@ -106,7 +106,8 @@ class Attack:
             ("GET", f"{API_ROOT}/continuations?limit=1&state=sent", None), ("GET", f"{API_BASE}/statistics", None),
             ("GET", f"{API_BASE}/poll?worker_id=w&content_types=a&wait=0&max_jobs=1&claim_id=c", None),
             ("TRACE", API_BASE, None), ("GET", "/openapi.json", None), ("GET", f"/docs/{job}", None),
-        ])  # fmt: skip
+        ]  # fmt: skip
+        return self.chance.choice(routes)
 
     def bent_json(self, body: dict[str, object]) -> bytes:
         chance = self.chance

@@ -142,7 +142,8 @@ def _memory() -> float:
     """What the API processes take together, in MiB, with what they share counted once for each."""
     ours = psutil.Process().children(recursive=True)
     api = [process for process in ours if any("gunicorn" in word for word in process.cmdline())]
-    return sum(process.memory_info().rss for process in api) / 2**20
+    rss: int = sum(process.memory_info().rss for process in api)
+    return rss / 2**20
 
 
 def _processor() -> str:

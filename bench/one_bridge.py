@@ -20,6 +20,11 @@ from bridge.cli.local.supervisor import ending_signals, wait_until
 from bridge.embedded.ports import free_port
 
 
+def _read_to_the_end(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
+
+
 def main() -> int:
     """Runs it until the input ends or a signal comes."""
     place = Path(tempfile.mkdtemp(prefix="jobbridge-bench-"))
@@ -54,7 +59,7 @@ def main() -> int:
                 }
                 print(json.dumps({**told, "database": stack.settings.database_url}), flush=True)
                 ended = threading.Event()
-                threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+                threading.Thread(target=_read_to_the_end, args=(ended,), daemon=True).start()
                 wait_until(ended.is_set, signals, stack.family, 86400)
             finally:
                 stack.stop()

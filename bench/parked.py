@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -114,6 +115,9 @@ class Bridge:
         lines = requests.get(f"{self.url}/metrics", timeout=30).text.splitlines()
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith("bridge_parked_polls")))
 
+    def all_parked(self, polls: int) -> bool:
+        return self.parked() == polls
+
     def cpu(self) -> float:
         api = [one for one in psutil.Process().children(recursive=True) if "gunicorn" in " ".join(one.cmdline())]
         return sum(sum(one.cpu_times()[:2]) for one in api)
@@ -133,7 +137,7 @@ def starvation() -> None:
                 polls = Polls(running)
                 for content_types in idle:
                     polls.send(content_types)
-                wait_until(lambda idle=idle: running.parked() == len(idle), "the idle polls", 60)
+                wait_until(partial(running.all_parked, len(idle)), "the idle polls", 60)
                 took = [_dispatch(running, len(idle)) for _ in range(TIMES)]
                 late = sum(one > 1.5 for one in took)
                 print(

@@ -103,7 +103,6 @@ def make_runtime(
     redis.set("core:epoch", "1")
     files = tmp_path / "files"
     files.mkdir()
-    nudged: list[str] = []
 
     def make(process: str = "p1", **changes: str) -> Runtime:
         given = {f"BRIDGE_{name.upper()}": value for name, value in changes.items()}
@@ -116,7 +115,7 @@ def make_runtime(
                 **given,
             }
         )
-        return Runtime(settings, core_engine, Mirror(servers.redis_url, "core", process), nudged.extend)
+        return Runtime(settings, core_engine, Mirror(servers.redis_url, "core", process), lambda job_ids: None)
 
     return make
 

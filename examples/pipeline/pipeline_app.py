@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.platforms import SecurityWarning
+from celery.platforms import SecurityWarning  # type: ignore[attr-defined]  # the stubs lack it
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 

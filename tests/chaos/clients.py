@@ -216,4 +216,5 @@ def clients(system: System, history: History, phase: Phase, seed: str, workers: 
     producers = [Producer(system, history, phase, tenant, seed) for tenant in (*TENANTS, PROCESS_TENANT)]
     doing = [Worker(system, history, phase, n, seed) for n in range(workers)]
     zombies = [Worker(system, history, phase, 1000 + n, seed, zombie=True) for n in range(3)]
-    return [one.run for one in (*producers, *doing, *zombies, Operator(system, history, phase, seed))]
+    operator = Operator(system, history, phase, seed)
+    return [*(one.run for one in producers), *(one.run for one in (*doing, *zombies)), operator.run]

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def read_jobs(engine: Engine, end: EndState) -> None:
     """The jobs with their attempts and outcomes, the batches, and both counts."""
     shift = time.monotonic() - time.time()
 
-    def at(moment: Any) -> float:
+    def at(moment: datetime) -> float:
         return moment.timestamp() + shift
 
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
@@ -149,7 +150,7 @@ def read_mirror(engine: Engine, client: "redis.Redis", prefix: str, end: EndStat
         queue, _, kind = key.removeprefix(f"{prefix}:{{").partition("}:")
         tenant, _, content_type = queue.partition(":")
         if kind.startswith("pending:"):
-            end.mirrored.update((tenant, content_type, one) for one in client.lrange(key, 0, -1))
+            end.mirrored.update((tenant, content_type, str(one)) for one in client.lrange(key, 0, -1))
         elif kind.startswith("claimed:"):
             end.claimed[key] = client.llen(key)
     with engine.connect() as connection:

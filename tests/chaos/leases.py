@@ -73,11 +73,11 @@ def leases_kept(history: History, end: EndState) -> Iterator[Violation]:
         for one in job.attempts:
             if one.ended is None:
                 continue
-            call = until.get((job.job_id, one.attempt))
-            if one.how == "lease_expired" and call and one.ended < (call.lease_ends or 0) - CLOCK_SECONDS:
-                yield Violation(f"job {job.job_id}: attempt {one.attempt} lost its lease before it ended", (call, one))
+            alive = until.get((job.job_id, one.attempt))
+            if one.how == "lease_expired" and alive and one.ended < (alive.lease_ends or 0) - CLOCK_SECONDS:
+                yield Violation(f"job {job.job_id}: attempt {one.attempt} lost its lease before it ended", (alive, one))
             if one.how == "unacknowledged" and (
-                one.acknowledged or call or one.ended < one.claimed + end.ack_seconds - CLOCK_SECONDS
+                one.acknowledged or alive or one.ended < one.claimed + end.ack_seconds - CLOCK_SECONDS
             ):
                 yield Violation(f"job {job.job_id}: attempt {one.attempt} was taken for unacknowledged",
                                 (*filter(None, [call]), one))  # fmt: skip

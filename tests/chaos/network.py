@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from tests.chaos.faults import Fault, Hands
 from tests.chaos.system import System
 from tests.support.fault_proxy import FaultProxy
-from tests.support.network_faults import Pattern
+from tests.support.network_faults import Direction, Pattern
 
 Where = Callable[[System], FaultProxy]
 
@@ -67,7 +67,7 @@ def cut_after(where: Where) -> Fault:
 
     def fault(hands: Hands) -> Iterator[float]:
         with _healed(where(hands.system)) as proxy:
-            direction = hands.random.choice(["up", "down"])
+            direction: Direction = hands.random.choice(["up", "down"])
             cut = proxy.cut_after(hands.random.randrange(1, 5000), direction, times=3)
             yield hands.random.uniform(1, 3)
             hands.counts["cut after N bytes"] += cut.count

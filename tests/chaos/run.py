@@ -120,8 +120,13 @@ class Run:
 
     def _wait(self, done: Callable[[], bool], what: str, since: float, seconds: float = DRAIN_SECONDS) -> None:
         """What does not come is seen by the checker, which says more."""
+
+        def looked() -> bool:
+            self.look()
+            return done()
+
         try:
-            wait_until(lambda: (self.look(), done())[1], f"that {what}", seconds)
+            wait_until(looked, f"that {what}", seconds)
             print(f"{time.strftime('%X')}  {time.monotonic() - since:.1f} s later {what}", flush=True)
         except AssertionError as late:
             print(f"{time.strftime('%X')}  {late}", flush=True)

@@ -168,7 +168,8 @@ class System:
     def children(self, name: str) -> list[psutil.Process]:
         """The processes that a master has forked."""
         try:
-            return psutil.Process(self.process(name).pid).children()
+            forked: list[psutil.Process] = psutil.Process(self.process(name).pid).children()
+            return forked
         except psutil.NoSuchProcess:
             return []
 

@@ -54,7 +54,8 @@ def __getattr__(name: str) -> object:
     """`app`, made when gunicorn asks for it, with the claim replaced."""
     if name != "app":
         raise AttributeError(name)
-    assign.claim, dispatcher.next_in_line = claim, next_in_line
+    for module, in_its_place in ((assign, claim), (dispatcher, next_in_line)):
+        setattr(module, in_its_place.__name__, in_its_place)
     from api.wsgi import app
 
     return app

@@ -110,7 +110,8 @@ def _read(node: dict[str, Any]) -> float:
     if not _scans_storage(node):
         return 0
     left_out = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
-    return (node["Actual Rows"] + left_out) * node["Actual Loops"]
+    rows: float = (node["Actual Rows"] + left_out) * node["Actual Loops"]
+    return rows
 
 
 class BigTable:

@@ -77,7 +77,7 @@ class Started:
             assert words in text or self.process.poll() is None, f"it ended: {text}"
             return text if words in text else ""
 
-        return wait_until(said, f"{words!r} from {self.process.args}", seconds)
+        return wait_until(said, f"{words!r} from {self.process.args!r}", seconds)
 
     def family(self) -> list[psutil.Process]:
         """All processes below it, remembered for `left`."""
@@ -140,7 +140,7 @@ class Terminal:
     def says(self, words: str, seconds: float = 60) -> str:
         """All its text, once these words are in it."""
         return wait_until(
-            lambda: self.text if words in self.text else "", f"{words!r} from {self.process.args}", seconds
+            lambda: self.text if words in self.text else "", f"{words!r} from {self.process.args!r}", seconds
         )
 
     def types(self, keys: str) -> None:
@@ -148,7 +148,9 @@ class Terminal:
 
     def ends(self, seconds: float = 60) -> int:
         """Its exit status, once it has ended by itself."""
-        wait_until(lambda: (self.text, self.process.poll() is not None)[1], f"the end of {self.process.args}", seconds)
+        wait_until(
+            lambda: (self.text, self.process.poll() is not None)[1], f"the end of {self.process.args!r}", seconds
+        )
         assert self.text is not None  # what came at last
         return self.process.wait()
 

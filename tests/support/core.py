@@ -66,7 +66,8 @@ class Core:
             "ingestion_task_id": f"task-{next(_numbers)}",
             **fields,
         }
-        return CreateFields().load(given)
+        loaded: dict[str, Any] = CreateFields().load(given)
+        return loaded
 
     def create(self, content_type: str = "audio", *, idempotency_key: str | None = None, **fields: Any) -> str:
         given = self.fields(content_type, **fields)

@@ -9,7 +9,7 @@ OWN_PREFIX = os.environ["FUZZ_OWN_PREFIX"]  # of the key that all this is done w
 
 
 @schemathesis.hook
-def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
     """Keys are revoked, whether they were made up or made here, but for the one in our hand: all else would be 401."""
     if case.method.upper() == "DELETE" and case.path_parameters.get("prefix") == OWN_PREFIX:
         case.path_parameters["prefix"] = "jb_00000000"

@@ -10,27 +10,26 @@ import signal
 import time
 from pathlib import Path
 
-import bridge.jobs.source_checks
 import tasks.app
 from bridge.file_pool import FilePool
+from bridge.jobs import source_checks, source_files
 from tasks.app import app
 
-_check_source = bridge.jobs.source_checks.check_source
-tasks.app.FilePool = functools.partial(FilePool, seconds=0.5)
+tasks.app.FilePool = functools.partial(FilePool, seconds=0.5)  # type: ignore[attr-defined, assignment]
 app.conf.update(task_soft_time_limit=1, task_time_limit=2)
 
 
-def check_source(path: str, roots: tuple[Path, ...]) -> None:
+def check_source(path: str, roots: tuple[Path, ...]) -> int:
     """As the bridge's own, once the mount is back."""
     name = Path(path).name
     while (roots[0] / "hanging").exists() and name.startswith(("slow", "stuck")):
         if name.startswith("stuck"):
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(0.05)
-    _check_source(path, roots)
+    return source_files.check_source(path, roots)
 
 
-bridge.jobs.source_checks.check_source = check_source
+source_checks.check_source = check_source  # type: ignore[attr-defined, assignment]
 
 import tasks.intake  # noqa: E402  (it takes the name from where it has just been replaced)
 

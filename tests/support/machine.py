@@ -21,8 +21,8 @@ from bridge.outbox import outcomes
 from models.state import Asked, Priority
 from tests.support.core import KEY, OTHER_KEY, Core, outcome_of
 from tests.support.handing_over import handed_over
-from tests.support.model import ACK, BACKOFF, FINAL, LEASE, QUEUE, SOON, TIMEOUT, Job, Model
-from tests.support.model_around import CONFIRM, RETENTION
+from tests.support.model import ACK, BACKOFF, LEASE, QUEUE, SOON, TIMEOUT, Job, Model
+from tests.support.model_around import CONFIRM, FINAL, RETENTION
 from tests.support.seen import SEEN, same
 from tests.support.sound import all_sound
 from tests.support.verbs import KINDS, VERBS, WEIGHTED
@@ -78,7 +78,8 @@ class Machine(RuleBasedStateMachine):
 
     def job(self, job_id: Any) -> Job:
         self.model.now += 0.001
-        return self.model.jobs[str(job_id)]
+        job: Job = self.model.jobs[str(job_id)]
+        return job
 
     def create(self, count: int, batch: bool, key: str | None, asked: tuple[str, int, int, bool]) -> None:
         kind, max_retries, rank, later = asked
@@ -151,7 +152,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         call, said = self.call(claim, token, foreign)
         expected = self.model.result(self.job(claim[0].job_id), call, success, retryable, content)
-        body = {"success": success, "retryable": retryable, "content": content}
+        body: dict[str, Any] = {"success": success, "retryable": retryable, "content": content}
         answer = outcome_of(lambda: self.core.result(claim[0], **body, **said))
         assert getattr(answer, "status", answer) == expected
 
@@ -276,11 +277,12 @@ def drive(
 ) -> None:
     """So many steps, by machine after machine; raises what differs first, with the steps that lead to it."""
 
-    def machine() -> Machine:
-        return Machine(core, at_each)
+    class Driven(Machine):
+        def __init__(self) -> None:
+            super().__init__(core, at_each)
 
     run_state_machine_as_test(
-        machine if seed_number is None else seed(seed_number)(machine),
+        Driven if seed_number is None else seed(seed_number)(Driven),
         settings=settings(
             max_examples=max(1, steps // IN_A_ROW),
             stateful_step_count=IN_A_ROW,

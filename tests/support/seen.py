@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tests.support.model import FINAL, Job
+from tests.support.model import Job
+from tests.support.model_around import FINAL
 
 # All that is compared, in one round trip.
 SEEN = """

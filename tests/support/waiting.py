@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+def wait_until(predicate: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
     """The first true value of `predicate()`. Fails, saying `what` was waited for, after `seconds`."""
     end = time.monotonic() + seconds
     while True:
