@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+from typing import Any
 
-from tests.support.client import ok
+from tests.support.client import Client, ok
+from tests.support.running import Running
 from tests.support.waiting import wait_until
 
 
@@ -13,18 +15,19 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def document(done) -> dict:
-    return json.loads(said(done))
+def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(said(done))
+    return shown
 
 
-def lines(done, status: int) -> list[str]:
+def lines(done: subprocess.CompletedProcess[str], status: int) -> list[str]:
     """What a command that did not do it said of it on standard error."""
     assert done.returncode == status, f"{done.returncode}: {done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()
 
 
-def end(client, bridge, how: str) -> str:
+def end(client: Client, bridge: Running, how: str) -> str:
     """A job that came to this end."""
     job_id = client.create()
     if how == "cancelled":

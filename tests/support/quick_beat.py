@@ -1,10 +1,12 @@
-"""The bridge's Celery application with frequent sweeps four times as often, for `celery -A tests.support.quick_beat`.
+"""The bridge's Celery application with the sweeps of each 5 to 15 s four times as often, for `celery -A … beat`.
 
-A test that waits for a sweep waits less. How often each runs in production: tests/celery/test_schedule.py.
+A test that waits for one waits less. How often each runs in production: tests/celery/test_upkeep.py.
 """
 
 from tasks.app import app
 
 for entry in app.conf.beat_schedule.values():
-    if entry["schedule"] < 60:
+    if 5 <= entry["schedule"] < 60:
         entry["schedule"] /= 4
+
+__all__ = ["app"]

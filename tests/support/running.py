@@ -24,7 +24,7 @@ from bridge.embedded.ports import free_port
 from tests.support.client import Client
 
 numbers = itertools.count(1)  # of databases and bridges
-QUICK_BEAT = "tests.support.quick_beat"
+QUICK = {"api.wsgi:app": "tests.support.quick_api:app", "tasks.app": "tests.support.quick_beat"}
 
 
 class Running:
@@ -74,6 +74,10 @@ class Running:
         self.stack.stop()
 
 
+def _quick(arguments: list[str]) -> list[str]:
+    return [QUICK.get(part, part) for part in arguments]
+
+
 @contextmanager
 def bridges(
     servers: embedded.Servers, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
@@ -97,10 +101,11 @@ def bridges(
         stack = Stack(settings, throw_away=True)
         bridge = Running(stack)
         running.append(bridge)
-        stack.start_processes(celery=celery, beat=False)
+        stack.family.start("api", _quick(command_lines.api()), stack.environment)
+        stack.start_processes(api=False, celery=celery, beat=False)
         if beat:
-            quick = [QUICK_BEAT if part == "tasks.app" else part for part in command_lines.beat(stack.settings, [])]
-            stack.family.start("beat", quick, command_lines.celery_environment(stack.environment))
+            environment = command_lines.celery_environment(stack.environment)
+            stack.family.start("beat", _quick(command_lines.beat(stack.settings, [])), environment)
         with ending_signals() as signals:
             assert stack.await_api(signals), "interrupted"
         return bridge
