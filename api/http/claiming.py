@@ -3,6 +3,7 @@
 import re
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from bridge.crash_points import reach
 from bridge.db import is_unavailable
 from bridge.errors import BridgeError, Forbidden, Invalid, Unavailable
 from bridge.jobs.claim import Claimant, Claimed
+from bridge.jobs.claim_named import claim_named
 from bridge.long_poll.poll import Poll
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.queues import Queue
@@ -108,6 +110,27 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
         CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")
     return claimed
+
+
+def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]) -> Claimed:
+    """What the claim of a named job is answered. Raises BridgeError, SQLAlchemyError."""
+    refuse_without_room(bridge.limits.answers, asks.key_id)
+    named = claim_named(
+        bridge.runtime,
+        asks,
+        job_id,
+        asked["worker_id"],
+        lease=asked["lease"],
+        claim_id=asked["claim_id"],
+        admit=partial(bridge.limits.room, asks.key_id, asks.tenant),
+    )
+    job = named.job
+    if not named.again:
+        bridge.limits.took(asks.key_id, asks.tenant, 1)
+        CLAIMED.inc(label(job.content_type))
+        reach("claim.before_answer")
+        log.info("job_claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=asked["worker_id"])
+    return job
 
 
 def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:

@@ -49,31 +49,33 @@ def asked_priority(job: Row[Any]) -> Priority:
 
 
 def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
-    """schemas.PollAnswer; `task_options` go through as the text that they are stored as."""
-    jobs = [
-        {
-            "job_id": job.job_id,
-            "source_file_url": download_path(job.job_id),
-            "source_name": (name := source_name(job.source_file_path)),
-            "source_size": job.source_size,
-            "source_media_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
-            "content_type": job.content_type,
-            "task_options": Unread(job.job_id, Document.TASK_OPTIONS)
-            if job.task_options is None
-            else orjson.Fragment(job.task_options),
-            "attempt": job.attempt,
-            "retry_count": job.retry_count,
-            "priority": RANKS[job.priority],
-            "timeout_at": job.timeout_at,
-            "lease_token": job.lease_token,
-            "lease_expires_at": job.lease_expires_at,
-            "ack_by": job.ack_by,
-        }
-        for job in claimed
-    ]
-    if not jobs:
+    """schemas.PollAnswer"""
+    if not claimed:
         return NOTHING
+    jobs = [claimed_view(job) for job in claimed]
     return {**{name: jobs[0][name] for name in FIRST}, "jobs": jobs}
+
+
+def claimed_view(job: Claimed) -> dict[str, Any]:
+    """schemas.ClaimedJob; `task_options` go through as the text that they are stored as."""
+    unread = job.task_options is None
+    name = source_name(job.source_file_path)
+    return {
+        "job_id": job.job_id,
+        "source_file_url": download_path(job.job_id),
+        "source_name": name,
+        "source_size": job.source_size,
+        "source_media_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+        "content_type": job.content_type,
+        "task_options": Unread(job.job_id, Document.TASK_OPTIONS) if unread else orjson.Fragment(job.task_options),
+        "attempt": job.attempt,
+        "retry_count": job.retry_count,
+        "priority": RANKS[job.priority],
+        "timeout_at": job.timeout_at,
+        "lease_token": job.lease_token,
+        "lease_expires_at": job.lease_expires_at,
+        "ack_by": job.ack_by,
+    }
 
 
 def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:

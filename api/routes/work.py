@@ -8,11 +8,11 @@ from werkzeug.exceptions import MethodNotAllowed
 from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint, header_text
 from api.http.broken_results import ends_attempt
-from api.http.claiming import answer_with_next, claim_for, poll_response
+from api.http.claiming import answer_with_next, claim_for, claim_one, poll_response
 from api.http.documented_errors import gives
 from api.http.metrics import FINISHED
 from api.http.parts import parts
-from api.http.views import json_response
+from api.http.views import claimed_view, json_response
 from api.schemas import work as schemas
 from api.schemas.facts import facts_of
 from api.schemas.jobs import StateAnswer
@@ -26,6 +26,7 @@ from bridge.names import API_BASE
 from bridge.runtime import Runtime
 from bridge.workers.facts import UNTOLD, Facts
 from bridge.workers.registry import Worker
+from models.state import JobState
 
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
 
@@ -125,6 +126,18 @@ def report_progress(sign: dict[str, Any], job_id: str) -> Any:
     progress = sign["percentage"] / 100
     alive = extend(runtime(), caller(), job_id, token=_token(), progress=progress, message=sign["message"])
     return _alive(alive)
+
+
+@workers.route("/<job:job_id>/claim", methods=["POST"])
+@scope("work")
+@workers.arguments(schemas.ClaimNamed())
+@workers.response(200, schemas.ClaimedJob())
+@gives(workers, 404, 409, body=True)
+def claim_job(asked: dict[str, Any], job_id: str) -> Any:
+    """Claim this job, without waiting: the same claim as a poll's. For a pipeline that does a job itself."""
+    claimed = claim_one(parts(), caller(), job_id, asked)
+    g.job_status = JobState.PROCESSING
+    return json_response(claimed_view(claimed))
 
 
 def _alive(alive: Alive, told: Facts = UNTOLD) -> Any:

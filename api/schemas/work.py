@@ -5,7 +5,7 @@ from marshmallow import EXCLUDE, Schema, fields, validate
 from api.schemas.facts import BodyFacts, QueryFacts
 from api.schemas.problem import PRIORITIES, STATES, Problem
 from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
-from bridge.jobs.fields import JsonObject
+from bridge.jobs.fields import JsonObject, StrictInteger
 
 
 class PollQuery(QueryFacts):
@@ -58,6 +58,30 @@ class NextQuery(PollQuery):
         metadata={
             "description": "With `true` the answer to an accepted result has `next`, what a poll with the other"
             " parameters is answered; without it they mean nothing."
+        },
+    )
+
+
+class ClaimNamed(Schema):
+    """Who claims a job that it names."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    worker_id = fields.String(required=True, validate=validate.Length(1, 255))
+    lease = StrictInteger(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(10, 3600),
+        metadata={"description": "Seconds without a sign of life before the job is taken back. Default: its deadline."},
+    )
+    claim_id = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ and -."),
+        metadata={
+            "description": "Identifies the claim: repeated with it, it gets the same answer, unless acknowledged.",
+            "pattern": "^[A-Za-z0-9_-]{1,64}$",
         },
     )
 

@@ -26,6 +26,7 @@ PROMISED = {
     ("POST", f"{BASE}/{{job_id}}/heartbeat"),
     ("PUT", f"{BASE}/{{job_id}}/progress"),
     ("POST", f"{BASE}/{{job_id}}/release"),
+    ("POST", f"{BASE}/{{job_id}}/claim"),
     ("POST", f"{BASE}/{{job_id}}/cancel"),
     ("POST", f"{BASE}/{{job_id}}/retry"),
     *(("GET", path) for path in PUBLIC),
@@ -222,7 +223,9 @@ def test_the_answers_are_what_the_document_says(client, operations, document):
     check("POST", f"{one}/retry", client.post(f"{job['job_id']}/retry"))
     again = client.claim(worker_id="w2")
     check("POST", f"{one}/release", client.post(f"{again['job_id']}/release", {"lease_token": again["lease_token"]}))
-    last = client.claim(worker_id="w3")
+    named = client.post(f"{again['job_id']}/claim", {"worker_id": "w3"})
+    check("POST", f"{one}/claim", named)
+    last = named.json()
     ok(client.result(last, metadata={"a": None}))
     check("GET", f"{one}/result", client.get(f"{last['job_id']}/result"))
     check("GET", one, client.get(last["job_id"]))
