@@ -21,6 +21,7 @@ WATCH = "bridge.watch_workers"
 PROMOTE = "bridge.promote_jobs"
 HISTORY = "bridge.record_history"
 COLLECT = "bridge.collect_uploads"
+UNSERVED = "bridge.tell_unserved"
 
 # How often each sweep runs, in seconds.
 PERIODS = {
@@ -28,6 +29,7 @@ PERIODS = {
     EXPIRE: 5.0,
     CONTINUE: 10.0,
     REPEAT: 10.0,
+    UNSERVED: 10.0,
     RECONCILE: 15.0,
     WATCH: 2.0,
     FOLD: 5.0,

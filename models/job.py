@@ -69,6 +69,8 @@ remote_jobs = Table(
     Column("timeout_at", Moment, nullable=False),  # pending: the queue clock; processing: the deadline
     Column("timeout_seconds", Integer, nullable=False),
     Column("queue_timeout_seconds", Integer, nullable=False),
+    Column("unserved_after_seconds", Integer),  # null: nobody is told that it is not served
+    Column("unserved_at", Moment),  # when that is looked at next; null: not any more
     Column("max_retries", Integer, nullable=False),
     Column("retry_count", Integer, nullable=False, server_default=text("0")),
     Column("return_count", SmallInteger, nullable=False, server_default=text("0")),  # returns in a row, no retry spent
@@ -124,6 +126,7 @@ NOT_DUE = "completed_at IS NULL AND ack_by IS NULL AND NOT mirrored"
 LEASED = "lease_expires_at IS NOT NULL"
 DEADLINE_RUNS = "completed_at IS NULL AND ack_by IS NOT NULL"
 HELD = f"{_PROCESSING} AND ack_by IS NOT NULL"
+TO_BE_TOLD = "unserved_at IS NOT NULL AND completed_at IS NULL"
 Index(
     "remote_jobs_claim",
     _c.tenant,
@@ -138,6 +141,8 @@ Index("remote_jobs_deadline", _c.timeout_at, postgresql_where=text(DEADLINE_RUNS
 Index("remote_jobs_lease", _c.lease_expires_at, postgresql_where=text(LEASED))
 Index("remote_jobs_holder", _c.key_id, _c.worker_id, postgresql_where=text(HELD))
 Index("remote_jobs_due", _c.available_at, postgresql_where=text(NOT_DUE))
+Index("remote_jobs_unserved", _c.unserved_at, postgresql_where=text(TO_BE_TOLD))
+Index("remote_jobs_unserved_queue", _c.tenant, _c.content_type, postgresql_where=text(TO_BE_TOLD))
 # The list, newest first, with each of its filters (bridge/jobs/read.py); a status with a content type has one too.
 Index("remote_jobs_newest", _c.tenant, _c.created_at, _c.id)
 Index("remote_jobs_by_status", _c.tenant, _c.status, _c.created_at, _c.id)

@@ -117,6 +117,9 @@ class Priority(StrEnum):
         return list(Priority).index(self)
 
 
+UNSERVED = "unserved"  # the `status` of an outcome, not of a job: nobody asks for its content type, and it waits on
+
+
 class OutcomeState(StrEnum):
     """How far an outcome is on its way to the pipeline; the comment says who moves it on."""
 

@@ -11,6 +11,7 @@ from bridge.insight import counters, durations, history
 from bridge.jobs.expire import expire
 from bridge.jobs.promote import promote
 from bridge.jobs.purge import purge
+from bridge.jobs.unserved import tell_unserved
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.runtime import Runtime
@@ -50,6 +51,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     names.MEDIANS: durations.refresh,
     names.HISTORY: _record_history,
     names.COLLECT: collect,
+    names.UNSERVED: tell_unserved,
 }
 
 

@@ -86,6 +86,7 @@ class Job(Schema):
     max_retries = fields.Integer(required=True)
     timeout_seconds = fields.Integer(required=True)
     queue_timeout_seconds = fields.Integer(required=True)
+    unserved_after_seconds = fields.Integer(required=True, allow_none=True)
     created_at = fields.AwareDateTime(required=True)
     queued_at = fields.AwareDateTime(required=True)
     available_at = fields.AwareDateTime(required=True)

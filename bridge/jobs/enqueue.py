@@ -31,18 +31,20 @@ Admit = Callable[[], None]
 INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
   source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
-  created_at, queued_at, available_at, mirrored, timeout_at)
+  created_at, queued_at, available_at, mirrored, timeout_at, unserved_after_seconds, unserved_at)
 SELECT n.id, n.tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
   n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
-  '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds)
+  '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds),
+  n.unserved_after_seconds, a.at + make_interval(secs => n.unserved_after_seconds)
 FROM unnest(
   CAST(:ids AS uuid[]), CAST(:tenants AS text[]), CAST(:ingestion_task_ids AS text[]),
   CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]),
   CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
   CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
-  CAST(:available_at AS timestamptz[])
+  CAST(:available_at AS timestamptz[]), CAST(:unserved_after AS int[])
 ) AS n(id, tenant, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
-  timeout_seconds, queue_timeout_seconds, available_at), LATERAL (SELECT greatest(n.available_at, now()) AS at) a
+  timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds),
+  LATERAL (SELECT greatest(n.available_at, now()) AS at) a
 WHERE NOT EXISTS (
   SELECT FROM job_batches WHERE tenant = n.tenant AND idempotency_key = CAST(:idempotency_key AS text)
 )
@@ -281,6 +283,7 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "timeouts": [fields["timeout_seconds"] or settings.deadline_for(fields["content_type"]) for fields in created],
         "queue_timeouts": [fields["queue_timeout_seconds"] or settings.queue_timeout_seconds for fields in created],
         "available_at": [fields["available_at"] for fields in created],
+        "unserved_after": [fields["unserved_after_seconds"] for fields in created],
     }
 
 

@@ -87,6 +87,12 @@ class CreateFields(Strict):
         validate=validate.Range(1, 2592000),
         metadata={"description": "How long the job may wait to be claimed; default 86400."},
     )
+    unserved_after_seconds = StrictInteger(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(30, 2592000),
+        metadata={"description": "Send an outcome `unserved` once no worker has asked for its type for so long."},
+    )
     available_at = Moment(
         format="iso",
         load_default=None,
@@ -98,8 +104,20 @@ class CreateFields(Strict):
 
 def fingerprint(created: Mapping[str, Any]) -> bytes:
     """SHA-256 of validated fields in canonical JSON: two requests with the same one ask for the same job."""
-    canonical = json.dumps(created, sort_keys=True, separators=(",", ":"), default=_plain)
+    canonical = json.dumps(_as_before(created), sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(canonical.encode()).digest()
+
+
+# Fields that were added later, left out while they have their default: what was asked for before keeps its hash.
+_LATER = {"unserved_after_seconds": None}
+
+
+def _as_before(created: Any) -> Any:
+    if isinstance(created, list | tuple):
+        return [_as_before(one) for one in created]
+    if set(created) == {"jobs"}:
+        return {"jobs": _as_before(created["jobs"])}
+    return {name: value for name, value in created.items() if name not in _LATER or value != _LATER[name]}
 
 
 def _plain(value: Any) -> str:

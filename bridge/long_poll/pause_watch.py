@@ -9,14 +9,17 @@ import gevent
 import redis
 
 from bridge.background import every
+from bridge.jobs.unserved import WRITE_SECONDS, note_asked
 from bridge.long_poll.dispatcher import Dispatcher
 from bridge.long_poll.poll import Poll
+from bridge.queues import Queue
 from bridge.runtime import Runtime
 from bridge.workers.pauses import Pause, now_paused, of_worker, refusal
 from bridge.workers.registry import Worker, WorkerRegistry
 
 TICK_SECONDS = 1.0  # a pause is felt within so long
 AT_ONCE = 500  # workers noted without letting others run
+MOST_ASKED = 10_000  # queues that are noted at a time
 WRITE_TICKS = 10  # ticks between two writes of who was seen
 
 
@@ -31,14 +34,18 @@ class PauseWatch:
         settings = runtime.settings
         self.seen = WorkerRegistry(settings.require("redis_url"), settings.redis_prefix, runtime.mirror.process)
         self._ticks = 0
+        self._asked: set[Queue] = set()
         every(TICK_SECONDS, "know who is paused", self.refresh)
         every(TICK_SECONDS, "tell who asks", self._tell_now_and_then)
+        every(WRITE_SECONDS, "note which queues are asked for", self._note_asked)
 
     def admit(self, poll: Poll) -> None:
         """A poll comes in; that of a paused worker is refused. Raises Paused."""
         self._note(poll)
         if (pause := self._paused(poll)) is not None:
             poll.refuse(refusal(pause))
+        elif len(self._asked) < MOST_ASKED:
+            self._asked.update(poll.queues)
 
     def drains(self, tenant: str, who: Worker) -> bool:
         """Whether this worker is asked to end."""
@@ -69,6 +76,17 @@ class PauseWatch:
         tenant = poll.queues[0].tenant
         self.seen.note(tenant, worker, types, poll.denied, poll.slots)
         self.seen.note_facts(tenant, worker, poll.facts)
+
+    def _note_asked(self) -> None:
+        """Raises sqlalchemy.exc.SQLAlchemyError."""
+        asked, self._asked = self._asked, set()
+        for number, poll in enumerate(self._dispatcher.waiting()):
+            if number % AT_ONCE == 0:
+                gevent.sleep(0)
+            if len(asked) < MOST_ASKED:
+                asked.update(poll.queues)
+        if asked:
+            note_asked(self._runtime, asked)
 
     def _tell_now_and_then(self) -> None:
         whole = self._ticks % WRITE_TICKS == 0

@@ -27,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Enqueues one job for each file.")
     parser.add_argument("files", nargs="*", metavar="[TYPE=]FILE")
     parser.add_argument("--wait", type=float, default=30, help="seconds for an answer, then it asks again (30)")
+    parser.add_argument("--unserved-after", type=int, help="seconds without a worker, then it is converted here")
     options = parser.parse_args()
     wanted = []
     for argument in options.files:
@@ -44,6 +45,7 @@ def main() -> int:
             "content_type": content_type,
             "ingestion_task_id": task_id,
             "task_options": {"name": path.name},
+            "unserved_after_seconds": options.unserved_after,
         }
         want(task_id, fields)
     failed = False

@@ -4,14 +4,15 @@ Its task `sample_pipeline.receive` (queue `pipeline`) receives what the bridge h
 confirms. Start it with `celery -A pipeline_app worker -Q pipeline` in this directory.
 
 Environment: PIPELINE_BROKER_URL (the Redis that the bridge's Celery uses), PIPELINE_STATE (a SQLite file,
-default `pipeline.sqlite3` here), PIPELINE_RESULT_URL (default: the broker; where `enqueue.py` reads job IDs).
+default `pipeline.sqlite3` here), PIPELINE_RESULT_URL (default: the broker; where `enqueue.py` reads job IDs), and
+those of local_fallback.py, where it converts by itself what no remote worker asks for.
 
 The SQLite file, in WAL mode, holds one row for each outcome, however often it was delivered:
 
     receipts(job_id TEXT, n INTEGER, ingestion_task_id TEXT, content_type TEXT, status TEXT, success INTEGER,
              content TEXT, received_at REAL, deliveries INTEGER, recorded_at TEXT, PRIMARY KEY (job_id, n))
 
-`n` counts the job's terminal states, `received_at` is the first delivery in seconds since 1970, `success`
+`n` counts the job's outcomes, `received_at` is the first delivery in seconds since 1970, `success`
 is 0 or 1, `recorded_at` is when the bridge recorded the outcome.
 """
 
@@ -30,6 +31,7 @@ from celery import Celery
 from celery.platforms import SecurityWarning  # type: ignore[attr-defined]  # the stubs lack it
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
+from local_fallback import convert_here
 
 ENQUEUE = "bridge.enqueue_remote_job"
 CONFIRM = "bridge.confirm_continuation"
@@ -150,6 +152,9 @@ def receive(
     **_later_fields: Any,
 ) -> None:
     """Receive the outcome of a job, once or more often, and tell the bridge that it is safe here."""
+    # Before it is confirmed: if this process dies on the way, the bridge hands the outcome over again.
+    if status == "unserved":
+        log.info("job %s (%s): nobody asks for it, converted here: %s", job_id, content_type, convert_here(job_id))
     delivery = record(
         {"job_id": job_id, "n": n, "ingestion_task_id": ingestion_task_id, "content_type": content_type,
          "status": status, "success": success, "content": content, "recorded_at": recorded_at}

@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import text
 
+import models.asking
 import models.batch
 import models.count
 import models.duration

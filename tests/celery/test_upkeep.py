@@ -39,6 +39,7 @@ def test_the_schedule_is_the_contracts():
         names.REPEAT,
         names.HISTORY,
         names.COLLECT,
+        names.UNSERVED,
     }
 
 

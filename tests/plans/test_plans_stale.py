@@ -50,6 +50,7 @@ BY_PLACE = {
     "bridge.insight.explain.AHEAD",
     "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
     "bridge.jobs.promote.PROMOTE",
+    "bridge.jobs.unserved.ASKED", "bridge.jobs.unserved.TELL", "bridge.jobs.unserved.FORGET",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG",
     "bridge.jobs.expire_standby.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",

@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 # What the three clocks and the backoff are read from; `age` makes a job so many seconds older.
 _CLOCKS = (
     "created_at", "queued_at", "available_at", "timeout_at", "started_at", "ack_by", "acknowledged_at",
-    "lease_expires_at", "attempt_ended_at", "completed_at",
+    "lease_expires_at", "attempt_ended_at", "completed_at", "unserved_at",
 )  # fmt: skip
 
 _OUTCOME_CLOCKS = ("created_at", "next_at", "sent_at", "confirmed_at")
