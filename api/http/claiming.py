@@ -129,7 +129,6 @@ def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]
         bridge.limits.took(asks.key_id, asks.tenant, 1)
         CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")
-        log.info("job_claimed", job_id=str(job.job_id), attempt=job.attempt, worker_id=asked["worker_id"])
     return job
 
 

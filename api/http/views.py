@@ -58,7 +58,7 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
 
 def claimed_view(job: Claimed) -> dict[str, Any]:
     """schemas.ClaimedJob; `task_options` go through as the text that they are stored as."""
-    unread = job.task_options is None
+    options = job.task_options
     name = source_name(job.source_file_path)
     return {
         "job_id": job.job_id,
@@ -67,7 +67,7 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
         "source_size": job.source_size,
         "source_media_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
         "content_type": job.content_type,
-        "task_options": Unread(job.job_id, Document.TASK_OPTIONS) if unread else orjson.Fragment(job.task_options),
+        "task_options": Unread(job.job_id, Document.TASK_OPTIONS) if options is None else orjson.Fragment(options),
         "attempt": job.attempt,
         "retry_count": job.retry_count,
         "priority": RANKS[job.priority],

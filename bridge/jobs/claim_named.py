@@ -1,17 +1,19 @@
 """Claim the job that the caller names, under the same guard, lease, attempt and token as a poll's claim."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
 from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import Conflict, Forbidden, Invalid
+from bridge.jobs import told
 from bridge.jobs.claim import WITHHELD_SECONDS, Claimant, Claimed, claim
 from bridge.jobs.read import STANDING, find
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
+from bridge.state_change import REQUEST_ID
 from bridge.workers.pauses import now_paused, of_worker, refusal
 from models.state import FINAL, JobState
 
@@ -62,6 +64,7 @@ def claim_named(
         fates = claim(connection, [(str(job.id), who)], runtime.settings.ack_seconds)
     if (claimed := fates.claimed.get(0)) is not None:
         reach("claim.after_commit", claimed)
+        told.claimed(runtime, who, claimed, REQUEST_ID.get())
         queue = Queue(caller.tenant, job.content_type)
         runtime.mirror.drop(Entry(queue, rank, str(job.id)) for rank in RANKS)  # its age may have raised it
         return Named(claimed, again=False)
@@ -73,7 +76,7 @@ def claim_named(
     raise _not_to_be_had(find(runtime, caller.tenant, job_id, STANDING))
 
 
-def _not_to_be_had(job: Row) -> Conflict:
+def _not_to_be_had(job: Row[Any]) -> Conflict:
     """Why the job was not given; who holds it is not said."""
     if job.status in FINAL:
         return Conflict(f"The job is {job.status}.", code="already_finished", job_status=job.status)

@@ -137,7 +137,7 @@ def drive(client, bridge):
 
     def drive_one(method, path):
         paths = [path.replace("{job_id}", job) for job in jobs] if "{job_id}" in path else [path]
-        body = {"success": True, "percentage": 5} if method != "GET" else None
+        body = {"success": True, "percentage": 5, "worker_id": "w"} if method != "GET" else None
         for concrete in paths:
             yield client.request(method, concrete)
             yield other.request(method, concrete, json=body)

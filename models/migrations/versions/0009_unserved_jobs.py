@@ -7,8 +7,8 @@ second or two for a million jobs), one new table; code of the revision before ru
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
