@@ -6,12 +6,24 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
 
+from bridge.names import PERIODS
+
 RECORD = text("""
 INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:name, now(), :seconds, :changed, :changed)
 ON CONFLICT (name) DO UPDATE SET ran_at = now(), seconds = excluded.seconds, changed = excluded.changed,
   total = sweeps.total + excluded.changed
 WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - interval '5 seconds'
 """)
+
+# A sweep is late after so many of its periods, but not before so many seconds: it may have been started just now.
+LATE_PERIODS = 4
+LATE_SECONDS = 30
+
+
+def is_late(name: str, age: float) -> bool:
+    """Whether a sweep that ran last so many seconds ago should have run since."""
+    period = PERIODS.get(f"bridge.{name}")
+    return period is not None and age > max(LATE_SECONDS, LATE_PERIODS * period)
 
 
 def in_batches(work: Callable[[], int], *, batch: int, rounds: int) -> int:

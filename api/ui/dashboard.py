@@ -16,8 +16,8 @@ from api.ui.render import page
 from api.ui.session import NotSignedIn, go, session, sign_in, sign_out, signed_in, to_sign_in
 from bridge.errors import BridgeError, Forbidden, Invalid, TooMany, Unauthorized
 from bridge.insight import gauges, history
-from bridge.insight.attention import is_late
 from bridge.insight.overview import overview
+from bridge.sweeps import is_late
 
 
 def register(app: Flask) -> None:

@@ -8,9 +8,10 @@ import typer
 
 from bridge.cli import keys
 from bridge.cli.local import beside_up, checkout, command_lines, database
+from bridge.cli.local.doctor.command import doctor
 from bridge.cli.local.used_ports import refuse_used_port
 from bridge.cli.options import EXIT
-from bridge.cli.remote import continuations, jobs, queues, workers
+from bridge.cli.remote import continuations, jobs, queues, top, workers
 from bridge.cli.secret import shown_or_kept
 from bridge.settings import read_environment, unknown_names
 from bridge.version import version
@@ -27,6 +28,8 @@ app.add_typer(database.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(jobs.app, name="jobs")
 app.command(epilog=EXIT)(queues.queues)
+app.command(epilog=EXIT)(top.top)
+app.command()(doctor)
 app.add_typer(workers.app, name="workers")
 app.add_typer(continuations.app, name="continuations")
 

@@ -5,15 +5,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
-from bridge.names import PERIODS
+from bridge.sweeps import is_late
 from bridge.workers.roster import Roster
 from models.pause import PausedBy
 
 MOST = 20  # sentences of a kind
 STUCK_SECONDS = 60  # a job that may be claimed and was not for so long, while nobody asks for its type
-# A sweep is late after so many of its periods, but not before so many seconds: it may have been started just now.
-LATE_PERIODS = 4
-LATE_SECONDS = 30
 
 
 class QueueNow(NamedTuple):
@@ -65,12 +62,6 @@ def _sweeps(sweeps: Sequence[Row[Any]]) -> Iterator[Need]:
             "See that beat and a Celery worker run, and that the broker answers.",
             "sweeps",
         )
-
-
-def is_late(name: str, age: float) -> bool:
-    """Whether a sweep should have run since."""
-    period = PERIODS.get(f"bridge.{name}")
-    return period is not None and age > max(LATE_SECONDS, LATE_PERIODS * period)
 
 
 def _redis(known: Roster) -> Iterator[Need]:

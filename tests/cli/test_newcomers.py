@@ -1,5 +1,6 @@
 """What a newcomer meets: help that fits 80 columns, completion, keys from another machine, words that help."""
 
+import json
 import re
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from bridge.cli.app import app
 from tests.support.client import Client, ok
-from tests.support.command import JOBBRIDGE, environment, jobbridge, refusal
+from tests.support.command import JOBBRIDGE, Terminal, environment, jobbridge, refusal
 from tests.support.waiting import wait_until
 
 
@@ -108,3 +109,27 @@ def test_a_refused_path_names_the_roots_to_who_administers_them_alone(bridge, te
         assert answer.status_code == 422
         assert (str(bridge.files) in answer.text) == named, answer.text
         assert "one of the directories named by BRIDGE_SOURCE_ROOTS" in answer.text
+
+
+def test_top_shows_queues_workers_and_rates_until_q_and_once_in_a_script(client, tmp_path):
+    around = {"BRIDGE_URL": client.url, "BRIDGE_KEY": client.key}
+    client.create("video")
+    client.create()
+    job = client.claim(worker_id="gpu-with-a-long-name-7")
+    once = jobbridge("top", "--once", cwd=tmp_path, **around)
+    assert once.returncode == 0, once.stderr
+    for words in ("1 wait, 1 run", "1 workers, 1 busy", "video", "audio", "gpu-with-a-long-name-7"):
+        assert words in once.stdout
+    assert set(json.loads(jobbridge("top", "--json", cwd=tmp_path, **around).stdout)) == {"statistics", "workers"}
+    live = Terminal("top", "--every", "0.5", cwd=tmp_path, width=80, **around)
+    try:
+        live.says("nothing ended since the last look")
+        ok(client.result(job))
+        live.says("/s completed")
+        drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", live.raw.replace("\x1b[H", "\n"))
+        assert max(map(len, drawn.splitlines())) <= 80
+        live.types("q")
+        assert live.ends() == 0
+        assert "\x1b[?1049l" in live.raw, "the terminal is given back as it was"
+    finally:
+        live.close()

@@ -125,6 +125,12 @@ def test_flower_beside_up_finds_its_broker(up):
     running.close()
 
 
+def test_doctor_finds_a_running_up_by_its_data_and_nothing_wrong(up):
+    up.says(UP)
+    wait_until(lambda: jobbridge("doctor", cwd=up.place).returncode == 0, "the first sweeps", 60)
+    assert "Nothing is wrong." in jobbridge("doctor", cwd=up.place).stdout
+
+
 def test_the_local_worker_converts_a_file(up):
     client = up.client(up.admin_key())
     place = client.files / "page.html"

@@ -27,7 +27,7 @@ INTERRUPTED = 130
 PATIENCE = 120.0  # seconds that a bridge which answered once may be silent, as while it is started anew
 
 
-class _Eye:
+class Eye:
     """Looks at the bridge again and again, also while it does not answer for a time; `trouble` then says so."""
 
     def __init__(self, bridge: Bridge) -> None:
@@ -35,7 +35,7 @@ class _Eye:
         self._heard: float | None = None
         self.trouble = ""
 
-    def look(self, path: str) -> Answer | None:
+    def get(self, path: str) -> Answer | None:
         """An answer; None when there was none this time. Raises Unreachable, RefusedByBridge when that is for good."""
         try:
             answer = self._bridge.get(path)
@@ -54,12 +54,12 @@ class _Eye:
 
 def watch_queues(bridge: Bridge, every: float) -> None:
     """Shows the queues, on a terminal until Ctrl-C. Raises Unreachable, RefusedByBridge."""
-    paper, eye = console(), _Eye(bridge)
+    paper, eye = console(), Eye(bridge)
     try:
         with _screen(paper, kept=True) as screen:
             numbers: dict[str, Any] = {}
             while True:
-                if answer := eye.look(f"{API_BASE}/statistics"):
+                if answer := eye.get(f"{API_BASE}/statistics"):
                     numbers = answer.body
                 shown = overview(numbers)
                 if screen is None:
@@ -78,14 +78,14 @@ def watch_jobs(bridge: Bridge, names: Mapping[str, str], every: float = 1.0, *, 
     On a terminal live, else a line for each change; with `json` nothing but their statuses at the end, of a single one
     without a name as the API gives it. Raises Unreachable, RefusedByBridge.
     """
-    paper, eye = console(), _Eye(bridge)
+    paper, eye = console(), Eye(bridge)
     seen: dict[str, dict[str, Any]] = {}
     alone = next(iter(names)) if len(names) == 1 else None
     try:
         with nullcontext() if json else _screen(paper, kept=False) as screen:
             while True:
                 for job_id in [job_id for job_id in names if not _ended(seen.get(job_id))]:
-                    answer = eye.look(f"{API_BASE}/{job_id}/status")
+                    answer = eye.get(f"{API_BASE}/{job_id}/status")
                     if answer and _news(seen.get(job_id)) != _news(answer.body) and not json and screen is None:
                         _tell(paper, answer.body, names[job_id])
                     if answer:
@@ -93,7 +93,7 @@ def watch_jobs(bridge: Bridge, names: Mapping[str, str], every: float = 1.0, *, 
                 if all(_ended(seen.get(job_id)) for job_id in names):
                     break
                 if screen is not None:
-                    why = eye.look(f"{API_BASE}/{alone}/explain") if alone else None
+                    why = eye.get(f"{API_BASE}/{alone}/explain") if alone else None
                     shown = explanation(why, paper.width) if why else _table(seen.values(), names)
                     screen.update(Group(shown, eye.words()), refresh=True)
                 time.sleep(every)

@@ -1,0 +1,131 @@
+"""`jobbridge top`: queues, workers and rates in the terminal, live."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from bridge.cli.console import console, print_json, text
+from bridge.cli.options import Json, Url
+from bridge.cli.remote.http import Answer, Bridge, bridge_at
+from bridge.cli.remote.watch import Eye
+from bridge.cli.remote.worker_tables import overview, workers_table
+from bridge.names import API_BASE, API_ROOT
+from models.state import FINAL, JobState
+
+_MOST_WORKERS = 200  # asked for; as many are shown as there are lines
+
+
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Show it once and end, as without a terminal.")] = False,
+    every: Annotated[float, typer.Option(metavar="SECONDS", min=0.5, max=3600, help="Between two looks.")] = 2.0,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Shows queues, workers and rates, live; q ends.
+
+    Rates are those between two looks. With --json, or without a terminal, one look.
+    """
+    bridge, paper = bridge_at(url), console()
+    if json:
+        print_json({"statistics": _statistics(bridge).body, "workers": _workers(bridge).body})
+    elif once or not paper.is_terminal:
+        paper.print(_shown(paper, _statistics(bridge), _workers(bridge), None))
+    else:
+        _live(bridge, paper, every)
+
+
+def _statistics(bridge: Bridge | Eye) -> Any:
+    return bridge.get(f"{API_BASE}/statistics")
+
+
+def _workers(bridge: Bridge | Eye) -> Any:
+    return bridge.get(f"{API_ROOT}/workers?limit={_MOST_WORKERS}")
+
+
+def _live(bridge: Bridge, paper: Console, every: float) -> None:
+    """Until q or Ctrl-C. Raises Unreachable, RefusedByBridge."""
+    eye, numbers, workers = Eye(bridge), None, None
+    earlier: tuple[float, Any] | None = None
+    with _keys() as pressed, Live(console=paper, auto_refresh=False, screen=True) as screen:
+        try:
+            while True:
+                now = time.monotonic()
+                numbers, workers = _statistics(eye) or numbers, _workers(eye) or workers
+                if numbers is not None and workers is not None:
+                    rates = None if earlier is None else _rates(*earlier, now, numbers.body)
+                    screen.update(Group(_shown(paper, numbers, workers, rates), eye.words()), refresh=True)
+                    if not eye.trouble:
+                        earlier = (now, numbers.body)
+                if pressed(every):
+                    return
+        except KeyboardInterrupt:
+            return
+
+
+def _rates(then: float, before: Mapping[str, Any], now: float, after: Mapping[str, Any]) -> dict[str, float]:
+    """Jobs per second that came to each final state between two looks; what was purged meanwhile counts as none."""
+    passed = max(now - then, 0.001)
+    return {
+        state: max(0, after["by_status"].get(state, 0) - before["by_status"].get(state, 0)) / passed for state in FINAL
+    }
+
+
+def _shown(paper: Console, numbers: Answer, workers: Answer, rates: Mapping[str, float] | None) -> RenderableType:
+    known = workers.body["workers"]
+    counts = numbers.body["by_status"]
+    busy = sum(1 for one in known if one["jobs_in_hand"])
+    head = Text.assemble(
+        (f"{datetime.now(UTC):%H:%M:%S} UTC", "bold"),
+        f"  {counts.get(JobState.PENDING, 0)} wait, {counts.get(JobState.PROCESSING, 0)} run",
+        f"  {workers.body['count']} workers, {busy} busy",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+    told = [] if rates is None else [f"{rate:.1f}/s {state}" for state, rate in rates.items() if rate]
+    speed = text("" if rates is None else ", ".join(told) or "nothing ended since the last look", "cyan")
+    parts: list[RenderableType] = [head, speed, overview(numbers.body)]
+    room = len(known) if not paper.is_terminal else max(3, paper.height - 12 - len(numbers.body["by_content_type"]))
+    if known:
+        parts += ["", workers_table(known[:room], workers.now, paper.width)]
+    if (more := workers.body["count"] - min(room, len(known))) > 0:
+        parts.append(Text(f"… and {more} more workers", style="dim"))
+    if workers.body["redis"] == "away":
+        parts.append(text("Redis is away: only workers that hold a job or are paused are known.", "yellow"))
+    return Group(*parts)
+
+
+@contextmanager
+def _keys() -> Iterator[Any]:
+    """`pressed(seconds)` waits for so long and says whether q was pressed; the terminal is as before afterwards."""
+    place = sys.stdin.fileno() if sys.stdin.isatty() else None
+    if place is None:
+        yield lambda seconds: time.sleep(seconds)
+        return
+    before = termios.tcgetattr(place)
+    tty.setcbreak(place)
+
+    def pressed(seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([place], [], [], left)[0] and os.read(place, 64)[:1] in (b"q", b"Q", b""):
+                return True
+        return False
+
+    try:
+        yield pressed
+    finally:
+        termios.tcsetattr(place, termios.TCSADRAIN, before)

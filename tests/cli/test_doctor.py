@@ -1,0 +1,245 @@
+"""`jobbridge doctor` finds each of these broken set-ups on real servers, and says what to do. (A good one: test_up.)"""
+
+import json
+import uuid
+
+import pytest
+import redis as redis_py
+from sqlalchemy import create_engine, text
+
+from bridge import embedded, names
+from bridge.cli.local.doctor.examine import examine
+from bridge.cli.local.doctor.finding import skewed
+from bridge.cli.local.doctor.machine import packages
+from bridge.settings import load_settings
+from tests.support.command import jobbridge
+
+MISSING = "/nowhere/at/all"
+
+
+class Place:
+    """An installation as the doctor meets it: settings, a database of its own, a Redis to do anything to."""
+
+    def __init__(self, database_url, redis_url, data_dir):
+        (data_dir / "secrets").mkdir(mode=0o700, parents=True)
+        (data_dir / "files").mkdir()
+        data_dir.chmod(0o700)
+        self.data_dir = data_dir
+        self.settings = {
+            "BRIDGE_DATABASE_URL": database_url,
+            "BRIDGE_REDIS_URL": redis_url,
+            "BRIDGE_DATA_DIR": str(data_dir),
+            "BRIDGE_API_PROCESSES": "1",
+        }
+        self.redis = redis_py.Redis.from_url(redis_url, decode_responses=True)
+        self.redis.config_set("min-replicas-to-write", 0)
+        self.redis.config_set("maxmemory-policy", "noeviction")
+        self.redis.config_set("appendonly", "yes")
+        self.redis.flushall()
+        self.redis.set("bridge:epoch", "1")
+        for task in names.PERIODS:
+            self.sql("INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:n, now(), 0, 0, 0)",
+                     n=task.removeprefix("bridge."))  # fmt: skip
+
+    def sql(self, statement, **parameters):
+        engine = create_engine(self.settings["BRIDGE_DATABASE_URL"], isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement), parameters)
+        engine.dispose()
+
+    def job(self, **columns):
+        """A job that has been claimable for ten minutes."""
+        given = {"id": str(uuid.uuid4()), "tenant": "default", "ingestion_task_id": "x", "source_file_path": "/x",
+                 "source_size": 1, "content_type": "audio", "task_options": "{}", "priority": 1, "max_retries": 0,
+                 "timeout_seconds": 60, "queue_timeout_seconds": 9000, "status": "pending", "mirrored": True,
+                 **columns}  # fmt: skip
+        marks = ", ".join(f":{name}" for name in given)
+        self.sql(f"INSERT INTO remote_jobs ({', '.join(given)}, created_at, queued_at, available_at, timeout_at) VALUES"
+                 f" ({marks}, now(), now() - interval '10 min', now() - interval '10 min', now() + interval '1 h')",
+                 **given)  # fmt: skip
+        return given["id"]
+
+    def database(self):
+        return self.settings["BRIDGE_DATABASE_URL"].rpartition("/")[2]
+
+    def found(self, **changes):
+        """(check, level) of all findings."""
+        around = {**self.settings, **changes}
+        return {(one.check, str(one.level)) for one in examine(load_settings(around), around).findings}
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    with embedded.start(tmp_path_factory.mktemp("doctor"), postgres=False, durable=False) as running:
+        yield running.redis_url
+
+
+@pytest.fixture
+def place(redis_url, new_database, tmp_path):
+    return Place(new_database(), redis_url, tmp_path / "data")
+
+
+GOOD = {("postgresql_durability", "warning")}  # the tests' PostgreSQL has fsync off
+
+
+def old_schema(place):
+    place.sql("UPDATE alembic_version SET version_num = '0001'")
+
+
+def newer_schema(place):
+    place.sql("UPDATE alembic_version SET version_num = '9999'")
+
+
+def no_schema(place):
+    place.sql("DROP TABLE alembic_version")
+
+
+def no_beat(place):
+    place.sql("UPDATE sweeps SET ran_at = now() - interval '1 day'")
+
+
+def no_celery(place):
+    no_beat(place)
+    place.redis.lpush(names.SWEEPS, "message")
+
+
+def lost_mirror(place):
+    place.job()
+
+
+def rebuilding(place):
+    place.redis.delete("bridge:epoch")
+    place.job()
+
+
+def failing_outcomes(place):
+    place.sql("INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, tries, last_error) VALUES"
+              " (:id, 1, 'default', '{}', now(), now(), 9, 'Connection refused')",
+              id=place.job(mirrored=False))  # fmt: skip
+
+
+def unacknowledged(place):
+    for number in range(10):
+        place.sql("INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at,"
+                  " how) VALUES (:id, :n, 'w', :key, :token, now(), now(), 'unacknowledged')",
+                  id=place.job(mirrored=False), n=number + 1, key=str(uuid.uuid4()),
+                  token=str(uuid.uuid4()))  # fmt: skip
+
+
+def read_only(place):
+    place.sql(f"ALTER DATABASE {place.database()} SET default_transaction_read_only = on")
+
+
+def telling_log(place):
+    place.sql(f"ALTER DATABASE {place.database()} SET log_statement = 'all'")
+
+
+def open_data(place):
+    place.data_dir.chmod(0o755)
+
+
+def open_secret(place):
+    (place.data_dir / "secrets" / "admin-key").touch(mode=0o644)
+    (place.data_dir / "secrets" / "admin-key").chmod(0o644)
+
+
+def unread_outcomes(place):
+    place.redis.lpush("ingestion", "one", "two")
+
+
+def flooded(place):
+    place.redis.lpush(names.QUEUE, *["message"] * 1001)
+
+
+PIPELINE = {"BRIDGE_CONTINUATION_TASK": "pipeline.receive", "BRIDGE_CONTINUATION_QUEUE": "ingestion"}
+BROKEN = [
+    ("database_away", "error", None, {"BRIDGE_DATABASE_URL": "postgresql://u:a-password@127.0.0.1:1/x"}),
+    ("database", "error", None, {"BRIDGE_DATABASE_URL": ""}),
+    ("schema", "error", no_schema, {}),
+    ("schema", "error", old_schema, {}),
+    ("schema", "error", newer_schema, {}),
+    ("postgresql_read_only", "error", read_only, {}),
+    ("postgresql", "warning", telling_log, {}),
+    ("postgresql_connections", "warning", None, {"BRIDGE_API_PROCESSES": "200"}),
+    ("redis_away", "error", None, {"BRIDGE_REDIS_URL": "redis://127.0.0.1:1"}),
+    ("redis", "error", None, {"BRIDGE_REDIS_URL": ""}),
+    ("redis", "warning", lambda place: place.redis.config_set("maxmemory-policy", "allkeys-lru"), {}),
+    ("redis_persistence", "warning", lambda place: place.redis.config_set("appendonly", "no"), {}),
+    ("redis_writes", "error", lambda place: place.redis.config_set("min-replicas-to-write", 3), {}),
+    ("redis_away", "error", None, {"BRIDGE_BROKER_URL": "redis://127.0.0.1:1"}),
+    ("beat", "error", no_beat, {}),
+    ("celery", "error", no_celery, {}),
+    ("celery_queue", "warning", flooded, {}),
+    ("continuation_queue", "warning", unread_outcomes, PIPELINE),
+    ("mirror", "warning", lost_mirror, {}),
+    ("mirror", "warning", rebuilding, {}),
+    ("outbox", "warning", failing_outcomes, {}),
+    ("never_acknowledged", "warning", unacknowledged, {}),
+    ("source_roots", "error", None, {"BRIDGE_SOURCE_ROOTS": MISSING}),
+    ("data_directory", "warning", open_data, {}),
+    ("secrets", "error", open_secret, {}),
+    ("unknown_setting", "warning", None, {"BRIDGE_PROT": "8000"}),
+    ("api", "error", None, {"BRIDGE_URL": "http://127.0.0.1:1"}),
+]
+
+
+@pytest.mark.parametrize(("check", "level", "breaks", "changes"), BROKEN, ids=[
+    f"{number}-{case[0]}" for number, case in enumerate(BROKEN)
+])  # fmt: skip
+def test_each_broken_set_up_is_found_and_nothing_else(place, check, level, breaks, changes):
+    if breaks is not None:
+        breaks(place)
+    assert place.found(**changes) - GOOD == {(check, level)}
+
+
+def test_a_set_up_that_is_well_has_no_finding(place):
+    assert place.found(**PIPELINE) == GOOD
+
+
+def test_an_encoding_that_cannot_hold_documents_is_found(place, servers):
+    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    name = f"latin_{uuid.uuid4().hex[:8]}"
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"))
+        url = servers.database_url.rpartition("/")[0] + f"/{name}"
+        assert {("postgresql", "error"), ("schema", "error")} <= place.found(BRIDGE_DATABASE_URL=url)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+def test_a_package_that_is_missing_or_old_is_found(tmp_path, monkeypatch):
+    made = tmp_path / "trial-1.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: trial\nVersion: 1\nRequires-Dist: flask>=99\nRequires-Dist: nosuch-package\n"
+        "Requires-Dist: neither; extra == 'up'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    told = [one.what for one in packages("trial")]
+    assert [words.split()[0] for words in told] == ["flask", "nosuch-package"]
+
+
+def test_clocks_that_differ_are_found():
+    assert skewed("clock", "Redis'", 1.0) == []
+    assert "60 s behind" in skewed("clock", "Redis'", -60.0)[0].what
+
+
+def test_the_command_says_what_to_do_and_its_status_is_for_monitoring(place, tmp_path):
+    warned = {**place.settings, "BRIDGE_PROT": "1"}
+    done = jobbridge("doctor", cwd=tmp_path, **warned)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "did you mean BRIDGE_PORT?" in done.stdout
+    assert "  → Correct or remove it" in done.stdout
+    broken = jobbridge("doctor", "--json", cwd=tmp_path, **warned, BRIDGE_SOURCE_ROOTS=MISSING)
+    report = json.loads(broken.stdout)
+    assert broken.returncode == report["status"] == 2
+    assert next(one["check"] for one in report["findings"]) == "source_roots"
+    assert report["facts"]["PostgreSQL"]
+    bad = jobbridge("doctor", "--json", cwd=tmp_path, BRIDGE_ACK_SECONDS="soon")
+    assert [one["check"] for one in json.loads(bad.stdout)["findings"]] == ["settings"]
+    nothing = jobbridge("doctor", "--json", cwd=tmp_path)
+    assert {one["check"] for one in json.loads(nothing.stdout)["findings"]} >= {"database", "redis"}
+    assert "a-password" not in jobbridge(
+        "doctor", cwd=tmp_path, BRIDGE_DATABASE_URL="postgresql://u:a-password@127.0.0.1:1/x",
+        BRIDGE_REDIS_URL="redis://:a-password@127.0.0.1:1",
+    ).stdout  # fmt: skip
