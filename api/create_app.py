@@ -1,5 +1,6 @@
 """The composition root of the API."""
 
+import time
 import uuid
 
 from flask import Flask, Response, current_app, g, request
@@ -9,9 +10,9 @@ from gevent.threadpool import ThreadPool
 from api.fast_routes import FastRoutes
 from api.http import docs_page, openapi, problems
 from api.http.access import SECURITY
+from api.http.counted import answered
 from api.http.every_answer import SAFE, begin_request
 from api.http.incoming import end_request
-from api.http.metrics import RESPONSES
 from api.http.parts import Parts
 from api.http.sending import counted
 from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
@@ -98,6 +99,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
 
 
 def _begin() -> None:
+    g.began = time.monotonic()
     g.request_id = begin_request(request.headers.get("X-Request-ID", ""))
 
 
@@ -107,7 +109,8 @@ def _finish(response: Response) -> Response:
     for name, value in SAFE.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex
-    RESPONSES.inc(f"{response.status_code // 100}xx")
+    route = None if request.url_rule is None else request.url_rule.rule
+    answered(request.method, route, response.status_code, g.get("began") or time.monotonic())
     if "job_status" in g:
         response.headers["X-Job-Status"] = str(g.job_status)
     return response

@@ -6,6 +6,7 @@ counted. What fails after that is told by Flask's own error handlers. BRIDGE_FAS
 """
 
 import io
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from werkzeug.exceptions import HTTPException
 from api.http.broken_results import ends_attempt
 from api.http.claiming import POLL_HEADERS, claim_for, next_claim, with_headers
 from api.http.connections import prove
+from api.http.counted import answered
 from api.http.every_answer import SAFE, begin_request
-from api.http.metrics import RESPONSES
 from api.http.parts import Parts
 from api.http.plain_requests import Environ, Plain, PlainRequests
 from api.http.sending import LARGE_BYTES
@@ -26,11 +27,19 @@ from api.http.views import json_response, poll_answer
 from api.routes.jobs import create
 from api.routes.work import accept, accepted_view
 from bridge.errors import BridgeError, TooMany
+from bridge.names import API_BASE
 
 Headers = tuple[tuple[str, str], ...]
 Wsgi = Callable[[Environ, Any], Iterable[bytes]]
 
 REFUSALS = (BridgeError, HTTPException, SQLAlchemyError)
+
+# By scope, and whether a job is named: Flask's rules, for the counters.
+_RULES = {
+    ("submit", False): f"{API_BASE}/",
+    ("work", False): f"{API_BASE}/poll",
+    ("work", True): f"{API_BASE}/<job:job_id>/result",
+}
 
 
 class _Answer(NamedTuple):
@@ -56,6 +65,7 @@ class FastRoutes:
         self._read = PlainRequests(self._bridge.keys, self._bridge.runtime.settings.max_body_bytes)
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        began = time.monotonic()
         plain = self._read(environ)
         if plain is None:
             return self._flask(environ, start_response)
@@ -79,7 +89,7 @@ class FastRoutes:
             body = None
         if body is None or len(body) > LARGE_BYTES:
             return self._by_flask(plain, lambda job_id: answer.whole(), environ, start_response)
-        RESPONSES.inc("2xx")
+        answered(environ["REQUEST_METHOD"], _RULES[plain.scope, bool(plain.job_id)], 200, began)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
         headers += [one for one in SAFE.items() if one not in answer.headers]
         headers.append(("X-Request-ID", request_id))

@@ -109,15 +109,16 @@ def post_worker_init(worker: Any) -> None:
     """Answer parked polls as soon as this process is told to stop; keep the gauges of this process."""
     import gevent
 
-    from api.http.metrics import PARKED, REDIS_AWAY, Summed
+    from api.http.counted import PARKED, Gauges, Summed
+    from api.wsgi import reserved
 
     parts = worker.wsgi.extensions["bridge"]
-    dispatcher, mirror = parts.polls.dispatcher, parts.runtime.mirror
+    dispatcher = parts.polls.dispatcher
+    gauges = Gauges(dispatcher, {"requests": parts.runtime, "reserved": reserved})
 
     def watch() -> None:
         while worker.alive:
-            PARKED.set(dispatcher.parked)
-            REDIS_AWAY.set(mirror.breaker.lost)
+            gauges.set()
             Summed.tell()
             gevent.sleep(0.1)
         dispatcher.close()
@@ -128,7 +129,7 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """What a process has counted since it last told is not lost with it."""
-    from api.http.metrics import Summed
+    from api.http.counted import Summed
 
     Summed.tell()
 

@@ -9,10 +9,12 @@ from functools import partial
 from celery import Celery
 
 from api.create_app import create_app
+from api.http.counted import Told
 from bridge import crash_points, server_requirements
 from bridge.background import once
 from bridge.db import make_cooperative, make_engine
 from bridge.file_pool import FilePool
+from bridge.insight.counting import Counting
 from bridge.logs import configure_logging
 from bridge.mirror.lists import Mirror
 from bridge.natural_batches import Batches
@@ -31,7 +33,7 @@ mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
 engine = make_engine(settings, pool_size=16, name="bridge-api")
 redis_url = settings.require("redis_url")
 once(10.0, "see whether the servers are as they should be", partial(server_requirements.tell, engine, redis_url))
-runtime = Runtime(settings, engine, mirror, Nudger(sender), FilePool(), Batches())
+runtime = Runtime(settings, engine, mirror, Nudger(sender), FilePool(), Batches(), Counting(Told()))
 # What all requests depend on must not wait for a connection behind slow ones.
 reserved = replace(runtime, engine=make_engine(settings, pool_size=4, name="bridge-reserved"))
 app = create_app(runtime, reserved)

@@ -20,6 +20,20 @@ def lying(app: Celery, *queues: str) -> int:
             raise OperationalError(str(error)) from error
 
 
+def next_message(app: Celery, queue: str) -> bytes | None:
+    """The message that is taken next from a queue, as it lies there; None where there is none.
+
+    Raises kombu's OperationalError when the broker does not answer.
+    """
+    connection: Any
+    with app.pool.acquire(block=True) as connection:
+        try:
+            found = connection.default_channel.client.lindex(queue, -1)
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            raise OperationalError(str(error)) from error
+    return found.encode() if isinstance(found, str) else found
+
+
 def _length(channel: Any, queue: str) -> int:
     try:
         return int(channel.queue_declare(queue, passive=True).message_count)

@@ -1,7 +1,7 @@
 """What a process of the bridge works with, made once in its composition root and passed down."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
-from bridge.state_change import Observe, unobserved
+from bridge.state_change import Observer, Unobserved
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -74,7 +74,7 @@ class Runtime:
     nudge: Nudge
     files: OnFiles = at_once
     batches: Batching = one_by_one
-    observe: Observe = unobserved  # hears of every change of a job's state, once it is committed
+    observer: Observer = field(default_factory=Unobserved)  # hears of every change once it is committed
 
     @cached_property
     def single(self) -> Engine:

@@ -4,9 +4,8 @@ Told after the commit, from the row that the guarded statement returned, whichev
 a message, a sweep. Never the text of a document, nor what a worker has said.
 """
 
-from collections.abc import Callable
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import structlog
@@ -53,14 +52,27 @@ class StateChange(NamedTuple):
     request_id: str | None
 
 
-Observe = Callable[[StateChange], None]  # never raises, never waits
+class Observer(Protocol):
+    """Counts what happens. Never raises, never waits."""
+
+    def changed(self, told: StateChange) -> None:
+        """A job's state has changed."""
+
+    def sent(self, seconds: float, again: bool) -> None:
+        """An outcome was sent to the pipeline so long after it was recorded, the first time or `again`."""
 
 
-def unobserved(_: StateChange) -> None:
-    """Nobody counts them."""
+class Unobserved:
+    """Nobody counts."""
+
+    def changed(self, told: StateChange) -> None:
+        pass
+
+    def sent(self, seconds: float, again: bool) -> None:
+        pass
 
 
-def tell(observe: Observe, told: StateChange) -> None:
+def tell(observer: Observer, told: StateChange) -> None:
     """Log a change, and let it be counted."""
     log.info(
         CREATED if told.change is None else EVENTS[told.change],
@@ -76,4 +88,4 @@ def tell(observe: Observe, told: StateChange) -> None:
         seconds=None if told.seconds is None else round(told.seconds, 3),
         request_id=told.request_id,
     )
-    observe(told)
+    observer.changed(told)

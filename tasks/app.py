@@ -14,6 +14,8 @@ from celery.worker.control import Panel
 from bridge import crash_points
 from bridge.db import make_engine
 from bridge.file_pool import FilePool
+from bridge.insight.counting import Counting
+from bridge.insight.totals import Totals
 from bridge.logs import configure_logging
 from bridge.mirror.lists import Mirror
 from bridge.outbox.nudge import Nudger
@@ -58,10 +60,14 @@ def runtime() -> Runtime:
     settings = load_settings()
     crash_points.arm(settings.crash_points)
     process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    engine = make_engine(settings, pool_size=2, name="bridge-celery")
+    totals = Totals(engine)
+    totals.keep()
     return Runtime(
         settings,
-        make_engine(settings, pool_size=2, name="bridge-celery"),
+        engine,
         Mirror(settings.require("redis_url"), settings.redis_prefix, process),
         Nudger(app),
         FilePool(threads=MOST_HANGING, queue=False),
+        observer=Counting(totals),
     )

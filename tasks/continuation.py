@@ -5,8 +5,8 @@ from typing import Any
 from kombu.exceptions import OperationalError
 
 from bridge import names
-from bridge.broker import lying
-from bridge.outbox import outcomes
+from bridge.broker import lying, next_message
+from bridge.outbox import outcomes, pipeline_queue
 from bridge.outbox.hasten import Hastener
 from bridge.sweeps import swept
 from tasks.app import app, runtime
@@ -48,6 +48,18 @@ def repeat_outcomes() -> None:
         # A confirmation may lie in the intake's queue too, where pipelines used to send it.
         there = lying(app, runtime().settings.continuation_queue, names.OUTCOMES, names.QUEUE)
         run["changed"] = outcomes.repeat(runtime(), _send, BROKEN, there)
+        _look_at_pipeline()
+
+
+def _look_at_pipeline() -> None:
+    """Keep how many outcomes and other messages wait for the pipeline, and whether it takes them."""
+    settings = runtime().settings
+    if settings.continuation_task is None:
+        return
+    queue = settings.continuation_queue
+    oldest, messages = next_message(app, queue), lying(app, queue)
+    with runtime().engine.begin() as connection:
+        pipeline_queue.keep(connection, queue, messages, oldest)
 
 
 @app.task(name=names.CONFIRM)

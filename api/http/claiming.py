@@ -16,7 +16,6 @@ from api.http.access import caller
 from api.http.body import single
 from api.http.connections import HungUp
 from api.http.incoming import end_request
-from api.http.metrics import CLAIMED, label
 from api.http.parts import Parts, parts
 from api.http.problems import flat, headers_of, refusal_body
 from api.http.sending import refuse_without_room
@@ -106,9 +105,7 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
     claimed = bridge.polls.claim(asking, query["wait"])
     if asking.hung_up and not claimed:
         raise HungUp  # thousands of answers that nobody hears would keep others waiting
-    for job in [] if asking.again else claimed:
-        CLAIMED.inc(label(job.content_type))
-        reach("claim.before_answer")
+    reach("claim.before_answer", claimed and not asking.again)
     return claimed
 
 
@@ -127,7 +124,6 @@ def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]
     job = named.job
     if not named.again:
         bridge.limits.took(asks.key_id, asks.tenant, 1)
-        CLAIMED.inc(label(job.content_type))
         reach("claim.before_answer")
     return job
 

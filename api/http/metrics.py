@@ -1,103 +1,104 @@
-"""Prometheus metrics: counters kept by each process, and gauges read from PostgreSQL when asked."""
+"""The text of /metrics: counters kept by each process, and gauges read from PostgreSQL and Redis when asked."""
 
-import collections
 from collections.abc import Iterable
-from typing import ClassVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from bridge.insight.gauges import MOST_TYPES, OTHER, read
+from api.http.counted import Summed
+from bridge.insight.gauges import Facts, read
+from bridge.insight.scaling import scaling_of_all
+from bridge.insight.totals import add_totals
 from bridge.runtime import Runtime
+from bridge.workers.registry import WorkerRegistry
 
 
-class Summed:
-    """A counter that is added up in memory and told to the others a few times a second.
+class Whole:
+    """What all processes of this machine have counted, and Celery's anywhere; what PostgreSQL and Redis know."""
 
-    Each telling is a search, a lock and a write into a shared file: at each request they cost a twentieth of it.
-    """
-
-    _all: ClassVar[list["Summed"]] = []
-
-    def __init__(self, name: str, told: str, labels: list[str]) -> None:
-        self._counter = Counter(name, told, labels)
-        self._since: collections.Counter[str] = collections.Counter()
-        self._all.append(self)
-
-    def inc(self, label: str) -> None:
-        self._since[label] += 1
-
-    @classmethod
-    def tell(cls) -> None:
-        """Tell what came since the last time."""
-        for one in cls._all:
-            since, one._since = one._since, collections.Counter()
-            for label, count in since.items():
-                one._counter.labels(label).inc(count)
-
-
-CREATED = Summed("bridge_jobs_created_total", "Jobs created over HTTP.", ["content_type"])
-CLAIMED = Summed("bridge_jobs_claimed_total", "Claims handed to workers.", ["content_type"])
-FINISHED = Summed("bridge_results_accepted_total", "Results accepted, by the job's state after it.", ["status"])
-RESPONSES = Summed("bridge_responses_total", "Responses, by the class of their status.", ["status"])
-REDIS_AWAY = Gauge("bridge_redis_away", "Whether an API process sees Redis as away.", multiprocess_mode="livemax")
-PARKED = Gauge("bridge_parked_polls", "Polls that wait for a job.", multiprocess_mode="livesum")
-
-
-_labelled: set[str] = set()
-
-
-def label(content_type: str) -> str:
-    """A content type as a label: those that came first have their own, whatever a key makes up shares one."""
-    if content_type in _labelled:
-        return content_type
-    if len(_labelled) >= MOST_TYPES:
-        return OTHER
-    _labelled.add(content_type)
-    return content_type
-
-
-class Truth:
-    """What PostgreSQL knows: the queues, continuations not handed over, the sweeps and what they repaired."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime, seen: WorkerRegistry) -> None:
+        self._runtime, self._seen = runtime, seen
 
     def collect(self) -> Iterable[Metric]:
-        facts = read(self._runtime)
-        depth = GaugeMetricFamily("bridge_jobs", "Unfinished jobs.", labels=["content_type", "status"])
-        for (content_type, status), count in facts["depth"].items():
-            depth.add_metric([content_type, status], count)
-        oldest = GaugeMetricFamily(
-            "bridge_oldest_claimable_seconds",
-            "For how long the oldest job that may be claimed has waited.",
-            labels=["content_type"],
+        # It reads what gunicorn_conf.py has named in the environment.
+        counted = multiprocess.MultiProcessCollector(None).collect()
+        with self._runtime.engine.connect() as connection:
+            yield from add_totals(connection, counted)
+        yield from _truth(read(self._runtime))
+        yield from _scaling(self._runtime, self._seen)
+
+
+def _gauge(name: str, told: str, values: dict[tuple[str, ...], float], *labels: str) -> Metric:
+    metric = GaugeMetricFamily(name, told, labels=labels)
+    for named, value in values.items():
+        metric.add_metric(named, value)
+    return metric
+
+
+def _truth(facts: Facts) -> Iterable[Metric]:
+    yield _gauge("bridge_jobs", "Unfinished jobs.", facts.depth, "content_type", "status")
+    yield _gauge(
+        "bridge_oldest_claimable_seconds",
+        "For how long the oldest job that may be claimed has waited.",
+        {(kind,): seconds for kind, seconds in facts.oldest.items()},
+        "content_type",
+    )
+    stuck = facts.stuck
+    yield _gauge("bridge_continuations_waiting", "Outcomes not yet handed to the pipeline.", {(): stuck.waiting})
+    yield _gauge("bridge_continuations_failing", "Of these, those that were tried often.", {(): stuck.failing})
+    yield _gauge("bridge_continuations_oldest_seconds", "The age of the oldest of these.", {(): stuck.oldest or 0.0})
+    if facts.mirror_gap is not None:
+        told = "Claimable jobs that the mirror lacks, and IDs that it has too many."
+        yield _gauge("bridge_mirror_gap", told, {(): facts.mirror_gap})
+    if facts.pipeline is not None:
+        queue = facts.pipeline
+        told = "Messages that wait in the pipeline's queue."
+        yield _gauge("bridge_pipeline_queue_messages", told, {(queue.queue,): queue.messages}, "queue")
+        told = "For how long none has been taken from it, while there were some."
+        yield _gauge(
+            "bridge_pipeline_queue_untouched_seconds", told, {(queue.queue,): queue.untouched_seconds}, "queue"
         )
-        for content_type, seconds in facts["oldest"].items():
-            oldest.add_metric([content_type], seconds)
-        stuck = GaugeMetricFamily("bridge_continuations_waiting", "Outcomes not yet handed to the pipeline.")
-        stuck.add_metric([], facts["stuck"].waiting)
-        failing = GaugeMetricFamily("bridge_continuations_failing", "Of these, those that were tried often in vain.")
-        failing.add_metric([], facts["stuck"].failing)
-        age = GaugeMetricFamily("bridge_sweep_age_seconds", "Since the sweep last ran.", labels=["sweep"])
-        changed = CounterMetricFamily("bridge_sweep_changed", "What its runs moved or repaired.", labels=["sweep"])
-        took = GaugeMetricFamily("bridge_sweep_seconds", "How long its last run took.", labels=["sweep"])
-        for sweep in facts["sweeps"]:
-            age.add_metric([sweep.name], float(sweep.age))
-            changed.add_metric([sweep.name], sweep.total)
-            took.add_metric([sweep.name], sweep.seconds)
-        gap = GaugeMetricFamily("bridge_upload_objects_unnamed", "Stored objects that no upload counts, to a thousand.")
-        gap.add_metric([], facts["upload_gap"])
-        return [depth, oldest, stuck, failing, age, changed, took, gap]
+    sweeps = facts.sweeps
+    told = "Since the sweep last ran."
+    yield _gauge("bridge_sweep_age_seconds", told, {(one.name,): float(one.age) for one in sweeps}, "sweep")
+    told = "How long its last run took."
+    yield _gauge("bridge_sweep_seconds", told, {(one.name,): one.seconds for one in sweeps}, "sweep")
+    changed = CounterMetricFamily("bridge_sweep_changed", "What its runs moved or repaired.", labels=["sweep"])
+    for one in sweeps:
+        changed.add_metric([one.name], one.total)
+    yield changed
+    told = "Stored objects that no upload counts, to a thousand."
+    yield _gauge("bridge_upload_objects_unnamed", told, {(): facts.upload_gap})
 
 
-def render(runtime: Runtime) -> bytes:
-    """The text of /metrics, summed over all API processes of this machine.
+_SCALING = {
+    "claimable": "Jobs that may be claimed now.",
+    "processing": "Jobs in the hands of workers.",
+    "workers_waiting": "Workers that wait for a job of this type.",
+    "oldest_seconds": "The age of the oldest job that may be claimed.",
+    "median_seconds": "How long a job takes, the median of the last ones.",
+    "workers_wanted": "How many workers would clear the queue within 600 s.",
+}
 
-    Of the others it knows what they had counted up to a tenth of a second ago.
+
+def _scaling(runtime: Runtime, seen: WorkerRegistry) -> Iterable[Metric]:
+    """The numbers of GET /scaling."""
+    scales = scaling_of_all(runtime, seen)
+    for name, told in _SCALING.items():
+        values: dict[tuple[str, ...], float] = {
+            (tenant, scale.content_type): value
+            for tenant, scale in scales
+            if (value := scale._asdict()[name]) is not None
+        }
+        yield _gauge(f"bridge_scaling_{name}", told, values, "tenant", "content_type")
+
+
+def render(runtime: Runtime, seen: WorkerRegistry) -> bytes:
+    """The text of /metrics.
+
+    Of the other processes it knows what they had counted up to a tenth of a second ago, of Celery's some seconds.
     """
     Summed.tell()
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # reads what gunicorn_conf.py named in the environment
-    registry.register(Truth(runtime))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Whole(runtime, seen))
     return generate_latest(registry)

@@ -14,6 +14,7 @@ from bridge.errors import Invalid
 from bridge.jobs.bulk import steer
 from bridge.names import API_ROOT
 from bridge.outbox import outcomes
+from bridge.outbox.pipeline_queue import pipeline_queue
 from models.state import Asked
 
 log = structlog.get_logger("api")
@@ -60,7 +61,10 @@ def _steered(asked: Asked, query: dict[str, Any]) -> dict[str, int]:
 def list_continuations(query: dict[str, Any]) -> Any:
     """List outcomes still to be sent or confirmed, or those in the given state; newest first."""
     rows, cursor = outcomes.page(runtime(), caller().tenant, query["state"], query["limit"], query["cursor"])
-    return {"continuations": rows, "next_cursor": cursor}
+    with runtime().engine.connect() as connection:
+        queue = pipeline_queue(connection, runtime().settings.continuation_queue)
+    seen = None if queue is None else {**queue._asdict(), "consumed": queue.consumed}
+    return {"continuations": rows, "next_cursor": cursor, "pipeline_queue": seen}
 
 
 @continuations.route("/resend", methods=["POST"])

@@ -8,7 +8,6 @@ from flask import g, request
 from api.http.access import caller, limits, runtime, scope
 from api.http.body import Blueprint, header_text, no_body
 from api.http.documented_errors import gives
-from api.http.metrics import CREATED, label
 from api.http.parts import Parts, parts
 from api.http.source_roots import naming_roots
 from api.http.views import job_view, json_response, result_view, status_view, whole_view
@@ -49,8 +48,6 @@ def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None
     admit = partial(bridge.limits.submit, asks.tenant, [created["content_type"]])
     with naming_roots(bridge.runtime.settings, asks):
         job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit)
-    if not job.replayed:
-        CREATED.inc(label(created["content_type"]))
     return _created_view(job)
 
 
@@ -66,9 +63,6 @@ def create_batch(batch: dict[str, Any]) -> Any:
     admit = partial(limits().submit, caller().tenant, [created["content_type"] for created in batch["jobs"]])
     with naming_roots(runtime().settings, caller()):
         jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit)
-    if not jobs[0].replayed:
-        for created in batch["jobs"]:
-            CREATED.inc(label(created["content_type"]))
     return json_response({"jobs": [_created_view(job) for job in jobs]})
 
 

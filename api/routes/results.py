@@ -12,11 +12,11 @@ from api.http.broken_results import REFUSED_VALUE, spend, token_in, unstorable
 from api.http.documented_errors import gives
 from api.http.problems import UNSTORABLE, flat, is_refused_value, refusal_body
 from api.http.views import json_response
-from api.routes.work import accepted_view, note_accepted
+from api.routes.work import accepted_view, note_accepted, note_refused
 from api.schemas.results import JobResult, Results, ResultsAnswer
 from bridge.admission import json_guard
 from bridge.crash_points import reach
-from bridge.errors import BridgeError, Invalid
+from bridge.errors import BridgeError, Conflict, Invalid
 from bridge.jobs.submit_many import Outcome, Submission, submit_many
 from bridge.jobs.submit_result import Accepted
 from bridge.names import API_ROOT
@@ -75,6 +75,8 @@ def _told(one: Submission, outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, Accepted):
         note_accepted(outcome)
         return {**accepted_view(outcome), "problem": None}
+    if isinstance(outcome, Conflict):
+        note_refused(outcome)
     if isinstance(outcome, BridgeError):
         return _refused(outcome)
     if not is_refused_value(outcome):

@@ -9,8 +9,8 @@ from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint, header_text
 from api.http.broken_results import ends_attempt
 from api.http.claiming import answer_with_next, claim_for, claim_one, poll_response
+from api.http.counted import ACCEPTED, REFUSED
 from api.http.documented_errors import gives
-from api.http.metrics import FINISHED
 from api.http.parts import parts
 from api.http.views import claimed_view, json_response
 from api.schemas import work as schemas
@@ -18,7 +18,7 @@ from api.schemas.facts import facts_of
 from api.schemas.jobs import StateAnswer
 from bridge.caller import Caller
 from bridge.crash_points import reach
-from bridge.errors import Invalid
+from bridge.errors import Conflict, Invalid
 from bridge.jobs.extend import Alive, extend
 from bridge.jobs.release import release
 from bridge.jobs.submit_result import Accepted, submit
@@ -79,7 +79,11 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
 def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any], token: str | None) -> Accepted:
     """What becomes of a result, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
     result["retryable"] = result["retryable"] is not False
-    accepted = submit(bridge, holder, job_id, result, token)
+    try:
+        accepted = submit(bridge, holder, job_id, result, token)
+    except Conflict as refusal:
+        note_refused(refusal)
+        raise
     reach("change.before_answer")
     note_accepted(accepted)
     return accepted
@@ -88,7 +92,12 @@ def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any],
 def note_accepted(accepted: Accepted) -> None:
     """Count a result that was accepted, the first time."""
     if not accepted.replayed:
-        FINISHED.inc(accepted.status)
+        ACCEPTED.inc(accepted.status)
+
+
+def note_refused(refusal: Conflict) -> None:
+    """Count a result that nobody waits for any more, or that is another's."""
+    REFUSED.inc(refusal.code)
 
 
 def accepted_view(accepted: Accepted) -> dict[str, Any]:

@@ -66,11 +66,28 @@ class Continuation(Schema):
     )
 
 
+class PipelineQueue(Schema):
+    """The pipeline's queue as the bridge saw it last."""
+
+    queue = fields.String(required=True)
+    messages = fields.Integer(required=True, metadata={"description": "How many wait there, whoever sent them."})
+    untouched_seconds = fields.Float(
+        required=True, metadata={"description": "For so long the same message has been the next one."}
+    )
+    looked_seconds = fields.Float(required=True, metadata={"description": "Seconds since the bridge looked."})
+    consumed = fields.Boolean(
+        required=True, metadata={"description": "False: messages wait, and none was taken for a minute or longer."}
+    )
+
+
 class ContinuationPage(Schema):
     """A page of outcomes, newest first."""
 
     continuations = fields.List(fields.Nested(Continuation()), required=True)
     next_cursor = fields.String(required=True, allow_none=True)
+    pipeline_queue = fields.Nested(
+        PipelineQueue(), required=True, allow_none=True, metadata={"description": "Null until it was looked at."}
+    )
 
 
 class ResendQuery(Strict):

@@ -13,6 +13,7 @@ from api.ui.forms import loaded, read_form
 from api.ui.render import page
 from api.ui.session import go, signed_in
 from bridge.outbox import outcomes
+from bridge.outbox.pipeline_queue import pipeline_queue, sentence
 
 log = structlog.get_logger("api.ui")
 
@@ -27,6 +28,8 @@ def show_continuations() -> Response:
     query = loaded(ContinuationsQuery(), {**given, "limit": str(PER_PAGE)})
     rows, cursor = outcomes.page(runtime(), caller().tenant, query["state"], PER_PAGE, query["cursor"])
     settings = runtime().settings
+    with runtime().engine.connect() as connection:
+        lying = pipeline_queue(connection, settings.continuation_queue)
     return page(
         "continuations",
         rows=rows,
@@ -35,6 +38,7 @@ def show_continuations() -> Response:
         older=None if cursor is None else urlencode({"state": given.get("state", ""), "cursor": cursor}),
         task=settings.continuation_task,
         queue=settings.continuation_queue,
+        lying=None if lying is None else sentence(lying),
         confirms=settings.continuation_confirm_seconds is not None,
         first=not given.get("cursor"),
     )

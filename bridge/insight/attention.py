@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
+from bridge.outbox.pipeline_queue import PipelineQueue, sentence
 from bridge.sweeps import is_late
 from bridge.workers.roster import Roster
 from models.pause import PausedBy
@@ -41,13 +42,20 @@ class Need(NamedTuple):
     page: str  # of the dashboard, where more is to be seen
 
 
-def needs(queues: Sequence[QueueNow], known: Roster, sweeps: Sequence[Row[Any]], failing: int) -> list[Need]:
+def needs(
+    queues: Sequence[QueueNow],
+    known: Roster,
+    sweeps: Sequence[Row[Any]],
+    failing: int,
+    pipeline: PipelineQueue | None = None,
+) -> list[Need]:
     """All of it, the most urgent first."""
     return [
         *_sweeps(sweeps),
         *_redis(known),
         *_queues(queues, known),
         *_continuations(failing),
+        *_pipeline(pipeline),
         *_paused(known),
     ]
 
@@ -95,6 +103,16 @@ def _continuations(failing: int) -> Iterator[Need]:
             "continuations_failing",
             f"{counted(failing, 'outcome')} tried often and not handed over, or not confirmed.",
             "See whether the broker takes messages and the pipeline consumes its queue; then send them again.",
+            "continuations",
+        )
+
+
+def _pipeline(pipeline: PipelineQueue | None) -> Iterator[Need]:
+    if pipeline is not None and not pipeline.consumed and (told := sentence(pipeline)):
+        yield Need(
+            "pipeline_queue_untouched",
+            told,
+            "Start the pipeline's worker for that queue, or see why it takes nothing.",
             "continuations",
         )
 

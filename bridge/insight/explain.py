@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.insight.durations import estimated_completion, expected_seconds
 from bridge.jobs.read import LONGEST_WHY, STANDING, find
+from bridge.outbox.pipeline_queue import PipelineQueue, pipeline_queue
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.roster import WorkerInfo, roster_of
@@ -66,6 +67,7 @@ class Facts(NamedTuple):
     starts_at: datetime | None = None  # an estimate
     completes_at: datetime | None = None  # an estimate
     continuation: Row[Any] | None = None
+    pipeline: PipelineQueue | None = None  # of a job that has ended
 
     @property
     def active(self) -> list[WorkerInfo]:
@@ -98,7 +100,8 @@ def explain(runtime: Runtime, seen: WorkerRegistry, tenant: str, job_id: str, *,
             facts = _pending(connection, facts, keys)
         elif job.status != JobState.PROCESSING:
             ended = connection.execute(CONTINUATION, {"id": job.id, "n": job.outcome_count}).one_or_none()
-            return facts._replace(continuation=ended)
+            queue = pipeline_queue(connection, runtime.settings.continuation_queue)
+            return facts._replace(continuation=ended, pipeline=queue)
     hands, answered = roster_of(runtime, seen, tenant)
     if job.status == JobState.PROCESSING:
         worker = (job.key_id, job.worker_id)

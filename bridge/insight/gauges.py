@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import redis
 from sqlalchemy import Connection, Row, text
 
 from bridge.blobs.collect import UNNAMED
 from bridge.insight import counters
+from bridge.outbox.pipeline_queue import PipelineQueue, pipeline_queue
+from bridge.queues import Queue
 from bridge.runtime import Runtime
 from models.job import NOT_DUE, QUEUE_CLOCK_RUNS
 from models.state import OutcomeState
 
 STUCK = text(f"""
-SELECT count(*) AS waiting, count(*) FILTER (WHERE state = '{OutcomeState.FAILING}') AS failing
+SELECT count(*) AS waiting, CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest,
+  count(*) FILTER (WHERE state = '{OutcomeState.FAILING}') AS failing
 FROM continuations WHERE next_at IS NOT NULL
 """)
 SWEEPS = text(
@@ -34,6 +38,14 @@ GROUP BY q.content_type
 """)
 MOST_TYPES = 100  # content types with numbers of their own, those with the most jobs; the others share one
 OTHER = "(other)"  # no content type is called so
+MOST_QUEUES = 500  # whose mirror is measured
+MOST_NOT_DUE = 10_000
+# Of the pending jobs those that do not belong into the mirror yet.
+NOT_MIRRORED = text(f"""
+SELECT tenant, content_type, count(*) AS jobs FROM (
+  SELECT tenant, content_type FROM remote_jobs WHERE {NOT_DUE} LIMIT {MOST_NOT_DUE}
+) not_yet GROUP BY tenant, content_type
+""")
 MOST_BACKLOG = 1000
 # What each sweep would find to do now, counted to a thousand.
 BACKLOG = text(f"""
@@ -81,9 +93,21 @@ def backlog(connection: Connection) -> dict[str, int]:
     return dict(connection.execute(BACKLOG).one()._mapping)
 
 
-def read(runtime: Runtime) -> dict[str, Any]:
-    """Unfinished jobs by content type and status, the oldest claimable, continuations not handed over, the sweeps."""
-    depth: Counter[tuple[str, str]] = Counter()
+class Facts(NamedTuple):
+    """What /metrics tells of the whole."""
+
+    depth: dict[tuple[str, ...], float]  # unfinished jobs, by content type and status
+    oldest: dict[str, float]
+    stuck: Row[Any]  # continuations not handed over
+    sweeps: Sequence[Row[Any]]
+    pipeline: PipelineQueue | None
+    mirror_gap: int | None  # None: Redis does not answer
+    upload_gap: int
+
+
+def read(runtime: Runtime) -> Facts:
+    """Unfinished jobs, the oldest claimable, continuations not handed over, the sweeps, and what Redis lacks."""
+    depth: Counter[tuple[str, ...]] = Counter()
     with runtime.engine.connect() as connection:
         unfinished = counters.unfinished(connection)
         jobs: Counter[str] = Counter()
@@ -92,17 +116,33 @@ def read(runtime: Runtime) -> dict[str, Any]:
         shown = {content_type for content_type, _ in jobs.most_common(MOST_TYPES)}
         for row in unfinished:
             depth[row.content_type if row.content_type in shown else OTHER, row.status] += row.jobs
-        return {
-            "depth": depth,
-            "oldest": oldest(
-                connection,
-                [
-                    (row.tenant, row.content_type)
-                    for row in unfinished
-                    if row.status == "pending" and row.content_type in shown
-                ],
-            ),
-            "stuck": connection.execute(STUCK).one(),
-            "sweeps": sweeps(connection),
-            "upload_gap": connection.scalar(GAP),
-        }
+        pending = [row for row in unfinished if row.status == "pending"]
+        heads = [(row.tenant, row.content_type) for row in pending if row.content_type in shown]
+        wanted = Counter({Queue(row.tenant, row.content_type): row.jobs for row in pending})
+        for row in connection.execute(NOT_MIRRORED):
+            wanted[Queue(row.tenant, row.content_type)] -= row.jobs
+        return Facts(
+            dict(depth),
+            oldest(connection, heads),
+            connection.execute(STUCK).one(),
+            sweeps(connection),
+            pipeline_queue(connection, runtime.settings.continuation_queue),
+            _gap(runtime, wanted),
+            int(connection.scalar(GAP) or 0),
+        )
+
+
+def _gap(runtime: Runtime, wanted: Counter[Queue]) -> int | None:
+    """By how many IDs the mirror differs from what it should hold, over the longest queues.
+
+    What is on its way at this moment counts too.
+    """
+    if runtime.mirror.breaker.away:
+        return None
+    queues = dict(wanted.most_common(MOST_QUEUES))
+    try:
+        there = runtime.mirror.lengths(queues)
+    except redis.RedisError as error:
+        runtime.mirror.breaker.failed("measure the mirror", error)
+        return None
+    return sum(abs(jobs - there[queue]) for queue, jobs in queues.items())

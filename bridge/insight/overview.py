@@ -8,6 +8,7 @@ from sqlalchemy import Row, text
 from bridge.insight import counters, gauges, history
 from bridge.insight.attention import Need, QueueNow, needs
 from bridge.insight.explain import WAITING
+from bridge.outbox.pipeline_queue import pipeline_queue
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.roster import WorkerInfo, roster_of
@@ -62,6 +63,7 @@ def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
         lately = history.last_hour(connection, tenant)
         reasons = connection.execute(REASONS, {"tenant": tenant}).all()
         failing = int(connection.scalar(FAILING, {"tenant": tenant}) or 0)
+        pipeline = pipeline_queue(connection, runtime.settings.continuation_queue)
         sweeps = gauges.sweeps(connection)
         now = connection.scalar(text("SELECT now()"))
     waiting_hands = {id(hand) for hand in known.hands if waits(hand, now)}
@@ -80,7 +82,7 @@ def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
         reasons,
         failing,
         sweeps,
-        needs(queues, known, sweeps, failing),
+        needs(queues, known, sweeps, failing, pipeline),
     )
 
 

@@ -25,6 +25,16 @@ SELECT content_type, count(*) AS jobs FROM (
 ) due_later WHERE tenant = :tenant GROUP BY content_type
 """)
 
+CLEAR_WITHIN = 600  # seconds, where nobody names another time
+MOST_TENANTS, MOST_LINES = 20, 100  # of those of all tenants
+# Those with unfinished jobs first, the most first; then those whose content types have a median.
+TENANTS = text("""
+SELECT tenant FROM (
+  SELECT tenant, sum(jobs) FILTER (WHERE status IN ('pending', 'processing')) AS jobs FROM job_counts GROUP BY tenant
+  UNION ALL SELECT tenant, 0 FROM job_durations GROUP BY tenant
+) known GROUP BY tenant ORDER BY max(coalesce(jobs, 0)) DESC, tenant LIMIT :most
+""")
+
 
 class Scale(NamedTuple):
     """A content type: what there is to do, and how many workers that asks for."""
@@ -77,3 +87,11 @@ def workers_wanted(jobs: int, seconds: float, clear_within: int) -> int:
     No more than there are jobs, and one where there is any.
     """
     return min(jobs, max(1, math.ceil(jobs * seconds / clear_within)))
+
+
+def scaling_of_all(runtime: Runtime, seen: WorkerRegistry) -> list[tuple[str, Scale]]:
+    """The same of all tenants, zeros included: (tenant, scale); of many those with the most to do."""
+    with runtime.engine.connect() as connection:
+        tenants = [row.tenant for row in connection.execute(TENANTS, {"most": MOST_TENANTS})]
+    scales = [(tenant, one) for tenant in tenants for one in scaling(runtime, seen, tenant, CLEAR_WITHIN)]
+    return nsmallest(MOST_LINES, scales, key=lambda pair: (-pair[1].claimable - pair[1].processing, *pair[:1]))

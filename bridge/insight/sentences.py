@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from bridge.insight.explain import MOST_AHEAD, Facts
+from bridge.outbox.pipeline_queue import sentence
 from bridge.queues import RANKS
 from bridge.workers.roster import WorkerInfo
 from models.state import FINAL, JobState
@@ -146,6 +147,10 @@ def _ended(facts: Facts) -> Iterator[str]:
         yield f"The continuation was handed over at {_at(sent.sent_at)} and is not confirmed; {again}."
     else:
         yield f"The continuation was not handed over yet ({sent.tries} tries){_why(sent.last_error)}"
+    if sent is not None and sent.sent_at is not None and sent.confirmed_at is None and facts.pipeline is not None:
+        told = sentence(facts.pipeline)
+        if told is not None:
+            yield told
 
 
 def _name(hand: WorkerInfo) -> str:

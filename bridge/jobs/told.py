@@ -53,7 +53,7 @@ def changed(runtime: Runtime, rows: Iterable[Row[Any]], asked_in: Mapping[UUID, 
     for row in rows:
         request_id = here if asked_in is None else asked_in[row.id]
         tell(
-            runtime.observe,
+            runtime.observer,
             StateChange(
                 Change(row.change), row.id, row.tenant, row.content_type, row.attempt, JobState(row.source),
                 JobState(row.status), row.worker_id, None if row.end is None else AttemptEnd(row.end), row.why,
@@ -68,7 +68,7 @@ def claimed(runtime: Runtime, who: Claimant, job: Claimed, request_id: str | Non
         Change.CLAIM, job.job_id, who.tenant, job.content_type, job.attempt, JobState.PENDING, JobState.PROCESSING,
         who.worker_id, None, None, job.waited_seconds, request_id,
     )  # fmt: skip
-    tell(runtime.observe, change)
+    tell(runtime.observer, change)
 
 
 def created(runtime: Runtime, job_id: UUID, tenant: str, content_type: str, request_id: str | None) -> None:
@@ -76,4 +76,4 @@ def created(runtime: Runtime, job_id: UUID, tenant: str, content_type: str, requ
     change = StateChange(
         None, job_id, tenant, content_type, 0, None, JobState.PENDING, None, None, None, None, request_id
     )
-    tell(runtime.observe, change)
+    tell(runtime.observer, change)

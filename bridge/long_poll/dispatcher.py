@@ -62,9 +62,8 @@ class Dispatcher:
         self._busy: list[Entry] = []  # put back at the next tick
         self._wake = Event()
         self._turns = FairShare()
-        self._second = False
+        self._second = self._closing = False
         self._unserved: set[Queue] = set()  # have jobs in PostgreSQL that somebody wants, and had no turn since
-        self._closing = False
         self._listeners = Listeners(self._mirror, self._catch)
         self._parked = Parked(self._listeners)
         self._ticks = 0
@@ -110,6 +109,10 @@ class Dispatcher:
     def parked(self) -> int:
         """How many polls wait now."""
         return self._parked.count
+
+    def parked_for(self) -> list[tuple[str, int]]:
+        """(content type, polls that wait), of each queue that somebody waits for."""
+        return [(queue.content_type, self._parked.waiting(queue)) for queue in self._parked.queues()]
 
     def close(self) -> None:
         """Answer every parked poll with nothing, and claim no more."""

@@ -42,7 +42,8 @@ WITH due AS MATERIALIZED (
 )
 UPDATE continuations c SET next_at = now() + make_interval(secs => :visibility), tries = c.tries + 1
 FROM due WHERE c.job_id = due.job_id AND c.n = due.n
-RETURNING c.job_id, c.n, c.tenant
+RETURNING c.job_id, c.n, c.tenant, c.sent_at IS NOT NULL AS again,
+  CAST(extract(epoch FROM now() - c.created_at) AS float) AS seconds
 """)
 
 
@@ -176,6 +177,7 @@ def _send_taken(
             continue
         reach("continuation.after_send")
         sent += 1
+        runtime.observer.sent(row.seconds, row.again)
         wait = {"confirm_seconds": runtime.settings.continuation_confirm_seconds, "longest": LONGEST_WAIT_SECONDS}
         with runtime.engine.begin() as connection:
             connection.execute(SENT, {"job_id": row.job_id, "n": row.n, "jitter": jitter, **wait})

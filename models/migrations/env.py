@@ -8,8 +8,10 @@ import models.batch
 import models.count
 import models.duration
 import models.key
+import models.metric_total
 import models.outbox
 import models.pause
+import models.pipeline_queue
 import models.refusal
 import models.request
 import models.sweep  # noqa: F401

@@ -1,0 +1,112 @@
+"""What Celery's processes count: added up in memory, told to PostgreSQL every few seconds, shown by every API process.
+
+Nobody can ask a Celery process for its metrics, and it may run on any machine. What it had not told when it was killed
+is lost.
+"""
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client.core import Metric
+from prometheus_client.utils import floatToGoString
+from sqlalchemy import Connection, Engine, text
+
+from bridge.background import Supervised
+from bridge.insight.counting import FAMILIES, Family
+
+TELL_SECONDS = 5.0
+
+# In the order of the key: no deadlock between those that tell.
+ADD = text("""
+INSERT INTO metric_totals (name, labels, value)
+SELECT * FROM unnest(CAST(:names AS text[]), CAST(:labels AS text[]), CAST(:values AS float[]))
+  AS t(name, labels, value)
+ORDER BY name, labels
+ON CONFLICT (name, labels) DO UPDATE SET value = metric_totals.value + excluded.value
+""")
+READ = text("SELECT name, labels, value FROM metric_totals")
+
+
+class Totals:
+    """The counts of a process that PostgreSQL has not yet; a bridge.insight.counting.Tally."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._since: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def inc(self, family: Family, *labels: str) -> None:
+        self._add([(f"{family.name}_total", dict(zip(family.labels, labels, strict=True)), 1.0)])
+
+    def observe(self, family: Family, seconds: float, *labels: str) -> None:
+        named = dict(zip(family.labels, labels, strict=True))
+        bounds = (*family.buckets, float("inf"))
+        buckets = [
+            (f"{family.name}_bucket", {**named, "le": floatToGoString(bound)}, float(seconds <= bound))
+            for bound in bounds
+        ]
+        self._add([*buckets, (f"{family.name}_sum", named, seconds), (f"{family.name}_count", named, 1.0)])
+
+    def _add(self, samples: list[tuple[str, dict[str, str], float]]) -> None:
+        with self._lock:
+            for name, labels, value in samples:
+                self._since[name, json.dumps(labels, sort_keys=True)] += value
+
+    def tell(self) -> None:
+        """Tell PostgreSQL what came since the last time. Raises SQLAlchemyError; then it is told the next time."""
+        with self._lock:
+            since = dict(self._since)
+        if not since:
+            return
+        keys = list(since)
+        params = {"names": [name for name, _ in keys], "labels": [labels for _, labels in keys]}
+        with self._engine.begin() as connection:
+            connection.execute(ADD, {**params, "values": list(since.values())})
+        with self._lock:
+            for key, value in since.items():
+                self._since[key] -= value
+                if not self._since[key]:
+                    del self._since[key]
+
+    def keep(self) -> None:
+        """Tell every few seconds from now on, in a thread of its own."""
+        quietly, never = Supervised("tell what was counted"), threading.Event()
+
+        def tell_on() -> None:
+            while not never.wait(TELL_SECONDS):
+                quietly(self.tell)
+
+        threading.Thread(target=tell_on, name="metrics", daemon=True).start()
+
+
+def add_totals(connection: Connection, metrics: Iterable[Metric]) -> list[Metric]:
+    """These metrics of the API's processes, with what Celery's have counted."""
+    found = {metric.name: metric for metric in metrics}
+    kept: defaultdict[str, list[Any]] = defaultdict(list)
+    for row in connection.execute(READ):
+        kept[row.name].append(row)
+    for family in FAMILIES:
+        suffixes = ("_bucket", "_sum", "_count") if family.buckets else ("_total",)
+        rows = [row for suffix in suffixes for row in kept[family.name + suffix]]
+        kind = "histogram" if family.buckets else "counter"
+        metric = found.setdefault(family.name, Metric(family.name, family.told, kind))
+        values = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in metric.samples}
+        for row in rows:
+            key = (row.name, tuple(sorted(json.loads(row.labels).items())))
+            values[key] = values.get(key, 0.0) + row.value
+        metric.samples = []
+        for (name, labels), value in sorted(values.items(), key=_place):
+            metric.add_sample(name, dict(labels), value)
+    return list(found.values())
+
+
+def _place(sample: tuple[tuple[str, tuple[tuple[str, str], ...]], float]) -> Any:
+    """A histogram's lines stand together, its buckets in their order."""
+    (name, labels), _ = sample
+    bound = next((float(value) for label, value in labels if label == "le"), float("inf"))
+    order = ("_bucket", "_count", "_sum")
+    which = next((n for n, suffix in enumerate(order) if name.endswith(suffix)), 0)
+    return [pair for pair in labels if pair[0] != "le"], which, bound

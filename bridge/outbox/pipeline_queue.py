@@ -1,0 +1,63 @@
+"""The pipeline's queue: how many messages wait there, and whether anybody takes them.
+
+Looked at by the sweep that sends outcomes again, and kept in PostgreSQL, so that whoever asks waits for no broker.
+Redis cannot tell who consumes a queue: that the same message has been the next one for long says that nobody does, or
+that whoever does is stuck.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+UNTOUCHED_SECONDS = 60  # the same message next for so long: nobody takes them
+
+KEEP = text("""
+INSERT INTO pipeline_queues AS q (queue, looked_at, messages, oldest, untouched_since)
+VALUES (:queue, now(), :messages, :oldest, now())
+ON CONFLICT (queue) DO UPDATE SET looked_at = now(), messages = excluded.messages, oldest = excluded.oldest,
+  untouched_since = CASE WHEN q.oldest = excluded.oldest THEN q.untouched_since ELSE now() END
+""")
+READ = text("""
+SELECT queue, messages, CAST(CASE WHEN messages > 0 AND oldest IS NOT NULL
+    THEN extract(epoch FROM looked_at - untouched_since) ELSE 0 END AS float) AS untouched_seconds,
+  CAST(extract(epoch FROM now() - looked_at) AS float) AS looked_seconds
+FROM pipeline_queues WHERE queue = :queue
+""")
+
+
+class PipelineQueue(NamedTuple):
+    """What was seen of it."""
+
+    queue: str
+    messages: int
+    untouched_seconds: float  # for so long the same message has been the next one; 0 where there is none
+    looked_seconds: float  # so long ago
+
+    @property
+    def consumed(self) -> bool:
+        """Whether messages are taken from it, as far as is known."""
+        return self.messages == 0 or self.untouched_seconds < UNTOUCHED_SECONDS
+
+
+def keep(connection: Connection, queue: str, messages: int, oldest: bytes | None) -> None:
+    """Note what was seen: how many messages wait, and the one that is taken next. Needs a commit."""
+    digest = None if oldest is None else hashlib.sha256(oldest).digest()
+    connection.execute(KEEP, {"queue": queue, "messages": messages, "oldest": digest})
+
+
+def pipeline_queue(connection: Connection, queue: str) -> PipelineQueue | None:
+    """What was seen last; None before the first look."""
+    row = connection.execute(READ, {"queue": queue}).one_or_none()
+    return None if row is None else PipelineQueue(*row)
+
+
+def sentence(seen: PipelineQueue) -> str | None:
+    """What keeps outcomes from arriving, as far as it is seen at the queue; None where nothing does."""
+    if seen.messages == 0:
+        return None
+    count = "1 message waits" if seen.messages == 1 else f"{seen.messages} messages wait"
+    waits = f"{count} in the pipeline's queue `{seen.queue}`"
+    if seen.consumed:
+        return f"{waits}; it is consumed."
+    return f"{waits} and nothing consumes it: none has been taken for {seen.untouched_seconds:.0f} s."

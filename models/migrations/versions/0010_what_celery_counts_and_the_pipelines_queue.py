@@ -1,0 +1,36 @@
+"""What Celery's processes count, and the pipeline's queue as it was last seen.
+
+Two new tables; code of the revision before does not know them and runs on.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "metric_totals",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("labels", sa.Text(), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "labels", name="metric_totals_pkey"),
+    )
+    op.create_table(
+        "pipeline_queues",
+        sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("looked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("messages", sa.BigInteger(), nullable=False),
+        sa.Column("oldest", sa.LargeBinary()),
+        sa.Column("untouched_since", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("queue", name="pipeline_queues_pkey"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("pipeline_queues")
+    op.drop_table("metric_totals")

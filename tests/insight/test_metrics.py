@@ -1,0 +1,159 @@
+"""What /metrics tells, held against what has just happened."""
+
+from prometheus_client.parser import text_string_to_metric_families
+from requests import get
+
+from bridge.insight.counting import FAMILIES, Counting
+from bridge.insight.totals import Totals, add_totals
+from bridge.outbox import pipeline_queue
+from bridge.outbox.outcomes import deliver
+from models.state import AttemptEnd
+from tests.support.client import ok, refused
+from tests.support.core import Core
+from tests.support.waiting import wait_until
+
+
+def samples(bridge):
+    """(name, labels) → value, of every line."""
+    told = get(f"{bridge.url}/metrics", timeout=60).text
+    return {
+        (one.name, tuple(sorted(one.labels.items()))): one.value
+        for family in text_string_to_metric_families(told)
+        for one in family.samples
+    }
+
+
+def since(before, after, name, **labels):
+    key = (name, tuple(sorted(labels.items())))
+    return after.get(key, 0.0) - before.get(key, 0.0)
+
+
+def test_the_life_of_a_job_is_counted_once_in_each_place(bridge, client):
+    before = samples(bridge)
+    kind = f"counted-{client.tenant[-6:]}"
+    client.create(kind)
+    waits = client.create(kind)
+    job = client.claim(kind)
+    ok(client.result(job))
+    refused(client.result(job, content="another"), 409)
+    ok(client.post(f"{waits}/cancel"))
+
+    def told():
+        found = samples(bridge)
+        done = since(before, found, "bridge_jobs_finished_total", content_type=kind, status="cancelled")
+        return found if done else None
+
+    after = wait_until(told, "the last of it to be told", 30)
+    for name, labels, count in (
+        ("bridge_jobs_created_total", {"content_type": kind}, 2),
+        ("bridge_jobs_claimed_total", {"content_type": kind}, 1),
+        ("bridge_jobs_finished_total", {"content_type": kind, "status": "completed"}, 1),
+        ("bridge_jobs_finished_total", {"content_type": kind, "status": "cancelled"}, 1),
+        ("bridge_queue_wait_seconds_count", {"content_type": kind}, 1),
+        ("bridge_queue_wait_seconds_bucket", {"content_type": kind, "le": "+Inf"}, 1),
+        ("bridge_processing_seconds_count", {"content_type": kind}, 1),
+    ):
+        assert since(before, after, name, **labels) == count, (name, labels)
+    assert since(before, after, "bridge_results_refused_total", code="already_finished") >= 1
+    assert since(before, after, "bridge_attempts_ended_total", how="completed") >= 1
+    put = {"method": "PUT", "route": "/api/v1/remote-jobs/<job:job_id>/result"}
+    assert since(before, after, "bridge_http_seconds_count", **put, status="200") >= 1
+    assert since(before, after, "bridge_http_seconds_count", **put, status="409") >= 1
+    assert ("bridge_mirror_gap", ()) in after
+    for pool in ("requests", "reserved"):
+        assert 0 <= after["bridge_pool_connections_in_use", (("pool", pool),)] <= 60
+        assert after["bridge_pool_connections", (("pool", pool),)] > 0
+
+
+def test_the_scaling_gauges_are_the_numbers_of_the_scaling_route(bridge, client):
+    kind = f"scaled-{client.tenant[-6:]}"
+    client.create(kind)
+    ok(client.result(client.claim(kind)))
+    client.create(kind)
+    wait_until(lambda: bridge.sql("SELECT FROM job_durations WHERE content_type = :kind", kind=kind), "its median", 60)
+    scale = ok(client.get(f"/api/v1/scaling/{kind}"))
+    found = samples(bridge)
+    place = (("content_type", kind), ("tenant", client.tenant))
+    for name in ("claimable", "processing", "workers_waiting", "median_seconds", "workers_wanted"):
+        assert found[f"bridge_scaling_{name}", place] == scale[name], name
+    assert found["bridge_scaling_oldest_seconds", place] >= scale["oldest_seconds"]
+    ok(client.result(client.claim(kind)))
+    done = samples(bridge)
+    assert {done[f"bridge_scaling_{name}", place] for name in ("claimable", "processing", "workers_wanted")} == {0}
+
+
+def test_what_celerys_processes_count_is_added_to_what_the_api_has(make_runtime):
+    runtime = make_runtime()
+    totals = [Totals(runtime.engine), Totals(runtime.engine)]
+    for one in totals:
+        core = Core(runtime.__class__(**{**vars(runtime), "observer": Counting(one)}))
+        silent = core.held(max_retries=0)
+        core.age(silent.job_id, 61)
+        core.expire()
+        deliver(core.runtime, lambda *_: None, ())
+        one.tell()
+        one.tell()  # once is enough
+    with runtime.engine.connect() as connection:
+        found = {
+            (one.name, tuple(sorted(one.labels.items()))): one.value
+            for metric in add_totals(connection, [])
+            for one in metric.samples
+        }
+    assert found["bridge_jobs_created_total", (("content_type", "audio"),)] == 2
+    assert found["bridge_jobs_finished_total", (("content_type", "audio"), ("status", "failed"))] == 2
+    assert found["bridge_attempts_ended_total", (("how", AttemptEnd.LEASE_EXPIRED),)] == 2
+    assert found["bridge_continuations_sent_total", (("again", "false"),)] == 2
+    ran = [
+        found["bridge_processing_seconds_bucket", (("content_type", "audio"), ("le", le))]
+        for le in ("60.0", "300.0", "+Inf")
+    ]
+    assert ran == [0, 2, 2]
+    assert found["bridge_processing_seconds_count", (("content_type", "audio"),)] == 2
+    assert found["bridge_processing_seconds_sum", (("content_type", "audio"),)] > 120
+    assert found["bridge_continuation_seconds_count", ()] == 2
+    assert {name.removesuffix("_total") for name, _ in found} >= {one.name for one in FAMILIES if not one.buckets}
+
+
+def test_a_queue_whose_next_message_stays_is_not_consumed(core):
+    def look(messages, oldest):
+        with core.engine.begin() as connection:
+            pipeline_queue.keep(connection, "celery", messages, oldest)
+            return pipeline_queue.pipeline_queue(connection, "celery")
+
+    back = "UPDATE pipeline_queues SET untouched_since = untouched_since - interval '90 s'"
+    assert look(3, b"first").consumed
+    core.sql(back)
+    stuck = look(5, b"first")
+    assert (stuck.consumed, stuck.messages) == (False, 5)
+    assert 90 <= stuck.untouched_seconds < 100
+    assert pipeline_queue.sentence(stuck).startswith(
+        "5 messages wait in the pipeline's queue `celery` and nothing consumes it: none has been taken for 9"
+    )
+    assert look(5, b"second").consumed
+    core.sql(back)
+    empty = look(0, None)
+    assert (empty.consumed, empty.untouched_seconds, pipeline_queue.sentence(empty)) == (True, 0, None)
+    core.sql(back)
+    assert look(1, b"new").consumed, "an empty queue is no sign of a pipeline that takes nothing"
+
+
+def test_who_asks_why_an_outcome_does_not_arrive_is_told_of_the_queue(bridge, client):
+    """The shared bridge's pipeline reads nothing."""
+    job_id = client.create()
+    ok(client.result(client.claim()))
+
+    def told():
+        queue = ok(client.get("/api/v1/continuations"))["pipeline_queue"]
+        return queue if queue and queue["messages"] else None
+
+    queue = wait_until(told, "the queue to be looked at with the outcome in it", 90)
+    assert queue["queue"] == "nobody"
+
+    def said():
+        why = " ".join(ok(client.get(f"{job_id}/explain"))["sentences"])
+        return "the pipeline's queue `nobody`" in why
+
+    wait_until(said, "explain to name the queue", 60)
+    labels = (("queue", "nobody"),)
+    assert samples(bridge)["bridge_pipeline_queue_messages", labels] >= 1
+    assert ("bridge_pipeline_queue_untouched_seconds", labels) in samples(bridge)
