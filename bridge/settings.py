@@ -125,6 +125,7 @@ class Settings(BaseModel):
     redis_prefix: str = Field("bridge", pattern=r"^[A-Za-z0-9._:-]{1,50}$")
     docs: Switch = True
     fast_routes: Switch = True
+    accel_redirect_prefix: str | None = Field(None, pattern=r"^(/[A-Za-z0-9._~-]{1,50}){1,5}$")
     ui: Switch = True
     session_secret: str | None = Field(None, min_length=32, max_length=200)
     metrics: str = Field("local", pattern=r"^(local|on|off|key)$")

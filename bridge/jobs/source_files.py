@@ -70,6 +70,19 @@ def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
         raise NotFound(_GONE) from None
 
 
+def place_of(path: str, roots: Iterable[Path]) -> tuple[int, bytes]:
+    """Which root the file lies under, counted from 0, and its path below it: no link, no `.` and no `..` in it.
+
+    Raises NotFound when it is no longer under a root.
+    """
+    roots = list(roots)
+    place = _resolved(path, roots)
+    if place is None:
+        raise NotFound(_GONE)
+    root, parts = place
+    return [os.path.realpath(one) for one in roots].index(root), os.fsencode("/".join(parts))
+
+
 def _raise_if_it_passes(error: OSError) -> None:
     if error.errno in _PASSING:
         kind = errno.errorcode[error.errno]

@@ -1,0 +1,45 @@
+"""Downloads whose bytes nginx sends by itself (BRIDGE_ACCEL_REDIRECT_PREFIX): who may have which file is decided here.
+
+nginx takes the address in X-Accel-Redirect for its own, below a location that nobody can ask for (docs/operations.md),
+and answers ranges and conditions from the file. Only for requests that come from a trusted proxy: anybody else is sent
+the bytes.
+"""
+
+import os
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from flask import Response, request
+
+from api.http.byte_range import asked_range, still_the_same
+from api.http.client_address import trusts
+from bridge.jobs.source_files import open_source, place_of
+from bridge.runtime import Runtime
+
+
+def accelerates(runtime: Runtime) -> bool:
+    """Whether who asks is a proxy that sends files by itself."""
+    peer = request.remote_addr or ""
+    return runtime.settings.accel_redirect_prefix is not None and trusts(peer, runtime.settings.trusted_proxies)
+
+
+def redirected(runtime: Runtime, path: str, name: str) -> Response:
+    """The answer that nginx makes the download of. Raises NotFound, Unavailable, 416."""
+    root, below, seen = runtime.files(_look, runtime, path)
+    # As nginx compares it. A range outside the file is refused here, as a problem; nginx would have a page for it.
+    etag = f"{int(seen.st_mtime):x}-{seen.st_size:x}"
+    if still_the_same(request.headers.get("If-Range"), etag, seen.st_mtime):
+        asked_range(request.headers.get("Range"), seen.st_size)
+    response = Response(mimetype="application/octet-stream")
+    response.set_etag(etag)
+    response.last_modified = datetime.fromtimestamp(int(seen.st_mtime), UTC)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["X-Accel-Redirect"] = f"{runtime.settings.accel_redirect_prefix}/{root}/{quote(below)}"
+    return response
+
+
+def _look(runtime: Runtime, path: str) -> tuple[int, bytes, os.stat_result]:
+    """Where the file is, and that it can be opened."""
+    with open_source(path, runtime.settings.source_roots) as file:
+        seen = os.fstat(file.fileno())
+    return *place_of(path, runtime.settings.source_roots), seen
