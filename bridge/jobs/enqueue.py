@@ -75,7 +75,6 @@ ON CONFLICT (tenant, idempotency_key) DO NOTHING
 RETURNING created_at
 """)
 
-
 _NO_KEY = {"idempotency_key": None, "idempotency_hash": None}
 MOST_TOGETHER_BYTES = 64 * 1024  # of task_options: a larger one is written by itself, and holds up no other
 

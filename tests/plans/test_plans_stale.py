@@ -51,7 +51,7 @@ BY_PLACE = {
     "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
     "bridge.jobs.promote.PROMOTE",
     "bridge.jobs.unserved.ASKED", "bridge.jobs.unserved.TELL", "bridge.jobs.unserved.FORGET",
-    "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG",
+    "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG", "bridge.insight.gauges.NOT_MIRRORED",
     "bridge.jobs.expire_standby.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",
     "bridge.mirror.reconcile.OLDEST",
@@ -232,6 +232,7 @@ def look_around(core: Core) -> None:
         default_wait(connection, who)
         connection.execute(expire_standby.OVERDUE)
         connection.execute(gauges.BACKLOG)
+        connection.execute(gauges.NOT_MIRRORED)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
         connection.execute(stock.TYPES, {"tenant": TENANT, "most": 100})
         connection.execute(reconcile.QUEUES)
