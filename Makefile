@@ -104,8 +104,9 @@ tests/browser/node_modules/.installed: tests/browser/package-lock.json $(STAMP)
 browser: tests/browser/node_modules/.installed ## the dashboard in a real browser (needs chromium and npm)
 	@$(PY) -m pytest -n 0 -m browser $(ARGS) tests/browser
 
-screenshots: tests/browser/node_modules/.installed ## the same, with a picture of each page in build/screenshots
+screenshots: tests/browser/node_modules/.installed ## pictures of each page in build/screenshots, those of docs/images anew
 	@BROWSER_PICTURES=build/screenshots $(PY) -m pytest -n 0 -m browser -k stands $(ARGS) tests/browser
+	@DOCS_PICTURES=docs/images $(PY) -m pytest -n 0 -m browser $(ARGS) tests/browser/test_pictures.py
 
 handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creates while Celery is killed (ARGS=--short)
 	@$(PY) bench/handover.py outage $(ARGS)
