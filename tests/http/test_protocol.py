@@ -223,6 +223,17 @@ def test_sigterm_lets_it_finish_what_it_has_begun(start, submit, client, tmp_pat
     assert client.status(job_id) == "completed"
 
 
+def test_drained_it_finishes_what_it_holds_and_ends(start, submit, client, tmp_path):
+    worker = start("drained")
+    job_id = submit(f"await {tmp_path / 'job'}")
+    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
+    ok(client.post("/api/v1/workers/drained/drain"))
+    wait_until(lambda: "drains this worker" in worker.log(), "the worker to hear of it", 60)
+    (tmp_path / "job.go").touch()
+    assert worker.drained(), worker.log()
+    assert client.status(job_id) == "completed"
+
+
 def test_sigterm_makes_it_give_back_what_it_has_not_begun(start, submit, proxy, client):
     held = lose(proxy, "GET", "/poll", answer=b"lease_token", silently=True)
     worker = start()

@@ -167,6 +167,15 @@ def test_a_key_that_may_not_take_the_type_ends_the_worker_with_one_line(bridge, 
     assert "Traceback" not in log
 
 
+def test_before_its_machine_is_taken_away_it_gives_its_jobs_back(bridge, client, start, tmp_path):
+    job_id = client.create()
+    worker = start(bridge, client, "held", "--spot-notice", "notice")
+    wait_until((tmp_path / f"begun-{job_id}").exists, "it to begin")
+    (tmp_path / "notice").touch()
+    assert worker.process.wait(60) == 0
+    assert how(ends(client, job_id, "pending")) == [(worker.name, "released")]
+
+
 def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(bridge, client, start):
     waiting = start(bridge, client, "short", "--wait", "60")
     wait_until(lambda: "takes audio" in waiting.log.read_text(), "the worker to begin")

@@ -140,6 +140,25 @@ def refusal(response: requests.Response) -> CallFailed:
     )
 
 
+def outcomes_of(body: dict[str, Any], count: int) -> list[Answer | CallFailed]:
+    """Read what each of `count` results that were sent together came to. Raises CallFailed."""
+    told = body.get("results")
+    if not isinstance(told, list) or len(told) != count or not all(isinstance(one, dict) for one in told):
+        raise CallFailed(f"the answer to {count} results was not understood")
+    return [_outcome(one) for one in told]
+
+
+def _outcome(told: dict[str, Any]) -> Answer | CallFailed:
+    job_status, problem = text_of(told.get("status"), 50) or None, told.get("problem")
+    if problem is None:
+        return Answer({"status": job_status}, job_status)
+    problem = problem if isinstance(problem, dict) else {}
+    status = problem.get("status")
+    status = status if type(status) is int and 400 <= status <= 599 else None
+    detail = f"{status} {text_of(problem.get('detail'), 300)}"
+    return CallFailed(detail, status=status, code=text_of(problem.get("code"), 50), job_status=job_status)
+
+
 def _seconds(retry_after: str | None) -> float | None:
     """Read a Retry-After header, seconds or a date, as 0 to RETRY_AFTER_LIMIT; None when absent or unreadable."""
     if not retry_after:

@@ -18,6 +18,7 @@ from bridge_worker.download import Download, Refused
 from bridge_worker.heartbeat import beating
 from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
+from bridge_worker.results import Results
 from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,11 @@ class Processes(Protocol):
 class Attempt:
     """Works on one claim. `run` never raises: all is logged and reported."""
 
-    def __init__(self, client: BridgeClient, held: Held, processes: Processes, place: Path, **limits: Any) -> None:
+    def __init__(
+        self, client: BridgeClient, results: Results, held: Held, processes: Processes, place: Path, **limits: Any
+    ) -> None:
         """`place` is where the source file is put; `limits` are those of Download."""
+        self._results = results
         self._client, self._held, self._processes, self._place, self._limits = client, held, processes, place, limits
         self.outcome = ""  # for the counters: what it came to
 
@@ -130,7 +134,7 @@ class Attempt:
         try:
             answer = retrying.call(
                 f"job={held.id} result",
-                lambda: self._client.submit(held.claim, data),
+                lambda: self._results.submit(held.claim, data),
                 give_up=held.hurry,
                 patience=held.patience(),
             )

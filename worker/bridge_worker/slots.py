@@ -15,6 +15,7 @@ from bridge_worker.attempt import Attempt
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, NotStarted, Setup
+from bridge_worker.results import Results
 from bridge_worker.usage import Watch
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ class Slots:
         self._client, self._setup, self.lease, self._download = client, setup, lease, download
         self.place, self.jobs_per_process = place, jobs_per_process
         self._on_outcome, self.on_process_end = on_outcome, on_process_end
+        self.results = Results(client)
         self._starting = threading.Lock()
         self._started: list[HandlerProcess] = []
         self._condition = threading.Condition()
@@ -192,7 +194,7 @@ class Slots:
     def work(self, slot: Slot, held: Held, place: Path) -> None:
         """Work on one job, in its slot's thread."""
         began = time.monotonic()
-        attempt = Attempt(self._client, held, slot, place, **self._download)
+        attempt = Attempt(self._client, self.results, held, slot, place, **self._download)
         try:
             attempt.run(self.lease)
         finally:

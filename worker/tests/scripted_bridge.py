@@ -77,6 +77,14 @@ class ScriptedBridge:
             "release": Say(body={"status": "pending"}),
             "evict": Say(body={"worker_id": "w1", "released": 1}),
             "result": Say(body={"status": "completed", "ingestion_continued": True}),
+            "results": lambda call: Say(
+                body={
+                    "results": [
+                        {"status": "completed", "ingestion_continued": True, "problem": None}
+                        for _ in call.body["results"]
+                    ]
+                }
+            ),
         }
         self._lock = threading.Lock()
         self._arrived: dict[str, queue.Queue[Call]] = {name: queue.Queue() for name in self._default}
