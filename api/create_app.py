@@ -17,6 +17,7 @@ from api.http.parts import Parts
 from api.http.sending import counted
 from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.routes import download  # noqa: F401  (adds its route to `workers`)
+from api.routes.batches import batches
 from api.routes.bulk import continuations
 from api.routes.insight import operators
 from api.routes.jobs import producers
@@ -84,7 +85,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
     for converter in (JobId, WorkerId):
         api.register_converter(converter, lambda _: {"type": "string"})
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, workers, results, operators, continuations, keys, uploads, health):
+    for blueprint in (producers, batches, workers, results, operators, continuations, keys, uploads, health):
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)

@@ -22,6 +22,7 @@ PROMOTE = "bridge.promote_jobs"
 HISTORY = "bridge.record_history"
 COLLECT = "bridge.collect_uploads"
 UNSERVED = "bridge.tell_unserved"
+BATCHES = "bridge.end_batches"
 
 # How often each sweep runs, in seconds.
 PERIODS = {
@@ -30,6 +31,7 @@ PERIODS = {
     CONTINUE: 10.0,
     REPEAT: 10.0,
     UNSERVED: 10.0,
+    BATCHES: 10.0,
     RECONCILE: 15.0,
     WATCH: 2.0,
     FOLD: 5.0,
@@ -42,6 +44,7 @@ PERIODS = {
 
 API_ROOT = "/api/v1"
 API_BASE = f"{API_ROOT}/remote-jobs"
+BATCHES_BASE = f"{API_ROOT}/batches"
 KEYS_BASE = f"{API_ROOT}/keys"
 UPLOADS_BASE = f"{API_ROOT}/uploads"
 DEFAULT_TENANT = "default"

@@ -1,6 +1,6 @@
-"""Batches that were submitted under an Idempotency-Key: their answer, for as long as one of their jobs is there."""
+"""Batches, and their answers under an Idempotency-Key: for as long as one of their jobs is there."""
 
-from sqlalchemy import Column, Index, LargeBinary, Table, Text, Uuid
+from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from models.job import Moment, metadata
@@ -14,5 +14,19 @@ job_batches = Table(
     Column("idempotency_hash", LargeBinary, nullable=False),
     Column("job_ids", ARRAY(Uuid), nullable=False),  # in the order in which the jobs were sent
     Column("created_at", Moment, nullable=False),
+    Column("batch_id", Uuid),  # null: of a version whose batches had no ID
 )
 Index("job_batches_age", job_batches.c.created_at)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("jobs", Integer, nullable=False),  # when it was created
+    Column("outcome", Boolean, nullable=False),  # whether an outcome was asked for when all of them have ended
+    Column("created_at", Moment, nullable=False),
+    Column("look_at", Moment),  # when the sweep looks next whether they have; null: recorded, or not asked for
+)
+Index("batches_open", batches.c.look_at, postgresql_where=text("look_at IS NOT NULL"))
+Index("batches_age", batches.c.created_at)

@@ -59,6 +59,8 @@ remote_jobs = Table(
     Column("task_options", JSON, nullable=False),
     Column("priority", SmallInteger, nullable=False),  # the list that it waits in
     Column("asked_priority", SmallInteger),  # what it was created with, once its age has raised it; else null
+    Column("batch_id", Uuid),
+    Column("batch_outcome", Boolean),  # its end may be that of its batch, of which somebody is to be told
     Column("idempotency_key", Text),
     Column("idempotency_hash", LargeBinary),
     Column("status", Text, nullable=False),
@@ -143,6 +145,7 @@ Index("remote_jobs_holder", _c.key_id, _c.worker_id, postgresql_where=text(HELD)
 Index("remote_jobs_due", _c.available_at, postgresql_where=text(NOT_DUE))
 Index("remote_jobs_unserved", _c.unserved_at, postgresql_where=text(TO_BE_TOLD))
 Index("remote_jobs_unserved_queue", _c.tenant, _c.content_type, postgresql_where=text(TO_BE_TOLD))
+Index("remote_jobs_batch", _c.batch_id, _c.completed_at, postgresql_where=text("batch_id IS NOT NULL"))
 # The list, newest first, with each of its filters (bridge/jobs/read.py); a status with a content type has one too.
 Index("remote_jobs_newest", _c.tenant, _c.created_at, _c.id)
 Index("remote_jobs_by_status", _c.tenant, _c.status, _c.created_at, _c.id)

@@ -117,6 +117,7 @@ class Priority(StrEnum):
         return list(Priority).index(self)
 
 
+BATCH_ENDED = "batch_ended"  # the `status` of an outcome: all jobs of a batch have ended
 UNSERVED = "unserved"  # the `status` of an outcome, not of a job: nobody asks for its content type, and it waits on
 
 

@@ -8,6 +8,7 @@ import structlog
 from bridge import names
 from bridge.blobs.collect import collect
 from bridge.insight import counters, durations, history
+from bridge.jobs.batches import look_at_open
 from bridge.jobs.expire import expire
 from bridge.jobs.promote import promote
 from bridge.jobs.purge import purge
@@ -52,6 +53,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     names.HISTORY: _record_history,
     names.COLLECT: collect,
     names.UNSERVED: tell_unserved,
+    names.BATCHES: look_at_open,
 }
 
 

@@ -62,8 +62,10 @@ def create_batch(batch: dict[str, Any]) -> Any:
     key = header_text("Idempotency-Key", 255)
     admit = partial(limits().submit, caller().tenant, [created["content_type"] for created in batch["jobs"]])
     with naming_roots(runtime().settings, caller()):
-        jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit)
-    return json_response({"jobs": [_created_view(job) for job in jobs]})
+        jobs = enqueue_batch(
+            runtime(), caller().tenant, batch["jobs"], idempotency_key=key, outcome=batch["outcome"], admit=admit
+        )
+    return json_response({"jobs": [_created_view(job) for job in jobs], "batch_id": jobs[0].batch_id})
 
 
 def _created_view(job: Created) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class ResendQuery(Strict):
     job_id = JobId(load_default=None)
     n = QueryInteger(
         load_default=None,
-        validate=validate.Range(1, 2**31 - 1),
+        validate=validate.Range(0, 2**31 - 1),
         metadata={"description": "With `job_id`: the number of the outcome; omit for the latest."},
     )
     state = fields.String(load_default=None, validate=validate.OneOf([str(OutcomeState.FAILING)]))

@@ -8,7 +8,7 @@ from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import Strict
 from bridge.jobs.fields import StrictInteger
 from models.pause import PausedBy
-from models.state import UNSERVED, AttemptEnd
+from models.state import BATCH_ENDED, UNSERVED, AttemptEnd
 
 COUNTS = fields.Dict(keys=fields.String(validate=validate.OneOf(STATES)), values=fields.Integer(), required=True)
 
@@ -254,7 +254,7 @@ class Explanation(Schema):
     """Why a job is where it is."""
 
     job_id = fields.UUID(required=True)
-    status = fields.String(required=True, validate=validate.OneOf([*STATES, UNSERVED]))
+    status = fields.String(required=True, validate=validate.OneOf([*STATES, UNSERVED, BATCH_ENDED]))
     content_type = fields.String(required=True)
     priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES))
     sentences = fields.List(

@@ -4,7 +4,7 @@ from marshmallow import EXCLUDE, Schema, fields, validate
 
 from api.schemas.insight import ShownKey
 from api.schemas.problem import PRIORITIES, STATES
-from api.schemas.strict import QueryInteger
+from api.schemas.strict import QueryInteger, StrictBoolean
 from bridge.bounded_schema import BoundedList, Strict
 from bridge.jobs.fields import CreateFields, Moment
 from bridge.names import CONTENT_TYPE_PATTERN
@@ -36,12 +36,30 @@ class CreateBatch(Strict):
     """Up to 1000 new jobs: all of them, or none."""
 
     jobs = BoundedList(fields.Nested(CreateJob()), most=1000, required=True)
+    outcome = StrictBoolean(
+        load_default=False,
+        metadata={"description": "Tell the pipeline once, by an outcome `batch_ended`, when all jobs have ended."},
+    )
 
 
 class BatchCreated(Schema):
     """The answer to a batch, in its order."""
 
     jobs = fields.List(fields.Nested(JobCreated()), required=True)
+    batch_id = fields.UUID(
+        required=True, allow_none=True, metadata={"description": "null: the replay of an earlier version's batch."}
+    )
+
+
+class BatchAnswer(Schema):
+    """Where a batch is."""
+
+    batch_id = fields.UUID(required=True)
+    ended = fields.Boolean(required=True, metadata={"description": "Whether all its jobs have, at this moment."})
+    jobs = fields.Integer(required=True, metadata={"description": "When it was created; some may be deleted since."})
+    by_status = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+    created_at = fields.AwareDateTime(required=True)
+    ended_at = fields.AwareDateTime(required=True, allow_none=True)
 
 
 class StateAnswer(Schema):
@@ -76,6 +94,7 @@ class Job(Schema):
     job_id = fields.UUID(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     ingestion_task_id = fields.String(required=True)
+    batch_id = fields.UUID(required=True, allow_none=True)
     source_file_path = fields.String(required=True)
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)

@@ -12,7 +12,9 @@ from uuid_utils.compat import uuid7
 from bridge.crash_points import reach
 from bridge.errors import Invalid
 from bridge.jobs import told
+from bridge.jobs.batches import NEW
 from bridge.jobs.fields import fingerprint
+from bridge.jobs.idempotency import Key, earlier, keep_batch
 from bridge.jobs.source_checks import look
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
@@ -31,11 +33,13 @@ Admit = Callable[[], None]
 INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
   source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
-  created_at, queued_at, available_at, mirrored, timeout_at, unserved_after_seconds, unserved_at)
+  created_at, queued_at, available_at, mirrored, timeout_at, unserved_after_seconds, unserved_at,
+  batch_id, batch_outcome)
 SELECT n.id, n.tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
   n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
   '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds),
-  n.unserved_after_seconds, a.at + make_interval(secs => n.unserved_after_seconds)
+  n.unserved_after_seconds, a.at + make_interval(secs => n.unserved_after_seconds),
+  CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean)
 FROM unnest(
   CAST(:ids AS uuid[]), CAST(:tenants AS text[]), CAST(:ingestion_task_ids AS text[]),
   CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]),
@@ -52,30 +56,8 @@ ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHI
 RETURNING id, created_at, mirrored
 """)
 
-# A key counts for single jobs and batches alike: used for the one, it is not free for the other. No index spans both
-# tables, so who looks a key up locks it: what the statements after this one see of it is the last word.
-EARLIER = text("""
-SELECT earlier.* FROM (
-  SELECT pg_advisory_xact_lock(hashtextextended(CAST(:tenant AS text) || ':' || CAST(:idempotency_key AS text), 0))
-) locked LEFT JOIN LATERAL (
-  SELECT ARRAY[id] AS job_ids, created_at, idempotency_hash FROM remote_jobs
-  WHERE tenant = :tenant AND idempotency_key = :idempotency_key
-  UNION ALL
-  SELECT job_ids, created_at, idempotency_hash FROM job_batches
-  WHERE tenant = :tenant AND idempotency_key = :idempotency_key
-  LIMIT 1
-) earlier ON true
-""")
-
-KEEP_BATCH = text("""
-INSERT INTO job_batches (tenant, idempotency_key, idempotency_hash, job_ids, created_at)
-SELECT :tenant, :idempotency_key, :idempotency_hash, CAST(:ids AS uuid[]), now()
-WHERE NOT EXISTS (SELECT FROM remote_jobs WHERE tenant = :tenant AND idempotency_key = :idempotency_key)
-ON CONFLICT (tenant, idempotency_key) DO NOTHING
-RETURNING created_at
-""")
-
 _NO_KEY = {"idempotency_key": None, "idempotency_hash": None}
+_NO_BATCH = {"batch_id": None, "batch_outcome": None}
 MOST_TOGETHER_BYTES = 64 * 1024  # of task_options: a larger one is written by itself, and holds up no other
 
 
@@ -86,6 +68,7 @@ class Created(NamedTuple):
     status: JobState
     created_at: datetime
     replayed: bool
+    batch_id: UUID | None = None  # None: of a batch of an earlier version, or of none
 
 
 class _New(NamedTuple):
@@ -95,17 +78,6 @@ class _New(NamedTuple):
     fields: Fields
     size: int  # bytes of its source file
     request_id: str | None
-
-
-class _Key(NamedTuple):
-    """An Idempotency-Key, and what was asked for under it."""
-
-    tenant: str
-    key: str | None
-    hashed: bytes | None
-
-    def params(self) -> dict[str, Any]:
-        return {"tenant": self.tenant, "idempotency_key": self.key, "idempotency_hash": self.hashed}
 
 
 def enqueue(
@@ -127,7 +99,7 @@ def enqueue(
     """
     if idempotency_key is None:
         return _enqueue_keyless(runtime, tenant, created, waited, admit)
-    key = _Key(tenant, idempotency_key, fingerprint(created))
+    key = Key(tenant, idempotency_key, fingerprint(created))
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]
@@ -138,7 +110,7 @@ def enqueue(
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]
-        rows = connection.execute(INSERT, {**key.params(), **_columns(runtime, [new], [uuid7()])}).all()
+        rows = connection.execute(INSERT, {**key.params(), **_NO_BATCH, **_columns(runtime, [new], [uuid7()])}).all()
         if not rows:  # A simultaneous request with the same key was first; it has committed.
             return _earlier(connection, key)[0]
         reach("create.before_commit")
@@ -163,7 +135,7 @@ def _insert(runtime: Runtime, new: Sequence[_New]) -> Sequence[Row[Any]]:
     """Jobs without a key, in one statement that commits itself; in their order, which is that of their IDs."""
     ids = sorted(uuid7() for _ in new)
     with runtime.single.connect() as connection:
-        rows = connection.execute(INSERT, {**_NO_KEY, **_columns(runtime, new, ids)}).all()
+        rows = connection.execute(INSERT, {**_NO_KEY, **_NO_BATCH, **_columns(runtime, new, ids)}).all()
     by_id = {row.id: row for row in rows}
     return [by_id[job_id] for job_id in ids]
 
@@ -187,14 +159,16 @@ def enqueue_batch(
     created: Sequence[Fields],
     *,
     idempotency_key: str | None = None,
+    outcome: bool = False,
     admit: Admit = lambda: None,
 ) -> list[Created]:
-    """Create all of these jobs in one transaction, or none; the answers are in their order.
+    """Create all of these jobs in one transaction, or none; the answers are in their order, with the batch's ID.
 
+    `outcome`: whether its pipeline is told, once, when all of them have ended.
     The `idempotency_key` is the batch's: its replay gives the same list, and `admit` is not asked. Raises Invalid as
     `enqueue` does, its fields named by their place, such as `jobs.3.source_file_path`; and what `admit` raises.
     """
-    key = _Key(tenant, idempotency_key, fingerprint({"jobs": created}) if idempotency_key is not None else None)
+    key = Key(tenant, idempotency_key, fingerprint(_asked(created, outcome)) if idempotency_key is not None else None)
     ids = sorted(uuid7() for _ in created)  # jobs of one moment are in line by their IDs
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
@@ -207,31 +181,32 @@ def enqueue_batch(
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier
-        if key.key is not None and connection.execute(KEEP_BATCH, {**key.params(), "ids": _texts(ids)}).first() is None:
+        batch_id = uuid7()
+        if key.key is not None and not keep_batch(connection, key, _texts(ids), batch_id):
             return _earlier(connection, key)
         asked_in = REQUEST_ID.get()
         new = [_New(tenant, fields, size, asked_in) for fields, size in zip(created, sizes, strict=True)]
-        by_id = {row.id: row for row in connection.execute(INSERT, {**_NO_KEY, **_columns(runtime, new, ids)})}
+        its = {"batch_id": str(batch_id), "batch_outcome": outcome or None}
+        connection.execute(NEW, {"id": batch_id, "tenant": tenant, "jobs": len(ids), "outcome": outcome})
+        by_id = {row.id: row for row in connection.execute(INSERT, {**_NO_KEY, **its, **_columns(runtime, new, ids)})}
         reach("batch.before_commit")
     reach("batch.after_commit")
     rows = [by_id[job_id] for job_id in ids]
     _follow(runtime, new, rows)
-    return [_created(row) for row in rows]
+    return [_created(row)._replace(batch_id=batch_id) for row in rows]
 
 
-def _earlier(connection: Connection, key: _Key) -> list[Created]:
+def _asked(created: Sequence[Fields], outcome: bool) -> dict[str, Any]:
+    """What a batch's key stands for; as before there were outcomes of batches where none is asked for."""
+    return {"jobs": created, "outcome": True} if outcome else {"jobs": created}
+
+
+def _earlier(connection: Connection, key: Key) -> list[Created]:
     """What was answered when the key was used first; nothing when it was not. Raises Invalid (mismatch)."""
-    if key.key is None:
+    row = earlier(connection, key)
+    if row is None:
         return []
-    row = connection.execute(EARLIER, key.params()).one()
-    if row.job_ids is None:
-        return []
-    if bytes(row.idempotency_hash) != key.hashed:
-        raise Invalid(
-            {"Idempotency-Key": ["Was used before with other fields; use a new key for a new job."]},
-            code="idempotency_mismatch",
-        )
-    return [Created(job_id, JobState.PENDING, row.created_at, replayed=True) for job_id in row.job_ids]
+    return [Created(one, JobState.PENDING, row.created_at, True, row.batch_id) for one in row.job_ids]
 
 
 def _clock(connection: Connection, created: Sequence[Fields]) -> datetime | None:

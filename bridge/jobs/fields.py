@@ -115,8 +115,8 @@ _LATER = {"unserved_after_seconds": None}
 def _as_before(created: Any) -> Any:
     if isinstance(created, list | tuple):
         return [_as_before(one) for one in created]
-    if set(created) == {"jobs"}:
-        return {"jobs": _as_before(created["jobs"])}
+    if "jobs" in created:
+        return {**created, "jobs": _as_before(created["jobs"])}
     return {name: value for name, value in created.items() if name not in _LATER or value != _LATER[name]}
 
 

@@ -28,6 +28,15 @@ WITH gone AS MATERIALIZED (
 DELETE FROM job_batches b USING gone WHERE b.tenant = gone.tenant AND b.idempotency_key = gone.idempotency_key
 """)
 
+GONE_BATCHES = text("""
+DELETE FROM batches WHERE id = ANY (ARRAY (
+  SELECT id FROM batches old
+  WHERE created_at < now() - make_interval(secs => :seconds)
+    AND NOT EXISTS (SELECT FROM remote_jobs j WHERE j.batch_id = old.id)
+  ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED
+))
+""")
+
 
 def purge(runtime: Runtime, *, batch: int = 500, rounds: int = 200) -> int:
     """Delete terminal jobs older than BRIDGE_RETENTION_DAYS whose continuation was handed over; how many. Bounded."""
@@ -43,4 +52,5 @@ def purge(runtime: Runtime, *, batch: int = 500, rounds: int = 200) -> int:
     deleted = in_batches(once, batch=batch, rounds=rounds)
     with runtime.engine.begin() as connection:
         connection.execute(FORGET_BATCHES, params)
+        connection.execute(GONE_BATCHES, params)
     return deleted

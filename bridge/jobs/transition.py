@@ -31,6 +31,7 @@ from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 
 from bridge.crash_points import reach
 from bridge.jobs import told
+from bridge.jobs.batches import end_after
 from bridge.jobs.fixed_statement import fixed
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
@@ -64,16 +65,9 @@ BACKOFF = seconds(
 )
 
 RETURNED = (
-    jobs.id,
-    jobs.tenant,
-    jobs.content_type,
-    jobs.priority,
-    jobs.status,
-    jobs.attempt,
-    jobs.mirrored,
-    jobs.key_id,
-    jobs.worker_id,
-)
+    jobs.id, jobs.tenant, jobs.content_type, jobs.priority, jobs.status, jobs.attempt, jobs.mirrored, jobs.key_id,
+    jobs.worker_id, jobs.batch_id, jobs.batch_outcome,
+)  # fmt: skip
 
 
 def waiting(available_at: ColumnElement[Any]) -> dict[str, Any]:
@@ -297,3 +291,4 @@ def follow(
         if ended:
             reach("change.before_nudge")
             runtime.nudge(ended)
+        end_after(runtime, (row.batch_id for row in rows if row.status in FINAL and row.batch_outcome))

@@ -40,6 +40,7 @@ def test_the_schedule_is_the_contracts():
         names.HISTORY,
         names.COLLECT,
         names.UNSERVED,
+        names.BATCHES,
     }
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from bridge.blobs import collect
 from bridge.insight import counters
-from bridge.jobs import expire, purge, unserved
+from bridge.jobs import batches, expire, purge, unserved
 from bridge.jobs.release import evict, take_from_key
 from bridge.mirror import release_due
 from bridge.outbox import outcomes
@@ -26,6 +26,7 @@ BOUNDED = {
     "evict": lambda runtime: evict(runtime, "default", "w1", [KEY.key_id]),
     "fold": counters.fold,
     "collect": collect.collect,
+    "look_at_open_batches": batches.look_at_open,
     "tell_unserved": unserved.tell_unserved,
 }
 

@@ -46,11 +46,12 @@ REASONS_READ = 2 * 2000  # the newest attempts that ended badly, of 5000, and th
 BY_PLACE = {
     "bridge.jobs.claim.NEXT", "bridge.jobs.claim.LOADED", "bridge.jobs.claim.REPLAY", "bridge.jobs.claim.HOLDS",
     "bridge.insight.counters.CHECK", "bridge.insight.durations.REFRESH",
-    "bridge.jobs.enqueue.INSERT", "bridge.jobs.enqueue.EARLIER", "bridge.jobs.enqueue.KEEP_BATCH",
+    "bridge.jobs.enqueue.INSERT", "bridge.jobs.idempotency.EARLIER", "bridge.jobs.idempotency.KEEP_BATCH",
     "bridge.insight.explain.AHEAD",
     "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
     "bridge.jobs.promote.PROMOTE",
     "bridge.jobs.unserved.ASKED", "bridge.jobs.unserved.TELL", "bridge.jobs.unserved.FORGET",
+    "bridge.jobs.batches.BY_STATUS", "bridge.jobs.batches.END", "bridge.jobs.purge.GONE_BATCHES",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG", "bridge.insight.gauges.NOT_MIRRORED",
     "bridge.jobs.expire_standby.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",

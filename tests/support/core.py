@@ -73,8 +73,8 @@ class Core:
         given = self.fields(content_type, **fields)
         return str(enqueue(self.runtime, self.tenant, given, idempotency_key=idempotency_key).job_id)
 
-    def create_batch(self, jobs: list[dict[str, Any]], idempotency_key: str | None = None) -> list[str]:
-        created = enqueue_batch(self.runtime, self.tenant, jobs, idempotency_key=idempotency_key)
+    def create_batch(self, jobs: list[dict[str, Any]], idempotency_key: str | None = None, **how: Any) -> list[str]:
+        created = enqueue_batch(self.runtime, self.tenant, jobs, idempotency_key=idempotency_key, **how)
         return [str(job.job_id) for job in created]
 
     def offer(

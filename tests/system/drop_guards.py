@@ -21,7 +21,20 @@ from sqlalchemy import TextClause, text
 
 from bridge import embedded
 from bridge.insight import counters
-from bridge.jobs import bulk, cancel, claim, complete, enqueue, expire, extend, promote, purge, release, submit_result
+from bridge.jobs import (
+    bulk,
+    cancel,
+    claim,
+    complete,
+    enqueue,
+    expire,
+    extend,
+    idempotency,
+    promote,
+    purge,
+    release,
+    submit_result,
+)
 from bridge.mirror import release_due
 from bridge.outbox import hasten, outcomes
 from tests import conftest
@@ -47,6 +60,7 @@ NEAREST = {
     "expire": ["expiry_batches", "edges", "poison", "leases"],
     "counters": ["statistics"],
     "enqueue": ["submission", "batch"],
+    "idempotency": ["submission", "batch"],
 }
 TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
 
@@ -82,7 +96,8 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
     """Every statement that changes a job or an outcome: its name, itself, and how another takes its place."""
     for module, names in {
         claim: ["CLAIM", "NEXT", "REPLAY"],
-        enqueue: ["EARLIER", "INSERT", "KEEP_BATCH"],
+        enqueue: ["INSERT"],
+        idempotency: ["EARLIER", "KEEP_BATCH"],
         counters: ["FOLD", "CHECK", "FORGET"],
         cancel: ["CANCEL", "RESTART"],
         complete: ["COMPLETE"],

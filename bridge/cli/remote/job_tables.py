@@ -69,6 +69,16 @@ def show_more(console: Console, cursor: str | None) -> None:
         console.print(Text("There are more: --cursor", style="dim"), clean(cursor), soft_wrap=True)
 
 
+def show_batch(console: Console, answer: Answer) -> None:
+    """Prints where a batch is, and its jobs by state."""
+    batch = answer.body
+    console.print(text(batch["batch_id"]), "has ended" if batch["ended"] else "is under way")
+    rows = table("Status", "Jobs", right=["Jobs"])
+    for status, jobs in sorted(batch["by_status"].items()):
+        rows.add_row(coloured(status), str(jobs))
+    console.print(rows)
+
+
 def _note(job: dict[str, Any], now: datetime) -> str:
     if job["status"] == "processing":
         return progress(job)

@@ -28,7 +28,7 @@ from bridge.cli.options import (
 )
 from bridge.cli.remote import bulk, job_tables, result, submit, watch
 from bridge.cli.remote.http import Answer, bridge_at
-from bridge.names import API_BASE
+from bridge.names import API_BASE, BATCHES_BASE
 
 app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
 app.command(epilog=options.ENDS)(submit.submit)
@@ -63,6 +63,16 @@ def show(job: Job, json: Json = False, url: Url = None) -> None:
 def explain(job: Job, json: Json = False, url: Url = None) -> None:
     """Says why a job is where it is, and what comes next."""
     _tell(bridge_at(url).get(f"{API_BASE}/{job}/explain"), job_tables.show_explanation, json=json)
+
+
+@app.command()
+def batch(
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH", parser=options.job_id, help="A batch's ID.")],
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Counts the jobs of a batch by state."""
+    _tell(bridge_at(url).get(f"{BATCHES_BASE}/{batch_id}"), job_tables.show_batch, json=json)
 
 
 def _tell(answer: Answer, show: Callable[[Console, Answer], None], *, json: bool) -> None:
