@@ -219,6 +219,32 @@ def large_lists(target: Target) -> None:
     together(4, send)
 
 
+def bent_forms(target: Target) -> None:
+    """The dashboard: forged sessions and tokens, forms too large, too many and cut, and pages asked for all at once."""
+    mine = requests.Session()
+    mine.hooks["response"] = lambda answer, **_: target.note(str(answer.status_code))
+    mine.headers.update({"Sec-Fetch-Site": "same-origin", "Origin": target.url, "Accept": "text/html"})
+    mine.post(target.url + "/ui/login", data={"key": target.keys["admin"]}, timeout=60)
+    forged = [{"Cookie": f"jobbridge={n * 'A'}.{n}.x"} for n in (1, 100, 4000)] + [{"Origin": "http://evil.example"}]
+    forms = [
+        {"csrf": "0" * 64}, {"csrf": "f" * 70_000}, {f"n{n}": "x" for n in range(500)},
+        {"worker_id": "\x00" * 100, "csrf": "\u202e"}, {"asked": "cancel", "limit": "9" * 5000},
+    ]  # fmt: skip
+    actions = ("login", "logout", "jobs/bulk", "keys", "workers/evict", "workers/pause", "continuations/resend")
+    pages = ("", "jobs", "workers", "continuations", "sweeps", "keys", "history?span=7d", f"jobs?cursor={'A' * 4000}")
+
+    def send(number: int) -> None:
+        for turn in range(target.some(100)):
+            for action in actions:
+                headers = forged[turn % len(forged)] if turn % 2 else {}
+                form = forms[(turn + number) % len(forms)]
+                mine.post(f"{target.url}/ui/{action}", data=form, headers=headers, timeout=120, allow_redirects=False)
+            for page in pages:
+                mine.get(f"{target.url}/ui/{page}", timeout=120, allow_redirects=False)
+
+    together(4, send)
+
+
 KINDS: list[Callable[[Target], None]] = [
     deep_places,
     unknown_names,
@@ -227,6 +253,7 @@ KINDS: list[Callable[[Target], None]] = [
     slow_bodies,
     huge_headers,
     large_lists,
+    bent_forms,
     unread_answers,
     growing_labels,  # last: it takes all the content types that a tenant may have
 ]

@@ -1,9 +1,10 @@
 """The dashboard's routes that are no page of a resource: sign in and out, the overview, its plots, the sweeps."""
 
+import time
 from typing import Any
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from api.http.access import caller, runtime
@@ -16,8 +17,11 @@ from api.ui.render import page
 from api.ui.session import NotSignedIn, go, session, sign_in, sign_out, signed_in, to_sign_in
 from bridge.errors import BridgeError, Forbidden, Invalid, TooMany, Unauthorized
 from bridge.insight import gauges, history
-from bridge.insight.overview import overview
+from bridge.insight.overview import Overview, overview
 from bridge.sweeps import is_late
+
+SHARED_SECONDS = 2.0  # a page that lives asks each 5 s
+MOST_KEPT = 100  # tenants
 
 
 def register(app: Flask) -> None:
@@ -87,7 +91,20 @@ def do_sign_out() -> Response:
 @signed_in("read")
 def show_overview() -> Response:
     """All at a glance."""
-    return page("overview", now=overview(runtime(), seen(), caller().tenant), spans=list(history.SPANS))
+    return page("overview", now=_overview(caller().tenant), spans=list(history.SPANS))
+
+
+def _overview(tenant: str) -> Overview:
+    """What the page shows. Pages that live, in however many tabs, share what one of them asked for just now."""
+    kept: dict[str, tuple[float, Overview]] = current_app.extensions.setdefault("ui_overview", {})
+    at, now = kept.get(tenant, (0.0, None))
+    if now is not None and "HX-Request" in request.headers and time.monotonic() - at < SHARED_SECONDS:
+        return now
+    if len(kept) >= MOST_KEPT:
+        kept.clear()
+    now = overview(runtime(), seen(), tenant)
+    kept[tenant] = (time.monotonic(), now)
+    return now
 
 
 @ui.route("/history", methods=["GET"])

@@ -1,0 +1,171 @@
+"""What the dashboard costs: its pages beside a million finished jobs, and lifecycles while it is open in many tabs.
+
+    .venv/bin/python bench/dashboard.py [--jobs 1000000] [--tabs 20] [--slices 8] [--seconds 10]
+
+Prints the median and the longest time of each page, and lifecycles a second with the tabs open over those without, of
+slices that take turns. 1 where a page's median is 200 ms or more, or more than a twentieth of the lifecycles is lost.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from sqlalchemy import create_engine, text
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from bridge.names import API_BASE  # noqa: E402  (from this checkout)
+from tests.support import big_table  # noqa: E402
+from tests.support.browser import Browser  # noqa: E402
+
+PAGES = (
+    "/ui/", "/ui/history?span=1h", "/ui/history?span=7d", "/ui/jobs", "/ui/jobs?status=completed&content_type=audio",
+    "/ui/jobs?worker_id=worker-7", "/ui/workers", "/ui/continuations", "/ui/keys", "/ui/sweeps",
+)  # fmt: skip
+TIMES = 15
+MOST_MS, LEAST_RATIO = 200.0, 0.95
+CLIENTS = 4
+
+
+def load(url: str, jobs: int) -> None:
+    """So many finished jobs and a tenth of it pending, as the tests of plans have them."""
+    scale = jobs / big_table.FINISHED
+    engine = create_engine(url)
+    statement = big_table.JOBS
+    for count in (big_table.FINISHED, big_table.PENDING):
+        statement = statement.replace(str(count), str(int(count * scale)))
+    total = big_table.FINISHED + big_table.PENDING
+    statement = statement.replace(str(total + big_table.PROCESSING), str(int(total * scale) + big_table.PROCESSING))
+    statement = statement.replace(str(total), str(int(total * scale)))
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+        connection.execute(text(big_table.OUTCOMES))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    engine.dispose()
+
+
+def page_times(browser: Browser, job_id: str) -> list[tuple[str, float, float]]:
+    """(page, median ms, longest ms)."""
+    found = []
+    for page in (*PAGES, f"/ui/jobs/{job_id}"):
+        took = []
+        for _ in range(TIMES):
+            began = time.perf_counter()
+            answer = browser.get(page)
+            took.append((time.perf_counter() - began) * 1000)
+            assert answer.status_code == 200, (page, answer.status_code)
+        found.append((page.replace(job_id, "<job>"), statistics.median(took[1:]), max(took[1:])))
+    return found
+
+
+class Lifecycles:
+    """Clients that create, claim and complete, one job after the other."""
+
+    def __init__(self, url: str, key: str, source: str) -> None:
+        self._url, self._source = url + API_BASE, source
+        self._headers = {"Authorization": f"Bearer {key}"}
+
+    def rate(self, seconds: float) -> float:
+        """Lifecycles a second."""
+        counts, end = [0] * CLIENTS, time.monotonic() + seconds
+
+        def live(number: int) -> None:
+            session = requests.Session()
+            session.headers.update(self._headers)
+            kind = f"lively-{number}"
+            new = {"source_file_path": self._source, "content_type": kind, "ingestion_task_id": "t"}
+            while time.monotonic() < end:
+                session.post(self._url, json=new, timeout=60).raise_for_status()
+                poll = {"worker_id": kind, "content_types": kind, "wait": "10"}
+                [job] = session.get(f"{self._url}/poll", params=poll, timeout=60).json()["jobs"]
+                done = {"success": True, "content": "x", "lease_token": job["lease_token"]}
+                session.put(f"{self._url}/{job['job_id']}/result", json=done, timeout=60).raise_for_status()
+                counts[number] += 1
+
+        threads = [threading.Thread(target=live, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(counts) / seconds
+
+
+class Tabs:
+    """The overview in so many tabs that are looked at: its numbers every 5 s, its plots every 15 s."""
+
+    def __init__(self, browser: Browser, count: int) -> None:
+        self._browser, self._ended = browser, threading.Event()
+        self._threads = [threading.Thread(target=self._look, args=(5 * n / count,)) for n in range(count)]
+
+    def _look(self, first: float) -> None:
+        session = requests.Session()
+        session.cookies.update(self._browser.session.cookies)
+        turn, wait = 0, first
+        while not self._ended.wait(wait):
+            session.get(self._browser.url + "/ui/", headers={"HX-Request": "true"}, timeout=60)
+            if turn % 3 == 0:
+                session.get(self._browser.url + "/ui/history?span=1h", headers={"HX-Request": "true"}, timeout=60)
+            turn, wait = turn + 1, 5.0
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def main() -> int:
+    """Measures; 1 where it costs more than it may."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=big_table.FINISHED)
+    parser.add_argument("--tabs", type=int, default=20)
+    parser.add_argument("--slices", type=int, default=8, help="of each kind")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a slice")
+    given = parser.parse_args()
+    command = [sys.executable, str(ROOT / "bench" / "one_bridge.py"), "BRIDGE_API_PROCESSES=1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            url = f"http://127.0.0.1:{told['port']}"
+            began = time.monotonic()
+            load(told["database"], given.jobs)
+            print(f"{given.jobs} finished jobs loaded in {time.monotonic() - began:.0f} s", flush=True)
+            browser = Browser(url, told["key"])
+            listed = requests.get(
+                url + API_BASE, params={"limit": "1", "status": "completed"}, timeout=60,
+                headers={"Authorization": f"Bearer {told['key']}"},
+            ).json()  # fmt: skip
+            pages = page_times(browser, listed["jobs"][0]["job_id"])
+            for page, median, longest in pages:
+                print(f"{page:50} median {median:6.1f} ms   longest {longest:6.1f} ms", flush=True)
+            lives = Lifecycles(url, told["key"], told["source"])
+            lives.rate(given.seconds / 2)
+            quiet, looked = [], []
+            for _ in range(given.slices):
+                quiet.append(lives.rate(given.seconds))
+                with Tabs(browser, given.tabs):
+                    looked.append(lives.rate(given.seconds))
+            ratio = statistics.median(b / a for a, b in zip(quiet, looked, strict=True))
+            print(f"lifecycles a second: {statistics.median(quiet):.0f} alone, {statistics.median(looked):.0f} with"
+                  f" {given.tabs} tabs; median ratio of pairs {ratio:.3f}")  # fmt: skip
+            slow = [page for page, median, _ in pages if median >= MOST_MS]
+            return 1 if slow or ratio < LEAST_RATIO else 0
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
