@@ -16,7 +16,7 @@ from api.http.incoming import end_request
 from api.http.parts import Parts
 from api.http.sending import counted
 from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
-from api.routes import download  # noqa: F401  (adds its route to `workers`)
+from api.routes import download, job_logs  # noqa: F401  (they add their routes to `workers`)
 from api.routes.batches import batches
 from api.routes.bulk import continuations
 from api.routes.insight import operators

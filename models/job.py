@@ -92,6 +92,7 @@ remote_jobs = Table(
     Column("lease_expires_at", Moment),
     Column("attempt_end", Text),
     Column("attempt_ended_at", Moment),
+    Column("checkpoint_bytes", Integer),  # of its checkpoint (models/job_log.py); null: it has none
     Column("progress", Float),
     Column("message", Text),
     Column("completed_at", Moment),

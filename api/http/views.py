@@ -68,6 +68,7 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
         "source_media_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
         "content_type": job.content_type,
         "task_options": Unread(job.job_id, Document.TASK_OPTIONS) if options is None else orjson.Fragment(options),
+        "checkpoint": None if job.checkpoint_bytes is None else Unread(job.job_id, Document.CHECKPOINT),
         "attempt": job.attempt,
         "retry_count": job.retry_count,
         "priority": RANKS[job.priority],

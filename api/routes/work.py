@@ -50,7 +50,7 @@ def poll(query: dict[str, Any]) -> Any:
     return poll_response(claim_for(parts(), caller(), query, request.environ.get("gunicorn.socket")))
 
 
-def _token(body: dict[str, Any] | None = None) -> str | None:
+def token_of(body: dict[str, Any] | None = None) -> str | None:
     """The lease token of this call; the header and the body must not disagree."""
     sent = header_text("X-Lease-Token", 100)
     inside = (body or {}).get("lease_token")
@@ -68,7 +68,7 @@ def _token(body: dict[str, Any] | None = None) -> str | None:
 @workers.doc(parameters=[TOKEN, {"in": "query", "schema": schemas.NextQuery(partial=True)}])
 def submit_result(result: dict[str, Any], job_id: str) -> Any:
     """Submit the result, with next=true also poll. Repeating it gets the same 200; any other late result 409."""
-    accepted = accept(runtime(), caller(), job_id, result, _token(result))
+    accepted = accept(runtime(), caller(), job_id, result, token_of(result))
     g.job_status = accepted.status
     if "next" not in request.args:
         return json_response(accepted_view(accepted))
@@ -117,11 +117,11 @@ def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
         runtime(),
         caller(),
         job_id,
-        token=_token(sign),
+        token=token_of(sign),
         progress=sign.get("progress"),
         message=sign.get("message"),
     )
-    return _alive(alive, facts_of(sign))
+    return alive_view(alive, facts_of(sign))
 
 
 @workers.route("/<job:job_id>/progress", methods=["PUT"])
@@ -133,8 +133,8 @@ def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
 def report_progress(sign: dict[str, Any], job_id: str) -> Any:
     """Send a heartbeat in the form that existing clients use."""
     progress = sign["percentage"] / 100
-    alive = extend(runtime(), caller(), job_id, token=_token(), progress=progress, message=sign["message"])
-    return _alive(alive)
+    alive = extend(runtime(), caller(), job_id, token=token_of(), progress=progress, message=sign["message"])
+    return alive_view(alive)
 
 
 @workers.route("/<job:job_id>/claim", methods=["POST"])
@@ -149,7 +149,7 @@ def claim_job(asked: dict[str, Any], job_id: str) -> Any:
     return json_response(claimed_view(claimed))
 
 
-def _alive(alive: Alive, told: Facts = UNTOLD) -> Any:
+def alive_view(alive: Alive, told: Facts = UNTOLD) -> Any:
     g.job_status = alive.status
     who, watch = caller(), parts().polls.pauses
     worker = Worker(who.key_id, alive.worker_id)
@@ -172,5 +172,5 @@ def _alive(alive: Alive, told: Facts = UNTOLD) -> Any:
 @workers.doc(parameters=[TOKEN])
 def release_job(body: dict[str, Any], job_id: str) -> Any:
     """Give an unfinished job back at once, without spending a retry."""
-    g.job_status = release(runtime(), caller(), job_id, _token(body))
+    g.job_status = release(runtime(), caller(), job_id, token_of(body))
     return {"job_id": job_id, "status": g.job_status}

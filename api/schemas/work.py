@@ -5,6 +5,7 @@ from marshmallow import EXCLUDE, Schema, fields, validate
 from api.schemas.facts import BodyFacts, QueryFacts
 from api.schemas.problem import PRIORITIES, STATES, Problem
 from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
+from bridge.bounded_schema import BoundedList
 from bridge.jobs.fields import JsonObject, StrictInteger
 
 
@@ -106,6 +107,9 @@ class ClaimedJob(Schema):
     )
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)
+    checkpoint = fields.String(
+        required=True, allow_none=True, metadata={"description": "What an earlier attempt kept last; null: nothing."}
+    )
     attempt = fields.Integer(required=True)
     retry_count = fields.Integer(required=True)
     priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES))
@@ -189,6 +193,56 @@ class HeartbeatAnswer(Schema):
     drain = fields.Boolean(
         required=True, metadata={"description": "An operator drains the worker: it is to finish this and to end."}
     )
+
+
+class LogLines(Schema):
+    """Lines for the log of a job."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    lines = BoundedList(fields.String(validate=validate.Length(max=10_000)), most=1000, required=True)
+    lease_token = fields.String(load_default=None, allow_none=True)
+
+
+class Checkpoint(Schema):
+    """What the next attempt shall have."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    checkpoint = fields.String(
+        required=True, metadata={"description": "Text of at most 1 MiB in UTF-8; takes the place of an earlier one."}
+    )
+    lease_token = fields.String(load_default=None, allow_none=True)
+
+
+class LogQuery(Schema):
+    """Which part of a job's log."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    after = QueryInteger(
+        load_default=None,
+        validate=validate.Range(0, 2**53),
+        metadata={"description": "Only pieces after this one, the oldest first; without it the newest."},
+    )
+
+
+class LogPiece(Schema):
+    """What one request has appended."""
+
+    n = fields.Integer(required=True, metadata={"description": "From 1, in the order in which they came."})
+    attempt = fields.Integer(required=True)
+    at = fields.AwareDateTime(required=True)
+    lines = fields.String(required=True, metadata={"description": "Each ends with a line feed."})
+
+
+class LogAnswer(Schema):
+    """A part of a job's log."""
+
+    pieces = fields.List(fields.Nested(LogPiece()), required=True)
 
 
 class Release(Schema):

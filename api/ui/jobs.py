@@ -25,6 +25,7 @@ from bridge.jobs import read
 from bridge.jobs.bulk import CHANGES, steer
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.documents import Document, Unread, head
+from bridge.jobs.job_log import last_pieces
 from bridge.jobs.listing import FILTERS, short_page
 from bridge.jobs.source_files import open_source
 from bridge.queues import RANKS
@@ -116,6 +117,7 @@ def show_job(job_id: str) -> Response:
         past=past,
         picture=timeline(facts.job, past, facts.now),
         documents=documents,
+        log=last_pieces(runtime(), caller().tenant, job_id),
         shown=LONGEST_TEXT,
         may_cancel=_may(Asked.CANCEL, job.status),
         may_retry=_may(Asked.RETRY, job.status),

@@ -17,7 +17,7 @@ from models.state import EDGES, AttemptEnd, Change
 # A worker that released a job is not offered it for so long.
 WITHHELD_SECONDS = 10
 UNSAID_SECONDS = 10.0
-# Of task_options in one claim; the job that reaches it is still claimed.
+# Of task_options and checkpoints in one claim; the job that reaches it is still claimed.
 MOST_BYTES = 32 * 1024 * 1024
 
 
@@ -45,7 +45,7 @@ _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j
 # repeat their claims at once.
 _AGAIN = """id, content_type, CAST(NULL AS text), attempt, retry_count, coalesce(asked_priority, priority), timeout_at,
   lease_token, lease_expires_at, ack_by, source_file_path, source_size,
-  CAST(extract(epoch FROM now() - queued_at) AS float)"""
+  CAST(extract(epoch FROM now() - queued_at) AS float), checkpoint_bytes"""
 _COLUMNS = _AGAIN.replace("NULL", f"CASE WHEN pg_column_size(task_options) <= {AT_ONCE} THEN task_options END")
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
@@ -79,7 +79,8 @@ WITH offered AS (
     SELECT FROM earlier e WHERE e.key_id = o.key_id AND e.worker_id = o.worker_id AND e.claim_id = o.claim_id
   )
 ), free AS MATERIALIZED (
-  SELECT j.id, o.n, pg_column_size(j.task_options) AS bytes FROM remote_jobs j JOIN new o ON o.id = j.id
+  SELECT j.id, o.n, pg_column_size(j.task_options) + coalesce(j.checkpoint_bytes, 0) AS bytes
+  FROM remote_jobs j JOIN new o ON o.id = j.id
   WHERE {_FREE} AND NOT ({_WITHHELD})
   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 ), fitting AS (
@@ -102,7 +103,7 @@ UNION ALL
 SELECT '{Fate.AGAIN}', n, {_AGAIN} FROM earlier
 UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
-  o.n, o.id{", NULL" * 12}
+  o.n, o.id{", NULL" * 13}
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
 """)
 
@@ -188,6 +189,7 @@ class Claimed(NamedTuple):
     source_file_path: str
     source_size: int | None  # bytes
     waited_seconds: float  # in its queue
+    checkpoint_bytes: int | None  # of what an earlier attempt has kept; None: nothing
 
 
 class Fates(NamedTuple):

@@ -1,4 +1,6 @@
-"""The documents of a job: its task options, and its result's metadata and content. Each may be as large as a body.
+"""The documents of a job: its task options, its result's metadata and content, its checkpoint.
+
+Each may be as large as a body; a checkpoint has a bound of its own.
 
 Only a small document is read with its row. In the place of a larger one stands `Unread`: when it is to be sent, it goes
 from PostgreSQL into a file, piece by piece, and from there to the client, so that no answer holds a document in memory,
@@ -32,6 +34,7 @@ class Document(StrEnum):
     TASK_OPTIONS = "task_options"  # JSON, given on as the text that it is stored as
     METADATA = "metadata"  # JSON, likewise
     CONTENT = "content"  # text
+    CHECKPOINT = "checkpoint"  # text, of a job that is being worked on
 
 
 class Unread(NamedTuple):
@@ -45,6 +48,7 @@ _SOURCES = {
     Document.TASK_OPTIONS: ("CAST(task_options AS text)", "remote_jobs WHERE id"),
     Document.METADATA: ("CAST(json_object_field(result_data, 'metadata') AS text)", "remote_jobs WHERE id"),
     Document.CONTENT: ("content", "job_results WHERE job_id"),
+    Document.CHECKPOINT: ("checkpoint", "job_checkpoints WHERE job_id"),
 }
 # OFFSET 0: the document is unpacked once, not for each of its pieces.
 PIECES = {
@@ -102,7 +106,7 @@ def as_json(runtime: Runtime, unread: Unread, in_turn: InTurn) -> Iterator[bytes
 
     Raises NotFound where there is none any more, SQLAlchemyError, and OSError where the file cannot be written.
     """
-    if unread.document is not Document.CONTENT:
+    if unread.document not in (Document.CONTENT, Document.CHECKPOINT):
         yield from as_text(runtime, unread, in_turn)
         return
     yield b'"'

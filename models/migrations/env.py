@@ -7,6 +7,7 @@ import models.asking
 import models.batch
 import models.count
 import models.duration
+import models.job_log
 import models.key
 import models.metric_total
 import models.outbox

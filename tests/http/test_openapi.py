@@ -27,6 +27,9 @@ PROMISED = {
     ("PUT", f"{BASE}/{{job_id}}/progress"),
     ("POST", f"{BASE}/{{job_id}}/release"),
     ("POST", f"{BASE}/{{job_id}}/claim"),
+    ("POST", f"{BASE}/{{job_id}}/log"),
+    ("GET", f"{BASE}/{{job_id}}/log"),
+    ("PUT", f"{BASE}/{{job_id}}/checkpoint"),
     ("POST", f"{BASE}/{{job_id}}/cancel"),
     ("POST", f"{BASE}/{{job_id}}/retry"),
     *(("GET", path) for path in PUBLIC),
@@ -137,7 +140,11 @@ def drive(client, bridge):
 
     def drive_one(method, path):
         paths = [path.replace("{job_id}", job) for job in jobs] if "{job_id}" in path else [path]
-        body = {"success": True, "percentage": 5, "worker_id": "w"} if method != "GET" else None
+        body = (
+            {"success": True, "percentage": 5, "worker_id": "w", "lines": ["x"], "checkpoint": "x"}
+            if method != "GET"
+            else None
+        )
         for concrete in paths:
             yield client.request(method, concrete)
             yield other.request(method, concrete, json=body)

@@ -18,7 +18,7 @@ import bridge
 from bridge.admission import stock
 from bridge.db import make_engine
 from bridge.insight import explain, gauges, history, overview, scaling
-from bridge.jobs import claim, expire_standby, promote, purge, read
+from bridge.jobs import claim, expire_standby, job_log, promote, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
 from bridge.jobs.claim import Claimant, default_wait, replay
@@ -170,6 +170,8 @@ def work(core: Core) -> None:
     """Everything that happens to a job, to several."""
     runtime = core.runtime
     done = core.held(worker="w1")
+    for keep, what in ((job_log.append, ["a line"]), (job_log.save, "a checkpoint")):
+        keep(runtime, core.of(KEY), str(done.job_id), what, done.lease_token)
     core.result(done)
     core.result(done)  # again
     changed = core.held(worker="w1")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from bridge_worker import kill_points, retrying
+from bridge_worker import keeping, kill_points, retrying
 from bridge_worker.answers import CallFailed, text_of
 from bridge_worker.client import BridgeClient
 from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE, error_text
@@ -56,6 +56,7 @@ class Attempt:
         try:
             with beating(self._client, held, lease):
                 body = self._work(directory)
+                keeping.send(self._client, held)
                 if body is None or not held.begin_submitting():
                     self.outcome = "dropped"
                     log.info("job=%s dropped after %.1f s: %s", held.id, time.monotonic() - began, held.reason)

@@ -2,8 +2,9 @@
 
 It speaks with the worker in lines of JSON, by what were its standard input and output; files and results go through
 the job's directory. The lines it reads: its set-up, then `{"job": DIRECTORY}`, `{"cancel": REASON}`, `{"close": true}`.
-Those it writes: `{"ready": true}` or `{"refused": TEXT}` or `{"broken": TEXT}`, then `{"progress": …}` and
-`{"done": KIND, "text": …}` for each job. When its input ends, the worker is gone, and so is this process at once.
+Those it writes: `{"ready": true}` or `{"refused": TEXT}` or `{"broken": TEXT}`, then `{"progress": …}`,
+`{"log": [LINE]}`, `{"checkpoint": true}` (it lies in the job's directory) and `{"done": KIND, "text": …}` for each job.
+When its input ends, the worker is gone, and so is this process at once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bridge_worker import converting, kill_points, platforms, sandbox
+from bridge_worker import converting, keeping, kill_points, platforms, sandbox
 from bridge_worker.job import Job
 from bridge_worker.loading import BadHandler, Loaded
 from bridge_worker.text import one_line
@@ -37,6 +38,8 @@ class Child:
         self._lock = threading.Lock()
         self._todo: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._job: Job | None = None
+        self._directory = Path()
+        self._keeping = threading.Lock()  # what is kept is told in its order
         self._progressed = threading.Event()
         self._pid = os.getpid()
 
@@ -82,13 +85,14 @@ class Child:
             directory = Path(message["job"])
             fields = json.loads((directory / "job.json").read_bytes())
             job = Job(fields, setup["options"], self._progressed.set)
-            self._job = job
+            self._job, self._directory = job, directory
             platforms.limit_cpu(setup["cpu_seconds"])
             kill_points.reach("convert.before_handler", in_handlers_process=True)
             kind, text = converting.convert(by_type[job.content_type].function, job, directory)
             if os.getpid() != self._pid:
                 os._exit(0)  # a handler that forked came back twice: this is the copy
             self._job = None
+            self._tell_kept(job)
             kill_points.reach("convert.result_written", in_handlers_process=True)
             self._say(done=kind, text=text, leftovers=not had_children and platforms.has_children())
 
@@ -112,7 +116,19 @@ class Child:
             self._progressed.clear()
             if (job := self._job) is not None:
                 self._say(progress=job.progress_report(), job=job.id)
+                self._tell_kept(job)
             time.sleep(PROGRESS_SECONDS)
+
+    def _tell_kept(self, job: Job) -> None:
+        with self._keeping:
+            while True:
+                lines, checkpoint = job.kept.take()
+                if checkpoint is not None:
+                    keeping.write_checkpoint(self._directory, checkpoint)
+                    self._say(checkpoint=True)
+                if not lines:
+                    return
+                self._say(log=lines)
 
     def _say(self, **message: Any) -> None:
         with self._lock:

@@ -38,6 +38,7 @@ class Claim:
     source_name: str | None
     source_size: int | None
     source_media_type: str | None
+    checkpoint: str | None
 
     def __repr__(self) -> str:
         """Name the claim without its token: this text may reach a log."""
@@ -67,6 +68,7 @@ def read_claim(fields: Any, date: str | None = None) -> Claim:
         source_name=_name(fields),
         source_size=_count(fields, "source_size"),
         source_media_type=_loose(fields, "source_media_type", 200),
+        checkpoint=found if isinstance(found := fields.get("checkpoint"), str) and len(found) <= 2**20 else None,
     )
 
 

@@ -123,6 +123,14 @@ class BridgeClient:
         self._told(facts)
         return answer
 
+    def append_log(self, claim: Claim, lines: list[str]) -> Answer:
+        """Append lines to the job's log. Raises CallFailed."""
+        return self._job_json(claim, "POST", "/log", {"lease_token": claim.lease_token, "lines": lines})
+
+    def save_checkpoint(self, claim: Claim, checkpoint: str) -> Answer:
+        """Keep a text for the next attempt at the job. Raises CallFailed."""
+        return self._job_json(claim, "PUT", "/checkpoint", {"lease_token": claim.lease_token, "checkpoint": checkpoint})
+
     def _told(self, facts: dict[str, Any]) -> None:
         if self._facts:
             self._facts.told(facts)

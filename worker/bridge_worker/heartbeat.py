@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from bridge_worker import kill_points
+from bridge_worker import keeping, kill_points
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
@@ -46,6 +46,7 @@ def _beat(client: BridgeClient, held: Held, interval: float, stop: threading.Eve
             answer = client.heartbeat(held.claim, held.report())
             failures, delay = 0, interval
             held.hear(answer)
+            keeping.send(client, held)
         except CallFailed as error:
             held.hear(error)
             if error.retryable:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge_worker.answers import Answer, CallFailed
 from bridge_worker.claim import Claim
+from bridge_worker.keeping import Kept
 from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Held:
         self.deadline = time.monotonic() + claim.seconds_left if claim.seconds_left is not None else None
         self._lock = threading.Lock()
         self._progress: dict[str, Any] = {}
+        self.kept = Kept()  # of the handler, on its way to the bridge
         self._on_over: Callable[[], object] = lambda: None
 
     def on_over(self, callback: Callable[[], object]) -> None:

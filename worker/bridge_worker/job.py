@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from bridge_worker.keeping import Kept
 from bridge_worker.text import one_line
 
 MESSAGE_LIMIT = 500  # characters the bridge takes with a heartbeat
@@ -37,7 +38,7 @@ class Job:
 
     `attempt` counts claims from 1; `task_options` are the producer's, `options` the worker's (`--option`);
     `timeout_at` is the deadline or None. `source_name`, `source_size` (bytes) and `source_media_type` describe the
-    source file where the bridge told them, else None.
+    source file where the bridge told them, else None. `checkpoint` is what an earlier attempt saved last, or None.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class Job:
         self.source_name: str | None = fields.get("source_name")
         self.source_size: int | None = fields.get("source_size")
         self.source_media_type: str | None = fields.get("source_media_type")
+        self.checkpoint: str | None = fields.get("checkpoint")
         self.cancelled = threading.Event()
         self.cancel_reason = ""
         self._on_progress = on_progress
         self._on_cancel: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._progress: dict[str, Any] = {}
+        self.kept = Kept()
 
     def __repr__(self) -> str:
         """Name the job and the attempt."""
@@ -96,6 +99,19 @@ class Job:
         """Return what was last reported: `progress` and `message`, empty at first."""
         with self._lock:
             return dict(self._progress)
+
+    def log(self, line: str) -> None:
+        """Add a line to the job's log, which people see on the bridge within seconds. Never raises."""
+        self.kept.add([line])
+        self._on_progress()
+
+    def save_checkpoint(self, text: str) -> None:
+        """Keep a text of at most 1 MiB for the next attempt, which finds it in `checkpoint`; the last one counts.
+
+        Raises ValueError when it is larger.
+        """
+        self.kept.replace(text)
+        self._on_progress()
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call `callback` once, from another thread, when the work is no longer wanted (now, if it is so already)."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from bridge_worker import kill_points, platforms
 from bridge_worker.held import Held
+from bridge_worker.keeping import read_checkpoint
 from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,12 @@ class HandlerProcess:
                     return Outcome(str(kind), one_line(str(message.get("text", "")), 2000))
                 if isinstance(message.get("progress"), dict):
                     held.progress(_progress(message["progress"]))
+                if isinstance(lines := message.get("log"), list):
+                    held.kept.add(lines)
+                    held.changed.set()
+                if message.get("checkpoint") and (checkpoint := read_checkpoint(directory)) is not None:
+                    held.kept.replace(checkpoint)
+                    held.changed.set()
                 if limit := message.get("exceeded"):
                     self.kill()
                     return Outcome("limit", str(limit))

@@ -56,6 +56,19 @@ def held(job: Job, path: Path) -> Result:
     return Result(f"{job.id} {job.attempt}")
 
 
+def keeps(job: Job, path: Path) -> Result:
+    """Keep a log and a checkpoint, and say what an earlier attempt kept."""
+    for number in range(50):
+        job.log(f"line {number}\x1b[31m\n")
+    job.save_checkpoint("first")
+    job.save_checkpoint("ü" * 2**19)
+    try:
+        job.save_checkpoint("x" * (2**20 + 1))
+    except ValueError as error:
+        return Result(f"{job.checkpoint}: {error}")
+    return Result("a checkpoint of any size was taken")
+
+
 def together(job: Job, path: Path) -> Result:
     """Finish only when two run at once."""
     (_place(job) / f"here-{job.id}").touch()

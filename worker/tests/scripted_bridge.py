@@ -74,6 +74,8 @@ class ScriptedBridge:
             "poll": Say(body={"job_id": None, "jobs": []}, wait=self.closing),  # parked until the test ends
             "download": Say(data=b"source"),
             "heartbeat": Say(body={"status": "processing", "cancel_requested": False}),
+            "log": Say(body={"status": "processing", "cancel_requested": False}),
+            "checkpoint": Say(body={"status": "processing", "cancel_requested": False}),
             "release": Say(body={"status": "pending"}),
             "evict": Say(body={"worker_id": "w1", "released": 1}),
             "result": Say(body={"status": "completed", "ingestion_continued": True}),

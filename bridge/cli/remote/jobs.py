@@ -26,13 +26,14 @@ from bridge.cli.options import (
     Worker,
     Yes,
 )
-from bridge.cli.remote import bulk, job_tables, result, submit, watch
+from bridge.cli.remote import bulk, job_tables, logs, result, submit, watch
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.names import API_BASE, BATCHES_BASE
 
 app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
 app.command(epilog=options.ENDS)(submit.submit)
 app.command(epilog=options.EXIT)(result.result)
+app.command()(logs.logs)
 
 
 @app.command("list")

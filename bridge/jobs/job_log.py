@@ -1,0 +1,134 @@
+"""What a worker keeps with the job it holds: lines of a log, and one checkpoint for the attempt after it.
+
+Both are signs of life, and only the holder of the latest attempt writes. The log keeps its newest lines: what is over
+LOG_BYTES or MOST_PIECES goes, the oldest first.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import TextClause, text
+
+from bridge.caller import Caller
+from bridge.errors import Invalid
+from bridge.jobs.extend import Alive, extend, lost_lease
+from bridge.jobs.read import find
+from bridge.runtime import Runtime
+from models.state import JobState
+
+LOG_BYTES = 1024 * 1024  # of a job's log
+PIECE_BYTES = 64 * 1024  # of the lines of one request
+MOST_PIECES = 1000
+SHOWN_PIECES = 100  # in one answer
+CHECKPOINT_BYTES = 1024 * 1024
+
+# The row is locked (LOCK, a statement of its own: the snapshot of the next one has what others wrote meanwhile), so
+# that two requests of the holder get numbers one after the other, and no attempt that has ended meanwhile writes. The
+# status is an expression for the reason given in bridge.jobs.transition.among_named.
+_HELD = f"""held AS MATERIALIZED (
+  SELECT id, attempt FROM remote_jobs
+  WHERE id = :job_id AND attempt = :attempt AND status || '' = '{JobState.PROCESSING}'
+)"""
+APPEND = text(f"""
+WITH {_HELD}
+INSERT INTO job_log_pieces (job_id, n, attempt, at, lines, bytes)
+SELECT id, coalesce((SELECT max(n) FROM job_log_pieces WHERE job_id = :job_id), 0) + 1, attempt, now(), :lines,
+  octet_length(:lines)
+FROM held
+RETURNING n
+""")
+TRIM = text(f"""
+DELETE FROM job_log_pieces WHERE job_id = :job_id AND n <= coalesce((
+  SELECT max(n) FROM (
+    SELECT n, sum(bytes) OVER newer AS bytes, count(*) OVER newer AS pieces FROM job_log_pieces WHERE job_id = :job_id
+    WINDOW newer AS (ORDER BY n DESC)
+  ) kept WHERE bytes > {LOG_BYTES} OR pieces > {MOST_PIECES}
+), 0)
+""")
+LOCK = text("SELECT FROM remote_jobs WHERE id = :job_id FOR NO KEY UPDATE")
+SAVE = text(f"""
+WITH {_HELD}, stored AS (
+  INSERT INTO job_checkpoints (job_id, attempt, at, checkpoint) SELECT id, attempt, now(), :checkpoint FROM held
+  ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, at = now(), checkpoint = excluded.checkpoint
+)
+UPDATE remote_jobs j SET checkpoint_bytes = octet_length(:checkpoint) FROM held WHERE j.id = held.id
+RETURNING j.id
+""")
+PIECES = text(f"""
+SELECT n, attempt, at, lines FROM job_log_pieces WHERE job_id = :job_id AND n > :after ORDER BY n LIMIT {SHOWN_PIECES}
+""")
+
+
+class Piece(NamedTuple):
+    """What one request has appended."""
+
+    n: int
+    attempt: int
+    at: datetime
+    lines: str
+
+
+def append(runtime: Runtime, caller: Caller, job_id: str, lines: Sequence[str], token: str | None) -> Alive:
+    """Append lines to the log of a job, a sign of life of its holder; control characters become spaces.
+
+    The last holder of a cancelled job is told so, and nothing is written. Raises Invalid (more than PIECE_BYTES),
+    NotFound, Conflict (lease_lost).
+    """
+    joined = "".join(f"{_plain(line)}\n" for line in lines)
+    if len(joined.encode()) > PIECE_BYTES:
+        raise Invalid({"lines": [f"Must have at most {PIECE_BYTES} bytes of UTF-8 together."]})
+    return _write(runtime, caller, job_id, token, APPEND, {"lines": joined}, then=TRIM)
+
+
+def save(runtime: Runtime, caller: Caller, job_id: str, checkpoint: str, token: str | None) -> Alive:
+    """Keep a checkpoint in the place of an earlier one; the next claim of the job is given it. Answers as `append`."""
+    if len(checkpoint.encode()) > CHECKPOINT_BYTES:
+        raise Invalid({"checkpoint": [f"Must have at most {CHECKPOINT_BYTES} bytes of UTF-8."]})
+    return _write(runtime, caller, job_id, token, SAVE, {"checkpoint": checkpoint})
+
+
+def _write(
+    runtime: Runtime,
+    caller: Caller,
+    job_id: str,
+    token: str | None,
+    statement: TextClause,
+    params: dict[str, Any],
+    then: TextClause | None = None,
+) -> Alive:
+    alive = extend(runtime, caller, job_id, token=token)
+    if alive.cancel_requested:
+        return alive
+    job = find(runtime, caller.tenant, job_id)
+    its = {"job_id": job.id, "attempt": job.attempt}
+    with runtime.engine.begin() as connection:
+        connection.execute(LOCK, its)
+        mine = job.lease_token if token is None else token
+        written = job.lease_token == mine and connection.execute(statement, {**its, **params}).first() is not None
+        if written and then is not None:
+            connection.execute(then, its)
+    if not written:
+        raise lost_lease(find(runtime, caller.tenant, job_id), "The attempt ended meanwhile.")
+    return alive
+
+
+def pieces(runtime: Runtime, tenant: str, job_id: str, after: int = 0) -> list[Piece]:
+    """The pieces of a job's log that came after this one, the oldest first, at most SHOWN_PIECES. Raises NotFound."""
+    job = find(runtime, tenant, job_id)
+    with runtime.engine.connect() as connection:
+        return [Piece(*row) for row in connection.execute(PIECES, {"job_id": job.id, "after": after})]
+
+
+def last_pieces(runtime: Runtime, tenant: str, job_id: str) -> list[Piece]:
+    """The newest pieces, the oldest of them first. Raises NotFound."""
+    job = find(runtime, tenant, job_id)
+    newest = text(f"SELECT max(n) - {SHOWN_PIECES} FROM job_log_pieces WHERE job_id = :job_id")
+    with runtime.engine.connect() as connection:
+        after = connection.scalar(newest, {"job_id": job.id}) or 0
+        return [Piece(*row) for row in connection.execute(PIECES, {"job_id": job.id, "after": after})]
+
+
+def _plain(line: str) -> str:
+    """A line as one line, without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\t" else " " for c in line)

@@ -1,0 +1,151 @@
+"""A job's log and its checkpoint: who may write, what is kept, and who is given it."""
+
+import pytest
+
+from bridge.errors import Conflict, Invalid, NotFound
+from bridge.jobs import job_log
+from bridge.jobs.purge import purge
+from tests.support.client import ok, refused
+from tests.support.core import KEY, OTHER_KEY
+from tests.support.racing import at_once
+
+
+def append(core, job, *lines, key=KEY, token=None):
+    return job_log.append(core.runtime, core.of(key), str(job.job_id), lines, token or job.lease_token)
+
+
+def save(core, job, checkpoint, *, key=KEY, token=None):
+    return job_log.save(core.runtime, core.of(key), str(job.job_id), checkpoint, token or job.lease_token)
+
+
+def log_of(core, job, after=0):
+    return [(piece.attempt, piece.lines) for piece in job_log.pieces(core.runtime, core.tenant, str(job.job_id), after)]
+
+
+def test_lines_are_kept_in_their_order_and_read_from_where_one_was(core):
+    job = core.held(acknowledge=False)
+    alive = append(core, job, "first", "second")
+    assert (alive.status, core.row(job.job_id).acknowledged_at is not None) == ("processing", True)
+    append(core, job, "third\x1b[31m\nand\x00 more\tü")
+    assert log_of(core, job) == [(1, "first\nsecond\n"), (1, "third [31m and  more\tü\n")]
+    assert log_of(core, job, after=1) == [(1, "third [31m and  more\tü\n")]
+    assert log_of(core, job, after=2) == []
+    with pytest.raises(NotFound):
+        job_log.pieces(core.runtime, "elsewhere", str(job.job_id))
+
+
+def test_requests_of_one_moment_get_numbers_of_their_own(core):
+    job = core.held()
+    at_once(*(lambda n=n: append(core, job, f"line {n}") for n in range(6)))
+    found = job_log.pieces(core.runtime, core.tenant, str(job.job_id))
+    assert [piece.n for piece in found] == [1, 2, 3, 4, 5, 6]
+
+
+def test_only_the_holder_of_the_latest_attempt_writes(core):
+    job = core.held()
+    save(core, job, "mine")
+    for write in (append, save):
+        with pytest.raises(Conflict):
+            write(core, job, "foreign", key=OTHER_KEY)
+        with pytest.raises(Conflict):
+            write(core, job, "guessed", token="guessed")
+    core.release(job)
+    again = core.claim(str(job.job_id), "w2")
+    for write in (append, save):
+        with pytest.raises(Conflict):
+            write(core, job, "late")
+    core.result(again)
+    for write in (append, save):
+        with pytest.raises(Conflict):
+            write(core, again, "after its end")
+    assert log_of(core, job) == []
+    assert [row.checkpoint for row in core.sql("SELECT checkpoint FROM job_checkpoints")] == ["mine"]
+
+
+@pytest.mark.parametrize("write", [append, save])
+def test_an_attempt_that_ends_meanwhile_writes_nothing(core, write):
+    job = core.held()
+    with core.locked(job.job_id, lambda: write(core, job, "too late")) as (connection, done):
+        connection.exec_driver_sql(
+            "UPDATE remote_jobs SET status = 'pending', lease_expires_at = NULL, ack_by = NULL,"
+            f" attempt_end = 'released', attempt_ended_at = now() WHERE id = '{job.job_id}'"
+        )
+    assert done.result(30) == "lease_lost"
+    assert core.sql("SELECT FROM job_log_pieces") == core.sql("SELECT FROM job_checkpoints") == []
+
+
+def test_who_holds_a_cancelled_job_is_told_so(core):
+    job = core.held()
+    core.cancel(job.job_id)
+    assert append(core, job, "x").cancel_requested
+    assert save(core, job, "x").cancel_requested
+    assert log_of(core, job) == []
+
+
+def test_the_log_keeps_the_newest_within_its_bounds(core):
+    job = core.held()
+    with pytest.raises(Invalid):
+        append(core, job, "ü" * (job_log.PIECE_BYTES // 2))
+    largest = "x" * (job_log.PIECE_BYTES - 1)
+    for _ in range(18):
+        append(core, job, largest)
+    [row] = core.sql("SELECT sum(bytes) AS bytes, min(n) AS first, max(n) AS last FROM job_log_pieces")
+    assert (row.bytes, row.first, row.last) == (job_log.LOG_BYTES, 3, 18)
+    core.sql(
+        "INSERT INTO job_log_pieces SELECT :id, n, 1, now(), 'x', 1 FROM generate_series(19, 1100) AS n",
+        id=str(job.job_id),
+    )
+    append(core, job, "last")
+    [row] = core.sql("SELECT count(*) AS pieces, max(n) AS last FROM job_log_pieces")
+    assert (row.pieces, row.last) == (job_log.MOST_PIECES, 1101)
+    newest = job_log.last_pieces(core.runtime, core.tenant, str(job.job_id))
+    assert (len(newest), newest[-1].lines) == (job_log.SHOWN_PIECES, "last\n")
+
+
+def test_the_next_attempt_is_given_the_last_checkpoint_however_the_first_ended(core):
+    job = core.held()
+    assert job.checkpoint_bytes is None
+    save(core, job, "first")
+    save(core, job, "second ü")
+    core.age(job.job_id, 61)
+    core.expire()
+    core.age(job.job_id, 61)
+    again = core.claim(str(job.job_id), "w2", acknowledge=True)
+    assert again.checkpoint_bytes == len("second ü".encode())
+    with pytest.raises(Invalid):
+        save(core, again, "x" * (job_log.CHECKPOINT_BYTES + 1))
+    save(core, again, "x" * job_log.CHECKPOINT_BYTES)
+    core.result(again)
+
+
+def test_both_go_with_the_job(core):
+    job = core.held()
+    append(core, job, "line")
+    save(core, job, "checkpoint")
+    core.result(job)
+    core.sql("UPDATE continuations SET next_at = NULL, sent_at = now()")
+    core.age(job.job_id, 40 * 86400)
+    assert purge(core.runtime) == 1
+    assert core.sql("SELECT FROM job_log_pieces") == core.sql("SELECT FROM job_checkpoints") == []
+
+
+def test_over_http_and_in_the_claim(client):
+    job_id = client.create()
+    job = client.claim()
+    assert job["checkpoint"] is None
+    token = {"X-Lease-Token": job["lease_token"]}
+    refused(client.put(f"{job_id}/checkpoint", {"checkpoint": "x"}), 409, "lease_lost")
+    refused(client.put(f"{job_id}/checkpoint", {"checkpoint": 5}, headers=token), 422, "validation")
+    refused(client.put(f"{job_id}/checkpoint", {"checkpoint": "x" * (2**20 + 1)}, headers=token), 422, "validation")
+    kept = '"quoted"\n' + "ü" * 100_000
+    assert ok(client.put(f"{job_id}/checkpoint", {"checkpoint": kept}, headers=token))["status"] == "processing"
+    refused(client.post(f"{job_id}/log", {"lines": ["x"] * 1001}, headers=token), 422, "validation")
+    answer = client.post(f"{job_id}/log", {"lines": ["one", "two"], "lease_token": job["lease_token"]})
+    assert ok(answer)["cancel_requested"] is False
+    ok(client.post(f"{job_id}/release", {"lease_token": job["lease_token"]}))
+    again = client.claim(worker_id="w2")
+    assert again["checkpoint"] == kept
+    assert ok(client.poll(worker_id="nobody"))["jobs"] == []
+    [piece] = ok(client.get(f"{job_id}/log"))["pieces"]
+    assert (piece["n"], piece["attempt"], piece["lines"]) == (1, 1, "one\ntwo\n")
+    assert ok(client.get(f"{job_id}/log", params={"after": 1})) == {"pieces": []}

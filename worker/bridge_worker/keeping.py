@@ -1,0 +1,92 @@
+"""What a handler keeps with its job on the bridge: lines of its log, and a checkpoint for the next attempt.
+
+Both are sent beside the heartbeats, and before the result. Neither may cost the job: where the bridge does not take
+them, they are dropped (a log) or sent again later (a checkpoint).
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bridge_worker.answers import CallFailed
+from bridge_worker.text import one_line, storable
+
+if TYPE_CHECKING:
+    from bridge_worker.client import BridgeClient
+    from bridge_worker.held import Held
+
+log = logging.getLogger(__name__)
+MOST_LINES = 1000  # that wait to be sent; of more the oldest are dropped
+LINE_CHARACTERS = 500
+TOGETHER = 20  # lines in one request and in one message, whose bounds they keep whatever they are
+CHECKPOINT_BYTES = 2**20
+CHECKPOINT_FILE = "checkpoint"  # in the job's directory: from the handler's process to the worker
+
+
+class Kept:
+    """Lines and a checkpoint on their way; filled and emptied by different threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: collections.deque[str] = collections.deque(maxlen=MOST_LINES)
+        self._checkpoint: str | None = None
+
+    def add(self, lines: Iterable[Any]) -> None:
+        """Add lines to the log."""
+        with self._lock:
+            self._lines.extend(one_line(str(line), LINE_CHARACTERS) for line in lines)
+
+    def replace(self, checkpoint: str, *, unless_newer: bool = False) -> None:
+        """Put a checkpoint in the place of one that was not sent yet. Raises ValueError: it is too large."""
+        if len(checkpoint.encode("utf-8", "replace")) > CHECKPOINT_BYTES:
+            raise ValueError(f"a checkpoint has at most {CHECKPOINT_BYTES} bytes")
+        with self._lock:
+            if not (unless_newer and self._checkpoint is not None):
+                self._checkpoint = checkpoint
+
+    def take(self) -> tuple[list[str], str | None]:
+        """Return what is to be sent next, at most TOGETHER lines, and forget it."""
+        with self._lock:
+            lines = [self._lines.popleft() for _ in range(min(TOGETHER, len(self._lines)))]
+            checkpoint, self._checkpoint = self._checkpoint, None
+        return lines, checkpoint
+
+
+def send(client: BridgeClient, held: Held) -> None:
+    """Send what the handler keeps. Never raises: the answers to heartbeats and the result decide about the job."""
+    while not held.over.is_set():
+        lines, checkpoint = held.kept.take()
+        if not lines and checkpoint is None:
+            return
+        try:
+            if checkpoint is not None:
+                client.save_checkpoint(held.claim, storable(checkpoint))
+            if lines:
+                client.append_log(held.claim, [storable(line) for line in lines])
+        except CallFailed as error:
+            log.info("job=%s log or checkpoint not taken: %s", held.id, error)
+            if checkpoint is not None and error.retryable:
+                held.kept.replace(checkpoint, unless_newer=True)
+            return
+
+
+def write_checkpoint(directory: Path, checkpoint: str) -> None:
+    """Leave a checkpoint for the worker, whole or not at all."""
+    new = directory / f"{CHECKPOINT_FILE}.new"
+    new.write_text(checkpoint, encoding="utf-8", errors="replace")
+    new.replace(directory / CHECKPOINT_FILE)
+
+
+def read_checkpoint(directory: Path) -> str | None:
+    """Read what the handler's process left; None where there is nothing of use."""
+    try:
+        with (directory / CHECKPOINT_FILE).open("rb") as file:
+            found = file.read(CHECKPOINT_BYTES + 1)
+    except OSError:
+        return None
+    return found.decode("utf-8", "replace") if len(found) <= CHECKPOINT_BYTES else None
