@@ -1,0 +1,71 @@
+"""How soon the jobs of workers that are gone are in other hands: from the call of evict to the answer of a poll.
+
+    .venv/bin/python bench/eviction.py
+
+A private bridge with keys, guard and limits on. A hundred workers hold a job each; they are evicted one after the
+other, and after each call one job is claimed by a worker that lives. Prints milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+HERE = Path(__file__).resolve().parent
+WORKERS = 100
+
+
+def main() -> int:
+    """Measures it once; 1 when a job did not come."""
+    command = [sys.executable, str(HERE / "one_bridge.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bridge:
+        assert bridge.stdout is not None
+        told = json.loads(bridge.stdout.readline())
+        try:
+            return _measure(told)
+        finally:
+            bridge.communicate()
+
+
+def _measure(told: dict[str, Any]) -> int:
+    root = f"http://127.0.0.1:{told['port']}/api/v1"
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {told['key']}"
+    session.trust_env = False
+
+    def claim(worker_id: str) -> str | None:
+        query = {"worker_id": worker_id, "content_types": "audio", "wait": "20", "lease": "3600"}
+        answer = session.get(f"{root}/remote-jobs/poll", params=query)
+        answer.raise_for_status()
+        return str(answer.json()["job_id"]) if answer.json()["job_id"] else None
+
+    for number in range(WORKERS):
+        job = {"source_file_path": told["source"], "content_type": "audio", "ingestion_task_id": str(number)}
+        session.post(f"{root}/remote-jobs", json=job).raise_for_status()
+    held = [claim(f"gone-{number}") for number in range(WORKERS)]
+    took, came = [], set()
+    first = time.monotonic()
+    for number in range(WORKERS):
+        began = time.monotonic()
+        session.post(f"{root}/workers/gone-{number}/evict").raise_for_status()
+        came.add(claim("here"))
+        took.append(1000 * (time.monotonic() - began))
+    whole = 1000 * (time.monotonic() - first)
+    if came != set(held) or None in came:
+        print("not all jobs came again", file=sys.stderr)
+        return 1
+    took.sort()
+    print(f"call to claim: median {statistics.median(took):.0f}, p99 {took[98]:.0f}, at most {took[-1]:.0f} ms")
+    print(f"{WORKERS} workers evicted and their jobs claimed again, one after the other: {whole:.0f} ms")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
