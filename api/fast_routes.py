@@ -2,7 +2,8 @@
 
 Flask, Flask-Smorest and webargs take most of a request's time. What is plain in every respect does not need them; what
 is not (api/http/plain_requests.py), or passes a limit, goes on to Flask as it came, with nothing done and nothing
-counted. What fails after that is told by Flask's own error handlers. BRIDGE_FAST_ROUTES=off leaves all to Flask.
+counted. What fails after that, foreseen or not, is answered by Flask's own error handlers. BRIDGE_FAST_ROUTES=off
+leaves all to Flask.
 """
 
 import io
@@ -12,8 +13,6 @@ from typing import Any, NamedTuple
 
 import orjson
 from flask import Flask, Response, g
-from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException
 
 from api.http.broken_results import ends_attempt
 from api.http.claiming import POLL_HEADERS, claim_for, next_claim, with_headers
@@ -26,13 +25,12 @@ from api.http.sending import LARGE_BYTES
 from api.http.views import json_response, poll_answer
 from api.routes.jobs import create
 from api.routes.work import accept, accepted_view
-from bridge.errors import BridgeError, TooMany
+from bridge.errors import TooMany
 from bridge.names import API_BASE
 
 Headers = tuple[tuple[str, str], ...]
 Wsgi = Callable[[Environ, Any], Iterable[bytes]]
 
-REFUSALS = (BridgeError, HTTPException, SQLAlchemyError)
 
 # By scope, and whether a job is named: Flask's rules, for the counters.
 _RULES = {
@@ -56,6 +54,15 @@ class _Answer(NamedTuple):
         return with_headers(self.headers, json_response(self.body))
 
 
+def _raising(error: Exception) -> Callable[..., Response]:
+    """Return a view that fails with this error, for Flask's error handlers to answer."""
+
+    def fails(job_id: str) -> Response:
+        raise error
+
+    return fails
+
+
 class FastRoutes:
     """The WSGI application before Flask's."""
 
@@ -66,7 +73,10 @@ class FastRoutes:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         began = time.monotonic()
-        plain = self._read(environ)
+        try:
+            plain = self._read(environ)
+        except Exception as error:
+            return self._by_flask(None, _raising(error), environ, start_response)
         if plain is None:
             return self._flask(environ, start_response)
         try:
@@ -77,11 +87,8 @@ class FastRoutes:
         environ["HTTP_X_REQUEST_ID"] = request_id = begin_request(environ.get("HTTP_X_REQUEST_ID", ""))
         try:
             answer = self._serve(plain, environ)
-        except REFUSALS as error:
-
-            def fails(job_id: str, why: Exception = error) -> Response:
-                raise why
-
+        except Exception as error:
+            fails = _raising(error)
             return self._by_flask(plain, ends_attempt(fails) if plain.job_id else fails, environ, start_response)
         try:
             body = orjson.dumps(answer.body)
@@ -115,14 +122,15 @@ class FastRoutes:
         return _Answer({**told, **told_next}, headers, status)
 
     def _by_flask(
-        self, plain: Plain, view: Callable[..., Response], environ: Environ, start_response: Any
+        self, plain: Plain | None, view: Callable[..., Response], environ: Environ, start_response: Any
     ) -> Iterable[bytes]:
         """What Flask makes of what its view has returned or raised."""
         with self._app.request_context(environ):
             self._app.preprocess_request()
-            g.caller, g.body = plain.who, plain.body
+            if plain is not None:
+                g.caller, g.body = plain.who, plain.body
             try:
-                answer = self._app.make_response(view(job_id=plain.job_id))
-            except REFUSALS as error:
+                answer = self._app.make_response(view(job_id=plain.job_id if plain else ""))
+            except Exception as error:
                 answer = self._app.make_response(self._app.handle_user_exception(error))
             return self._app.process_response(answer)(environ, start_response)

@@ -12,6 +12,8 @@ from werkzeug.test import Client, EnvironBuilder
 from api.create_app import create_app
 from api.fast_routes import FastRoutes
 from bridge.admission import keys
+from bridge.admission.limits import Limits
+from bridge.jobs import submit_result
 from bridge.names import API_BASE
 from tests.support.core import Core
 
@@ -220,3 +222,31 @@ def test_a_request_counts_once_and_its_limit_is_flasks_to_tell(make_runtime):
     side = Side(runtime, True)
     asked = [side.ask("GET", f"{API_BASE}/poll", QUERIES[0], key=key)[0][:3] for _ in range(7)]
     assert asked == ["200"] * 5 + ["429"] * 2
+
+
+class Unforeseen(Exception):
+    """An error that nobody thought of."""
+
+
+def test_an_unforeseen_error_is_answered_alike(sides, monkeypatch):
+    alike, core, fast, *_ = sides
+
+    def defect(*_, **__):
+        raise Unforeseen("secret")
+
+    job_id = core.create()
+    for owner, name, request in [
+        (Limits, "submit", ("POST", f"{API_BASE}/", "", fields(core))),
+        (Limits, "room", ("GET", f"{API_BASE}/poll", QUERIES[0])),
+        (submit_result, "success_of", ("PUT", f"{API_BASE}/{job_id}/result", "", b'{"success": true}')),
+    ]:
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, defect)
+            status, headers, answer = alike(*request)
+        assert (status[:3], json.loads(answer)["code"]) == ("500", "internal")
+        assert ("Content-Type", "application/problem+json") in headers
+        assert b"secret" not in answer
+    with monkeypatch.context() as patched:
+        patched.setattr(fast.app.wsgi_app, "_read", defect)
+        status, _, answer = fast.ask("POST", f"{API_BASE}/", body=fields(core), key="any")
+    assert (status[:3], json.loads(answer)["code"]) == ("500", "internal")

@@ -28,7 +28,7 @@ def test_the_first_sign_of_life_acknowledges_and_gives_the_lease_that_was_named(
     assert 595 < lease_left(core, job) <= 600
     row = core.row(job.job_id)
     assert row.acknowledged_at is not None
-    assert alive == ("processing", row.lease_expires_at, False)
+    assert alive == ("processing", row.lease_expires_at, False, "w1")
 
 
 def test_a_worker_that_named_no_lease_has_until_the_deadline(core):
