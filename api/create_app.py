@@ -11,9 +11,9 @@ from api.fast_routes import FastRoutes
 from api.http import docs_page, openapi, problems
 from api.http.access import SECURITY
 from api.http.counted import answered
-from api.http.every_answer import SAFE, begin_request
 from api.http.incoming import end_request
 from api.http.parts import Parts
+from api.http.response_headers import SAFE, begin_request
 from api.http.sending import counted
 from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.routes import download, job_logs  # noqa: F401  (they add their routes to `workers`)
@@ -29,7 +29,7 @@ from api.routes.work import workers
 from api.ui import dashboard
 from bridge.admission.key_cache import KeyCache
 from bridge.admission.limits import Limits
-from bridge.jobs.expire_standby import ExpiryStandby
+from bridge.jobs.expiry_fallback import ExpiryFallback
 from bridge.long_poll.admit import LongPoll
 from bridge.runtime import Runtime
 from bridge.version import version
@@ -74,7 +74,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
         ring.keep()
     app.extensions["bridge"] = Parts(runtime, limits, polls, ring, ThreadPool(1))
     limits.keep()
-    ExpiryStandby(reserved).keep()
+    ExpiryFallback(reserved).keep()
     app.url_map.converters |= {"job": JobId, "worker": WorkerId}
     app.before_request(_begin)
     app.before_request(refuse_another_slash)

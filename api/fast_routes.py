@@ -18,9 +18,9 @@ from api.http.broken_results import ends_attempt
 from api.http.claiming import POLL_HEADERS, claim_for, next_claim, with_headers
 from api.http.connections import prove
 from api.http.counted import answered
-from api.http.every_answer import SAFE, begin_request
 from api.http.parts import Parts
 from api.http.plain_requests import Environ, Plain, PlainRequests
+from api.http.response_headers import SAFE, begin_request
 from api.http.sending import LARGE_BYTES
 from api.http.views import json_response, poll_answer
 from api.routes.jobs import create

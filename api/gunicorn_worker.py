@@ -31,7 +31,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from api.gunicorn_master import STOPS
 from api.http.connections import CURRENT, TICK_SECONDS, Connections, HungUp
 from api.http.poll_pacing import PollPacing, polls
-from api.http.steady_response import SteadyResponse
+from api.http.send_timeout import TimedResponse
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
@@ -216,7 +216,7 @@ def _drained(req: Any) -> bool:
     return False
 
 
-class _Response(SteadyResponse):
+class _Response(TimedResponse):
     """Does not tell what serves it; ends the connection where connections are few, or the process is to stop."""
 
     worker: ClassVar[Worker]

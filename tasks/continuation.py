@@ -7,12 +7,12 @@ from kombu.exceptions import OperationalError
 from bridge import names
 from bridge.broker import lying, next_message
 from bridge.outbox import outcomes, pipeline_queue
-from bridge.outbox.hasten import Hastener
+from bridge.outbox.resend_sooner import ResendSooner
 from bridge.sweeps import swept
 from tasks.app import app, runtime
 
 BROKEN = (OperationalError,)
-hasten = Hastener()
+resend_sooner = ResendSooner()
 
 
 def _send(task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
@@ -66,5 +66,5 @@ def _look_at_pipeline() -> None:
 def confirm_continuation(job_id: str, n: int) -> bool:
     """The pipeline's work on the outcome is safe: it is sent no more."""
     known = outcomes.confirm(runtime(), job_id, n)
-    hasten(runtime())
+    resend_sooner(runtime())
     return known

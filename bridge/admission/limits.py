@@ -19,10 +19,10 @@ from gevent.lock import BoundedSemaphore
 from limits import RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter
 
-from bridge.admission import stock
+from bridge.admission import usage
 from bridge.admission.byte_budget import Budget
 from bridge.admission.counter_storage import CounterStorage
-from bridge.admission.stock import Usage
+from bridge.admission.usage import UsageTable
 from bridge.background import every
 from bridge.errors import TooMany
 from bridge.redis_client import answers, connect
@@ -73,9 +73,9 @@ class Limits:
         self.reading_documents = Budget(MOST_PIECES, 1)
         self.arriving = Budget(MOST_ARRIVING, ARRIVING)
         self.storing = Budget(MOST_STORING, STORING)
-        self._in_hand: Usage[UUID] = Usage()
-        self._tenants_hand: Usage[str] = Usage()
-        self._waiting: Usage[str] = Usage()
+        self._in_hand: UsageTable[UUID] = UsageTable()
+        self._tenants_hand: UsageTable[str] = UsageTable()
+        self._waiting: UsageTable[str] = UsageTable()
 
     def keep(self) -> None:
         """Share and look once a second, for as long as this process lives."""
@@ -158,14 +158,14 @@ class Limits:
 
     def submit(self, tenant: str, content_types: list[str]) -> None:
         """New jobs of a tenant, one for each content type given."""
-        stock = self._waiting.of(tenant)
-        if stock.now + len(content_types) > self._most.pending:
+        used = self._waiting.of(tenant)
+        if used.now + len(content_types) > self._most.pending:
             raise TooMany("This tenant already has too many pending jobs.", retry_after=_soon(10))
-        new = set(content_types) - stock.types
-        if new and len(stock.types | new) > self._most.content_types:
+        new = set(content_types) - used.types
+        if new and len(used.types | new) > self._most.content_types:
             raise TooMany("This tenant already has pending jobs of too many content types.", retry_after=_soon(10))
-        stock.added += len(content_types)
-        stock.types |= new
+        used.added += len(content_types)
+        used.types |= new
 
     def share(self) -> None:
         """Tell the other processes what was counted here, and hear what was there."""
@@ -239,11 +239,11 @@ class Limits:
         """Count in PostgreSQL what those have who asked lately. Raises SQLAlchemyError."""
         engine = self._runtime.engine
         if keys := self._in_hand.due():
-            self._in_hand.look(keys, partial(stock.in_hand, engine))
+            self._in_hand.look(keys, partial(usage.in_hand, engine))
         for tenant in self._tenants_hand.due():
-            self._tenants_hand.look([tenant], partial(stock.held, engine, self._most.tenant_in_hand))
+            self._tenants_hand.look([tenant], partial(usage.held, engine, self._most.tenant_in_hand))
         for tenant in self._waiting.due():
-            count = partial(stock.waiting, engine, self._most.pending, self._most.content_types)
+            count = partial(usage.waiting, engine, self._most.pending, self._most.content_types)
             self._waiting.look([tenant], count)
 
     def _others(self, parked: dict[str, str], now: int) -> int:

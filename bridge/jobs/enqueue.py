@@ -25,7 +25,7 @@ Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 
 # Whether a request that is no replay may make new jobs: returns, or raises the refusal. It is asked before there is a
 # row, so of simultaneous requests with one key each is counted, until the jobs are counted anew
-# (bridge/admission/stock.py).
+# (bridge/admission/usage.py).
 Admit = Callable[[], None]
 
 # One statement for one job and for a thousand, of one tenant or of many; the key is a single job's. The queue clock

@@ -5,8 +5,8 @@ again; the Celery task ID is the same at every try, so that the receiver can tel
 read one by one: each may be as large as the largest body, twice over.
 
 What was sent and is not confirmed in time is sent again (`repeat`), ever more seldom (less so while the pipeline
-confirms: hasten.py), and only as far as it cannot lie in the pipeline's queue still: a pipeline that is slow or away is
-not sent what it already has.
+confirms: resend_sooner.py), and only as far as it cannot lie in the pipeline's queue still: a pipeline that is slow or
+away is not sent what it already has.
 """
 
 import json

@@ -11,7 +11,7 @@ import gevent.socket
 import psutil
 import pytest
 
-from api.http.steady_response import PIECE, SteadyResponse
+from api.http.send_timeout import PIECE, TimedResponse
 from bridge.names import API_BASE
 from tests.support.client import ok
 from tests.support.waiting import wait_until
@@ -20,7 +20,7 @@ MOST_GROWTH = 120 * 2**20  # of the process over its idle size
 MOST_LEFT = 80 * 2**20  # after they have gone
 
 
-class Impatient(SteadyResponse):
+class Impatient(TimedResponse):
     seconds = 0.3
 
 

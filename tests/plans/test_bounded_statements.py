@@ -12,7 +12,7 @@ from bridge.jobs import batches, expire, purge, unserved
 from bridge.jobs.release import evict, take_from_key
 from bridge.mirror import release_due
 from bridge.outbox import outcomes
-from bridge.outbox.hasten import hasten
+from bridge.outbox.resend_sooner import resend_sooner
 from tests.support.core import KEY
 
 BOUNDED = {
@@ -20,7 +20,7 @@ BOUNDED = {
     "release_due": lambda runtime: release_due.release_due(runtime.engine, runtime.mirror),
     "expire": expire.expire,
     "deliver": lambda runtime: outcomes.deliver(runtime, lambda *_: None, ()),
-    "hasten": lambda runtime: hasten(confirming(runtime)),
+    "resend_sooner": lambda runtime: resend_sooner(confirming(runtime)),
     "resend_failing": lambda runtime: outcomes.resend_failing(runtime, "default"),
     "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
     "evict": lambda runtime: evict(runtime, "default", "w1", [KEY.key_id]),

@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 import bridge
-from bridge.admission import stock
+from bridge.admission import usage
 from bridge.db import make_engine
 from bridge.insight import explain, gauges, history, overview, scaling
-from bridge.jobs import claim, expire_standby, job_log, promote, purge, read
+from bridge.jobs import claim, expiry_fallback, job_log, promote, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
 from bridge.jobs.claim import Claimant, default_wait, replay
@@ -53,14 +53,14 @@ BY_PLACE = {
     "bridge.jobs.unserved.ASKED", "bridge.jobs.unserved.TELL", "bridge.jobs.unserved.FORGET",
     "bridge.jobs.batches.BY_STATUS", "bridge.jobs.batches.END", "bridge.jobs.purge.GONE_BATCHES",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG", "bridge.insight.gauges.NOT_MIRRORED",
-    "bridge.jobs.expire_standby.OVERDUE",
+    "bridge.jobs.expiry_fallback.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",
     "bridge.mirror.reconcile.OLDEST",
     "bridge.mirror.reconcile.OLDER",
-    "bridge.admission.stock.HELD",
-    "bridge.admission.stock.IN_HAND",
-    "bridge.admission.stock.PENDING",
-    "bridge.admission.stock.TYPES",
+    "bridge.admission.usage.HELD",
+    "bridge.admission.usage.IN_HAND",
+    "bridge.admission.usage.PENDING",
+    "bridge.admission.usage.TYPES",
     "bridge.workers.roster.HELD",
 }  # fmt: skip
 
@@ -233,11 +233,11 @@ def look_around(core: Core) -> None:
         assert claim.loaded(connection, queues) == {queues[0]}
         replay(connection, [who])
         default_wait(connection, who)
-        connection.execute(expire_standby.OVERDUE)
+        connection.execute(expiry_fallback.OVERDUE)
         connection.execute(gauges.BACKLOG)
         connection.execute(gauges.NOT_MIRRORED)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
-        connection.execute(stock.TYPES, {"tenant": TENANT, "most": 100})
+        connection.execute(usage.TYPES, {"tenant": TENANT, "most": 100})
         connection.execute(reconcile.QUEUES)
         place = {"tenant": TENANT, "content_type": "audio", "priority": 1}
         connection.execute(reconcile.OLDEST, {**place, "count": 10})

@@ -36,7 +36,7 @@ from bridge.jobs import (
     submit_result,
 )
 from bridge.mirror import release_due
-from bridge.outbox import hasten, outcomes
+from bridge.outbox import outcomes, resend_sooner
 from tests import conftest
 from tests.support.rights import give_rights
 
@@ -51,7 +51,7 @@ NEAREST = {
     "extend": ["leases", "waits"],
     "release": ["waits", "edges"],
     "outcomes": ["outbox_core", "resend"],
-    "hasten": ["hasten"],
+    "resend_sooner": ["resend_sooner"],
     "purge": ["outbox_core", "batch"],
     "release_due": ["repair"],
     "submit_result": ["results", "waits"],
@@ -113,7 +113,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
             "RESEND_ONE",
             "RESEND_FAILING",
         ],
-        hasten: ["HASTEN"],
+        resend_sooner: ["SOONER"],
         purge: ["PURGE", "FORGET_BATCHES"],
         promote: ["PROMOTE"],
         release_due: ["DUE"],

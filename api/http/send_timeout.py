@@ -1,4 +1,4 @@
-"""gunicorn's response, given up when its client takes none of it. gunicorn's master reads this: it imports no more."""
+"""A time limit on sending to a client that does not read. gunicorn's master imports this: keep it small."""
 
 import errno
 import socket
@@ -9,7 +9,7 @@ from gunicorn.http import wsgi
 PIECE = 64 * 1024
 
 
-class SteadyResponse(wsgi.Response):
+class TimedResponse(wsgi.Response):
     """gunicorn's response, which ends when its client takes less than a piece in `seconds`."""
 
     seconds = 30.0

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.outbox import outcomes
-from bridge.outbox.hasten import Hastener, hasten
+from bridge.outbox.resend_sooner import ResendSooner, resend_sooner
 from tests.support.core import Core
 
 FIRST = 30.0
@@ -50,16 +50,16 @@ def pass_time(core: Core, seconds: float) -> None:
 def test_while_the_pipeline_confirms_waits_grow_by_one_step_a_try(core, tries):
     [job_id] = lost(core, tries)
     assert due_in(core, job_id) > FIRST * tries + 20
-    assert hasten(core.runtime, jitter=0) == 1
+    assert resend_sooner(core.runtime, jitter=0) == 1
     assert FIRST * tries - 5 < due_in(core, job_id) <= FIRST * tries
-    assert hasten(core.runtime, jitter=0) == 0, "once hastened, it stays as it is"
+    assert resend_sooner(core.runtime, jitter=0) == 0, "once made sooner, it stays as it is"
 
 
 def test_what_has_waited_that_long_already_is_due_at_once_and_sent_by_the_next_sweep(core):
     [job_id] = lost(core, 12)
     pass_time(core, FIRST * 12 + 1)
     assert send(core) == 0
-    assert hasten(core.runtime, jitter=0) == 1
+    assert resend_sooner(core.runtime, jitter=0) == 1
     assert due_in(core, job_id) < 0
     assert send(core) == 1
     assert due_in(core, job_id) > 3000, "the next wait is as long as if nothing had been heard"
@@ -68,8 +68,8 @@ def test_what_has_waited_that_long_already_is_due_at_once_and_sent_by_the_next_s
 def test_with_its_jitter_an_outcome_is_hastened_once_and_stays_apart_from_others(core):
     jobs = lost(core, 8, jobs=6)
     core.sql("UPDATE continuations SET sent_at = now()")
-    assert hasten(core.runtime) == 6
-    assert hasten(core.runtime) == 0
+    assert resend_sooner(core.runtime) == 6
+    assert resend_sooner(core.runtime) == 0
     waits = [due_in(core, job_id) / (8 * FIRST) for job_id in jobs]
     assert 0.78 < min(waits) < max(waits) <= 1.2
     assert max(waits) - min(waits) > 0.02
@@ -79,7 +79,7 @@ def test_first_and_second_sendings_and_confirmed_outcomes_are_left_alone(core):
     once, twice, confirmed = lost(core, 1)[0], lost(core, 2)[0], lost(core, 9)[0]
     assert outcomes.confirm(core.runtime, confirmed, 1)
     before = due_in(core, once), due_in(core, twice)
-    assert hasten(core.runtime) == 0
+    assert resend_sooner(core.runtime) == 0
     assert all(0 <= then - now < 5 for then, now in zip(before, (due_in(core, once), due_in(core, twice)), strict=True))
     assert core.outcomes(confirmed)[0].next_at is None
 
@@ -91,7 +91,7 @@ def test_of_two_outcomes_of_a_job_only_the_late_one_is_hastened(core):
     core.result(core.claim(str(job.job_id)))
     assert send(core) == 2
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '1 hour' WHERE n = 2")
-    assert hasten(core.runtime, jitter=0) == 1
+    assert resend_sooner(core.runtime, jitter=0) == 1
     waits = core.sql("SELECT n, extract(epoch FROM next_at - now()) AS s FROM continuations ORDER BY n")
     assert [round(float(row.s) / FIRST) for row in waits] == [1, 9]
 
@@ -99,7 +99,7 @@ def test_of_two_outcomes_of_a_job_only_the_late_one_is_hastened(core):
 def test_what_the_broker_refuses_waits_for_the_broker(core):
     job_id = finished(core)
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '300 s', last_error = 'ConnectionError'")
-    assert hasten(core.runtime) == 0
+    assert resend_sooner(core.runtime) == 0
     assert due_in(core, job_id) > 290
 
 
@@ -114,26 +114,26 @@ def test_tries_that_the_broker_refused_do_not_lengthen_the_waits_for_a_confirmat
 
 def test_the_longest_waits_are_shortened_first_and_as_many_as_may_be(core):
     short, long = lost(core, 4, jobs=2), lost(core, 9, jobs=2)
-    assert hasten(core.runtime, most=2, jitter=0) == 2
+    assert resend_sooner(core.runtime, most=2, jitter=0) == 2
     assert all(due_in(core, job_id) <= 9 * FIRST for job_id in long)
     assert all(due_in(core, job_id) > 4 * FIRST for job_id in short)
-    assert hasten(core.runtime, most=2, jitter=0) == 2
-    assert hasten(core.runtime, most=2, jitter=0) == 0
+    assert resend_sooner(core.runtime, most=2, jitter=0) == 2
+    assert resend_sooner(core.runtime, most=2, jitter=0) == 0
 
 
 def test_what_somebody_has_in_hand_is_passed_over(core):
     [job_id] = lost(core, 6)
     with core.engine.begin() as other:
         other.exec_driver_sql("SELECT 1 FROM continuations FOR UPDATE")
-        assert hasten(core.runtime) == 0
-    assert hasten(core.runtime) == 1
+        assert resend_sooner(core.runtime) == 0
+    assert resend_sooner(core.runtime) == 1
     assert due_in(core, job_id) < 8 * FIRST
 
 
 def test_what_may_lie_in_the_pipelines_queue_is_not_sent_again_though_hastened(core):
     lost(core, 12, jobs=3)
     pass_time(core, FIRST * 15)
-    assert hasten(core.runtime) == 3
+    assert resend_sooner(core.runtime) == 3
     assert outcomes.repeat(core.runtime, lambda *_: None, (), 3) == 0
     assert outcomes.repeat(core.runtime, lambda *_: None, (), 1) == 2
 
@@ -142,7 +142,7 @@ def test_one_that_is_never_confirmed_costs_a_pipeline_that_works_ever_less(core)
     [job_id] = lost(core, 1)
     sent, passed = 1, 0.0
     while passed < 86_400:
-        hasten(core.runtime, jitter=0)
+        resend_sooner(core.runtime, jitter=0)
         passed += (wait := due_in(core, job_id) + 1)
         pass_time(core, wait)
         assert send(core) == 1
@@ -152,18 +152,18 @@ def test_one_that_is_never_confirmed_costs_a_pipeline_that_works_ever_less(core)
 
 def test_without_confirmations_nothing_waits(make_runtime, core):
     core.runtime = make_runtime(continuation_confirm_seconds=None)
-    assert hasten(core.runtime) == 0
+    assert resend_sooner(core.runtime) == 0
 
 
 def test_a_process_hastens_at_most_each_ten_seconds(core):
-    after = Hastener()
+    after = ResendSooner()
     [first] = lost(core, 5)
     after(core.runtime)
     assert due_in(core, first) <= 6 * FIRST
     [second] = lost(core, 5)
     after(core.runtime)
     assert due_in(core, second) > 10 * FIRST
-    other = Hastener(every=0)
+    other = ResendSooner(every=0)
     other(core.runtime)
     assert due_in(core, second) <= 6 * FIRST
     [third] = lost(core, 5)

@@ -1,4 +1,4 @@
-"""What stands on every answer, whichever way its request was served."""
+"""The headers of every response, whichever way its request was served."""
 
 import re
 import uuid
@@ -6,7 +6,7 @@ import uuid
 from bridge.state_change import REQUEST_ID
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
-# On every answer: nothing is to be run, framed, sniffed, kept or told to another site.
+# Nothing is to be run, framed, sniffed, kept or told to another site.
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none';"

@@ -4,7 +4,7 @@ import pytest
 import requests
 from sqlalchemy.exc import OperationalError
 
-from bridge.jobs.expire_standby import GRACE_SECONDS, ExpiryStandby
+from bridge.jobs.expiry_fallback import GRACE_SECONDS, ExpiryFallback
 from tests.support.client import ok
 from tests.support.cut_off import no_connections
 from tests.support.waiting import wait_until
@@ -56,15 +56,15 @@ def clock():
 
 
 @pytest.fixture
-def stand_in(core, clock):
+def fallback(core, clock):
     """One that has run for longer than its grace."""
-    one = ExpiryStandby(core.runtime, clock)
+    one = ExpiryFallback(core.runtime, clock)
     clock.now = GRACE_SECONDS
     return one
 
 
 @pytest.mark.parametrize("which", ["acknowledgement", "lease", "deadline", "queue"])
-def test_what_a_sweep_can_still_take_in_time_is_left_to_it(core, stand_in, which):
+def test_what_a_sweep_can_still_take_in_time_is_left_to_it(core, fallback, which):
     seconds = 50 if which == "deadline" else 60
     given = {"timeout_seconds": 50 if which == "deadline" else 3600, "queue_timeout_seconds": 60}
     if which == "queue":
@@ -73,33 +73,33 @@ def test_what_a_sweep_can_still_take_in_time_is_left_to_it(core, stand_in, which
         job_id = core.held(acknowledge=which != "acknowledgement", **given).job_id
     before = core.status(job_id)
     core.age(job_id, seconds + 0.5)
-    stand_in.look()
+    fallback.look()
     assert core.status(job_id) == before
     core.age(job_id, 5)
-    stand_in.look()
+    fallback.look()
     assert core.status(job_id) != before
 
 
-def test_the_deadline_of_an_attempt_that_nobody_has_acknowledged_is_not_overdue(core, stand_in):
+def test_the_deadline_of_an_attempt_that_nobody_has_acknowledged_is_not_overdue(core, fallback):
     job = core.held(acknowledge=False, timeout_seconds=10)
     core.age(job.job_id, 20)
-    stand_in.look()
+    fallback.look()
     assert core.sql("SELECT 1 FROM sweeps WHERE name = 'end_overdue'") == [], "no sweep was made in vain"
 
 
 def test_what_ran_out_while_nobody_could_renew_it_is_ended_half_a_minute_later(core, clock):
     job = core.held()
     core.age(job.job_id, 100)
-    stand_in = ExpiryStandby(core.runtime, clock)
+    fallback = ExpiryFallback(core.runtime, clock)
     clock.now = GRACE_SECONDS - 1
-    stand_in.look()
+    fallback.look()
     assert core.status(job.job_id) == "processing", "the process has just started"
     clock.now = GRACE_SECONDS
     with no_connections(core.engine.url), pytest.raises(OperationalError):
-        stand_in.look()
+        fallback.look()
     clock.now = 2 * GRACE_SECONDS - 1
-    stand_in.look()
+    fallback.look()
     assert core.status(job.job_id) == "processing", "PostgreSQL was away a moment ago"
     clock.now = 2 * GRACE_SECONDS
-    stand_in.look()
+    fallback.look()
     assert core.status(job.job_id) == "pending"

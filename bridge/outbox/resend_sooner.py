@@ -2,7 +2,7 @@
 
 Waits between sendings double while nothing is heard of the pipeline. While it confirms, they grow by one step at a
 time: an outcome that was lost ten times in a row comes soon after all, and one that the pipeline never confirms costs
-it ever less. What is hastened is still sent by `repeat`, within the bounds of that.
+it ever less. What comes sooner is still sent by `repeat`, within the bounds of that.
 """
 
 import time
@@ -17,8 +17,8 @@ MOST_TOGETHER = 500  # outcomes of one statement; the next confirmation goes on
 
 # Only waits that have more than their second step (:confirm_seconds * 2) still before them are looked at, so this reads
 # no outcome that was sent for the first or second time; what was never sent has no `sooner`. The jitter is that of the
-# outcome and the try, as where the wait was set (SENT in outcomes.py): a row that was hastened does not change again.
-HASTEN = text("""
+# outcome and the try, as where the wait was set (SENT in outcomes.py): a row that was changed does not change again.
+SOONER = text("""
 WITH late AS MATERIALIZED (
   SELECT job_id, n, sooner FROM continuations, LATERAL (
     SELECT sent_at + make_interval(secs => CAST(:confirm_seconds AS float) * tries
@@ -32,17 +32,17 @@ UPDATE continuations c SET next_at = late.sooner FROM late WHERE c.job_id = late
 """)
 
 
-def hasten(runtime: Runtime, *, most: int = MOST_TOGETHER, jitter: float = JITTER) -> int:
+def resend_sooner(runtime: Runtime, *, most: int = MOST_TOGETHER, jitter: float = JITTER) -> int:
     """Shorten the longest waits for a confirmation, up to so many of them; how many there were."""
     if (seconds := runtime.settings.continuation_confirm_seconds) is None:
         return 0
     with runtime.engine.begin() as connection:
         params = {"confirm_seconds": seconds, "jitter": jitter, "most": most}
-        return connection.execute(HASTEN, params).rowcount
+        return connection.execute(SOONER, params).rowcount
 
 
-class Hastener:
-    """Hastens after a confirmation, at most each so many seconds. One for each process."""
+class ResendSooner:
+    """Calls `resend_sooner` after a confirmation, at most once in `every` seconds. One for each process."""
 
     def __init__(self, every: float = EVERY_SECONDS) -> None:
         self._every = every
@@ -51,5 +51,5 @@ class Hastener:
     def __call__(self, runtime: Runtime) -> None:
         if time.monotonic() < self._next:
             return
-        hasten(runtime)
+        resend_sooner(runtime)
         self._next = time.monotonic() + self._every

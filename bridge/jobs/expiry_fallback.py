@@ -1,6 +1,6 @@
-"""The clocks where no sweep comes in time: beat, Celery or the broker is away, or an intake flood stands before it.
+"""Expire jobs where the sweep does not come in time: beat, Celery or the broker is away, or an intake flood delays it.
 
-Each API process looks once a second. A sweep that comes each five seconds leaves it nothing to do.
+Each API process looks once a second. A sweep that comes every five seconds leaves it nothing to do.
 """
 
 import time
@@ -16,7 +16,7 @@ from bridge.runtime import Runtime
 from bridge.sweeps import swept
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 
-log = structlog.get_logger("bridge.jobs.expire_standby")
+log = structlog.get_logger("bridge.jobs.expiry_fallback")
 
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 5.5  # the sweep's period, and a moment for its run; with the tick less than its period plus 2 s
@@ -32,8 +32,8 @@ SELECT EXISTS (SELECT FROM remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <
 """)
 
 
-class ExpiryStandby:
-    """Runs the clocks of jobs that are past them for longer than a sweep lets them be.
+class ExpiryFallback:
+    """Expires jobs that are past their clock for longer than the sweep takes to come.
 
     Not in the first half minute of the process, nor after PostgreSQL was away: leases ran out meanwhile because nobody
     could renew them.
@@ -45,7 +45,7 @@ class ExpiryStandby:
         self._from = now() + GRACE_SECONDS
 
     def keep(self) -> None:
-        """Look each second from now on, in a greenlet of its own."""
+        """Look once a second from now on, in a greenlet of its own."""
         every(TICK_SECONDS, "end what is overdue", self.look)
 
     def look(self) -> None:
@@ -61,4 +61,4 @@ class ExpiryStandby:
         with swept(self._runtime.engine, "end_overdue") as run:
             run["changed"] = expire(self._runtime, rounds=1)
         if run["changed"]:
-            log.warning("expiry_standby_ran", changed=run["changed"])
+            log.warning("expiry_fallback_ran", changed=run["changed"])

@@ -1,4 +1,4 @@
-"""What keys and tenants have in PostgreSQL, as of the last look: jobs in hand, jobs that wait, content types.
+"""How many jobs keys and tenants have in PostgreSQL, as of the last look: claimed, pending, of which content types.
 
 A look costs what there is to count, so it is made beside the requests, for those only that asked lately, and seldom
 enough to take at most a fiftieth of the time. What this process added since then is counted in between.
@@ -50,8 +50,8 @@ SELECT content_type FROM seen LIMIT :most
 
 
 @dataclass
-class Stock:
-    """How many there were at the last look, and what came since."""
+class Usage:
+    """How many jobs there were at the last look, and what came since."""
 
     count: int = 0
     types: set[str] = field(default_factory=set)
@@ -64,34 +64,34 @@ class Stock:
         return self.count + self.added
 
 
-class Usage(Generic[K]):
-    """The stocks of those who asked lately; `look` counts them anew."""
+class UsageTable(Generic[K]):
+    """The usage of each key or tenant that asked lately; `look` counts it anew."""
 
     def __init__(self) -> None:
-        self._stocks: dict[K, Stock] = {}
+        self._usages: dict[K, Usage] = {}
 
-    def of(self, whose: K) -> Stock:
-        stock = self._stocks.setdefault(whose, Stock())
-        stock.asked = time.monotonic()
-        return stock
+    def of(self, whose: K) -> Usage:
+        usage = self._usages.setdefault(whose, Usage())
+        usage.asked = time.monotonic()
+        return usage
 
     def due(self) -> list[K]:
-        """Whose stock is to be looked at; those who ask no more are forgotten."""
+        """Return whose usage is to be counted; those who ask no more are forgotten."""
         now = time.monotonic()
-        self._stocks = {whose: stock for whose, stock in self._stocks.items() if now - stock.asked < LATELY_SECONDS}
-        return [whose for whose, stock in self._stocks.items() if now >= stock.next_look]
+        self._usages = {whose: usage for whose, usage in self._usages.items() if now - usage.asked < LATELY_SECONDS}
+        return [whose for whose, usage in self._usages.items() if now >= usage.next_look]
 
     def look(self, whose: list[K], count: Callable[[list[K]], Found[K]]) -> None:
-        """Replace these stocks by what `count` finds."""
-        stocks = {one: self._stocks[one] for one in whose}
-        before = {one: stock.added for one, stock in stocks.items()}
+        """Replace these usages by what `count` finds."""
+        usages = {one: self._usages[one] for one in whose}
+        before = {one: usage.added for one, usage in usages.items()}
         began = time.monotonic()
         found = count(whose)
         now = time.monotonic()
-        for one, stock in stocks.items():
-            stock.count, stock.types = found.get(one, (0, set()))
-            stock.added -= before[one]  # what came while it was counted may be counted twice, until the next look
-            stock.next_look = now + max(LOOK_SECONDS, SHARE * (now - began))
+        for one, usage in usages.items():
+            usage.count, usage.types = found.get(one, (0, set()))
+            usage.added -= before[one]  # what came while it was counted may be counted twice, until the next look
+            usage.next_look = now + max(LOOK_SECONDS, SHARE * (now - began))
 
 
 def in_hand(engine: Engine, keys: list[UUID]) -> Found[UUID]:
