@@ -24,8 +24,7 @@ from models.state import JobState
 Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 
 # Whether a request that is no replay may make new jobs: returns, or raises the refusal. It is asked before there is a
-# row, so of simultaneous requests with one key each is counted, until the jobs are counted anew
-# (bridge/admission/usage.py).
+# row, so of simultaneous requests with one key each is counted, until bridge/admission/usage.py counts the jobs anew.
 Admit = Callable[[], None]
 
 # One statement for one job and for a thousand, of one tenant or of many; the key is a single job's. The queue clock
