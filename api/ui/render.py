@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Response, g, request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from api.http.parts import parts
 from api.ui import session
@@ -65,6 +65,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "plain": plain,
+        "entities": entities,
         "document": document,
         "moment": moment,
         "ago": ago,
@@ -81,6 +82,11 @@ def plain(value: object, most: int = 200) -> str:
     text = str(value)
     cut = text if len(text) <= most else text[: most - 1] + "…"
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", cut)
+
+
+def entities(value: object) -> Markup:
+    """A text of somebody else's as a field's value, sent back as it is: what turns or hides text stands by number."""
+    return Markup(_UNSEEN.sub(lambda found: f"&#x{ord(found[0]):x};", str(escape(value))))
 
 
 def document(head: tuple[str, int], is_json: bool = False) -> str:
