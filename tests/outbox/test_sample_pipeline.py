@@ -11,6 +11,7 @@ import redis
 
 from bridge import names
 from bridge.cli.local.checkout import ROOT
+from tests.support.client import ok
 from tests.support.waiting import wait_until
 
 PIPELINE = ROOT / "examples" / "pipeline"
@@ -90,3 +91,17 @@ def test_an_outcome_that_was_recorded_later_takes_the_place_of_an_earlier_one_an
     )
     assert deliveries == [1, 2, 3, 4]
     assert rows == [[1, "completed", "after it", 4, later]]
+
+
+def test_a_job_that_nobody_asks_for_is_claimed_and_converted_by_the_pipeline_itself(bridge, client, tmp_path):
+    file = bridge.files / f"{uuid.uuid4()}.html"
+    file.write_text("<html><body><h1>Minutes</h1><p>All agreed.</p></body></html>")
+    job_id = ok(client.post("", {**client.fields("web", source_file_path=""), "source_file_path": str(file)}))["job_id"]
+    twice = f"from local_fallback import convert_here; print(convert_here('{job_id}'), convert_here('{job_id}'))"
+    reached = {"PIPELINE_BRIDGE_URL": bridge.url, "PIPELINE_BRIDGE_KEY": client.key}
+    done = subprocess.run(
+        [sys.executable, "-c", twice], cwd=PIPELINE, env=environment(tmp_path) | reached, check=True,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "False"]
+    assert "All agreed." in ok(client.get(f"{job_id}/result"))["content"]
