@@ -34,7 +34,7 @@ uploads = Table(
     Column("metadata", Text),  # Upload-Metadata as it was sent
     Column("sha256", LargeBinary),  # of the whole
     Column("created_at", Moment, nullable=False, server_default=text("now()")),
-    Column("expires_at", Moment, nullable=False),
+    Column("expires_at", Moment),  # null: a job names it
     CheckConstraint("received BETWEEN 0 AND length", name="received"),
     CheckConstraint("(received = length) = (sha256 IS NOT NULL)", name="whole_has_digest"),
     CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name="attempt_of_job"),
@@ -68,3 +68,13 @@ upload_usage = Table(
     Column("key_id", Uuid, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
 )
+
+# Which job needs which upload: it stays for as long as the job does. Where the last of these rows goes, a trigger gives
+# the upload its end back.
+job_uploads = Table(
+    "job_uploads",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("upload_id", Uuid, ForeignKey("uploads.id"), primary_key=True),
+)
+Index("job_uploads_upload", job_uploads.c.upload_id)

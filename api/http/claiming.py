@@ -29,6 +29,7 @@ from bridge.db import is_unavailable
 from bridge.errors import BridgeError, Forbidden, Invalid, Unavailable
 from bridge.jobs.claim import Claimant, Claimed
 from bridge.jobs.claim_named import claim_named
+from bridge.jobs.uploaded_sources import with_uploads
 from bridge.long_poll.poll import Poll
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.queues import Queue
@@ -106,7 +107,7 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
     if asking.hung_up and not claimed:
         raise HungUp  # thousands of answers that nobody hears would keep others waiting
     reach("claim.before_answer", claimed and not asking.again)
-    return claimed
+    return with_uploads(bridge.runtime, claimed)
 
 
 def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]) -> Claimed:
@@ -125,7 +126,7 @@ def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]
     if not named.again:
         bridge.limits.took(asks.key_id, asks.tenant, 1)
         reach("claim.before_answer")
-    return job
+    return with_uploads(bridge.runtime, [job])[0]
 
 
 def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:

@@ -35,13 +35,14 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Last-Modified": {"schema": _TEXT, "description": "Time of the file's last modification."},
     "Accept-Ranges": {"schema": _TEXT, "description": "bytes."},
     "Content-Disposition": {"schema": _TEXT, "description": "attachment, and a file name."},
+    "Repr-Digest": {"schema": _TEXT, "description": "The SHA-256 of the whole file (RFC 9530), where it was uploaded."},
     "Content-Range": {
         "schema": _TEXT,
         "description": "The range of bytes in this answer and the total; with 416 only the total.",
     },
 }
 OF_STATUS = {"401": ("WWW-Authenticate",), "405": ("Allow",), "429": ("Retry-After",), "503": ("Retry-After",)}
-OF_FILES = ("ETag", "Last-Modified", "Accept-Ranges", "Content-Disposition")
+OF_FILES = ("ETag", "Last-Modified", "Accept-Ranges", "Content-Disposition", "Repr-Digest")
 CONDITIONS = {
     "Range": "One range of bytes, such as `bytes=1000-`: answered with 206. Others are ignored.",
     "If-Range": "The ETag of the part that is there: if the file has changed since, the answer is the whole file.",

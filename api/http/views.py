@@ -59,13 +59,10 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
 def claimed_view(job: Claimed) -> dict[str, Any]:
     """schemas.ClaimedJob; `task_options` go through as the text that they are stored as."""
     options = job.task_options
-    name = source_name(job.source_file_path)
     return {
         "job_id": job.job_id,
         "source_file_url": download_path(job.job_id),
-        "source_name": name,
-        "source_size": job.source_size,
-        "source_media_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+        **_source(job),
         "content_type": job.content_type,
         "task_options": Unread(job.job_id, Document.TASK_OPTIONS) if options is None else orjson.Fragment(options),
         "checkpoint": None if job.checkpoint_bytes is None else Unread(job.job_id, Document.CHECKPOINT),
@@ -76,6 +73,20 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
         "lease_token": job.lease_token,
         "lease_expires_at": job.lease_expires_at,
         "ack_by": job.ack_by,
+    }
+
+
+def _source(job: Claimed) -> dict[str, Any]:
+    name = source_name(job.source_file_path)
+    told, sha256 = None, None
+    if job.upload is not None:
+        name = job.upload.name or f"{job.job_id}.bin"
+        told, sha256 = job.upload.media_type, bytes(job.upload.sha256).hex()
+    return {
+        "source_name": name,
+        "source_size": job.source_size,
+        "source_media_type": told or mimetypes.guess_type(name)[0] or "application/octet-stream",
+        "source_sha256": sha256,
     }
 
 

@@ -1,23 +1,21 @@
 """The source file of a job: whole, or a range of it; a holder's download is a sign of life."""
 
-import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 import structlog
 from flask import Response, g, request
+from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.datastructures import ContentRange
 from werkzeug.wsgi import ClosingIterator
 
 from api.http.accelerated import accelerates, redirected
 from api.http.access import caller, runtime, scope
 from api.http.body import header_text
-from api.http.byte_range import asked_range, still_the_same
+from api.http.bytes_response import bytes_response, cut_short, upload_response
 from api.http.documented_errors import gives
 from api.routes.work import TOKEN, workers
 from bridge.crash_points import reach
@@ -26,6 +24,7 @@ from bridge.jobs.extend import Alive, extend, lost_lease
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
 from bridge.jobs.source_files import open_source
+from bridge.jobs.uploaded_sources import is_uploaded, uploaded_source
 from bridge.runtime import OnFiles
 from models.state import JobState
 
@@ -56,14 +55,12 @@ def download(job_id: str) -> Any:
     holder = why is None and caller().may("work")
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
-    if accelerates(runtime()):
+    if accelerates(runtime()) and not is_uploaded(job.source_file_path):
         answer = redirected(runtime(), job.source_file_path, f"{job.id}.bin")
         if holder and request.method == "GET":
             _renewer(job_id, token)()  # nginx does not tell of the bytes that go out: the beginning is the sign of life
         return answer
-    files = runtime().files
-    file = files(open_source, job.source_file_path, runtime().settings.source_roots)
-    response = file_response(file, f"{job.id}.bin", files)
+    response = source_response(job)
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
         with ExitStack() as stack:
@@ -76,39 +73,33 @@ def download(job_id: str) -> Any:
     return response
 
 
-def file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
-    """The file, whole or the range of it that was asked for; it is closed with the response."""
+def source_response(job: Row[Any]) -> Response:
+    """The source of a job, an upload or a file below a root, which is closed with the response.
+
+    Raises NotFound, Unavailable, 416.
+    """
+    process = runtime()
+    if is_uploaded(job.source_file_path):
+        return upload_response(process, uploaded_source(process, job.source_file_path), f"{job.id}.bin")
+    file = process.files(open_source, job.source_file_path, process.settings.source_roots)
+    return _file_response(file, f"{job.id}.bin", process.files)
+
+
+def _file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
     with ExitStack() as stack:
         stack.callback(file.close)
         seen = files(os.fstat, file.fileno())
         etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
-        asked = None
-        if still_the_same(request.headers.get("If-Range"), etag, seen.st_mtime):
-            asked = asked_range(request.headers.get("Range"), seen.st_size)
-        served = range(seen.st_size) if asked is None else asked
-        file.seek(served.start)
-        response = Response(
-            _Bytes(file, len(served), files), mimetype="application/octet-stream", direct_passthrough=True
-        )
-        response.content_length = len(served)
-        if asked is not None:
-            response.status_code = 206
-            response.content_range = ContentRange("bytes", asked.start, asked.stop, seen.st_size)
-        response.accept_ranges = "bytes"
-        response.last_modified = datetime.fromtimestamp(int(seen.st_mtime), UTC)
-        response.set_etag(etag)
+
+        def body(served: range) -> _Bytes:
+            file.seek(served.start)
+            return _Bytes(file, len(served), files)
+
+        response = bytes_response(seen.st_size, etag, seen.st_mtime, body)
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         response.make_conditional(request.environ)
         stack.pop_all()
     return response
-
-
-def cut_short(why: str) -> BrokenPipeError:
-    """Ends an answer before its promised length: gunicorn takes it for a lost client, and closes the connection.
-
-    On one that stayed open the client would wait for the rest, or take its next answer for it.
-    """
-    return BrokenPipeError(errno.EPIPE, why)
 
 
 class _Bytes:

@@ -15,4 +15,6 @@ class Upload(Schema):
         required=True, allow_none=True, metadata={"description": "In hex; null until all bytes are there."}
     )
     created_at = fields.AwareDateTime(required=True)
-    expires_at = fields.AwareDateTime(required=True)
+    expires_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "Null while a job names it."}
+    )

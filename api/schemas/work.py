@@ -101,6 +101,9 @@ class ClaimedJob(Schema):
         allow_none=True,
         metadata={"description": "Size in bytes when the job was created; null if not recorded."},
     )
+    source_sha256 = fields.String(
+        required=True, allow_none=True, metadata={"description": "In hex; null where the file was not uploaded."}
+    )
     source_media_type = fields.String(
         required=True,
         metadata={"description": "Guessed from the file name; application/octet-stream if unknown."},

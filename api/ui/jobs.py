@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from api.http.access import caller, runtime
 from api.http.body import single
 from api.http.sending import as_text
-from api.routes.download import file_response
+from api.routes.download import source_response
 from api.schemas.bulk import SteerQuery
 from api.schemas.jobs import ListQuery
 from api.ui.blueprint import seen, ui
@@ -27,7 +27,6 @@ from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.documents import Document, Unread, head
 from bridge.jobs.job_log import last_pieces
 from bridge.jobs.listing import FILTERS, short_page
-from bridge.jobs.source_files import open_source
 from bridge.queues import RANKS
 from models.state import EDGES, Asked, JobState
 
@@ -163,6 +162,4 @@ def download_source(job_id: str) -> AnyResponse:
     job = read.find(runtime(), caller().tenant, job_id)
     if job.status != JobState.PROCESSING:
         raise Forbidden(f"The job is {job.status}; its source file is given out only while it is processed.")
-    files = runtime().files
-    file = files(open_source, job.source_file_path, runtime().settings.source_roots)
-    return file_response(file, f"{job.id}.bin", files)
+    return source_response(job)

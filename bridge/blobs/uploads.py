@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Row, select, text
 
 from bridge.caller import Caller
-from bridge.errors import NotFound, TooLarge, TooMany
+from bridge.errors import Conflict, NotFound, TooLarge, TooMany
 from bridge.runtime import Runtime
 from models.upload import uploads
 
@@ -44,11 +44,16 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone
 """
-FORGET_ONE = text(_FORGET.format(which="id = :id"))
+LOCK = text("SELECT FROM uploads WHERE id = :id FOR UPDATE")
+FORGET_ONE = text(
+    _FORGET.format(which="id = :id AND NOT EXISTS (SELECT FROM job_uploads n WHERE n.upload_id = uploads.id)")
+)
 FORGET_EXPIRED = text(
     _FORGET.format(
         which="""id = ANY (ARRAY (
-    SELECT id FROM uploads WHERE expires_at < now() ORDER BY expires_at LIMIT :batch FOR UPDATE SKIP LOCKED
+    SELECT id FROM uploads u
+    WHERE expires_at < now() AND NOT EXISTS (SELECT FROM job_uploads n WHERE n.upload_id = u.id)
+    ORDER BY expires_at LIMIT :batch FOR UPDATE OF u SKIP LOCKED
   ))"""
     )
 )
@@ -105,7 +110,9 @@ def find_upload(runtime: Runtime, caller: Caller, upload_id: str) -> Row[Any]:
 
 
 def give_up(runtime: Runtime, caller: Caller, upload_id: str) -> None:
-    """End an upload, finished or not. Raises NotFound."""
+    """End an upload, finished or not. Raises NotFound; Conflict (in_use) where a job names it."""
     upload = find_upload(runtime, caller, upload_id)
     with runtime.engine.begin() as connection:
-        connection.execute(FORGET_ONE, {"id": upload.id})
+        connection.execute(LOCK, {"id": upload.id})  # who is about to name it has done so then, or finds it gone
+        if not connection.scalar(FORGET_ONE, {"id": upload.id}):
+            raise Conflict("A job names this upload; it goes with the job.", code="in_use")

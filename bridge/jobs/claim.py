@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from bridge.jobs.documents import AT_ONCE
 from bridge.names import DEFAULT_TENANT
@@ -190,6 +190,7 @@ class Claimed(NamedTuple):
     source_size: int | None  # bytes
     waited_seconds: float  # in its queue
     checkpoint_bytes: int | None  # of what an earlier attempt has kept; None: nothing
+    upload: Row[Any] | None = None  # its source, where that was uploaded
 
 
 class Fates(NamedTuple):

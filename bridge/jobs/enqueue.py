@@ -16,6 +16,7 @@ from bridge.jobs.batches import NEW
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.idempotency import Key, earlier, keep_batch
 from bridge.jobs.source_checks import look
+from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
 from bridge.state_change import REQUEST_ID
@@ -69,6 +70,10 @@ class Created(NamedTuple):
     replayed: bool
     batch_id: UUID | None = None  # None: of a batch of an earlier version, or of none
 
+    @classmethod
+    def of(cls, row: Row[Any]) -> "Created":
+        return cls(row.id, JobState.PENDING, row.created_at, replayed=False)
+
 
 class _New(NamedTuple):
     """A job that may be created, its file looked at."""
@@ -112,9 +117,10 @@ def enqueue(
         rows = connection.execute(INSERT, {**key.params(), **_NO_BATCH, **_columns(runtime, [new], [uuid7()])}).all()
         if not rows:  # A simultaneous request with the same key was first; it has committed.
             return _earlier(connection, key)[0]
+        name_uploads(connection, tenant, [rows[0].id], [created])
         reach("create.before_commit")
     _tell_of(runtime, [new], rows)
-    return _created(rows[0])
+    return Created.of(rows[0])
 
 
 def _enqueue_keyless(runtime: Runtime, tenant: str, created: Fields, waited: bool, admit: Admit) -> Created:
@@ -125,18 +131,19 @@ def _enqueue_keyless(runtime: Runtime, tenant: str, created: Fields, waited: boo
             now = _clock(connection, [created])
     admit()
     new = _looked_at_one(runtime, tenant, created, now)
-    if len(orjson.dumps(created["task_options"])) > MOST_TOGETHER_BYTES:
-        return _created(one_by_one(CREATE, runtime, new))
-    return _created(runtime.batches(CREATE, runtime, new))
+    if is_uploaded(created["source_file_path"]) or len(orjson.dumps(created["task_options"])) > MOST_TOGETHER_BYTES:
+        return Created.of(one_by_one(CREATE, runtime, new))
+    return Created.of(runtime.batches(CREATE, runtime, new))
 
 
 def _insert(runtime: Runtime, new: Sequence[_New]) -> Sequence[Row[Any]]:
     """Jobs without a key, in one statement that commits itself; in their order, which is that of their IDs."""
     ids = sorted(uuid7() for _ in new)
-    with runtime.single.connect() as connection:
+    uploaded = is_uploaded(new[0].fields["source_file_path"])  # then it is alone, and a transaction
+    with (runtime.engine if uploaded else runtime.single).begin() as connection:
         rows = connection.execute(INSERT, {**_NO_KEY, **_NO_BATCH, **_columns(runtime, new, ids)}).all()
-    by_id = {row.id: row for row in rows}
-    return [by_id[job_id] for job_id in ids]
+        name_uploads(connection, new[0].tenant, ids, [one.fields for one in new])
+    return sorted(rows, key=lambda row: row.id)
 
 
 def _tell_of(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
@@ -146,10 +153,6 @@ def _tell_of(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) ->
 
 
 CREATE: Together[_New, Row[Any]] = Together(_insert, _tell_of)
-
-
-def _created(row: Row[Any]) -> Created:
-    return Created(row.id, JobState.PENDING, row.created_at, replayed=False)
 
 
 def enqueue_batch(
@@ -174,25 +177,26 @@ def enqueue_batch(
             return earlier
         now = _clock(connection, created)
     admit()
-    refused, sizes = _looked_at(runtime, created, now)
+    refused, sizes = _looked_at(runtime, tenant, created, now)
     if refused:
         raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier
         batch_id = uuid7()
-        if key.key is not None and not keep_batch(connection, key, _texts(ids), batch_id):
+        if key.key is not None and not keep_batch(connection, key, [*map(str, ids)], batch_id):
             return _earlier(connection, key)
         asked_in = REQUEST_ID.get()
         new = [_New(tenant, fields, size, asked_in) for fields, size in zip(created, sizes, strict=True)]
         its = {"batch_id": str(batch_id), "batch_outcome": outcome or None}
         connection.execute(NEW, {"id": batch_id, "tenant": tenant, "jobs": len(ids), "outcome": outcome})
         by_id = {row.id: row for row in connection.execute(INSERT, {**_NO_KEY, **its, **_columns(runtime, new, ids)})}
+        name_uploads(connection, tenant, ids, created)
         reach("batch.before_commit")
     reach("batch.after_commit")
     rows = [by_id[job_id] for job_id in ids]
     _follow(runtime, new, rows)
-    return [_created(row)._replace(batch_id=batch_id) for row in rows]
+    return [Created.of(row)._replace(batch_id=batch_id) for row in rows]
 
 
 def _asked(created: Sequence[Fields], outcome: bool) -> dict[str, Any]:
@@ -217,14 +221,14 @@ def _clock(connection: Connection, created: Sequence[Fields]) -> datetime | None
 
 
 def _looked_at(
-    runtime: Runtime, created: Sequence[Fields], now: datetime | None
+    runtime: Runtime, tenant: str, created: Sequence[Fields], now: datetime | None
 ) -> tuple[dict[int, dict[str, object]], list[int]]:
     """What only the moment of the create can tell: refusals by place (field → messages), and the files' sizes."""
     refused: dict[int, dict[str, object]] = {}
     sizes = []
     for place, fields in enumerate(created):
         try:
-            sizes.append(look(runtime, fields["source_file_path"]))
+            sizes.append(look(runtime, tenant, fields["source_file_path"]))
         except Invalid as error:
             refused[place] = dict(error.errors)
         if now is not None and fields["available_at"] is not None and fields["available_at"] <= now:
@@ -234,7 +238,7 @@ def _looked_at(
 
 def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime | None) -> _New:
     """Raises Invalid, Unavailable."""
-    refused, sizes = _looked_at(runtime, [created], now)
+    refused, sizes = _looked_at(runtime, tenant, [created], now)
     if refused:
         raise Invalid(refused[0])
     return _New(tenant, created, sizes[0], REQUEST_ID.get())
@@ -244,7 +248,7 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
     settings = runtime.settings
     created = [one.fields for one in new]
     return {
-        "ids": _texts(ids),
+        "ids": [*map(str, ids)],
         "tenants": [one.tenant for one in new],
         "ingestion_task_ids": [fields["ingestion_task_id"] for fields in created],
         "source_file_paths": [fields["source_file_path"] for fields in created],
@@ -258,10 +262,6 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "available_at": [fields["available_at"] for fields in created],
         "unserved_after": [fields["unserved_after_seconds"] for fields in created],
     }
-
-
-def _texts(ids: Sequence[UUID]) -> list[str]:
-    return [str(job_id) for job_id in ids]
 
 
 def _follow(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import fields, validate
+from marshmallow import ValidationError, fields, post_load, validate
 
 from bridge.bounded_schema import Strict
+from bridge.jobs.uploaded_sources import SCHEME, is_uploaded
 from bridge.names import CONTENT_TYPE_PATTERN
 from models.state import Priority
 
@@ -50,10 +51,10 @@ class CreateFields(Strict):
     """What creates a job (contract §3, Create)."""
 
     source_file_path = fields.String(
-        required=True,
         validate=validate.Length(1, 4096),
         metadata={"description": "Absolute path of the source file, under one of BRIDGE_SOURCE_ROOTS."},
     )
+    source_upload = fields.UUID(metadata={"description": "An upload that is whole, in place of `source_file_path`."})
     content_type = fields.String(
         required=True,
         validate=validate.Regexp(
@@ -100,6 +101,18 @@ class CreateFields(Strict):
         validate=validate.Range(max=LATEST, error=f"Must lie before the year {LATEST.year}."),
         metadata={"description": "Not to be claimed before this moment (with an offset, in the future)."},
     )
+
+    @post_load
+    def _one_source(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """The source under one name: an upload stands as `upload:ID` where a path would stand."""
+        upload = data.pop("source_upload", None)
+        if upload is not None and "source_file_path" in data:
+            raise ValidationError("Name source_file_path or source_upload, not both.", "source_upload")
+        if upload is None and "source_file_path" not in data:
+            raise ValidationError("Missing data for required field.", "source_file_path")
+        if upload is None and is_uploaded(data["source_file_path"]):
+            raise ValidationError("Name an upload in source_upload.", "source_file_path")
+        return {"source_file_path": f"{SCHEME}{upload}", **data} if upload is not None else data
 
 
 def fingerprint(created: Mapping[str, Any]) -> bytes:

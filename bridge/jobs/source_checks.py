@@ -11,6 +11,7 @@ import gevent
 
 from bridge.errors import BridgeError
 from bridge.jobs.source_files import check_source
+from bridge.jobs.uploaded_sources import is_uploaded, look_at_upload
 from bridge.runtime import Runtime, Together
 
 LATE_SECONDS = 0.25  # a visit that takes longer may hang at one file: then each is looked at by itself
@@ -18,8 +19,10 @@ LATE_SECONDS = 0.25  # a visit that takes longer may hang at one file: then each
 Seen = int | BridgeError | None  # the size in bytes, the refusal; None: not seen in time
 
 
-def look(runtime: Runtime, path: str) -> int:
+def look(runtime: Runtime, tenant: str, path: str) -> int:
     """Return the size in bytes of the file that a job names. Raises Invalid, Unavailable as check_source does."""
+    if is_uploaded(path):
+        return look_at_upload(runtime, tenant, path)
     roots = runtime.settings.source_roots
     root = next((root for root in roots if path.startswith(f"{root}/")), None)
     seen = runtime.batches(_below(root), runtime, path)

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.clients, pytest.mark.timeout(1800)]
 MIB = 1024 * 1024
 SIZE = int(os.environ.get("UPLOAD_MIB", "64")) * MIB
 CUTS = 10
+CHUNK = 16 * MIB  # of both clients: each is a request, and perhaps a connection
 OVER_IDLE_MIB = 64
 JS = Path(__file__).parent / "tus_js"
 
@@ -59,7 +60,7 @@ def file(tmp_path_factory):
 def by_tuspy(url, key, path):
     tusclient = pytest.importorskip("tusclient.client")
     client = tusclient.TusClient(f"{url}/api/v1/uploads", headers={"Authorization": f"Bearer {key}"})
-    uploader = client.uploader(str(path), chunk_size=32 * MIB, retries=60, retry_delay=0.2)
+    uploader = client.uploader(str(path), chunk_size=CHUNK, retries=60, retry_delay=0.2)
     uploader.upload()
     return uploader.url
 
@@ -83,7 +84,7 @@ def test_a_large_file_comes_whole_however_often_the_connection_is_cut(ours, file
     peak = Peak(workers)
     with FaultProxy.before(ours.url) as proxy, peak:
         for _ in range(CUTS):
-            proxy.cut_after(random.randint(SIZE // 40, SIZE // 15), "up")
+            proxy.cut_after(random.randint(SIZE // 128, min(SIZE // 15, CHUNK - MIB)), "up")
         place = send(proxy.url(ours.url), client.key, path)
         assert proxy.stats.faults == CUTS
     place = place[place.index("/api/") :]

@@ -35,6 +35,18 @@ def test_a_relative_file_is_below_the_current_directory(client, settings):
     assert [job["source_file_path"] for job in ok(client.get(""))["jobs"]] == [path]
 
 
+@pytest.mark.parametrize("option", [[], ["--upload"]])
+def test_a_file_that_the_bridge_does_not_see_is_sent_to_it(run, client, tmp_path, option):
+    file = tmp_path / "far away.html"
+    file.write_bytes(b"<p>" + b"x" * 300_000)
+    begun = document(run("jobs", "submit", str(file), "--type", "web", *option, "--json"))
+    job = client.claim("web")
+    assert job["job_id"] == begun["jobs"][0]["job_id"]
+    assert (job["source_name"], job["source_media_type"]) == ("far away.html", "text/html")
+    sent = client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]})
+    assert sent.content == file.read_bytes()
+
+
 def test_a_submission_may_name_task_and_moment(run, client):
     moment = ["--available-at", "2999-01-01"]
     begun = document(

@@ -47,7 +47,7 @@ def files(runtime):
 
 
 def looks(runtime, paths):
-    asked = [gevent.spawn(look, runtime, path) for path in paths]
+    asked = [gevent.spawn(look, runtime, "default", path) for path in paths]
     gevent.sleep(0)
     return asked
 

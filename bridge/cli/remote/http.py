@@ -73,23 +73,22 @@ class Bridge:
     ) -> Answer:
         """One request. `query`: None is left out. Raises RefusedByBridge, Unreachable."""
         params = {name: _written(value) for name, value in query.items() if value is not None}
+        return self.read(self.send(method, path, seconds=seconds, params=params, json=body, headers=headers))
+
+    def send(self, method: str, path: str, *, seconds: float = ANSWER_SECONDS, **sent: Any) -> requests.Response:
+        """One request, and whatever it is answered. Raises Unreachable."""
         try:
-            response = self._session.request(
-                method,
-                self.url + path,
-                params=params,
-                json=body,
-                headers=headers,
-                timeout=(CONNECT_SECONDS, seconds),
-                allow_redirects=False,  # the key goes nowhere else
+            # No redirects: the key goes nowhere else.
+            return self._session.request(
+                method, self.url + path, timeout=(CONNECT_SECONDS, seconds), allow_redirects=False, **sent
             )
         except requests.Timeout:
             raise Unreachable(f"{self.url} gave no answer in time") from None
         except requests.RequestException as error:
             raise Unreachable(f"{self.url} cannot be reached: {_cause(error)}") from None
-        return self._read(response)
 
-    def _read(self, response: requests.Response) -> Answer:
+    def read(self, response: requests.Response) -> Answer:
+        """What the bridge said. Raises RefusedByBridge; Unreachable where it is somebody else."""
         status, document = response.status_code, None
         with suppress(ValueError, RecursionError):
             document = response.json()

@@ -10,10 +10,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from bridge.cli.console import coloured, console, print_json, table, text
-from bridge.cli.errors import Refused
+from bridge.cli.errors import Refused, RefusedByBridge
 from bridge.cli.options import Json, Url
 from bridge.cli.remote import result, watch
-from bridge.cli.remote.http import bridge_at
+from bridge.cli.remote.http import Bridge, bridge_at
+from bridge.cli.remote.upload import upload as send
 from bridge.cli.text import read_moment
 from bridge.names import API_BASE
 from models.state import Priority
@@ -47,10 +48,13 @@ def submit(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Wait, and write the result of the one FILE here.")
     ] = None,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Send the files; without it only where the bridge does not see them.")
+    ] = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Creates a job for each file: all of them, or none."""
+    """Creates a job for each file: all of them, or none. What the bridge does not see is sent to it."""
     if output is not None and len(files) != 1:
         raise Refused("--output takes the result of one FILE")
     fields = {
@@ -64,13 +68,9 @@ def submit(
     if (moment := read_moment("--available-at", available_at)) is not None:
         fields["available_at"] = moment.isoformat()
     given = {name: value for name, value in fields.items() if value is not None}
-    created = [
-        {"source_file_path": str(file.absolute()), "ingestion_task_id": ingestion_task_id or file.name, **given}
-        for file in files
-    ]
     bridge = bridge_at(url)
-    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-    answer = bridge.ask("POST", f"{API_BASE}/batch", {}, {"jobs": created}, headers=headers).body
+    jobs = [{"ingestion_task_id": ingestion_task_id or file.name, **given} for file in files]
+    answer = _created(bridge, files, jobs, idempotency_key, upload)
     names = {job["job_id"]: file.name for job, file in zip(answer["jobs"], files, strict=True)}
     if wait or output is not None:
         status = watch.watch_jobs(bridge, names, json=json)
@@ -84,6 +84,27 @@ def submit(
     for job in answer["jobs"]:
         rows.add_row(text(job["job_id"]), coloured(job["status"]), text(names[job["job_id"]]))
     console().print(rows)
+
+
+def _created(
+    bridge: Bridge, files: list[Path], jobs: list[dict[str, Any]], idempotency_key: str | None, upload: bool
+) -> dict[str, Any]:
+    """The answer to a batch of these jobs, one for each file; files are sent where that is asked for or needed."""
+    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    sources = [{"source_file_path": str(file.absolute())} for file in files]
+
+    def create() -> dict[str, Any]:
+        named = [{**source, **job} for source, job in zip(sources, jobs, strict=True)]
+        return bridge.ask("POST", f"{API_BASE}/batch", {}, {"jobs": named}, headers=headers).body
+
+    if not upload:
+        try:
+            return create()
+        except RefusedByBridge as refused:
+            if "source_file_path: " not in str(refused) or not all(file.is_file() for file in files):
+                raise
+    sources = [{"source_upload": send(bridge, file)} for file in files]
+    return create()
 
 
 def task_options(pairs: list[str]) -> dict[str, Any]:

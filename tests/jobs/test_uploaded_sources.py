@@ -1,0 +1,168 @@
+"""Jobs whose source was uploaded: from another host, under its own name, kept for as long as the job."""
+
+import base64
+import hashlib
+import os
+
+import pytest
+
+from bridge.blobs import collect, receive, uploads
+from bridge.errors import Conflict, Invalid
+from bridge.jobs import enqueue as enqueue_module
+from bridge.jobs.enqueue import enqueue
+from bridge.jobs.fields import CreateFields
+from bridge.jobs.purge import purge
+from bridge.jobs.uploaded_sources import NAME
+from tests.support.client import ok, refused
+from tests.support.core import KEY
+from tests.support.tus import announce, append, objects, tus
+
+FILE = os.urandom(100_000)
+SHA256 = hashlib.sha256(FILE)
+
+
+@pytest.fixture
+def upload(client):
+    """A whole upload's address, and its ID."""
+    place = announce(client, len(FILE), filename="Bericht ü.pdf", filetype="application/x-test")
+    assert append(client, place, 0, FILE).status_code == 204
+    return place, place.rpartition("/")[2]
+
+
+def made(client, upload_id, **fields):
+    body = {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x", **fields}
+    return client.post("", body)
+
+
+def test_a_worker_is_told_of_it_and_gets_it_under_its_name_with_its_digest(client, upload):
+    _, upload_id = upload
+    job_id = ok(made(client, upload_id))["job_id"]
+    job = client.claim("doc")
+    assert job["job_id"] == job_id
+    assert (job["source_name"], job["source_size"], job["source_media_type"], job["source_sha256"]) == (
+        "Bericht ü.pdf", len(FILE), "application/x-test", SHA256.hexdigest(),
+    )  # fmt: skip
+    token = {"X-Lease-Token": job["lease_token"]}
+    whole = client.get(job["source_file_url"], headers=token)
+    assert (whole.status_code, whole.content) == (200, FILE)
+    assert whole.headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(SHA256.digest()).decode()}:"
+    assert "filename*=UTF-8''Bericht%20%C3%BC.pdf" in whole.headers["Content-Disposition"]
+    assert whole.headers["Content-Type"] == "application/octet-stream"
+    part = client.get(
+        job["source_file_url"], headers={**token, "Range": "bytes=99990-", "If-Range": whole.headers["ETag"]}
+    )
+    assert (part.status_code, part.content) == (206, FILE[99990:])
+    assert part.headers["Content-Range"] == f"bytes 99990-99999/{len(FILE)}"
+    assert client.get(job["source_file_url"], headers={**token, "Range": "bytes=100000-"}).status_code == 416
+    same = client.get(job["source_file_url"], headers={**token, "If-None-Match": whole.headers["ETag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    assert client.job(job_id)["source_file_path"] == f"upload:{upload_id}"
+
+
+def test_batches_and_idempotency_keys_know_uploads(client, upload):
+    place, upload_id = upload
+    one = {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x"}
+    two = [one, {**client.fields("doc"), "source_file_path": client.source()}]
+    assert len(ok(client.post("batch", {"jobs": two}))["jobs"]) == 2
+    key = {"Idempotency-Key": "once"}
+    first = ok(client.post("", one, headers=key))
+    assert ok(client.post("", one, headers=key)) == first
+    refused(tus(client, "DELETE", place), 409, "in_use")
+    assert ok(client.get(place))["expires_at"] is None
+    bad = refused(client.post("batch", {"jobs": [one, {**one, "source_upload": "0" * 8 + upload_id[8:]}]}), 422)
+    assert list(bad["errors"]) == ["jobs.1.source_upload"]
+
+
+def test_only_a_whole_upload_of_the_tenant_is_a_source(bridge, client, upload):
+    _, upload_id = upload
+    half = announce(client, 10).rpartition("/")[2]
+    for given in (half, "00000000-0000-4000-8000-000000000000"):
+        assert "source_upload" in refused(made(client, given), 422)["errors"]
+    assert "source_upload" in refused(made(bridge.client(), upload_id), 422)["errors"]
+    assert "source_upload" in refused(made(client, upload_id, source_file_path=client.source()), 422)["errors"]
+    assert "source_upload" in refused(made(client, "nonsense"), 422)["errors"]
+    neither = {"content_type": "doc", "ingestion_task_id": "x"}
+    assert "source_file_path" in refused(client.post("", neither), 422)["errors"]
+    smuggled = {**neither, "source_file_path": f"upload:{upload_id}"}
+    assert "source_file_path" in refused(client.post("", smuggled), 422)["errors"]
+    client.create("held")
+    job = client.claim("held")
+    theirs = announce(client, 1, {"X-Lease-Token": job["lease_token"]}, job_id=job["job_id"])
+    append(client, theirs, 0, b"x", {"X-Lease-Token": job["lease_token"]})
+    assert "source_upload" in refused(made(client, theirs.rpartition("/")[2]), 422)["errors"]
+
+
+# In the core.
+
+
+@pytest.fixture
+def whole(core, monkeypatch, tmp_path):
+    """A whole upload in a store of this test alone."""
+    object.__setattr__(core.runtime.settings, "store", f"file:{tmp_path / 'uploads'}")
+    began = uploads.announce(core.runtime, KEY, uploads.Announced(len(FILE)))
+    return receive.receive(core.runtime, began, iter([FILE]))
+
+
+def fields(upload, **given):
+    return CreateFields().load(
+        {"source_upload": str(upload.id), "content_type": "doc", "ingestion_task_id": "x", **given}
+    )
+
+
+def create(core, upload, **how):
+    return str(enqueue(core.runtime, "default", fields(upload), **how).job_id)
+
+
+def age(core):
+    core.sql("UPDATE uploads SET expires_at = expires_at - interval '40 days'")
+    core.sql("UPDATE upload_segments SET written_at = written_at - interval '40 days'")
+
+
+@pytest.mark.parametrize("how", [{}, {"idempotency_key": "k"}])
+def test_what_a_job_names_stays_until_the_last_such_job_is_deleted(core, whole, how):
+    jobs = [create(core, whole, **how), create(core, whole)]
+    age(core)
+    collect.collect(core.runtime)
+    with pytest.raises(Conflict):
+        uploads.give_up(core.runtime, KEY, str(whole.id))
+    for job_id in jobs:
+        assert len(objects(core.runtime.settings)) == 1
+        core.cancel(job_id)
+        core.sql("UPDATE continuations SET next_at = NULL, sent_at = now()")
+        core.age(job_id, 31 * 86400)
+        assert purge(core.runtime) == 1
+        collect.collect(core.runtime)
+    assert core.sql("SELECT 1 FROM uploads") == []
+    assert objects(core.runtime.settings) == []
+
+
+def test_a_job_whose_upload_goes_meanwhile_is_not_made(core, whole, monkeypatch):
+    """Between the look and the insert."""
+    looked = enqueue_module.look
+
+    def goes(*args):
+        size = looked(*args)
+        uploads.give_up(core.runtime, KEY, str(whole.id))
+        return size
+
+    monkeypatch.setattr(enqueue_module, "look", goes)
+    with pytest.raises(Invalid, match="source_upload"):
+        create(core, whole)
+    assert core.sql("SELECT 1 FROM remote_jobs") == []
+
+
+def test_naming_waits_for_who_removes_and_the_other_way_round(core, whole):
+    """The row's lock decides; whoever comes second finds what the first one did."""
+    job_id = core.create()
+    with core.engine.begin() as connection:
+        connection.execute(uploads.LOCK, {"id": whole.id})
+        names = {"jobs": [job_id], "uploads": [str(whole.id)], "tenant": "default"}
+        connection.execute(NAME, names)
+        age_and_collect(core)
+    collect.collect(core.runtime)
+    assert len(core.sql("SELECT 1 FROM uploads")) == 1
+
+
+def age_and_collect(core):
+    """Its row is locked, so the sweep passes it by."""
+    assert collect.collect(core.runtime) == 0
