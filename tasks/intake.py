@@ -19,7 +19,12 @@ from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
 from tasks.app import app, runtime
 
+FIELDS = CreateFields()
+MOST_TENANTS = 10_000  # that a process remembers
 LONGEST_DELAY_SECONDS = 30  # before it is tried again; celeryconfig's visibility_timeout is above it
+
+
+_tenants = {names.DEFAULT_TENANT}  # for which a key was ever made: that stays so
 
 
 class Refused(Exception):
@@ -48,7 +53,7 @@ def enqueue_remote_job(
         created = enqueue(
             runtime(),
             _tenant(tenant),
-            CreateFields().load(fields),
+            FIELDS.load(fields),
             idempotency_key=_key(self.request.id if idempotency_key is None else idempotency_key),
             waited=True,
             admit=lambda: _refuse_unknown(tenant),
@@ -88,9 +93,13 @@ def _later(task: Task[Any, Any], error: Exception) -> Exception:
 
 def _refuse_unknown(tenant: str) -> None:
     """A misspelt tenant would make a job that nobody can see or work on. Raises Invalid."""
+    if tenant in _tenants:
+        return
     with runtime().engine.connect() as connection:
-        if tenant != names.DEFAULT_TENANT and not tenant_has_key(connection, tenant):
+        if not tenant_has_key(connection, tenant):
             raise Invalid({"tenant": ["No key was ever made for it: correct it, or make one (jobbridge keys create)."]})
+    if len(_tenants) < MOST_TENANTS:
+        _tenants.add(tenant)
 
 
 def _tenant(value: object) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
 from bridge.crash_points import reach
-from bridge.errors import Invalid
+from bridge.errors import BridgeError, Invalid
 from bridge.jobs import told
 from bridge.jobs.batches import NEW
 from bridge.jobs.fields import fingerprint
@@ -97,20 +97,30 @@ def enqueue(
 
     With an `idempotency_key` that was used before, the first answer is given again, whatever became of the job and
     its file, and whatever limit was reached meanwhile: `admit` is asked about what is new only. `waited`: the request
-    may have waited in a queue, so an `available_at` that has passed means now. Raises Invalid: the key was used with
+    may have waited in a queue, so an `available_at` that has passed means now, and its key is looked up
+    once, with the INSERT, unless it is refused. Raises Invalid: the key was used with
     other fields, the source file is not to be had, or `available_at` has passed; Unavailable: the file system does not
     answer; and what `admit` raises.
     """
     if idempotency_key is None:
         return _enqueue_keyless(runtime, tenant, created, waited, admit)
     key = Key(tenant, idempotency_key, fingerprint(created))
-    with runtime.engine.begin() as connection:
-        if earlier := _earlier(connection, key):
-            return earlier[0]
-        now = None if waited else _clock(connection, [created])
-    admit()
+    now = None
+    if not waited:
+        with runtime.engine.begin() as connection:
+            if earlier := _earlier(connection, key):
+                return earlier[0]
+            now = _clock(connection, [created])
     # No transaction waits for a file system. The key may be used meanwhile, so it is looked up (and locked) again.
-    new = _looked_at_one(runtime, tenant, created, now)
+    try:
+        admit()
+        new = _looked_at_one(runtime, tenant, created, now)
+    except BridgeError:
+        if waited:
+            with runtime.engine.begin() as connection:
+                if earlier := _earlier(connection, key):
+                    return earlier[0]
+        raise
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier[0]

@@ -84,6 +84,28 @@ def test_of_a_job_and_a_batch_that_name_one_key_at_once_one_is_made(runtime, sou
         assert [answer == "idempotency_mismatch" for answer in again] == [a == "idempotency_mismatch" for a in answers]
 
 
+def test_what_waited_is_answered_again_whatever_became_of_the_file_the_limit_and_its_moment(runtime, source):
+    """Its key is looked up with the INSERT alone; so what refuses it is not the last word."""
+
+    def full():
+        raise TooMany("Full.", retry_after=1)
+
+    fields = validated(source)
+    ask = partial(enqueue, runtime, "t", waited=True)
+    first = ask(fields, idempotency_key="k")
+    assert ask(fields, idempotency_key="k") == first._replace(replayed=True)
+    assert ask(fields, idempotency_key="k", admit=full) == first._replace(replayed=True)
+    os.unlink(source)
+    assert ask(fields, idempotency_key="k") == first._replace(replayed=True)
+    with pytest.raises(Invalid) as refusal:
+        ask({**fields, "max_retries": 1}, idempotency_key="k")
+    assert refusal.value.code == "idempotency_mismatch"
+    with pytest.raises(TooMany):
+        ask(fields, idempotency_key="another", admit=full)
+    with pytest.raises(Invalid):
+        ask(fields, idempotency_key="another")
+
+
 def test_a_key_is_looked_up_before_the_file_and_the_clock_are(runtime, source):
     later = validated(source, available_at=moment(60))
     first = enqueue(runtime, "t", later, idempotency_key="k")
