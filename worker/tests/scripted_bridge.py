@@ -79,14 +79,7 @@ class ScriptedBridge:
             "release": Say(body={"status": "pending"}),
             "evict": Say(body={"worker_id": "w1", "released": 1}),
             "result": Say(body={"status": "completed", "ingestion_continued": True}),
-            "results": lambda call: Say(
-                body={
-                    "results": [
-                        {"status": "completed", "ingestion_continued": True, "problem": None}
-                        for _ in call.body["results"]
-                    ]
-                }
-            ),
+            "results": self._each,
         }
         self._lock = threading.Lock()
         self._arrived: dict[str, queue.Queue[Call]] = {name: queue.Queue() for name in self._default}
@@ -120,6 +113,15 @@ class ScriptedBridge:
             answer = script.pop(0) if script else self._default[call.route]
         self._arrived[call.route].put(call)
         return answer(call) if callable(answer) else answer
+
+    def _each(self, call: Call) -> Say:
+        """Answer results that came together as if each had come by itself."""
+        places = []
+        for sent in call.body["results"]:
+            say = self.answer(Call("result", call.headers, {}, sent, sent["job_id"]))
+            problem = None if say.status < 300 and not say.drop else say.body or {"status": 503, "code": "unavailable"}
+            places.append({"status": (say.body or {}).get("status") if problem is None else None, "problem": problem})
+        return Say(body={"results": places})
 
     def close(self) -> None:
         """Let parked polls go and stop the server."""

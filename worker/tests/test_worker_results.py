@@ -55,7 +55,7 @@ def until_ended(running):
 
 
 def test_those_that_are_ready_meanwhile_go_in_one_request(bridge, three_wait):
-    running, first = three_wait()
+    running, first = three_wait(Say(body={"results": [place()] * 3}))
     sent = bridge.next("results").body["results"]
     assert {first.job_id, *(one["job_id"] for one in sent)} == set(IDS)
     assert all(one["lease_token"] == f"secret-token-{one['job_id']}" for one in sent)
