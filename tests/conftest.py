@@ -92,6 +92,13 @@ def core_engine(new_database: Callable[[], str], tmp_path_factory: pytest.TempPa
     engine.dispose()
 
 
+class Nudged(list[str]):
+    """The jobs for which a nudge was asked."""
+
+    def __call__(self, job_ids: list[str]) -> None:
+        self.extend(job_ids)
+
+
 @pytest.fixture
 def make_runtime(
     core_engine: Engine, servers: embedded.Servers, redis: "redis_py.Redis", tmp_path: Path
@@ -115,7 +122,7 @@ def make_runtime(
                 **given,
             }
         )
-        return Runtime(settings, core_engine, Mirror(servers.redis_url, "core", process), lambda job_ids: None)
+        return Runtime(settings, core_engine, Mirror(servers.redis_url, "core", process), Nudged())
 
     return make
 

@@ -22,7 +22,6 @@ LARGER = {
     "/api/v1/remote-jobs/{job_id}/result": 2 * BODY + ORDINARY,  # content and metadata
     "/api/v1/remote-jobs/{job_id}": 2 * BODY + ORDINARY,  # task options and metadata
     "/api/v1/remote-jobs": 2 * BODY + ORDINARY,  # those of the job that ends the page
-    "/api/v1/remote-jobs/{job_id}/claim": BODY + ORDINARY,  # task options
     "/api/v1/remote-jobs/poll": CLAIMED + 2 * BODY + ORDINARY,  # the first job's task options stand there twice
 }
 REFUSAL = 64 * 1024  # any answer that is not a success

@@ -50,7 +50,7 @@ def test_the_mirror_and_the_continuation_are_told_of_a_bulk_cancel(core, redis):
     assert cancelled == (21, 21)
     assert steer(core.runtime, KEY, Asked.CANCEL, {**filters, "content_type": "video"}) == (2, 2)
     assert redis.keys("core:{*") == ["core:{default:web}:pending:normal"]
-    nudged = core.runtime.nudge.__self__
+    nudged = core.runtime.nudge
     assert sorted(nudged) == sorted([*many, *few, later])
     assert core.sql("SELECT count(*) FROM continuations")[0][0] == 23
 

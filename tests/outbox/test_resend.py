@@ -98,7 +98,7 @@ def test_all_failing_outcomes_are_sent_again_under_their_old_names(core, pipelin
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '5 minutes', last_error = 'X'")
     waiting = finished(core)
     core.sql("UPDATE continuations SET next_at = now() + interval '1 minute' WHERE job_id = :id", id=waiting)
-    nudged = core.runtime.nudge.__self__
+    nudged = core.runtime.nudge
     nudged.clear()
     assert outcomes.resend_failing(core.runtime, "elsewhere") == 0
     assert outcomes.resend_failing(core.runtime, "default", batch=2) == 5
