@@ -1,1 +1,1 @@
-"""Who asks over HTTP. Imports bridge and models, never tasks."""
+"""The HTTP API. Imports bridge and models, never tasks."""

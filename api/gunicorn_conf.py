@@ -27,7 +27,7 @@ try:
                 " BRIDGE_AUTH_OFF_ANYWHERE=1)"
             )
 except ValueError:
-    sys.exit(f"BRIDGE_HOST: {settings.host!r} is no IP address")
+    sys.exit(f"BRIDGE_HOST: {settings.host!r} is not an IP address")
 except SettingsError as error:
     sys.exit(str(error))
 for line in unknown_names(read_environment()):

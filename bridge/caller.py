@@ -1,4 +1,4 @@
-"""Who asks."""
+"""The caller of a request: its key, tenant and scopes."""
 
 from typing import NamedTuple
 from uuid import UUID

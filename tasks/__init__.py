@@ -1,1 +1,1 @@
-"""Who asks over Celery. Imports bridge and models, never api."""
+"""The Celery tasks. Imports bridge and models, never api."""

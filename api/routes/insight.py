@@ -177,7 +177,7 @@ def resume_worker(body: dict[str, Any], worker_id: str) -> Any:
 @operators.response(200, schemas.Evicted())
 @gives(operators, body=True)
 def evict_worker(worker_id: str) -> Any:
-    """Put back at the head, without spending a retry, all that a worker holds that is gone. Repeating is well.
+    """Put back at the head, without spending a retry, all that a worker holds that is gone. Idempotent.
 
     A key with scope work evicts its own workers; an admin those of every key of the tenant.
     """
@@ -210,7 +210,7 @@ def show_scaling(query: dict[str, Any]) -> Any:
 def show_scaling_of_type(query: dict[str, Any], content_type: str) -> Any:
     """The same of one content type, zeros where there is nothing to do: what KEDA's metrics-api scaler reads."""
     if not re.fullmatch(CONTENT_TYPE_PATTERN, content_type):
-        raise Invalid({"content_type": ["Is no content type."]})
+        raise Invalid({"content_type": ["Not a content type: use a-z 0-9 . _ and -."]})
     found = scaling(runtime(), _seen(), caller().tenant, query["clear_within"], content_type)
     return json_response(found[0]._asdict())
 

@@ -187,7 +187,7 @@ class Filters(Strict):
     status = fields.String(load_default=None, validate=validate.OneOf(STATES))
     content_type = fields.String(
         load_default=None,
-        validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Is no content type."),
+        validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Not a content type: use a-z 0-9 . _ and -."),
     )
     ingestion_task_id = fields.String(load_default=None, validate=validate.Length(1, 255))
     worker_id = fields.String(load_default=None, validate=validate.Length(1, 255))

@@ -21,7 +21,9 @@ class CreateKey(Strict):
         metadata={"description": "Defaults to your own; another one only for an admin of tenant `default`."},
     )
     content_types = BoundedList(
-        fields.String(validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Is no content type.")),
+        fields.String(
+            validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Not a content type: use a-z 0-9 . _ and -.")
+        ),
         most=100,
         load_default=None,
         allow_none=True,

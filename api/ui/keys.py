@@ -73,4 +73,4 @@ def do_revoke_key() -> Response:
     done = revoke(runtime(), caller(), form.get("prefix", ""), made=form.get("made") == "true")
     log.info("api_key_revoked", prefix=done.key.prefix, made=done.also, released=done.released, by=done.by)
     more = f" and {done.also} that it had made" if done.also else ""
-    return go("/ui/keys", f"Key {done.key.prefix}{more} is revoked; {done.released} jobs wait again.")
+    return go("/ui/keys", f"Key {done.key.prefix}{more} is revoked; {done.released} jobs are pending again.")

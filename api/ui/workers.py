@@ -80,7 +80,7 @@ def do_evict() -> Response:
         key_ids = ids_of_tenant(connection, caller().tenant)
     released = evict(runtime(), caller().tenant, worker_id, key_ids)
     log.info("worker_evicted", worker_id=worker_id, released=released)
-    return go("/ui/workers", f"Worker {worker_id[:100]} held {released} jobs; they wait again.")
+    return go("/ui/workers", f"Worker {worker_id[:100]} held {released} jobs; they are pending again.")
 
 
 @ui.route("/workers/resume", methods=["POST"])

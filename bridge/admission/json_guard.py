@@ -1,4 +1,4 @@
-"""The guard of every JSON body: what it lets through can be stored, read back identical and listed for ever.
+"""The guard of every JSON body: what it lets through can be stored, read back unchanged and listed.
 
 orjson parses, which is fast and strict but for four things: it keeps the last of two equal keys, makes a float of an
 integer beyond 64 bits, and refuses lone surrogates and deep nesting without saying where. Only where one of them is

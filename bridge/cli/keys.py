@@ -131,4 +131,4 @@ def revoke(
         typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
         raise typer.Exit(1)
     count = "1 key" if revoked == 1 else f"{revoked} keys"
-    typer.echo(f"{count} revoked" + (f"; {taken} jobs of its workers wait again" if taken else ""))
+    typer.echo(f"{count} revoked" + (f"; {taken} jobs of its workers are pending again" if taken else ""))

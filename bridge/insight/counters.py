@@ -16,7 +16,7 @@ from bridge.sweeps import in_batches
 log = structlog.get_logger("bridge.insight.counters")
 
 CHECK_SECONDS = 55  # how long a full count may take; below the time limit of a task
-LOCK = 7268121  # any number that is ours
+LOCK = 7268121  # an arbitrary number that no other advisory lock of the bridge uses
 
 KEPT = """
   SELECT tenant, content_type, status, jobs FROM job_counts

@@ -22,7 +22,7 @@ from models.history import history as table
 from models.job import one_of
 from models.state import FINAL
 
-LOCK = 7268122  # any number that is ours
+LOCK = 7268122  # an arbitrary number that no other advisory lock of the bridge uses
 MOST_LINES = 500  # of one step, over all tenants: those with the most jobs
 MOST_ENDED = 100_000  # jobs that one run looks at; beyond them a run's counts are too low
 SETTLED_SECONDS = 2  # a step is recorded once so long has passed since its end: transactions end before they commit

@@ -61,7 +61,7 @@ class Sweep(NamedTuple):
     """One clock: its statement, and what is done with the IDs of the jobs that it moved."""
 
     statement: Executable
-    to_head: bool = False  # jobs that wait again are mirrored at the head
+    to_head: bool = False  # jobs that are pending again are mirrored at the head
     unmirror: bool = False  # jobs that waited and wait no more are taken out of the mirror
 
 

@@ -48,7 +48,7 @@ class JsonObject(fields.Dict):
 
 
 class CreateFields(Strict):
-    """What creates a job (contract §3, Create)."""
+    """What creates a job."""
 
     source_file_path = fields.String(
         validate=validate.Length(1, 4096),

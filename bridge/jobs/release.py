@@ -76,7 +76,7 @@ def take_from_key(engine: Engine, key_id: UUID, *, batch: int = BATCH) -> Iterat
 def evict(runtime: Runtime, tenant: str, worker_id: str, key_ids: Sequence[UUID], *, batch: int = BATCH) -> int:
     """Put back at the head, without spending a retry, all that a worker holds under these keys; how many jobs.
 
-    For one that is gone: of one that lives the next calls are refused. Repeating is well.
+    For one that is gone: of one that lives the next calls are refused. Idempotent.
     """
     taken = 0
     whose = {"tenant": tenant, "of_worker": worker_id, "of_keys": [*key_ids]}

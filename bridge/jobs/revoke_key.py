@@ -22,12 +22,12 @@ class Revoked(NamedTuple):
 
     key: Row[tuple[object, ...]]
     by: str
-    released: int  # jobs that wait again
+    released: int  # jobs that are pending again
     also: int  # keys that it had made, revoked with it
 
 
 def revoke(runtime: Runtime, caller: Caller, prefix: str, *, made: bool = False) -> Revoked:
-    """Revoke the key with this prefix (`made`: and those it made, and so on). Repeating is well. Raises NotFound.
+    """Revoke the key with this prefix (`made`: and those it made, and so on). Idempotent. Raises NotFound.
 
     Every API process feels it within a second. What is left over of the jobs, be it by an error, the clocks' sweep
     takes.

@@ -66,7 +66,7 @@ def submit(
 ) -> Accepted:
     """Accept the result of a job's latest attempt from its holder; the same result again is accepted again.
 
-    `result`: success, content, metadata, error_message, processing_time, retryable (contract §3, Result). Raises
+    `result`: success, content, metadata, error_message, processing_time, retryable. Raises
     NotFound, or Conflict when it is not this caller's to give; then nothing changes but the list of refusals, and
     nothing at all without `note`.
     """

@@ -149,7 +149,7 @@ def moving(
 
 
 def _word(word: str) -> ColumnElement[Any]:
-    """A word of ours, written into the SQL."""
+    """Return one of our own constants as an SQL literal."""
     return literal_column(f"'{word}'")
 
 
@@ -223,7 +223,7 @@ def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool)
 
 
 def _recorded(moved: Any) -> Any:
-    """The outbox row: the outcome with its kwargs (contract §4), but for `content`."""
+    """The outbox row: the outcome with its kwargs, but for `content`."""
     members = {
         "job_id": cast(moved.c.id, Text),
         "ingestion_task_id": moved.c.ingestion_task_id,

@@ -18,7 +18,7 @@ import models.request
 import models.sweep  # noqa: F401
 from models.job import metadata
 
-LOCK = 7268120  # any number that is ours
+LOCK = 7268120  # an arbitrary number that no other advisory lock of the bridge uses
 
 engine = context.config.attributes["engine"]
 with engine.connect() as connection:

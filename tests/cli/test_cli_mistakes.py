@@ -139,7 +139,7 @@ def test_what_the_bridge_says_about_filters_is_told_field_by_field(run):
     done = run("jobs", "list", "--type", "A B", "--worker-id", "w" * 256)
     assert lines(done, 1) == [
         "jobbridge: The request was refused.",
-        "content_type: Is no content type.",
+        "content_type: Not a content type: use a-z 0-9 . _ and -.",
         "worker_id: Length must be between 1 and 255.",
     ]
 

@@ -162,7 +162,7 @@ def test_keys_are_made_shown_once_and_revoked(bridge, client, browser):
 
 def test_parts_of_pages_come_alone_and_the_plots_have_their_lines(client, browser):
     part = browser.get("/ui/", headers={"HX-Request": "true"}).text
-    assert "What needs you" in part
+    assert "Needs attention" in part
     assert "<html" not in part
     told = browser.get("/ui/history?span=1h").json()
     assert told["step"] == 15

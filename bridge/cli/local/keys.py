@@ -35,7 +35,7 @@ def listed(made_by: str | None) -> list[Mapping[str, Any]]:
 
 
 def revoke(prefix: str, *, with_made: bool) -> tuple[int, int]:
-    """Revoke a key (`with_made`: and those it made, and so on); how many were, and how many jobs wait again."""
+    """Revoke a key (`with_made`: and those it made, and so on); how many were, and how many jobs are pending again."""
     from bridge.admission import keys
     from bridge.jobs.release import take_from_key
 

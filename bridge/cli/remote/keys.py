@@ -46,7 +46,7 @@ def listed(bridge: Bridge, made_by: str | None) -> list[Mapping[str, Any]]:
 
 
 def revoke(bridge: Bridge, prefix: str, *, with_made: bool) -> tuple[int, int]:
-    """Revoke a key (`with_made`: and those it made, and so on); how many were, and how many jobs wait again."""
+    """Revoke a key (`with_made`: and those it made, and so on); how many were, and how many jobs are pending again."""
     done = bridge.ask("DELETE", f"{KEYS_BASE}/{part(prefix)}", {"made": with_made or None}).body
     return 1 + done["also_revoked"], done["released"]
 

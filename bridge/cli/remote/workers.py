@@ -92,7 +92,7 @@ def evict(worker: Worker, json: Json = False, url: Url = None) -> None:
     if json:
         print_json(answer.body)
         return
-    console().print(clean(answer.body["worker_id"]), f"held {answer.body['released']} jobs; they wait again")
+    console().print(clean(answer.body["worker_id"]), f"held {answer.body['released']} jobs; they are pending again")
 
 
 def _tell(answer: Answer, *, json: bool) -> None:
