@@ -26,7 +26,7 @@ SELECT content_type, count(*) AS jobs FROM (
 """)
 
 CLEAR_WITHIN = 600  # seconds, where nobody names another time
-MOST_TENANTS, MOST_LINES = 20, 100  # of those of all tenants
+MOST_TENANTS, MOST_LINES = 20, 60  # of those of all tenants
 # Those with unfinished jobs first, the most first; then those whose content types have a median.
 TENANTS = text("""
 SELECT tenant FROM (

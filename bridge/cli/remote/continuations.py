@@ -15,7 +15,7 @@ from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url,
 from bridge.cli.remote.bulk import confirm
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.cli.remote.job_tables import show_more
-from bridge.cli.text import age, until, value
+from bridge.cli.text import age, clean, until, value
 from bridge.names import API_ROOT
 from models.state import OutcomeState
 
@@ -55,6 +55,9 @@ def list_(
 
 def _show(answer: Answer) -> None:
     paper, now = console(), answer.now
+    if (queue := answer.body["pipeline_queue"]) and queue["messages"]:
+        taken = "" if queue["consumed"] else f"; none was taken for {queue['untouched_seconds']:.0f} s"
+        paper.print(clean(f"The pipeline's queue {queue['queue']}: {queue['messages']} messages{taken}."))
     if not answer.body["continuations"]:
         paper.print("No outcomes pending.")
         return
