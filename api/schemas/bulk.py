@@ -74,7 +74,7 @@ class PipelineQueue(Schema):
     untouched_seconds = fields.Float(
         required=True, metadata={"description": "For so long the same message has been the next one."}
     )
-    looked_seconds = fields.Float(required=True, metadata={"description": "Seconds since the bridge looked."})
+    looked_at = fields.AwareDateTime(required=True, metadata={"description": "When the bridge looked."})
     consumed = fields.Boolean(
         required=True, metadata={"description": "False: messages wait, and none was taken for a minute or longer."}
     )

@@ -6,6 +6,7 @@ that whoever does is stuck.
 """
 
 import hashlib
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -21,7 +22,7 @@ ON CONFLICT (queue) DO UPDATE SET looked_at = now(), messages = excluded.message
 READ = text("""
 SELECT queue, messages, CAST(CASE WHEN messages > 0 AND oldest IS NOT NULL
     THEN extract(epoch FROM looked_at - untouched_since) ELSE 0 END AS float) AS untouched_seconds,
-  CAST(extract(epoch FROM now() - looked_at) AS float) AS looked_seconds
+  looked_at
 FROM pipeline_queues WHERE queue = :queue
 """)
 
@@ -32,7 +33,7 @@ class PipelineQueue(NamedTuple):
     queue: str
     messages: int
     untouched_seconds: float  # for so long the same message has been the next one; 0 where there is none
-    looked_seconds: float  # so long ago
+    looked_at: datetime
 
     @property
     def consumed(self) -> bool:

@@ -44,21 +44,22 @@ def test_a_failing_outcome_is_listed_counted_and_sent_again(bridge, client):
     }
     assert datetime.fromisoformat(row["next_at"]) > datetime.fromisoformat(row["created_at"])
     assert row["confirmed_at"] is None
-    assert ok(client.get(LIST, params={"state": "failing"})) == ok(client.get(LIST))
+    assert ok(client.get(LIST, params={"state": "failing"}))["continuations"] == ok(client.get(LIST))["continuations"]
     assert ok(client.get(LIST, params={"state": "waiting"}))["continuations"] == []
     counted = re.search(r"^bridge_continuations_failing (\S+)$", client.get("/metrics").text, re.M)
     assert float(counted.group(1)) >= 1
     assert ok(client.post(RESEND, params={"state": "failing"})) == {"changed": 1}
     sent = wait_until(lambda: ok(client.get(LIST, params={"state": "sent"}))["continuations"], "it to be sent again", 9)
     assert [(one["job_id"], one["tries"], one["last_error"]) for one in sent] == [(job_id, 1, None)]
-    assert ok(client.get(LIST)) == {"continuations": [], "next_cursor": None}
+    assert ok(client.get(LIST))["continuations"] == []
 
 
 def test_an_outcome_is_sent_again_by_the_jobs_name_and_only_of_the_own_tenant(bridge, client):
     job_id = done(client)
     fails(bridge, job_id)
     other = bridge.client()
-    assert ok(other.get(LIST)) == {"continuations": [], "next_cursor": None}
+    listed = ok(other.get(LIST))
+    assert (listed["continuations"], listed["next_cursor"]) == ([], None)
     refused(other.post(RESEND, params={"job_id": job_id}), 404, "not_found")
     assert ok(other.post(RESEND, params={"state": "failing"})) == {"changed": 0}
     refused(client.post(RESEND, params={"job_id": job_id, "n": 2}), 404, "not_found")
@@ -93,7 +94,7 @@ def test_the_list_is_for_those_who_read_and_the_resending_for_admins(bridge, cli
         ({"state": "failing", "job_id": str(uuid.UUID(int=1))}, "job_id"),
         ({"state": "sent"}, "state"),
         ({"job_id": "x"}, "job_id"),
-        ({"job_id": str(uuid.UUID(int=1)), "n": 0}, "n"),
+        ({"job_id": str(uuid.UUID(int=1)), "n": -1}, "n"),
         ({"states": "failing"}, "states"),
     ],
 )

@@ -23,7 +23,7 @@ def park(client: Client, content_types: str, worker_id: str = "idle", wait: int 
 def parked(client: Client) -> int:
     """How many polls wait in the whole bridge, as its metrics tell."""
     lines = client.get("/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("bridge_parked_polls")))
+    return int(sum(float(line.split()[-1]) for line in lines if line.split()[0] == "bridge_parked_polls"))
 
 
 @contextmanager
