@@ -22,7 +22,7 @@ def routes(bridge):
 
 
 def filled(path, **names):
-    for name in ("job_id", "worker_id", "prefix"):
+    for name in ("job_id", "worker_id", "prefix", "upload_id", "batch_id"):
         path = path.replace(f"{{{name}}}", names.get(name, UNKNOWN))
     return path
 
@@ -68,6 +68,10 @@ JOB_IDS = {
 }
 
 
+#: A body that every route about a job takes: a field that is not a route's own is ignored by it.
+ANY_BODY = {"success": True, "percentage": 1, "worker_id": "w", "lines": ["x"], "checkpoint": "x"}
+
+
 @pytest.mark.parametrize("form", JOB_IDS)
 def test_a_job_id_that_one_route_accepts_is_accepted_by_every_other(client, routes, form):
     job_id = client.create(f"form-{uuid.uuid4().hex[:8]}")
@@ -75,8 +79,9 @@ def test_a_job_id_that_one_route_accepts_is_accepted_by_every_other(client, rout
     found = {}
     for method, path, operation in routes:
         if "{job_id}" in path:
-            body = {"success": True, "percentage": 1} if "requestBody" in operation else None
+            body = ANY_BODY if "requestBody" in operation else None
             answer = client.request(method, filled(path, job_id=written), json=body)
+            assert answer.status_code != 422, (method, path, answer.text)  # refused before the ID was looked at
             found[method, path] = answer.status_code != 404
     client.post(f"{job_id}/cancel")
     resent = client.post("/api/v1/continuations/resend", params={"job_id": written.replace("%20", " ")})
@@ -106,12 +111,17 @@ def test_a_worker_id_that_a_poll_accepts_can_be_paused_filtered_and_resumed(clie
     wait_until(lambda: client.poll(worker_id=worker_id).status_code == 200, "the end of the pause")
 
 
+#: Its body is the upload's first bytes, if it has one.
+TAKES_BYTES = ("POST", "/api/v1/uploads")
+
+
 def test_a_body_is_refused_where_there_is_none_and_an_empty_one_is_not(client, routes):
     without = [
         (method, path)
         for method, path, operation in routes
         if method in ("POST", "DELETE") and "413" in operation["responses"] and "requestBody" not in operation
     ]
+    without.remove(TAKES_BYTES)
     assert len(without) >= 6
     for method, path in without:
         where = filled(path, job_id=client.create(f"form-{uuid.uuid4().hex[:8]}"))
@@ -119,11 +129,18 @@ def test_a_body_is_refused_where_there_is_none_and_an_empty_one_is_not(client, r
         for body, statuses in (
             (b'{"dry_run": true}', {422}), (b"[]", {422}), (b'"x"', {422}), (b"{", {400}), (b"{}", {200, 404, 409, 422})
         ):  # fmt: skip
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", "Tus-Resumable": "1.0.0"}
             answer = client.request(method, where, data=body, headers=headers, params=params)
             assert answer.status_code in statuses, (method, path, body, answer.text)
             if body == b"{}":
                 assert "body" not in answer.json().get("errors", {}), (method, path)
+
+
+def test_json_is_no_piece_of_an_upload(client):
+    method, path = TAKES_BYTES
+    for body in (b'{"dry_run": true}', b"[]", b"{", b"{}"):
+        headers = {"Content-Type": "application/json", "Tus-Resumable": "1.0.0", "Upload-Length": "100"}
+        assert client.request(method, path, data=body, headers=headers).status_code == 415, body
 
 
 @pytest.mark.parametrize("path", ["/api/v1/workers", "/api/v1/keys", "/api/v1/continuations", ""])
