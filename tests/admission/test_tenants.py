@@ -81,6 +81,9 @@ SWEEPS = {
     names.CHECK: "likewise",
     names.MEDIANS: "the medians are kept by tenant",
     names.HISTORY: "each line of the history carries its tenant",
+    names.COLLECT: "an upload ends by its own clock, and a file goes once no row of any tenant names it",
+    names.UNSERVED: "each outcome is recorded with the tenant of the job that nobody asked for",
+    names.BATCHES: "a batch ends with its own jobs, and its outcome goes to the tenant of the one that bears it",
 }
 TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|api_keys)\b")
 ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})'")
