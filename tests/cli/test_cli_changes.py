@@ -77,7 +77,8 @@ def test_a_worker_is_paused_and_resumed_whatever_its_name(run, client):
     )
     assert re.search(r"by operator: dust", said(run("workers")))
     wait_until(lambda: client.poll(worker_id=name).status_code == 429, "the pause to be felt")
-    assert document(run("workers", "resume", name, "--json")) == {"worker_id": name, "paused": False, "until": None}
+    resumed = {"worker_id": name, "paused": False, "drain": False, "until": None}
+    assert document(run("workers", "resume", name, "--json")) == resumed
     wait_until(lambda: client.poll(worker_id=name).status_code == 200, "its end to be felt")
     prefix = "_".join(client.key.split("_")[:2])
     assert "until it is resumed" in said(run("workers", "pause", name, "--reason", "x", "--key-prefix", prefix))

@@ -113,5 +113,6 @@ def test_the_whole_view_tells_every_ended_attempt_and_how(client):
     for attempt in whole["attempts"]:
         assert attempt["claimed_at"] <= attempt["ended_at"]
         assert set(attempt) == {
-            "attempt", "worker_id", "key_id", "claimed_at", "acknowledged_at", "ended_at", "how", "why", "refusals",
+            "attempt", "worker_id", "key_id", "key", "claimed_at", "acknowledged_at", "ended_at", "how", "why",
+            "refusals",
         }  # fmt: skip

@@ -154,7 +154,7 @@ def test_every_cancel_and_retry_is_kept_with_who_asked_one_by_one_and_in_bulk(br
         assert [(one["what"], one["key_id"]) for one in requests] == [("cancel", who), ("retry", who)]
         moments = [datetime.fromisoformat(one["asked_at"]) for one in requests]
         assert moments == sorted(moments)
-        assert all(set(one) == {"what", "key_id", "asked_at"} for one in requests)
+        assert all(set(one) == {"what", "key_id", "key", "asked_at"} for one in requests)
     assert client.job(client.create())["requests"] == []
 
 

@@ -80,8 +80,8 @@ def test_an_unknown_job_is_a_404(client, what):
 def test_a_heartbeat_renews_the_lease_and_reports_progress(client, job):
     answer = client.heartbeat(job, progress=0.25, message="m" * 500)
     alive = ok(answer)
-    assert set(alive) == {"status", "lease_expires_at", "cancel_requested"}
-    assert (alive["status"], alive["cancel_requested"]) == ("processing", False)
+    assert set(alive) == {"status", "lease_expires_at", "cancel_requested", "drain"}
+    assert (alive["status"], alive["cancel_requested"], alive["drain"]) == ("processing", False, False)
     assert alive["lease_expires_at"] == client.job(job["job_id"])["lease_expires_at"]
     status = ok(client.get(f"{job['job_id']}/status"))
     assert (status["progress"], status["message"]) == (0.25, "m" * 500)
@@ -131,7 +131,7 @@ def test_a_bad_sign_of_life_is_refused_by_the_name_of_its_field(client, job, wha
 def test_the_holder_of_a_cancelled_job_is_told_by_its_next_call(bridge, client, job):
     assert ok(client.post(f"{job['job_id']}/cancel"))["status"] == "cancelled"
     answer = client.heartbeat(job)
-    assert ok(answer) == {"status": "cancelled", "lease_expires_at": None, "cancel_requested": True}
+    assert ok(answer) == {"status": "cancelled", "lease_expires_at": None, "cancel_requested": True, "drain": False}
     assert answer.headers["X-Job-Status"] == "cancelled"
     other = bridge.client(client.tenant, ("work",))
     refused(other.heartbeat({"job_id": job["job_id"]}), 409, "lease_lost")
