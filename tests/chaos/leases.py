@@ -80,4 +80,4 @@ def leases_kept(history: History, end: EndState) -> Iterator[Violation]:
                 one.acknowledged or alive or one.ended < one.claimed + end.ack_seconds - CLOCK_SECONDS
             ):
                 yield Violation(f"job {job.job_id}: attempt {one.attempt} was taken for unacknowledged",
-                                (*filter(None, [call]), one))  # fmt: skip
+                                (*filter(None, [alive]), one))  # fmt: skip

@@ -186,7 +186,7 @@ def test_the_signals_that_stop_are_those_of_the_system():
     program = "import sys; sys.platform = 'win32'; sys.modules |= {'fcntl': None, 'resource': None}\n"
     program += "from bridge_worker.platforms import STOP_SIGNALS; print([int(n) for n in STOP_SIGNALS])"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    program = "import psutil\n" + program
+    program = "import psutil, ssl\n" + program  # which look at their own system
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[2,", "21]"]  # SIGINT, SIGBREAK
     assert platforms.STOP_SIGNALS == [signal.SIGINT, signal.SIGTERM]
