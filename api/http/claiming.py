@@ -125,7 +125,7 @@ def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]
     job = named.job
     if not named.again:
         bridge.limits.took(asks.key_id, asks.tenant, 1)
-        reach("claim.before_answer")
+        reach("named.before_answer")
     return with_uploads(bridge.runtime, [job])[0]
 
 

@@ -54,7 +54,7 @@ def submit_results(sent: dict[str, Any]) -> Any:
         _told(one, next(outcomes)) if isinstance(one, Submission) else _broken(item, one)
         for item, one in zip(items, read, strict=True)
     ]
-    reach("change.before_answer")
+    reach("results.before_answer")
     return json_response({"results": told})
 
 

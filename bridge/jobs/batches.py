@@ -112,7 +112,7 @@ def end_batches(runtime: Runtime, batch_ids: Iterable[Any]) -> list[str]:
     with runtime.engine.begin() as connection:
         job_ids = [str(row.job_id) for row in connection.execute(END, params)]
     if job_ids:
-        reach("change.before_nudge")
+        reach("batch.before_nudge")
         runtime.nudge(job_ids)
     return job_ids
 

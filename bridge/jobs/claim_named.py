@@ -63,7 +63,7 @@ def claim_named(
     with runtime.engine.begin() as connection:
         fates = claim(connection, [(str(job.id), who)], runtime.settings.ack_seconds)
     if (claimed := fates.claimed.get(0)) is not None:
-        reach("claim.after_commit", claimed)
+        reach("named.after_commit")
         told.claimed(runtime, who, claimed, REQUEST_ID.get())
         queue = Queue(caller.tenant, job.content_type)
         runtime.mirror.drop(Entry(queue, rank, str(job.id)) for rank in RANKS)  # its age may have raised it

@@ -87,7 +87,7 @@ def tell_unserved(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> 
         with runtime.engine.begin() as connection:
             rows = connection.execute(TELL, {"batch": batch, "recorded": recorded}).all()
         if recorded and (job_ids := [str(row.id) for row in rows if row.told]):
-            reach("change.before_nudge")
+            reach("unserved.before_nudge")
             runtime.nudge(job_ids)
             told += len(job_ids)
         return len(rows)

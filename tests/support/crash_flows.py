@@ -49,13 +49,49 @@ def unmirrored_life(site: Site) -> list[str]:
 
 
 def batch(site: Site) -> list[str]:
-    body = {"jobs": [{**site.client.fields(), "source_file_path": site.client.source()} for _ in range(3)]}
+    """With an outcome of its own, which is one of the job that ended last."""
+    one = site.client.fields()
+    body = {"jobs": [{**one, "source_file_path": site.client.source()} for _ in range(3)], "outcome": True}
     headers = {"Idempotency-Key": new_name()}
     created = ok(site.again(lambda **how: site.client.post("batch", body, headers=headers, **how)))["jobs"]
     job_ids = [str(job["job_id"]) for job in created]
     site.work(*job_ids)
+    ended = "SELECT count(*) = 1 FROM continuations WHERE job_id = ANY(CAST(:ids AS uuid[])) AND n = 0"
+    site.until(ended, names.BATCHES, "the outcome of the batch", ids=job_ids)
     site.handed_over(*job_ids)
     return job_ids
+
+
+def named(site: Site) -> list[str]:
+    """A pipeline does a job itself."""
+    job_id = site.create()
+    asked = {"worker_id": "pipeline", "lease": 60, "claim_id": new_name()}
+    site.do(ok(site.again(lambda **how: site.client.post(f"{job_id}/claim", asked, **how))))
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def together(site: Site) -> list[str]:
+    """A result that comes with others."""
+    job_id = site.create()
+    job = site.claim()
+    said = {"job_id": job_id, "success": True, "content": "x", "lease_token": job["lease_token"]}
+    ok(site.again(lambda **how: site.client.post(f"{API_ROOT}/results", {"results": [said]}, **how)))
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
+
+
+def unserved(site: Site) -> list[str]:
+    """Nobody asks for it for so long that its pipeline is told; then somebody does it."""
+    job_id = site.create(unserved_after_seconds=60)
+    site.bridge.sql("UPDATE remote_jobs SET available_at = available_at - interval '1 h',"
+                    " unserved_at = unserved_at - interval '1 h' WHERE id = :id", id=job_id)  # fmt: skip
+    site.until("SELECT count(*) = 1 FROM continuations WHERE job_id = :id", names.UNSERVED, "its outcome", id=job_id)
+    site.work(job_id)
+    site.handed_over(job_id)
+    return [job_id]
 
 
 def intake(site: Site) -> list[str]:
