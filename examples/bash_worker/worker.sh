@@ -96,17 +96,34 @@ end_job() {
 }
 
 # run COMMAND …: like running it, but signals are heard meanwhile, and what is not wanted any more is ended with all
-# of its children (its process group, which is why job control is on for a moment).
+# of its children (its process group, which is why job control is on for a moment). What ends in the moment in which a
+# signal interrupts `wait` is lost to bash, which would wait for it for ever: so its status is in a file too, and there
+# is no second `wait` for what is no longer there.
 run() {
   local status
   if unwanted; then return 143; fi
+  rm -f "$tmp/status"
   set -m
-  "$@" </dev/null &
+  {
+    "$@" 2>&3 3>&-
+    status=$?
+    echo "$status" >"$tmp/status"
+    exit "$status"
+  } 3>&2 2>/dev/null </dev/null &
   child=$!
   set +m
   if [[ $doing == job ]]; then echo "$child" >"$tmp/running"; fi
   hear
-  while heard='' && { wait "$child" 2>/dev/null; status=$?; } && [[ $heard ]]; do :; done
+  while
+    heard=''
+    wait "$child" 2>/dev/null
+    status=$?
+    [[ $heard ]] && kill -0 "$child" 2>/dev/null
+  do :; done
+  if [[ $heard ]]; then
+    status=143
+    if [[ -s $tmp/status ]]; then status=$(<"$tmp/status"); fi
+  fi
   : >"$tmp/running"
   child=''
   return "$status"
@@ -327,7 +344,7 @@ work() {
     fi
   fi
   end_group "$beats"
-  wait "$beats" 2>/dev/null
+  if kill -0 "$beats" 2>/dev/null; then wait "$beats" 2>/dev/null; fi
   doing=''
   if [[ $unfit ]]; then # no retry is spent; but the next job would fare no better at once
     faults=$((faults < 8 ? faults + 1 : 8))
