@@ -168,10 +168,8 @@ def test_no_secret_stands_in_an_argument_or_in_a_file_that_others_may_read(up):
     with redis.Redis.from_url(broker) as client:
         assert client.ping()
     kept = {place.name for place in (up.place / ".bridge" / "secrets").iterdir()}
-    of_flower = {"flower-login"}  # where another test has started it on these data
-    assert kept | of_flower == of_flower | {
-        "admin-key", "broker-url", "local-worker-key", "postgres", "postgres-superuser", "valkey",
-    }  # fmt: skip
+    named = {"admin-key", "broker-url", "local-worker-key", "postgres", "postgres-superuser", "valkey"}
+    assert kept - {"flower-login"} == named  # that one where another test has started it on these data
     for process in up.family():
         line = " ".join(process.cmdline())
         assert not any(secret in line for secret in secrets), line
