@@ -18,11 +18,16 @@ from tests.support.tus import append, objects, tus
 from tests.support.waiting import wait_until
 
 
-def life(site: Site) -> list[str]:
-    job_id = site.create()
+def to_the_end(site: Site, job_id: str) -> list[str]:
+    """Do the job and see its outcome arrive."""
     site.work(job_id)
     site.handed_over(job_id)
     return [job_id]
+
+
+def life(site: Site) -> list[str]:
+    job_id = site.create()
+    return to_the_end(site, job_id)
 
 
 def parked_life(site: Site) -> list[str]:
@@ -32,9 +37,7 @@ def parked_life(site: Site) -> list[str]:
         job_id = site.create()
         for job in polled.result():
             site.do(job)
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def unmirrored_life(site: Site) -> list[str]:
@@ -43,9 +46,7 @@ def unmirrored_life(site: Site) -> list[str]:
     prefix = f"{site.bridge.settings.redis_prefix}:{{{site.client.tenant}:audio}}"
     with redis.Redis.from_url(site.bridge.settings.require("redis_url"), decode_responses=True) as mirror:
         mirror.delete(*mirror.scan_iter(f"{prefix}:pending:*"))
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def batch(site: Site) -> list[str]:
@@ -67,9 +68,7 @@ def named(site: Site) -> list[str]:
     job_id = site.create()
     asked = {"worker_id": "pipeline", "lease": 60, "claim_id": new_name()}
     site.do(ok(site.again(lambda **how: site.client.post(f"{job_id}/claim", asked, **how))))
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def together(site: Site) -> list[str]:
@@ -78,9 +77,7 @@ def together(site: Site) -> list[str]:
     job = site.claim()
     said = {"job_id": job_id, "success": True, "content": "x", "lease_token": job["lease_token"]}
     ok(site.again(lambda **how: site.client.post(f"{API_ROOT}/results", {"results": [said]}, **how)))
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def unserved(site: Site) -> list[str]:
@@ -89,9 +86,7 @@ def unserved(site: Site) -> list[str]:
     site.bridge.sql("UPDATE remote_jobs SET available_at = available_at - interval '1 h',"
                     " unserved_at = unserved_at - interval '1 h' WHERE id = :id", id=job_id)  # fmt: skip
     site.until("SELECT count(*) = 1 FROM continuations WHERE job_id = :id", names.UNSERVED, "its outcome", id=job_id)
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def intake(site: Site) -> list[str]:
@@ -109,9 +104,7 @@ def intake(site: Site) -> list[str]:
             return None
 
     job_id = wait_until(asked, "the pipeline's answer", 60)
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def released(site: Site) -> list[str]:
@@ -121,9 +114,7 @@ def released(site: Site) -> list[str]:
     assert site.again(lambda **how: site.client.post(f"{job_id}/release", body, **how)).status_code in (200, 409)
     site.bridge.sql("UPDATE remote_jobs SET attempt_ended_at = attempt_ended_at - interval '20 s'"
                     " WHERE id = :id AND attempt_ended_at IS NOT NULL", id=job_id)  # fmt: skip
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def cancelled(site: Site) -> list[str]:
@@ -142,9 +133,7 @@ def restarted(site: Site) -> list[str]:
     site.again(lambda **how: site.client.put(f"{job_id}/result", failure, **how))
     wait_until(lambda: site.status(job_id) == "failed", "the failure")
     ok(site.again(lambda **how: site.client.post(f"{job_id}/retry", **how)))
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def expired(site: Site) -> list[str]:
@@ -154,9 +143,7 @@ def expired(site: Site) -> list[str]:
     site.again(lambda **how: site.client.post(f"{job_id}/heartbeat", {"lease_token": job["lease_token"]}, **how))
     site.bridge.sql("UPDATE remote_jobs SET lease_expires_at = now() WHERE id = :id", id=job_id)
     site.until("SELECT status <> 'processing' FROM remote_jobs WHERE id = :id", names.EXPIRE, "its lease", id=job_id)
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def bulk(site: Site) -> list[str]:
@@ -177,9 +164,7 @@ def due(site: Site) -> list[str]:
     job_id = site.create(available_at=now.isoformat())
     site.until("SELECT mirrored OR status <> 'pending' FROM remote_jobs WHERE id = :id", names.RELEASE_DUE, "its time",
                id=job_id)  # fmt: skip
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def promoted(site: Site) -> list[str]:
@@ -187,9 +172,7 @@ def promoted(site: Site) -> list[str]:
     site.bridge.sql("UPDATE remote_jobs SET queued_at = queued_at - interval '2 hours' WHERE id = :id", id=job_id)
     site.until("SELECT priority = 1 OR status <> 'pending' FROM remote_jobs WHERE id = :id", names.PROMOTE, "its rise",
                id=job_id)  # fmt: skip
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def left_over(site: Site) -> list[str]:
@@ -204,9 +187,7 @@ def left_over(site: Site) -> list[str]:
             return not mirror.exists(f"{prefix}:claimed:dead")
 
         wait_until(returned, "the ID to be put back", 60)
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def rebuilt(site: Site) -> list[str]:
@@ -222,9 +203,7 @@ def rebuilt(site: Site) -> list[str]:
             return mirror.exists(f"{prefix}:epoch")
 
         wait_until(whole, "the mirror to be rebuilt", 60)
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def purged(site: Site) -> list[str]:
@@ -255,9 +234,7 @@ def revoked(site: Site) -> list[str]:
     path = f"{KEYS_BASE}/{'_'.join(key.split('_')[:2])}"
     ok(site.again(lambda **how: site.client.request("DELETE", path, **how)))
     site.sweep(names.EXPIRE)
-    site.work(job_id)
-    site.handed_over(job_id)
-    return [job_id]
+    return to_the_end(site, job_id)
 
 
 def uploaded(site: Site) -> list[str]:
