@@ -7,7 +7,7 @@ is lost.
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -15,16 +15,19 @@ from prometheus_client.utils import floatToGoString
 from sqlalchemy import Connection, Engine, text
 
 from bridge.background import Supervised
-from bridge.insight.counting import FAMILIES, Family
+from bridge.insight.counting import FAMILIES, MOST_TIMED, Family
+from bridge.insight.gauges import MOST_TYPES, OTHER
 
 TELL_SECONDS = 5.0
 
-# In the order of the key: no deadlock between those that tell.
+LOCK = 7268123  # an arbitrary number that no other advisory lock of the bridge uses
+# One process tells at a time: those of tomorrow meet other content types, and all of them together keep to the bound.
+ALONE = text(f"SELECT pg_advisory_xact_lock({LOCK})")
+KNOWN = text("SELECT DISTINCT name, CAST(labels AS json) ->> 'content_type' AS content_type FROM metric_totals")
 ADD = text("""
 INSERT INTO metric_totals (name, labels, value)
 SELECT * FROM unnest(CAST(:names AS text[]), CAST(:labels AS text[]), CAST(:values AS float[]))
   AS t(name, labels, value)
-ORDER BY name, labels
 ON CONFLICT (name, labels) DO UPDATE SET value = metric_totals.value + excluded.value
 """)
 READ = text("SELECT name, labels, value FROM metric_totals")
@@ -61,10 +64,11 @@ class Totals:
             since = dict(self._since)
         if not since:
             return
-        keys = list(since)
-        params = {"names": [name for name, _ in keys], "labels": [labels for _, labels in keys]}
         with self._engine.begin() as connection:
-            connection.execute(ADD, {**params, "values": list(since.values())})
+            connection.execute(ALONE)
+            told = _bounded(connection, since)
+            params = {"names": [name for name, _ in told], "labels": [labels for _, labels in told]}
+            connection.execute(ADD, {**params, "values": list(told.values())})
         with self._lock:
             for key, value in since.items():
                 self._since[key] -= value
@@ -80,6 +84,23 @@ class Totals:
                 quietly(self.tell)
 
         threading.Thread(target=tell_on, name="metrics", daemon=True).start()
+
+
+def _bounded(connection: Connection, since: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """The same counts; content types beyond those that have a label of their own in the table share one."""
+    own: defaultdict[str, set[str]] = defaultdict(set)
+    for row in connection.execute(KNOWN):
+        own[row.name].add(row.content_type)
+    bounded: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for (name, labels), value in since.items():
+        named = json.loads(labels)
+        if (kind := named.get("content_type")) is not None and kind not in own[name]:
+            if len(own[name] - {OTHER}) < (MOST_TYPES if name.endswith("_total") else MOST_TIMED):
+                own[name].add(kind)
+            else:
+                named["content_type"] = OTHER
+        bounded[name, json.dumps(named, sort_keys=True)] += value
+    return bounded
 
 
 def add_totals(connection: Connection, metrics: Iterable[Metric]) -> list[Metric]:

@@ -3,7 +3,8 @@
 from prometheus_client.parser import text_string_to_metric_families
 from requests import get
 
-from bridge.insight.counting import FAMILIES, Counting
+from bridge.insight.counting import CREATED, FAMILIES, MOST_TIMED, WAITED, Counting
+from bridge.insight.gauges import MOST_TYPES, OTHER
 from bridge.insight.totals import Totals, add_totals
 from bridge.outbox import pipeline_queue
 from bridge.outbox.outcomes import deliver
@@ -114,6 +115,26 @@ def test_what_celerys_processes_count_is_added_to_what_the_api_has(make_runtime)
     assert found["bridge_processing_seconds_sum", (("content_type", "audio"),)] > 120
     assert found["bridge_continuation_seconds_count", ()] == 2
     assert {name.removesuffix("_total") for name, _ in found} >= {one.name for one in FAMILIES if not one.buckets}
+
+
+def test_content_types_of_one_process_after_the_other_share_a_label_in_the_end(make_runtime):
+    runtime = make_runtime()
+    for life in range(5):
+        totals = Totals(runtime.engine)
+        for n in range(60):
+            totals.inc(CREATED, f"made-up-{life}-{n}")
+            totals.observe(WAITED, 0.2, f"made-up-{life}-{n}")
+        totals.tell()
+    with runtime.engine.connect() as connection:
+        created, waited = (
+            {one.labels["content_type"]: one.value for one in metric.samples if one.name == name}
+            for metric in add_totals(connection, [])
+            for name in ("bridge_jobs_created_total", "bridge_queue_wait_seconds_count")
+            if name.startswith(metric.name)
+        )
+    assert (len(created), len(waited)) == (MOST_TYPES + 1, MOST_TIMED + 1)
+    assert (sum(created.values()), sum(waited.values())) == (300, 300)
+    assert (created[OTHER], waited[OTHER]) == (300 - MOST_TYPES, 300 - MOST_TIMED)
 
 
 def test_a_queue_whose_next_message_stays_is_not_consumed(core):
