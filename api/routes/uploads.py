@@ -38,12 +38,16 @@ METADATA = _header(
 OFFSET = _header("Upload-Offset", "How many bytes are there already.")
 CHECKSUM = _header("Upload-Checksum", "sha1, sha256 or sha512, a space, and the body's hash in Base64.")
 
+PIECE = {tus.BYTES: {"schema": {"type": "string", "format": "binary"}}}
+
 
 @uploads.route("/", methods=["POST"])
 @scope("submit", "work")
 @uploads.response(201, Upload())
 @gives(uploads, 400, 404, 408, 409, 412, 413, 415, 460)
-@uploads.doc(parameters=[RESUMABLE, LENGTH, METADATA, CHECKSUM, TOKEN])
+@uploads.doc(
+    parameters=[RESUMABLE, LENGTH, METADATA, CHECKSUM, TOKEN], requestBody={"required": False, "content": PIECE}
+)
 def create_upload() -> Any:
     """Announce an upload, and perhaps send its first bytes. A worker's names the job that it holds."""
     tus.check_version()
@@ -87,7 +91,7 @@ def show_upload(upload_id: str) -> Any:
 @scope("submit", "work")
 @uploads.response(204)
 @gives(uploads, 400, 404, 408, 409, 412, 413, 415, 460)
-@uploads.doc(parameters=[RESUMABLE, OFFSET, CHECKSUM, TOKEN])
+@uploads.doc(parameters=[RESUMABLE, OFFSET, CHECKSUM, TOKEN], requestBody={"required": True, "content": PIECE})
 def append_to_upload(upload_id: str) -> Any:
     """Append bytes to an upload, from the byte at which it ends."""
     tus.check_version()

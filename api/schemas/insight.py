@@ -144,7 +144,7 @@ class PauseWorker(Strict):
     )
 
 
-class DrainWorker(Strict):
+class DrainWorker(PauseWorker):
     """Let a worker finish what it holds, and end."""
 
     reason = fields.String(
@@ -154,12 +154,6 @@ class DrainWorker(Strict):
         load_default=86400,
         validate=validate.Range(1, 2592000),
         metadata={"description": "Seconds in which a worker of this name is given no jobs and is asked to end."},
-    )
-    key = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Length(1, 100),
-        metadata={"description": "The prefix of a key; omit to address this worker_id under every key of the tenant."},
     )
 
 

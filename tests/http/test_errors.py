@@ -11,21 +11,8 @@ from sqlalchemy import text
 
 from api.http import problems
 from bridge.names import API_BASE
+from tests.support.bodies import JSON, UNKNOWN, WITH_BODY, send
 from tests.support.client import ok, refused
-
-JSON = {"Content-Type": "application/json"}
-UNKNOWN = "00000000-0000-7000-8000-000000000000"
-WITH_BODY = [
-    ("POST", ""),
-    ("PUT", f"{UNKNOWN}/result"),
-    ("POST", f"{UNKNOWN}/heartbeat"),
-    ("PUT", f"{UNKNOWN}/progress"),
-    ("POST", f"{UNKNOWN}/release"),
-]
-
-
-def send(client, method, path, body, **headers):
-    return client.request(method, path, data=body, headers={**JSON, **headers})
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)

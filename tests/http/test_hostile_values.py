@@ -7,22 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.names import API_BASE
+from tests.support.bodies import UNKNOWN, WITH_BODY, send
 from tests.support.client import Client, ok, refused
-
-JSON = {"Content-Type": "application/json"}
-UNKNOWN = "00000000-0000-7000-8000-000000000000"
-WITH_BODY = [
-    ("POST", ""),
-    ("PUT", f"{UNKNOWN}/result"),
-    ("POST", f"{UNKNOWN}/heartbeat"),
-    ("PUT", f"{UNKNOWN}/progress"),
-    ("POST", f"{UNKNOWN}/release"),
-]
-
-
-def send(client, method, path, body, **headers):
-    return client.request(method, path, data=body, headers={**JSON, **headers})
-
 
 # Each of these was a 500, or accepted, in some stack.
 
