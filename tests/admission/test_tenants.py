@@ -7,7 +7,9 @@ import pytest
 import redis as redis_py
 
 from bridge import names
+from bridge.names import API_ROOT
 from tests.support.client import ok, refused
+from tests.support.tus import announce, append
 from tests.support.waiting import wait_until
 
 
@@ -44,6 +46,20 @@ def exercise(bridge, client):
     ok(client.post(f"{released['job_id']}/release", {"lease_token": released["lease_token"]}))
     ok(client.post(f"{released['job_id']}/cancel"))
     ok(client.get("", params={"status": "pending", "limit": 1}))
+    place = announce(client, 4)
+    assert append(client, place, 0, b"text").status_code == 204
+    ok(client.get(place))
+    uploaded = {**client.fields("audio"), "source_upload": place.rpartition("/")[2]}
+    del uploaded["source_file_path"]
+    batch = ok(client.post("batch", {"jobs": [{**uploaded, "unserved_after_seconds": 60}], "outcome": True}))
+    named = batch["jobs"][0]["job_id"]
+    mine = ok(client.post(f"{named}/claim", {"worker_id": "pipeline"}))
+    token = {"lease_token": mine["lease_token"]}
+    ok(client.post(f"{named}/log", {"lines": ["begun"], **token}))
+    ok(client.get(f"{named}/log"))
+    ok(client.put(f"{named}/checkpoint", {"checkpoint": "page 7", **token}))
+    ok(client.post(f"{API_ROOT}/results", {"results": [{"job_id": named, "success": True, "content": "x", **token}]}))
+    ok(client.get(f"{API_ROOT}/batches/{batch['batch_id']}"))
     fields = {**client.fields("audio"), "tenant": client.tenant}
     bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=60)
     outcome = {"job_id": job["job_id"], "n": 1}
@@ -65,7 +81,7 @@ OF_THE_SERVICE = [
     r"WITH late AS MATERIALIZED \( SELECT job_id, n, sooner FROM continuations",  # the pipeline confirms: sooner, all
 ]
 # Tasks that somebody asks for: about one job, named by its tenant or by the ID that was found or made with it. Who may
-# send tasks is inside (contract §4): `confirm_continuation` is the pipeline's answer to an outcome that it was handed.
+# send tasks is inside: `confirm_continuation` is the pipeline's answer to an outcome that it was handed.
 ASKED_FOR = {names.ENQUEUE, names.CONTINUE, names.CONFIRM}
 # Tasks that nobody asks for. They have no tenant, because they do to every tenant's jobs what the clocks say, and take
 # nothing from anybody that could aim them; what they write, they write with the tenant of the row they found.
@@ -85,8 +101,8 @@ SWEEPS = {
     names.UNSERVED: "each outcome is recorded with the tenant of the job that nobody asked for",
     names.BATCHES: "a batch ends with its own jobs, and its outcome goes to the tenant of the one that bears it",
 }
-TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|api_keys)\b")
-ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})'")
+TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|api_keys|batches|uploads|upload_\w+|queue_asks)\b")
+ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})'")
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +149,15 @@ def test_every_statement_names_the_tenant_or_what_was_found_by_it(watched, state
     exercise(watched, client)
     seen = statements()
     assert len(seen) > 50
+    for table in ("batches", "uploads", "upload_segments", "job_log_pieces", "job_checkpoints"):
+        assert any(re.search(rf"\b{table}\b", statement) for statement in seen), f"no statement about {table}"
     for task in ("INSERT INTO remote_jobs", "WITH due AS", "UPDATE continuations SET confirmed_at"):
         assert any(statement.startswith(task) for statement in seen), f"Celery's statements are not here: {task}"
     found = {key_id}
     for statement in seen:
         if COUNTED.fullmatch(statement):  # in the background, of each tenant that has asked lately
             continue
-        if f"'{client.tenant}'" in statement:
+        if f"'{client.tenant}'" in statement or f"'tenant-{client.tenant}/" in statement:  # or an object of it
             found |= set(ID.findall(statement))
         else:
             ids = set(ID.findall(statement))

@@ -119,7 +119,8 @@ def test_a_key_is_printed_alone_and_works_at_once_and_not_after_its_revocation(k
     assert said(keys("revoke", prefix)) == "1 key revoked\n"
     wait_until(lambda: client.get("").status_code == 401, "the revocation to be felt", 10)
     assert f"{prefix} pipeline" in said(keys("list"))
-    assert next(line for line in said(keys("list")).splitlines() if prefix in line).endswith("revoked by command")
+    (revoked,) = [line for line in said(keys("list")).splitlines() if prefix in line]
+    assert revoked.rstrip().endswith("revoked by command")
     assert refusal(keys("revoke", prefix), 1) == f"jobbridge: no valid key has the prefix {prefix}"
 
 
