@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bridge import names
 from bridge.embedded.ports import free_port
-from tests.browser.test_browser import CHROMIUM, Looking, chromium  # noqa: F401  (a fixture)
+from tests.browser.test_browser import CHROMIUM, Looking, chromium, playwright  # noqa: F401  (a fixture)
 from tests.support.client import ok
 from tests.support.command import Started, Terminal
 from tests.support.waiting import wait_until
@@ -76,7 +76,7 @@ def test_flower(chromium, bridge, tenant, tmp_path):  # noqa: F811
     def answers():
         try:
             return page.goto(f"http://127.0.0.1:{port}/broker").status == 200
-        except Exception:  # not yet
+        except playwright.Error:  # not yet
             return False
 
     try:
