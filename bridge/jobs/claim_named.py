@@ -8,7 +8,7 @@ from sqlalchemy import Row
 from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import Conflict, Forbidden, Invalid
-from bridge.jobs import told
+from bridge.jobs import report_changes
 from bridge.jobs.claim import WITHHELD_SECONDS, Claimant, Claimed, claim
 from bridge.jobs.read import STANDING, find
 from bridge.queues import RANKS, Entry, Queue
@@ -64,7 +64,7 @@ def claim_named(
         fates = claim(connection, [(str(job.id), who)], runtime.settings.ack_seconds)
     if (claimed := fates.claimed.get(0)) is not None:
         reach("named.after_commit")
-        told.claimed(runtime, who, claimed, REQUEST_ID.get())
+        report_changes.claimed(runtime, who, claimed, REQUEST_ID.get())
         queue = Queue(caller.tenant, job.content_type)
         runtime.mirror.drop(Entry(queue, rank, str(job.id)) for rank in RANKS)  # its age may have raised it
         return Named(claimed, again=False)

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Invalid
-from bridge.jobs import told
+from bridge.jobs import report_changes
 from bridge.jobs.batches import NEW
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.idempotency import Key, earlier, keep_batch
@@ -276,7 +276,7 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
 
 def _follow(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
     for one, row in zip(new, rows, strict=True):
-        told.created(runtime, row.id, one.tenant, one.fields["content_type"], one.request_id)
+        report_changes.created(runtime, row.id, one.tenant, one.fields["content_type"], one.request_id)
     runtime.mirror.push(
         Entry(Queue(one.tenant, one.fields["content_type"]), one.fields["priority"], str(row.id))
         for one, row in zip(new, rows, strict=True)

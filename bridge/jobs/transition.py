@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 
 from bridge.crash_points import reach
-from bridge.jobs import told
+from bridge.jobs import report_changes
 from bridge.jobs.batches import end_after
 from bridge.jobs.fixed_statement import fixed
 from bridge.queues import RANKS, Entry, Queue
@@ -127,7 +127,7 @@ def moving(
     moved = update(remote_jobs).where(status, *guard).values(new).returning(*remote_jobs.c, *with_it).cte("moved")
     reason = moved.c.error_message if "error_message" in new else cast(_constant(why), Text)
     ours = end not in (AttemptEnd.FAILED, AttemptEnd.COMPLETED) and which is not Change.RESTART
-    said = told.columns(which, moved, NOW, end, reason if ours else null())
+    said = report_changes.columns(which, moved, NOW, end, reason if ours else null())
     answer = select(*(moved.c[column.name] for column in RETURNED), *said)
     if end is not None:
         if late:
@@ -284,7 +284,7 @@ def follow(
     `asked_in`: the ID of each row's request, where they are of several.
     """
     reach("change.after_commit", rows)
-    told.changed(runtime, rows, asked_in)
+    report_changes.changed(runtime, rows, asked_in)
     runtime.mirror.push((entry(row) for row in rows if row.status == JobState.PENDING and row.mirrored), head=head)
     if runtime.settings.continuation_task is not None:
         ended = [str(row.id) for row in rows if row.status in FINAL]

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from bridge.crash_points import reach
-from bridge.jobs import told
+from bridge.jobs import report_changes
 from bridge.jobs.claim import Fates, InLine, claim
 from bridge.long_poll.fair_share import share_out
 from bridge.long_poll.parked import Parked
@@ -74,7 +74,7 @@ def _claim(
         reach("claim.after_commit", fates.claimed)
         for index, job in fates.claimed.items():
             poll = pairs[index][1]
-            told.claimed(runtime, poll.who, job, poll.request_id)
+            report_changes.claimed(runtime, poll.who, job, poll.request_id)
     except BaseException:
         for poll in offered:
             poll.jobs.clear()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.caller import Caller
 from bridge.errors import BridgeError
-from bridge.jobs import told
+from bridge.jobs import report_changes
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.claim import Claimant, Claimed, Fates, claim, next_in_line
 from bridge.jobs.enqueue import enqueue, enqueue_batch
@@ -91,7 +91,7 @@ class Core:
         with self.engine.begin() as connection:
             fates = claim(connection, [(job_id, who) for job_id in job_ids], self.runtime.settings.ack_seconds)
         for job in fates.claimed.values():
-            told.claimed(self.runtime, who, job, REQUEST_ID.get())
+            report_changes.claimed(self.runtime, who, job, REQUEST_ID.get())
         self.runtime.mirror.drop(
             Entry(Queue(self.tenant, job.content_type), rank, str(job.job_id))  # its age may have raised it
             for job in fates.claimed.values()
