@@ -105,7 +105,8 @@ class Worker(GeventWorker):
         """Take connections until told to stop, then end those on which nothing is under way."""
         gevent.get_hub().print_exception = self._failed
         pool = Pool(self.worker_connections)
-        servers = [StreamServer(one, partial(self.handle, one), spawn=pool) for one in self.sockets]
+        # The name now: the socket may be closed by the time that a connection which came from it begins.
+        servers = [StreamServer(one, partial(self.handle, one.getsockname()), spawn=pool) for one in self.sockets]
         for server in servers:
             server.start()
         self._serving[0] = 1
@@ -139,8 +140,8 @@ class Worker(GeventWorker):
             return
         self.log.error("greenlet_failed", exc_info=(kind, error, trace))
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve a connection to its end."""
+    def handle(self, name: Any, client: Any, addr: Any) -> None:
+        """Serve a connection to its end; `name`: the address that it came to."""
         client.setblocking(1)
         self.pacing.came()
         connection = self.connections.open(client, addr)
@@ -148,7 +149,6 @@ class Worker(GeventWorker):
         request, refused = None, False
         try:
             parser = get_parser(self.cfg, connection, addr)
-            name = listener.getsockname()
             while True:
                 request = None
                 self.connections.wait(connection)
