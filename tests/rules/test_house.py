@@ -83,8 +83,11 @@ def test_no_view_and_no_task_catches_everything():
 
 #: What runs code or starts a process, reads objects out of bytes, or opens a connection to an address.
 DANGEROUS_NAMES = {"eval", "exec", "compile", "__import__"}
-DANGEROUS_MODULES = {"subprocess", "pickle", "marshal", "shelve", "yaml", "xml", "lxml", "urllib", "http", "requests"}
+DANGEROUS_MODULES = {"subprocess", "pickle", "marshal", "shelve", "yaml", "xml", "lxml", "urllib", "http", "requests",
+                     "urllib3", "httpx", "aiohttp"}  # fmt: skip
 HARMLESS = {"http.HTTPStatus", "urllib.parse"}
+#: The one place from which an address is asked that somebody else has named, and only that (docs/security.md).
+ASKS_GUARDED = ("bridge/outgoing/post.py", {"urllib3", "http"})
 #: The operators' side: it starts the processes and asks the API, and nothing that a client sends comes there.
 OPERATORS = ("bridge/cli/", "bridge/embedded/", "bridge/__main__.py")
 
@@ -106,7 +109,9 @@ def test_what_serves_requests_runs_no_code_no_process_and_asks_nobody():
                 found += [(path, node.attr)] if re.match(r"system|popen|exec|spawn|fork", node.attr) else []
             for name in names_:
                 harmless = any(name == one or name.startswith(f"{one}.") for one in HARMLESS)
-                if name.split(".")[0] in DANGEROUS_MODULES and not harmless:
+                room = name.split(".")[0]
+                guarded = path == ASKS_GUARDED[0] and room in ASKS_GUARDED[1]
+                if room in DANGEROUS_MODULES and not harmless and not guarded:
                     found.append((path, name))
     assert found == []
 
