@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml worker/pyproject.toml requirements-dev.txt
+$(STAMP): pyproject.toml worker/pyproject.toml client/pyproject.toml requirements-dev.txt
 	@command -v git >/dev/null 2>&1 || echo "git is missing (not needed to run, but to develop): $(APT)" >&2
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Python 3.11 is missing ($(PYTHON) does not run): $(APT)" >&2; exit 1; }
@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml worker/pyproject.toml requirements-dev.txt
 	@$(PY) -c 'import os, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath(".venv"))' 2>/dev/null || \
 	  $(PYTHON) -m venv --clear .venv
 	@$(PY) -m pip install -q --require-hashes -r requirements-dev.txt
-	@$(PY) -m pip install -q --no-deps --no-build-isolation -e . -e ./worker
+	@$(PY) -m pip install -q --no-deps --no-build-isolation -e . -e ./worker -e ./client
 	@touch $(STAMP)
 
 install: $(STAMP) ## the environment in .venv, editable, with everything for development
@@ -140,7 +140,7 @@ soak: $(STAMP) ## an hour of steady load with a fault every 10 s; what was taken
 places: ## demo and a test from fresh clones: root, user, spaces, 0700 (needs root, 15 minutes)
 	@.ci/places $(ARGS)
 
-lock: ## requirements*.txt anew from the two pyproject.toml, with hashes (ARGS=--upgrade: newest versions)
+lock: ## requirements*.txt anew from the three pyproject.toml, with hashes (ARGS=--upgrade: newest versions)
 	@PYTHON=$(PYTHON) .ci/lock $(ARGS)
 
 # Versions of the two tools are not pinned: an old auditor misses what it should find.
@@ -161,4 +161,4 @@ sbom: .venv-audit/bin/pip-audit ## what the server and the worker consist of, as
 	@ls build/sbom-server.json build/sbom-worker.json
 
 clean: ## removes .venv and caches, not the data in .bridge
-	@rm -rf .venv .venv-audit .venv-lock .venv-clients tests/generated_clients/node_modules tests/generated_clients/made tests/browser/node_modules .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info
+	@rm -rf .venv .venv-audit .venv-lock .venv-clients tests/generated_clients/node_modules tests/generated_clients/made tests/browser/node_modules .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info client/*.egg-info

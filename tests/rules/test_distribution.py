@@ -1,4 +1,4 @@
-"""Wheels and sdists of server and worker, built, and installed into an empty environment (`make wheels`)."""
+"""Wheels and sdists of server, worker and client, built, and installed into an empty environment (`make wheels`)."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 import requests
@@ -28,9 +27,9 @@ def run(*command, cwd, **options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The directory with both wheels and both sdists."""
+    """The directory with the wheels and sdists."""
     place = tmp_path_factory.mktemp("dist")
-    for project in (ROOT, ROOT / "worker"):
+    for project in (ROOT, ROOT / "worker", ROOT / "client"):
         run(sys.executable, "-m", "build", "-q", "--no-isolation", "-o", place, project, cwd=place)
     return place
 
@@ -50,7 +49,7 @@ def test_a_wheel_has_the_licence_and_nothing_but_the_packages(built):
         names = zipfile.ZipFile(wheel).namelist()
         tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
         ours = {"api", "bridge", "models", "tasks", "celeryconfig.py"}
-        assert tops == (ours if wheel.name.startswith("jobbridge-") else {"bridge_worker"}), wheel
+        assert tops == (ours if wheel.name.startswith("jobbridge-") else {wheel.name.partition("-")[0]}), wheel
     (sdist,) = built.glob("jobbridge-[0-9]*.tar.gz")
     with tarfile.open(sdist) as archive:
         assert any(name.endswith("/LICENSE") for name in archive.getnames())
@@ -97,12 +96,24 @@ def test_a_start_says_which_module_another_package_has_overwritten(environment, 
     assert done.stderr.count("\n") == 1
 
 
-def test_the_worker_is_installed_from_its_wheel_alone(built, tmp_path):
+@pytest.mark.parametrize(
+    ("wheel", "command"),
+    [
+        ("bridge_worker", "import bridge_worker.cli; bridge_worker.cli.main(['--help'])"),
+        ("jobbridge_client", "import jobbridge_client as c; c.Client('http://127.0.0.1:1', 'key').close(); print(c)"),
+    ],
+)
+def test_worker_and_client_are_installed_from_their_wheels_alone(built, tmp_path, wheel, command):
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
-    (wheel,) = set(built.glob("*.whl")) - set(built.glob("jobbridge-[0-9]*.whl"))
-    run(python, "-m", "pip", "install", "-q", wheel, cwd=tmp_path)
+    (file,) = built.glob(f"{wheel}-*.whl")
+    run(python, "-m", "pip", "install", "-q", file, cwd=tmp_path)
     installed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
     names = {one["name"].lower() for one in installed}
     assert names & {"flask", "celery", "sqlalchemy", "psycopg2-binary", "jobbridge"} == set()
-    assert "--handler" in run(Path(python).with_name("bridge-worker"), "--help", cwd=tmp_path)
+    assert len(names) < 20, names
+    assert {"bridge_worker": "--handler", "jobbridge_client": str(tmp_path)}[wheel] in run(
+        python, "-c", command, cwd=tmp_path
+    )
+    (typed,) = (tmp_path / "venv").glob(f"lib/python*/site-packages/{wheel}/py.typed")
+    assert typed.exists()

@@ -1,0 +1,209 @@
+"""The client for code that may block."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import httpx2
+
+from jobbridge_client import calls, uploads
+from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, arguments, head, takers, told
+from jobbridge_client.errors import BadAnswer
+from jobbridge_client.records import Batch, BatchState, Job, Page, Result, Upload
+from jobbridge_client.steps import Pause, Reply, Request, Step, Steps, Work
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from jobbridge_client.records import Filters, JobFields
+
+T = TypeVar("T")
+
+
+class Client:
+    """A bridge at an address, with a key. Safe to share between threads; a context manager, or `close` it.
+
+    Each call repeats what may pass (no answer, 429, 5xx) for up to `patience` seconds, never sooner than Retry-After
+    says, and then raises; every call may raise Unreachable, Refused and BadAnswer. A key goes over plain http to this
+    machine only, unless `allow_http` says that the network is yours. `tls` is for a certificate authority of your own;
+    else the system's are trusted.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        patience: float = 60.0,
+        allow_http: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Raises BadSetting."""
+        self._settings = Settings(url, key, allow_http=allow_http, patience=patience, tls=tls)
+        self._patience = patience
+        self._http = httpx2.Client(**self._settings.options())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def submit(
+        self,
+        path: str | os.PathLike[str],
+        content_type: str,
+        *,
+        ingestion_task_id: str | None = None,
+        idempotency_key: str | None = None,
+        progress: Callable[[Upload], object] | None = None,
+        **fields: Unpack[JobFields],
+    ) -> Job:
+        """Send a local file and create a job for it; `ingestion_task_id` is the file's name unless it is given.
+
+        For a job that must not be made twice by a restarted program, `upload` and `create` it under a key of your own.
+        Raises BadFile.
+        """
+        given = {"content_type": content_type, "ingestion_task_id": ingestion_task_id, **fields}
+        return self._run(uploads.submit(path, given, idempotency_key, progress, self._patience))
+
+    def create(
+        self,
+        content_type: str,
+        *,
+        ingestion_task_id: str,
+        source_file_path: str | None = None,
+        source_upload: str | Upload | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[JobFields],
+    ) -> Job:
+        """Create a job for a file that the bridge sees at a path, or for an upload.
+
+        `idempotency_key`: the same key is the same job, for as long as the job is kept; without one, for this call.
+        """
+        source = calls.source(source_file_path, source_upload)
+        given = {"content_type": content_type, "ingestion_task_id": ingestion_task_id, **source, **fields}
+        return self._run(calls.create(given, idempotency_key, self._patience))
+
+    def create_batch(
+        self, jobs: Sequence[Mapping[str, Any]], *, outcome: bool = False, idempotency_key: str | None = None
+    ) -> Batch:
+        """Create 1 to 1000 jobs, all or none; each is a mapping of a job's fields.
+
+        `outcome`: the pipeline is told once when all of them have ended.
+        """
+        return self._run(calls.create_batch(jobs, outcome, idempotency_key, self._patience))
+
+    def upload(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        media_type: str | None = None,
+        resume: str | None = None,
+        progress: Callable[[Upload], object] | None = None,
+    ) -> Upload:
+        """Send a local file; what came through before a connection broke is not sent again.
+
+        `progress` is called with the state, first when the upload has its ID: a program that keeps it goes on after a
+        restart by `resume`. An upload lives for a day after its last byte. Raises BadFile; `error.upload` is how far it
+        came.
+        """
+        return self._run(uploads.upload(path, name, media_type, resume, progress, self._patience))
+
+    def status(self, job: Job | str) -> Job:
+        """Tell where a job is."""
+        return self._run(calls.status(job, self._patience))
+
+    def get(self, job: Job | str) -> Job:
+        """Tell all of a job; its attempts stand in `data`."""
+        return self._run(calls.get(job, self._patience))
+
+    def page(self, *, cursor: str | None = None, limit: int = 50, **filters: Unpack[Filters]) -> Page:
+        """Return a page of jobs, newest first; `filters` are those of the list (`status`, `content_type`, …)."""
+        return self._run(calls.page({**filters, "cursor": cursor, "limit": limit}, self._patience))
+
+    def jobs(self, **filters: Unpack[Filters]) -> Iterator[Job]:
+        """Yield all jobs that match, newest first, a page at a time."""
+        cursor: str | None = None
+        while True:
+            page = self.page(cursor=cursor, **filters)
+            yield from page.jobs
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def batch(self, batch_id: str) -> BatchState:
+        """Tell where a batch is."""
+        return self._run(calls.batch_state(batch_id, self._patience))
+
+    def wait(
+        self,
+        job: Job | str,
+        *,
+        timeout: float | None = None,
+        check: bool = True,
+        seen: Callable[[Job], object] | None = None,
+    ) -> Job:
+        """Wait until a job has ended. Raises JobFailed unless it was completed (with `check`), WaitTimeout.
+
+        `timeout` is in seconds; `seen` is called with each state that differs from the last.
+        """
+        return self._run(calls.wait(job, timeout, check, seen, self._patience))
+
+    def result(self, job: Job | str) -> Result:
+        """Fetch a result with its text, of at most 64 MiB as JSON. Raises Conflict (`not_ready`) without a result."""
+        return self._run(calls.result(job, self._patience))
+
+    def cancel(self, job: Job | str) -> Job:
+        """Cancel a job. Raises Conflict where it has ended otherwise."""
+        return self._run(calls.cancel(job, self._patience))
+
+    def retry(self, job: Job | str) -> Job:
+        """Put a failed, timed-out or cancelled job back. Raises Conflict where it is completed or processed."""
+        return self._run(calls.retry(job, self._patience))
+
+    def _run(self, steps: Steps[T]) -> T:
+        """Do what a call asks for, until it returns."""
+        with closing(steps):
+            came: Any = None
+            while True:
+                try:
+                    step = steps.throw(came) if isinstance(came, Exception) else steps.send(came)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                try:
+                    came = self._do(step)
+                except Exception as error:
+                    came = told(error, self._settings.url)
+
+    def _do(self, step: Step) -> Any:
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
+        return step.do() if isinstance(step, Work) else self._send(step)
+
+    def _send(self, request: Request) -> Reply:
+        until = time.monotonic() + request.seconds + BEYOND_SECONDS
+        content = request.body.pieces() if request.body is not None else None
+        response = self._http.send(self._http.build_request(content=content, **arguments(request)), stream=True)
+        try:
+            reply = head(response)
+            taker, body = takers(request, reply)
+            for piece in response.iter_raw():
+                taker.take(piece)
+                if taker is body and time.monotonic() > until:
+                    raise BadAnswer(ENDLESS)
+        finally:
+            response.close()
+        return replace(reply, body=bytes(body.data))

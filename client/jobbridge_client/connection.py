@@ -1,0 +1,110 @@
+"""What both clients share of a connection: its settings, requests as httpx2 has them, errors as ours."""
+
+from __future__ import annotations
+
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx2
+
+from jobbridge_client.address import checked, stays_here
+from jobbridge_client.errors import BadAnswer, BadFile, BadSetting, BridgeError, Unreachable
+from jobbridge_client.steps import Reply, Request, Taker
+
+CONNECT_SECONDS = 10.0
+BEYOND_SECONDS = 60.0  # an answer may take so much longer than its first byte
+ENDLESS = "the answer does not come to its end"
+
+
+class Settings:
+    """A checked address and key, and how patient to be."""
+
+    def __init__(
+        self, url: str, key: str | None, *, allow_http: bool, patience: float, tls: ssl.SSLContext | None
+    ) -> None:
+        """Raises BadSetting."""
+        if patience < 0:
+            raise BadSetting("patience: seconds, not below 0")
+        self.url, self.patience = checked(url, key, allow_http=allow_http), patience
+        self._key, self._tls = key, tls
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of httpx2's clients: nothing is followed, kept or decoded that was not asked for."""
+        # No compression: a small answer must not become a large one.
+        headers = {"User-Agent": "jobbridge-client/0.1.0", "Accept": "application/json", "Accept-Encoding": "identity"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return {
+            "base_url": self.url,
+            "headers": headers,
+            "follow_redirects": False,  # the key goes nowhere else
+            "trust_env": not (self.url.startswith("http:") and stays_here(self.url)),  # no proxy for this machine
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            "verify": True if self._tls is None else self._tls,
+        }
+
+
+def arguments(request: Request) -> dict[str, Any]:
+    """Return a request as httpx2 builds it, but for its body."""
+    headers = dict(request.headers)
+    if request.body is not None:
+        headers["Content-Length"] = str(request.body.length)
+    if request.taker is not None:
+        headers["Accept"] = "*/*"
+    return {
+        "method": request.method,
+        "url": request.path,
+        "params": request.params or None,
+        "headers": headers,
+        "timeout": httpx2.Timeout(request.seconds, connect=CONNECT_SECONDS, pool=None),
+        **({"json": request.json} if request.json is not None else {}),
+    }
+
+
+def head(response: httpx2.Response) -> Reply:
+    """Return an answer without its body. Raises BadAnswer where it is encoded."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise BadAnswer(f"the answer has Content-Encoding {encoding[:50]!r}, which was not asked for")
+    return Reply(response.status_code, {name.lower(): value for name, value in response.headers.items()})
+
+
+class Body:
+    """The bytes of an answer that is no file: not more than `limit` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self.data, self._limit = bytearray(), limit
+
+    def begin(self, reply: Reply) -> None:
+        """Nothing stands in the head that must be known."""
+
+    def take(self, piece: bytes) -> None:
+        """Keep the next bytes. Raises BadAnswer."""
+        self.data += piece
+        if len(self.data) > self._limit:
+            raise BadAnswer(f"the answer has more than {self._limit} bytes")
+
+
+def takers(request: Request, reply: Reply) -> tuple[Taker, Body]:
+    """Return what takes the bytes of this answer, and what keeps them where it is no file that was asked for.
+
+    Raises BadAnswer.
+    """
+    body = Body(request.limit)
+    taker: Taker = request.taker if request.taker is not None and reply.status in (200, 206) else body
+    taker.begin(reply)
+    return taker, body
+
+
+def told(error: Exception, url: str) -> Exception:
+    """Turn what httpx2 and the file system raised into what this package raises."""
+    if isinstance(error, httpx2.TimeoutException):
+        return Unreachable(f"{url} gave no answer in time")
+    if isinstance(error, httpx2.LocalProtocolError | httpx2.InvalidURL):
+        return BadSetting(f"the request cannot be sent: {error}")
+    if isinstance(error, httpx2.HTTPError | httpx2.StreamError | ssl.SSLError):
+        return Unreachable(f"{url} cannot be reached: {error or type(error).__name__}")
+    if isinstance(error, OSError) and not isinstance(error, BridgeError):
+        return BadFile(f"{error.filename or 'the file'}: {error.strerror or type(error).__name__}")
+    return error

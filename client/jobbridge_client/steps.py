@@ -1,0 +1,104 @@
+"""What a call asks of the connection, so that each call is written once for the sync and the async client.
+
+A call is a generator: it yields a Request, a Pause or a Work, is given what came of it, and returns its result. The two
+clients run it, each in its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from jobbridge_client.errors import BadFile
+
+T = TypeVar("T")
+PIECE = 256 * 1024  # bytes that are read and written at once
+ANSWER_LIMIT = 2**20  # bytes of an answer that has no document in it
+DOCUMENT_LIMIT = 64 * 2**20  # bytes of one that has
+
+
+class Taker(Protocol):
+    """Takes the bytes of a successful answer as they come."""
+
+    def begin(self, reply: Reply) -> None:
+        """Look at the head before any byte. Raises BadAnswer."""
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes. Raises OSError, BadAnswer."""
+
+
+@dataclass
+class FilePart:
+    """The rest of an open file as the body of a request; `sent` is told how many bytes went out so far."""
+
+    file: BinaryIO
+    begin: int
+    length: int
+    sent: Callable[[int], None]
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield `length` bytes from `begin` on. Raises BadFile where the file ends sooner."""
+        self.file.seek(self.begin)
+        left = self.length
+        while left:
+            if not (piece := self.file.read(min(PIECE, left))):
+                raise BadFile("the file became shorter while it was sent")
+            yield piece
+            left -= len(piece)
+            self.sent(self.begin + self.length - left)
+
+
+@dataclass
+class Request:
+    """One request. `seconds` is how long the answer may let wait; `limit` how many bytes of it are read."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    body: FilePart | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 60.0
+    limit: int = ANSWER_LIMIT
+    taker: Taker | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was answered. `repeated`: an earlier try of the same request got no answer, and may have been obeyed."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes = b""
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that reads or writes files: not for an event loop. Its result is given back."""
+
+    do: Callable[[], Any]
+
+
+Step = Request | Pause | Work
+Steps = Generator[Step, Any, T]
+
+
+def send(request: Request) -> Steps[Reply]:
+    """Make one request, once. Raises Unreachable, BadAnswer."""
+    reply: Reply = yield request
+    return reply
+
+
+def work(do: Callable[[], T]) -> Steps[T]:
+    """Do something with files. Raises what it raises."""
+    done: T = yield Work(do)
+    return done

@@ -1,0 +1,170 @@
+"""Sends a local file in pieces that resume (tus 1.0)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mimetypes
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from jobbridge_client import calls
+from jobbridge_client.answers import Pauses, document, patient, refusal, retry_after
+from jobbridge_client.errors import BadAnswer, BadFile, BridgeError, NotFound, Refused, Unreachable
+from jobbridge_client.records import Job, Upload
+from jobbridge_client.steps import PIECE, FilePart, Pause, Reply, Request, Steps, send, work
+
+UPLOADS = "/api/v1/uploads"
+TUS = {"Tus-Resumable": "1.0.0"}
+DIGEST_SECONDS = 600.0  # the answer to the last piece waits for the file's digest
+AGAIN = (400, 408, 409, 429, 460)  # the bytes may be sent again; so they may after any 5xx
+
+Progress = Callable[[Upload], object]
+
+
+def submit(
+    path: str | os.PathLike[str], fields: Mapping[str, Any], key: str | None, progress: Progress | None, patience: float
+) -> Steps[Job]:
+    """Send a file and create a job for it."""
+    sent = yield from upload(path, None, None, None, progress, patience)
+    task = fields.get("ingestion_task_id") or Path(path).name
+    named = {**fields, "ingestion_task_id": task, "source_upload": sent.upload_id}
+    try:
+        return (yield from calls.create(named, key, patience))
+    except BridgeError as error:
+        error.upload = sent
+        raise
+
+
+def upload(
+    path: str | os.PathLike[str],
+    name: str | None,
+    media_type: str | None,
+    resume: str | None,
+    progress: Progress | None,
+    patience: float,
+) -> Steps[Upload]:
+    """Send a file; when it returns, the bridge has these very bytes. `patience` begins anew with each byte."""
+    file = yield from work(lambda: _opened(path))
+    try:
+        length = yield from work(lambda: _length(file))
+        state = None if resume is None else (yield from _resumed(resume, length, patience))
+        if state is None:
+            state = yield from _announced(name or Path(path).name, media_type, length, patience)
+        try:
+            whole = yield from _send_all(file, state, progress, patience)
+        except BridgeError as error:
+            error.upload = error.upload or state
+            raise
+        if (yield from work(lambda: _sha256(file))) != whole.sha256:
+            raise BadFile(f"{path} is not what the bridge has of it: it changed while it was sent")
+        return whole
+    finally:
+        file.close()
+
+
+def _announced(name: str, media_type: str | None, length: int, patience: float) -> Steps[Upload]:
+    described = {"filename": name, "filetype": media_type or mimetypes.guess_type(name)[0] or ""}
+    metadata = ",".join(
+        f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in described.items() if value
+    )
+    headers = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata}
+    return Upload.read(document((yield from patient(Request("POST", UPLOADS, headers=headers), patience))))
+
+
+def _resumed(upload_id: str, length: int, patience: float) -> Steps[Upload | None]:
+    try:
+        state = yield from _state(upload_id, patience)
+    except NotFound:
+        return None  # it has expired
+    if state.length != length:
+        raise BadFile(f"upload {upload_id} has {state.length} bytes, the file {length}: it is another file")
+    return state
+
+
+def _state(upload_id: str, patience: float) -> Steps[Upload]:
+    asked = Request("GET", f"{UPLOADS}/{calls.part(upload_id)}", headers=TUS)
+    return Upload.read(document((yield from patient(asked, patience))))
+
+
+def _send_all(file: BinaryIO, state: Upload, progress: Progress | None, patience: float) -> Steps[Upload]:
+    pauses = Pauses(patience)
+    if progress is not None:
+        progress(state)
+    while state.received < state.length or state.sha256 is None:
+        before, asked = state.received, None
+        failed: BridgeError | None = None
+        try:
+            reply = yield from _send_rest(file, state, progress)
+            if reply.status != 204:
+                failed, asked = refusal(reply), retry_after(reply)
+                if not isinstance(failed, Refused) or (reply.status not in AGAIN and reply.status < 500):
+                    raise failed
+        except Unreachable as error:
+            failed = error
+        try:
+            state = yield from _state(state.upload_id, patience)
+        except BridgeError as error:
+            error.upload = state
+            raise
+        if state.received > before:
+            pauses.again()
+        if failed is None and (state.received < state.length or state.sha256 is None):
+            failed = BadAnswer("the bridge took the bytes and has no digest of them")
+        if failed is not None and (state.received < state.length or state.sha256 is None):
+            pause = pauses.next(asked)
+            if pause is None:
+                failed.upload = state
+                raise failed
+            yield Pause(pause)
+    if progress is not None:
+        progress(state)
+    return state
+
+
+def _send_rest(file: BinaryIO, state: Upload, progress: Progress | None) -> Steps[Reply]:
+    length = yield from work(lambda: _length(file))
+    if length != state.length:
+        raise BadFile(f"the file has {length} bytes now and had {state.length}")
+
+    def sent(so_far: int) -> None:
+        if progress is not None:
+            progress(replace(state, received=so_far))
+
+    return (
+        yield from send(
+            Request(
+                "PATCH",
+                f"{UPLOADS}/{calls.part(state.upload_id)}",
+                body=FilePart(file, state.received, state.length - state.received, sent),
+                headers={
+                    **TUS,
+                    "Upload-Offset": str(state.received),
+                    "Content-Type": "application/offset+octet-stream",
+                },
+                seconds=DIGEST_SECONDS,
+            )
+        )
+    )
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror or type(error).__name__}") from None
+
+
+def _length(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _sha256(file: BinaryIO) -> str:
+    file.seek(0)
+    whole = hashlib.sha256()
+    while piece := file.read(PIECE):
+        whole.update(piece)
+    return whole.hexdigest()

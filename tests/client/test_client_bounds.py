@@ -1,0 +1,99 @@
+"""What the client does with answers that are not the bridge's, or come too often."""
+
+import gzip
+import time
+
+import pytest
+
+from jobbridge_client import BadAnswer, BadSetting, Client, Refused, TooMany, Unreachable
+from tests.support.scripted_answers import answer, scripted
+
+STATUS = b'{"job_id": "1", "status": "pending", "created_at": "2026-11-24T10:00:00+00:00", "later": [1]}'
+PROBLEM = b'{"status": 429, "code": "too_many", "detail": "Slowly."}'
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (answer("200 OK", gzip.compress(STATUS), "Content-Encoding: gzip"), "Content-Encoding 'gzip'"),
+        (answer("200 OK", b" " * (2**20 + 1)), "more than 1048576 bytes"),
+        (answer("200 OK", b"[" * 100_000), "not the bridge"),
+        (answer("200 OK", b"<html>"), "not the bridge"),
+        (answer("200 OK", STATUS.replace(b'"pending"', b"7")), "status is int, not str"),
+        (answer("200 OK", STATUS.replace(b"2026", b"x")), "created_at is no moment"),
+        (answer("302 Found", b"", "Location: http://elsewhere.example/"), "redirects to 'http://elsewhere.example/'"),
+    ],
+)
+def test_an_answer_that_is_not_the_bridges_is_refused(given, reason):
+    with scripted(given) as server, Client(server.url, "the-key") as client, pytest.raises(BadAnswer, match=reason):
+        client.status("1")
+    assert len(server.heads) == 1
+    assert "authorization: bearer the-key" in server.heads[0].lower()
+    assert "accept-encoding: identity" in server.heads[0].lower()
+
+
+def test_a_busy_bridge_is_asked_again_when_it_says_and_not_sooner():
+    busy = answer("429 Too Many Requests", PROBLEM, "Retry-After: 1")
+    broken = answer("503 Service Unavailable", PROBLEM)
+    with scripted(busy, broken, answer("200 OK", STATUS)) as server, Client(server.url) as client:
+        began = time.monotonic()
+        assert client.status("1").data["later"] == [1]
+        assert time.monotonic() - began >= 1.0
+    assert len(server.heads) == 3
+
+
+def test_patience_ends_at_once_where_the_pause_goes_beyond_it():
+    busy = answer("429 Too Many Requests", PROBLEM, "Retry-After: 3600", "X-Request-ID: r-1")
+    with scripted(busy) as server, Client(server.url, patience=5) as client:
+        with pytest.raises(TooMany, match="429 too_many: Slowly") as refused:
+            client.status("1")
+        assert (refused.value.retry_after, refused.value.request_id) == (3600.0, "r-1")
+    with (
+        scripted(answer("500 Internal", b"?")) as server,
+        Client(server.url, patience=0) as client,
+        pytest.raises(Refused, match="500 error"),
+    ):
+        client.status("1")
+    with Client(server.url, patience=0) as client, pytest.raises(Unreachable, match="cannot be reached"):
+        client.status("1")
+
+
+def test_no_cookie_is_kept():
+    with scripted(answer("200 OK", STATUS, "Set-Cookie: a=b")) as server, Client(server.url) as client:
+        client.status("1")
+        client.status("1")
+    assert "cookie" not in server.heads[1].lower()
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "reason"),
+    [
+        ("bridge.example.org", None, "must look like"),
+        ("ftp://bridge.example.org", None, "must look like"),
+        ("https://user@bridge.example.org", None, "must look like"),
+        ("https://bridge.example.org?x", None, "must look like"),
+        ("https://bridge.example.org:x", None, "must look like"),
+        ("https://a b", None, "must look like"),
+        ("https://bridge.example.org", "new\nline", "visible ASCII"),
+        ("http://bridge.example.org", "key", "unencrypted"),
+        ("http://127.0.0.1.example.org", "key", "unencrypted"),
+    ],
+)
+def test_an_address_or_key_that_cannot_be_one_is_refused(url, key, reason):
+    with pytest.raises(BadSetting, match=reason):
+        Client(url, key)
+
+
+def test_a_key_goes_over_plain_http_to_this_machine_or_where_that_is_said():
+    for url in ("http://localhost:1", "http://127.0.0.2:1", "http://[::1]:1"):
+        Client(url, "key").close()
+    Client("http://bridge.example.org", "key", allow_http=True).close()
+
+
+def test_an_id_that_leads_elsewhere_is_not_asked_for():
+    with scripted(answer("200 OK", STATUS)) as server, Client(f"{server.url}/prefix/") as client:
+        client.status("../a/b?c")
+        for bad in ("", ".", ".."):
+            with pytest.raises(BadSetting):
+                client.status(bad)
+    assert server.heads[0].startswith("GET /prefix/api/v1/remote-jobs/..%2Fa%2Fb%3Fc/status HTTP/1.1")

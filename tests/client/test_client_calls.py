@@ -1,0 +1,126 @@
+"""The client against a running bridge: what a pipeline on another host does with an address and a key."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+
+import pytest
+
+from jobbridge_client import BadSetting, Conflict, Denied, Invalid, JobFailed, NotFound, WaitTimeout
+from tests.support.client import ok
+from tests.support.fault_proxy import FaultProxy
+
+
+def test_a_local_file_becomes_a_text(either, client, tmp_path):
+    file = tmp_path / "talk ä.html"
+    file.write_bytes(b"<p>" + b"x" * 700_000)
+    seen = []
+    job = either("submit", file, "web", task_options={"language": "en"}, priority="high", progress=seen.append)
+    claimed = client.claim("web")
+    assert (claimed["job_id"], claimed["source_name"]) == (job.job_id, "talk ä.html")
+    assert (claimed["source_media_type"], claimed["task_options"]) == ("text/html", {"language": "en"})
+    sent = client.get(claimed["source_file_url"], headers={"X-Lease-Token": claimed["lease_token"]})
+    assert sent.content == file.read_bytes()
+    assert [seen[0].received, seen[-1].received] == [0, file.stat().st_size]
+    assert seen[0].upload_id == seen[-1].upload_id
+    ok(client.result(claimed, content="the text ü", metadata={"pages": 2}, processing_time=1.5))
+    assert either("wait", job).status == "completed"
+    result = either("result", job)
+    assert (result.text, result.metadata, result.processing_time) == ("the text ü", {"pages": 2}, 1.5)
+    whole = either("get", job)
+    assert (whole.data["ingestion_task_id"], whole.data["priority"]) == ("talk ä.html", "high")
+    assert [attempt["how"] for attempt in whole.data["attempts"]] == ["completed"]
+
+
+def test_a_create_whose_answer_is_lost_makes_one_job(either, client):
+    with FaultProxy.before(client.url) as proxy:
+        fault = proxy.cut_on(re.compile(rb"POST /api/v1/remote-jobs "), before=False)
+        job = either(
+            "create", "audio", ingestion_task_id="7", source_file_path=client.source(), url=proxy.url(client.url)
+        )
+        assert fault.happened.is_set()
+    assert [one.job_id for one in either("jobs")] == [job.job_id]
+
+
+def test_a_key_of_ones_own_makes_one_job_over_restarts(sdk, client):
+    named = {"ingestion_task_id": "7", "source_file_path": client.source(), "idempotency_key": "night-7"}
+    assert sdk.create("audio", **named).job_id == sdk.create("audio", **named).job_id
+    with pytest.raises(BadSetting, match="idempotency_key"):
+        sdk.create("audio", **{**named, "idempotency_key": "a\nb"})
+    with pytest.raises(Invalid) as refused:
+        sdk.create("video", **named)
+    assert refused.value.code == "idempotency_mismatch"
+
+
+def test_a_batch_is_counted_and_listed(either, client):
+    path = client.source()
+    jobs = [{"content_type": "audio", "ingestion_task_id": f"{n}", "source_file_path": path} for n in range(3)]
+    jobs[1]["available_at"] = datetime.now(UTC) + timedelta(days=1)
+    batch = either("create_batch", jobs)
+    either("cancel", batch.jobs[2])
+    state = either("batch", batch.batch_id)
+    assert (state.jobs, state.by_status, state.ended) == (3, {"pending": 2, "cancelled": 1}, False)
+    newest_first = [job.job_id for job in reversed(batch.jobs)]
+    assert [job.job_id for job in either("jobs")] == newest_first
+    page = either("page", limit=2, content_type="audio")
+    assert [job.job_id for job in page.jobs] == newest_first[:2]
+    assert [job.job_id for job in either("page", cursor=page.next_cursor).jobs] == newest_first[2:]
+    assert [job.job_id for job in either("jobs", status="cancelled")] == newest_first[:1]
+
+
+def test_waiting_tells_each_state_and_how_it_ended(either, client):
+    job_id = client.create("audio", max_retries=0)
+    seen = []
+
+    def work():
+        claimed = client.claim()
+        ok(client.heartbeat(claimed, progress=0.5))
+        ok(client.result(claimed, success=False, error_message="no speech", retryable=False))
+
+    def see(job):
+        seen.append(job)
+        if len(seen) == 1:
+            worker.start()
+
+    worker = Thread(target=work)
+    with pytest.raises(WaitTimeout) as late:
+        either("wait", job_id, timeout=0.1)
+    assert late.value.job.status == "pending"
+    with pytest.raises(JobFailed, match="failed: no speech") as failed:
+        either("wait", job_id, seen=see)
+    worker.join()
+    assert failed.value.job.error_message == "no speech"
+    assert (seen[0].status, seen[-1].status) == ("pending", "failed")
+    assert either("wait", job_id, check=False).status == "failed"
+    assert either("retry", job_id).status == "pending"
+    assert either("cancel", job_id).ended
+
+
+def test_a_refusal_says_what_was_wrong(either, client, bridge):
+    with pytest.raises(Denied) as refused:
+        either("status", "x", key="wrong")
+    assert (refused.value.status, refused.value.code) == (401, "unauthorized")
+    with pytest.raises(NotFound):
+        either("status", "nosuch/../job")
+    with pytest.raises(Invalid) as refused:
+        either("create", "Web", ingestion_task_id="", source_file_path=client.source())
+    assert set(refused.value.fields) == {"content_type", "ingestion_task_id"}
+    assert "content_type" in str(refused.value)
+    job_id = client.create("audio")
+    with pytest.raises(Conflict) as refused:
+        either("result", job_id)
+    assert refused.value.code == "not_ready"
+    with pytest.raises(Denied):
+        either("cancel", job_id, key=bridge.key(client.tenant, ("read",)))
+
+
+def test_a_retry_whose_answer_is_lost_is_done(sdk, client):
+    job_id = client.create("audio")
+    sdk.cancel(job_id)
+    with FaultProxy.before(client.url) as proxy:
+        proxy.cut_on(re.compile(rb"POST /api/v1/remote-jobs/[^ ]+/retry"), before=False)
+        worker = Thread(target=client.claim)
+        worker.start()
+        with type(sdk)(proxy.url(client.url), client.key) as through:
+            assert through.retry(job_id).status in ("pending", "processing")
+        worker.join()

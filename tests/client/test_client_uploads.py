@@ -1,0 +1,90 @@
+"""Files on their way to the bridge, over a network that cuts them off."""
+
+import hashlib
+import os
+
+import pytest
+
+from jobbridge_client import BadFile, Denied, Unreachable
+from tests.support.fault_proxy import FaultProxy
+from tests.support.tus import offset
+
+MIB = 2**20
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "large.bin"
+    path.write_bytes(os.urandom(6 * MIB))
+    return path
+
+
+def test_a_file_comes_whole_however_often_the_connection_is_cut(either, client, file):
+    with FaultProxy.before(client.url) as proxy:
+        proxy.cut_after(MIB, "up", times=4)
+        sent = either("upload", file, url=proxy.url(client.url))
+        again = proxy.stats.bytes_up - file.stat().st_size
+    assert sent.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert again < 4 * MIB, "what had come through was sent again"
+
+
+def test_an_upload_goes_on_in_the_next_process(either, client, file):
+    seen = []
+    with FaultProxy.before(client.url) as proxy:
+        proxy.cut_after(4 * MIB, "up", times=1000)
+        with pytest.raises(Unreachable) as broken:
+            either("upload", file, url=proxy.url(client.url), options={"patience": 0.0}, progress=seen.append)
+    upload = broken.value.upload
+    assert upload.upload_id == seen[0].upload_id
+    begun = offset(client, f"/api/v1/uploads/{upload.upload_id}")
+    states = []
+    whole = either("upload", file, resume=upload.upload_id, progress=states.append)
+    assert (whole.upload_id, whole.received) == (upload.upload_id, 6 * MIB)
+    assert states[0].received >= begun
+    assert either("upload", file, resume=upload.upload_id).sha256 == whole.sha256
+
+
+def test_what_cannot_be_resumed_is_said_or_begun_anew(sdk, client, file, tmp_path):
+    sent = sdk.upload(file)
+    other = tmp_path / "other"
+    other.write_bytes(b"shorter")
+    with pytest.raises(BadFile, match="another file"):
+        sdk.upload(other, resume=sent.upload_id)
+    assert sdk.upload(other, resume="00000000-0000-7000-8000-000000000000").length == 7
+
+
+def test_a_file_that_changes_while_it_is_sent_is_not_taken_for_the_old_one(sdk, file):
+    def change(state):
+        if state.received == 0:
+            with file.open("r+b") as out:
+                out.write(b"changed")
+
+    def shorten(state):
+        if state.received == MIB:
+            os.truncate(file, 2 * MIB)
+
+    def flip(state):
+        if state.received == state.length:
+            with file.open("r+b") as out:
+                out.write(b"later")
+
+    assert sdk.upload(file, progress=change).sha256  # before any byte was read: that is the file
+    with pytest.raises(BadFile, match="changed while it was sent"):
+        sdk.upload(file, progress=flip)
+    with pytest.raises(BadFile, match=r"became shorter|bytes now and had"):
+        sdk.upload(file, progress=shorten)
+
+
+def test_an_empty_file_is_a_file(either, tmp_path):
+    (tmp_path / "empty").touch()
+    sent = either("upload", tmp_path / "empty", media_type="text/plain")
+    assert (sent.length, sent.sha256) == (0, hashlib.sha256().hexdigest())
+
+
+def test_a_file_that_cannot_be_sent_is_named(either, client, bridge, file, tmp_path):
+    with pytest.raises(BadFile, match="No such file"):
+        either("upload", tmp_path / "nosuch")
+    with pytest.raises(BadFile, match="directory"):
+        either("upload", tmp_path)
+    with pytest.raises(Denied):
+        either("upload", file, key=bridge.key(client.tenant, ("read",)))
