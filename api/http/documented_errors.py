@@ -5,7 +5,6 @@ from typing import Any
 
 from api.http.body import Blueprint
 from api.http.problems import CODES, phrase
-from api.schemas.problem import Problem
 
 MEANINGS = {
     400: "The body is not valid JSON, or the request is malformed.",
@@ -32,17 +31,11 @@ WITH_BODY = (400, 413, 415)
 
 def gives(blueprint: Blueprint, *statuses: int, body: bool = False) -> Callable[[Any], Any]:
     """Document these errors, beside the ones that any route (and any route with a body) can give."""
+    all_of_them = sorted({*ALWAYS, *(WITH_BODY if body else ()), *statuses})
+    answers = {status: problem_answer(status) for status in all_of_them}
 
     def document(view: Any) -> Any:
-        for status in sorted({*ALWAYS, *(WITH_BODY if body else ()), *statuses}):
-            view = blueprint.alt_response(
-                status,
-                schema=Problem(),
-                content_type=MEDIA_TYPE,
-                description=MEANINGS[status],
-                example=_example(status),
-            )(view)
-        return blueprint.doc(operationId=view.__name__)(view)
+        return blueprint.doc(operationId=view.__name__, responses=answers)(view)
 
     return document
 
