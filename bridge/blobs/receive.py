@@ -40,12 +40,14 @@ WITH moved AS (
 ), counted AS (
   UPDATE upload_segments s SET start = n.start, size = n.size
   FROM unnest(CAST(:ids AS uuid[]), CAST(:starts AS bigint[]), CAST(:sizes AS int[])) n(id, start, size), moved
-  WHERE s.id = n.id AND s.upload_id = moved.id AND s.size IS NULL
+  WHERE s.id = n.id AND s.upload_id = moved.id
   RETURNING s.id
 )
 SELECT moved.*, (SELECT count(*) FROM counted) AS counted FROM moved
 """)
 DROP = text("UPDATE upload_segments SET upload_id = NULL WHERE id = ANY (CAST(:ids AS uuid[])) AND size IS NULL")
+# A statement of its own after DROP, which may have waited for the commit that counted them.
+COUNTED = text("SELECT id FROM upload_segments WHERE id = ANY (CAST(:ids AS uuid[])) AND size IS NOT NULL")
 
 # For as long as an object is stored: how many are at a time in a process.
 Turn = Callable[[], AbstractContextManager[None]]
@@ -155,13 +157,19 @@ class _Arriving:
             self._count()
 
     def drop(self) -> None:
-        """What is not counted belongs to nobody; where this does not come to pass, a sweep finds it."""
+        """What is not counted belongs to nobody; where this does not come to pass, a sweep finds it.
+
+        Where the answer to the commit was lost, PostgreSQL says whether it is counted.
+        """
         if not self._drafts:
             return
+        ids = {"ids": [str(one) for one in self._drafts]}
         with self._runtime.engine.begin() as connection:
-            connection.execute(DROP, {"ids": [str(one) for one in self._drafts]})
-        for draft in self._drafts.values():
-            self._runtime.files(draft.discard)
+            connection.execute(DROP, ids)
+            counted = {row.id for row in connection.execute(COUNTED, ids)}
+        for one, draft in self._drafts.items():
+            if one not in counted:
+                self._runtime.files(draft.discard)
         self._drafts.clear()
 
     def _begin(self) -> None:

@@ -1,7 +1,6 @@
-"""The bytes of an upload: whole or not there, counted once, collected where nobody names them."""
+"""The bytes of an upload: whole or not there, and counted once."""
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -9,38 +8,20 @@ from uuid import uuid4
 
 import pytest
 
-from bridge.blobs import collect, content, receive, uploads
+from bridge.blobs import receive, uploads
 from bridge.blobs.receive import SEGMENT_BYTES, Checksum, Cut
 from bridge.caller import Caller
 from bridge.errors import Conflict, NotFound, TooLarge, TooMany, Unavailable, WrongChecksum
-from tests.support.core import KEY, OTHER_KEY, Core
+from tests.support.arriving import FILE, announced, content_of, stands
+from tests.support.core import KEY, OTHER_KEY
 from tests.support.tus import objects
 
-FILE = os.urandom(SEGMENT_BYTES * 2 + 12345)
 SHA256 = hashlib.sha256(FILE).digest()
-
-
-@pytest.fixture
-def core(make_runtime, tmp_path):
-    return Core(make_runtime(data_dir=str(tmp_path / "data")))
-
-
-def announced(core, length=None, key=KEY, **said):
-    length = len(FILE) if length is None else length
-    return uploads.announce(core.runtime, key, uploads.Announced(length, **said))
-
-
-def stands(core, upload, key=KEY):
-    return uploads.find_upload(core.runtime, key, str(upload.id))
 
 
 def cut_after(*pieces):
     yield from pieces
     raise Cut("the wire")
-
-
-def content_of(core, upload, served=None):
-    return b"".join(content.pieces(core.runtime, upload.id, range(upload.length) if served is None else served))
 
 
 def test_a_file_that_comes_in_one_request_is_there_with_its_digest_and_in_private_files(core):
@@ -204,97 +185,43 @@ def test_a_file_larger_than_the_setting_is_refused(make_runtime):
         uploads.announce(make_runtime(upload_max_bytes="10"), KEY, uploads.Announced(11))
 
 
-# What is collected.
-
-
-def age(core, seconds):
-    core.sql(
-        "WITH u AS (UPDATE uploads SET expires_at = expires_at - make_interval(secs => :s))"
-        " UPDATE upload_segments SET written_at = written_at - make_interval(secs => :s)",
-        s=seconds,
-    )
-
-
-def test_what_expired_goes_with_its_objects_and_its_share_of_the_quota(core):
-    announced(core)
-    old = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
-    age(core, 86400 + 1)
-    young = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
-    assert collect.collect(core.runtime) == 2 + 1
-    with pytest.raises(NotFound):
-        stands(core, old)
-    assert content_of(core, young) == b"12345"
-    assert len(objects(core.runtime.settings)) == 1
-    assert [row.bytes for row in core.sql("SELECT bytes FROM upload_usage")] == [MIB]
-    assert collect.collect(core.runtime) == 0
-
-
-def test_each_piece_that_comes_puts_the_end_off(core):
-    upload = announced(core, length=10)
-    age(core, 86400 - 60)
-    upload = receive.receive(core.runtime, stands(core, upload), iter([b"12345"]))
-    age(core, 3600)
-    collect.collect(core.runtime)
-    assert receive.receive(core.runtime, stands(core, upload), iter([b"67890"])).received == 10
-
-
-def test_what_a_killed_process_left_is_removed_and_what_is_named_never(core, monkeypatch):
-    upload = announced(core)
-    kept = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
-
-    class Killed(BaseException):
-        pass
-
-    for point in ("upload.before_object", "upload.after_object"):
-
-        def killed(at, having=True, point=point):
-            if at == point:
-                raise Killed
-
-        with monkeypatch.context() as patched:
-            patched.setattr(receive, "reach", killed)
-            patched.setattr(receive._Arriving, "drop", lambda self: None)
-            with pytest.raises(Killed):
-                receive.receive(core.runtime, stands(core, upload), iter([b"x" * 1000]))
-    assert len(objects(core.runtime.settings)) == 2
-    assert collect.collect(core.runtime) == 0, "a sender may still be at it"
-    age(core, collect.ABANDONED_SECONDS + collect.SETTLED_SECONDS)
-    assert collect.collect(core.runtime) == 2
-    assert [path.stat().st_size for path in objects(core.runtime.settings)] == [5]
-    assert content_of(core, kept) == b"12345"
-
-
-def test_who_stores_longer_than_is_waited_for_loses_the_piece_not_the_file(core):
+def test_what_counts_although_the_answer_to_its_commit_was_lost_keeps_its_bytes(core, monkeypatch):
     upload = announced(core, length=10)
 
-    arriving = receive._Arriving(core.runtime, upload, None, receive.nullcontext)
-    arriving.take(b"12345")
-    age(core, collect.ABANDONED_SECONDS + 1)
-    collect.collect(core.runtime)
-    with pytest.raises((Conflict, Unavailable)):
-        arriving.end()
-    arriving.drop()
-    assert stands(core, upload).received == 0
-    assert receive.receive(core.runtime, stands(core, upload), iter([b"abcde" * 2])).received == 10
-    assert content_of(core, upload) == b"abcde" * 2
+    def lost(at, having=True):
+        if at == "upload.after_commit":
+            raise ConnectionResetError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(receive, "reach", lost)
+        with pytest.raises(ConnectionResetError):
+            receive.receive(core.runtime, upload, iter([b"1234567890"]))
+    assert stands(core, upload).received == 10
+    assert content_of(core, upload) == b"1234567890"
 
 
-def test_an_upload_that_is_given_up_while_it_comes_is_gone_and_so_is_what_came(core):
-    upload = announced(core, length=SEGMENT_BYTES)
+def test_who_loses_gives_up_its_own_bytes_alone(core):
+    upload = announced(core, length=receive.WRITE_BYTES + 1)
 
-    def given_up():
-        yield b"x" * SEGMENT_BYTES
-        uploads.give_up(core.runtime, KEY, str(upload.id))
-
-    def given_up_halfway():
+    def pieces():
         yield b"x" * receive.WRITE_BYTES
-        uploads.give_up(core.runtime, KEY, str(upload.id))
+        other = announced(core, length=5)
+        with pytest.raises(WrongChecksum):
+            receive.receive(core.runtime, other, iter([b"12345"]), checksum=Checksum("sha256", b""))
+        yield b"x"
 
-    with pytest.raises((Conflict, NotFound)):
-        receive.receive(core.runtime, upload, given_up_halfway())
-    assert objects(core.runtime.settings) == []
-    upload = announced(core, length=SEGMENT_BYTES)
-    receive.receive(core.runtime, upload, given_up())
-    age(core, collect.SETTLED_SECONDS)
-    collect.collect(core.runtime)
-    assert objects(core.runtime.settings) == []
+    assert receive.receive(core.runtime, upload, pieces()).received == upload.length
+    assert len(objects(core.runtime.settings)) == 1
+
+
+def test_bytes_that_were_given_up_meanwhile_do_not_count(core):
+    upload = announced(core, length=receive.WRITE_BYTES + 1)
+
+    def pieces():
+        yield b"x" * receive.WRITE_BYTES
+        core.sql("UPDATE upload_segments SET upload_id = NULL")  # as the sweep does after half an hour
+        yield b"x"
+
+    with pytest.raises(Conflict):
+        receive.receive(core.runtime, upload, pieces())
+    assert stands(core, upload).received == 0

@@ -1,0 +1,121 @@
+"""What is collected: uploads whose time is over, and bytes that nobody names."""
+
+import pytest
+
+from bridge.blobs import collect, receive, uploads
+from bridge.blobs.receive import SEGMENT_BYTES
+from bridge.errors import Conflict, NotFound, Unavailable
+from tests.support.arriving import announced, content_of, stands
+from tests.support.core import KEY
+from tests.support.tus import objects
+
+
+def age(core, seconds):
+    core.sql(
+        "WITH u AS (UPDATE uploads SET expires_at = expires_at - make_interval(secs => :s))"
+        " UPDATE upload_segments SET written_at = written_at - make_interval(secs => :s)",
+        s=seconds,
+    )
+
+
+def test_what_expired_goes_with_its_objects_and_its_share_of_the_quota(core):
+    announced(core)
+    old = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    age(core, 86400 + 1)
+    young = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    assert collect.collect(core.runtime) == 2 + 1
+    with pytest.raises(NotFound):
+        stands(core, old)
+    assert content_of(core, young) == b"12345"
+    assert len(objects(core.runtime.settings)) == 1
+    assert [row.bytes for row in core.sql("SELECT bytes FROM upload_usage")] == [uploads.LEAST_BYTES]
+    assert collect.collect(core.runtime) == 0
+
+
+def test_each_piece_that_comes_puts_the_end_off(core):
+    upload = announced(core, length=10)
+    age(core, 86400 - 60)
+    upload = receive.receive(core.runtime, stands(core, upload), iter([b"12345"]))
+    age(core, 3600)
+    collect.collect(core.runtime)
+    assert receive.receive(core.runtime, stands(core, upload), iter([b"67890"])).received == 10
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_named_never(core, monkeypatch):
+    upload = announced(core)
+    kept = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+
+    class Killed(BaseException):
+        pass
+
+    for point in ("upload.before_object", "upload.after_object"):
+
+        def killed(at, having=True, point=point):
+            if at == point:
+                raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(receive, "reach", killed)
+            patched.setattr(receive._Arriving, "drop", lambda self: None)
+            with pytest.raises(Killed):
+                receive.receive(core.runtime, stands(core, upload), iter([b"x" * 1000]))
+    assert len(objects(core.runtime.settings)) == 2
+    assert collect.collect(core.runtime) == 0, "a sender may still be at it"
+    age(core, collect.ABANDONED_SECONDS + collect.SETTLED_SECONDS)
+    assert collect.collect(core.runtime) == 2
+    assert [path.stat().st_size for path in objects(core.runtime.settings)] == [5]
+    assert content_of(core, kept) == b"12345"
+
+
+def test_who_stores_longer_than_is_waited_for_loses_the_piece_not_the_file(core):
+    upload = announced(core, length=10)
+
+    arriving = receive._Arriving(core.runtime, upload, None, receive.nullcontext)
+    arriving.take(b"12345")
+    age(core, collect.ABANDONED_SECONDS + 1)
+    collect.collect(core.runtime)
+    with pytest.raises((Conflict, Unavailable)):
+        arriving.end()
+    arriving.drop()
+    assert stands(core, upload).received == 0
+    assert receive.receive(core.runtime, stands(core, upload), iter([b"abcde" * 2])).received == 10
+    assert content_of(core, upload) == b"abcde" * 2
+
+
+def test_an_upload_that_is_given_up_while_it_comes_is_gone_and_so_is_what_came(core):
+    upload = announced(core, length=SEGMENT_BYTES)
+
+    def given_up():
+        yield b"x" * SEGMENT_BYTES
+        uploads.give_up(core.runtime, KEY, str(upload.id))
+
+    def given_up_halfway():
+        yield b"x" * receive.WRITE_BYTES
+        uploads.give_up(core.runtime, KEY, str(upload.id))
+
+    with pytest.raises((Conflict, NotFound)):
+        receive.receive(core.runtime, upload, given_up_halfway())
+    assert objects(core.runtime.settings) == []
+    upload = announced(core, length=SEGMENT_BYTES)
+    receive.receive(core.runtime, upload, given_up())
+    age(core, collect.SETTLED_SECONDS)
+    collect.collect(core.runtime)
+    assert objects(core.runtime.settings) == []
+
+
+def test_who_sends_on_while_another_is_collected_keeps_what_is_not_yet_abandoned(core):
+    upload = announced(core, length=receive.WRITE_BYTES + 1)
+    old = announced(core, length=5)
+
+    def pieces():
+        yield b"x" * receive.WRITE_BYTES
+        core.sql(
+            "INSERT INTO upload_segments (id, object, upload_id, written_at)"
+            " VALUES (gen_random_uuid(), 'tenant-a/b/c', :id, now() - interval '1 day')",
+            id=str(old.id),
+        )
+        collect.collect(core.runtime)
+        yield b"x"
+
+    assert receive.receive(core.runtime, upload, pieces()).received == upload.length
+    assert core.sql("SELECT FROM upload_segments WHERE upload_id = :id", id=str(old.id)) == []
