@@ -1,7 +1,8 @@
 """Drops each clause of each guard in turn and shows that a test notices: `make guards` (about ten minutes).
 
-A clause is a condition of a WHERE of a statement that changes a job or an outcome, or decides whether one is made;
-where it stands twice in one statement both go. The tests that must notice are the deterministic ones of the core.
+A clause is a condition of a WHERE of a statement that changes a job, an outcome, an upload or a pause, or decides
+whether one is made; where it stands twice in one statement both go. The tests that must notice are the deterministic
+ones of the core.
 Two mutants are tried at a time, each with a Redis database of its own. Exit status 1 when a clause can be dropped
 without any of them failing: then it is not needed, or a test is missing.
 """
@@ -20,8 +21,10 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from bridge import embedded
+from bridge.blobs import collect, receive, uploads
 from bridge.insight import counters
 from bridge.jobs import (
+    batches,
     bulk,
     cancel,
     claim,
@@ -30,13 +33,17 @@ from bridge.jobs import (
     expire,
     extend,
     idempotency,
+    job_log,
     promote,
     purge,
     release,
     submit_result,
+    unserved,
+    uploaded_sources,
 )
 from bridge.mirror import release_due
 from bridge.outbox import outcomes, resend_sooner
+from bridge.workers import pauses
 from tests import conftest
 from tests.support.rights import give_rights
 
@@ -49,7 +56,7 @@ NEAREST = {
     "complete": ["complete", "results"],
     "cancel": ["waits", "edges"],
     "extend": ["leases", "waits"],
-    "release": ["waits", "edges"],
+    "release": ["waits", "edges", "evict"],
     "outcomes": ["outbox_core", "resend"],
     "resend_sooner": ["resend_sooner"],
     "purge": ["outbox_core", "batch"],
@@ -61,6 +68,14 @@ NEAREST = {
     "counters": ["statistics"],
     "enqueue": ["submission", "batch"],
     "idempotency": ["submission", "batch"],
+    "receive": ["receive"],
+    "uploads": ["collect", "uploaded_sources"],
+    "collect": ["collect"],
+    "uploaded_sources": ["uploaded_sources"],
+    "unserved": ["unserved"],
+    "batches": ["batch_outcome"],
+    "job_log": ["job_log"],
+    "pauses": ["pause", "pause_bounds", "drain"],
 }
 TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
 
@@ -93,7 +108,7 @@ Put = Callable[[TextClause], None]
 
 
 def statements() -> Iterator[tuple[str, TextClause, Put]]:
-    """Every statement that changes a job or an outcome: its name, itself, and how another takes its place."""
+    """Every statement with a guard: its name, itself, and how another takes its place."""
     for module, names in {
         claim: ["CLAIM", "NEXT", "REPLAY"],
         enqueue: ["INSERT"],
@@ -102,22 +117,22 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         cancel: ["CANCEL", "RESTART"],
         complete: ["COMPLETE"],
         extend: ["EXTEND"],
-        release: ["RETURN", "RETRY", "FAIL"],
-        outcomes: [
-            "TAKE_OF_JOBS",
-            "TAKE_FIRST",
-            "TAKE_AGAIN",
-            "SENT",
-            "NOT_SENT",
-            "CONFIRM",
-            "RESEND_ONE",
-            "RESEND_FAILING",
-        ],
+        release: ["RETURN", "RETRY", "FAIL", "TAKE_FROM_KEY", "TAKE_FROM_WORKER"],
+        outcomes: ["TAKE_OF_JOBS", "TAKE_FIRST", "TAKE_AGAIN", "SENT", "NOT_SENT", "CONFIRM", "RESEND_ONE",
+                   "RESEND_FAILING"],
         resend_sooner: ["SOONER"],
         purge: ["PURGE", "FORGET_BATCHES"],
         promote: ["PROMOTE"],
         release_due: ["DUE"],
-    }.items():
+        receive: ["BEGIN", "COUNT", "DROP"],
+        uploads: ["FORGET_ONE"],
+        collect: ["FORGET_EXPIRED", "ABANDON", "FIND", "REMOVE"],
+        uploaded_sources: ["FIND", "NAME"],
+        unserved: ["ASKED", "TELL", "FORGET"],
+        batches: ["OPEN", "END"],
+        job_log: ["APPEND", "TRIM", "SAVE"],
+        pauses: ["NOW_PAUSED", "RESUME", "OTHERS"],
+    }.items():  # fmt: skip
         for name in names:
             yield f"{module.__name__}.{name}", getattr(module, name), _setter(module, name)
     for change, statement in list(submit_result.STATEMENTS.items()):
@@ -207,6 +222,7 @@ def child(attempt: Try, slot: int, log: Path) -> int:
     names = dict.fromkeys([*nearest, *TESTS])
     tests = [str(path) for name in names for path in Path("tests").rglob(f"test_{name}.py")]
     options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header", "--timeout", "60"]
+    options += ["-o", "timeout_method=signal"]  # so that the test that hangs is named
     code = pytest.main([*options, *tests], plugins=[OfTheCore()])
     sys.stdout.flush()
     os._exit(int(code))
