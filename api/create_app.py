@@ -13,6 +13,7 @@ from api.http.access import SECURITY
 from api.http.counted import answered
 from api.http.incoming import end_request
 from api.http.parts import Parts
+from api.http.request_spans import end_with
 from api.http.response_headers import SAFE, begin_request
 from api.http.sending import counted
 from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
@@ -101,7 +102,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
 
 def _begin() -> None:
     g.began = time.monotonic()
-    g.request_id = begin_request(request.headers.get("X-Request-ID", ""))
+    g.request_id = begin_request(request.environ)
 
 
 def _finish(response: Response) -> Response:
@@ -112,6 +113,7 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.get("request_id") or uuid.uuid4().hex
     route = None if request.url_rule is None else request.url_rule.rule
     answered(request.method, route, response.status_code, g.get("began") or time.monotonic())
+    end_with(response, g.pop("span", None), request.method, route)
     if "job_status" in g:
         response.headers["X-Job-Status"] = str(g.job_status)
     return response

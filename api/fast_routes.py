@@ -20,6 +20,7 @@ from api.http.connections import prove
 from api.http.counted import answered
 from api.http.parts import Parts
 from api.http.plain_requests import Environ, Plain, PlainRequests
+from api.http.request_spans import begin_span, end_span
 from api.http.response_headers import SAFE, begin_request
 from api.http.sending import LARGE_BYTES
 from api.http.views import json_response, poll_answer
@@ -84,7 +85,8 @@ class FastRoutes:
         except TooMany:
             return self._flask(environ, start_response)  # which hears the same
         prove()
-        environ["HTTP_X_REQUEST_ID"] = request_id = begin_request(environ.get("HTTP_X_REQUEST_ID", ""))
+        environ["HTTP_X_REQUEST_ID"] = request_id = begin_request(environ)
+        environ["bridge.span"] = span = begin_span(self._bridge.runtime.traces)
         try:
             answer = self._serve(plain, environ)
         except Exception as error:
@@ -96,7 +98,9 @@ class FastRoutes:
             body = None
         if body is None or len(body) > LARGE_BYTES:
             return self._by_flask(plain, lambda job_id: answer.whole(), environ, start_response)
-        answered(environ["REQUEST_METHOD"], _RULES[plain.scope, bool(plain.job_id)], 200, began)
+        rule = _RULES[plain.scope, bool(plain.job_id)]
+        answered(environ["REQUEST_METHOD"], rule, 200, began)
+        end_span(span, environ["REQUEST_METHOD"], rule, 200)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
         headers += [one for one in SAFE.items() if one not in answer.headers]
         headers.append(("X-Request-ID", request_id))
@@ -128,7 +132,7 @@ class FastRoutes:
         with self._app.request_context(environ):
             self._app.preprocess_request()
             if plain is not None:
-                g.caller, g.body = plain.who, plain.body
+                g.caller, g.body, g.span = plain.who, plain.body, environ["bridge.span"]
             try:
                 answer = self._app.make_response(view(job_id=plain.job_id if plain else ""))
             except Exception as error:

@@ -21,6 +21,7 @@ from bridge.natural_batches import Batches
 from bridge.outbox.nudge import Nudger
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
+from bridge.traces import traces_of
 
 make_cooperative()
 settings = load_settings()
@@ -33,7 +34,8 @@ mirror = Mirror(settings.require("redis_url"), settings.redis_prefix, process)
 engine = make_engine(settings, pool_size=16, name="bridge-api")
 redis_url = settings.require("redis_url")
 once(10.0, "see whether the servers are as they should be", partial(server_requirements.tell, engine, redis_url))
-runtime = Runtime(settings, engine, mirror, Nudger(sender), FilePool(), Batches(), Counting(Told()))
+observer, traces = Counting(Told()), traces_of("jobbridge-api")
+runtime = Runtime(settings, engine, mirror, Nudger(sender), FilePool(), Batches(), observer, traces)
 # What all requests depend on must not wait for a connection behind slow ones.
 reserved = replace(runtime, engine=make_engine(settings, pool_size=4, name="bridge-reserved"))
 app = create_app(runtime, reserved)

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
 from bridge.state_change import Observer, Unobserved
+from bridge.traces import Traces, Untraced
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -75,6 +76,7 @@ class Runtime:
     files: OnFiles = at_once
     batches: Batching = one_by_one
     observer: Observer = field(default_factory=Unobserved)  # hears of every change once it is committed
+    traces: Traces = field(default_factory=Untraced)
 
     @cached_property
     def single(self) -> Engine:

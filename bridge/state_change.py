@@ -50,6 +50,7 @@ class StateChange(NamedTuple):
     why: str | None  # a sentence of the bridge's own
     seconds: float | None  # of the attempt that ended, or of the wait that is over
     request_id: str | None
+    traceparent: str | None = None  # of the job's create
 
 
 class Observer(Protocol):

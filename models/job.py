@@ -61,6 +61,7 @@ remote_jobs = Table(
     Column("asked_priority", SmallInteger),  # what it was created with, once its age has raised it; else null
     Column("batch_id", Uuid),
     Column("batch_outcome", Boolean),  # its end may be that of its batch, of which somebody is to be told
+    Column("traceparent", Text),  # of its create, in the form of W3C Trace Context; null: of no trace
     Column("idempotency_key", Text),
     Column("idempotency_hash", LargeBinary),
     Column("status", Text, nullable=False),

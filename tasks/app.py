@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 import structlog
-from celery import Celery
-from celery.signals import setup_logging, task_prerun, worker_init
+from celery import Celery, Task
+from celery.signals import setup_logging, task_prerun, worker_init, worker_process_shutdown
 from celery.worker.control import Panel
 
 from bridge import crash_points
@@ -22,6 +22,7 @@ from bridge.outbox.nudge import Nudger
 from bridge.runtime import Runtime
 from bridge.settings import load_settings, read_environment, unknown_names
 from bridge.state_change import REQUEST_ID
+from bridge.traces import TRACEPARENT, traces_of, valid
 
 log = structlog.get_logger("tasks.app")
 MOST_HANGING = 4  # system calls on files that do not come back; then further creates are put off at once
@@ -40,9 +41,17 @@ def _logs(**_: Any) -> None:
 
 
 @task_prerun.connect
-def _begin(task_id: str, **_: Any) -> None:
-    """What a task does to jobs is logged with the task's ID."""
+def _begin(task_id: str, task: Task[Any, Any], **_: Any) -> None:
+    """What a task does to jobs is logged with the task's ID, and joins the trace that its message names."""
     REQUEST_ID.set(task_id)
+    TRACEPARENT.set(valid(task.request.get("traceparent")))
+
+
+@worker_process_shutdown.connect
+def _end(**_: Any) -> None:
+    """A pool's process leaves without more ado: what it has recorded is sent before."""
+    if runtime.cache_info().currsize:
+        runtime().traces.close()
 
 
 @worker_init.connect
@@ -70,4 +79,5 @@ def runtime() -> Runtime:
         Nudger(app),
         FilePool(threads=MOST_HANGING, queue=False),
         observer=Counting(totals),
+        traces=traces_of("jobbridge-celery"),
     )

@@ -9,6 +9,7 @@ from bridge.broker import lying, next_message
 from bridge.outbox import outcomes, pipeline_queue
 from bridge.outbox.resend_sooner import ResendSooner
 from bridge.sweeps import swept
+from bridge.traces import TRACEPARENT
 from tasks.app import app, runtime
 
 BROKEN = (OperationalError,)
@@ -16,13 +17,13 @@ resend_sooner = ResendSooner()
 
 
 def _send(task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
-    settings = runtime().settings
+    settings, traceparent = runtime().settings, TRACEPARENT.get()
     app.send_task(
         settings.require("continuation_task"),
         kwargs=kwargs,
         task_id=task_id,
         queue=settings.continuation_queue,
-        headers={"tenant": tenant},
+        headers={"tenant": tenant, **({"traceparent": traceparent} if traceparent else {})},
         argsrepr="()",
         kwargsrepr=f"{{'job_id': '{kwargs['job_id']}', 'n': {kwargs['n']}}}",  # no document text in events
         retry=False,

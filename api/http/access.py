@@ -11,6 +11,7 @@ from api.http.client_address import real_address
 from api.http.connections import prove
 from api.http.local_only import refuse_web_pages
 from api.http.parts import parts
+from api.http.request_spans import begin_span
 from bridge.admission.key_cache import REFUSED, KeyCache
 from bridge.admission.keys import public_prefix
 from bridge.admission.limits import Limits
@@ -71,6 +72,7 @@ def authenticate() -> Caller:
     who = Caller() if ring is None else whose_key(ring, _sent_key())
     prove()
     limits().request(who.key_id, who.tenant)
+    g.span = begin_span(runtime().traces)
     return who
 
 

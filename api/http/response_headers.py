@@ -2,8 +2,11 @@
 
 import re
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from bridge.state_change import REQUEST_ID
+from bridge.traces import TRACEPARENT, valid
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 # Nothing is to be run, framed, sniffed, kept or told to another site.
@@ -17,8 +20,13 @@ SAFE = {
 }
 
 
-def begin_request(sent: str) -> str:
-    """Return the ID that the client has given its request, or a new one; what is logged from now on has it."""
+def begin_request(environ: Mapping[str, Any]) -> str:
+    """Return the ID that the client has given its request, or a new one; what is logged from now on has it.
+
+    What is recorded from now on joins the trace that the request names.
+    """
+    sent = environ.get("HTTP_X_REQUEST_ID", "")
     given = sent if _REQUEST_ID.match(sent) else uuid.uuid4().hex
     REQUEST_ID.set(given)
+    TRACEPARENT.set(valid(environ.get("HTTP_TRACEPARENT")))
     return given

@@ -73,6 +73,7 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
         "lease_token": job.lease_token,
         "lease_expires_at": job.lease_expires_at,
         "ack_by": job.ack_by,
+        "traceparent": job.traceparent,
     }
 
 

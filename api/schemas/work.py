@@ -122,6 +122,11 @@ class ClaimedJob(Schema):
     ack_by = fields.AwareDateTime(
         required=True, metadata={"description": "The lease ends at this time unless a heartbeat renews it."}
     )
+    traceparent = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of the job's create (W3C Trace Context), for who records traces; null: of no trace."},
+    )
 
 
 class PollAnswer(Schema):

@@ -45,7 +45,7 @@ _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j
 # repeat their claims at once.
 _AGAIN = """id, content_type, CAST(NULL AS text), attempt, retry_count, coalesce(asked_priority, priority), timeout_at,
   lease_token, lease_expires_at, ack_by, source_file_path, source_size,
-  CAST(extract(epoch FROM now() - queued_at) AS float), checkpoint_bytes"""
+  CAST(extract(epoch FROM now() - queued_at) AS float), checkpoint_bytes, traceparent"""
 _COLUMNS = _AGAIN.replace("NULL", f"CASE WHEN pg_column_size(task_options) <= {AT_ONCE} THEN task_options END")
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
@@ -103,7 +103,7 @@ UNION ALL
 SELECT '{Fate.AGAIN}', n, {_AGAIN} FROM earlier
 UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
-  o.n, o.id{", NULL" * 13}
+  o.n, o.id{", NULL" * 14}
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
 """)
 
@@ -190,6 +190,7 @@ class Claimed(NamedTuple):
     source_size: int | None  # bytes
     waited_seconds: float  # in its queue
     checkpoint_bytes: int | None  # of what an earlier attempt has kept; None: nothing
+    traceparent: str | None  # of its create
     upload: Row[Any] | None = None  # its source, where that was uploaded
 
 

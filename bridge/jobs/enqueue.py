@@ -19,7 +19,8 @@ from bridge.jobs.source_checks import look
 from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
-from bridge.state_change import REQUEST_ID
+from bridge.state_change import CREATED, REQUEST_ID
+from bridge.traces import TRACEPARENT, Span
 from models.state import JobState
 
 Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
@@ -34,20 +35,21 @@ INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
   source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
   created_at, queued_at, available_at, mirrored, timeout_at, unserved_after_seconds, unserved_at,
-  batch_id, batch_outcome)
+  batch_id, batch_outcome, traceparent)
 SELECT n.id, n.tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
   n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
   '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds),
   n.unserved_after_seconds, a.at + make_interval(secs => n.unserved_after_seconds),
-  CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean)
+  CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean), n.traceparent
 FROM unnest(
   CAST(:ids AS uuid[]), CAST(:tenants AS text[]), CAST(:ingestion_task_ids AS text[]),
   CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]),
   CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
   CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
-  CAST(:available_at AS timestamptz[]), CAST(:unserved_after AS int[])
+  CAST(:available_at AS timestamptz[]), CAST(:unserved_after AS int[]),
+  CAST(:traceparents AS text[])
 ) AS n(id, tenant, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
-  timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds),
+  timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds, traceparent),
   LATERAL (SELECT greatest(n.available_at, now()) AS at) a
 WHERE NOT EXISTS (
   SELECT FROM job_batches WHERE tenant = n.tenant AND idempotency_key = CAST(:idempotency_key AS text)
@@ -82,6 +84,7 @@ class _New(NamedTuple):
     fields: Fields
     size: int  # bytes of its source file
     request_id: str | None
+    span: Span
 
 
 def enqueue(
@@ -196,8 +199,7 @@ def enqueue_batch(
         batch_id = uuid7()
         if key.key is not None and not keep_batch(connection, key, [*map(str, ids)], batch_id):
             return _earlier(connection, key)
-        asked_in = REQUEST_ID.get()
-        new = [_New(tenant, fields, size, asked_in) for fields, size in zip(created, sizes, strict=True)]
+        new = [_new(runtime, tenant, fields, size) for fields, size in zip(created, sizes, strict=True)]
         its = {"batch_id": str(batch_id), "batch_outcome": outcome or None}
         connection.execute(NEW, {"id": batch_id, "tenant": tenant, "jobs": len(ids), "outcome": outcome})
         by_id = {row.id: row for row in connection.execute(INSERT, {**_NO_KEY, **its, **_columns(runtime, new, ids)})}
@@ -251,7 +253,11 @@ def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime
     refused, sizes = _looked_at(runtime, tenant, [created], now)
     if refused:
         raise Invalid(refused[0])
-    return _New(tenant, created, sizes[0], REQUEST_ID.get())
+    return _new(runtime, tenant, created, sizes[0])
+
+
+def _new(runtime: Runtime, tenant: str, created: Fields, size: int) -> _New:
+    return _New(tenant, created, size, REQUEST_ID.get(), runtime.traces.begin(CREATED, TRACEPARENT.get()))
 
 
 def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict[str, Any]:
@@ -271,12 +277,13 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "queue_timeouts": [fields["queue_timeout_seconds"] or settings.queue_timeout_seconds for fields in created],
         "available_at": [fields["available_at"] for fields in created],
         "unserved_after": [fields["unserved_after_seconds"] for fields in created],
+        "traceparents": [one.span.traceparent for one in new],
     }
 
 
 def _follow(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:
     for one, row in zip(new, rows, strict=True):
-        report_changes.created(runtime, row.id, one.tenant, one.fields["content_type"], one.request_id)
+        report_changes.created(runtime, row.id, one.tenant, one.fields["content_type"], one.request_id, one.span)
     runtime.mirror.push(
         Entry(Queue(one.tenant, one.fields["content_type"]), one.fields["priority"], str(row.id))
         for one, row in zip(new, rows, strict=True)

@@ -9,7 +9,8 @@ from sqlalchemy.sql import quoted_name
 
 from bridge.jobs.claim import Claimant, Claimed
 from bridge.runtime import Runtime
-from bridge.state_change import REQUEST_ID, StateChange, tell
+from bridge.state_change import EVENTS, REQUEST_ID, StateChange, tell
+from bridge.traces import Span, facts_of
 from models.job import remote_jobs
 from models.state import EDGES, LATE_CHANGES, AttemptEnd, Change, JobState
 
@@ -52,28 +53,33 @@ def changed(runtime: Runtime, rows: Iterable[Row[Any]], asked_in: Mapping[UUID, 
     here = REQUEST_ID.get()
     for row in rows:
         request_id = here if asked_in is None else asked_in[row.id]
-        tell(
-            runtime.observer,
-            StateChange(
-                Change(row.change), row.id, row.tenant, row.content_type, row.attempt, JobState(row.source),
-                JobState(row.status), row.worker_id, None if row.end is None else AttemptEnd(row.end), row.why,
-                row.seconds, request_id,
-            ),
+        change = Change(row.change)
+        told = StateChange(
+            change, row.id, row.tenant, row.content_type, row.attempt, JobState(row.source), JobState(row.status),
+            row.worker_id, None if row.end is None else AttemptEnd(row.end), row.why, row.seconds, request_id,
+            row.traceparent,
         )  # fmt: skip
+        tell(runtime.observer, told)
+        if told.traceparent is not None:
+            runtime.traces.changed(EVENTS[change], told)
 
 
 def claimed(runtime: Runtime, who: Claimant, job: Claimed, request_id: str | None) -> None:
     """Tell that a worker has claimed a job."""
     change = StateChange(
         Change.CLAIM, job.job_id, who.tenant, job.content_type, job.attempt, JobState.PENDING, JobState.PROCESSING,
-        who.worker_id, None, None, job.waited_seconds, request_id,
+        who.worker_id, None, None, job.waited_seconds, request_id, job.traceparent,
     )  # fmt: skip
     tell(runtime.observer, change)
+    if change.traceparent is not None:
+        runtime.traces.changed(EVENTS[Change.CLAIM], change)
 
 
-def created(runtime: Runtime, job_id: UUID, tenant: str, content_type: str, request_id: str | None) -> None:
-    """Tell of a new job."""
+def created(runtime: Runtime, job_id: UUID, tenant: str, content_type: str, request_id: str | None, span: Span) -> None:
+    """Tell of a new job, whose create `span` is."""
     change = StateChange(
-        None, job_id, tenant, content_type, 0, None, JobState.PENDING, None, None, None, None, request_id
-    )
+        None, job_id, tenant, content_type, 0, None, JobState.PENDING, None, None, None, None, request_id,
+        span.traceparent,
+    )  # fmt: skip
     tell(runtime.observer, change)
+    span.end(**facts_of(change))

@@ -66,7 +66,7 @@ BACKOFF = seconds(
 
 RETURNED = (
     jobs.id, jobs.tenant, jobs.content_type, jobs.priority, jobs.status, jobs.attempt, jobs.mirrored, jobs.key_id,
-    jobs.worker_id, jobs.batch_id, jobs.batch_outcome,
+    jobs.worker_id, jobs.batch_id, jobs.batch_outcome, jobs.traceparent,
 )  # fmt: skip
 
 

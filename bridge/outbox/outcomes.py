@@ -22,6 +22,7 @@ from bridge.crash_points import reach
 from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.errors import NotFound
 from bridge.runtime import Runtime
+from bridge.traces import TRACEPARENT, Passed
 from models.state import OutcomeState
 
 log = structlog.get_logger("bridge.outbox.outcomes")
@@ -56,9 +57,9 @@ SELECT count(*) FROM (SELECT FROM continuations WHERE next_at IS NOT NULL AND se
 """)
 
 READ = text("""
-SELECT CAST(c.kwargs AS text) AS kwargs, c.created_at,
+SELECT CAST(c.kwargs AS text) AS kwargs, c.created_at, j.traceparent,
   CASE WHEN c.kwargs ->> 'status' = 'completed' THEN r.content END AS content
-FROM continuations c LEFT JOIN job_results r ON r.job_id = c.job_id
+FROM continuations c JOIN remote_jobs j ON j.id = c.job_id LEFT JOIN job_results r ON r.job_id = c.job_id
 WHERE c.job_id = :job_id AND c.n = :n
 """)
 
@@ -115,7 +116,7 @@ WITH failing AS MATERIALIZED (
 RETURNING c.job_id
 """)
 
-# Hands one outcome to the broker: (task ID, kwargs, tenant). Raises what the broker's client raises.
+# Hands one outcome to the broker: (task ID, kwargs, tenant), and TRACEPARENT. Raises what the broker's client raises.
 Send = Callable[[str, dict[str, Any], str], None]
 
 
@@ -170,11 +171,15 @@ def _send_taken(
     reach("continuation.after_take", taken)
     sent = 0
     for row in taken:
+        kwargs, parent = _kwargs(runtime, row)
+        span = runtime.traces.begin("outcome_sent", parent, "producer") if parent else Passed(None)
+        TRACEPARENT.set(span.traceparent)
         try:
-            send(f"continue-{row.job_id}-{row.n}", _kwargs(runtime, row), row.tenant)
+            send(f"continue-{row.job_id}-{row.n}", kwargs, row.tenant)
         except broken as error:
             _put_off(runtime, row, error)
             continue
+        span.end(**{"bridge.job_id": str(row.job_id)})
         reach("continuation.after_send")
         sent += 1
         runtime.observer.sent(row.seconds, row.again)
@@ -185,11 +190,12 @@ def _send_taken(
     return sent
 
 
-def _kwargs(runtime: Runtime, row: Row[Any]) -> dict[str, Any]:
+def _kwargs(runtime: Runtime, row: Row[Any]) -> tuple[dict[str, Any], str | None]:
+    """An outcome's kwargs, and the traceparent of its job."""
     with runtime.engine.connect() as connection:
         recorded = connection.execute(READ, {"job_id": row.job_id, "n": row.n}).one()
     told = json.loads(recorded.kwargs)
-    return {**told, "content": recorded.content, "recorded_at": recorded.created_at.isoformat()}
+    return {**told, "content": recorded.content, "recorded_at": recorded.created_at.isoformat()}, recorded.traceparent
 
 
 def deliver_due(

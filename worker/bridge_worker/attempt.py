@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from bridge_worker import keeping, kill_points, retrying
+from bridge_worker import keeping, kill_points, retrying, traces
 from bridge_worker.answers import CallFailed, text_of
 from bridge_worker.client import BridgeClient
 from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE, error_text
@@ -81,7 +81,8 @@ class Attempt:
         """Return the result's fields, or None when the job is no longer wanted. Raises MachineFault."""
         held = self._held
         try:
-            source = Download(self._client, held, directory, **self._limits).fetch()
+            with traces.step(held.claim, "download"):
+                source = Download(self._client, held, directory, **self._limits).fetch()
         except Refused as error:
             return _failure(str(error), retryable=False)
         except CallFailed as error:
@@ -92,7 +93,9 @@ class Attempt:
         if held.over.is_set():
             return None
         try:
-            outcome, content = self._convert(source)
+            with traces.step(held.claim, "convert") as facts:
+                outcome, content = self._convert(source)
+                facts["bridge.outcome"] = outcome.kind
         except NotStarted as error:
             raise MachineFault(str(error)) from error
         if outcome.kind in ("stopped", "cancelled") or held.over.is_set():
@@ -133,12 +136,13 @@ class Attempt:
         data = json.dumps(body).encode()
         kill_points.reach("submit.before_send")
         try:
-            answer = retrying.call(
-                f"job={held.id} result",
-                lambda: self._results.submit(held.claim, data),
-                give_up=held.hurry,
-                patience=held.patience(),
-            )
+            with traces.step(held.claim, "submit"):
+                answer = retrying.call(
+                    f"job={held.id} result",
+                    lambda: self._results.submit(held.claim, data),
+                    give_up=held.hurry,
+                    patience=held.patience(),
+                )
             kill_points.reach("submit.after_answer")
         except CallFailed as error:
             self.outcome = "refused"

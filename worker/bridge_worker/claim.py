@@ -15,6 +15,7 @@ from bridge_worker.text import one_line
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CONTENT_TYPE = re.compile(r"[a-z0-9._-]{1,50}")
 TOKEN = re.compile(r"[!-~]{1,500}")
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")  # of this host: no //, no backslash, nothing that is not ASCII
 
 
@@ -39,6 +40,7 @@ class Claim:
     source_size: int | None
     source_media_type: str | None
     checkpoint: str | None
+    traceparent: str | None
 
     def __repr__(self) -> str:
         """Name the claim without its token: this text may reach a log."""
@@ -46,7 +48,7 @@ class Claim:
 
     def for_handler(self) -> dict[str, Any]:
         """Return the fields that the handler's process gets: neither the token nor an address."""
-        hidden = ("lease_token", "source_file_url", "seconds_left")
+        hidden = ("lease_token", "source_file_url", "seconds_left", "traceparent")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
@@ -68,6 +70,7 @@ def read_claim(fields: Any, date: str | None = None) -> Claim:
         source_name=_name(fields),
         source_size=_count(fields, "source_size"),
         source_media_type=_loose(fields, "source_media_type", 200),
+        traceparent=_traceparent(fields),
         checkpoint=found if isinstance(found := fields.get("checkpoint"), str) and len(found) <= 2**20 else None,
     )
 
@@ -118,6 +121,11 @@ def _loose(fields: Mapping[str, Any], name: str, limit: int) -> str | None:
     """Return a text that only describes: what is wrong with it must not cost the job."""
     value = fields.get(name)
     return one_line(value, limit) or None if isinstance(value, str) else None
+
+
+def _traceparent(fields: Mapping[str, Any]) -> str | None:
+    value = fields.get("traceparent")
+    return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else None
 
 
 def _name(fields: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridge_worker import platforms, trying
+from bridge_worker import platforms, traces, trying
 from bridge_worker.client import BridgeClient
 from bridge_worker.facts import Facts
 from bridge_worker.health import Health
@@ -40,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setup = setup_of(options, types, options.concurrency)
         most = size("--max-download", options.max_download)
         events = listen_for_signals()  # before there is anything to be removed
+        traces.start(options.worker_id)
         work = WorkDirectory(options.work_dir)
-    except (UsageError, BadHandler) as error:
+    except (UsageError, BadHandler, traces.NotInstalled) as error:
         return refuse(str(error))
     except OSError as error:
         return refuse(f"--work-dir: {error}")
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(str(error))
     finally:
         work.close()
+        traces.stop()
 
 
 def set_up_log(level: str) -> None:

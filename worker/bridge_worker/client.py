@@ -12,7 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from bridge_worker import __version__
+from bridge_worker import __version__, traces
 from bridge_worker.abortable import AbortableAdapter
 from bridge_worker.addresses import is_loopback
 from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, refusal
@@ -188,7 +188,8 @@ class BridgeClient:
 
     @staticmethod
     def _lease(claim: Claim) -> dict[str, str]:
-        return {"X-Lease-Token": claim.lease_token} if claim.lease_token else {}
+        lease = {"X-Lease-Token": claim.lease_token} if claim.lease_token else {}
+        return lease | traces.header(claim)
 
     def _json(
         self, session: requests.Session, method: str, path: str, *, limit: int = ANSWER_LIMIT, **options: Any

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge_worker import platforms
+from bridge_worker import platforms, traces
 from bridge_worker.attempt import Attempt
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
@@ -196,7 +196,9 @@ class Slots:
         began = time.monotonic()
         attempt = Attempt(self._client, self.results, held, slot, place, **self._download)
         try:
-            attempt.run(self.lease)
+            with traces.step(held.claim, "attempt") as facts:
+                attempt.run(self.lease)
+                facts["bridge.outcome"] = attempt.outcome or "broken"
         finally:
             self.machine_faults = self.machine_faults + 1 if attempt.outcome == "machine" else 0
             self._on_outcome(attempt.outcome or "broken", time.monotonic() - began)

@@ -1,0 +1,112 @@
+"""Traces: the way of a job as spans of one trace, across HTTP and Celery. Nothing is done where they are off.
+
+A job keeps the `traceparent` of its create (W3C Trace Context). It is told with each claim and with each outcome, so
+that what workers and pipelines record joins the trace of the job; where the bridge records nothing itself, it hands on
+what the create was given.
+"""
+
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import NamedTuple, Protocol
+
+from bridge.settings import read_environment
+from bridge.state_change import StateChange
+
+# Of the request or task that is served now, as it was sent or as the span is that was begun for it; None: of none.
+TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+
+LONGEST = 512  # characters of a traceparent; that of today's version has 55
+_FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?=-|\Z)")
+# Any of these turns traces on; what else the SDK of OpenTelemetry reads, the exporter and the sampler go by.
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def valid(sent: object) -> str | None:
+    """The traceparent that was sent, in the form of version 00; None where it is not one.
+
+    A version that is not known yet may have more fields, which are left out. `tracestate` is not handed on.
+    """
+    if not isinstance(sent, str) or len(sent) > LONGEST or not (found := _FORM.match(sent)):
+        return None
+    version, trace_id, span_id, flags = found.groups()
+    if version == "ff" or (version == "00" and len(sent) != found.end()):
+        return None
+    if not int(trace_id, 16) or not int(span_id, 16):
+        return None
+    return f"00-{trace_id}-{span_id}-{int(flags, 16) & 1:02x}"
+
+
+class Span(Protocol):
+    """A step that was begun."""
+
+    @property
+    def traceparent(self) -> str | None:
+        """What a step within it names as its parent."""
+
+    def end(self, name: str | None = None, /, **facts: str | int | float | None) -> None:
+        """It is over. One that is never ended is not recorded. `facts` that are None are left out."""
+
+
+class Traces(Protocol):
+    """Records spans. Never raises, never waits."""
+
+    def begin(self, name: str, parent: str | None, kind: str = "internal") -> Span:
+        """Begin a step below `parent`, a valid traceparent, or the first one of a new trace.
+
+        `kind`: internal, server, producer or consumer, as OpenTelemetry calls them.
+        """
+
+    def changed(self, event: str, told: StateChange) -> None:
+        """A job's state has changed; recorded as what has lasted until now, in the job's trace."""
+
+    def close(self) -> None:
+        """Send what is recorded, for two seconds at most."""
+
+
+def facts_of(told: StateChange) -> dict[str, str | int | None]:
+    """What a span tells of a change."""
+    return {
+        "bridge.job_id": str(told.job_id),
+        "bridge.tenant": told.tenant,
+        "bridge.content_type": told.content_type,
+        "bridge.attempt": told.attempt,
+        "bridge.worker_id": told.worker_id,
+        "bridge.state": told.target,
+        "bridge.attempt_end": told.end,
+    }
+
+
+class Passed(NamedTuple):
+    """A step that nobody records."""
+
+    traceparent: str | None
+
+    def end(self, name: str | None = None, /, **facts: str | int | float | None) -> None:
+        pass
+
+
+class Untraced:
+    """Traces are off."""
+
+    def begin(self, name: str, parent: str | None, kind: str = "internal") -> Span:
+        return Passed(parent)
+
+    def changed(self, event: str, told: StateChange) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def traces_of(process: str, environment: Mapping[str, str] | None = None) -> Traces:
+    """The traces of this process, named so; off unless an endpoint is set. After a fork: it starts a thread.
+
+    Raises SettingsError where OpenTelemetry is not installed.
+    """
+    environment = read_environment() if environment is None else environment
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environment.get(one) for one in ENDPOINTS):
+        return Untraced()
+    from bridge.recorded_traces import record  # an extra, and half a second of imports
+
+    return record(process, environment)
