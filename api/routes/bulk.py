@@ -14,7 +14,7 @@ from bridge.errors import Invalid
 from bridge.jobs.bulk import steer
 from bridge.names import API_ROOT
 from bridge.outbox import outcomes
-from bridge.outbox.pipeline_queue import pipeline_queue
+from bridge.outbox.pipeline_queue import pipeline_queue, tells_all
 from models.state import Asked
 
 log = structlog.get_logger("api")
@@ -63,7 +63,9 @@ def list_continuations(query: dict[str, Any]) -> Any:
     rows, cursor = outcomes.page(runtime(), caller().tenant, query["state"], query["limit"], query["cursor"])
     with runtime().engine.connect() as connection:
         queue = pipeline_queue(connection, runtime().settings.continuation_queue)
-    seen = None if queue is None else {**queue._asdict(), "consumed": queue.consumed}
+    seen = None
+    if queue is not None and tells_all(caller().tenant):
+        seen = {**queue._asdict(), "consumed": queue.consumed}
     return {"continuations": rows, "next_cursor": cursor, "pipeline_queue": seen}
 
 

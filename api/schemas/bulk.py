@@ -86,7 +86,10 @@ class ContinuationPage(Schema):
     continuations = fields.List(fields.Nested(Continuation()), required=True)
     next_cursor = fields.String(required=True, allow_none=True)
     pipeline_queue = fields.Nested(
-        PipelineQueue(), required=True, allow_none=True, metadata={"description": "Null until it was looked at."}
+        PipelineQueue(),
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null until it was looked at, and to keys of other tenants than `default`."},
     )
 
 

@@ -13,7 +13,7 @@ from api.ui.forms import loaded, read_form
 from api.ui.render import page
 from api.ui.session import go, signed_in
 from bridge.outbox import outcomes
-from bridge.outbox.pipeline_queue import pipeline_queue, sentence
+from bridge.outbox.pipeline_queue import pipeline_queue, sentence, tells_all
 
 log = structlog.get_logger("api.ui")
 
@@ -36,9 +36,10 @@ def show_continuations() -> Response:
         state=query["state"],
         states=OUTCOME_STATES,
         older=None if cursor is None else urlencode({"state": given.get("state", ""), "cursor": cursor}),
-        task=settings.continuation_task,
+        recorded=settings.continuation_task is not None,
+        task=settings.continuation_task if tells_all(caller().tenant) else None,
         queue=settings.continuation_queue,
-        lying=None if lying is None else sentence(lying),
+        lying=None if lying is None else sentence(lying, caller().tenant),
         confirms=settings.continuation_confirm_seconds is not None,
         first=not given.get("cursor"),
     )

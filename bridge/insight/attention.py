@@ -47,7 +47,8 @@ def needs(
     known: Roster,
     sweeps: Sequence[Row[Any]],
     failing: int,
-    pipeline: PipelineQueue | None = None,
+    pipeline: PipelineQueue | None,
+    tenant: str,
 ) -> list[Need]:
     """All of it, the most urgent first."""
     return [
@@ -55,7 +56,7 @@ def needs(
         *_redis(known),
         *_queues(queues, known),
         *_continuations(failing),
-        *_pipeline(pipeline),
+        *_pipeline(pipeline, tenant),
         *_paused(known),
     ]
 
@@ -107,8 +108,8 @@ def _continuations(failing: int) -> Iterator[Need]:
         )
 
 
-def _pipeline(pipeline: PipelineQueue | None) -> Iterator[Need]:
-    if pipeline is not None and not pipeline.consumed and (told := sentence(pipeline)):
+def _pipeline(pipeline: PipelineQueue | None, tenant: str) -> Iterator[Need]:
+    if pipeline is not None and not pipeline.consumed and (told := sentence(pipeline, tenant)):
         yield Need(
             "pipeline_queue_untouched",
             told,

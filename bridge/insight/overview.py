@@ -82,7 +82,7 @@ def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
         reasons,
         failing,
         sweeps,
-        needs(queues, known, sweeps, failing, pipeline),
+        needs(queues, known, sweeps, failing, pipeline, tenant),
     )
 
 

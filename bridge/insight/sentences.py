@@ -148,7 +148,7 @@ def _ended(facts: Facts) -> Iterator[str]:
     else:
         yield f"The continuation was not handed over yet ({sent.tries} tries){_why(sent.last_error)}"
     if sent is not None and sent.sent_at is not None and sent.confirmed_at is None and facts.pipeline is not None:
-        told = sentence(facts.pipeline)
+        told = sentence(facts.pipeline, job.tenant)
         if told is not None:
             yield told
 

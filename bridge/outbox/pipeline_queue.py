@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from bridge.names import DEFAULT_TENANT
+
 UNTOUCHED_SECONDS = 60  # the same message next for so long: nobody takes them
 
 KEEP = text("""
@@ -53,8 +55,15 @@ def pipeline_queue(connection: Connection, queue: str) -> PipelineQueue | None:
     return None if row is None else PipelineQueue(*row)
 
 
-def sentence(seen: PipelineQueue) -> str | None:
+def tells_all(tenant: str) -> bool:
+    """Whether a key of this tenant is told the queue's name and length: all tenants' outcomes lie there."""
+    return tenant == DEFAULT_TENANT
+
+
+def sentence(seen: PipelineQueue, tenant: str) -> str | None:
     """What keeps outcomes from arriving, as far as it is seen at the queue; None where nothing does."""
+    if not tells_all(tenant):
+        return None if seen.consumed else "The pipeline takes no outcomes at the moment."
     if seen.messages == 0:
         return None
     count = "1 message waits" if seen.messages == 1 else f"{seen.messages} messages wait"

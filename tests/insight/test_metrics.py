@@ -149,34 +149,39 @@ def test_a_queue_whose_next_message_stays_is_not_consumed(core):
     stuck = look(5, b"first")
     assert (stuck.consumed, stuck.messages) == (False, 5)
     assert 90 <= stuck.untouched_seconds < 100
-    assert pipeline_queue.sentence(stuck).startswith(
+    assert pipeline_queue.sentence(stuck, "default").startswith(
         "5 messages wait in the pipeline's queue `celery` and nothing consumes it: none has been taken for 9"
     )
-    assert look(5, b"second").consumed
+    assert pipeline_queue.sentence(stuck, "another") == "The pipeline takes no outcomes at the moment."
+    assert pipeline_queue.sentence(look(5, b"second"), "another") is None
     core.sql(back)
     empty = look(0, None)
-    assert (empty.consumed, empty.untouched_seconds, pipeline_queue.sentence(empty)) == (True, 0, None)
+    assert (empty.consumed, empty.untouched_seconds, pipeline_queue.sentence(empty, "default")) == (True, 0, None)
     core.sql(back)
     assert look(1, b"new").consumed, "an empty queue is no sign of a pipeline that takes nothing"
 
 
-def test_who_asks_why_an_outcome_does_not_arrive_is_told_of_the_queue(bridge, client):
+def test_who_sees_all_tenants_and_asks_why_an_outcome_does_not_arrive_is_told_of_the_queue(bridge, client):
     """The shared bridge's pipeline reads nothing."""
-    job_id = client.create()
-    ok(client.result(client.claim()))
+    operator, job_ids = bridge.client("default"), {}
+    for one in (operator, client):
+        job_ids[one] = one.create("told-of-the-queue")
+        ok(one.result(one.claim("told-of-the-queue")))
 
     def told():
-        queue = ok(client.get("/api/v1/continuations"))["pipeline_queue"]
+        queue = ok(operator.get("/api/v1/continuations"))["pipeline_queue"]
         return queue if queue and queue["messages"] else None
 
     queue = wait_until(told, "the queue to be looked at with the outcome in it", 90)
     assert queue["queue"] == "nobody"
 
     def said():
-        why = " ".join(ok(client.get(f"{job_id}/explain"))["sentences"])
+        why = " ".join(ok(operator.get(f"{job_ids[operator]}/explain"))["sentences"])
         return "the pipeline's queue `nobody`" in why
 
     wait_until(said, "explain to name the queue", 60)
+    assert ok(client.get("/api/v1/continuations"))["pipeline_queue"] is None
+    assert "nobody" not in client.get(f"{job_ids[client]}/explain").text
     labels = (("queue", "nobody"),)
     assert samples(bridge)["bridge_pipeline_queue_messages", labels] >= 1
     assert ("bridge_pipeline_queue_untouched_seconds", labels) in samples(bridge)
