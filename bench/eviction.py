@@ -2,8 +2,9 @@
 
     .venv/bin/python bench/eviction.py
 
-A private bridge with keys, guard and limits on. A hundred workers hold a job each; they are evicted one after the
-other, and after each call one job is claimed by a worker that lives. Prints milliseconds.
+A private bridge with keys, guard and limits on. A hundred workers hold a job each; they are evicted by one call, and
+a worker that lives claims all hundred. Then the same with a call for each worker, and a claim after each. Prints
+milliseconds.
 """
 
 from __future__ import annotations
@@ -40,15 +41,32 @@ def _measure(told: dict[str, Any]) -> int:
     session.headers["Authorization"] = f"Bearer {told['key']}"
     session.trust_env = False
 
-    def claim(worker_id: str) -> str | None:
-        query = {"worker_id": worker_id, "content_types": "audio", "wait": "20", "lease": "3600"}
+    def claim_many(worker_id: str, most: int) -> list[str]:
+        query = {"worker_id": worker_id, "content_types": "audio", "wait": "20", "lease": "3600", "max_jobs": str(most)}
         answer = session.get(f"{root}/remote-jobs/poll", params=query)
         answer.raise_for_status()
-        return str(answer.json()["job_id"]) if answer.json()["job_id"] else None
+        return [str(job["job_id"]) for job in answer.json()["jobs"]]
+
+    def claim(worker_id: str) -> str | None:
+        return next(iter(claim_many(worker_id, 1)), None)
 
     for number in range(WORKERS):
         job = {"source_file_path": told["source"], "content_type": "audio", "ingestion_task_id": str(number)}
         session.post(f"{root}/remote-jobs", json=job).raise_for_status()
+    first_held = {claim(f"first-{number}") for number in range(WORKERS)}
+    began = time.monotonic()
+    everybody = {"worker_ids": [f"first-{number}" for number in range(WORKERS)]}
+    session.post(f"{root}/workers/evict", json=everybody).raise_for_status()
+    called = 1000 * (time.monotonic() - began)
+    again: set[str | None] = set()
+    while len(again) < WORKERS and time.monotonic() - began < 60:
+        again.update(claim_many("heir", WORKERS))
+    print(f"one call for {WORKERS} workers: answered after {called:.0f} ms, all their jobs claimed again after"
+          f" {1000 * (time.monotonic() - began):.0f} ms")  # fmt: skip
+    if again != first_held:
+        print("not all jobs came again", file=sys.stderr)
+        return 1
+    session.post(f"{root}/workers/evict", json={"worker_ids": ["heir"]}).raise_for_status()
     held = [claim(f"gone-{number}") for number in range(WORKERS)]
     took, came = [], set()
     first = time.monotonic()

@@ -1,6 +1,7 @@
 """The routes of those who watch the bridge: statistics, explanations of jobs, and workers with their pauses."""
 
 import re
+from collections import Counter
 from heapq import nlargest
 from typing import Any
 
@@ -182,12 +183,29 @@ def evict_worker(worker_id: str) -> Any:
     A key with scope work evicts its own workers; an admin those of every key of the tenant.
     """
     no_body(request)
+    return json_response({"worker_id": worker_id, "released": _evict([checked(worker_id)])[worker_id]})
+
+
+@operators.route(f"{API_ROOT}/workers/evict", methods=["POST"])
+@scope("admin", "work")
+@operators.arguments(schemas.EvictWorkers())
+@operators.response(200, schemas.EvictedWorkers())
+@gives(operators, body=True)
+def evict_workers(body: dict[str, Any]) -> Any:
+    """Put back what many workers hold that are gone, all of it at once. Idempotent."""
+    released = _evict([checked(one) for one in dict.fromkeys(body["worker_ids"])])
+    workers = [{"worker_id": one, "released": jobs} for one, jobs in released.items()]
+    return json_response({"released": released.total(), "workers": workers})
+
+
+def _evict(worker_ids: list[str]) -> Counter[str]:
     who = caller()
     with runtime().engine.connect() as connection:
         key_ids = ids_of_tenant(connection, who.tenant) if who.may("admin") else [who.key_id]
-    released = evict(runtime(), who.tenant, checked(worker_id), key_ids)
-    log.info("worker_evicted", worker_id=worker_id, released=released)
-    return json_response({"worker_id": worker_id, "released": released})
+    released = evict(runtime(), who.tenant, worker_ids, key_ids)
+    for worker_id, jobs in released.items():
+        log.info("worker_evicted", worker_id=worker_id, released=jobs)
+    return released
 
 
 @operators.route(f"{API_ROOT}/scaling", methods=["GET"])

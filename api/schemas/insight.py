@@ -5,7 +5,7 @@ from marshmallow import Schema, fields, validate
 from api.schemas.facts import ShownFacts
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
-from bridge.bounded_schema import Strict
+from bridge.bounded_schema import BoundedList, Strict
 from bridge.jobs.fields import StrictInteger
 from models.pause import PausedBy
 from models.state import BATCH_ENDED, UNSERVED, AttemptEnd
@@ -177,6 +177,19 @@ class Evicted(Schema):
 
     worker_id = fields.String(required=True)
     released = fields.Integer(required=True, metadata={"description": "Its jobs, which are at the head again."})
+
+
+class EvictWorkers(Strict):
+    """Workers that are gone."""
+
+    worker_ids = BoundedList(fields.String(validate=validate.Length(1, 255)), most=1000, required=True)
+
+
+class EvictedWorkers(Schema):
+    """What was taken from each."""
+
+    released = fields.Integer(required=True, metadata={"description": "Their jobs, which are at the head again."})
+    workers = fields.List(fields.Nested(Evicted()), required=True)
 
 
 class ScalingQuery(Strict):

@@ -78,7 +78,7 @@ def do_evict() -> Response:
     worker_id = checked(read_form().get("worker_id", ""))
     with runtime().engine.connect() as connection:
         key_ids = ids_of_tenant(connection, caller().tenant)
-    released = evict(runtime(), caller().tenant, worker_id, key_ids)
+    released = evict(runtime(), caller().tenant, [worker_id], key_ids).total()
     log.info("worker_evicted", worker_id=worker_id, released=released)
     return go("/ui/workers", f"Worker {worker_id[:100]} held {released} jobs; they are pending again.")
 

@@ -1,5 +1,6 @@
 """A claim that comes back without its work being tried: released, or never acknowledged."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -53,11 +54,11 @@ _NO_MORE = "The key of its worker was revoked or has expired."
 TAKE_FROM_DEAD_KEYS = _take(jobs.key_id.in_(_DEAD.scalar_subquery()), _NO_MORE)
 TAKE_FROM_KEY = _take(jobs.key_id == bindparam("of_key"), _NO_MORE)
 # By its keys, so that the index of what is held finds them.
-TAKE_FROM_WORKER = _take(
+TAKE_FROM_WORKERS = _take(
     and_(
         jobs.tenant == bindparam("tenant"),
         jobs.key_id == func.any(cast(bindparam("of_keys"), ARRAY(Uuid))),
-        jobs.worker_id == bindparam("of_worker"),
+        jobs.worker_id == func.any(cast(bindparam("of_workers"), ARRAY(Text))),
     ),
     "Its worker was evicted.",
 )
@@ -73,16 +74,18 @@ def take_from_key(engine: Engine, key_id: UUID, *, batch: int = BATCH) -> Iterat
     yield from _in_batches(engine, TAKE_FROM_KEY, batch, of_key=key_id)
 
 
-def evict(runtime: Runtime, tenant: str, worker_id: str, key_ids: Sequence[UUID], *, batch: int = BATCH) -> int:
-    """Put back at the head, without spending a retry, all that a worker holds under these keys; how many jobs.
+def evict(
+    runtime: Runtime, tenant: str, worker_ids: Sequence[str], key_ids: Sequence[UUID], *, batch: int = BATCH
+) -> Counter[str]:
+    """Put back at the head, without spending a retry, all that workers hold under these keys; how many jobs of each.
 
-    For one that is gone: of one that lives the next calls are refused. Idempotent.
+    For those that are gone: of one that lives the next calls are refused. Idempotent.
     """
-    taken = 0
-    whose = {"tenant": tenant, "of_worker": worker_id, "of_keys": [*key_ids]}
-    for rows in _in_batches(runtime.engine, TAKE_FROM_WORKER, batch, **whose):
+    taken = Counter(dict.fromkeys(worker_ids, 0))
+    whose = {"tenant": tenant, "of_workers": [*worker_ids], "of_keys": [*key_ids]}
+    for rows in _in_batches(runtime.engine, TAKE_FROM_WORKERS, batch, **whose):
         follow(runtime, rows, head=True)
-        taken += len(rows)
+        taken.update(row.worker_id for row in rows)
     return taken
 
 

@@ -77,7 +77,7 @@ def many(core: Core, asked: Asked):
 
 def evicted(core: Core):
     job = core.held("gone")
-    return job.job_id, lambda: evict(core.runtime, core.tenant, "gone", [KEY.key_id])
+    return job.job_id, lambda: evict(core.runtime, core.tenant, ["gone"], [KEY.key_id])
 
 
 FAILED = {"success": False, "error_message": SAID}

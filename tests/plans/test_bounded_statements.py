@@ -23,7 +23,7 @@ BOUNDED = {
     "resend_sooner": lambda runtime: resend_sooner(confirming(runtime)),
     "resend_failing": lambda runtime: outcomes.resend_failing(runtime, "default"),
     "take_from_key": lambda runtime: list(take_from_key(runtime.engine, KEY.key_id)),
-    "evict": lambda runtime: evict(runtime, "default", "w1", [KEY.key_id]),
+    "evict": lambda runtime: evict(runtime, "default", ["w1", "w2"], [KEY.key_id]),
     "fold": counters.fold,
     "collect": collect.collect,
     "look_at_open_batches": batches.look_at_open,

@@ -210,7 +210,7 @@ def work(core: Core) -> None:
     core.claim(core.create(), "w10", claim_id="c1")
     taken = core.held(worker="w11")
     assert taken
-    assert evict(runtime, TENANT, "w11", [KEY.key_id]) == 1
+    assert evict(runtime, TENANT, ["w11"], [KEY.key_id]).total() == 1
     list(take_from_key(runtime.engine, KEY.key_id))
     created = core.create("video")
     steer(runtime, KEY, Asked.CANCEL, {"content_type": "video"})

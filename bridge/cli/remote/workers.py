@@ -83,16 +83,21 @@ def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url
 
 
 @app.command()
-def evict(worker: Worker, json: Json = False, url: Url = None) -> None:
-    """Puts back what a worker that is gone holds.
+def evict(
+    workers: Annotated[list[str], typer.Argument(metavar="WORKER…", help="IDs of workers, up to 1000.")],
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Puts back what workers that are gone hold.
 
-    Its jobs stand at the head of their queues, no retry spent.
+    Their jobs stand at the head of their queues, no retry spent.
     """
-    answer = bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/evict")
+    answer = bridge_at(url).post(f"{API_ROOT}/workers/evict", {"worker_ids": workers})
     if json:
         print_json(answer.body)
         return
-    console().print(clean(answer.body["worker_id"]), f"held {answer.body['released']} jobs; they are pending again")
+    for one in answer.body["workers"]:
+        console().print(clean(one["worker_id"]), f"held {one['released']} jobs; they are pending again")
 
 
 def _tell(answer: Answer, *, json: bool) -> None:
