@@ -75,6 +75,7 @@ _SCALING = {
     "claimable": "Jobs that may be claimed now.",
     "processing": "Jobs in the hands of workers.",
     "workers_waiting": "Workers that wait for a job of this type.",
+    "workers_busy": "Workers that hold a job of this type.",
     "oldest_seconds": "The age of the oldest job that may be claimed.",
     "median_seconds": "How long a job takes, the median of the last ones.",
     "workers_wanted": "How many workers would clear the queue within 600 s.",

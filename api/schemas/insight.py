@@ -211,6 +211,7 @@ class QueueScale(Schema):
     workers_waiting = fields.Integer(
         required=True, allow_none=True, metadata={"description": "That ask for it now; null: Redis does not answer."}
     )
+    workers_busy = fields.Integer(required=True, metadata={"description": "That hold a job of it."})
     oldest_seconds = fields.Float(required=True, metadata={"description": "Of the oldest claimable job; else 0."})
     median_seconds = fields.Float(required=True, metadata={"description": "From claim to result; before, a guess."})
     workers_wanted = fields.Integer(

@@ -1,6 +1,7 @@
 """How many workers each content type asks for: what an autoscaler needs to know."""
 
 import math
+from collections import Counter
 from heapq import nsmallest
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ class Scale(NamedTuple):
     claimable: int
     processing: int
     workers_waiting: int | None  # None: Redis does not answer
+    workers_busy: int  # with a job of this type
     oldest_seconds: float
     median_seconds: float
     workers_wanted: int
@@ -59,6 +61,7 @@ def scaling(
         now = connection.scalar(text("SELECT now()"))
         not_yet = {row.content_type: row.jobs for row in connection.execute(NOT_YET, {"tenant": tenant})}
         ready: dict[str, int] = {}
+        at_work = Counter(kind for hand in known.hands for kind in hand.held_types)
         for hand in known.hands:
             for kind in hand.content_types:
                 ready[kind] = ready.get(kind, 0) + waits(hand, now)
@@ -74,7 +77,7 @@ def scaling(
         median = took.get(kind, GUESSES.get(kind, GUESS))
         wanted = workers_wanted(claimable + busy, median, clear_within)
         waiting = ready.get(kind, 0) if known.redis else None
-        scales.append(Scale(kind, claimable, busy, waiting, oldest.get(kind, 0.0), median, wanted))
+        scales.append(Scale(kind, claimable, busy, waiting, at_work[kind], oldest.get(kind, 0.0), median, wanted))
     return scales
 
 

@@ -53,6 +53,7 @@ class WorkerInfo(NamedTuple):
     key_id: UUID | None = None
     slots: Slots = UNTOLD
     facts: Facts = facts.UNTOLD
+    held_types: Sequence[str] = ()  # the content types of the jobs that it holds
 
 
 class Roster(NamedTuple):
@@ -90,6 +91,7 @@ def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
                 who.key_id,
                 asks.slots if asks else UNTOLD,
                 asks.facts if asks else facts.UNTOLD,
+                holds.content_types if holds else (),
             )
         )
     known = {hand.worker_id for hand in hands}

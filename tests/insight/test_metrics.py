@@ -77,7 +77,7 @@ def test_the_scaling_gauges_are_the_numbers_of_the_scaling_route(own_bridge):
     scale = ok(client.get(f"/api/v1/scaling/{kind}"))
     found = samples(bridge)
     place = (("content_type", kind), ("tenant", client.tenant))
-    for name in ("claimable", "processing", "workers_waiting", "median_seconds", "workers_wanted"):
+    for name in ("claimable", "processing", "workers_waiting", "workers_busy", "median_seconds", "workers_wanted"):
         assert found[f"bridge_scaling_{name}", place] == scale[name], name
     assert found["bridge_scaling_oldest_seconds", place] >= scale["oldest_seconds"]
     ok(client.result(client.claim(kind)))

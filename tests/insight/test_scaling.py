@@ -30,7 +30,7 @@ def test_a_queue_tells_what_may_be_claimed_and_zeros_where_there_is_nothing(clie
     client.create("scale", available_at="2999-01-01T00:00:00Z", queue_timeout_seconds=2592000)
     ok(client.heartbeat(client.claim("scale")))
     told = ok(client.get("/api/v1/scaling/scale", params={"clear_within": 600}))
-    assert (told["claimable"], told["processing"], told["workers_wanted"]) == (2, 1, 3)
+    assert (told["claimable"], told["processing"], told["workers_wanted"], told["workers_busy"]) == (2, 1, 3, 1)
     assert told["oldest_seconds"] > 0
     assert told in [
         {**queue, "oldest_seconds": told["oldest_seconds"], "workers_waiting": told["workers_waiting"]}
