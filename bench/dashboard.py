@@ -27,7 +27,7 @@ from tests.support.browser import Browser  # noqa: E402
 
 PAGES = (
     "/ui/", "/ui/history?span=1h", "/ui/history?span=7d", "/ui/jobs", "/ui/jobs?status=completed&content_type=audio",
-    "/ui/jobs?worker_id=worker-7", "/ui/workers", "/ui/continuations", "/ui/keys", "/ui/sweeps",
+    "/ui/jobs?worker_id=worker-7", "/ui/batches", "/ui/workers", "/ui/continuations", "/ui/keys", "/ui/sweeps",
 )  # fmt: skip
 TIMES = 15
 MOST_MS, LEAST_RATIO = 200.0, 0.95

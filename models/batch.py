@@ -30,3 +30,4 @@ batches = Table(
 )
 Index("batches_open", batches.c.look_at, postgresql_where=text("look_at IS NOT NULL"))
 Index("batches_age", batches.c.created_at)
+Index("batches_newest", batches.c.tenant, batches.c.created_at, batches.c.id)  # the list for people

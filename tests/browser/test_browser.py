@@ -61,6 +61,9 @@ def tenant(bridge):
     client.create("audio", priority="high", task_options={"language": "en"})
     ok(client.heartbeat(client.claim("audio", worker_id="whisper-1", lease=3600), progress=0.4, message=HOSTILE))
     client.create("video")
+    files = [client.fields("web", ingestion_task_id=f"{HOSTILE[:200]}{number}") for number in range(5)]
+    client.batch = ok(client.post("batch", {"jobs": files, "outcome": True}))["batch_id"]
+    ok(client.result(client.claim("web"), success=False, error_message=LONG[:5000], retryable=False))
     bridge.sql("UPDATE remote_jobs SET created_at = created_at - interval '10 min', queued_at = queued_at - interval"
                " '10 min' WHERE tenant = :t AND content_type = 'video'", t=client.tenant)  # fmt: skip
     ok(client.post("/api/v1/workers/gpu-1/pause", {"reason": HOSTILE}))
@@ -77,7 +80,8 @@ def jobs_of(tenant):
 
 def pages_of(tenant):
     plain = {"overview": "/ui/", "jobs": "/ui/jobs", "bulk": "/ui/jobs/bulk?asked=cancel&status=pending"}
-    more = {name: f"/ui/{name}" for name in ("workers", "continuations", "keys", "sweeps")}
+    more = {name: f"/ui/{name}" for name in ("batches", "workers", "continuations", "keys", "sweeps")}
+    more["batch"] = f"/ui/batches/{tenant.batch}"
     return {**plain, **more, "sent": "/ui/continuations?state=sent", "error": "/ui/jobs/none", **jobs_of(tenant)}
 
 

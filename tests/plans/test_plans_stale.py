@@ -18,7 +18,7 @@ import bridge
 from bridge.admission import usage
 from bridge.db import make_engine
 from bridge.insight import explain, gauges, history, overview, scaling
-from bridge.jobs import claim, expiry_fallback, job_log, promote, purge, read
+from bridge.jobs import batch_lists, claim, expiry_fallback, job_log, promote, purge, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
 from bridge.jobs.claim import Claimant, default_wait, replay
@@ -51,6 +51,7 @@ BY_PLACE = {
     "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
     "bridge.jobs.promote.PROMOTE",
     "bridge.jobs.unserved.ASKED", "bridge.jobs.unserved.TELL", "bridge.jobs.unserved.FORGET",
+    "bridge.jobs.batch_lists.NEWEST",
     "bridge.jobs.batches.BY_STATUS", "bridge.jobs.batches.END", "bridge.jobs.purge.GONE_BATCHES",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG", "bridge.insight.gauges.NOT_MIRRORED",
     "bridge.jobs.expiry_fallback.OVERDUE",
@@ -235,6 +236,7 @@ def look_around(core: Core) -> None:
         default_wait(connection, who)
         connection.execute(expiry_fallback.OVERDUE)
         connection.execute(gauges.BACKLOG)
+        connection.execute(batch_lists.NEWEST, {"tenant": TENANT, "created_at": None, "id": None, "limit": 21})
         connection.execute(gauges.NOT_MIRRORED)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
         connection.execute(usage.TYPES, {"tenant": TENANT, "most": 100})

@@ -10,7 +10,7 @@ from tests.support.client import ok
 from tests.support.waiting import wait_until
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202egpj.exe\u2066\x07"
-PAGES = ("/ui/", "/ui/jobs", "/ui/workers", "/ui/continuations", "/ui/keys", "/ui/sweeps")
+PAGES = ("/ui/", "/ui/jobs", "/ui/batches", "/ui/workers", "/ui/continuations", "/ui/keys", "/ui/sweeps")
 
 
 @pytest.fixture
@@ -80,6 +80,31 @@ def test_jobs_are_found_by_id_by_task_and_by_filters_and_paged(client, browser):
     older = re.search(r'href="(/ui/jobs\?content_type=pages&amp;cursor=[^"]*)"', first.text)
     rest = browser.get(older[1].replace("&amp;", "&"))
     assert [len(set(re.findall(r'href="/ui/jobs/([0-9a-f-]{36})"', one.text))) for one in (first, rest)] == [50, 10]
+
+
+def test_batches_are_listed_with_their_jobs_by_state_and_each_has_a_page(bridge, client, browser):
+    assert "No batch" in shown(browser.get("/ui/batches"))
+    hostile = [client.fields("batched", ingestion_task_id=HOSTILE.replace("\x07", "")) for _ in range(60)]
+    first = ok(client.post("batch", {"jobs": hostile}))
+    ok(client.result(client.claim("batched"), success=False, error_message=HOSTILE, retryable=False))
+    batch_id, jobs = first["batch_id"], [job["job_id"] for job in first["jobs"]]
+    assert f'href="/ui/batches/{batch_id}"' in browser.get(f"/ui/jobs/{jobs[0]}").text
+    row = shown(browser.get("/ui/batches"))
+    assert re.search(rf"{batch_id} \S+ s ago 60 59 0 0 1 0 0 no –", row), row
+    page = browser.get(f"/ui/batches/{batch_id}")
+    further = re.search(rf'href="(/ui/batches/{batch_id}\?cursor=[^"]*)"', page.text)
+    rest = browser.get(further[1])
+    found = [list(dict.fromkeys(re.findall(r'href="/ui/jobs/([0-9a-f-]{36})"', one.text))) for one in (page, rest)]
+    assert found == [jobs[:50], jobs[50:]]
+    assert "<script>alert" not in page.text + rest.text
+    assert "\\u202e" in page.text
+    for _ in range(20):
+        client.post("batch", {"jobs": [client.fields("batched")]})
+    older = re.search(r'href="(/ui/batches\?cursor=[^"]*)"', browser.get("/ui/batches").text)
+    assert batch_id in browser.get(older[1]).text
+    assert browser.get("/ui/batches?cursor=none").status_code == 422
+    assert browser.get(f"/ui/batches/{uuid.uuid4()}").status_code == 404
+    assert Browser(bridge.url, bridge.client().key).get(f"/ui/batches/{batch_id}").status_code == 404
 
 
 def test_many_are_cancelled_and_retried_with_the_count_shown_first(client, browser):
