@@ -8,6 +8,7 @@ what the create was given.
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
+from importlib import import_module
 from typing import NamedTuple, Protocol
 
 from bridge.settings import read_environment
@@ -99,14 +100,22 @@ class Untraced:
         pass
 
 
+def asked_for(environment: Mapping[str, str]) -> bool:
+    """Whether traces are on. Raises SettingsError where they are, and OpenTelemetry is not installed."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environment.get(one) for one in ENDPOINTS):
+        return False
+    import_module("bridge.recorded_traces")  # an extra, and half a second of imports
+    return True
+
+
 def traces_of(process: str, environment: Mapping[str, str] | None = None) -> Traces:
     """The traces of this process, named so; off unless an endpoint is set. After a fork: it starts a thread.
 
     Raises SettingsError where OpenTelemetry is not installed.
     """
     environment = read_environment() if environment is None else environment
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environment.get(one) for one in ENDPOINTS):
+    if not asked_for(environment):
         return Untraced()
-    from bridge.recorded_traces import record  # an extra, and half a second of imports
+    from bridge.recorded_traces import record
 
     return record(process, environment)

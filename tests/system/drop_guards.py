@@ -117,7 +117,7 @@ def statements() -> Iterator[tuple[str, TextClause, Put]]:
         cancel: ["CANCEL", "RESTART"],
         complete: ["COMPLETE"],
         extend: ["EXTEND"],
-        release: ["RETURN", "RETRY", "FAIL", "TAKE_FROM_KEY", "TAKE_FROM_WORKER"],
+        release: ["RETURN", "RETRY", "FAIL", "TAKE_FROM_KEY", "TAKE_FROM_WORKERS"],
         outcomes: ["TAKE_OF_JOBS", "TAKE_FIRST", "TAKE_AGAIN", "SENT", "NOT_SENT", "CONFIRM", "RESEND_ONE",
                    "RESEND_FAILING"],
         resend_sooner: ["SOONER"],

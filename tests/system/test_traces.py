@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bridge import names
-from bridge.logs import configure_logging  # noqa: F401  (imported before OpenTelemetry, as the processes do)
+from bridge.cli.local.checkout import settings_and_environment
+from bridge.settings import SettingsError
 from bridge.traces import Passed, Untraced, traces_of, valid
 from tests.support.broker import delivered
 from tests.support.client import ok
@@ -143,6 +144,14 @@ def test_traces_are_off_unless_an_endpoint_is_set():
     for environment in ({}, {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}):
         assert isinstance(traces_of("a", environment), Untraced)
     assert Untraced().begin("step", SENT) == Passed(SENT)
+
+
+def test_traces_that_are_asked_for_and_not_installed_stop_the_start_with_one_line(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.delitem(sys.modules, "bridge.recorded_traces", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(SettingsError, match=r"is not installed: pip install 'jobbridge\[traces\]', or unset it"):
+        settings_and_environment({}, hermetic=True)
 
 
 @pytest.mark.parametrize("how", ["away", "hangs"])

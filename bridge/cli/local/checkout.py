@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from bridge.private_files import UMASK
 from bridge.settings import PREFIX, Settings, known_names, load_settings, read_environment, without_unknown
+from bridge.traces import asked_for
 
 #: The directory that holds bridge/, api/, tasks/ and models/. Every process is started there.
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,6 +61,7 @@ def settings_and_environment(
         around = {name: value for name, value in around.items() if not name.startswith(PREFIX)}
     environment = {**dict.fromkeys(known_names(), ""), **without_unknown(around), **(changes or {})}
     settings = load_settings(environment)
+    asked_for(environment)  # before a process is started that cannot do what it is asked for
     return settings, {**environment, "BRIDGE_DATA_DIR": str(settings.data_dir)}
 
 
