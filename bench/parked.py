@@ -113,7 +113,7 @@ class Bridge:
 
     def parked(self) -> int:
         lines = requests.get(f"{self.url}/metrics", timeout=30).text.splitlines()
-        return int(sum(float(line.split()[-1]) for line in lines if line.startswith("bridge_parked_polls")))
+        return next(int(float(line.split()[1])) for line in lines if line.startswith("bridge_parked_polls "))
 
     def all_parked(self, polls: int) -> bool:
         return self.parked() == polls
@@ -181,10 +181,12 @@ def storm() -> None:
         polls.vanish()
         creates: list[tuple[float, float]] = []
         back: list[float] = []
-        threading.Thread(target=_watch, args=(running, began, creates, back), daemon=True).start()
+        sent = threading.Event()
+        threading.Thread(target=_watch, args=(running, began, creates, sent, back), daemon=True).start()
         for _ in range(POLLS):
             polls.send("idle")
             polls.serve(0)
+        sent.set()
         print(f"all sent again after {time.monotonic() - began:.1f} s", flush=True)
         while time.monotonic() - began < 40:
             polls.serve(0.2)
@@ -198,8 +200,10 @@ def storm() -> None:
         )
 
 
-def _watch(running: Bridge, began: float, creates: list[tuple[float, float]], back: list[float]) -> None:
-    """Create each 0.2 s on a new connection, and note when all polls are parked again."""
+def _watch(
+    running: Bridge, began: float, creates: list[tuple[float, float]], sent: threading.Event, back: list[float]
+) -> None:
+    """Create each 0.2 s on a new connection; once all polls are `sent` again, note when they alone are parked."""
     while time.monotonic() - began < 36:
         at = time.monotonic()
         with requests.Session() as session:
@@ -209,7 +213,7 @@ def _watch(running: Bridge, began: float, creates: list[tuple[float, float]], ba
             except requests.RequestException as error:
                 print(f"a create failed after {time.monotonic() - began:.1f} s: {type(error).__name__}", flush=True)
         creates.append((at - began, time.monotonic() - at))
-        if not back and at - began > 3 and running.parked() >= POLLS:
+        if not back and sent.is_set() and running.parked() == POLLS:
             back.append(time.monotonic() - began)
         time.sleep(0.2)
 

@@ -41,6 +41,7 @@ class Told:
     status: str
     created: float
     confirmed: float | None
+    sendings: int = 1
 
 
 @dataclass(slots=True)
@@ -120,11 +121,11 @@ def read_jobs(engine: Engine, end: EndState) -> None:
                 at(row.ended_at), row.how,
             ))  # fmt: skip
         for row in connection.execute(
-            text("SELECT job_id, n, kwargs ->> 'status' AS status, created_at, confirmed_at FROM continuations"
+            text("SELECT job_id, n, kwargs ->> 'status' AS status, created_at, confirmed_at, tries FROM continuations"
                  " ORDER BY job_id, n")
         ):  # fmt: skip
             confirmed = at(row.confirmed_at) if row.confirmed_at is not None else None
-            end.jobs[str(row.job_id)].told.append(Told(row.n, row.status, at(row.created_at), confirmed))
+            end.jobs[str(row.job_id)].told.append(Told(row.n, row.status, at(row.created_at), confirmed, row.tries))
         for row in connection.execute(text("SELECT tenant, idempotency_key, job_ids FROM job_batches")):
             end.batches[row.tenant, row.idempotency_key] = tuple(str(one) for one in row.job_ids)
     read_counts(engine, end)

@@ -9,17 +9,14 @@ import requests
 
 from bridge import embedded
 from tests.support.client import Client, ok
+from tests.support.parking import parked as parked_here
 from tests.support.waiting import wait_until
 
 
 def parked(client: Client, count: int) -> None:
     """Wait until so many polls of this session's bridge are parked, as its metrics tell."""
 
-    def enough() -> bool:
-        lines = client.get("/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("bridge_parked_polls")) >= count
-
-    wait_until(enough, f"{count} parked polls")
+    wait_until(lambda: parked_here(client) >= count, f"{count} parked polls")
 
 
 def polls(client: Client, count: int, content_types: str = "audio", **query):

@@ -171,6 +171,7 @@ BROKEN: dict[str, dict[str, Break]] = {
         "a lease": lambda e: e.attempt("two", 1, ended=13 + LIMITS["lease ran out → pending"]) or e.attempt(
             "two", 2, claimed=200.0, ended=201.0),
         "an outcome": lambda e: told(e.end.jobs["one"], 1, confirmed=21 + LIMITS["outcome → confirmed"]),
+        "an outcome that was lost seven times": lambda e: told(e.end.jobs["one"], 1, confirmed=600.0, sendings=8),
         "a poll": lambda e: setattr(e.of("poll"), "ended", 2 + LIMITS["poll's wait → its answer"]),
         "after a fault of Redis": lambda e: (
             e.fault("FLUSHALL", 15.6), e.call("poll", 16.0, worker="w1"), e.claim("one", 1, "w1", 200.0)),
@@ -231,7 +232,8 @@ def test_a_history_that_breaks_an_invariant_is_caught_by_it(invariant, what):
 
 
 def test_what_is_right_although_it_looks_wrong_passes():
-    """A result that was sent before the next claim was seen, and repeated after it; a late refusal; a 503 in time."""
+    """A result sent before the next claim was seen and repeated after it, a late refusal, a 503 in time, and an outcome
+    that was lost seven times."""
     evidence = Evidence()
     said = {"job_id": "two", "attempt": 1, "worker": "w1"}
     evidence.call("result", 14.0, outcome=Outcome.UNKNOWN, status=None, **said)
@@ -239,4 +241,5 @@ def test_what_is_right_although_it_looks_wrong_passes():
     evidence.call("heartbeat", 18.0, status=409, outcome=Outcome.REFUSED, expects=frozenset({409}), **said)
     evidence.call("poll", 19.0, status=503, outcome=Outcome.UNKNOWN, retry_after=True)
     evidence.call("create", 19.0, key="k", status=503, outcome=Outcome.UNKNOWN, retry_after=True)
+    told(evidence.end.jobs["one"], 1, confirmed=400.0, sendings=8)
     assert [str(one) for one in check(evidence.history, evidence.end)] == []
