@@ -40,7 +40,17 @@ def environment(built, tmp_path_factory):
     place = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", place, cwd=place)
     (wheel,) = built.glob("jobbridge-[0-9]*.whl")
-    run(place / "bin" / "python", "-m", "pip", "install", "-q", f"jobbridge[up] @ {wheel.as_uri()}", cwd=place)
+    run(
+        place / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--find-links",
+        built,
+        f"jobbridge[up] @ {wheel.as_uri()}",
+        cwd=place,
+    )
     return place / "bin"
 
 

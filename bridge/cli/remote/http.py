@@ -43,14 +43,14 @@ class Bridge:
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
             raise Refused("BRIDGE_KEY contains an invalid character")
         self.url = url.rstrip("/")
-        self._key = key
+        self.key = key
         self._session = requests.Session()
         self._session.auth = self._sign  # not as a header, which a .netrc would replace
         self._session.headers["Accept"] = "application/json"
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key is not None:
-            request.headers["Authorization"] = f"Bearer {self._key}"
+        if self.key is not None:
+            request.headers["Authorization"] = f"Bearer {self.key}"
         return request
 
     def get(self, path: str, **query: Any) -> Answer:
@@ -105,7 +105,7 @@ class Bridge:
         if fields:
             detail = detail.partition(f" {fields[0][0]}: ")[0]
         lines = [detail or f"the answer was {status}"]
-        if status == 401 and self._key is None:
+        if status == 401 and self.key is None:
             lines[0] += " (BRIDGE_KEY is not set)"
         for field, messages in fields:
             told = messages if isinstance(messages, list) else [messages]
