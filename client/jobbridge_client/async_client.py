@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -15,10 +16,10 @@ import anyio
 import anyio.to_thread
 import httpx2
 
-from jobbridge_client import calls, uploads
+from jobbridge_client import calls, downloads, uploads
 from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, arguments, head, takers, told
 from jobbridge_client.errors import BadAnswer
-from jobbridge_client.records import Batch, BatchState, Job, Page, Result, Upload
+from jobbridge_client.records import Artifact, Batch, BatchState, Job, Page, Result, Upload
 from jobbridge_client.steps import FilePart, Pause, Reply, Request, Step, Steps, Work
 
 if TYPE_CHECKING:
@@ -165,8 +166,27 @@ class AsyncClient:
         return await self._run(calls.wait(job, timeout, check, seen, self._patience))
 
     async def result(self, job: Job | str) -> Result:
-        """Fetch a result with its text, of at most 64 MiB as JSON. Raises Conflict (`not_ready`) without a result."""
+        """Fetch a result with its text, of at most 64 MiB as JSON; a longer one by `save_result`.
+
+        Raises Conflict (`not_ready`) where there is no result.
+        """
         return await self._run(calls.result(job, self._patience))
+
+    async def save_result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
+        """Fetch a result's text, however long, into a file, which is there once it is whole. Raises BadFile."""
+        return await self._run(downloads.save_result(job, path, self._patience))
+
+    async def artifacts(self, job: Job | str) -> list[Artifact]:
+        """List the files that a job's result has beside its text, by their names; at most 1000."""
+        return await self._run(downloads.artifacts(job, self._patience))
+
+    async def save_artifact(self, job: Job | str, artifact: Artifact | str, path: str | os.PathLike[str]) -> Path:
+        """Fetch an artifact into a file, which is there once it is whole. Raises BadFile."""
+        return await self._run(downloads.save_artifact(job, artifact, path, self._patience))
+
+    async def save_artifacts(self, job: Job | str, directory: str | os.PathLike[str]) -> list[Path]:
+        """Fetch all artifacts of a job into a directory, under their names; an old file of a name is replaced."""
+        return await self._run(downloads.save_artifacts(job, directory, self._patience))
 
     async def cancel(self, job: Job | str) -> Job:
         """Cancel a job. Raises Conflict where it has ended otherwise."""

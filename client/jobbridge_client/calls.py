@@ -122,12 +122,8 @@ def result(job: Job | str, patience: float) -> Steps[Result]:
     """Fetch a result with its text, which must be below 64 MiB; a larger one goes into a file."""
     asked = Request("GET", path_of(job, "/result"), limit=DOCUMENT_LIMIT)
     data = document((yield from patient(asked, patience)))
-    return result_of(data, optional(data, "content", str) or "")
-
-
-def result_of(data: dict[str, Any], text: str | None) -> Result:
-    """Make a result of an answer's members. Raises BadAnswer."""
-    return Result(text, optional(data, "metadata", dict), optional(data, "processing_time", float), data)
+    counted = optional(data, "processing_time", float)
+    return Result(optional(data, "content", str) or "", optional(data, "metadata", dict), counted, data)
 
 
 def _creating(path: str, body: dict[str, Any], idempotency_key: str | None) -> Request:

@@ -50,8 +50,6 @@ def arguments(request: Request) -> dict[str, Any]:
     headers = dict(request.headers)
     if request.body is not None:
         headers["Content-Length"] = str(request.body.length)
-    if request.taker is not None:
-        headers["Accept"] = "*/*"
     return {
         "method": request.method,
         "url": request.path,

@@ -120,9 +120,9 @@ class Upload:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a job; `text` is None where it was written into a file. `processing_time` is in seconds."""
+    """What came out of a job; `processing_time` is in seconds."""
 
-    text: str | None
+    text: str
     metadata: dict[str, Any] | None
     processing_time: float | None
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -136,6 +136,12 @@ class Artifact:
     size: int
     media_type: str
     sha256: str
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> Self:
+        """Read an artifact. Raises BadAnswer."""
+        described = (member(data, "media_type", str), member(data, "sha256", str))
+        return cls(member(data, "name", str), member(data, "size", int), *described)
 
 
 def member(data: dict[str, Any], name: str, kind: type) -> Any:

@@ -6,6 +6,7 @@ clients run it, each in its way.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -102,3 +103,12 @@ def work(do: Callable[[], T]) -> Steps[T]:
     """Do something with files. Raises what it raises."""
     done: T = yield Work(do)
     return done
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file in hex. Raises OSError."""
+    file.seek(0)
+    whole = hashlib.sha256()
+    while piece := file.read(PIECE):
+        whole.update(piece)
+    return whole.hexdigest()

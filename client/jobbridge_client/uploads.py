@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import mimetypes
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from jobbridge_client import calls
 from jobbridge_client.answers import Pauses, document, patient, refusal, retry_after
 from jobbridge_client.errors import BadAnswer, BadFile, BridgeError, NotFound, Refused, Unreachable
 from jobbridge_client.records import Job, Upload
-from jobbridge_client.steps import PIECE, FilePart, Pause, Reply, Request, Steps, send, work
+from jobbridge_client.steps import FilePart, Pause, Reply, Request, Steps, send, sha256_of, work
 
 UPLOADS = "/api/v1/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -59,7 +58,7 @@ def upload(
         except BridgeError as error:
             error.upload = error.upload or state
             raise
-        if (yield from work(lambda: _sha256(file))) != whole.sha256:
+        if (yield from work(lambda: sha256_of(file))) != whole.sha256:
             raise BadFile(f"{path} is not what the bridge has of it: it changed while it was sent")
         return whole
     finally:
@@ -160,11 +159,3 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _length(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
-
-
-def _sha256(file: BinaryIO) -> str:
-    file.seek(0)
-    whole = hashlib.sha256()
-    while piece := file.read(PIECE):
-        whole.update(piece)
-    return whole.hexdigest()

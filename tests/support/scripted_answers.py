@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def answer(status: str, body: bytes = b"{}", *headers: str) -> bytes:
-    """An answer of HTTP."""
-    lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers]
+def answer(status: str, body: bytes = b"{}", *headers: str, kind: str = "application/json") -> bytes:
+    """An answer of HTTP; `kind` is its media type."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 

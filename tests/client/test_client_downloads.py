@@ -1,0 +1,93 @@
+"""Texts and artifacts into files: whole, or not there."""
+
+import base64
+import hashlib
+import json
+import os
+
+import pytest
+
+from jobbridge_client import BadAnswer, BadFile, BadSetting, Client, NotFound, Unreachable
+from tests.support.scripted_answers import answer, scripted
+
+MIB = 2**20
+TEXT = b"0123456789" * 1000
+DIGEST = "Repr-Digest: sha-256=:" + base64.b64encode(hashlib.sha256(TEXT).digest()).decode() + ":"
+
+
+def text(status, body, *headers):
+    return answer(status, body, *headers, kind="text/plain; charset=utf-8")
+
+
+BROKEN = text("200 OK", TEXT, DIGEST, 'ETag: "1"')[:-4000]
+
+
+def rest(begin, *headers):
+    return text("206 Partial Content", TEXT[begin:], f"Content-Range: bytes {begin}-9999/10000", *headers)
+
+
+@pytest.mark.parametrize("again", [rest(6000, DIGEST, 'ETag: "1"'), text("200 OK", TEXT, 'ETag: "2"')])
+def test_what_broke_off_goes_on_or_begins_anew(tmp_path, again):
+    with scripted(BROKEN, again) as server, Client(server.url) as client:
+        assert client.save_result("1", tmp_path / "text").read_bytes() == TEXT
+    assert "accept: text/plain" in server.heads[0].lower()
+    assert "range: bytes=6000-\r\n" in server.heads[1].lower()
+    assert 'if-range: "1"\r\n' in server.heads[1].lower()
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ([text("200 OK", TEXT[1:], DIGEST)], BadAnswer),
+        ([BROKEN, rest(5000)], BadAnswer),
+        ([answer("200 OK", b"{}")], BadAnswer),
+        ([BROKEN, answer("404 Not Found", b"{}")], NotFound),
+        ([text("200 OK", TEXT, "Content-Encoding: gzip")], BadAnswer),
+    ],
+)
+def test_what_does_not_come_whole_is_not_there(tmp_path, answers, kind):
+    (tmp_path / "text").write_text("old")
+    with scripted(*answers) as server, Client(server.url) as client, pytest.raises(kind):
+        client.save_result("1", tmp_path / "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+    assert (tmp_path / "text").read_text() == "old"
+
+
+def test_a_download_that_gains_nothing_ends_with_the_patience(tmp_path):
+    with scripted(BROKEN, b"") as server, Client(server.url, patience=1) as client, pytest.raises(Unreachable):
+        client.save_result("1", tmp_path / "text")
+    assert len(server.heads) >= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "..", ".", "", "a\0b"])
+def test_an_artifact_cannot_name_a_place_outside_the_directory(tmp_path, name):
+    listed = {"items": [{"name": name, "size": 1, "media_type": "text/plain", "sha256": "0" * 64}]}
+    with scripted(answer("200 OK", json.dumps(listed).encode())) as server, Client(server.url) as client:
+        with pytest.raises((BadAnswer, BadSetting)):
+            client.save_artifacts("1", tmp_path / "files")
+        with pytest.raises(BadFile):
+            client.save_result("1", tmp_path / "nosuch" / "text")
+    assert len(server.heads) == 1
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_a_link_stays_one_and_what_is_no_file_is_left_alone(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "text")
+    os.mkfifo(tmp_path / "pipe")
+    with scripted(text("200 OK", TEXT)) as server, Client(server.url) as client:
+        client.save_result("1", tmp_path / "link")
+        for place in (tmp_path, tmp_path / "pipe", "/dev/null"):
+            with pytest.raises(BadFile, match="no regular file"):
+                client.save_result("1", place)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "text").read_bytes() == TEXT
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_list_without_end_is_not_read_for_ever():
+    item = {"name": "a", "size": 1, "media_type": "text/plain", "sha256": "0" * 64}
+    listed = answer("200 OK", json.dumps({"items": [item] * 500, "next_cursor": "more"}).encode())
+    with scripted(listed) as server, Client(server.url) as client, pytest.raises(BadAnswer, match="more than 1000"):
+        client.artifacts("1")
+    assert len(server.heads) == 3
