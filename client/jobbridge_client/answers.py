@@ -11,7 +11,7 @@ from typing import Any
 from jobbridge_client.errors import BadAnswer, Refused, Unreachable, kind_of
 from jobbridge_client.steps import Pause, Reply, Request, Steps, send
 
-PASSING = (429, 500, 502, 503, 504)
+PASSING = (408, 429, 500, 502, 503, 504)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 
@@ -97,7 +97,7 @@ def patient(request: Request, patience: float) -> Steps[Reply]:
             if reply.status not in PASSING:
                 return replace(reply, repeated=repeated)
             failed, asked = refusal(reply), retry_after(reply)
-            repeated = repeated or reply.status != 429
+            repeated = repeated or reply.status not in (408, 429)
         pause = pauses.next(asked)
         if pause is None:
             raise failed
