@@ -16,8 +16,8 @@ from api.http.parts import Parts
 from api.http.request_spans import end_with
 from api.http.response_headers import SAFE, begin_request
 from api.http.sending import counted
-from api.http.spelling import JobId, WorkerId, as_spelled, exact, refuse_another_slash
-from api.routes import download, job_logs  # noqa: F401  (they add their routes to `workers`)
+from api.http.spelling import ArtifactName, JobId, WorkerId, as_spelled, exact, refuse_another_slash
+from api.routes import artifacts, download, job_logs  # noqa: F401  (they add their routes to the blueprints)
 from api.routes.batches import batches
 from api.routes.bulk import continuations
 from api.routes.insight import operators
@@ -76,14 +76,14 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
     app.extensions["bridge"] = Parts(runtime, limits, polls, ring, ThreadPool(1))
     limits.keep()
     ExpiryFallback(reserved).keep()
-    app.url_map.converters |= {"job": JobId, "worker": WorkerId}
+    app.url_map.converters |= {"job": JobId, "worker": WorkerId, "artifact": ArtifactName}
     app.before_request(_begin)
     app.before_request(refuse_another_slash)
     app.after_request(_finish)
     app.after_request(counted)  # before _finish, which then finishes a 429 too
     app.teardown_request(end_request)
     api = Documented(app)
-    for converter in (JobId, WorkerId):
+    for converter in (JobId, WorkerId, ArtifactName):
         api.register_converter(converter, lambda _: {"type": "string"})
     problems.register(app)  # after flask-smorest's own handler, which it replaces
     for blueprint in (producers, batches, workers, results, operators, continuations, keys, uploads, health):

@@ -40,6 +40,8 @@ POINTS = {
     "change.after_commit": "the change is committed, and neither Redis nor Celery knows of it",
     "change.before_nudge": "Redis knows of the change, and Celery was not asked to hand over its outcome",
     "change.before_answer": "a result is accepted, and its worker has not been told",
+    "result.before_naming": "the files of a result are looked at, and nothing of it is written",
+    "result.after_naming": "a result is written and names its files, and is not committed",
     "results.before_answer": "results that came together are judged, and their worker has not been told",
     "unserved.before_nudge": "the outcome of a job that nobody asks for is there, and Celery was not asked to send it",
     "nudge.before_send": "the nudge is in the hands of its thread, and not sent",

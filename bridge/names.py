@@ -1,4 +1,6 @@
-"""The strings that the outside depends on: task names, queue names."""
+"""The strings that the outside depends on: task names, queue names, addresses."""
+
+from urllib.parse import quote
 
 # The Celery queues of the bridge's own tasks. A burst in one holds up no other.
 QUEUE = "bridge"  # the intake
@@ -54,3 +56,13 @@ TENANT_PATTERN = CONTENT_TYPE_PATTERN = r"[a-z0-9._-]{1,50}"
 def download_path(job_id: object) -> str:
     """The relative address of a job's source file."""
     return f"{API_BASE}/{job_id}/download"
+
+
+def result_path(job_id: object) -> str:
+    """The relative address of a job's result."""
+    return f"{API_BASE}/{job_id}/result"
+
+
+def artifact_path(job_id: object, name: str) -> str:
+    """The relative address of a file of a job's result."""
+    return f"{API_BASE}/{job_id}/artifacts/{quote(name, safe='')}"

@@ -118,6 +118,7 @@ class Settings(BaseModel):
     upload_expiry_seconds: int = Field(86400, ge=60, le=2592000)
     continuation_task: str | None = Field(None, min_length=1)
     continuation_queue: str = Field("celery", min_length=1)
+    continuation_inline_bytes: int = Field(262144, ge=0, le=268435456)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
     remote_control: Switch = False
     flower_url: str | None = None

@@ -78,3 +78,16 @@ job_uploads = Table(
     Column("upload_id", Uuid, ForeignKey("uploads.id"), primary_key=True),
 )
 Index("job_uploads_upload", job_uploads.c.upload_id)
+
+TEXT = ""  # the name of a result's text among its files
+
+# The files of a job's result: its artifacts by their names, and its text where that was uploaded.
+# That their bytes stay is said in job_uploads.
+job_files = Table(
+    "job_files",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text(collation="C"), primary_key=True),  # its order is that of its bytes
+    Column("upload_id", Uuid, nullable=False),
+    Column("media_type", Text, nullable=False),
+)

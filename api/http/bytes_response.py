@@ -14,8 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import ContentRange
 
 from api.http.byte_range import asked_range, still_the_same
+from api.http.sending import as_text
 from bridge.blobs.content import pieces
 from bridge.errors import NotFound, Unavailable
+from bridge.jobs.documents import Document, Unread
 from bridge.runtime import Runtime
 
 
@@ -58,10 +60,47 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str) -> Response:
     return response
 
 
+def text_response(runtime: Runtime, stored: Row[Any], file: Row[Any] | None) -> Response:
+    """The text of a result (a row with read.RESULT), or a range of it. `file`: the upload that it is, if it is one.
+
+    Raises 416, NotFound: the result has no text.
+    """
+    name = f"{stored.id}.txt"
+    if file is not None:
+        response = upload_response(runtime, file, name)
+    elif stored.content_size is None:
+        raise NotFound("The result has no text.", job_status="completed")
+    else:
+        response = bytes_response(
+            stored.content_size,
+            f"result-{stored.id}",  # it never changes
+            stored.completed_at.timestamp(),
+            lambda served: _part(as_text(Unread(stored.id, Document.CONTENT)), served),
+        )
+        response.direct_passthrough = False  # it goes through a file of the process, which counts as other such answers
+        response.headers["Content-Disposition"] = attachment(name)
+        response.make_conditional(request.environ)
+    response.headers["Content-Type"] = "text/plain; charset=utf-8"
+    return response
+
+
+def _part(whole: Iterator[bytes], served: range) -> Iterator[bytes]:
+    """The bytes of a range."""
+    at = 0
+    for piece in whole:
+        if at >= served.stop:
+            return
+        part = piece[max(0, served.start - at) : served.stop - at]
+        at += len(piece)
+        if part:
+            yield part
+
+
 def attachment(name: str) -> str:
     """Content-Disposition for a file's name, whatever stands in it (RFC 6266)."""
     plain = re.sub(r"[^A-Za-z0-9 ._()-]", "_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+    spelled = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{spelled}'
 
 
 def cut_short(why: str) -> BrokenPipeError:

@@ -117,10 +117,11 @@ def _declare_headers(path: str, operation: dict[str, Any]) -> None:
             names.append("Content-Range")
         answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
     if serves_files:
-        operation["parameters"] += [
+        conditions = [
             {"in": "header", "name": name, "schema": _TEXT, "description": meaning}
             for name, meaning in CONDITIONS.items()
         ]
+        operation["parameters"] = [*operation.get("parameters", ()), *conditions]
 
 
 def _sent(document: dict[str, Any]) -> list[dict[str, Any]]:

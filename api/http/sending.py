@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 import gevent
@@ -21,11 +22,13 @@ from api.http.access import caller, limits, runtime
 from api.http.incoming import TURN_SECONDS
 from api.http.problems import problem
 from bridge.admission.byte_budget import Budget
-from bridge.errors import NotFound, TooMany
-from bridge.jobs.documents import Unread, as_json
+from bridge.errors import NotFound, TooMany, Unavailable
+from bridge.jobs.documents import Unread, UnreadFile, as_json
 from bridge.jobs.documents import as_text as as_stored
 
 log = structlog.get_logger("api")
+
+T = TypeVar("T")
 
 LARGE_BYTES = 16 * 1024  # what is smaller lies in the kernel's buffers, not in the process
 STREAM_BYTES = 1024 * 1024
@@ -34,22 +37,20 @@ TOO_MANY = "Too many large answers to this key, or in all, are not read yet: rea
 AGAIN_SECONDS = 5
 
 
-def in_pieces(parts: Sequence[bytes], unread: Sequence[Unread]) -> Iterator[bytes]:
+def in_pieces(parts: Sequence[bytes], unread: Sequence[Unread | UnreadFile]) -> Iterator[bytes]:
     """The parts of an answer, between each two a document that is read then."""
     in_turn = partial(limits().reading_documents.taken, caller().key_id, 1)
     return _in_pieces(parts, unread, partial(as_json, runtime(), in_turn=in_turn))
 
 
-def _in_pieces(
-    parts: Sequence[bytes], unread: Sequence[Unread], read: Callable[[Unread], Iterator[bytes]]
-) -> Iterator[bytes]:
+def _in_pieces(parts: Sequence[bytes], unread: Sequence[T], read: Callable[[T], Iterator[bytes]]) -> Iterator[bytes]:
     """The parts with a document between each two. Where one cannot be read, the client sees a gap."""
     try:
         yield parts[0]
         for document, part in zip(unread, parts[1:], strict=True):
             yield from read(document)
             yield part
-    except (NotFound, SQLAlchemyError) as error:
+    except (NotFound, Unavailable, SQLAlchemyError, UnicodeDecodeError) as error:
         log.warning("answer_aborted", error=type(error).__name__)
         # gunicorn takes it for a lost client and closes the connection.
         raise BrokenPipeError(errno.EPIPE, "the rest of the answer cannot be read") from None

@@ -21,6 +21,13 @@ class JobId(BaseConverter):
         return unquote(value)
 
 
+class ArtifactName(BaseConverter):
+    """The name of a file in a path: one segment of it."""
+
+    def to_python(self, value: str) -> str:
+        return unquote(value)
+
+
 class WorkerId(PathConverter):
     """A worker's ID in a path: any text, line breaks and slashes included."""
 

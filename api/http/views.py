@@ -12,8 +12,9 @@ from sqlalchemy import Row
 from api.http.sending import in_pieces
 from api.schemas import jobs as schemas
 from bridge.insight.durations import estimated_completion
+from bridge.jobs.artifacts import Standing
 from bridge.jobs.claim import Claimed
-from bridge.jobs.documents import AT_ONCE, Document, Unread, size_of
+from bridge.jobs.documents import AT_ONCE, Document, Unread, UnreadFile, size_of
 from bridge.jobs.read import History
 from bridge.jobs.source_files import source_name
 from bridge.names import download_path
@@ -29,10 +30,10 @@ NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
 
 def json_response(body: Any) -> Response:
     """A 200 made by orjson: what is polled often is not dumped through a schema. Unread is read when it is sent."""
-    mark, unread = token_hex(16), list[Unread]()
+    mark, unread = token_hex(16), list[Unread | UnreadFile]()
 
     def later(value: object) -> Any:
-        if not isinstance(value, Unread):
+        if not isinstance(value, Unread | UnreadFile):
             raise TypeError(f"{type(value).__name__} is no JSON")
         unread.append(value)
         return orjson.Fragment(mark)
@@ -126,9 +127,16 @@ def _documents(job: Row[Any]) -> dict[str, Any]:
     return {"task_options": _document(job, Document.TASK_OPTIONS), **_beside_content(job)}
 
 
-def result_view(stored: Row[Any]) -> dict[str, Any]:
-    """schemas.StoredResult, of a row with read.RESULT"""
-    return {"content": _document(stored, Document.CONTENT), **_beside_content(stored)}
+def result_view(stored: Row[Any], file: Row[Any] | None) -> dict[str, Any]:
+    """schemas.StoredResult, of a row with read.RESULT; `file`: the upload that is its text, if it was uploaded"""
+    content = _document(stored, Document.CONTENT) if file is None else UnreadFile(file.id, file.length)
+    return {"content": content, **_beside_content(stored)}
+
+
+def artifact_view(file: Row[Any]) -> dict[str, Any]:
+    """schemas.artifacts.Artifact"""
+    sha256 = bytes(file.sha256).hex()
+    return {"name": file.name, "size": file.length, "media_type": file.media_type, "sha256": sha256}
 
 
 def _beside_content(row: Row[Any]) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def _document(row: Row[Any], name: Document) -> Any:
     return text if name is Document.CONTENT else orjson.Fragment(text)
 
 
-def whole_view(job: Row[Any], history: History) -> dict[str, Any]:
+def whole_view(job: Row[Any], history: History, result: Standing) -> dict[str, Any]:
     """schemas.WholeJob, of a row with read.WHOLE"""
     by_attempt: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for refusal in history.refusals:
@@ -162,8 +170,14 @@ def whole_view(job: Row[Any], history: History) -> dict[str, Any]:
         "refusals": [refusal for its in by_attempt.values() for refusal in its],
         "requests": [_with_key(row, history) for row in history.requests],
         "requests_before": history.requests_before,
+        "result": None if result.size is None else {"size": result.size, "sha256": _hex(result.sha256)},
+        "artifacts": result.artifacts,
     }
     return {**WHOLE_JOB.dump(told), **_documents(job)}
+
+
+def _hex(sha256: bytes | None) -> str | None:
+    return None if sha256 is None else bytes(sha256).hex()
 
 
 def _with_key(row: Row[Any], history: History) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from api.http.body import Blueprint, header_text, no_body
 from api.http.documented_errors import gives
 from api.http.parts import Parts, parts
 from api.http.source_roots import naming_roots
-from api.http.views import job_view, json_response, result_view, status_view, whole_view
+from api.http.views import job_view, json_response, status_view, whole_view
 from api.schemas import jobs as schemas
 from bridge.caller import Caller
 from bridge.jobs import read
+from bridge.jobs.artifacts import standing
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.enqueue import Created, enqueue, enqueue_batch
 from bridge.jobs.listing import page
 from bridge.names import API_BASE
-from models.state import JobState
 
 producers = Blueprint(
     "jobs", __name__, url_prefix=API_BASE, description="Create jobs and read their state and results."
@@ -94,7 +94,7 @@ def show_job(query: dict[str, Any], job_id: str) -> Any:
     job = read.find(runtime(), caller().tenant, job_id, read.WHOLE)
     g.job_status = job.status
     history = read.history(runtime(), job, query["attempts_before"], query["requests_before"])
-    return json_response(whole_view(job, history))
+    return json_response(whole_view(job, history, standing(runtime(), job)))
 
 
 @producers.route("/<job:job_id>/status", methods=["GET"])
@@ -106,17 +106,6 @@ def show_status(job_id: str) -> Any:
     job = read.find(runtime(), caller().tenant, job_id, read.STANDING)
     g.job_status = job.status
     return status_view(runtime(), job)
-
-
-@producers.route("/<job:job_id>/result", methods=["GET"])
-@scope("read", "submit")
-@producers.response(200, schemas.StoredResult())
-@gives(producers, 404, 409)
-def show_result(job_id: str) -> Any:
-    """Return the result of a completed job; 409 not_ready while there is none."""
-    stored = read.result(runtime(), caller().tenant, job_id)
-    g.job_status = JobState.COMPLETED
-    return json_response(result_view(stored))
 
 
 @producers.route("/<job:job_id>/cancel", methods=["POST"])

@@ -77,6 +77,8 @@ def _told(one: Submission, outcome: Outcome) -> dict[str, Any]:
         return {**accepted_view(outcome), "problem": None}
     if isinstance(outcome, Conflict):
         note_refused(outcome)
+    if isinstance(outcome, Invalid):  # its files are not there, or no text
+        outcome.job_status = spend(one.job_id, lambda: one.token, outcome.detail)
     if isinstance(outcome, BridgeError):
         return _refused(outcome)
     if not is_refused_value(outcome):

@@ -2,6 +2,7 @@
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
+from api.schemas.artifacts import ResultText
 from api.schemas.insight import ShownKey
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger, StrictBoolean
@@ -155,6 +156,16 @@ class Request(Schema):
 
 class WholeJob(Job):
     """A job with its history."""
+
+    result = fields.Nested(
+        ResultText(),
+        required=True,
+        allow_none=True,
+        metadata={"description": "The text of its result, or null while there is none."},
+    )
+    artifacts = fields.Integer(
+        required=True, metadata={"description": "How many files its result has beside the text."}
+    )
 
     attempts = fields.List(
         fields.Nested(Attempt()),

@@ -1,12 +1,15 @@
 """What workers send and get."""
 
-from marshmallow import EXCLUDE, Schema, fields, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from api.schemas.facts import BodyFacts, QueryFacts
 from api.schemas.problem import PRIORITIES, STATES, Problem
 from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
 from bridge.bounded_schema import BoundedList
 from bridge.jobs.fields import JsonObject, StrictInteger
+from bridge.jobs.result_files import LONGEST_NAME, MOST_ARTIFACTS, NAME_RULE, is_name
+
+MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]{1,60}/[A-Za-z0-9!#$&^_.+-]{1,60}\Z"
 
 
 class PollQuery(QueryFacts):
@@ -139,6 +142,28 @@ class PollAnswer(Schema):
     jobs = fields.List(fields.Nested(ClaimedJob()), required=True)
 
 
+def _artifact_name(value: str) -> None:
+    if not is_name(value):
+        raise ValidationError(NAME_RULE)
+
+
+class NamedArtifact(Schema):
+    """A file that is part of the result."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    name = fields.String(
+        required=True,
+        validate=validate.And(validate.Length(1, LONGEST_NAME), _artifact_name),
+        metadata={"description": NAME_RULE},
+    )
+    upload = fields.String(
+        required=True, metadata={"format": "uuid", "description": "A finished upload of the attempt."}
+    )
+    media_type = fields.String(load_default=None, allow_none=True, validate=validate.Regexp(MEDIA_TYPE))
+
+
 class Result(Schema):
     """What came of an attempt. Unknown fields are ignored."""
 
@@ -151,6 +176,14 @@ class Result(Schema):
     error_message = fields.String(load_default=None, allow_none=True)
     processing_time = StrictFloat(
         load_default=None, allow_none=True, validate=validate.Range(min=0), metadata={"description": "Seconds."}
+    )
+    result_upload = fields.String(
+        load_default=None,
+        allow_none=True,
+        metadata={"format": "uuid", "description": "In the place of content: a finished upload of the attempt, UTF-8."},
+    )
+    artifacts = BoundedList(
+        fields.Nested(NamedArtifact()), most=MOST_ARTIFACTS, least=0, load_default=None, allow_none=True
     )
     retryable = StrictBoolean(load_default=True, allow_none=True)
     lease_token = fields.String(load_default=None, allow_none=True)

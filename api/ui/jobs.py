@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from api.http.access import caller, runtime
 from api.http.body import single
-from api.http.sending import as_text
+from api.http.bytes_response import text_response, upload_response
 from api.routes.download import source_response
 from api.schemas.bulk import SteerQuery
 from api.schemas.jobs import ListQuery
@@ -21,10 +21,10 @@ from api.ui.timeline import timeline
 from bridge.errors import Forbidden
 from bridge.insight.explain import explain
 from bridge.insight.sentences import sentences
-from bridge.jobs import read
+from bridge.jobs import artifacts, read
 from bridge.jobs.bulk import CHANGES, steer
 from bridge.jobs.cancel import cancel, restart
-from bridge.jobs.documents import Document, Unread, head
+from bridge.jobs.documents import Document, head
 from bridge.jobs.job_log import last_pieces
 from bridge.jobs.listing import FILTERS, short_page
 from bridge.queues import RANKS
@@ -33,6 +33,7 @@ from models.state import EDGES, Asked, JobState
 log = structlog.get_logger("api.ui")
 
 PER_PAGE = 50
+ARTIFACTS_SHOWN = 100
 SHOWN = (*FILTERS, "cursor")
 STATES = [str(state) for state in JobState]
 
@@ -116,6 +117,8 @@ def show_job(job_id: str) -> Response:
         past=past,
         picture=timeline(facts.job, past, facts.now),
         documents=documents,
+        result=artifacts.standing(runtime(), job),
+        artifacts=artifacts.page(runtime(), caller().tenant, job_id, ARTIFACTS_SHOWN, None)[0] if done else [],
         log=last_pieces(runtime(), caller().tenant, job_id),
         shown=LONGEST_TEXT,
         may_cancel=_may(Asked.CANCEL, job.status),
@@ -148,11 +151,15 @@ def do_retry(job_id: str) -> Response:
 def download_result(job_id: str) -> Response:
     """The content of the result, as a file."""
     stored = read.result(runtime(), caller().tenant, job_id)
-    there = stored.content_size is not None
-    content = as_text(Unread(stored.id, Document.CONTENT)) if there else b""
-    response = Response(content, content_type="text/plain; charset=utf-8")
-    response.headers["Content-Disposition"] = f'attachment; filename="{job_id.lower()}.txt"'
-    return response
+    file = artifacts.text_file(runtime(), stored.id) if stored.content_size is None else None
+    return text_response(runtime(), stored, file)
+
+
+@ui.route("/jobs/<job:job_id>/artifacts/<artifact:name>", methods=["GET"])
+@signed_in("read")
+def download_artifact(job_id: str, name: str) -> Response:
+    """A file of the result."""
+    return upload_response(runtime(), artifacts.artifact(runtime(), caller().tenant, job_id, name), name)
 
 
 @ui.route("/jobs/<job:job_id>/source", methods=["GET"])

@@ -1,6 +1,7 @@
 """The bytes of an upload, out of the objects that hold it."""
 
 import hashlib
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -68,3 +69,16 @@ def digest(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = ()) -> b
 def _hash(objects: Store, held: Segment, whole: Any) -> None:
     for at in range(0, held.size, PIECE * 4):
         whole.update(objects.read(held.object, at, min(PIECE * 4, held.size - at)))
+
+
+def check_utf8(runtime: Runtime, upload_id: UUID) -> None:
+    """Raises UnicodeDecodeError where an upload is not UTF-8; NotFound, Unavailable. Holds one piece at a time."""
+    objects, decoder = store(runtime.settings), getincrementaldecoder("utf-8")()
+    for held in segments(runtime, upload_id):
+        runtime.files(_decode, objects, held, decoder)
+    decoder.decode(b"", final=True)
+
+
+def _decode(objects: Store, held: Segment, decoder: IncrementalDecoder) -> None:
+    for at in range(0, held.size, PIECE * 4):
+        decoder.decode(objects.read(held.object, at, min(PIECE * 4, held.size - at)))

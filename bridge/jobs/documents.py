@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import ColumnElement, Connection, Text, case, cast, func, text
 
+from bridge.blobs.content import pieces
 from bridge.errors import NotFound
 from bridge.runtime import Runtime
 from models.job import remote_jobs
@@ -67,6 +68,13 @@ HEADS = {
 }
 
 
+class UnreadFile(NamedTuple):
+    """Stands for a text that was uploaded, of so many bytes."""
+
+    upload_id: UUID
+    length: int
+
+
 def text_of(document: Document, columns: Any) -> ColumnElement[Any]:
     """The text of a document, of columns with the names that they have in its table."""
     if document is Document.CONTENT:
@@ -101,16 +109,30 @@ def head(runtime: Runtime, job_id: UUID, document: Document, most: int) -> tuple
 InTurn = Callable[[], AbstractContextManager[Any]]
 
 
-def as_json(runtime: Runtime, unread: Unread, in_turn: InTurn) -> Iterator[bytes]:
+def as_json(runtime: Runtime, unread: Unread | UnreadFile, in_turn: InTurn) -> Iterator[bytes]:
     """A document as JSON text, as it is now. It is read `in_turn`; no connection is held while it is sent.
 
-    Raises NotFound where there is none any more, SQLAlchemyError, and OSError where the file cannot be written.
+    Raises NotFound where there is none any more, SQLAlchemyError, and OSError where the file cannot be written; of an
+    uploaded one Unavailable where the store does not answer, and UnicodeDecodeError where it gives something else.
     """
-    if unread.document not in (Document.CONTENT, Document.CHECKPOINT):
+    if isinstance(unread, UnreadFile):
+        yield from _file_as_json(runtime, unread)
+    elif unread.document in (Document.CONTENT, Document.CHECKPOINT):
+        yield b'"'
+        yield from as_text(runtime, unread, in_turn, getincrementaldecoder("utf-8")().decode)
+        yield b'"'
+    else:
         yield from as_text(runtime, unread, in_turn)
-        return
+
+
+def _file_as_json(runtime: Runtime, unread: UnreadFile) -> Iterator[bytes]:
+    decode, left = getincrementaldecoder("utf-8")().decode, unread.length
     yield b'"'
-    yield from as_text(runtime, unread, in_turn, getincrementaldecoder("utf-8")().decode)
+    for piece in pieces(runtime, unread.upload_id, range(unread.length)):
+        left -= len(piece)
+        yield orjson.dumps(decode(piece))[1:-1]
+    if left:
+        raise NotFound("A part of the file is gone from the store.")
     yield b'"'
 
 

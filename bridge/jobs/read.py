@@ -25,6 +25,7 @@ JOB_ID_PATTERN = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 # What a verb judges a job by; of an error message as much as fits into a sentence.
 JUDGED: tuple[ColumnElement[Any], ...] = (
     _c.id,
+    _c.tenant,
     _c.status,
     _c.source_file_path,
     _c.attempt,
@@ -58,6 +59,7 @@ WHOLE: tuple[ColumnElement[Any], ...] = (
 )
 RESULT: tuple[ColumnElement[Any], ...] = (
     _c.id,
+    _c.completed_at,
     *shown(Document.CONTENT, job_results.c),
     *shown(Document.METADATA),
     processing_time(),

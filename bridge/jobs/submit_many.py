@@ -14,6 +14,7 @@ from bridge.db import is_of_a_row
 from bridge.errors import BridgeError, NotFound
 from bridge.jobs import complete
 from bridge.jobs.complete import Success
+from bridge.jobs.result_files import named_in
 from bridge.jobs.submit_result import Accepted, accepted, judge, success_of
 from bridge.runtime import Runtime
 from models.state import JobState
@@ -49,7 +50,7 @@ def _successes(caller: Caller, submissions: Sequence[Submission]) -> dict[int, S
             success = success_of(caller, job_id, result, token)
         except NotFound:
             continue
-        if result["success"] and success.job_id not in seen:
+        if result["success"] and not named_in(result) and success.job_id not in seen:
             successes[place] = success
         seen.add(success.job_id)
     return successes

@@ -18,6 +18,7 @@ from bridge.jobs.complete import Success
 from bridge.jobs.lost_race import again_if_lost
 from bridge.jobs.ownership import accepts_late, holds_latest, lost
 from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, job_id_of
+from bridge.jobs.result_files import look_at_files, named_in
 from bridge.jobs.transition import NOW, RETRIED, among, jobs, move, moving
 from bridge.runtime import Runtime, one_by_one
 from bridge.state_change import REQUEST_ID
@@ -66,11 +67,12 @@ def submit(
 ) -> Accepted:
     """Accept the result of a job's latest attempt from its holder; the same result again is accepted again.
 
-    `result`: success, content, metadata, error_message, processing_time, retryable. Raises
+    `result`: success, content, metadata, error_message, processing_time, retryable, result_upload, artifacts. Raises
     NotFound, or Conflict when it is not this caller's to give; then nothing changes but the list of refusals, and
-    nothing at all without `note`.
+    nothing at all without `note`; and what look_at_files raises.
     """
-    if result["success"] and (status := _completed(runtime, success_of(caller, job_id, result, token))) is not None:
+    plain = result["success"] and not named_in(result)
+    if plain and (status := _completed(runtime, success_of(caller, job_id, result, token))) is not None:
         return accepted(runtime, status)
     return judge(runtime, caller, job_id, result, token, note=note)
 
@@ -92,6 +94,7 @@ def judge(
         moved = move(
             runtime,
             STATEMENTS[decide(job, result)],
+            also=look_at_files(runtime, job, result) if result["success"] and named_in(result) else None,
             job_id=job.id,
             attempt=job.attempt,
             content=result.get("content"),
@@ -209,6 +212,8 @@ def _digest(result: Mapping[str, Any]) -> bytes:
     """Tells one result from another; the token is no part of it."""
     names = ("success", "content", "metadata", "error_message", "processing_time")
     said = {**{name: result.get(name) for name in names}, "retryable": result.get("retryable", True)}
+    if named_in(result):
+        said |= {name: result.get(name) for name in ("result_upload", "artifacts")}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 

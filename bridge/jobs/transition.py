@@ -5,13 +5,14 @@ commit. A changed row, its ended attempt, its result and its outbox row stand or
 somebody else was first.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ClauseElement,
     ColumnElement,
+    Connection,
     Executable,
     FromClause,
     Row,
@@ -43,6 +44,7 @@ from models.state import EDGES, FINAL, LATE_CHANGES, ON_REQUEST, AttemptEnd, Cha
 jobs = remote_jobs.c
 
 NOW = func.now()  # time is PostgreSQL's
+Also = Callable[[Connection], None]  # what is done in the transaction of a change
 
 
 def seconds(count: Any) -> ColumnElement[Any]:
@@ -257,11 +259,15 @@ def parameters(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def move(runtime: Runtime, statement: Executable, *, head: bool = False, **params: Any) -> list[Row[Any]]:
+def move(
+    runtime: Runtime, statement: Executable, *, head: bool = False, also: Also | None = None, **params: Any
+) -> list[Row[Any]]:
     """Run a change in a transaction of its own, then mirror what became pending and continue what ended; the changed
-    rows (RETURNED); none means that the guard did not hold."""
+    rows (RETURNED); none means that the guard did not hold. `also` is done in the transaction where it did."""
     with runtime.engine.begin() as connection:
         rows = list(connection.execute(statement, {**parameters(runtime), **params}))
+        if rows and also is not None:
+            also(connection)
         reach("change.before_commit", rows)
     follow(runtime, rows, head=head)
     return rows

@@ -2,14 +2,13 @@
 
 An outcome is taken (its next try is set ahead, and committed) before it is sent, so that a crash in between sends it
 again; the Celery task ID is the same at every try, so that the receiver can tell. Outcomes are taken by the batch and
-read one by one: each may be as large as the largest body, twice over.
+read one by one (message.py): each may be as large as the largest body.
 
 What was sent and is not confirmed in time is sent again (`repeat`), ever more seldom (less so while the pipeline
 confirms: resend_sooner.py), and only as far as it cannot lie in the pipeline's queue still: a pipeline that is slow or
 away is not sent what it already has.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,6 +20,7 @@ from sqlalchemy import Row, TextClause, text
 from bridge.crash_points import reach
 from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.errors import NotFound
+from bridge.outbox.message import message
 from bridge.runtime import Runtime
 from bridge.traces import TRACEPARENT, Passed
 from models.state import OutcomeState
@@ -54,13 +54,6 @@ TAKE_AGAIN = _take("sent_at <= now() - make_interval(secs => :silent)")
 # Counted as far as it matters, in the index of what is due.
 UNCONFIRMED = text("""
 SELECT count(*) FROM (SELECT FROM continuations WHERE next_at IS NOT NULL AND sent_at IS NOT NULL LIMIT :most) one
-""")
-
-READ = text("""
-SELECT CAST(c.kwargs AS text) AS kwargs, c.created_at, j.traceparent,
-  CASE WHEN c.kwargs ->> 'status' = 'completed' THEN r.content END AS content
-FROM continuations c JOIN remote_jobs j ON j.id = c.job_id LEFT JOIN job_results r ON r.job_id = c.job_id
-WHERE c.job_id = :job_id AND c.n = :n
 """)
 
 # The first wait is the one that was set; each further one is twice as long, more or less by a jitter that is drawn from
@@ -171,7 +164,7 @@ def _send_taken(
     reach("continuation.after_take", taken)
     sent = 0
     for row in taken:
-        kwargs, parent = _kwargs(runtime, row)
+        kwargs, parent = message(runtime, row.job_id, row.n)
         span = runtime.traces.begin("outcome_sent", parent, "producer") if parent else Passed(None)
         TRACEPARENT.set(span.traceparent)
         try:
@@ -188,14 +181,6 @@ def _send_taken(
             connection.execute(SENT, {"job_id": row.job_id, "n": row.n, "jitter": jitter, **wait})
         reach("continuation.after_mark")
     return sent
-
-
-def _kwargs(runtime: Runtime, row: Row[Any]) -> tuple[dict[str, Any], str | None]:
-    """An outcome's kwargs, and the traceparent of its job."""
-    with runtime.engine.connect() as connection:
-        recorded = connection.execute(READ, {"job_id": row.job_id, "n": row.n}).one()
-    told = json.loads(recorded.kwargs)
-    return {**told, "content": recorded.content, "recorded_at": recorded.created_at.isoformat()}, recorded.traceparent
 
 
 def deliver_due(

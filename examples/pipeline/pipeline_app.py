@@ -5,7 +5,8 @@ confirms. Start it with `celery -A pipeline_app worker -Q pipeline` in this dire
 
 Environment: PIPELINE_BROKER_URL (the Redis that the bridge's Celery uses), PIPELINE_STATE (a SQLite file,
 default `pipeline.sqlite3` here), PIPELINE_RESULT_URL (default: the broker; where `enqueue.py` reads job IDs), and
-those of local_fallback.py, where it converts by itself what no remote worker asks for.
+those of local_fallback.py, where it converts by itself what no remote worker asks for, and of results.py, where a text
+is too long for a message.
 
 The SQLite file, in WAL mode, holds one row for each outcome, however often it was delivered:
 
@@ -32,6 +33,7 @@ from celery.platforms import SecurityWarning  # type: ignore[attr-defined]  # th
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 from local_fallback import convert_here
+from results import text_of
 
 ENQUEUE = "bridge.enqueue_remote_job"
 CONFIRM = "bridge.confirm_continuation"
@@ -149,12 +151,16 @@ def receive(
     retry_count: int = 0,
     task_options: dict[str, Any] | None = None,
     recorded_at: str | None = None,
+    result_url: str | None = None,
+    result_sha256: str = "",
     **_later_fields: Any,
 ) -> None:
     """Receive the outcome of a job, once or more often, and tell the bridge that it is safe here."""
     # Before it is confirmed: if this process dies on the way, the bridge hands the outcome over again.
     if status == "unserved":
         log.info("job %s (%s): nobody asks for it, converted here: %s", job_id, content_type, convert_here(job_id))
+    if result_url is not None:  # a text that is too long for a message
+        content = text_of({"result_url": result_url, "result_sha256": result_sha256})
     delivery = record(
         {"job_id": job_id, "n": n, "ingestion_task_id": ingestion_task_id, "content_type": content_type,
          "status": status, "success": success, "content": content, "recorded_at": recorded_at}

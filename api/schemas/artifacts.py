@@ -1,0 +1,36 @@
+"""The files of a job's result."""
+
+from marshmallow import Schema, fields, validate
+
+from api.schemas.strict import QueryInteger
+from bridge.bounded_schema import Strict
+
+
+class ArtifactsQuery(Strict):
+    """Which page of a job's artifacts."""
+
+    limit = QueryInteger(load_default=100, validate=validate.Range(1, 500))
+    cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
+
+
+class Artifact(Schema):
+    """A file of a job's result."""
+
+    name = fields.String(required=True)
+    size = fields.Integer(required=True, metadata={"description": "Bytes."})
+    media_type = fields.String(required=True)
+    sha256 = fields.String(required=True)
+
+
+class ArtifactPage(Schema):
+    """A page of artifacts, by their names."""
+
+    items = fields.List(fields.Nested(Artifact()), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class ResultText(Schema):
+    """The text of a result, without the text."""
+
+    size = fields.Integer(required=True, metadata={"description": "Bytes of UTF-8."})
+    sha256 = fields.String(required=True, allow_none=True, metadata={"description": "null: it was not uploaded."})

@@ -1,0 +1,82 @@
+"""The files of a completed job's result, for those who read them: its artifacts, and its text where it was uploaded."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from bridge.cursor import decode_cursor, encode_cursor
+from bridge.errors import Conflict, NotFound
+from bridge.jobs.read import find
+from bridge.jobs.result_files import is_name
+from bridge.runtime import Runtime
+from models.state import JobState
+from models.upload import TEXT
+
+_FILE = """SELECT u.id, f.name, f.media_type, u.length, u.sha256, u.created_at
+FROM job_files f JOIN uploads u ON u.id = f.upload_id WHERE f.job_id = :job_id"""
+ONE = text(f"{_FILE} AND f.name = :name")
+PAGE = text(f"{_FILE} AND f.name <> '{TEXT}' ORDER BY f.name LIMIT :limit OFFSET :offset")
+STANDING = text(f"""
+SELECT coalesce(octet_length(r.content), u.length) AS size, u.sha256,
+  (SELECT count(*) FROM job_files f WHERE f.job_id = :job_id AND f.name <> '{TEXT}') AS artifacts
+FROM job_results r LEFT JOIN job_files t ON t.job_id = r.job_id AND t.name = '{TEXT}'
+  LEFT JOIN uploads u ON u.id = t.upload_id
+WHERE r.job_id = :job_id
+""")
+
+
+class Standing(NamedTuple):
+    """What there is of a result."""
+
+    size: int | None = None  # bytes of its text; None: it has none
+    sha256: bytes | None = None  # of a text that was uploaded
+    artifacts: int = 0
+
+
+def standing(runtime: Runtime, job: Row[Any]) -> Standing:
+    """What there is of the result of a job (a row with `id` and `status`); nothing where it is not completed."""
+    if job.status != JobState.COMPLETED:
+        return Standing()
+    with runtime.engine.connect() as connection:
+        return Standing(*connection.execute(STANDING, {"job_id": job.id}).one())
+
+
+def text_file(runtime: Runtime, job_id: UUID) -> Row[Any] | None:
+    """The upload that is the text of a result, if it was uploaded."""
+    return _file(runtime, job_id, TEXT)
+
+
+def artifact(runtime: Runtime, tenant: str, job_id: str, name: str) -> Row[Any]:
+    """The upload that is an artifact, under the artifact's name. Raises NotFound; Conflict (not completed)."""
+    job = _completed(runtime, tenant, job_id)
+    found = _file(runtime, job.id, name) if is_name(name) else None
+    if found is None:
+        raise NotFound("The job has no artifact of this name.")
+    return found
+
+
+def page(
+    runtime: Runtime, tenant: str, job_id: str, limit: int, cursor: str | None
+) -> tuple[list[Row[Any]], str | None]:
+    """The artifacts by their names, and the cursor of the next page.
+
+    They never change, so that a place is their number. Raises NotFound; Conflict: the job is not completed; Invalid.
+    """
+    job = _completed(runtime, tenant, job_id)
+    offset = 0 if cursor is None else decode_cursor(cursor, int)[0]
+    with runtime.engine.connect() as connection:
+        rows = connection.execute(PAGE, {"job_id": job.id, "limit": limit + 1, "offset": offset}).all()
+    return list(rows[:limit]), encode_cursor(str(offset + limit)) if len(rows) > limit else None
+
+
+def _file(runtime: Runtime, job_id: UUID, name: str) -> Row[Any] | None:
+    with runtime.engine.connect() as connection:
+        return connection.execute(ONE, {"job_id": job_id, "name": name}).one_or_none()
+
+
+def _completed(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
+    job = find(runtime, tenant, job_id)
+    if job.status != JobState.COMPLETED:
+        raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
+    return job

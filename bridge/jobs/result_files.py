@@ -1,0 +1,135 @@
+"""The files that a result names: uploads of its attempt, which stay from then on for as long as the job.
+
+They are named in the transaction that completes the job: a job is completed with all of them, or not at all.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from bridge.blobs.content import check_utf8
+from bridge.blobs.uploads import UPLOAD_ID_PATTERN
+from bridge.crash_points import reach
+from bridge.errors import Invalid
+from bridge.runtime import Runtime
+from models.upload import TEXT
+
+MOST_ARTIFACTS = 1000
+LONGEST_NAME = 200  # characters; in bytes never more than file systems take
+LONGEST_NAME_BYTES = 255
+TEXT_TYPE = "text/plain"
+UNKNOWN_TYPE = "application/octet-stream"
+
+NAME_RULE = (
+    f"Must be 1 to {LONGEST_NAME} printable characters ({LONGEST_NAME_BYTES} bytes), without a slash or a backslash,"
+    " not beginning with a dot."
+)
+_NO_UPLOAD = "No such upload of this job's attempt, or not all of its bytes are there."
+
+# Of the attempt that the result is of, made with its holder's key: the fence of the attempt holds for its files too.
+_MINE = """u.tenant = :tenant AND u.key_id = :key_id AND u.job_id = :job_id AND u.attempt = :attempt
+  AND u.sha256 IS NOT NULL"""
+FIND = text(f"SELECT u.id, u.media_type FROM uploads u WHERE u.id = ANY (CAST(:uploads AS uuid[])) AND {_MINE}")
+NAME = text(f"""
+WITH asked AS (
+  SELECT * FROM unnest(CAST(:names AS text[]), CAST(:uploads AS uuid[]), CAST(:types AS text[]))
+    AS n(name, upload_id, media_type)
+), kept AS (
+  UPDATE uploads u SET expires_at = NULL WHERE u.id IN (SELECT upload_id FROM asked) AND {_MINE} RETURNING u.id
+), held AS (
+  INSERT INTO job_uploads (job_id, upload_id) SELECT :job_id, id FROM kept
+)
+INSERT INTO job_files (job_id, name, upload_id, media_type)
+SELECT :job_id, asked.name, asked.upload_id, asked.media_type FROM asked JOIN kept ON kept.id = asked.upload_id
+""")
+
+
+class _Named(NamedTuple):
+    """A file of a result."""
+
+    field: str  # of the result, for what is said of it
+    name: str
+    upload: str
+    media_type: str | None
+
+
+def is_name(name: str) -> bool:
+    """Whether an artifact may be called so: one segment of a path, anywhere."""
+    return (
+        1 <= len(name) <= LONGEST_NAME
+        and name.isprintable()  # which a lone surrogate is not
+        and len(name.encode()) <= LONGEST_NAME_BYTES
+        and not name.startswith(".")
+        and not re.search(r"[/\\]", name)
+    )
+
+
+def named_in(result: Mapping[str, Any]) -> bool:
+    """Whether a result names files."""
+    return bool(result.get("result_upload") or result.get("artifacts"))
+
+
+def look_at_files(runtime: Runtime, job: Row[Any], result: Mapping[str, Any]) -> Callable[[Connection], None]:
+    """What names the files of a success in the transaction that completes the job (a row with read.JUDGED).
+
+    Raises Invalid: a name is used twice, an upload is not one of this attempt or not whole, or the text is not UTF-8;
+    NotFound, Unavailable: the store does not give the text.
+    """
+    named = _read(result)
+    whose = {"tenant": job.tenant, "key_id": job.key_id, "job_id": job.id, "attempt": job.attempt}
+    with runtime.engine.connect() as connection:
+        params = {**whose, "uploads": list({one.upload for one in named})}
+        found = {str(row.id): row.media_type for row in connection.execute(FIND, params)}
+    _all_there(named, found)
+    if named[0].name == TEXT:
+        _check_text(runtime, named[0])
+    reach("result.before_naming")
+
+    def name(connection: Connection) -> None:
+        params = {
+            **whose,
+            "names": [one.name for one in named],
+            "uploads": [one.upload for one in named],
+            "types": [one.media_type or found[one.upload] or UNKNOWN_TYPE for one in named],
+        }
+        if connection.execute(NAME, params).rowcount != len(named):
+            raise Invalid({named[0].field: ["An upload has gone meanwhile."]})
+        reach("result.after_naming")
+
+    return name
+
+
+def _read(result: Mapping[str, Any]) -> list[_Named]:
+    """The files, the text first. Raises Invalid."""
+    named = []
+    if result.get("result_upload"):
+        if result.get("content") is not None:
+            raise Invalid({"result_upload": ["Send the text as content or as an upload, not both."]})
+        named.append(_Named("result_upload", TEXT, result["result_upload"], TEXT_TYPE))
+    names = set()
+    for place, artifact in enumerate(result.get("artifacts") or ()):
+        field = f"artifacts.{place}"
+        if artifact["name"] in names:
+            raise Invalid({f"{field}.name": ["Another artifact has this name."]})
+        names.add(artifact["name"])
+        named.append(_Named(f"{field}.upload", artifact["name"], artifact["upload"], artifact.get("media_type")))
+    for one in named:
+        if not re.fullmatch(UPLOAD_ID_PATTERN, one.upload):
+            raise Invalid({one.field: [_NO_UPLOAD]})
+    return named
+
+
+def _all_there(named: Sequence[_Named], found: Mapping[str, Any]) -> None:
+    missing = {one.field: [_NO_UPLOAD] for one in named if one.upload not in found}
+    if missing:
+        raise Invalid({**missing})
+
+
+def _check_text(runtime: Runtime, named: _Named) -> None:
+    try:
+        check_utf8(runtime, UUID(named.upload))
+    except UnicodeDecodeError as error:
+        raise Invalid({named.field: [f"The text is not UTF-8: {error.reason}."]}) from None

@@ -1,0 +1,95 @@
+"""The text and the files of a result that an outcome only names: fetched in pieces, going on where a connection broke.
+
+`text_of(outcome)` and `save(url, sha256, path)`. This module is meant to be copied; standard library alone.
+
+Environment: PIPELINE_BRIDGE_URL, PIPELINE_BRIDGE_KEY (a key with scope read or submit).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, BinaryIO
+
+TIMEOUT = 60  # seconds without a byte
+TRIES = 5  # without a byte of progress
+PIECE = 256 * 1024
+
+
+class Broken(OSError):
+    """What came is not what the outcome names, or nothing came: try again later."""
+
+
+def text_of(outcome: dict[str, Any]) -> str | None:
+    """Return the text of an outcome, wherever it is; in memory, so one of gigabytes is better saved.
+
+    Raises OSError (urllib's and Broken are some) where the bridge does not give it.
+    """
+    if not outcome.get("result_url"):
+        text: str | None = outcome.get("content")
+        return text
+    with tempfile.TemporaryFile() as file:
+        fetch(outcome["result_url"], outcome["result_sha256"], file)
+        file.seek(0)
+        return file.read().decode()
+
+
+def save(url: str, sha256: str, path: Path) -> None:
+    """Fetch `result_url`, or the `url` of an artifact, into a file, which is there as a whole or not at all.
+
+    `path` is for you to choose: an artifact's name is a worker's word. Raises OSError.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w+b") as file:
+            fetch(url, sha256, file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def fetch(url: str, sha256: str, file: BinaryIO) -> None:
+    """Write what stands at a path of the bridge to a file that is empty. Raises OSError."""
+    left, digest, why = TRIES, hashlib.sha256(), ""
+    while True:
+        at, whole = file.tell(), False
+        try:
+            whole = _go_on(url, file, digest)
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code != 429:
+                raise
+        except (http.client.HTTPException, OSError) as error:
+            why = str(error) or type(error).__name__  # what came counts
+        if whole:
+            break
+        left = TRIES if file.tell() > at else left - 1
+        if not left:
+            raise Broken(f"{url} does not come: {why}")
+        time.sleep(1)
+    if digest.hexdigest() != sha256:
+        raise Broken(f"{url}: other bytes came than were named")
+
+
+def _go_on(url: str, file: BinaryIO, digest: Any) -> bool:
+    """Append what is missing; whether that is all."""
+    base, key, at = os.environ.get("PIPELINE_BRIDGE_URL"), os.environ.get("PIPELINE_BRIDGE_KEY"), file.tell()
+    if not base or not key:
+        raise Broken("set PIPELINE_BRIDGE_URL and PIPELINE_BRIDGE_KEY: the outcome names a text that is there")
+    headers = {"Authorization": f"Bearer {key}", "Accept": "text/plain"}
+    if at:
+        headers["Range"] = f"bytes={at}-"
+    request = urllib.request.Request(base.rstrip("/") + url, headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        if at and answer.status != 206:
+            raise Broken(f"{url}: it cannot be gone on with")
+        size = at + int(answer.headers["Content-Length"])
+        while piece := answer.read(PIECE):
+            file.write(piece)
+            digest.update(piece)
+    return file.tell() == size
