@@ -134,8 +134,11 @@ def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
 
 
 def _empty(engine: Engine) -> None:
+    """TRUNCATE makes files anew, those of each index too: of all tables together that takes longer than most tests."""
+    looks = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM {name})" for name in metadata.tables)
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE " + ", ".join(table.name for table in metadata.sorted_tables)))
+        if filled := connection.scalars(text(looks)).all():
+            connection.execute(text("TRUNCATE " + ", ".join(filled) + " CASCADE"))
 
 
 # A whole bridge, asked over HTTP and Celery.
