@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.command import Started, Terminal, jobbridge
+from tests.support.quick_command import quick_jobbridge
 
 
 @pytest.fixture
@@ -12,10 +13,11 @@ def settings(client):
 
 @pytest.fixture
 def run(tmp_path, settings):
-    """Runs a command as this test's tenant, to its end."""
+    """Runs a command as this test's tenant, to its end; the installed one where more than settings is changed."""
 
     def begin(*arguments, **changes):
-        return jobbridge(*arguments, cwd=tmp_path, **{**settings, **changes})
+        command = quick_jobbridge if all(name.startswith("BRIDGE_") for name in changes) else jobbridge
+        return command(*arguments, cwd=tmp_path, **{**settings, **changes})
 
     return begin
 
