@@ -52,12 +52,12 @@ def convert(process, name, kind, data):
 
 @pytest.mark.parametrize("name", FILES)
 def test_an_odd_file_has_the_outcome_its_owner_expects(process, name):
-    kind, data, expected, part = FILES[name]
+    kind, make, expected, part = FILES[name]
     if any(word in part for word in ("OCR", "Bridge closed", "picture cannot", "Scanned")) and not shutil.which(
         "tesseract"
     ):
         pytest.skip("needs tesseract")
-    outcome, result = convert(process, name, kind, data)
+    outcome, result = convert(process, name, kind, make())
     if expected == "refused":
         assert outcome.kind == "file", (outcome, result)  # never tried again
         assert part in outcome.text
