@@ -1,4 +1,4 @@
-"""The client for event loops: asyncio and trio, by anyio."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 

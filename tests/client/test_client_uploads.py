@@ -3,9 +3,10 @@
 import hashlib
 import os
 
+import anyio
 import pytest
 
-from jobbridge_client import BadFile, Denied, Unreachable
+from jobbridge_client import AsyncClient, BadFile, Denied, Unreachable
 from tests.support.fault_proxy import FaultProxy
 from tests.support.tus import offset
 
@@ -88,3 +89,27 @@ def test_a_file_that_cannot_be_sent_is_named(either, client, bridge, file, tmp_p
         either("upload", tmp_path)
     with pytest.raises(Denied):
         either("upload", file, key=bridge.key(client.tenant, ("read",)))
+
+
+def test_an_upload_that_is_cancelled_leaves_the_client_usable(client, file):
+    async def run(proxy):
+        sent = []
+
+        async def send():
+            sent.append(await sdk.upload(file))
+
+        async with AsyncClient(proxy.url(client.url), client.key) as sdk:
+            proxy.black_hole()
+            with anyio.move_on_after(0.5) as scope:
+                await send()
+            proxy.heal()
+            async with anyio.create_task_group() as at_once:
+                for _ in range(3):
+                    at_once.start_soon(send)
+        return scope.cancelled_caught, sent
+
+    with FaultProxy.before(client.url) as proxy:
+        cancelled, sent = anyio.run(run, proxy)
+    assert cancelled
+    assert {one.sha256 for one in sent} == {hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert len({one.upload_id for one in sent}) == 3

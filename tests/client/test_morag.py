@@ -185,8 +185,10 @@ def test_outcomes_become_morags_two_tasks_each_once(adapter, bridge, client):
 def test_a_long_text_is_fetched_and_an_unserved_job_is_cancelled(adapter, bridge, client):
     fields = {"ingestion_task_id": "celery-1"}
     long = client.create("audio", **fields)
-    ok(client.result(client.claim(), content="long"))
-    told = {**outcome_of(bridge, long), "content": None, "result_url": f"/api/v1/remote-jobs/{long}/result"}
+    text = "a long text\n" * 25_000
+    ok(client.result(client.claim(), content=text))
+    told = outcome_of(bridge, long)
+    assert told["content"] is None
     unserved, wanted = client.create("audio", **fields), client.create("audio", **fields)
     said = {"n": 1, "status": "unserved", "success": False, "ingestion_task_id": "celery-1"}
     tasks, _ = adapter(
@@ -195,5 +197,5 @@ def test_a_long_text_is_fetched_and_an_unserved_job_is_cancelled(adapter, bridge
         {**said, "job_id": wanted, "task_options": {"fallback_to_local": False}},
         {**said, "job_id": wanted, "n": 0, "status": "batch_ended"},
     )
-    assert [arguments[1]["content"] for _, arguments in tasks] == ["long"]
+    assert [arguments[1]["content"] for _, arguments in tasks] == [text]
     assert (client.status(unserved), client.status(wanted)) == ("cancelled", "pending")
