@@ -106,11 +106,13 @@ def on_reload(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Answer parked polls as soon as this process is told to stop; keep the gauges of this process."""
+    """Answer parked polls as soon as this process is told to stop; keep the gauges of this process, and its heap."""
     import gevent
 
+    from api.garbage_collection import LOOK_SECONDS, FullCollections
     from api.http.counted import PARKED, Gauges, Summed
     from api.wsgi import reserved
+    from bridge.background import every
 
     parts = worker.wsgi.extensions["bridge"]
     dispatcher = parts.polls.dispatcher
@@ -125,6 +127,9 @@ def post_worker_init(worker: Any) -> None:
         PARKED.set(0)
 
     gevent.spawn(watch)
+    collections = FullCollections()
+    if collections.begin():
+        every(LOOK_SECONDS, "collect garbage", collections.look)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -1,0 +1,55 @@
+"""Python's cyclic garbage collector, kept from stopping the event loop.
+
+A full collection looks at every container there is: 80 ms for what is imported at the start, half a second where ten
+thousand polls are parked. By itself it comes whenever the heap has grown by a quarter, so in a storm again and again
+(docs/decisions/0040). Here what the start has made is left out for good; young objects are collected as ever; and a
+full collection comes where memory has grown by what could be garbage, at most once in SELDOM_SECONDS.
+"""
+
+import gc
+import time
+from pathlib import Path
+
+MIB = 1024 * 1024
+PAGE_BYTES = 4096
+YOUNG, MIDDLE = 2000, 10  # containers made and not freed, and collections of these: a millisecond, some milliseconds
+NEVER = 1_000_000  # collections of the middle generation before a full one
+GROWN_BYTES = 64 * MIB
+LOOK_SECONDS = 1.0
+SELDOM_SECONDS = 10.0
+_STATM = Path("/proc/self/statm")
+
+
+class FullCollections:
+    """When this process looks through its whole heap."""
+
+    def __init__(self, grown_bytes: int = GROWN_BYTES, seldom_seconds: float = SELDOM_SECONDS) -> None:
+        self._grown, self._seldom = grown_bytes, seldom_seconds
+        self._least = 0
+        self._next = 0.0
+
+    def begin(self) -> bool:
+        """Leave what is there out of all collections; False where the memory of a process cannot be read (macOS), and
+        all stays as Python has it."""
+        if not _STATM.exists():
+            return False
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(YOUNG, MIDDLE, NEVER)
+        self._least = _memory()
+        return True
+
+    def look(self) -> bool:
+        """Collect where memory has grown since it was least after the last collection; whether that was done."""
+        now, memory = time.monotonic(), _memory()
+        self._least = min(self._least, memory)
+        if memory < self._least + self._grown or now < self._next:
+            return False
+        gc.collect()
+        self._least, self._next = _memory(), now + self._seldom
+        return True
+
+
+def _memory() -> int:
+    """Bytes that are resident."""
+    return int(_STATM.read_text().split()[1]) * PAGE_BYTES
