@@ -113,7 +113,7 @@ def _pipeline(pipeline: PipelineQueue | None, tenant: str) -> Iterator[Need]:
         yield Need(
             "pipeline_queue_untouched",
             told,
-            "Start the pipeline's worker for that queue, or see why it takes nothing.",
+            "Start the pipeline's worker for its queue, or see why it takes nothing.",
             "continuations",
         )
 

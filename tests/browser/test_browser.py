@@ -8,9 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import requests
 
+from bridge import names
 from bridge.cli.local.checkout import ROOT
+from bridge.embedded.ports import free_port
 from tests.support.client import ok
+from tests.support.command import Started
 from tests.support.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="make browser installs it")
@@ -88,10 +92,13 @@ def pages_of(tenant):
 class Looking:
     """A page of the browser, signed in, that notes what should not happen."""
 
-    def __init__(self, chromium, url, theme, width):
+    def __init__(self, chromium, url, theme, width, credentials=None):
         self.url = url
         self.wrong = []
-        context = chromium.new_context(color_scheme=theme, viewport={"width": width, "height": 900}, bypass_csp=False)
+        context = chromium.new_context(
+            color_scheme=theme, viewport={"width": width, "height": 900}, bypass_csp=False,
+            http_credentials=credentials,
+        )  # fmt: skip
         self.page = context.new_page()
         self.page.on("request", lambda one: self.note(not one.url.startswith((url, "data:")), f"asks {one.url}"))
         self.page.on("pageerror", lambda error: self.note(True, f"error {error}"))
@@ -164,6 +171,36 @@ def test_a_page_lives_while_it_is_looked_at_and_asks_nothing_when_it_is_hidden_o
     asked.clear()
     looking.page.wait_for_timeout(7000)
     assert asked == []
+
+
+def test_flower_is_a_click_away_and_has_every_queue(chromium, own_bridge, tmp_path):
+    port = free_port()
+    bridge = own_bridge(api_processes="1", continuation_task="pipeline.receive", flower_url=f"http://127.0.0.1:{port}")
+    around = {name: value for name, value in bridge.stack.environment.items() if name.startswith("BRIDGE_")}
+    flower = Started("flower", "--port", str(port), cwd=tmp_path, **around, FLOWER_BASIC_AUTH="me:and-mine")
+    looking = Looking(chromium, bridge.url, "light", 1280, {"username": "me", "password": "and-mine"})
+    try:
+        wait_until(lambda: answers(port), "Flower", 90)
+        looking.sign_in(bridge.client("default").key)
+        with looking.page.expect_popup() as opened:
+            looking.page.click("text=Flower")
+        opened.value.wait_for_selector("text=bridge@", timeout=60_000)
+        if PICTURES:
+            opened.value.screenshot(path=Path(PICTURES) / "flower.png")
+        opened.value.goto(f"http://127.0.0.1:{port}/broker")
+        for queue in (*names.QUEUES, "celery"):  # the pipeline's among them
+            opened.value.wait_for_selector(f"text={queue}", timeout=60_000)
+        assert looking.page.url == f"{bridge.url}/ui/"
+        assert looking.wrong == []
+    finally:
+        flower.close()
+
+
+def answers(port):
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 401
+    except requests.ConnectionError:
+        return False
 
 
 def test_the_pages_are_used_by_keyboard_alone(chromium, bridge, tenant):

@@ -58,7 +58,7 @@ def test_the_dashboard(chromium, bridge, tenant):  # noqa: F811
     looking = Looking(chromium, bridge.url, "light", WIDTH)
     looking.sign_in(tenant.key)
     failed = ok(tenant.get("", params={"status": "failed"}))["jobs"][0]["job_id"]
-    pages = {"overview": ("/ui/", 720), "job": (f"/ui/jobs/{failed}", 515), "workers": ("/ui/workers", 520)}
+    pages = {"overview": ("/ui/", 950), "job": (f"/ui/jobs/{failed}", 515), "workers": ("/ui/workers", 580)}
     for name, (path, height) in pages.items():
         looking.page.set_viewport_size({"width": WIDTH, "height": height})
         looking.goto(path)

@@ -65,7 +65,7 @@
       const axis = { stroke: color("soft"), grid: { stroke: color("line"), width: 1 }, ticks: { stroke: color("line"), width: 1 }, font: "12px system-ui, sans-serif" };
       const values = lines.map(([, from]) => told[from].map((one) => (one === null ? null : one * perMinute)));
       return new uPlot({
-        width: place.clientWidth, height: 190, cursor: { y: false },
+        width: place.clientWidth, height: 190, padding: [null, 28, null, null], cursor: { y: false },
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
         axes: [{ ...axis, values: (_, splits, n, space, step) => splits.map((at) => clock(at, step)) }, { ...axis, size: 56 }],
