@@ -128,6 +128,20 @@ def test_one_trace_from_the_pipelines_message_through_the_worker_to_the_outcome(
             assert above == ["POST /api/v1/remote-jobs/"] * parents
             ok(client.result(job))
 
+        # A collector that hangs holds up neither requests nor tasks.
+        seen.hangs.set()
+        before = seen.requests
+        ok(client.post("", body))
+        wait_until(lambda: seen.requests >= before + 1, "a request that hangs")
+        began = time.monotonic()
+        for _ in range(20):
+            ok(client.post("", body, headers={"traceparent": SENT}))
+            ok(client.result(client.claim("video")))
+        job = client.claim("video")
+        ok(client.result(job))
+        delivered(bridge, job["job_id"])
+        assert time.monotonic() - began < 60  # each that waited for the collector would take ten seconds
+
 
 def test_a_bridge_without_traces_hands_on_what_the_create_was_given(bridge, client):
     for headers, told in (({"traceparent": SENT}, SENT), ({"traceparent": "00-rubbish"}, None), ({}, None)):
