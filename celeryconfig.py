@@ -30,6 +30,7 @@ task_routes = {
     names.CONTINUE: {"queue": names.OUTCOMES},
     names.CONFIRM: {"queue": names.OUTCOMES},
     names.ENQUEUE: {"queue": names.QUEUE},
+    names.SEND_WEBHOOKS: {"queue": names.WEBHOOKS},
     "bridge.*": {"queue": names.SWEEPS},
 }
 

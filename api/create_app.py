@@ -26,6 +26,7 @@ from api.routes.keys import keys
 from api.routes.probes import health
 from api.routes.results import results
 from api.routes.uploads import uploads
+from api.routes.webhooks import webhooks
 from api.routes.work import workers
 from api.ui import dashboard
 from bridge.admission.key_cache import KeyCache
@@ -86,7 +87,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
     for converter in (JobId, WorkerId, ArtifactName):
         api.register_converter(converter, lambda _: {"type": "string"})
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, batches, workers, results, operators, continuations, keys, uploads, health):
+    for blueprint in (producers, batches, workers, results, operators, continuations, webhooks, keys, uploads, health):
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)

@@ -15,6 +15,8 @@ class Caller(NamedTuple):
     tenant: str = DEFAULT_TENANT
     scopes: frozenset[str] = frozenset({"admin"})
     content_types: frozenset[str] | None = None  # None: all
+    callback_url: str | None = None  # called for its jobs that name none
+    signs: bool = False  # has a secret that signs webhooks
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or "admin" in self.scopes

@@ -67,6 +67,11 @@ POINTS = {
     "upload.after_commit": "what came of an upload is counted, and its sender has not been told",
     "collect.before_commit": "expired uploads are deleted, and not committed",
     "collect.after_objects": "objects that no upload names are removed, and their rows are there",
+    "webhooks.after_take": "a webhook is taken, and not sent",
+    "webhooks.after_send": "a webhook's receiver has answered, and that is not noted",
+    "webhooks.after_mark": "what became of a webhook is noted",
+    "webhooks.before_call": "webhooks are due, and Celery was not asked to send them",
+    "webhooks.after_resend": "a webhook is to be sent again, and Celery was not asked to",
     "resend.after_commit": "an outcome is to be sent again, and Celery was not asked to",
 }
 

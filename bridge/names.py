@@ -6,7 +6,8 @@ from urllib.parse import quote
 QUEUE = "bridge"  # the intake
 OUTCOMES = "bridge.outcomes"  # nudges to hand over, and the pipeline's confirmations
 SWEEPS = "bridge.sweeps"  # what beat sends
-QUEUES = (QUEUE, OUTCOMES, SWEEPS)
+WEBHOOKS = "bridge.webhooks"  # asks to send what is due to the receivers' addresses
+QUEUES = (QUEUE, OUTCOMES, SWEEPS, WEBHOOKS)
 
 ENQUEUE = "bridge.enqueue_remote_job"
 CONTINUE = "bridge.continue_ingestion"
@@ -25,6 +26,8 @@ HISTORY = "bridge.record_history"
 COLLECT = "bridge.collect_uploads"
 UNSERVED = "bridge.tell_unserved"
 BATCHES = "bridge.end_batches"
+CALL_BACK = "bridge.call_back"
+SEND_WEBHOOKS = "bridge.send_webhooks"
 
 # How often each sweep runs, in seconds.
 PERIODS = {
@@ -34,6 +37,7 @@ PERIODS = {
     REPEAT: 10.0,
     UNSERVED: 10.0,
     BATCHES: 10.0,
+    CALL_BACK: 5.0,
     RECONCILE: 15.0,
     WATCH: 2.0,
     FOLD: 5.0,
@@ -49,6 +53,7 @@ API_BASE = f"{API_ROOT}/remote-jobs"
 BATCHES_BASE = f"{API_ROOT}/batches"
 KEYS_BASE = f"{API_ROOT}/keys"
 UPLOADS_BASE = f"{API_ROOT}/uploads"
+WEBHOOKS_BASE = f"{API_ROOT}/webhooks"
 DEFAULT_TENANT = "default"
 TENANT_PATTERN = CONTENT_TYPE_PATTERN = r"[a-z0-9._-]{1,50}"
 

@@ -77,6 +77,7 @@ class Runtime:
     batches: Batching = one_by_one
     observer: Observer = field(default_factory=Unobserved)  # hears of every change once it is committed
     traces: Traces = field(default_factory=Untraced)
+    call_back: Callable[[], None] = lambda: None  # ask for the due webhooks to be sent soon, as `nudge` does
 
     @cached_property
     def single(self) -> Engine:

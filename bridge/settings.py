@@ -12,6 +12,8 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from bridge import crash_points
+from bridge.outgoing.addresses import network
+from bridge.outgoing.destination import Allowed
 from bridge.redis_url import service
 
 PREFIX = "BRIDGE_"
@@ -120,6 +122,9 @@ class Settings(BaseModel):
     continuation_queue: str = Field("celery", min_length=1)
     continuation_inline_bytes: int = Field(262144, ge=0, le=268435456)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
+    webhook_allow: Annotated[tuple[str, ...], _listed(",")] = ("https://*",)
+    webhook_networks: Annotated[tuple[str, ...], _listed(",")] = ()
+    webhook_retry_seconds: int = Field(259200, ge=60, le=2592000)
     remote_control: Switch = False
     flower_url: str | None = None
     retention_days: float = Field(30, gt=0, le=36500)
@@ -171,6 +176,19 @@ class Settings(BaseModel):
                 ip_network(one, strict=False)
             except ValueError:
                 raise ValueError(f"{one!r} is not an IP address or network") from None
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _receivers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Allowed.of(value)
+        return value
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            network(one)
         return value
 
     @field_validator("crash_points")

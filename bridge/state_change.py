@@ -62,6 +62,9 @@ class Observer(Protocol):
     def sent(self, seconds: float, again: bool) -> None:
         """An outcome was sent to the pipeline so long after it was recorded, the first time or `again`."""
 
+    def called(self, how: str) -> None:
+        """A webhook was sent: `delivered`, `failed` (it is tried again) or `given_up`."""
+
 
 class Unobserved:
     """Nobody counts."""
@@ -70,6 +73,9 @@ class Unobserved:
         pass
 
     def sent(self, seconds: float, again: bool) -> None:
+        pass
+
+    def called(self, how: str) -> None:
         pass
 
 

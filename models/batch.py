@@ -26,6 +26,8 @@ batches = Table(
     Column("jobs", Integer, nullable=False),  # when it was created
     Column("outcome", Boolean, nullable=False),  # whether an outcome was asked for when all of them have ended
     Column("created_at", Moment, nullable=False),
+    Column("callback_url", Text),  # called when all of them have ended, as that of a job
+    Column("callback_key", Uuid),
     Column("look_at", Moment),  # when the sweep looks next whether they have; null: recorded, or not asked for
 )
 Index("batches_open", batches.c.look_at, postgresql_where=text("look_at IS NOT NULL"))

@@ -62,6 +62,8 @@ remote_jobs = Table(
     Column("batch_id", Uuid),
     Column("batch_outcome", Boolean),  # its end may be that of its batch, of which somebody is to be told
     Column("traceparent", Text),  # of its create, in the form of W3C Trace Context; null: of no trace
+    Column("callback_url", Text),  # called with its outcomes, signed by the secret of the key `callback_key`
+    Column("callback_key", Uuid),
     Column("idempotency_key", Text),
     Column("idempotency_hash", LargeBinary),
     Column("status", Text, nullable=False),

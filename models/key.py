@@ -23,6 +23,11 @@ api_keys = Table(
     # null: before this was recorded.
     Column("made_by", Text),
     Column("revoked_by", Text),
+    Column("callback_url", Text),  # called for its jobs that name none
+    Column("webhook_secret", LargeBinary),  # signs what its jobs' receivers get; null: none was made
+    # The one before, which signs beside it for a while after the change.
+    Column("webhook_secret_before", LargeBinary),
+    Column("webhook_secret_at", Moment),
     CheckConstraint("scopes <@ ARRAY['submit', 'work', 'read', 'admin'] AND scopes <> '{}'", name="scopes"),
 )
 Index("api_keys_made_by", api_keys.c.made_by)

@@ -121,6 +121,15 @@ BATCH_ENDED = "batch_ended"  # the `status` of an outcome: all jobs of a batch h
 UNSERVED = "unserved"  # the `status` of an outcome, not of a job: nobody asks for its content type, and it waits on
 
 
+class WebhookState(StrEnum):
+    """How far an outcome is on its way to its receiver; the comment says who moves it on."""
+
+    WAITING = "waiting"  # the next sending
+    FAILING = "failing"  # the same, but it was tried often: somebody should look why
+    DELIVERED = "delivered"  # nobody: the receiver has answered that it has it
+    FAILED = "failed"  # an operator's resending: it was given up
+
+
 class OutcomeState(StrEnum):
     """How far an outcome is on its way to the pipeline; the comment says who moves it on."""
 

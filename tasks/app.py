@@ -29,7 +29,9 @@ MOST_HANGING = 4  # system calls on files that do not come back; then further cr
 COSTLY = {"memdump", "memsample", "objgraph"}  # questions whose answer takes the worker's time or memory
 
 # Not the current app: an installed celeryconfig must not become other programs' default.
-app = Celery("bridge", set_as_current=False, include=["tasks.intake", "tasks.upkeep", "tasks.continuation"])
+app = Celery(
+    "bridge", set_as_current=False, include=["tasks.intake", "tasks.upkeep", "tasks.continuation", "tasks.webhooks"]
+)
 app.config_from_object("celeryconfig")
 
 
@@ -72,12 +74,14 @@ def runtime() -> Runtime:
     engine = make_engine(settings, pool_size=2, name="bridge-celery")
     totals = Totals(engine)
     totals.keep()
+    nudger = Nudger(app)
     return Runtime(
         settings,
         engine,
         Mirror(settings.require("redis_url"), settings.redis_prefix, process),
-        Nudger(app),
+        nudger,
         FilePool(threads=MOST_HANGING, queue=False),
+        call_back=nudger.call_back,
         observer=Counting(totals),
         traces=traces_of("jobbridge-celery"),
     )

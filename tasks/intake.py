@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import names
 from bridge.admission import json_guard
-from bridge.admission.keys import tenant_has_key
+from bridge.admission.keys import signing_key, tenant_has_key
+from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.db import is_unavailable, sqlstate
 from bridge.errors import BridgeError, Invalid, Unavailable
@@ -44,9 +45,13 @@ def enqueue_remote_job(
     /,
     idempotency_key: str | None = None,
     tenant: str = names.DEFAULT_TENANT,
+    callback_key: str | None = None,
     **fields: Any,
 ) -> dict[str, str]:
-    """Create a job. A redelivered task makes no second one: its own ID is the key where none is given."""
+    """Create a job. A redelivered task makes no second one: its own ID is the key where none is given.
+
+    `callback_key`: the prefix of the key of the tenant in whose name a receiver is called.
+    """
     try:
         reach("intake.before_create")
         json_guard.check({"tenant": tenant, "idempotency_key": idempotency_key, **fields})
@@ -57,6 +62,7 @@ def enqueue_remote_job(
             idempotency_key=_key(self.request.id if idempotency_key is None else idempotency_key),
             waited=True,
             admit=lambda: _refuse_unknown(tenant),
+            asks=_asks(tenant, callback_key),
         )
         reach("intake.after_create")
     except ValidationError as error:
@@ -100,6 +106,17 @@ def _refuse_unknown(tenant: str) -> None:
             raise Invalid({"tenant": ["No key was ever made for it: correct it, or make one (jobbridge keys create)."]})
     if len(_tenants) < MOST_TENANTS:
         _tenants.add(tenant)
+
+
+def _asks(tenant: str, callback_key: object) -> Caller:
+    """The key that signs what a receiver gets. Raises Invalid."""
+    if callback_key is None:
+        return Caller(tenant=tenant)
+    with runtime().engine.connect() as connection:
+        found = signing_key(connection, str(callback_key), tenant)
+    if found is None:
+        raise Invalid({"callback_key": ["No valid key of the tenant with a webhook secret has this prefix."]})
+    return Caller(found.id, tenant, callback_url=found.callback_url, signs=True)
 
 
 def _tenant(value: object) -> str:

@@ -47,6 +47,10 @@ def _truth(facts: Facts) -> Iterable[Metric]:
     yield _gauge("bridge_continuations_waiting", "Outcomes not yet handed to the pipeline.", {(): stuck.waiting})
     yield _gauge("bridge_continuations_failing", "Of these, those that were tried often.", {(): stuck.failing})
     yield _gauge("bridge_continuations_oldest_seconds", "The age of the oldest of these.", {(): stuck.oldest or 0.0})
+    calls = facts.calls
+    yield _gauge("bridge_webhooks_waiting", "Webhooks not yet delivered, counted to 10000.", {(): calls.waiting})
+    yield _gauge("bridge_webhooks_failing", "Of these, those that were tried often.", {(): calls.failing})
+    yield _gauge("bridge_webhooks_oldest_seconds", "The age of the oldest of these.", {(): calls.oldest or 0.0})
     if facts.mirror_gap is not None:
         told = "Claimable jobs that the mirror lacks, and IDs that it has too many."
         yield _gauge("bridge_mirror_gap", told, {(): facts.mirror_gap})

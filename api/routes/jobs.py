@@ -47,7 +47,7 @@ def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None
     """What a create is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
     admit = partial(bridge.limits.submit, asks.tenant, [created["content_type"]])
     with naming_roots(bridge.runtime.settings, asks):
-        job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit)
+        job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit, asks=asks)
     return _created_view(job)
 
 
@@ -62,9 +62,8 @@ def create_batch(batch: dict[str, Any]) -> Any:
     key = header_text("Idempotency-Key", 255)
     admit = partial(limits().submit, caller().tenant, [created["content_type"] for created in batch["jobs"]])
     with naming_roots(runtime().settings, caller()):
-        jobs = enqueue_batch(
-            runtime(), caller().tenant, batch["jobs"], idempotency_key=key, outcome=batch["outcome"], admit=admit
-        )
+        told = {"outcome": batch["outcome"], "callback_url": batch["callback_url"], "asks": caller()}
+        jobs = enqueue_batch(runtime(), caller().tenant, batch["jobs"], idempotency_key=key, admit=admit, **told)
     return json_response({"jobs": [_created_view(job) for job in jobs], "batch_id": jobs[0].batch_id})
 
 

@@ -13,8 +13,11 @@ from api.schemas import keys as schemas
 from bridge.admission import keys as core
 from bridge.admission.key_makers import administers, make_key
 from bridge.cursor import decode_cursor, page_and_cursor
+from bridge.errors import NotFound
+from bridge.jobs.callbacks import check_callback
 from bridge.jobs.revoke_key import revoke
 from bridge.names import KEYS_BASE
+from bridge.webhook_signature import shown
 
 log = structlog.get_logger("api")
 keys = Blueprint("keys", __name__, url_prefix=KEYS_BASE, description="Make, list and revoke keys.")
@@ -45,13 +48,32 @@ def create_key(asked: dict[str, Any]) -> Any:
     """Create a key with at most the caller's rights. Its secret is shown only once. Several keys may be valid side by
     side, so that one can replace another."""
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
-    most = runtime().settings.limits.keys
+    most, url, secret = runtime().settings.limits.keys, asked["callback_url"], None
+    if url is not None:
+        check_callback(runtime().settings, url)
     with runtime().engine.begin() as connection:
-        key = make_key(connection, caller(), *wanted, asked["expires_at"], most)
+        key = make_key(connection, caller(), *wanted, asked["expires_at"], most, url)
+        if url is not None:
+            secret = core.change_webhook_secret(connection, core.prefix_of(key))
         row = core.find_key(connection, core.prefix_of(key))
     assert row is not None
     log.info("api_key_created", prefix=row.prefix, tenant=row.tenant, by=row.made_by)
-    return {**row._mapping, "key": key}
+    return {**row._mapping, "key": key, "webhook_secret": None if secret is None else shown(secret)}
+
+
+@keys.route("/<prefix>/webhook-secret", methods=["POST"])
+@scope("admin")
+@keys.response(200, schemas.WebhookSecret())
+@gives(keys, 404, body=True)
+def change_webhook_secret(prefix: str) -> Any:
+    """Make a key's webhook secret, or a new one. The one before signs beside it for a day. Shown only once."""
+    no_body(request)
+    with runtime().engine.begin() as connection:
+        secret = core.change_webhook_secret(connection, prefix, administers(caller()))
+    if secret is None:
+        raise NotFound("No valid key has this prefix.")
+    log.info("webhook_secret_changed", prefix=prefix)
+    return {"prefix": prefix, "webhook_secret": shown(secret)}
 
 
 @keys.route("/<prefix>", methods=["DELETE"])

@@ -9,6 +9,7 @@ from api.schemas.strict import QueryInteger, StrictBoolean
 from bridge.bounded_schema import BoundedList, Strict
 from bridge.jobs.fields import CreateFields, Moment
 from bridge.names import CONTENT_TYPE_PATTERN
+from bridge.outgoing.destination import LONGEST
 from models.state import Asked, AttemptEnd
 
 
@@ -40,6 +41,12 @@ class CreateBatch(Strict):
     outcome = StrictBoolean(
         load_default=False,
         metadata={"description": "Tell the pipeline once, by an outcome `batch_ended`, when all jobs have ended."},
+    )
+    callback_url = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, LONGEST),
+        metadata={"description": "With `outcome`: an https address that is told of it too; default: that of the key."},
     )
 
 

@@ -6,6 +6,7 @@ from api.schemas.strict import QueryInteger
 from bridge.admission.keys import SCOPES
 from bridge.bounded_schema import BoundedList, Strict
 from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
+from bridge.outgoing.destination import LONGEST
 
 
 class CreateKey(Strict):
@@ -32,6 +33,12 @@ class CreateKey(Strict):
     expires_at = fields.AwareDateTime(
         format="iso", load_default=None, allow_none=True, metadata={"description": "A future moment, with an offset."}
     )
+    callback_url = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, LONGEST),
+        metadata={"description": "An https address that is told of the outcomes of its jobs which name none."},
+    )
 
 
 class Key(Schema):
@@ -52,12 +59,27 @@ class Key(Schema):
         metadata={"description": "The prefix of the key that made it, or `command`, `bootstrap`, `no-key`."},
     )
     revoked_by = fields.String(required=True, allow_none=True)
+    callback_url = fields.String(required=True, allow_none=True)
 
 
 class CreatedKey(Key):
     """A new key with its secret, which is shown this once and not stored."""
 
     key = fields.String(required=True)
+    webhook_secret = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "What its webhooks are signed with (`whsec_…`), where it has a callback_url; shown once."
+        },
+    )
+
+
+class WebhookSecret(Schema):
+    """A key's new webhook secret, shown this once."""
+
+    prefix = fields.String(required=True)
+    webhook_secret = fields.String(required=True)
 
 
 class KeysQuery(Strict):

@@ -10,7 +10,9 @@ from werkzeug.exceptions import HTTPException, NotFound
 from api.http.access import caller, runtime
 from api.http.body import single
 from api.http.problems import DETAILS, status_of
-from api.ui import batches, continuations, jobs, keys, static_files, workers  # noqa: F401  (they add routes to `ui`)
+
+# Each adds its routes to `ui`.
+from api.ui import batches, continuations, jobs, keys, static_files, webhooks, workers  # noqa: F401
 from api.ui.blueprint import seen, ui
 from api.ui.forms import read_form
 from api.ui.render import page

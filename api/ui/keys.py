@@ -17,8 +17,10 @@ from api.ui.session import go, session, signed_in
 from bridge.admission import keys as core
 from bridge.admission.key_makers import administers, make_key
 from bridge.cursor import decode_cursor, page_and_cursor
+from bridge.jobs.callbacks import check_callback
 from bridge.jobs.revoke_key import revoke
 from bridge.names import DEFAULT_TENANT
+from bridge.webhook_signature import shown
 
 log = structlog.get_logger("api.ui")
 
@@ -32,7 +34,7 @@ def show_keys() -> Response:
     return _page()
 
 
-def _page(made: str | None = None) -> Response:
+def _page(made: str | None = None, secret: str | None = None) -> Response:
     query = loaded(KeysQuery(), {**single(request.args), "limit": str(PER_PAGE)})
     after = None if query["cursor"] is None else decode_cursor(query["cursor"], datetime, str)
     with runtime().engine.connect() as connection:
@@ -42,6 +44,7 @@ def _page(made: str | None = None) -> Response:
         "keys",
         keys=rows,
         made=made,
+        secret=secret,
         newer=None if cursor is None else urlencode({"cursor": cursor}),
         scopes=core.SCOPES,
         tenants=caller().tenant == DEFAULT_TENANT,
@@ -56,13 +59,19 @@ def do_make_key() -> Response:
     form = read_form()
     listed = {name: [one for one in re.split(r"[,\s]+", form.get(name, "")) if one]
               for name in ("scopes", "content_types")}  # fmt: skip
-    given = {"name": form.get("name", "").strip(), "tenant": form.get("tenant", "").strip(), **listed}
+    told = {name: form.get(name, "").strip() for name in ("name", "tenant", "callback_url")}
+    given = {**told, **listed}
     asked = loaded(CreateKey(), {name: value for name, value in given.items() if value})
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
+    most, url, secret = runtime().settings.limits.keys, asked["callback_url"], None
+    if url is not None:
+        check_callback(runtime().settings, url)
     with runtime().engine.begin() as connection:
-        key = make_key(connection, caller(), *wanted, asked["expires_at"], runtime().settings.limits.keys)
+        key = make_key(connection, caller(), *wanted, asked["expires_at"], most, url)
+        if url is not None:
+            secret = core.change_webhook_secret(connection, core.prefix_of(key))
     log.info("api_key_created", prefix=core.prefix_of(key), tenant=wanted[2], by=session().prefix)
-    return _page(made=key)
+    return _page(made=key, secret=None if secret is None else shown(secret))
 
 
 @ui.route("/keys/revoke", methods=["POST"])

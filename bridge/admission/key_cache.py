@@ -32,7 +32,7 @@ REFUSED = "The API key is missing or invalid. Send it as `Authorization: Bearer 
 _NO_HASH = bytes(32)
 
 COUNTING = text("""
-SELECT id, prefix, secret_hash, tenant, scopes, content_types,
+SELECT id, prefix, secret_hash, tenant, scopes, content_types, callback_url, webhook_secret IS NOT NULL AS signs,
   coalesce(last_used_at < now() - make_interval(secs => :touch), true) AS untouched
 FROM api_keys
 WHERE prefix = ANY(:prefixes) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -193,6 +193,6 @@ class KeyCache:
         found = {}
         for row in rows:
             types = None if row.content_types is None else frozenset(row.content_types)
-            who = Caller(row.id, row.tenant, frozenset(row.scopes), types)
+            who = Caller(row.id, row.tenant, frozenset(row.scopes), types, row.callback_url, row.signs)
             found[row.prefix] = _Known(bytes(row.secret_hash), who, now, now)
         return found

@@ -38,6 +38,7 @@ def make_key(
     content_types: Sequence[str] | None,
     expires_at: datetime | None,
     most: int,
+    callback_url: str | None = None,
 ) -> str:
     """Make a key as `maker`; its text. Without an end of its own it ends with its maker's.
 
@@ -56,7 +57,9 @@ def make_key(
     connection.execute(ONE_AT_A_TIME, {"tenant": tenant})
     if (connection.scalar(LIVE, {"tenant": tenant, "most": most}) or 0) >= most:
         raise TooMany(f"Tenant {tenant} has {most} valid keys already; revoke some.", retry_after=60)
-    return keys.create_key(connection, name, scopes, tenant, content_types, expires_at, made_by=by)
+    return keys.create_key(
+        connection, name, scopes, tenant, content_types, expires_at, made_by=by, callback_url=callback_url
+    )
 
 
 def _within(

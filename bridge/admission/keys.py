@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from bridge.caller import NO_KEY
 from bridge.names import CONTENT_TYPE_PATTERN, DEFAULT_TENANT, TENANT_PATTERN
+from bridge.webhook_signature import new_secret
 from models.key import api_keys
 
 SCOPES = ("submit", "work", "read", "admin")
@@ -35,13 +36,17 @@ def create_key(
     expires_at: datetime | None = None,
     *,
     made_by: str = BY_COMMAND,
+    callback_url: str | None = None,
 ) -> str:
-    """Make a key; its text is returned this once and not stored. Raises ValueError naming what is wrong."""
+    """Make a key; its text is returned this once and not stored. Raises ValueError naming what is wrong.
+
+    `callback_url`: an address that may be called, for its jobs that name none.
+    """
     _check(name, scopes, tenant, content_types)
     prefix = "jb_" + secrets.token_hex(4)
     key = f"{prefix}_{secrets.token_urlsafe(32)}"
     values = _row(key, prefix, name, scopes, tenant, content_types, expires_at, made_by)
-    connection.execute(insert(api_keys).values(values))
+    connection.execute(insert(api_keys).values({**values, "callback_url": callback_url}))
     return key
 
 
@@ -95,6 +100,24 @@ def revoke_key(connection: Connection, prefix: str, tenant: str | None = None, *
     """
     live = (_c.prefix == prefix, _c.revoked_at.is_(None), *_of(tenant))
     return connection.execute(update(api_keys).where(*live).values(revoked_at=text("now()"), revoked_by=by)).rowcount
+
+
+def change_webhook_secret(connection: Connection, prefix: str, tenant: str | None = None) -> bytes | None:
+    """Make a key's webhook secret, or a new one; None where no such key counts.
+
+    The one before signs beside it for a day, so that its receivers can be given the new one without a gap.
+    """
+    secret = new_secret()
+    live = (_c.prefix == prefix, _c.revoked_at.is_(None), *_of(tenant))
+    values = {"webhook_secret": secret, "webhook_secret_before": _c.webhook_secret, "webhook_secret_at": text("now()")}
+    return secret if connection.execute(update(api_keys).where(*live).values(values)).rowcount else None
+
+
+def signing_key(connection: Connection, prefix: str, tenant: str) -> KeyRow | None:
+    """The key of the tenant with this prefix, where it counts and has a webhook secret."""
+    counts = (_c.revoked_at.is_(None), (_c.expires_at.is_(None)) | (_c.expires_at > text("now()")))
+    which = (_c.prefix == prefix, *_of(tenant), *counts, _c.webhook_secret.isnot(None))
+    return connection.execute(select(api_keys).where(*which)).one_or_none()
 
 
 def _of(tenant: str | None) -> list[ColumnElement[bool]]:

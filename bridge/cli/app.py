@@ -11,7 +11,7 @@ from bridge.cli.local import beside_up, checkout, command_lines, database
 from bridge.cli.local.doctor.command import doctor
 from bridge.cli.local.used_ports import refuse_used_port
 from bridge.cli.options import EXIT
-from bridge.cli.remote import continuations, jobs, queues, top, workers
+from bridge.cli.remote import continuations, jobs, queues, top, webhooks, workers
 from bridge.cli.secret import shown_or_kept
 from bridge.settings import read_environment, unknown_names
 from bridge.version import version
@@ -32,6 +32,7 @@ app.command(epilog=EXIT)(top.top)
 app.command()(doctor)
 app.add_typer(workers.app, name="workers")
 app.add_typer(continuations.app, name="continuations")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def _say_version(wanted: bool) -> None:

@@ -49,6 +49,9 @@ def create(
         str | None, typer.Option(metavar="LIST", help="All that it may claim; default: all.")
     ] = None,
     expires: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601; UTC if no offset.")] = None,
+    callback_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Told of its jobs' outcomes; the webhook secret is printed too.")
+    ] = None,
     in_place: Local = False,
     url: Url = None,
 ) -> None:
@@ -63,9 +66,32 @@ def create(
     types = _listed(content_types) if content_types is not None else None
     bridge = _bridge(url, in_place)
     if bridge is None:
-        print(in_database.create(name, chosen, tenant, types, moment))
+        key, secret = in_database.create(name, chosen, tenant, types, moment, callback_url)
     else:
-        print(over_http.create(bridge, name, chosen, tenant, types, moment))
+        key, secret = over_http.create(bridge, name, chosen, tenant, types, moment, callback_url)
+    print(key)
+    if secret is not None:
+        print(secret)
+
+
+@app.command("webhook-secret")
+def webhook_secret(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="As `keys list` shows it.")],
+    in_place: Local = False,
+    url: Url = None,
+) -> None:
+    """Makes a key's webhook secret, or a new one, and prints it; it is shown only this once.
+
+    The one before signs beside it for a day.
+    """
+    bridge = _bridge(url, in_place)
+    secret = (
+        in_database.change_webhook_secret(prefix) if bridge is None else over_http.change_webhook_secret(bridge, prefix)
+    )
+    if secret is None:
+        typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
+        raise typer.Exit(1)
+    print(secret)
 
 
 @app.command("list")
@@ -85,7 +111,7 @@ def list_(
 
 
 _SHOWN = ("prefix", "name", "tenant", "scopes", "content_types", "created_at", "expires_at", "revoked_at",
-          "last_used_at", "made_by", "revoked_by")  # fmt: skip
+          "last_used_at", "made_by", "revoked_by", "callback_url")  # fmt: skip
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,8 @@ WAITED = Family("bridge_queue_wait_seconds", "From claimable to claimed.", ("con
 RAN = Family("bridge_processing_seconds", "From the claim to the end of the attempt.", ("content_type",), LONG)
 SENT = Family("bridge_continuations_sent", "Outcomes sent to the pipeline's queue; `again`: once more.", ("again",))
 HANDED = Family("bridge_continuation_seconds", "From an outcome to its first sending.", (), SHORT)
-FAMILIES = (CREATED, CLAIMED, FINISHED, ENDED, WAITED, RAN, SENT, HANDED)
+CALLED = Family("bridge_webhooks_sent", "Webhooks sent, by what came of it.", ("how",))
+FAMILIES = (CREATED, CLAIMED, FINISHED, ENDED, WAITED, RAN, SENT, HANDED, CALLED)
 
 
 class Tally(Protocol):
@@ -84,3 +85,6 @@ class Counting:
         self._tally.inc(SENT, "true" if again else "false")
         if not again:
             self._tally.observe(HANDED, seconds)
+
+    def called(self, how: str) -> None:
+        self._tally.inc(CALLED, how)

@@ -13,12 +13,19 @@ from bridge.outbox.pipeline_queue import PipelineQueue, pipeline_queue
 from bridge.queues import Queue
 from bridge.runtime import Runtime
 from models.job import NOT_DUE, QUEUE_CLOCK_RUNS
-from models.state import OutcomeState
+from models.state import OutcomeState, WebhookState
 
+MOST_CALLS = 10_000  # webhooks
 STUCK = text(f"""
 SELECT count(*) AS waiting, CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest,
   count(*) FILTER (WHERE state = '{OutcomeState.FAILING}') AS failing
 FROM continuations WHERE next_at IS NOT NULL
+""")
+# Not delivered, counted to a bound: of some, many may wait for one receiver.
+CALLS = text(f"""
+SELECT count(*) AS waiting, count(*) FILTER (WHERE state = '{WebhookState.FAILING}') AS failing,
+  CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest
+FROM (SELECT state, created_at FROM webhooks WHERE next_at IS NOT NULL LIMIT {MOST_CALLS}) w
 """)
 SWEEPS = text(
     "SELECT name, CAST(extract(epoch FROM clock_timestamp() - ran_at) AS float) AS age, seconds, changed, total"
@@ -103,6 +110,7 @@ class Facts(NamedTuple):
     pipeline: PipelineQueue | None
     mirror_gap: int | None  # None: Redis does not answer
     upload_gap: int
+    calls: Row[Any]  # webhooks not delivered
 
 
 def read(runtime: Runtime) -> Facts:
@@ -129,6 +137,7 @@ def read(runtime: Runtime) -> Facts:
             pipeline_queue(connection, runtime.settings.continuation_queue),
             _gap(runtime, wanted),
             int(connection.scalar(GAP) or 0),
+            connection.execute(CALLS).one(),
         )
 
 

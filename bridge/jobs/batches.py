@@ -26,8 +26,8 @@ LOOK_SECONDS = 30  # between two looks of the sweep at one open batch
 BATCH = 200
 
 NEW = text("""
-INSERT INTO batches (id, tenant, jobs, outcome, created_at, look_at)
-VALUES (:id, :tenant, :jobs, :outcome, now(), CASE WHEN :outcome THEN now() END)
+INSERT INTO batches (id, tenant, jobs, outcome, created_at, look_at, callback_url, callback_key)
+VALUES (:id, :tenant, :jobs, :outcome, now(), CASE WHEN :outcome THEN now() END, :callback_url, :callback_key)
 """)
 
 BY_STATUS = text("""
@@ -50,15 +50,14 @@ WITH over AS MATERIALIZED (
   ORDER BY b.id FOR UPDATE OF b
 ), ended AS (
   UPDATE batches b SET look_at = NULL FROM over WHERE b.id = over.id AND b.look_at IS NOT NULL
-  RETURNING b.id, b.tenant, b.jobs
-)
-INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at)
-SELECT last.id, 0, ended.tenant, json_build_object(
+  RETURNING b.*
+), told AS MATERIALIZED (
+SELECT last.id, ended.tenant, ended.callback_url, ended.callback_key, json_build_object(
     'job_id', CAST(last.id AS text), 'ingestion_task_id', last.ingestion_task_id, 'content_type', last.content_type,
     'status', '{BATCH_ENDED}', 'success', counted.success, 'metadata', NULL, 'processing_time', NULL,
     'error_message', NULL, 'retry_count', 0, 'task_options', json_build_object(), 'n', 0,
     'batch_id', CAST(ended.id AS text), 'jobs', ended.jobs, 'by_status', counted.by_status
-  ), now(), now()
+  ) AS kwargs
 FROM ended, LATERAL (
   SELECT id, ingestion_task_id, content_type FROM remote_jobs WHERE batch_id = ended.id
   ORDER BY completed_at DESC, id DESC LIMIT 1
@@ -66,8 +65,16 @@ FROM ended, LATERAL (
   SELECT json_object_agg(status, jobs) AS by_status, bool_and(status = '{JobState.COMPLETED}') AS success
   FROM (SELECT status, count(*) AS jobs FROM remote_jobs WHERE batch_id = ended.id GROUP BY status) each
 ) counted
-WHERE :recorded
-RETURNING job_id
+), recorded AS (
+  INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at)
+  SELECT id, 0, tenant, kwargs, now(), now() FROM told WHERE :recorded
+  RETURNING job_id
+), called AS (
+  INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at)
+  SELECT id, 0, tenant, callback_key, callback_url, kwargs, now(), now(), now() FROM told WHERE callback_key IS NOT NULL
+  RETURNING job_id
+)
+SELECT id AS job_id, callback_key IS NOT NULL AS called FROM told WHERE :recorded OR callback_key IS NOT NULL
 """)
 
 
@@ -103,17 +110,21 @@ def show(runtime: Runtime, tenant: str, batch_id: str) -> BatchState:
 def end_batches(runtime: Runtime, batch_ids: Iterable[Any]) -> list[str]:
     """Record the outcome of those of these batches of which all jobs have ended; the jobs that bear them.
 
-    Exactly one of a batch, however many ask at once. Without a continuation task there is nobody to be told.
+    Exactly one of a batch, however many ask at once. Without a continuation task and an address nobody is to be told.
     """
     params = {
         "ids": sorted({str(one) for one in batch_ids}),
         "recorded": runtime.settings.continuation_task is not None,
     }
     with runtime.engine.begin() as connection:
-        job_ids = [str(row.job_id) for row in connection.execute(END, params)]
+        rows = connection.execute(END, params).all()
+    job_ids = [str(row.job_id) for row in rows]
     if job_ids:
         reach("batch.before_nudge")
-        runtime.nudge(job_ids)
+        if params["recorded"]:
+            runtime.nudge(job_ids)
+        if any(row.called for row in rows):
+            runtime.call_back()
     return job_ids
 
 

@@ -9,13 +9,15 @@ import orjson
 from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
+from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Invalid
 from bridge.jobs import report_changes
 from bridge.jobs.batches import NEW
+from bridge.jobs.callbacks import Callback, callback_for_batch
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.idempotency import Key, earlier, keep_batch
-from bridge.jobs.source_checks import look
+from bridge.jobs.looked_at import clock, looked_at
 from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
@@ -35,21 +37,22 @@ INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
   source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
   created_at, queued_at, available_at, mirrored, timeout_at, unserved_after_seconds, unserved_at,
-  batch_id, batch_outcome, traceparent)
+  batch_id, batch_outcome, traceparent, callback_url, callback_key)
 SELECT n.id, n.tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
   n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
   '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds),
   n.unserved_after_seconds, a.at + make_interval(secs => n.unserved_after_seconds),
-  CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean), n.traceparent
+  CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean), n.traceparent, n.callback_url, n.callback_key
 FROM unnest(
   CAST(:ids AS uuid[]), CAST(:tenants AS text[]), CAST(:ingestion_task_ids AS text[]),
   CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]),
   CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
   CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
-  CAST(:available_at AS timestamptz[]), CAST(:unserved_after AS int[]),
-  CAST(:traceparents AS text[])
+  CAST(:available_at AS timestamptz[]), CAST(:unserved_after AS int[]), CAST(:traceparents AS text[]),
+  CAST(:callback_urls AS text[]), CAST(:callback_keys AS uuid[])
 ) AS n(id, tenant, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
-  timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds, traceparent),
+  timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds, traceparent, callback_url,
+  callback_key),
   LATERAL (SELECT greatest(n.available_at, now()) AS at) a
 WHERE NOT EXISTS (
   SELECT FROM job_batches WHERE tenant = n.tenant AND idempotency_key = CAST(:idempotency_key AS text)
@@ -58,6 +61,7 @@ ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHI
 RETURNING id, created_at, mirrored
 """)
 
+NOBODY = Caller()  # has no secret, so that nobody is called in its name
 _NO_KEY = {"idempotency_key": None, "idempotency_hash": None}
 _NO_BATCH = {"batch_id": None, "batch_outcome": None}
 MOST_TOGETHER_BYTES = 64 * 1024  # of task_options: a larger one is written by itself, and holds up no other
@@ -85,6 +89,7 @@ class _New(NamedTuple):
     size: int  # bytes of its source file
     request_id: str | None
     span: Span
+    callback: Callback
 
 
 def enqueue(
@@ -95,29 +100,30 @@ def enqueue(
     idempotency_key: str | None = None,
     waited: bool = False,
     admit: Admit = lambda: None,
+    asks: Caller = NOBODY,
 ) -> Created:
     """Create a job.
 
     With an `idempotency_key` that was used before, the first answer is given again, whatever became of the job and
     its file, and whatever limit was reached meanwhile: `admit` is asked about what is new only. `waited`: the request
     may have waited in a queue, so an `available_at` that has passed means now, and its key is looked up
-    once, with the INSERT, unless it is refused. Raises Invalid: the key was used with
-    other fields, the source file is not to be had, or `available_at` has passed; Unavailable: the file system does not
-    answer; and what `admit` raises.
+    once, with the INSERT, unless it is refused. `asks`: the key in whose name `callback_url` is called. Raises Invalid:
+    the key was used with other fields, the source file is not to be had, `available_at` has passed, or `callback_url`
+    may not be called; Unavailable: the file system does not answer; and what `admit` raises.
     """
     if idempotency_key is None:
-        return _enqueue_keyless(runtime, tenant, created, waited, admit)
+        return _enqueue_keyless(runtime, tenant, created, waited, admit, asks)
     key = Key(tenant, idempotency_key, fingerprint(created))
     now = None
     if not waited:
         with runtime.engine.begin() as connection:
             if earlier := _earlier(connection, key):
                 return earlier[0]
-            now = _clock(connection, [created])
+            now = clock(connection, [created])
     # No transaction waits for a file system. The key may be used meanwhile, so it is looked up (and locked) again.
     try:
         admit()
-        new = _looked_at_one(runtime, tenant, created, now)
+        new = _looked_at_one(runtime, tenant, created, now, asks)
     except BridgeError:
         if waited:
             with runtime.engine.begin() as connection:
@@ -136,14 +142,16 @@ def enqueue(
     return Created.of(rows[0])
 
 
-def _enqueue_keyless(runtime: Runtime, tenant: str, created: Fields, waited: bool, admit: Admit) -> Created:
+def _enqueue_keyless(
+    runtime: Runtime, tenant: str, created: Fields, waited: bool, admit: Admit, asks: Caller
+) -> Created:
     """Nothing is to be looked up, so one statement does it, together with others of the same moment."""
     now = None
     if created["available_at"] is not None and not waited:
         with runtime.engine.connect() as connection:
-            now = _clock(connection, [created])
+            now = clock(connection, [created])
     admit()
-    new = _looked_at_one(runtime, tenant, created, now)
+    new = _looked_at_one(runtime, tenant, created, now, asks)
     if is_uploaded(created["source_file_path"]) or len(orjson.dumps(created["task_options"])) > MOST_TOGETHER_BYTES:
         return Created.of(one_by_one(CREATE, runtime, new))
     return Created.of(runtime.batches(CREATE, runtime, new))
@@ -175,22 +183,29 @@ def enqueue_batch(
     *,
     idempotency_key: str | None = None,
     outcome: bool = False,
+    callback_url: str | None = None,
     admit: Admit = lambda: None,
+    asks: Caller = NOBODY,
 ) -> list[Created]:
     """Create all of these jobs in one transaction, or none; the answers are in their order, with the batch's ID.
 
-    `outcome`: whether its pipeline is told, once, when all of them have ended.
+    `outcome`: whether its pipeline, and the receiver at `callback_url`, are told, once, when all of them have ended.
     The `idempotency_key` is the batch's: its replay gives the same list, and `admit` is not asked. Raises Invalid as
     `enqueue` does, its fields named by their place, such as `jobs.3.source_file_path`; and what `admit` raises.
     """
-    key = Key(tenant, idempotency_key, fingerprint(_asked(created, outcome)) if idempotency_key is not None else None)
+    key = Key(
+        tenant,
+        idempotency_key,
+        fingerprint(_asked(created, outcome, callback_url)) if idempotency_key is not None else None,
+    )
     ids = sorted(uuid7() for _ in created)  # jobs of one moment are in line by their IDs
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):
             return earlier
-        now = _clock(connection, created)
+        now = clock(connection, created)
     admit()
-    refused, sizes = _looked_at(runtime, tenant, created, now)
+    whole = callback_for_batch(runtime.settings, asks, callback_url, outcome=outcome)
+    refused, sizes, callbacks = looked_at(runtime, tenant, created, now, asks)
     if refused:
         raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
     with runtime.engine.begin() as connection:
@@ -199,9 +214,11 @@ def enqueue_batch(
         batch_id = uuid7()
         if key.key is not None and not keep_batch(connection, key, [*map(str, ids)], batch_id):
             return _earlier(connection, key)
-        new = [_new(runtime, tenant, fields, size) for fields, size in zip(created, sizes, strict=True)]
+        of_each = zip(created, sizes, callbacks, strict=True)
+        new = [_new(runtime, tenant, fields, size, callback) for fields, size, callback in of_each]
         its = {"batch_id": str(batch_id), "batch_outcome": outcome or None}
-        connection.execute(NEW, {"id": batch_id, "tenant": tenant, "jobs": len(ids), "outcome": outcome})
+        told = {"outcome": outcome, "callback_url": whole.url, "callback_key": whole.key_id}
+        connection.execute(NEW, {"id": batch_id, "tenant": tenant, "jobs": len(ids), **told})
         by_id = {row.id: row for row in connection.execute(INSERT, {**_NO_KEY, **its, **_columns(runtime, new, ids)})}
         name_uploads(connection, tenant, ids, created)
         reach("batch.before_commit")
@@ -211,9 +228,10 @@ def enqueue_batch(
     return [Created.of(row)._replace(batch_id=batch_id) for row in rows]
 
 
-def _asked(created: Sequence[Fields], outcome: bool) -> dict[str, Any]:
+def _asked(created: Sequence[Fields], outcome: bool, callback_url: str | None) -> dict[str, Any]:
     """What a batch's key stands for; as before there were outcomes of batches where none is asked for."""
-    return {"jobs": created, "outcome": True} if outcome else {"jobs": created}
+    asked = {"jobs": created, "outcome": True} if outcome else {"jobs": created}
+    return asked if callback_url is None else {**asked, "callback_url": callback_url}
 
 
 def _earlier(connection: Connection, key: Key) -> list[Created]:
@@ -224,40 +242,17 @@ def _earlier(connection: Connection, key: Key) -> list[Created]:
     return [Created(one, JobState.PENDING, row.created_at, True, row.batch_id) for one in row.job_ids]
 
 
-def _clock(connection: Connection, created: Sequence[Fields]) -> datetime | None:
-    """PostgreSQL's now, where a job names a moment that is to be compared with it."""
-    if all(fields["available_at"] is None for fields in created):
-        return None
-    now: datetime = connection.execute(text("SELECT now()")).scalar_one()
-    return now
-
-
-def _looked_at(
-    runtime: Runtime, tenant: str, created: Sequence[Fields], now: datetime | None
-) -> tuple[dict[int, dict[str, object]], list[int]]:
-    """What only the moment of the create can tell: refusals by place (field → messages), and the files' sizes."""
-    refused: dict[int, dict[str, object]] = {}
-    sizes = []
-    for place, fields in enumerate(created):
-        try:
-            sizes.append(look(runtime, tenant, fields["source_file_path"]))
-        except Invalid as error:
-            refused[place] = dict(error.errors)
-        if now is not None and fields["available_at"] is not None and fields["available_at"] <= now:
-            refused.setdefault(place, {})["available_at"] = ["Must be a future time."]
-    return refused, sizes
-
-
-def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime | None) -> _New:
+def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime | None, asks: Caller) -> _New:
     """Raises Invalid, Unavailable."""
-    refused, sizes = _looked_at(runtime, tenant, [created], now)
+    refused, sizes, callbacks = looked_at(runtime, tenant, [created], now, asks)
     if refused:
         raise Invalid(refused[0])
-    return _new(runtime, tenant, created, sizes[0])
+    return _new(runtime, tenant, created, sizes[0], callbacks[0])
 
 
-def _new(runtime: Runtime, tenant: str, created: Fields, size: int) -> _New:
-    return _New(tenant, created, size, REQUEST_ID.get(), runtime.traces.begin(CREATED, TRACEPARENT.get()))
+def _new(runtime: Runtime, tenant: str, created: Fields, size: int, callback: Callback) -> _New:
+    span = runtime.traces.begin(CREATED, TRACEPARENT.get())
+    return _New(tenant, created, size, REQUEST_ID.get(), span, callback)
 
 
 def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict[str, Any]:
@@ -278,6 +273,8 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "available_at": [fields["available_at"] for fields in created],
         "unserved_after": [fields["unserved_after_seconds"] for fields in created],
         "traceparents": [one.span.traceparent for one in new],
+        "callback_urls": [one.callback.url for one in new],
+        "callback_keys": [None if (key_id := one.callback.key_id) is None else str(key_id) for one in new],
     }
 
 

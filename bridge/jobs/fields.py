@@ -14,6 +14,7 @@ from marshmallow import ValidationError, fields, post_load, validate
 from bridge.bounded_schema import Strict
 from bridge.jobs.uploaded_sources import SCHEME, is_uploaded
 from bridge.names import CONTENT_TYPE_PATTERN
+from bridge.outgoing.destination import LONGEST
 from models.state import Priority
 
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
@@ -94,6 +95,12 @@ class CreateFields(Strict):
         validate=validate.Range(30, 2592000),
         metadata={"description": "Send an outcome `unserved` once no worker has asked for its type for so long."},
     )
+    callback_url = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, LONGEST),
+        metadata={"description": "An https address that is told of the job's outcomes; default: that of the key."},
+    )
     available_at = Moment(
         format="iso",
         load_default=None,
@@ -122,7 +129,7 @@ def fingerprint(created: Mapping[str, Any]) -> bytes:
 
 
 # Fields that were added later, left out while they have their default: what was asked for before keeps its hash.
-_LATER = {"unserved_after_seconds": None}
+_LATER = {"unserved_after_seconds": None, "callback_url": None}
 
 
 def _as_before(created: Any) -> Any:

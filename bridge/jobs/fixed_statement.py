@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Select, TextClause, bindparam, text
+from sqlalchemy import ColumnElement, Select, TextClause, bindparam, literal_column, text
 from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.engine.interfaces import BindTyping
 
@@ -25,3 +25,8 @@ def fixed(statement: Select[Any]) -> TextClause:
             if name in values
         )
     )
+
+
+def word(constant: str) -> ColumnElement[Any]:
+    """Return one of our own constants as an SQL literal."""
+    return literal_column(f"'{constant}'")

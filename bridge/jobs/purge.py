@@ -13,6 +13,7 @@ DELETE FROM remote_jobs WHERE id = ANY (ARRAY (
   SELECT j.id FROM remote_jobs j
   WHERE j.completed_at < now() - make_interval(secs => :seconds)
     AND NOT EXISTS (SELECT FROM continuations c WHERE c.job_id = j.id AND c.next_at IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM webhooks w WHERE w.job_id = j.id AND w.next_at IS NOT NULL)
   ORDER BY j.completed_at LIMIT :batch FOR UPDATE OF j SKIP LOCKED
 ))
 """)
@@ -39,7 +40,7 @@ DELETE FROM batches WHERE id = ANY (ARRAY (
 
 
 def purge(runtime: Runtime, *, batch: int = 500, rounds: int = 200) -> int:
-    """Delete terminal jobs older than BRIDGE_RETENTION_DAYS whose continuation was handed over; how many. Bounded."""
+    """Delete terminal jobs older than BRIDGE_RETENTION_DAYS whose outcomes were handed over; how many. Bounded."""
     params = {"seconds": runtime.settings.retention_days * 86400, "batch": batch}
 
     def once() -> int:

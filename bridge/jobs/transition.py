@@ -33,11 +33,11 @@ from sqlalchemy.types import Boolean, LargeBinary, Text, Uuid
 from bridge.crash_points import reach
 from bridge.jobs import report_changes
 from bridge.jobs.batches import end_after
-from bridge.jobs.fixed_statement import fixed
+from bridge.jobs.fixed_statement import fixed, word
+from bridge.jobs.record_outcome import outcome_row, webhook_row
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
-from models.outbox import continuations
 from models.request import job_requests
 from models.state import EDGES, FINAL, LATE_CHANGES, ON_REQUEST, AttemptEnd, Change, JobState
 
@@ -68,7 +68,7 @@ BACKOFF = seconds(
 
 RETURNED = (
     jobs.id, jobs.tenant, jobs.content_type, jobs.priority, jobs.status, jobs.attempt, jobs.mirrored, jobs.key_id,
-    jobs.worker_id, jobs.batch_id, jobs.batch_outcome, jobs.traceparent,
+    jobs.worker_id, jobs.batch_id, jobs.batch_outcome, jobs.traceparent, jobs.callback_key,
 )  # fmt: skip
 
 
@@ -142,22 +142,17 @@ def moving(
         stored = insert(job_results).from_select(["job_id", "content"], select(moved.c.id, content))
         answer = answer.add_cte(stored.returning(job_results.c.job_id).cte("stored"))
     if edge.target in FINAL:
-        answer = answer.add_cte(_recorded(moved).cte("recorded"))
+        answer = answer.add_cte(outcome_row(moved).cte("recorded"), webhook_row(moved).cte("called"))
     if which in ON_REQUEST:
-        line = select(moved.c.id, NOW, _word(ON_REQUEST[which]), cast(bindparam("asked_by"), Uuid))
+        line = select(moved.c.id, NOW, word(ON_REQUEST[which]), cast(bindparam("asked_by"), Uuid))
         noted = insert(job_requests).from_select(["job_id", "asked_at", "what", "key_id"], line)
         answer = answer.add_cte(noted.returning(job_requests.c.id).cte("noted"))
     return fixed(answer)
 
 
-def _word(word: str) -> ColumnElement[Any]:
-    """Return one of our own constants as an SQL literal."""
-    return literal_column(f"'{word}'")
-
-
 def among(column: ColumnElement[str], words: Iterable[str]) -> ColumnElement[bool]:
     """That a column holds one of these words of ours."""
-    return column.in_([_word(word) for word in sorted(words)])
+    return column.in_([word(one) for one in sorted(words)])
 
 
 def among_named(states: Iterable[JobState]) -> ColumnElement[bool]:
@@ -167,7 +162,7 @@ def among_named(states: Iterable[JobState]) -> ColumnElement[bool]:
     index of all pending jobs for an empty one where its statistics are from a moment without any, and read it to its
     end for each job: a claim among 200 000 took 150 ms instead of 1.
     """
-    return among(jobs.status.concat(_word("")), states)
+    return among(jobs.status.concat(word("")), states)
 
 
 def _constant(value: Any) -> Any:
@@ -188,7 +183,7 @@ def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any], unclaimed: bool
         "claimed_at": moved.c.started_at,
         "acknowledged_at": moved.c.acknowledged_at,
         "ended_at": moved.c.attempt_ended_at,
-        "how": _word(end),
+        "how": word(end),
         "why": why,
         "retryable": cast(bindparam("retryable", None), Boolean),
         "result_digest": _digest_of(moved),
@@ -214,7 +209,7 @@ def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool)
         update(job_attempts)
         .where(ended.job_id == moved.c.id, ended.attempt == moved.c.attempt)
         .values(
-            how=_word(end),
+            how=word(end),
             why=why,
             retryable=cast(bindparam("retryable", None), Boolean),
             ended_at=moved.c.attempt_ended_at if final else ended.ended_at,
@@ -222,29 +217,6 @@ def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool)
         )
         .returning(ended.job_id)
     )
-
-
-def _recorded(moved: Any) -> Any:
-    """The outbox row: the outcome with its kwargs, but for `content`."""
-    members = {
-        "job_id": cast(moved.c.id, Text),
-        "ingestion_task_id": moved.c.ingestion_task_id,
-        "content_type": moved.c.content_type,
-        "status": moved.c.status,
-        "success": moved.c.status == _word(JobState.COMPLETED),
-        "metadata": moved.c.result_data.op("->")(_word("metadata")),
-        "processing_time": moved.c.result_data.op("->")(_word("processing_time")),
-        "error_message": moved.c.error_message,
-        "retry_count": moved.c.retry_count,
-        "task_options": moved.c.task_options,
-        "n": moved.c.outcome_count,
-    }
-    kwargs = func.json_build_object(*(part for name, value in members.items() for part in (_word(name), value)))
-    rows = select(moved.c.id, moved.c.outcome_count, moved.c.tenant, kwargs, NOW, NOW).where(
-        cast(bindparam("record_continuation"), Boolean)
-    )
-    columns = ["job_id", "n", "tenant", "kwargs", "created_at", "next_at"]
-    return insert(continuations).from_select(columns, rows).returning(continuations.c.job_id)
 
 
 def parameters(runtime: Runtime) -> dict[str, Any]:
@@ -292,9 +264,11 @@ def follow(
     reach("change.after_commit", rows)
     report_changes.changed(runtime, rows, asked_in)
     runtime.mirror.push((entry(row) for row in rows if row.status == JobState.PENDING and row.mirrored), head=head)
-    if runtime.settings.continuation_task is not None:
-        ended = [str(row.id) for row in rows if row.status in FINAL]
-        if ended:
-            reach("change.before_nudge")
-            runtime.nudge(ended)
-        end_after(runtime, (row.batch_id for row in rows if row.status in FINAL and row.batch_outcome))
+    ended = [row for row in rows if row.status in FINAL]
+    if ended:
+        reach("change.before_nudge")
+        if runtime.settings.continuation_task is not None:
+            runtime.nudge([str(row.id) for row in ended])
+        if any(row.callback_key is not None for row in ended):
+            runtime.call_back()
+        end_after(runtime, (row.batch_id for row in ended if row.batch_outcome))

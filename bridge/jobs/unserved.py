@@ -42,21 +42,31 @@ WITH due AS MATERIALIZED (
   ORDER BY j.unserved_at LIMIT :batch FOR UPDATE OF j SKIP LOCKED
 ), looked_at AS (
   UPDATE remote_jobs j SET unserved_at = CASE WHEN due.at > now() THEN due.at END,
-    outcome_count = j.outcome_count + CASE WHEN due.at <= now() AND :recorded THEN 1 ELSE 0 END
+    outcome_count = j.outcome_count + CASE WHEN due.at <= now() AND (:recorded OR j.callback_key IS NOT NULL) THEN 1
+      ELSE 0 END
   FROM due WHERE j.id = due.id
   RETURNING j.*
-), recorded AS (
-  INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at)
-  SELECT id, outcome_count, tenant, json_build_object(
+), told AS MATERIALIZED (
+  SELECT id, outcome_count, tenant, callback_url, callback_key, json_build_object(
     'job_id', CAST(id AS text), 'ingestion_task_id', ingestion_task_id, 'content_type', content_type,
     'status', '{UNSERVED}', 'success', false, 'metadata', NULL, 'processing_time', NULL,
     'error_message', 'No worker has asked for this content type for ' || unserved_after_seconds || ' s.',
     'retry_count', retry_count, 'task_options', task_options, 'n', outcome_count
-  ), now(), now()
-  FROM looked_at WHERE unserved_at IS NULL AND :recorded
+  ) AS kwargs
+  FROM looked_at WHERE unserved_at IS NULL AND (:recorded OR callback_key IS NOT NULL)
+), recorded AS (
+  INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at)
+  SELECT id, outcome_count, tenant, kwargs, now(), now() FROM told WHERE :recorded
+  RETURNING job_id
+), called AS (
+  INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at)
+  SELECT id, outcome_count, tenant, callback_key, callback_url, kwargs, now(), now(), now()
+  FROM told WHERE callback_key IS NOT NULL
   RETURNING job_id
 )
-SELECT id, unserved_at IS NULL AS told FROM looked_at
+SELECT id, unserved_at IS NULL AND (:recorded OR callback_key IS NOT NULL) AS told,
+  unserved_at IS NULL AND callback_key IS NOT NULL AS called
+FROM looked_at
 """)
 
 FORGET = text(f"""
@@ -77,7 +87,7 @@ def note_asked(runtime: Runtime, queues: Iterable[Queue]) -> None:
 def tell_unserved(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> int:
     """Record an outcome `unserved` for each job that nobody has asked for in its time; how many. Bounded.
 
-    Without a continuation task nobody can be told; it is looked at once all the same.
+    Without a continuation task and an address nobody can be told; it is looked at once all the same.
     """
     told = 0
 
@@ -86,9 +96,12 @@ def tell_unserved(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> 
         recorded = runtime.settings.continuation_task is not None
         with runtime.engine.begin() as connection:
             rows = connection.execute(TELL, {"batch": batch, "recorded": recorded}).all()
-        if recorded and (job_ids := [str(row.id) for row in rows if row.told]):
+        if job_ids := [str(row.id) for row in rows if row.told]:
             reach("unserved.before_nudge")
-            runtime.nudge(job_ids)
+            if recorded:
+                runtime.nudge(job_ids)
+            if any(row.called for row in rows):
+                runtime.call_back()
             told += len(job_ids)
         return len(rows)
 

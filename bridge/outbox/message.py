@@ -1,14 +1,14 @@
-"""What a pipeline is told of an outcome: what was recorded with the job's change, and the result as it is stored.
+"""What a pipeline or a receiver is told of an outcome: what was recorded with it, and the result as it is stored.
 
 A text stands in the message up to BRIDGE_CONTINUATION_INLINE_BYTES, so that documents do not lie in the broker; of a
 larger one, and of every one that was uploaded, the message says where it is. Artifacts never stand in it.
 """
 
 import json
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 
 from bridge.names import artifact_path, result_path
 from bridge.runtime import Runtime
@@ -17,15 +17,21 @@ from models.upload import TEXT
 
 MOST_ARTIFACTS = 100  # that are told of; the list has all
 
-READ = text(f"""
+
+def read_of(table: Literal["continuations", "webhooks"]) -> TextClause:
+    """The statement that reads what one outcome (:job_id, :n) of this table tells; texts up to :inline bytes."""
+    return text(f"""
 SELECT CAST(c.kwargs AS text) AS kwargs, c.created_at, j.traceparent, octet_length(r.content) AS size,
   CASE WHEN octet_length(r.content) <= :inline THEN r.content END AS content,
   CASE WHEN octet_length(r.content) > :inline THEN sha256(convert_to(r.content, 'UTF8')) END AS sha256,
   r.job_id IS NOT NULL AND EXISTS (SELECT FROM job_files f WHERE f.job_id = c.job_id) AS files
-FROM continuations c JOIN remote_jobs j ON j.id = c.job_id
+FROM {table} c JOIN remote_jobs j ON j.id = c.job_id
   LEFT JOIN job_results r ON r.job_id = c.job_id AND c.kwargs ->> 'status' = '{JobState.COMPLETED}'
 WHERE c.job_id = :job_id AND c.n = :n
 """)
+
+
+READ = read_of("continuations")
 # The text stands before all others.
 FILES = text("""
 SELECT f.name, f.media_type, u.length, u.sha256, count(*) OVER () AS of_all
@@ -33,11 +39,14 @@ FROM job_files f JOIN uploads u ON u.id = f.upload_id WHERE f.job_id = :job_id O
 """)
 
 
-def message(runtime: Runtime, job_id: UUID, n: int) -> tuple[dict[str, Any], str | None]:
-    """The arguments of an outcome, with a text of at most BRIDGE_CONTINUATION_INLINE_BYTES; its job's traceparent."""
+def message(runtime: Runtime, job_id: UUID, n: int, read: TextClause = READ) -> tuple[dict[str, Any], str | None]:
+    """The arguments of an outcome, with a text of at most BRIDGE_CONTINUATION_INLINE_BYTES; its job's traceparent.
+
+    Raises NoResultFound: it was deleted with its job.
+    """
     params = {"job_id": job_id, "n": n, "inline": runtime.settings.continuation_inline_bytes}
     with runtime.engine.connect() as connection:
-        recorded = connection.execute(READ, params).one()
+        recorded = connection.execute(read, params).one()
         files = []
         if recorded.files:
             files = list(connection.execute(FILES, {"job_id": job_id, "most": MOST_ARTIFACTS + 1}))

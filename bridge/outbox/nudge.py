@@ -3,13 +3,14 @@
 import queue
 import threading
 import time
+from collections.abc import Sequence
 
 from celery import Celery
 
 from bridge.background import Supervised
 from bridge.broker import lying
 from bridge.crash_points import reach
-from bridge.names import CONTINUE, OUTCOMES
+from bridge.names import CONTINUE, OUTCOMES, SEND_WEBHOOKS, WEBHOOKS
 
 MOST_WAITING = 10000  # jobs that have ended and are not asked for yet
 MOST_TOGETHER = 500  # jobs in one message
@@ -25,12 +26,19 @@ class Nudger:
 
     def __init__(self, sender: Celery) -> None:
         self._sender = sender
-        self._ended: queue.Queue[str] = queue.Queue(MOST_WAITING)
+        self._ended: queue.Queue[str | None] = queue.Queue(MOST_WAITING)
         self._started = threading.Lock()
-        self._looks_at = 0.0
-        self._unread = False
+        self._looks_at = dict.fromkeys((OUTCOMES, WEBHOOKS), 0.0)
+        self._unread = dict.fromkeys((OUTCOMES, WEBHOOKS), False)
 
     def __call__(self, job_ids: list[str]) -> None:
+        self._put(job_ids)
+
+    def call_back(self) -> None:
+        """Ask in the same way for `bridge.send_webhooks`."""
+        self._put([None])
+
+    def _put(self, job_ids: Sequence[str | None]) -> None:
         for job_id in job_ids:
             try:
                 self._ended.put_nowait(job_id)
@@ -48,10 +56,16 @@ class Nudger:
             reach("nudge.before_send")
             supervised(lambda: self._send(job_ids))  # noqa: B023  (called at once)
 
-    def _send(self, job_ids: list[str]) -> None:
-        if time.monotonic() >= self._looks_at:
-            self._unread = lying(self._sender, OUTCOMES) >= MOST_LYING
-            self._looks_at = time.monotonic() + LOOK_SECONDS
-        if not self._unread:
+    def _send(self, ended: list[str | None]) -> None:
+        job_ids = [job_id for job_id in ended if job_id is not None]
+        if job_ids and self._is_read(OUTCOMES):
             asked = {"job_ids": job_ids}
             self._sender.send_task(CONTINUE, kwargs=asked, queue=OUTCOMES, retry=False, ignore_result=True)
+        if len(job_ids) < len(ended) and self._is_read(WEBHOOKS):
+            self._sender.send_task(SEND_WEBHOOKS, queue=WEBHOOKS, retry=False, ignore_result=True)
+
+    def _is_read(self, queue_: str) -> bool:
+        if time.monotonic() >= self._looks_at[queue_]:
+            self._unread[queue_] = lying(self._sender, queue_) >= MOST_LYING
+            self._looks_at[queue_] = time.monotonic() + LOOK_SECONDS
+        return not self._unread[queue_]

@@ -83,6 +83,9 @@ OF_THE_SERVICE = [
 # Tasks that somebody asks for: about one job, named by its tenant or by the ID that was found or made with it. Who may
 # send tasks is inside: `confirm_continuation` is the pipeline's answer to an outcome that it was handed.
 ASKED_FOR = {names.ENQUEUE, names.CONTINUE, names.CONFIRM}
+# Wakes the threads that send webhooks: each goes where its own row says, signed by a key of its row's tenant, which is
+# named in every statement (tests/outbox/test_webhooks_in_turns.py).
+WAKES = {names.SEND_WEBHOOKS}
 # Tasks that nobody asks for. They have no tenant, because they do to every tenant's jobs what the clocks say, and take
 # nothing from anybody that could aim them; what they write, they write with the tenant of the row they found.
 SWEEPS = {
@@ -99,9 +102,10 @@ SWEEPS = {
     names.HISTORY: "each line of the history carries its tenant",
     names.COLLECT: "an upload ends by its own clock, and a file goes once no row of any tenant names it",
     names.UNSERVED: "each outcome is recorded with the tenant of the job that nobody asked for",
+    names.CALL_BACK: "it asks whether anybody's webhook is due, and sends the task below",
     names.BATCHES: "a batch ends with its own jobs, and its outcome goes to the tenant of the one that bears it",
 }
-TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|api_keys|batches|uploads|upload_\w+|queue_asks)\b")
+TABLES = re.compile(r"\b(remote_jobs|job_\w+|continuations|webhooks|api_keys|batches|uploads|upload_\w+|queue_asks)\b")
 ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})'")
 
 
@@ -170,7 +174,7 @@ def test_no_sweep_can_be_aimed_at_a_tenant_or_a_job():
     from tasks.app import app
 
     app.loader.import_default_modules()
-    assert {name for name in app.tasks if name.startswith("bridge.")} == ASKED_FOR | set(SWEEPS)
+    assert {name for name in app.tasks if name.startswith("bridge.")} == ASKED_FOR | WAKES | set(SWEEPS)
     for name in SWEEPS:
         assert not inspect.signature(app.tasks[name].run).parameters, name
 

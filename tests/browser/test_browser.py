@@ -84,7 +84,7 @@ def jobs_of(tenant):
 
 def pages_of(tenant):
     plain = {"overview": "/ui/", "jobs": "/ui/jobs", "bulk": "/ui/jobs/bulk?asked=cancel&status=pending"}
-    more = {name: f"/ui/{name}" for name in ("batches", "workers", "continuations", "keys", "sweeps")}
+    more = {name: f"/ui/{name}" for name in ("batches", "workers", "continuations", "webhooks", "keys", "sweeps")}
     more["batch"] = f"/ui/batches/{tenant.batch}"
     return {**plain, **more, "sent": "/ui/continuations?state=sent", "error": "/ui/jobs/none", **jobs_of(tenant)}
 

@@ -139,7 +139,7 @@ def test_no_nudge_is_sent_while_those_before_it_lie_unread(app, broker):
 @pytest.mark.parametrize(
     ("extra", "queues", "name"),
     [
-        ([], "bridge,bridge.outcomes,bridge.sweeps", "bridge@%h"),
+        ([], "bridge,bridge.outcomes,bridge.sweeps,bridge.webhooks", "bridge@%h"),
         (["--queues", "bridge.sweeps"], None, "bridge.sweeps@%h"),
         (["-Q", "bridge,bridge.sweeps"], None, "bridge+bridge.sweeps@%h"),
         (["--queues=bridge"], None, "bridge@%h"),

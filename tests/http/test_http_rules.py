@@ -142,7 +142,7 @@ def test_json_is_no_piece_of_an_upload(client):
         assert client.request(method, path, data=body, headers=headers).status_code == 415, body
 
 
-@pytest.mark.parametrize("path", ["/api/v1/workers", "/api/v1/keys", "/api/v1/continuations", ""])
+@pytest.mark.parametrize("path", ["/api/v1/workers", "/api/v1/keys", "/api/v1/continuations", "/api/v1/webhooks", ""])
 def test_a_list_refuses_a_parameter_that_it_does_not_know(client, path):
     answer = client.get(path, params={"worker": "misspelt"})
     assert answer.status_code == 422

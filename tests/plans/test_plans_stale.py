@@ -28,7 +28,7 @@ from bridge.jobs.release import evict, take_from_key
 from bridge.mirror import reconcile
 from bridge.mirror.lists import Mirror
 from bridge.mirror.release_due import release_due
-from bridge.outbox import outcomes
+from bridge.outbox import outcomes, webhooks
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
@@ -219,6 +219,8 @@ def work(core: Core) -> None:
     runtime.mirror.push([Entry(Queue(TENANT, "web"), Priority.NORMAL, created)])  # it is none of that queue
     reconcile.reconcile(runtime.engine, runtime.mirror)
     outcomes.deliver(runtime, lambda *_: None, ())
+    with runtime.engine.connect() as connection:
+        connection.execute(webhooks.READ, {"job_id": done.job_id, "n": 1, "inline": 100})
     purge.purge(runtime)
     quarantine.watch(runtime)
 

@@ -207,7 +207,7 @@ def test_every_task_has_a_name_of_ours_and_goes_to_a_queue_that_is_consumed():
     strings -= set(names.QUEUES)
     assert ours == strings
     consumed = {queue.name for queue in app.conf.task_queues}
-    assert consumed == {"bridge", "bridge.outcomes", "bridge.sweeps"} == set(names.QUEUES)
+    assert consumed == {"bridge", "bridge.outcomes", "bridge.sweeps", "bridge.webhooks"} == set(names.QUEUES)
     for name in ours:
         assert app.amqp.router.route({}, name)["queue"].name in consumed, name
 

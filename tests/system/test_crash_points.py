@@ -20,6 +20,7 @@ from bridge.crash_points import POINTS
 from bridge.settings import SettingsError, load_settings
 from tests.support import crash_flows as flows
 from tests.support.broker import handed_over
+from tests.support.crash_flows_webhooks import called
 from tests.support.crash_site import Site
 from tests.support.running import Running
 from tests.support.sound import all_sound
@@ -73,6 +74,11 @@ CASES: dict[str, list[Flow]] = {
     "revoke.after_commit": [flows.revoked],
     "revoke.after_take": [flows.revoked],
     "resend.after_commit": [flows.resent],
+    "webhooks.after_take": [called],
+    "webhooks.after_send": [called],
+    "webhooks.after_mark": [called],
+    "webhooks.before_call": [called],
+    "webhooks.after_resend": [called],
     "upload.before_object": [flows.uploaded],
     "upload.after_object": [flows.uploaded],
     "upload.before_commit": [flows.uploaded],
@@ -104,6 +110,8 @@ def armed_bridge(start_bridge, directory) -> Iterator[Running]:
         retry_backoff="base=0.1,factor=1,max=0.1,jitter=0",
         retention_days="1",
         priority_aging_seconds="3600",
+        webhook_allow="http://127.0.0.1:*",
+        webhook_networks="127.0.0.1",
     )
     yield bridge
     all_sound(bridge)  # also what a process did that went on after its case

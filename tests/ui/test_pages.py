@@ -10,7 +10,8 @@ from tests.support.client import ok
 from tests.support.waiting import wait_until
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202egpj.exe\u2066\x07"
-PAGES = ("/ui/", "/ui/jobs", "/ui/batches", "/ui/workers", "/ui/continuations", "/ui/keys", "/ui/sweeps")
+NAMED = ("jobs", "batches", "workers", "continuations", "webhooks", "keys", "sweeps")
+PAGES = ("/ui/", *(f"/ui/{name}" for name in NAMED))
 
 
 @pytest.fixture

@@ -11,19 +11,45 @@ from bridge.cli.local.database import connection, reachable_engine
 
 
 def create(
-    name: str, scopes: Sequence[str], tenant: str | None, types: Sequence[str] | None, expires: datetime | None
-) -> str:
-    """Make a key; its text. Raises Refused."""
+    name: str,
+    scopes: Sequence[str],
+    tenant: str | None,
+    types: Sequence[str] | None,
+    expires: datetime | None,
+    callback_url: str | None,
+) -> tuple[str, str | None]:
+    """Make a key; its text, and its webhook secret where it has an address to call. Raises Refused."""
     from bridge.admission import keys
+    from bridge.errors import Invalid
+    from bridge.jobs.callbacks import check_callback
     from bridge.names import DEFAULT_TENANT
+    from bridge.settings import load_settings
 
     with connection() as database:
         try:
-            return keys.create_key(
-                database, name, scopes, tenant=tenant or DEFAULT_TENANT, content_types=types, expires_at=expires
-            )
+            if callback_url is not None:
+                check_callback(load_settings(), callback_url)
+            whose = tenant or DEFAULT_TENANT
+            key = keys.create_key(database, name, scopes, whose, types, expires, callback_url=callback_url)
         except ValueError as problem:
             raise Refused(str(problem)) from None
+        except Invalid as problem:
+            raise Refused(problem.detail) from None
+        return key, None if callback_url is None else _new_secret(database, keys.prefix_of(key))
+
+
+def change_webhook_secret(prefix: str) -> str | None:
+    """Make a key's webhook secret, or a new one; None: no such key counts."""
+    with connection() as database:
+        return _new_secret(database, prefix)
+
+
+def _new_secret(database: Any, prefix: str) -> str | None:
+    from bridge.admission import keys
+    from bridge.webhook_signature import shown
+
+    secret = keys.change_webhook_secret(database, prefix)
+    return None if secret is None else shown(secret)
 
 
 def listed(made_by: str | None) -> list[Mapping[str, Any]]:

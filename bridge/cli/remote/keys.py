@@ -20,17 +20,28 @@ def create(
     tenant: str | None,
     types: Sequence[str] | None,
     expires: datetime | None,
-) -> str:
-    """Make a key; its text. Raises RefusedByBridge, Unreachable."""
+    callback_url: str | None,
+) -> tuple[str, str | None]:
+    """Make a key; its text, and its webhook secret where it has an address to call.
+
+    Raises RefusedByBridge, Unreachable.
+    """
     given = {
         "name": name,
         "scopes": list(scopes),
         "tenant": tenant,
         "content_types": types,
         "expires_at": None if expires is None else expires.isoformat(),
+        "callback_url": callback_url,
     }
     body = {field: value for field, value in given.items() if value is not None}
-    return str(bridge.post(f"{KEYS_BASE}/", body).body["key"])
+    made = bridge.post(f"{KEYS_BASE}/", body).body
+    return str(made["key"]), made["webhook_secret"]
+
+
+def change_webhook_secret(bridge: Bridge, prefix: str) -> str:
+    """Make a key's webhook secret, or a new one. Raises RefusedByBridge, Unreachable."""
+    return str(bridge.post(f"{KEYS_BASE}/{part(prefix)}/webhook-secret").body["webhook_secret"])
 
 
 def listed(bridge: Bridge, made_by: str | None) -> list[Mapping[str, Any]]:

@@ -40,6 +40,9 @@ def submit(
     queue_timeout_seconds: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="Longest time in the queue.")
     ] = None,
+    callback_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="An https address that is told of the outcomes.")
+    ] = None,
     available_at: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601; UTC if no offset.")] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Repeating the command with the same key creates no second jobs.")
@@ -64,6 +67,7 @@ def submit(
         "max_retries": max_retries,
         "timeout_seconds": timeout_seconds,
         "queue_timeout_seconds": queue_timeout_seconds,
+        "callback_url": callback_url,
     }
     if (moment := read_moment("--available-at", available_at)) is not None:
         fields["available_at"] = moment.isoformat()

@@ -1,0 +1,103 @@
+"""`jobbridge webhooks`: outcomes that receivers have not got, and to send them again."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from bridge.cli import options
+from bridge.cli.console import coloured, console, line, print_json, table, text
+from bridge.cli.errors import Refused
+from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
+from bridge.cli.remote.bulk import confirm
+from bridge.cli.remote.http import Answer, bridge_at
+from bridge.cli.remote.job_tables import show_more
+from bridge.cli.text import until, value
+from bridge.names import WEBHOOKS_BASE
+from models.state import WebhookState
+
+app = options.group(
+    "See outcomes for callback addresses, and send them again. Without a subcommand: list.", cls=ListByDefault
+)
+
+
+class Resendable(StrEnum):
+    """The states whose webhooks can be sent again all at once."""
+
+    FAILING = WebhookState.FAILING
+    FAILED = WebhookState.FAILED
+
+
+@app.command("list")
+def list_(
+    state: Annotated[
+        WebhookState | None,
+        typer.Option(metavar="STATE", help=f"One of {', '.join(WebhookState)}; default: all not delivered."),
+    ] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Lists outcomes on their way to callback addresses.
+
+    Newest first.
+    """
+    answer = bridge_at(url).get(f"{WEBHOOKS_BASE}/", state=state, limit=limit, cursor=cursor)
+    if json:
+        print_json(answer.body)
+    else:
+        _show(answer)
+
+
+def _show(answer: Answer) -> None:
+    paper, now = console(), answer.now
+    if not answer.body["webhooks"]:
+        paper.print("No webhooks.")
+        return
+    rows = table("Job", "n", "Receiver", "State", "Tries", "Next", "Error", give=["Error"], right=["n", "Tries"])
+    for one in answer.body["webhooks"]:
+        rows.add_row(
+            text(one["job_id"]),
+            str(one["n"]),
+            text(one["receiver"]),
+            coloured(one["state"]),
+            str(one["tries"]),
+            text(until(one["next_at"], now)),
+            line(value(one["last_error"])),
+        )
+    paper.print(rows)
+    show_more(paper, answer.body["next_cursor"])
+
+
+@app.command()
+def resend(
+    job: SomeJob = None,
+    n: Annotated[
+        int | None, typer.Option("--n", metavar="N", help="Number of the outcome; default: the latest.")
+    ] = None,
+    state: Annotated[
+        Resendable | None, typer.Option(metavar="STATE", help="Resend all that are failing, or failed.")
+    ] = None,
+    yes: Yes = False,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Sends a webhook again, or all in a state.
+
+    Delivered or not; asks before many.
+    """
+    if (job is None) == (state is None) or (n is not None and job is None):
+        raise Refused("name either a JOB (with --n, if it is not the latest outcome) or --state failing|failed")
+    if state is not None and not yes:
+        if not sys.stdin.isatty():
+            raise Refused("not a terminal: add --yes")
+        confirm(f"Send all webhooks that are {state} again?")
+    body = bridge_at(url).post(f"{WEBHOOKS_BASE}/resend", job_id=job, n=n, state=state).body
+    if json:
+        print_json(body)
+    else:
+        console().print(f"{body['changed']} sent again")

@@ -1,0 +1,54 @@
+"""Where a job's outcomes are told over HTTP, and whose secret signs them; decided when the job is created."""
+
+from functools import cache
+from typing import NamedTuple
+from uuid import UUID
+
+from bridge.caller import Caller
+from bridge.errors import Invalid
+from bridge.outgoing.addresses import network
+from bridge.outgoing.destination import Allowed, BadAddress
+from bridge.settings import Settings
+
+
+class Callback(NamedTuple):
+    """An address, and the key in whose name it is called; both are null where nobody is."""
+
+    url: str | None = None
+    key_id: UUID | None = None
+
+
+def callback_for(settings: Settings, asks: Caller, url: str | None) -> Callback:
+    """What a create that names this address, or none, comes to. Raises Invalid where it can be told without DNS."""
+    if url is None:
+        # That of the key was judged when it was named.
+        return Callback(asks.callback_url, asks.key_id) if asks.callback_url and asks.signs else Callback()
+    if not asks.signs:
+        raise Invalid({"callback_url": ["Your key has no webhook secret, which signs what is sent: have one made."]})
+    check_callback(settings, url)
+    return Callback(url, asks.key_id)
+
+
+def callback_for_batch(settings: Settings, asks: Caller, url: str | None, *, outcome: bool) -> Callback:
+    """The same of a batch, whose end is told where an outcome is asked for. Raises Invalid."""
+    if not outcome and url is not None:
+        raise Invalid({"callback_url": ["It is told of the batch's outcome: ask for that by `outcome`, true."]})
+    return callback_for(settings, asks, url) if outcome else Callback()
+
+
+def check_callback(settings: Settings, url: str) -> None:
+    """Raises Invalid for an address that may not be called."""
+    try:
+        allowed(settings).destination(url)
+    except BadAddress as why:
+        raise Invalid({"callback_url": [str(why)]}) from None
+
+
+def allowed(settings: Settings) -> Allowed:
+    """The addresses that may be called."""
+    return _allowed(settings.webhook_allow, settings.webhook_networks)
+
+
+@cache  # the settings of a process do not change
+def _allowed(patterns: tuple[str, ...], networks: tuple[str, ...]) -> Allowed:
+    return Allowed.of(patterns, [network(one) for one in networks])

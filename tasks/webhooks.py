@@ -1,0 +1,36 @@
+"""Webhooks: sent by threads of a Celery process, so that a receiver which hangs takes no place of a task."""
+
+from functools import cache, partial
+
+from bridge import names
+from bridge.broker import lying
+from bridge.crash_points import reach
+from bridge.jobs.callbacks import allowed
+from bridge.outbox.senders import Senders
+from bridge.outbox.webhooks import any_due
+from bridge.outgoing.post import post
+from bridge.sweeps import swept
+from tasks.app import app, runtime
+
+MOST_LYING = 50  # messages that nobody reads; each finds all that is due, so more are worth no more
+
+
+@cache
+def senders() -> Senders:
+    """This process' threads."""
+    return Senders(runtime(), partial(post, allowed(runtime().settings)))
+
+
+@app.task(name=names.SEND_WEBHOOKS, send_events=False)
+def send_webhooks() -> None:
+    """Begin to send the webhooks that are due; nothing is waited for."""
+    senders().wake()
+
+
+@app.task(name=names.CALL_BACK, send_events=False)  # a sweep: tasks/upkeep.py
+def call_back() -> None:
+    """Ask for the webhooks that are due to be sent, where nobody has asked, or who had them in hand is gone."""
+    with swept(runtime().engine, "call_back"):
+        if any_due(runtime()) and lying(app, names.WEBHOOKS) < MOST_LYING:
+            reach("webhooks.before_call")
+            app.send_task(names.SEND_WEBHOOKS, queue=names.WEBHOOKS, retry=False, ignore_result=True)

@@ -1,0 +1,71 @@
+"""What leads past the crash points of webhooks."""
+
+import json
+import time
+
+import requests
+from standardwebhooks import Webhook
+
+from bridge import names
+from bridge.admission.keys import prefix_of
+from bridge.names import KEYS_BASE, WEBHOOKS_BASE
+from tests.support.client import ok
+from tests.support.crash_flows import to_the_end
+from tests.support.crash_site import PATIENCE, Site, new_name
+from tests.support.receiver import Receiver, receiver
+from tests.support.waiting import wait_until
+
+
+def called(site: Site) -> list[str]:
+    """A job whose receiver is told, also where nobody asks for it to be sent; each time the same, under one ID."""
+    with receiver() as there:
+        made = ok(
+            site.again(lambda **how: site.client.post(f"{KEYS_BASE}/{prefix_of(_key(site))}/webhook-secret", **how))
+        )
+        body = {**site.client.fields(), "source_file_path": site.client.source(), "callback_url": there.url}
+        headers = {"Idempotency-Key": new_name()}
+
+        def created() -> str | None:
+            """Once all processes know of the secret."""
+            try:
+                answer = site.client.post("", body, headers=headers, timeout=PATIENCE)
+            except requests.RequestException:
+                return None
+            return str(answer.json()["job_id"]) if answer.status_code == 200 else None
+
+        job_id = wait_until(created, "the job to be created", 60)
+        to_the_end(site, job_id)
+        _delivered(site, job_id)
+        site.bridge.sql("UPDATE webhooks SET next_at = now(), delivered_at = NULL WHERE job_id = :i", i=job_id)
+        _delivered(site, job_id)
+        again = f"{WEBHOOKS_BASE}/resend?job_id={job_id}"
+        ok(site.again(lambda **how: site.client.post(again, **how)))
+        _delivered(site, job_id)
+        _all_the_same(there, job_id, made["webhook_secret"])
+    return [job_id]
+
+
+def _key(site: Site) -> str:
+    assert site.client.key is not None
+    return site.client.key
+
+
+def _delivered(site: Site, job_id: str) -> None:
+    since = time.monotonic()
+
+    def so() -> bool:
+        if time.monotonic() > since + 3:  # as after 120 s: who took it has died, or stands
+            site.bridge.sql("UPDATE webhooks SET next_at = now() WHERE job_id = :i AND next_at IS NOT NULL", i=job_id)
+        site.sweep(names.CALL_BACK)
+        (row,) = site.bridge.sql("SELECT state FROM webhooks WHERE job_id = :i", i=job_id)
+        return bool(row.state == "delivered")
+
+    wait_until(so, "its receiver to be told", 60)
+
+
+def _all_the_same(there: Receiver, job_id: str, secret: str) -> None:
+    assert len(there.got) >= 3
+    for one in there.got:
+        Webhook(secret).verify(one.body, one.headers)
+    assert {(one.headers["webhook-id"], one.body) for one in there.got} == {(f"continue-{job_id}-1", there.got[0].body)}
+    assert json.loads(there.got[0].body)["data"]["status"] == "completed"
