@@ -91,7 +91,7 @@ def _save(place: str, media_type: str, path: PathLike, sha256: str | None, patie
     if (yield from work(lambda: target.exists() and not target.is_file())):
         raise BadFile(f"{path} is no regular file")
     part = target.with_name(f".part-{uuid.uuid4().hex[:12]}")
-    file = yield from work(lambda: part.open("w+b"))
+    file = yield from work(lambda: _opened(part, path))
     try:
         with file:
             saving = _Saving(file, media_type)
@@ -104,7 +104,14 @@ def _save(place: str, media_type: str, path: PathLike, sha256: str | None, patie
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
-    return target
+    return Path(path)
+
+
+def _opened(part: Path, path: PathLike) -> BinaryIO:
+    try:
+        return part.open("w+b")
+    except OSError as error:
+        raise BadFile(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _receive(place: str, media_type: str, saving: _Saving, patience: float) -> Steps[None]:

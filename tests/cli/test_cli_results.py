@@ -4,6 +4,7 @@ import json
 import threading
 
 from tests.support.client import ok
+from tests.support.tus import announce, append
 
 
 def test_a_result_is_shown_and_written_as_it_is(run, client, tmp_path):
@@ -18,6 +19,24 @@ def test_a_result_is_shown_and_written_as_it_is(run, client, tmp_path):
     assert (tmp_path / "text.txt").read_bytes() == content.encode()
     missing = run("jobs", "result", job_id, "-o", "none/text.txt")
     assert (missing.returncode != 0, "cannot be written" in missing.stderr) == (True, True)
+
+
+def test_artifacts_are_listed_and_fetched(run, client, tmp_path):
+    job_id = client.create("artifacts")
+    job = client.claim("artifacts")
+    token = {"X-Lease-Token": job["lease_token"]}
+    place = announce(client, 6, token, job_id=job_id)
+    append(client, place, 0, b"WEBVTT", token)
+    named = [{"name": "a [b].vtt", "upload": place.rpartition("/")[2], "media_type": "text/vtt"}]
+    ok(client.result(job, content=None, artifacts=named))
+    assert run("jobs", "result", job_id, "-o", "text.txt").returncode == 0
+    assert (tmp_path / "text.txt").read_bytes() == b""
+    (listed,) = json.loads(run("jobs", "artifacts", job_id, "--json").stdout)["items"]
+    assert (listed["name"], listed["size"], listed["media_type"]) == ("a [b].vtt", 6, "text/vtt")
+    assert "a [b].vtt" in run("jobs", "artifacts", job_id).stdout
+    done = run("jobs", "artifacts", job_id, "-o", "files")
+    assert (done.returncode, done.stdout) == (0, "files/a [b].vtt\n")
+    assert (tmp_path / "files" / "a [b].vtt").read_bytes() == b"WEBVTT"
 
 
 def test_submit_waits_and_writes_the_result(run, client, tmp_path):

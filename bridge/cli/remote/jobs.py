@@ -33,6 +33,7 @@ from bridge.names import API_BASE, BATCHES_BASE
 app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
 app.command(epilog=options.ENDS)(submit.submit)
 app.command(epilog=options.EXIT)(result.result)
+app.command(epilog=options.EXIT)(result.artifacts)
 app.command()(logs.logs)
 
 

@@ -1,4 +1,4 @@
-"""`jobbridge jobs result`: what came out of a job."""
+"""`jobbridge jobs result` and `jobs artifacts`: what came out of a job."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.console import print_json
-from bridge.cli.errors import Refused
+from bridge.cli.console import console, print_json, table, text
 from bridge.cli.options import Job, Json, Url
-from bridge.cli.remote.http import Bridge, bridge_at
+from bridge.cli.remote import files
+from bridge.cli.remote.http import bridge_at
 from bridge.cli.text import clean
 from bridge.names import API_BASE
 
@@ -25,25 +25,38 @@ def result(
     url: Url = None,
 ) -> None:
     """Shows a result's text, or writes it into a file."""
-    answer = bridge_at(url).get(f"{API_BASE}/{job}/result").body
+    bridge = bridge_at(url)
+    if output is not None and not json:
+        files.save_text(bridge, job, output)
+        return
+    answer = bridge.get(f"{API_BASE}/{job}/result").body
     if json:
         print_json(answer)
-    elif output is not None:
-        write(output, answer["content"])
     elif sys.stdout.isatty():  # a terminal would obey what a document says
         typer.echo("\n".join(map(clean, (answer["content"] or "").split("\n"))))
     else:
         sys.stdout.buffer.write((answer["content"] or "").encode())
 
 
-def fetch(bridge: Bridge, job_id: str, output: Path) -> None:
-    """Write the result of a job that is completed into a file."""
-    write(output, bridge.get(f"{API_BASE}/{job_id}/result").body["content"])
-
-
-def write(output: Path, content: str | None) -> None:
-    """Write a result's text as it is. Raises Refused."""
-    try:
-        output.write_bytes((content or "").encode())
-    except OSError as problem:
-        raise Refused(f"{output} cannot be written: {problem.strerror}") from None
+def artifacts(
+    job: Job,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIRECTORY", help="Fetch all of them into this directory.")
+    ] = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Lists the files that a result has beside its text, or fetches them."""
+    bridge = bridge_at(url)
+    if output is not None:
+        for path in files.save_artifacts(bridge, job, output):
+            typer.echo(clean(str(path)))
+        return
+    found = files.artifacts(bridge, job)
+    if json:
+        print_json({"items": [vars(one) for one in found]})
+        return
+    rows = table("Name", "Bytes", "Type", "SHA-256", give=["Name"])
+    for one in found:
+        rows.add_row(text(one.name), f"{one.size}", text(one.media_type), text(one.sha256))
+    console().print(rows)

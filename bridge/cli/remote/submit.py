@@ -12,9 +12,9 @@ import typer
 from bridge.cli.console import coloured, console, print_json, table, text
 from bridge.cli.errors import Refused, RefusedByBridge
 from bridge.cli.options import Json, Url
-from bridge.cli.remote import result, watch
+from bridge.cli.remote import files as files_
+from bridge.cli.remote import watch
 from bridge.cli.remote.http import Bridge, bridge_at
-from bridge.cli.remote.upload import upload as send
 from bridge.cli.text import read_moment
 from bridge.names import API_BASE
 from models.state import Priority
@@ -79,7 +79,7 @@ def submit(
     if wait or output is not None:
         status = watch.watch_jobs(bridge, names, json=json)
         if output is not None and status == 0:
-            result.fetch(bridge, answer["jobs"][0]["job_id"], output)
+            files_.save_text(bridge, answer["jobs"][0]["job_id"], output)
         raise typer.Exit(status)
     if json:
         print_json(answer)
@@ -107,7 +107,7 @@ def _created(
         except RefusedByBridge as refused:
             if "source_file_path: " not in str(refused) or not all(file.is_file() for file in files):
                 raise
-    sources = [{"source_upload": send(bridge, file)} for file in files]
+    sources = [{"source_upload": files_.upload(bridge, file)} for file in files]
     return create()
 
 

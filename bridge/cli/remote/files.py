@@ -1,0 +1,57 @@
+"""Files that go to the bridge and come from it, however large, by its client for pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from bridge.cli.errors import Refused, RefusedByBridge, Unreachable
+from bridge.cli.remote.http import Bridge
+from bridge.cli.text import clean
+from bridge.names import API_BASE
+
+if TYPE_CHECKING:
+    from jobbridge_client import Artifact, Client
+
+T = TypeVar("T")
+PATIENCE = 15.0  # seconds in which nothing comes through; somebody waits for the command
+
+
+def upload(bridge: Bridge, path: Path) -> str:
+    """Send a file; its upload's ID. Raises Refused: it cannot be read, or the bridge refuses it; Unreachable."""
+    return _by_client(bridge, lambda client: client.upload(path)).upload_id
+
+
+def save_text(bridge: Bridge, job_id: str, output: Path) -> None:
+    """Write the text of a job's result into a file, which is empty where there is none. Raises Refused, Unreachable."""
+    try:
+        _by_client(bridge, lambda client: client.save_result(job_id, output))
+    except RefusedByBridge:
+        if bridge.get(f"{API_BASE}/{job_id}/result").body["content"] is not None:
+            raise
+        output.write_bytes(b"")
+
+
+def artifacts(bridge: Bridge, job_id: str) -> list[Artifact]:
+    """List the files beside a job's text. Raises Refused, Unreachable."""
+    return _by_client(bridge, lambda client: client.artifacts(job_id))
+
+
+def save_artifacts(bridge: Bridge, job_id: str, directory: Path) -> list[Path]:
+    """Write these files into a directory, under their names. Raises Refused, Unreachable."""
+    return _by_client(bridge, lambda client: client.save_artifacts(job_id, directory))
+
+
+def _by_client(bridge: Bridge, call: Callable[[Client], T]) -> T:
+    import jobbridge_client as client  # 0.1 s that other commands need not wait
+
+    try:
+        with client.Client(bridge.url, bridge.key, patience=PATIENCE, allow_http=True) as connected:
+            return call(connected)
+    except client.Refused as refused:
+        raise RefusedByBridge([clean(refused.detail)], passing=refused.status in (429, 503)) from None
+    except (client.Unreachable, client.BadAnswer) as error:
+        raise Unreachable(clean(str(error))) from None
+    except client.BridgeError as error:
+        raise Refused(clean(str(error))) from None
