@@ -39,10 +39,11 @@ def create(fields: Mapping[str, Any], idempotency_key: str | None, patience: flo
 
 
 def create_batch(
-    jobs: Sequence[Mapping[str, Any]], outcome: bool, idempotency_key: str | None, patience: float
+    jobs: Sequence[Mapping[str, Any]], told: Mapping[str, Any], idempotency_key: str | None, patience: float
 ) -> Steps[Batch]:
     """Create 1 to 1000 jobs, all or none."""
-    body = {"jobs": [_written(fields) for fields in jobs], **({"outcome": True} if outcome else {})}
+    given = {name: value for name, value in told.items() if value is not None}
+    body = {"jobs": [_written(fields) for fields in jobs], **given}
     data = document((yield from patient(_creating(BASE + "/batch", body, idempotency_key), patience)))
     return Batch(optional(data, "batch_id", str), _jobs(data))
 

@@ -98,13 +98,19 @@ class Client:
         return self._run(calls.create(given, idempotency_key, self._patience))
 
     def create_batch(
-        self, jobs: Sequence[Mapping[str, Any]], *, outcome: bool = False, idempotency_key: str | None = None
+        self,
+        jobs: Sequence[Mapping[str, Any]],
+        *,
+        outcome: bool = False,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Batch:
         """Create 1 to 1000 jobs, all or none; each is a mapping of a job's fields.
 
-        `outcome`: the pipeline is told once when all of them have ended.
+        `outcome`: the pipeline is told once when all of them have ended, and so is `callback_url`, if there is one.
         """
-        return self._run(calls.create_batch(jobs, outcome, idempotency_key, self._patience))
+        told = {"outcome": outcome or None, "callback_url": callback_url}
+        return self._run(calls.create_batch(jobs, told, idempotency_key, self._patience))
 
     def upload(
         self,

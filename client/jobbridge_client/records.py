@@ -22,6 +22,7 @@ class JobFields(TypedDict, total=False):
     queue_timeout_seconds: int
     unserved_after_seconds: int
     available_at: datetime
+    callback_url: str
 
 
 class Filters(TypedDict, total=False):

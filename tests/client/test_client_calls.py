@@ -56,7 +56,7 @@ def test_a_batch_is_counted_and_listed(either, client):
     path = client.source()
     jobs = [{"content_type": "audio", "ingestion_task_id": f"{n}", "source_file_path": path} for n in range(3)]
     jobs[1]["available_at"] = datetime.now(UTC) + timedelta(days=1)
-    batch = either("create_batch", jobs)
+    batch = either("create_batch", jobs, outcome=True)
     either("cancel", batch.jobs[2])
     state = either("batch", batch.batch_id)
     assert (state.jobs, state.by_status, state.ended) == (3, {"pending": 2, "cancelled": 1}, False)

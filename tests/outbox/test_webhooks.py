@@ -19,6 +19,7 @@ from bridge.jobs.unserved import tell_unserved
 from bridge.outbox import webhooks
 from bridge.runtime import Runtime
 from bridge.webhook_signature import shown
+from jobbridge_client import verify
 from models.state import WebhookState
 from tests.support.calling import LOCAL, Calling
 from tests.support.receiver import Receiver, answer, receiver
@@ -52,6 +53,7 @@ def test_an_outcome_is_delivered_signed_as_standard_webhooks_says(core: Calling,
     assert got.headers["content-type"] == "application/cloudevents+json"
     assert got.headers["webhook-id"] == f"continue-{job_id}-1"
     Webhook(core.secret).verify(got.body, got.headers)
+    assert verify(core.secret, got.headers, got.body) == json.loads(got.body)
     with pytest.raises(WebhookVerificationError):
         Webhook(core.secret).verify(got.body + b" ", got.headers)
     with pytest.raises(WebhookVerificationError):
