@@ -30,15 +30,17 @@ NAME_RULE = (
 _NO_UPLOAD = "No such upload of this job's attempt, or not all of its bytes are there."
 
 # Of the attempt that the result is of, made with its holder's key: the fence of the attempt holds for its files too.
-_MINE = """u.tenant = :tenant AND u.key_id = :key_id AND u.job_id = :job_id AND u.attempt = :attempt
-  AND u.sha256 IS NOT NULL"""
-FIND = text(f"SELECT u.id, u.media_type FROM uploads u WHERE u.id = ANY (CAST(:uploads AS uuid[])) AND {_MINE}")
-NAME = text(f"""
+FIND = text("""
+SELECT id, media_type FROM uploads WHERE id = ANY (CAST(:uploads AS uuid[]))
+  AND tenant = :tenant AND key_id = :key_id AND job_id = :job_id AND attempt = :attempt AND sha256 IS NOT NULL
+""")
+# None of that ever changes: since the look an upload can only have gone.
+NAME = text("""
 WITH asked AS (
   SELECT * FROM unnest(CAST(:names AS text[]), CAST(:uploads AS uuid[]), CAST(:types AS text[]))
     AS n(name, upload_id, media_type)
 ), kept AS (
-  UPDATE uploads u SET expires_at = NULL WHERE u.id IN (SELECT upload_id FROM asked) AND {_MINE} RETURNING u.id
+  UPDATE uploads u SET expires_at = NULL WHERE u.id IN (SELECT upload_id FROM asked) RETURNING u.id
 ), held AS (
   INSERT INTO job_uploads (job_id, upload_id) SELECT :job_id, id FROM kept
 )

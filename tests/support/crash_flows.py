@@ -14,7 +14,7 @@ from bridge import names
 from bridge.names import API_ROOT, KEYS_BASE
 from tests.support.client import Client, ok
 from tests.support.crash_site import PATIENCE, Site, new_name
-from tests.support.tus import append, objects, tus
+from tests.support.tus import announce, append, objects, tus
 from tests.support.waiting import wait_until
 
 
@@ -77,6 +77,21 @@ def together(site: Site) -> list[str]:
     job = site.claim()
     said = {"job_id": job_id, "success": True, "content": "x", "lease_token": job["lease_token"]}
     ok(site.again(lambda **how: site.client.post(f"{API_ROOT}/results", {"results": [said]}, **how)))
+    return to_the_end(site, job_id)
+
+
+def with_files(site: Site) -> list[str]:
+    """A result whose text and artifact were uploaded: both are there, or the job waits for them still."""
+    job_id = site.create()
+    job = site.claim()
+    token = {"X-Lease-Token": job["lease_token"]}
+    place = announce(site.client, 4, token, job_id=job_id)
+    assert append(site.client, place, 0, b"text", token).status_code == 204
+    upload = place.rpartition("/")[2]
+    said = {"success": True, "result_upload": upload, "artifacts": [{"name": "a", "upload": upload}]}
+    ok(site.again(lambda **how: site.client.put(f"{job_id}/result", said, headers=token, **how)))
+    assert ok(site.client.get(f"{job_id}/result"))["content"] == "text"
+    assert site.client.get(f"{job_id}/artifacts/a").content == b"text"
     return to_the_end(site, job_id)
 
 

@@ -54,6 +54,8 @@ CASES: dict[str, list[Flow]] = {
     "change.after_commit": [flows.life, *_CHANGES],
     "change.before_nudge": [flows.life, flows.cancelled],
     "change.before_answer": [flows.life],
+    "result.before_naming": [flows.with_files],
+    "result.after_naming": [flows.with_files],
     "results.before_answer": [flows.together],
     "unserved.before_nudge": [flows.unserved],
     "nudge.before_send": [flows.life],
