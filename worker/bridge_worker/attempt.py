@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from bridge_worker import keeping, kill_points, retrying, traces
+from bridge_worker import keeping, kill_points, result_files, retrying, traces
 from bridge_worker.answers import CallFailed, text_of
 from bridge_worker.client import BridgeClient
 from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE, error_text
@@ -19,6 +19,7 @@ from bridge_worker.heartbeat import beating
 from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
 from bridge_worker.results import Results
+from bridge_worker.sending import Sending
 from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Attempt:
         """`place` is where the source file is put; `limits` are those of Download."""
         self._results = results
         self._client, self._held, self._processes, self._place, self._limits = client, held, processes, place, limits
+        self._files = result_files.Files()
         self.outcome = ""  # for the counters: what it came to
 
     def run(self, lease: int) -> None:
@@ -57,6 +59,8 @@ class Attempt:
             with beating(self._client, held, lease):
                 body = self._work(directory)
                 keeping.send(self._client, held)
+                if body is not None and body["success"]:
+                    body = self._send_files(body)
                 if body is None or not held.begin_submitting():
                     self.outcome = "dropped"
                     log.info("job=%s dropped after %.1f s: %s", held.id, time.monotonic() - began, held.reason)
@@ -118,7 +122,10 @@ class Attempt:
             try:
                 (directory / "job.json").write_text(json.dumps(self._held.claim.for_handler()), encoding="utf-8")
                 outcome = process.run(directory, self._held)
-                content = _read_result(directory / RESULT_FILE) if outcome.kind == "result" else {}
+                content = {}
+                if outcome.kind == "result":
+                    content = _read_result(directory / RESULT_FILE)
+                    self._files = result_files.take(content, directory, source.parent)
                 kill_points.reach("convert.result_read")
                 again = warm and outcome.kind in ("crash", "limit") and _stamp(job) == before
                 if not again or self._held.over.is_set():
@@ -126,10 +133,22 @@ class Attempt:
                 process.kill()
                 job.rename(source)
                 log.info("job=%s once more in a fresh process: %s", self._held.id, outcome.text)
-            except _BadResult as error:
+            except (_BadResult, result_files.BadFiles) as error:
                 return Outcome("file", str(error)), {}
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
+
+    def _send_files(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Upload what the result names beside itself, and name it; None when the job is no longer wanted."""
+        try:
+            return {**body, **Sending(self._client, self._held).send(self._files)}
+        except CallFailed as error:
+            self._held.hear(error)
+            if self._held.over.is_set():
+                return None
+            return _failure(f"the result's files were not sent: {error}", retryable=error.retryable)
+        except OSError as error:
+            raise MachineFault(f"the result's files could not be read: {error}") from error
 
     def _submit(self, body: dict[str, Any]) -> None:
         held = self._held
@@ -181,7 +200,7 @@ def _read_result(path: Path) -> dict[str, Any]:
     if size > RESULT_LIMIT:
         raise _BadResult(f"the result has {size} bytes, more than {RESULT_LIMIT} that can be submitted")
     result = json.loads(path.read_bytes())
-    return {"content": str(result["content"]), "metadata": result["metadata"]}
+    return {name: result.get(name) for name in ("content", "metadata", "text", "artifacts")}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

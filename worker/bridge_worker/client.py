@@ -176,6 +176,12 @@ class BridgeClient:
         headers = headers | self._lease(claim) | {"Accept": "*/*"}
         return self._send(self._job_session, "GET", path, headers=headers, stream=True, read_seconds=60)
 
+    def tus(self, claim: Claim, method: str, path: str, headers: dict[str, str], data: Any = None) -> dict[str, str]:
+        """Make a call of the tus protocol about an upload of this attempt; the answer's headers. Raises CallFailed."""
+        sent = {"Tus-Resumable": "1.0.0", **headers, **self._lease(claim)}
+        with self._send(self._job_session, method, path, headers=sent, data=data, read_seconds=600) as response:
+            return {name.lower(): value for name, value in response.headers.items()}
+
     def _job_json(self, claim: Claim, method: str, path: str, body: dict[str, Any]) -> Answer:
         return self._json(
             self._job_session,

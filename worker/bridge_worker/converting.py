@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from bridge_worker import result_files
 from bridge_worker.job import Job, JobCancelled, PermanentError, Result
 from bridge_worker.text import one_line, storable
 
@@ -111,8 +112,10 @@ def _await(awaitable: Any, job: Job | None) -> Any:
 
 def _write(result: Result, directory: Path) -> tuple[str, str]:
     try:
-        fields = {"content": storable(result.content), "metadata": storable(result.metadata)}
+        fields = {"metadata": storable(result.metadata), **result_files.leave(result, directory)}
         text = json.dumps(fields, allow_nan=False)
+    except result_files.BadFiles as error:
+        return "worker", str(error)
     except (TypeError, ValueError, RecursionError) as error:
         return "file", f"the handler's result is no JSON: {error_text(error)}"
     # Whole or not at all: where the handler forked, its copy writes, too, while the worker reads.

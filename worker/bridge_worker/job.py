@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,11 +27,17 @@ class JobCancelled(Exception):
 class Result:
     """A converted file: its text, and metadata that must be JSON (no NaN, no bytes).
 
+    The text stands in `content`, or in a file of any size, in UTF-8, that `path` names. `artifacts` are further files,
+    at most 1000, by their names (`subtitles.vtt`): bytes, or the path of a file. What is named by a path is taken away
+    from there where that can be done.
+
     An empty or doubtful text SHOULD say why it may be so in `metadata["warnings"]`, a list of sentences.
     """
 
-    content: str
+    content: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    path: str | os.PathLike[str] | None = None
+    artifacts: Mapping[str, bytes | str | os.PathLike[str]] = field(default_factory=dict)
 
 
 class Job:

@@ -36,7 +36,8 @@ def handle(job, path):
     job.progress(0.5)
     while Path("slow").exists():
         time.sleep(0.01)
-    return None if Path("no result").exists() else Result("first")
+    files = {"a.txt": b"a"} if Path("files").exists() else {}
+    return None if Path("no result").exists() else Result("first", artifacts=files)
 """
 
 
@@ -120,6 +121,8 @@ def test_nothing_lives_on_and_the_next_start_is_clean(bridge, place, point):
     leasing = LeasingBridge(bridge)
     if point == "heartbeat.before_send":
         (place / "slow").touch()
+    if point == "upload.before_send":
+        (place / "files").touch()
     if point == "release.before_send":
         (place / "no result").touch()
     first = start(bridge, place, point)

@@ -1,0 +1,111 @@
+"""The worker's results that are files: uploaded by itself, through cuts, and given up with its lease."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bridge_worker.answers import CallFailed
+from bridge_worker.client import BridgeClient
+from bridge_worker.held import Held
+from bridge_worker.job import Result
+from bridge_worker.result_files import BadFiles, Files, leave, take
+from bridge_worker.sending import Sending
+from tests.support.client import ok
+from tests.support.fault_proxy import FaultProxy
+from tests.support.waiting import wait_until
+
+TEXT = "Größe ✓\n" * 1_200_000
+HANDLER = """
+from pathlib import Path
+from bridge_worker import Result
+
+def handle(job, path):
+    if job.task_options.get("inline"):
+        return Result("Größe ✓\\n" * 1_200_000)
+    Path("text").write_text("Größe ✓\\n" * 1_200_000)
+    return Result(path="text", metadata={"pages": 2}, artifacts={"page 1.png": b"1", "source.bin": path})
+"""
+
+
+def test_a_handlers_files_come_to_the_bridge(bridge, client, tmp_path):
+    (tmp_path / "files_handler.py").write_text(HANDLER)
+    jobs = [client.create("files", task_options={"inline": inline}) for inline in (False, True)]
+    command = [sys.executable, "-m", "bridge_worker", "--handler", "files=files_handler:handle", "--lease", "10"]
+    told = {"PATH": os.environ["PATH"], "BRIDGE_URL": bridge.url, "BRIDGE_KEY": bridge.key(client.tenant, ("work",))}
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(command, cwd=tmp_path, env=told, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: all(client.status(job) != "pending" for job in jobs), "the claims", 60)
+        wait_until(lambda: all(client.status(job) == "completed" for job in jobs), (tmp_path / "log").read_text, 60)
+    finally:
+        worker.kill()
+        worker.wait()
+    for job in jobs:
+        assert ok(client.get(f"{job}/result"))["content"] == TEXT
+        assert client.job(job)["result"]["sha256"] is not None  # it was uploaded
+    listed = ok(client.get(f"{jobs[0]}/artifacts"))["items"]
+    assert [(one["name"], one["media_type"], one["size"]) for one in listed] == [
+        ("page 1.png", "image/png", 1), ("source.bin", "application/octet-stream", 6),
+    ]  # fmt: skip
+    assert client.get(f"{jobs[0]}/artifacts/source.bin").content == b"source"
+
+
+@pytest.fixture
+def held(bridge, client):
+    """A claim of the worker's client, whose calls go through a network that breaks."""
+    client.create("cut")
+    with FaultProxy.before(bridge.url) as proxy:
+        worker = BridgeClient(proxy.url(bridge.url), bridge.key(client.tenant, ("work",)), "w1")
+        (claim,) = worker.poll("c1", ["cut"], 1, 20, 60)
+        yield proxy, worker, Held(claim)
+
+
+def test_an_upload_goes_on_where_the_connection_broke(client, held, tmp_path):
+    proxy, worker, mine = held
+    content = os.urandom(25_000_000)
+    (tmp_path / "text").write_bytes(content)
+    cut = proxy.cut_after(9_000_000, "up", times=2)
+    files = Files(artifacts=[("a", "text/plain", tmp_path / "text"), ("empty", "text/plain", tmp_path / "empty")])
+    (tmp_path / "empty").touch()
+    named = Sending(worker, mine).send(files)
+    assert cut.count == 2
+    worker.submit(mine.claim, json.dumps({"success": True, **named}).encode())
+    assert client.get(f"{mine.id}/artifacts/a").content == content
+    assert client.get(f"{mine.id}/artifacts/empty").content == b""
+
+
+def test_an_upload_ends_with_its_lease(client, held, tmp_path):
+    _, worker, mine = held
+    (tmp_path / "text").write_bytes(b"x" * 3_000_000)
+    ok(client.post(f"{mine.id}/cancel"))
+    with pytest.raises(CallFailed) as refused:
+        Sending(worker, mine).send(Files(text=tmp_path / "text"))
+    mine.hear(refused.value)
+    assert mine.over.is_set()
+
+
+def test_what_a_handlers_process_leaves_is_not_trusted(tmp_path):
+    given, taken = tmp_path / "given", tmp_path / "taken"
+    for place in (given, taken):
+        place.mkdir()
+    for wrong in (
+        {"a/b": b""},
+        {".a": b""},
+        {"a": 1},
+        {"a": "/nowhere"},
+        [("a", b"")],
+        {f"{n}": b"" for n in range(1001)},
+    ):
+        with pytest.raises(BadFiles):
+            leave(Result("x", artifacts=wrong), given)
+    with pytest.raises(BadFiles, match="one text"):
+        leave(Result("x", path=__file__), given)
+    (given / "artifact-0").unlink(missing_ok=True)
+    (given / "artifact-0").symlink_to("/etc/passwd")
+    for told in ({"content": "x", "artifacts": ["a"]}, {"content": "x", "artifacts": ["../a"]}, {"text": "result-text"},
+                 {"content": None}, {"content": "x", "artifacts": "a"}):  # fmt: skip
+        with pytest.raises(BadFiles):
+            take(dict(told), given, taken)
