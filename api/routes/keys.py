@@ -1,5 +1,6 @@
 """The routes of those who administer keys: those of their own tenant, or of every tenant for an admin of `default`."""
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -68,8 +69,10 @@ def create_key(asked: dict[str, Any]) -> Any:
 def change_webhook_secret(prefix: str) -> Any:
     """Make a key's webhook secret, or a new one. The one before signs beside it for a day. Shown only once."""
     no_body(request)
-    with runtime().engine.begin() as connection:
-        secret = core.change_webhook_secret(connection, prefix, administers(caller()))
+    secret = None
+    if re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):
+        with runtime().engine.begin() as connection:
+            secret = core.change_webhook_secret(connection, prefix, administers(caller()))
     if secret is None:
         raise NotFound("No valid key has this prefix.")
     log.info("webhook_secret_changed", prefix=prefix)

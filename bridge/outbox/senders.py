@@ -90,16 +90,16 @@ class Senders:
                     return None
                 busy = [to for (whose, to), sent in self._receivers.items() if whose == tenant and sent >= OF_RECEIVER]
                 last = self._last_receiver.get(tenant, "")
-                receiver = webhooks.next_receiver(connection, tenant, last, busy)
+                receiver, last = webhooks.next_receiver(connection, tenant, last, busy)
+                if len(self._last_receiver) >= MOST_REMEMBERED:
+                    self._last_receiver.clear()
+                self._last_receiver[tenant] = last
                 params = {"tenant": tenant, "receiver": receiver, "visibility": webhooks.VISIBILITY_SECONDS}
                 row = None if receiver is None else connection.execute(webhooks.TAKE, params).one_or_none()
                 if row is None:
                     full.add(tenant)  # for this look
                     continue
                 self._last_tenant = tenant
-                if len(self._last_receiver) >= MOST_REMEMBERED:
-                    self._last_receiver.clear()
-                self._last_receiver[tenant] = row.receiver
                 self._tenants[tenant] += 1
                 self._receivers[tenant, row.receiver] += 1
                 break

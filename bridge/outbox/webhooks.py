@@ -25,6 +25,7 @@ VISIBILITY_SECONDS = 120
 FIRST_DELAY_SECONDS = 5  # after the first try; then twice as long each time
 LONGEST_DELAY_SECONDS = 3600
 JITTER = 0.2
+MOST_LOOKED_AT = 500  # receivers of a tenant in one look
 
 NEXT_TENANT = text("""
 WITH RECURSIVE walk AS (
@@ -38,18 +39,22 @@ WITH RECURSIVE walk AS (
 SELECT tenant FROM walk WHERE next_at <= now() AND tenant <> ALL(CAST(:busy AS text[])) LIMIT 1
 """)
 
-NEXT_RECEIVER = text("""
+_RECEIVERS = """
 WITH RECURSIVE walk AS (
-  (SELECT receiver, next_at FROM webhooks WHERE next_at IS NOT NULL AND tenant = :tenant AND receiver > :after
-   ORDER BY receiver, next_at LIMIT 1)
+  (SELECT receiver, next_at, 1 AS step FROM webhooks WHERE next_at IS NOT NULL AND tenant = :tenant
+   AND receiver > :after ORDER BY receiver, next_at LIMIT 1)
   UNION ALL
-  SELECT following.receiver, following.next_at FROM walk, LATERAL (
+  SELECT following.receiver, following.next_at, walk.step + 1 FROM walk, LATERAL (
     SELECT receiver, next_at FROM webhooks WHERE next_at IS NOT NULL AND tenant = :tenant AND receiver > walk.receiver
     ORDER BY receiver, next_at LIMIT 1
   ) following
+  WHERE walk.step < :most
 )
+"""
+NEXT_RECEIVER = text(f"""{_RECEIVERS}
 SELECT receiver FROM walk WHERE next_at <= now() AND receiver <> ALL(CAST(:busy AS text[])) LIMIT 1
 """)
+REACHED = text(f"{_RECEIVERS} SELECT receiver FROM walk WHERE step = :most")
 
 TAKE = text("""
 WITH due AS MATERIALIZED (
@@ -117,19 +122,24 @@ RETURNING w.job_id
 
 def next_tenant(connection: Connection, after: str, busy: Sequence[str]) -> str | None:
     """The tenant after this one, in turn, that has something due and is not among the busy ones."""
-    return _turn(connection, NEXT_TENANT, after, {"busy": [*busy]})
-
-
-def next_receiver(connection: Connection, tenant: str, after: str, busy: Sequence[str]) -> str | None:
-    """The same of a tenant's receivers."""
-    return _turn(connection, NEXT_RECEIVER, after, {"tenant": tenant, "busy": [*busy]})
-
-
-def _turn(connection: Connection, statement: Any, after: str, params: dict[str, Any]) -> str | None:
-    found: str | None = connection.scalar(statement, {**params, "after": after})
+    found: str | None = connection.scalar(NEXT_TENANT, {"after": after, "busy": [*busy]})
     if found is None and after:
-        found = connection.scalar(statement, {**params, "after": ""})  # begin the round anew
+        return next_tenant(connection, "", busy)  # begin the round anew
     return found
+
+
+def next_receiver(
+    connection: Connection, tenant: str, after: str, busy: Sequence[str], *, most: int = MOST_LOOKED_AT
+) -> tuple[str | None, str]:
+    """The same of a tenant's receivers, and where the next look goes on: a tenant may name any number of them."""
+    place = {"tenant": tenant, "most": most}
+    found: str | None = connection.scalar(NEXT_RECEIVER, {**place, "after": after, "busy": [*busy]})
+    if found is not None:
+        return found, found
+    reached: str | None = connection.scalar(REACHED, {**place, "after": after})
+    if reached is None and after:
+        return next_receiver(connection, tenant, "", busy, most=most)
+    return None, reached or ""
 
 
 def any_due(runtime: Runtime) -> bool:

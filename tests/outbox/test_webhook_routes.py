@@ -88,6 +88,7 @@ def test_a_secret_is_made_anew_by_an_admin_of_the_tenant(bridge, client, calling
     first, second = (ok(client.post(f"{KEYS_BASE}/{prefix}/webhook-secret"))["webhook_secret"] for _ in range(2))
     assert first != second
     refused(bridge.client().post(f"{KEYS_BASE}/{prefix}/webhook-secret"), 404, "not_found")
+    refused(client.post(f"{KEYS_BASE}/a%00b/webhook-secret"), 404, "not_found")
     assert said(run(client, "keys", "webhook-secret", prefix)).startswith("whsec_")
     key, secret = said(run(client, "keys", "create", "x", "--scopes", "submit", "--callback-url", NOWHERE)).split()
     assert key.startswith("jb_")

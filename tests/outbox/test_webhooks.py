@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+import jobbridge_client
 from bridge.admission import keys
 from bridge.cli.local.checkout import ROOT
 from bridge.errors import Invalid
@@ -59,6 +60,7 @@ def test_an_outcome_is_delivered_signed_as_standard_webhooks_says(core: Calling,
     with pytest.raises(WebhookVerificationError):
         Webhook(shown(bytes(32))).verify(got.body, got.headers)
     assert documented()(core.secret, got.headers, got.body) == got.body
+    assert jobbridge_client.verify(core.secret, got.headers, got.body) == json.loads(got.body)
     with pytest.raises(ValueError, match="not signed"):
         documented()(core.secret, got.headers, got.body + b" ")
     event = json.loads(got.body)

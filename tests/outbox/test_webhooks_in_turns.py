@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from threading import Event
 from typing import Any
 from uuid import UUID
@@ -67,6 +68,20 @@ def test_tenants_take_turns_whatever_one_has_waiting(core: Calling) -> None:
     assert one_slot.idle(60)
     assert len(sent) == len(greedy) + 1
     assert "late" in sent[:2]
+
+
+def test_a_tenant_that_names_many_receivers_is_looked_at_in_pieces(core: Calling) -> None:
+    for port in range(1001, 1006):
+        core.ended(f"http://127.0.0.1:{port}/")
+    core.sql("UPDATE webhooks SET next_at = now() + interval '1 h' WHERE receiver <> '127.0.0.1:1004'")
+    with core.engine.connect() as connection:
+        look = partial(webhooks.next_receiver, connection, "default", busy=[], most=2)
+        assert look(after="") == (None, "127.0.0.1:1002")
+        assert look(after="127.0.0.1:1002") == ("127.0.0.1:1004",) * 2
+        assert look(after="127.0.0.1:1004") == (None, "127.0.0.1:1002")  # the round begins anew
+        core.sql("UPDATE webhooks SET next_at = now() WHERE receiver = '127.0.0.1:1001'")
+    with core.engine.connect() as connection:
+        assert webhooks.next_receiver(connection, "default", "127.0.0.1:1004", []) == ("127.0.0.1:1001",) * 2
 
 
 def test_what_is_on_its_way_is_not_purged_and_the_list_shows_it(core: Calling, there: Receiver) -> None:
