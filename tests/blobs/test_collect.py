@@ -6,7 +6,7 @@ from bridge.blobs import collect, receive, uploads
 from bridge.blobs.receive import SEGMENT_BYTES
 from bridge.errors import Conflict, NotFound, Unavailable
 from tests.support.arriving import announced, content_of, stands
-from tests.support.core import KEY
+from tests.support.core import KEY, OTHER_KEY
 from tests.support.tus import objects
 
 
@@ -119,3 +119,35 @@ def test_who_sends_on_while_another_is_collected_keeps_what_is_not_yet_abandoned
 
     assert receive.receive(core.runtime, upload, pieces()).received == upload.length
     assert core.sql("SELECT FROM upload_segments WHERE upload_id = :id", id=str(old.id)) == []
+
+
+def usage(core):
+    rows = core.sql("SELECT tenant, key_id, bytes FROM upload_usage")
+    return {(row.tenant, row.key_id): row.bytes // uploads.LEAST_BYTES for row in rows}
+
+
+def test_what_goes_is_what_was_given_up_or_expired_and_its_keys_share_alone(core):
+    elsewhere = KEY._replace(tenant="elsewhere")
+    kept = [announced(core, 5, key) for key in (OTHER_KEY, elsewhere)]
+    given_up, expires = announced(core, 5), announced(core, 5)
+    uploads.give_up(core.runtime, KEY, str(given_up.id))
+    others = {("default", OTHER_KEY.key_id): 1, ("elsewhere", KEY.key_id): 1}
+    assert usage(core) == {("default", KEY.key_id): 1, **others}
+    core.sql("UPDATE uploads SET expires_at = now() - interval '1 s' WHERE id = :id", id=str(expires.id))
+    assert collect.collect(core.runtime) == 1
+    assert usage(core) == {("default", KEY.key_id): 0, **others}
+    assert {row.id for row in core.sql("SELECT id FROM uploads")} == {one.id for one in kept}
+
+
+def test_an_object_lies_there_for_a_while_after_nobody_names_it(core):
+    """Not those of others that are removed meanwhile: what forgets it without removing it leaves it there for ever."""
+    old = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    age(core, collect.SETTLED_SECONDS + 1)
+    young = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    for one in (old, young):
+        uploads.give_up(core.runtime, KEY, str(one.id))
+        assert len(objects(core.runtime.settings)) == 2
+    for left in (1, 0):
+        assert collect.collect(core.runtime) == 1
+        assert len(objects(core.runtime.settings)) == left
+        age(core, collect.SETTLED_SECONDS + 1)

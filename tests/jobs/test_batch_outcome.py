@@ -8,6 +8,7 @@ from bridge.jobs.batches import end_batches, look_at_open, show
 from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
 from tests.support.client import ok, refused
+from tests.support.core import Core
 from tests.support.racing import at_once
 
 
@@ -160,3 +161,23 @@ def test_over_http(client):
     assert ok(client.get(answer["jobs"][0]["job_id"]))["batch_id"] == batch_id
     assert ok(client.get(client.create()))["batch_id"] is None
     refused(client.get("/api/v1/batches/01a20cf3-9e78-727e-b837-276faf0bde4d"), 404, "not_found")
+
+
+def test_who_ends_jobs_of_a_batch_ends_no_other(core, monkeypatch):
+    batches = [made(core, 1) for _ in range(2)]
+    with monkeypatch.context() as dies:
+        dies.setattr(transition, "end_after", lambda *_: [])
+        for (job_id,), _ in batches:
+            core.result(core.claim(job_id))
+    (job_id,), first = batches[0]
+    assert end_batches(core.runtime, [first]) == [job_id]
+    assert ended(core, batches[1][1]) == []
+
+
+def test_where_no_pipeline_is_told_a_batch_ends_without_an_outcome(make_runtime):
+    core = Core(make_runtime(continuation_task=""))
+    (job_id,), batch_id = made(core, 1)
+    core.cancel(job_id)
+    assert ended(core, batch_id) == []
+    assert look_at_open(core.runtime) == 0
+    assert show(core.runtime, core.tenant, str(batch_id)).ended

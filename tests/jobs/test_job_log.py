@@ -149,3 +149,25 @@ def test_over_http_and_in_the_claim(client):
     [piece] = ok(client.get(f"{job_id}/log"))["pieces"]
     assert (piece["n"], piece["attempt"], piece["lines"]) == (1, 1, "one\ntwo\n")
     assert ok(client.get(f"{job_id}/log", params={"after": 1})) == {"pieces": []}
+
+
+def test_what_is_written_is_written_to_this_attempt_of_this_job_alone(core):
+    """By the statements themselves, as where the attempt ends between the look and the write."""
+    job, other, ended = core.held(), core.held(), core.held()
+    append(core, other, "theirs")
+    core.result(ended)
+
+    def writes(statement, job_id, attempt):
+        with core.engine.begin() as connection:
+            its = {"job_id": str(job_id), "attempt": attempt, "lines": "x\n", "checkpoint": "x"}
+            return connection.execute(statement, its).scalars().all()
+
+    for statement in (job_log.APPEND, job_log.SAVE):
+        for late in ((job.job_id, 2), (ended.job_id, 1), (KEY.key_id, 1)):
+            assert writes(statement, *late) == []
+    assert writes(job_log.APPEND, job.job_id, 1) == [1], "each job counts by itself"
+    assert writes(job_log.SAVE, job.job_id, 1) == [job.job_id]
+    for _ in range(job_log.LOG_BYTES // job_log.PIECE_BYTES + 1):
+        append(core, job, "y" * (job_log.PIECE_BYTES - 1))
+    assert log_of(core, other) == [(1, "theirs\n")]
+    assert core.row(other.job_id).checkpoint_bytes is None

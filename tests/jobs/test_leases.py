@@ -6,6 +6,7 @@ from sqlalchemy import text
 from bridge.admission import keys
 from bridge.errors import Conflict, NotFound
 from bridge.jobs.expire import expire
+from bridge.jobs.release import take_from_key
 from tests.support.core import KEY, OTHER_KEY, outcome_of
 
 A_MINUTE = 60
@@ -166,6 +167,19 @@ def test_the_jitter_spreads_retries_and_is_the_same_in_every_column(core):
     assert len(waits) == 20
     assert min(waits) >= 9
     assert max(waits) <= 11
+
+
+def test_what_a_revoked_key_holds_waits_at_once_and_nothing_else_changes(core):
+    held = [core.held() for _ in range(3)]
+    ended, given_back = core.held(), core.held()
+    core.result(ended)
+    core.release(given_back)
+    theirs = core.claim(core.create(), key=OTHER_KEY, acknowledge=True)
+    taken = [str(row.id) for rows in take_from_key(core.engine, KEY.key_id, batch=2) for row in rows]
+    assert sorted(taken) == sorted(str(job.job_id) for job in held)
+    assert {core.status(job.job_id) for job in held} == {"pending"}
+    assert (core.status(ended.job_id), core.status(theirs.job_id)) == ("completed", "processing")
+    assert core.hows(given_back.job_id) == ["released"]
 
 
 @pytest.mark.parametrize("end", ["revoked_at = now()", "expires_at = now()"])

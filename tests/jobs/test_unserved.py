@@ -6,6 +6,7 @@ from bridge.jobs.fields import CreateFields, fingerprint
 from bridge.jobs.unserved import note_asked, tell_unserved
 from bridge.queues import Queue
 from tests.support.client import ok, refused
+from tests.support.core import Core
 from tests.support.waiting import wait_until
 
 
@@ -133,3 +134,35 @@ def test_a_worker_that_waits_on_the_running_bridge_is_seen_to_ask(bridge, client
 
     [row] = wait_until(asks, "the poll to be written down", 60)
     assert row.content_type == "seen"
+
+
+def test_asks_are_forgotten_after_a_day_where_nothing_is_to_be_told(core):
+    core.create("kept", unserved_after_seconds=60)
+    core.result(core.claim(core.create("ended", unserved_after_seconds=60)))
+    asked = [("default", "kept"), ("elsewhere", "kept"), ("default", "other"), ("default", "ended")]
+    for tenant, content_type in asked:
+        core.sql("INSERT INTO queue_asks VALUES (:t, :c, now() - interval '25 h')", t=tenant, c=content_type)
+    core.sql("INSERT INTO queue_asks VALUES ('default', 'lately', now() - interval '23 h')")
+    tell_unserved(core.runtime)
+    left = {(row.tenant, row.content_type) for row in core.sql("SELECT * FROM queue_asks")}
+    assert left == {("default", "kept"), ("default", "lately")}
+
+
+def test_an_ask_is_written_once_in_five_seconds_and_not_for_jobs_that_have_ended(core):
+    core.result(core.claim(core.create("ended", unserved_after_seconds=60)))
+    waiting(core)
+    queues = [Queue(core.tenant, "audio"), Queue(core.tenant, "ended")]
+    for seconds, again in ((0, True), (4, False), (6, True)):
+        core.sql("UPDATE queue_asks SET asked_at = asked_at - make_interval(secs => :s)", s=seconds)
+        before = core.sql("SELECT asked_at FROM queue_asks")
+        note_asked(core.runtime, queues)
+        assert (core.sql("SELECT asked_at FROM queue_asks") != before) is again, seconds
+    assert [row.content_type for row in core.sql("SELECT * FROM queue_asks")] == ["audio"]
+
+
+def test_where_no_pipeline_is_told_no_outcome_is_recorded(make_runtime):
+    core = Core(make_runtime(continuation_task=""))
+    job_id = waiting(core)
+    assert tell_unserved(core.runtime) == 0
+    assert core.outcomes(job_id) == []
+    assert core.row(job_id).outcome_count == 0

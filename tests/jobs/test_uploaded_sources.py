@@ -12,7 +12,7 @@ from bridge.jobs import enqueue as enqueue_module
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.purge import purge
-from bridge.jobs.uploaded_sources import NAME
+from bridge.jobs.uploaded_sources import NAME, look_at_upload, name_uploads
 from tests.support.client import ok, refused
 from tests.support.core import KEY
 from tests.support.tus import announce, append, objects, tus
@@ -166,3 +166,38 @@ def test_naming_waits_for_who_removes_and_the_other_way_round(core, whole):
 def age_and_collect(core):
     """Its row is locked, so the sweep passes it by."""
     assert collect.collect(core.runtime) == 0
+
+
+def sent(core, size=5, key=KEY, **said):
+    """An upload of which all bytes are there."""
+    began = uploads.announce(core.runtime, key, uploads.Announced(size, **said))
+    return receive.receive(core.runtime, began, iter([b"x" * size]))
+
+
+def test_only_a_whole_file_of_the_tenant_that_is_no_result_can_be_named(core, whole):
+    job = core.held()
+    bad = [
+        uploads.announce(core.runtime, KEY, uploads.Announced(5)).id,
+        sent(core, key=KEY._replace(tenant="elsewhere")).id,
+        sent(core, job_id=job.job_id, attempt=1).id,
+        job.job_id,
+    ]
+    for upload_id in bad:
+        with pytest.raises(Invalid):
+            look_at_upload(core.runtime, "default", f"upload:{upload_id}")
+        with pytest.raises(Invalid), core.engine.begin() as connection:
+            name_uploads(connection, "default", [job.job_id], [{"source_file_path": f"upload:{upload_id}"}])
+    create(core, whole)
+    ends = core.sql("SELECT id FROM uploads WHERE expires_at IS NULL")
+    assert [row.id for row in ends] == [whole.id], "what nobody names expires"
+
+
+def test_what_a_job_names_stays_also_where_it_was_given_an_end(core, whole):
+    """As by who deletes its last job while another names it."""
+    create(core, whole)
+    free, expires = sent(core), sent(core)
+    uploads.give_up(core.runtime, KEY, str(free.id))
+    core.sql("UPDATE uploads SET expires_at = now() - interval '1 s'")
+    assert collect.collect(core.runtime) == 1
+    assert expires.id not in {row.id for row in core.sql("SELECT id FROM uploads")}
+    assert uploads.find_upload(core.runtime, KEY, str(whole.id)).received == len(FILE)

@@ -57,7 +57,7 @@ NEAREST = {
     "complete": ["complete", "results"],
     "cancel": ["waits", "edges"],
     "extend": ["leases", "waits"],
-    "release": ["waits", "edges", "evict"],
+    "release": ["waits", "edges", "evict", "leases"],
     "outcomes": ["outbox_core", "resend"],
     "resend_sooner": ["resend_sooner"],
     "purge": ["outbox_core", "batch"],
@@ -85,15 +85,16 @@ TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names)
 # CHECKs of the table the indexes' predicates say what a state says (models/job.py), and what a sweep has locked as it
 # is now passes the guard of the change; no job is queued before it is available, but the index of the claim is by the
 # first of the two; a batch is at least as old as its jobs, which are gone only when they are old, but its index is by
-# age; a claim without a claim_id equals none.
+# age; a claim without a claim_id equals none; a job that has ended, or whose moment has not come, is looked at for
+# nothing, and what is abandoned would be abandoned again.
 FOR_THE_PLAN = [
     (r"bridge\.jobs\.claim\.NEXT", "queued_at <= now()"),
     (r"bridge\.jobs\.claim\.NEXT", "completed_at IS NULL"),
     (r"bridge\.jobs\.claim\.(CLAIM|REPLAY)", "ack_by IS NOT NULL"),
     (r"bridge\.jobs\.claim\.CLAIM", "o.claim_id IS NOT NULL"),
-    (r"bridge\.jobs\.expire\.SWEEPS\[0\]", "remote_jobs.status IN ('processing')"),
-    (r"bridge\.jobs\.expire\.SWEEPS\[0\]", "remote_jobs.ack_by IS NOT NULL"),
-    (r"bridge\.jobs\.expire\.SWEEPS\[[0-8]\]", "(remote_jobs.status || '') IN ('processing')"),
+    (r"bridge\.jobs\.(expire\.SWEEPS\[0\]|release\.TAKE_FROM_\w+)", "remote_jobs.status IN ('processing')"),
+    (r"bridge\.jobs\.(expire\.SWEEPS\[0\]|release\.TAKE_FROM_\w+)", "remote_jobs.ack_by IS NOT NULL"),
+    (r"bridge\.jobs\.(expire\.SWEEPS\[[0-8]\]|release\.TAKE_FROM_\w+)", "(remote_jobs.status || '') IN ('processing')"),
     (r"bridge\.jobs\.expire\.SWEEPS\[8\]", "(remote_jobs.status || '') IN ('pending')"),
     (r"bridge\.jobs\.expire\.SWEEPS\[[48]\]", "completed_at IS NULL"),
     (r"bridge\.jobs\.expire\.SWEEPS\[4\]", "ack_by IS NOT NULL"),
@@ -103,6 +104,10 @@ FOR_THE_PLAN = [
     (r"bridge\.mirror\.release_due\.DUE", "status || '' = 'pending'"),
     (r"bridge\.jobs\.promote\.PROMOTE", "completed_at IS NULL"),
     (r"bridge\.jobs\.promote\.PROMOTE", "status || '' = 'pending'"),
+    (r"bridge\.jobs\.unserved\.TELL", "j.unserved_at IS NOT NULL"),
+    (r"bridge\.jobs\.unserved\.TELL", "j.completed_at IS NULL"),
+    (r"bridge\.jobs\.unserved\.TELL", "j.unserved_at <= now()"),
+    (r"bridge\.blobs\.collect\.ABANDON", "upload_id IS NOT NULL"),
     (r"bridge\.jobs\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
 ]
 

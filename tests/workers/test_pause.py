@@ -224,3 +224,23 @@ def test_a_success_does_not_end_a_pause_by_an_operator(core):
     core.result(job)
     watch(core.runtime)
     assert paused_workers(core) == [("w1", "operator")]
+
+
+def test_a_resume_ends_what_is_on_of_its_worker_in_its_tenant(core):
+    for number in range(3):
+        for worker in ("w1", "w2"):
+            fail(core, worker)
+        assert watch(core.runtime) == (2 if number == 2 else 0)
+    for tenant, worker in ((core.tenant, "w1"), (core.tenant, "w2"), ("elsewhere", "w1")):
+        pause(core.runtime, tenant, worker, "dust")
+    over_since = "UPDATE worker_pauses SET until = now() - interval '1 minute' WHERE worker_id = 'w2' AND by = 'bridge'"
+    core.sql(over_since)
+    before = core.sql("SELECT until, in_a_row FROM worker_pauses WHERE worker_id = 'w2' AND by = 'bridge'")
+    resume(core.runtime, core.tenant, "w1")
+    assert sorted(paused_workers(core)) == [("w1", "operator"), ("w2", "operator")]
+    assert len(core.sql("SELECT FROM worker_pauses WHERE worker_id = 'w1' AND by = 'bridge'")) == 1, (
+        "ended, not deleted"
+    )
+    resume(core.runtime, core.tenant, "w2")
+    assert paused_workers(core) == [("w1", "operator")]
+    assert core.sql("SELECT until, in_a_row FROM worker_pauses WHERE worker_id = 'w2' AND by = 'bridge'") == before
