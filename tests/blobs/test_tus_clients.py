@@ -7,14 +7,13 @@ import hashlib
 import os
 import random
 import subprocess
-import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.client import ok
 from tests.support.fault_proxy import FaultProxy
+from tests.support.memory_peak import Peak, processes
 from tests.support.seaweed import bucket
 from tests.support.tus import offset
 
@@ -93,45 +92,3 @@ def test_a_large_file_comes_whole_however_often_the_connection_is_cut(ours, file
     over = max((peak.of[pid] - before) / MIB for pid, before in idle.items())
     print(f"{send.__name__}: {SIZE // MIB} MiB, {CUTS} cuts, {over:.0f} MiB of memory over idle")
     assert over <= OVER_IDLE_MIB
-
-
-def processes(bridge):
-    """The API's processes that serve: the children of gunicorn's master."""
-    place = str(bridge.settings.data_dir)
-    found = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "gunicorn" in " ".join(process.info["cmdline"] or ()) and place in environment(process)
-    ]
-    assert found
-    return found
-
-
-def environment(process):
-    try:
-        return str(process.environ())
-    except psutil.Error:
-        return ""
-
-
-class Peak:
-    """The most memory of processes while the block lasts, looked at in a thread."""
-
-    def __init__(self, processes):
-        self._processes = processes
-        self.of = {process.pid: process.memory_info().rss for process in processes}
-
-    def __enter__(self):
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self._thread.join()
-
-    def _look(self):
-        while not self._end.wait(0.05):
-            for process in self._processes:
-                self.of[process.pid] = max(self.of[process.pid], process.memory_info().rss)

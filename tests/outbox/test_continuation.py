@@ -1,5 +1,6 @@
 """The way out: every outcome reaches the pipeline's own task, at least once, under a task ID that stays."""
 
+import hashlib
 import uuid
 from dataclasses import replace
 from datetime import datetime
@@ -42,6 +43,11 @@ def test_the_pipelines_task_gets_what_the_contract_names_and_nothing_else(bridge
         "retry_count": 0,
         "task_options": {"language": "de"},
         "n": 1,
+        "result_url": None,
+        "result_size": 4,
+        "result_sha256": None,
+        "artifacts": [],
+        "artifacts_count": 0,
     }
     assert wait_until(lambda: outcome(bridge, job_id).sent_at, "the delivery to be noted")
     assert outcome(bridge, job_id).next_at is None
@@ -107,12 +113,22 @@ def test_an_outcome_that_was_not_sent_before_the_job_ended_again_is_still_told_a
 
 
 @pytest.mark.parametrize(
-    "content", ["", "ä" * 2_000_000, '{"a": "\\u0001"}\n\t\u2028'], ids=["empty", "12 MB as JSON", "odd"]
+    "content", ["", "ä" * 131_072, '{"a": "\\u0001"}\n\t\u2028'], ids=["empty", "as long as it may be", "odd"]
 )
-def test_content_comes_whole_whatever_its_size(bridge, client, content):
+def test_content_comes_whole_up_to_its_bound(bridge, client, content):
     job_id = client.create()
     ok(client.result(client.claim(), content=content))
     assert delivered(bridge, job_id)[0].kwargs["content"] == content
+
+
+def test_a_longer_content_is_named_and_lies_where_it_is_named(bridge, client):
+    content = "ä" * 2_000_000  # 12 MB as JSON
+    job_id = client.create()
+    ok(client.result(client.claim(), content=content))
+    told = delivered(bridge, job_id)[0].kwargs
+    assert (told["content"], told["result_size"]) == (None, 4_000_000)
+    text = client.get(told["result_url"], headers={"Accept": "text/plain"}).content
+    assert (text.decode(), hashlib.sha256(text).hexdigest()) == (content, told["result_sha256"])
 
 
 def test_an_outcome_whose_nudge_was_lost_is_found_by_beat(bridge, client):

@@ -1,5 +1,6 @@
 """The sample pipeline asks until it is answered, and tells a repetition from another outcome."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import redis
 from bridge import names
 from bridge.cli.local.checkout import ROOT
 from tests.support.client import ok
+from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until
 
 PIPELINE = ROOT / "examples" / "pipeline"
@@ -105,3 +107,34 @@ def test_a_job_that_nobody_asks_for_is_claimed_and_converted_by_the_pipeline_its
     )  # fmt: skip
     assert done.stdout.split() == ["True", "False"]
     assert "All agreed." in ok(client.get(f"{job_id}/result"))["content"]
+
+
+TEXT_OF = """
+import hashlib, json, sys
+from results import Broken, save, text_of
+from pathlib import Path
+outcome = json.loads(sys.argv[1])
+text = text_of(outcome)
+print(len(text), hashlib.sha256(text.encode()).hexdigest(), text_of({"content": "inline", "result_url": None}))
+try:
+    save(outcome["result_url"], "0" * 64, Path("wrong"))
+except Broken:
+    print(Path("wrong").exists())
+"""
+
+
+def test_a_text_that_an_outcome_only_names_is_fetched_through_cuts(bridge, client, tmp_path):
+    job_id = client.create("long")
+    text = "Größe ✓\n" * 400_000
+    ok(client.result(client.claim("long"), content=text))
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    outcome = {"content": None, "result_url": f"/api/v1/remote-jobs/{job_id}/result", "result_sha256": sha256}
+    with FaultProxy.before(bridge.url) as proxy:
+        cut = proxy.cut_after(1_500_000, "down", times=2)
+        reached = {"PIPELINE_BRIDGE_URL": proxy.url(bridge.url), "PIPELINE_BRIDGE_KEY": client.key}
+        done = subprocess.run(
+            [sys.executable, "-c", TEXT_OF, json.dumps(outcome)], cwd=tmp_path, check=True, timeout=60,
+            env={**environment(tmp_path), **reached, "PYTHONPATH": str(PIPELINE)}, capture_output=True, text=True,
+        )  # fmt: skip
+    assert cut.count == 2
+    assert done.stdout.split() == [str(len(text)), sha256, "inline", "False"]

@@ -1,0 +1,50 @@
+"""The most memory that processes of a bridge have."""
+
+import threading
+
+import psutil
+
+from tests.support.running import Running
+
+
+def processes(bridge: Running) -> list[psutil.Process]:
+    """The API's processes that serve: the children of gunicorn's master."""
+    place = str(bridge.settings.data_dir)
+    found = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "gunicorn" in " ".join(process.info["cmdline"] or ()) and place in environment(process)
+    ]
+    assert found
+    return found
+
+
+def environment(process: psutil.Process) -> str:
+    """The environment, as far as it may be read."""
+    try:
+        return str(process.environ())
+    except psutil.Error:
+        return ""
+
+
+class Peak:
+    """The most memory of processes while the block lasts, looked at in a thread."""
+
+    def __init__(self, processes: list[psutil.Process]) -> None:
+        self._processes = processes
+        self.of = {process.pid: process.memory_info().rss for process in processes}
+
+    def __enter__(self) -> "Peak":
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._end.wait(0.05):
+            for process in self._processes:
+                self.of[process.pid] = max(self.of[process.pid], process.memory_info().rss)
