@@ -138,14 +138,14 @@ def test_what_a_job_names_stays_until_the_last_such_job_is_deleted(core, whole, 
 
 def test_a_job_whose_upload_goes_meanwhile_is_not_made(core, whole, monkeypatch):
     """Between the look and the insert."""
-    looked = enqueue_module.look
+    looked = enqueue_module.looked_at
 
     def goes(*args):
-        size = looked(*args)
+        seen = looked(*args)
         uploads.give_up(core.runtime, KEY, str(whole.id))
-        return size
+        return seen
 
-    monkeypatch.setattr(enqueue_module, "look", goes)
+    monkeypatch.setattr(enqueue_module, "looked_at", goes)
     with pytest.raises(Invalid, match="source_upload"):
         create(core, whole)
     assert core.sql("SELECT 1 FROM remote_jobs") == []
@@ -175,7 +175,7 @@ def sent(core, size=5, key=KEY, **said):
 
 
 def test_only_a_whole_file_of_the_tenant_that_is_no_result_can_be_named(core, whole):
-    job = core.held()
+    job, spare = core.held(), sent(core)
     bad = [
         uploads.announce(core.runtime, KEY, uploads.Announced(5)).id,
         sent(core, key=KEY._replace(tenant="elsewhere")).id,
@@ -189,7 +189,7 @@ def test_only_a_whole_file_of_the_tenant_that_is_no_result_can_be_named(core, wh
             name_uploads(connection, "default", [job.job_id], [{"source_file_path": f"upload:{upload_id}"}])
     create(core, whole)
     ends = core.sql("SELECT id FROM uploads WHERE expires_at IS NULL")
-    assert [row.id for row in ends] == [whole.id], "what nobody names expires"
+    assert [row.id for row in ends] == [whole.id], f"{spare.id}, which nobody names, expires"
 
 
 def test_what_a_job_names_stays_also_where_it_was_given_an_end(core, whole):

@@ -71,7 +71,7 @@ NEAREST = {
     "idempotency": ["submission", "batch"],
     "receive": ["receive"],
     "uploads": ["collect", "uploaded_sources"],
-    "collect": ["collect"],
+    "collect": ["collect", "uploaded_sources"],
     "uploaded_sources": ["uploaded_sources"],
     "result_files": ["artifacts"],
     "unserved": ["unserved"],

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bridge.workers.pauses import now_paused
+from bridge.errors import TooMany
+from bridge.workers.pauses import now_paused, pause
 from bridge.workers.quarantine import watch
 from tests.support.core import Core
 
@@ -81,3 +82,18 @@ def test_a_worker_that_fails_on_keeps_its_row_and_its_growing_pause(cores):
     watch(mine.runtime)
     assert paused(mine) == ["w1", "w9"]
     assert [row.in_a_row for row in mine.sql("SELECT in_a_row FROM worker_pauses WHERE worker_id = 'w1'")] == [2]
+
+
+def test_of_operators_pauses_those_that_are_on_and_of_other_workers_of_the_tenant_count(cores):
+    mine, _ = cores
+    fails(mine, "b0")
+    assert watch(mine.runtime) == 1
+    for number in range(MOST):
+        pause(mine.runtime, "t1", f"w{number}", "dust")
+    with pytest.raises(TooMany):
+        pause(mine.runtime, "t1", "w3", "dust")
+    pause(mine.runtime, "t1", "w0", "dust again")
+    pause(mine.runtime, "t2", "w3", "dust")
+    mine.sql("UPDATE worker_pauses SET until = now() WHERE worker_id = 'w1'")
+    pause(mine.runtime, "t1", "w3", "dust")
+    assert paused(mine) == ["b0", "w0", "w2", "w3"]
