@@ -245,6 +245,43 @@ def bent_forms(target: Target) -> None:
     together(4, send)
 
 
+def bent_uploads(target: Target) -> None:
+    """Files announced and left, sent in crumbs, beyond their length, at wrong offsets, with wrong sums, and stopped."""
+    tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    sums = ["sha256 AAAA", "sha1 " + "A" * 3000, "md5 x", "sha512"]
+    named = ["filename " + "QUFB" * 1000, "filename ////", ",,,", "job_id QQ==", "a " * 2000]
+
+    def send(number: int) -> None:
+        session = target.session(["submit", "admin", "work"][number % 3])
+        for turn in range(target.some(60)):
+            announced = {"Upload-Length": ["9" * 30, "3000000", "-1", "5"][turn % 4] if turn % 5 else "3000000"}
+            if turn % 7 == 0:
+                announced["Upload-Metadata"] = named[turn % len(named)]
+            made = session.post(f"{target.url}{API_ROOT}/uploads", headers=tus | announced, timeout=120)
+            if (place := made.headers.get("Location")) is None:
+                continue
+            for crumb in range(12):
+                how = {"Upload-Offset": str(crumb if crumb % 3 else 10**12)}
+                if crumb % 4 == 3:
+                    how["Upload-Checksum"] = sums[crumb % len(sums)]
+                size = 4_000_000 if crumb == 11 else 1
+                session.patch(target.url + place, data=b"x" * size, headers=tus | how, timeout=120)
+
+    together(6, send)
+    patch = [f"{name}: {value}" for name, value in tus.items()]
+    with ExitStack() as held:
+        made = target.session("submit").post(
+            f"{target.url}{API_ROOT}/uploads", headers=tus | {"Upload-Length": "90000000"}, timeout=60
+        )
+        more = ("Upload-Offset: 0", "Content-Length: 90000000")
+        for _ in range(target.some(200)):
+            connection = target.raw(held, target.head("PATCH", made.headers["Location"], *patch, *more, scope="submit"))
+            connection.settimeout(0.2)
+            with suppress(OSError):
+                connection.sendall(b"x" * 1_000_000)
+        time.sleep(5)
+
+
 KINDS: list[Callable[[Target], None]] = [
     deep_places,
     unknown_names,
@@ -254,6 +291,7 @@ KINDS: list[Callable[[Target], None]] = [
     huge_headers,
     large_lists,
     bent_forms,
+    bent_uploads,
     unread_answers,
     growing_labels,  # last: it takes all the content types that a tenant may have
 ]
