@@ -16,6 +16,14 @@ class Strict(Schema):
     class Meta:
         unknown = RAISE
 
+    def load(self, *args: Any, **kwargs: Any) -> Any:
+        """As marshmallow's, whose frame holds the error that it raises: a cycle, which would keep a refused body until
+        a full collection."""
+        try:
+            return super().load(*args, **kwargs)
+        except ValidationError as error:
+            raise error.with_traceback(None) from None
+
     @pre_load
     def _few_unknown(self, data: Any, **_: Any) -> Any:
         if isinstance(data, Mapping) and len(data) > len(self.fields) + MOST_UNKNOWN:

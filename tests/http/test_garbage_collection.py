@@ -9,7 +9,7 @@ SCRIPT = """
 import gc, json
 from api.garbage_collection import FullCollections
 
-collections = FullCollections(seldom_seconds=0.0)
+collections = FullCollections()
 found = {"begun": collections.begin(), "idle": collections.look()}
 
 class Holder:
