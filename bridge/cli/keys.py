@@ -80,9 +80,9 @@ def webhook_secret(
     in_place: Local = False,
     url: Url = None,
 ) -> None:
-    """Makes a key's webhook secret, or a new one, and prints it; it is shown only this once.
+    """Makes or replaces a key's webhook secret.
 
-    The one before signs beside it for a day.
+    It is printed, and shown only this once. The one before signs beside it for a day.
     """
     bridge = _bridge(url, in_place)
     secret = (

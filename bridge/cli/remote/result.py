@@ -46,7 +46,7 @@ def artifacts(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lists the files that a result has beside its text, or fetches them."""
+    """Lists or fetches the files beside a result's text."""
     bridge = bridge_at(url)
     if output is not None:
         for path in files.save_artifacts(bridge, job, output):
