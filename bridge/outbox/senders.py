@@ -20,6 +20,7 @@ from bridge.outbox.message import message
 from bridge.outgoing.destination import BadAddress
 from bridge.outgoing.post import Answer, NotSent
 from bridge.runtime import Runtime
+from bridge.traces import Passed
 from bridge.webhook_signature import envelope, headers
 
 log = structlog.get_logger("bridge.outbox.webhooks")
@@ -116,16 +117,19 @@ class Senders:
             return
         event_id = f"continue-{row.job_id}-{row.n}"
         try:
-            told, _ = message(self._runtime, row.job_id, row.n, webhooks.READ)
+            told, parent = message(self._runtime, row.job_id, row.n, webhooks.READ)
         except NoResultFound:
             return  # the job was deleted meanwhile
         body = envelope(event_id, row.tenant, told)
         both = [bytes(key) for key in keys if key is not None]
         answer, why = None, ""
+        span = self._runtime.traces.begin("webhook_sent", parent, "producer") if parent else Passed(None)
+        trace = {"traceparent": span.traceparent} if span.traceparent else {}
         try:
-            answer = self._post(row.url, body, headers(event_id, row.moment, body, both))
+            answer = self._post(row.url, body, headers(event_id, row.moment, body, both) | trace)
         except (BadAddress, NotSent) as refused:
             why = str(refused)
+        span.end(**{"bridge.job_id": str(row.job_id), "http.response.status_code": answer and answer.status})
         reach("webhooks.after_send")
         self._note(row, answer, why, final=answer is not None and answer.status == GONE)
 

@@ -19,6 +19,7 @@ from bridge.jobs.enqueue import enqueue, enqueue_batch
 from bridge.jobs.unserved import tell_unserved
 from bridge.outbox import webhooks
 from bridge.runtime import Runtime
+from bridge.traces import TRACEPARENT
 from bridge.webhook_signature import shown
 from jobbridge_client import verify
 from models.state import WebhookState
@@ -45,6 +46,19 @@ def documented() -> Callable[[str, dict[str, str], bytes], bytes]:
     names: dict[str, Any] = {}
     exec(textwrap.dedent(found.group()), names)
     return names["verified"]  # type: ignore[no-any-return]
+
+
+def test_an_outcome_names_the_trace_of_its_job(core: Calling, there: Receiver) -> None:
+    sent = f"00-{'4b' * 16}-{'00f0' * 4}-01"
+    of_this_request = TRACEPARENT.set(sent)
+    try:
+        core.ended(there.url, "text")
+    finally:
+        TRACEPARENT.reset(of_this_request)
+    core.ended(there.url, "another")
+    core.send()
+    assert [one.headers.get("traceparent") for one in there.got].count(sent) == 1
+    assert [one.headers.get("traceparent") for one in there.got].count(None) == 1
 
 
 def test_an_outcome_is_delivered_signed_as_standard_webhooks_says(core: Calling, there: Receiver) -> None:
