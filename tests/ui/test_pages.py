@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.browser import Browser, shown
 from tests.support.client import ok
+from tests.support.tus import announce, append
 from tests.support.waiting import wait_until
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202egpj.exe\u2066\x07"
@@ -194,3 +195,25 @@ def test_parts_of_pages_come_alone_and_the_plots_have_their_lines(client, browse
     assert told["step"] == 15
     assert {len(told[name]) for name in ("at", "pending", "completed", "median_seconds")} == {len(told["at"])}
     assert browser.get("/ui/history?span=9y").status_code == 422
+
+
+def test_files_of_a_result_are_listed_and_fetched_whatever_they_are_called(bridge, client, browser):
+    client.create("files")
+    job = client.claim("files")
+    token, name = {"X-Lease-Token": job["lease_token"]}, "<img src=x onerror=alert(2)>\"'?#%.svg"
+    place = announce(client, 11, token, job_id=job["job_id"])
+    assert append(client, place, 0, b"<svg></svg>", token).status_code == 204
+    upload = place.rpartition("/")[2]
+    artifacts = [{"name": name, "upload": upload, "media_type": "image/svg+xml"}]
+    ok(client.result(job, content=None, result_upload=upload, artifacts=artifacts))
+    page = browser.get(f"/ui/jobs/{job['job_id']}").text
+    assert "<img src=x" not in page
+    assert "it was uploaded" in page
+    [address] = re.findall(r'href="(/ui/jobs/[^"]+/artifacts/[^"]+)"', page)
+    text = f"/ui/jobs/{job['job_id']}/result"
+    for fetched, media_type in ((address, "application/octet-stream"), (text, "text/plain")):
+        answer = browser.get(fetched)
+        assert (answer.status_code, answer.content) == (200, b"<svg></svg>")
+        assert answer.headers["Content-Type"].startswith(media_type)
+        assert answer.headers["Content-Disposition"].startswith("attachment; ")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
