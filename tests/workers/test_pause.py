@@ -2,6 +2,7 @@
 
 import pytest
 
+from bridge.admission import keys
 from bridge.errors import Invalid
 from bridge.workers.pauses import now_paused, pause, resume
 from bridge.workers.quarantine import watch
@@ -238,9 +239,18 @@ def test_a_resume_ends_what_is_on_of_its_worker_in_its_tenant(core):
     before = core.sql("SELECT until, in_a_row FROM worker_pauses WHERE worker_id = 'w2' AND by = 'bridge'")
     resume(core.runtime, core.tenant, "w1")
     assert sorted(paused_workers(core)) == [("w1", "operator"), ("w2", "operator")]
-    assert len(core.sql("SELECT FROM worker_pauses WHERE worker_id = 'w1' AND by = 'bridge'")) == 1, (
-        "ended, not deleted"
-    )
+    kept = core.sql("SELECT tenant, by FROM worker_pauses WHERE worker_id = 'w1' ORDER BY 1")
+    assert kept == [("default", "bridge"), ("elsewhere", "operator")], "the bridge's is ended, not deleted"
     resume(core.runtime, core.tenant, "w2")
     assert paused_workers(core) == [("w1", "operator")]
     assert core.sql("SELECT until, in_a_row FROM worker_pauses WHERE worker_id = 'w2' AND by = 'bridge'") == before
+
+
+def test_a_resume_of_one_key_leaves_the_pause_of_another(core):
+    with core.engine.begin() as connection:
+        made = [keys.create_key(connection, "test", ["work"], core.tenant) for _ in range(2)]
+    first, second = (keys.prefix_of(key) for key in made)
+    for prefix in (first, second):
+        pause(core.runtime, core.tenant, "w1", "dust", prefix=prefix)
+    resume(core.runtime, core.tenant, "w1", first)
+    assert len(paused_workers(core)) == 1
