@@ -86,7 +86,7 @@ TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names)
 # is now passes the guard of the change; no job is queued before it is available, but the index of the claim is by the
 # first of the two; a batch is at least as old as its jobs, which are gone only when they are old, but its index is by
 # age; a claim without a claim_id equals none; a job that has ended, or whose moment has not come, is looked at for
-# nothing, and what is abandoned would be abandoned again.
+# nothing, and what is abandoned would be abandoned again; of the uploads of an attempt a result takes those it names.
 FOR_THE_PLAN = [
     (r"bridge\.jobs\.claim\.NEXT", "queued_at <= now()"),
     (r"bridge\.jobs\.claim\.NEXT", "completed_at IS NULL"),
@@ -111,6 +111,7 @@ FOR_THE_PLAN = [
     (r"bridge\.jobs\.unserved\.TELL", "j.unserved_at <= now()"),
     (r"bridge\.blobs\.collect\.ABANDON", "upload_id IS NOT NULL"),
     (r"bridge\.jobs\.purge\.FORGET_BATCHES", "created_at < now() - make_interval(secs => :seconds)"),
+    (r"bridge\.jobs\.result_files\.FIND", "id = ANY (CAST(:uploads AS uuid[]))"),
 ]
 
 Put = Callable[[TextClause], None]
