@@ -41,6 +41,7 @@ def test_the_schedule_is_the_contracts():
         names.COLLECT,
         names.UNSERVED,
         names.BATCHES,
+        names.CALL_BACK,
     }
 
 

@@ -5,23 +5,17 @@ import re
 import pytest
 from sqlalchemy import create_engine, text
 
-from bridge.embedded.ports import free_port
 from tests.support.client import Client
 from tests.support.command import jobbridge, refusal
+from tests.support.own_database import own_database
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def empty_database(servers):
     """The URL of a database without any schema."""
-    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    name = f"empty_{free_port()}"
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield servers.database_url.rpartition("/")[0] + f"/{name}"
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with own_database(servers.database_url) as url:
+        yield url
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from bridge.cli.local.doctor.finding import skewed
 from bridge.cli.local.doctor.machine import packages
 from bridge.settings import load_settings
 from tests.support.command import jobbridge
+from tests.support.own_database import own_database
 
 MISSING = "/nowhere/at/all"
 
@@ -197,14 +198,8 @@ def test_a_set_up_that_is_well_has_no_finding(place):
 
 
 def test_an_encoding_that_cannot_hold_documents_is_found(place, servers):
-    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    name = f"latin_{uuid.uuid4().hex[:8]}"
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"))
-        url = servers.database_url.rpartition("/")[0] + f"/{name}"
+    with own_database(servers.database_url, "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0") as url:
         assert {("postgresql", "error"), ("schema", "error")} <= place.found(BRIDGE_DATABASE_URL=url)
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
 
 
 def test_a_package_that_is_missing_or_old_is_found(tmp_path, monkeypatch):

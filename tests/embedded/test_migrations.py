@@ -16,24 +16,19 @@ from bridge.cli.local.checkout import ROOT
 from models import migrations
 from models.job import metadata
 from models.state import JobState, legal_moves
+from tests.support.own_database import own_database
 
 for module in pkgutil.iter_modules(models.__path__):
     importlib.import_module(f"models.{module.name}")  # each adds its tables to the metadata
 
 
 @pytest.fixture
-def empty(servers, tmp_path):
+def empty(servers):
     """The engine of an empty database."""
-    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    name = f"empty_{abs(hash(tmp_path))}"
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine = create_engine(server.url.set(database=name))
-    yield engine
-    engine.dispose()
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with own_database(servers.database_url) as url:
+        engine = create_engine(url)
+        yield engine
+        engine.dispose()
 
 
 def things(engine):

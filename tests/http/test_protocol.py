@@ -61,7 +61,7 @@ class Worker:
         if self.process.poll() is None:
             self.kill()
         for descendant in self._descendants:
-            if descendant.is_running():
+            with suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
                 descendant.kill()
 
 

@@ -100,8 +100,10 @@ def test_a_claimed_job_has_this_shape_and_no_other(client):
         "source_media_type",
         "source_sha256",
         "checkpoint",
+        "traceparent",
     }
-    assert (job["source_sha256"], job["checkpoint"]) == (None, None)  # not uploaded; of no earlier attempt
+    # Not uploaded; of no earlier attempt; none was sent.
+    assert (job["source_sha256"], job["checkpoint"], job["traceparent"]) == (None, None, None)
     assert (job["attempt"], job["retry_count"], job["priority"]) == (1, 0, "high")
     assert len(job["lease_token"]) >= 32
     # Until it is acknowledged the lease is the acknowledgement window: 60 s, not the 30 s that were named.

@@ -21,6 +21,7 @@ from bridge_worker.claim import read_claim
 from bridge_worker.converting import RESULT_FILE
 from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, Setup
+from bridge_worker.result_files import TEXT_FILE
 
 OURS = "bridge_worker.handlers"
 HANDLERS = {"document": f"{OURS}.documents:handle", "web": f"{OURS}.web:handle", "audio": f"{OURS}.speech:handle",
@@ -46,6 +47,8 @@ def convert(process, name, kind, data):
     (directory / "job.json").write_text(json.dumps(held.claim.for_handler()))
     outcome = process.run(directory, held)
     result = json.loads((directory / RESULT_FILE).read_bytes()) if outcome.kind == "result" else None
+    if result and result.get("text"):  # too long for the answer: a file that the worker uploads
+        result["content"] = (directory / TEXT_FILE).read_text()
     shutil.rmtree(directory)
     return outcome, result
 
