@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bridge import crash_points
 from bridge.outgoing.addresses import network
-from bridge.outgoing.destination import Allowed
+from bridge.outgoing.destination import OFF, Allowed
 from bridge.redis_url import service
 
 PREFIX = "BRIDGE_"
@@ -122,6 +122,8 @@ class Settings(BaseModel):
     continuation_queue: str = Field("celery", min_length=1)
     continuation_inline_bytes: int = Field(262144, ge=0, le=268435456)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
+    source_allow: Annotated[tuple[str, ...], _listed(",")] = ()
+    source_networks: Annotated[tuple[str, ...], _listed(",")] = ()
     webhook_allow: Annotated[tuple[str, ...], _listed(",")] = ("https://*",)
     webhook_networks: Annotated[tuple[str, ...], _listed(",")] = ()
     webhook_retry_seconds: int = Field(259200, ge=60, le=2592000)
@@ -184,7 +186,15 @@ class Settings(BaseModel):
         Allowed.of(value)
         return value
 
-    @field_validator("webhook_networks")
+    @field_validator("source_allow")
+    @classmethod
+    def _https_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in Allowed.of(value).patterns:
+            if one.scheme != "https":
+                raise ValueError("every entry must begin with https://")
+        return () if value == (OFF,) else value
+
+    @field_validator("webhook_networks", "source_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:

@@ -22,7 +22,7 @@ MEANINGS = {
     429: "Too many requests; wait for Retry-After.",
     460: "The body does not have the Upload-Checksum that was sent with it; nothing of it counts.",
     500: "A defect of the bridge; X-Request-ID finds it in the log.",
-    503: "PostgreSQL, or the file system of a source file, does not answer; send the request again after Retry-After.",
+    503: "PostgreSQL, or what holds a source file, does not answer; send the request again after Retry-After.",
 }
 MEDIA_TYPE = "application/problem+json"
 ALWAYS = (401, 403, 422, 429, 503)

@@ -16,6 +16,7 @@ from bridge.jobs.artifacts import Standing
 from bridge.jobs.claim import Claimed
 from bridge.jobs.documents import AT_ONCE, Document, Unread, UnreadFile, size_of
 from bridge.jobs.read import History
+from bridge.jobs.remote_sources import is_remote, remote_name, without_query
 from bridge.jobs.source_files import source_name
 from bridge.names import download_path
 from bridge.queues import RANKS
@@ -79,7 +80,8 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
 
 
 def _source(job: Claimed) -> dict[str, Any]:
-    name = source_name(job.source_file_path)
+    path = job.source_file_path
+    name = remote_name(path, f"{job.job_id}.bin") if is_remote(path) else source_name(path)
     told, sha256 = None, None
     if job.upload is not None:
         name = job.upload.name or f"{job.job_id}.bin"
@@ -120,7 +122,8 @@ def job_view(job: Row[Any]) -> dict[str, Any]:
 
 def _told(job: Row[Any]) -> dict[str, Any]:
     told = {name: value for name, value in job._mapping.items() if name not in DOCUMENTS}
-    return {**told, "job_id": job.id, "worker_id": _worker(job), "priority": asked_priority(job)}
+    more = {"source_file_path": without_query(job.source_file_path), "priority": asked_priority(job)}
+    return {**told, "job_id": job.id, "worker_id": _worker(job), **more}
 
 
 def _documents(job: Row[Any]) -> dict[str, Any]:

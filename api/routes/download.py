@@ -17,12 +17,14 @@ from api.http.access import caller, runtime, scope
 from api.http.body import header_text
 from api.http.bytes_response import bytes_response, cut_short, upload_response
 from api.http.documented_errors import gives
+from api.http.remote_response import remote_response
 from api.routes.work import TOKEN, workers
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
 from bridge.jobs.extend import Alive, extend, lost_lease
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
+from bridge.jobs.remote_sources import is_remote
 from bridge.jobs.source_files import open_source
 from bridge.jobs.uploaded_sources import is_uploaded, uploaded_source
 from bridge.runtime import OnFiles
@@ -55,7 +57,7 @@ def download(job_id: str) -> Any:
     holder = why is None and caller().may("work")
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
-    if accelerates(runtime()) and not is_uploaded(job.source_file_path):
+    if accelerates(runtime()) and not is_uploaded(job.source_file_path) and not is_remote(job.source_file_path):
         answer = redirected(runtime(), job.source_file_path, f"{job.id}.bin")
         if holder and request.method == "GET":
             _renewer(job_id, token)()  # nginx does not tell of the bytes that go out: the beginning is the sign of life
@@ -74,13 +76,15 @@ def download(job_id: str) -> Any:
 
 
 def source_response(job: Row[Any]) -> Response:
-    """The source of a job, an upload or a file below a root, which is closed with the response.
+    """The source of a job, an upload, what is at an address or a file below a root, which is closed with the response.
 
     Raises NotFound, Unavailable, 416.
     """
     process = runtime()
     if is_uploaded(job.source_file_path):
         return upload_response(process, uploaded_source(process, job.source_file_path), f"{job.id}.bin")
+    if is_remote(job.source_file_path):
+        return remote_response(process, job.source_file_path, f"{job.id}.bin")
     file = process.files(open_source, job.source_file_path, process.settings.source_roots)
     return _file_response(file, f"{job.id}.bin", process.files)
 

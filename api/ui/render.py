@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from api.http.parts import parts
 from api.ui import session
 from api.ui.static_files import versioned
+from bridge.jobs.remote_sources import without_query
 from bridge.version import version
 
 HERE = Path(__file__).parent
@@ -72,6 +73,7 @@ def environment() -> Environment:
         "seconds": seconds,
         "number": number,
         "bytes": size,
+        "source": without_query,
     }
     made.globals |= {"static": versioned, "version": version()}
     return made

@@ -86,7 +86,7 @@ class _New(NamedTuple):
 
     tenant: str
     fields: Fields
-    size: int  # bytes of its source file
+    size: int | None  # bytes of its source file; None: it lies at an address
     request_id: str | None
     span: Span
     callback: Callback
@@ -250,7 +250,7 @@ def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime
     return _new(runtime, tenant, created, sizes[0], callbacks[0])
 
 
-def _new(runtime: Runtime, tenant: str, created: Fields, size: int, callback: Callback) -> _New:
+def _new(runtime: Runtime, tenant: str, created: Fields, size: int | None, callback: Callback) -> _New:
     span = runtime.traces.begin(CREATED, TRACEPARENT.get())
     return _New(tenant, created, size, REQUEST_ID.get(), span, callback)
 

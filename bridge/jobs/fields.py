@@ -12,7 +12,9 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from bridge.bounded_schema import Strict
-from bridge.jobs.uploaded_sources import SCHEME, is_uploaded
+from bridge.jobs.remote_sources import is_remote
+from bridge.jobs.uploaded_sources import SCHEME as UPLOAD
+from bridge.jobs.uploaded_sources import is_uploaded
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.outgoing.destination import LONGEST
 from models.state import Priority
@@ -56,6 +58,10 @@ class CreateFields(Strict):
         metadata={"description": "Absolute path of the source file, under one of BRIDGE_SOURCE_ROOTS."},
     )
     source_upload = fields.UUID(metadata={"description": "An upload that is whole, in place of `source_file_path`."})
+    source_url = fields.String(
+        validate=validate.Length(1, LONGEST),
+        metadata={"description": "An https address that BRIDGE_SOURCE_ALLOW allows, in place of `source_file_path`."},
+    )
     content_type = fields.String(
         required=True,
         validate=validate.Regexp(
@@ -111,15 +117,22 @@ class CreateFields(Strict):
 
     @post_load
     def _one_source(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """The source under one name: an upload stands as `upload:ID` where a path would stand."""
-        upload = data.pop("source_upload", None)
-        if upload is not None and "source_file_path" in data:
-            raise ValidationError("Name source_file_path or source_upload, not both.", "source_upload")
-        if upload is None and "source_file_path" not in data:
+        """The source under one name: `upload:ID` or an https address stand where a path would stand."""
+        given = [name for name in ("source_file_path", "source_upload", "source_url") if name in data]
+        if not given:
             raise ValidationError("Missing data for required field.", "source_file_path")
-        if upload is None and is_uploaded(data["source_file_path"]):
+        if len(given) > 1:
+            raise ValidationError(f"Name {' or '.join(given)}, one of them.", given[-1])
+        value = data.pop(given[0])
+        if given == ["source_upload"]:
+            return {"source_file_path": f"{UPLOAD}{value}", **data}
+        if given == ["source_url"] and not is_remote(value):
+            raise ValidationError("Must be an https address, such as https://files.example.org/a.pdf.", "source_url")
+        if given == ["source_file_path"] and is_uploaded(value):
             raise ValidationError("Name an upload in source_upload.", "source_file_path")
-        return {"source_file_path": f"{SCHEME}{upload}", **data} if upload is not None else data
+        if given == ["source_file_path"] and is_remote(value):
+            raise ValidationError("Name an address in source_url.", "source_file_path")
+        return {"source_file_path": value, **data}
 
 
 def fingerprint(created: Mapping[str, Any]) -> bytes:

@@ -25,10 +25,11 @@ def clock(connection: Connection, created: Sequence[Fields]) -> datetime | None:
 
 def looked_at(
     runtime: Runtime, tenant: str, created: Sequence[Fields], now: datetime | None, asks: Caller
-) -> tuple[dict[int, dict[str, object]], list[int], list[Callback]]:
+) -> tuple[dict[int, dict[str, object]], list[int | None], list[Callback]]:
     """Refusals by place (field → messages), the files' sizes, and whom to call."""
     refused: dict[int, dict[str, object]] = {}
-    sizes, callbacks = [], []
+    sizes: list[int | None] = []
+    callbacks = []
     for place, fields in enumerate(created):
         try:
             sizes.append(look(runtime, tenant, fields["source_file_path"]))

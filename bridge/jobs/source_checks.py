@@ -10,6 +10,7 @@ from pathlib import Path
 import gevent
 
 from bridge.errors import BridgeError
+from bridge.jobs.remote_sources import check_remote, is_remote
 from bridge.jobs.source_files import check_source
 from bridge.jobs.uploaded_sources import is_uploaded, look_at_upload
 from bridge.runtime import Runtime, Together
@@ -19,8 +20,14 @@ LATE_SECONDS = 0.25  # a visit that takes longer may hang at one file: then each
 Seen = int | BridgeError | None  # the size in bytes, the refusal; None: not seen in time
 
 
-def look(runtime: Runtime, tenant: str, path: str) -> int:
-    """Return the size in bytes of the file that a job names. Raises Invalid, Unavailable as check_source does."""
+def look(runtime: Runtime, tenant: str, path: str) -> int | None:
+    """Return the size in bytes of the file that a job names, None where it lies at an address, which nobody asks yet.
+
+    Raises Invalid, Unavailable as check_source does.
+    """
+    if is_remote(path):
+        check_remote(runtime.settings, path)
+        return None
     if is_uploaded(path):
         return look_at_upload(runtime, tenant, path)
     roots = runtime.settings.source_roots

@@ -17,8 +17,9 @@ from bridge.background import Supervised
 from bridge.crash_points import reach
 from bridge.outbox import webhooks
 from bridge.outbox.message import message
+from bridge.outgoing.connect import NotSent
 from bridge.outgoing.destination import BadAddress
-from bridge.outgoing.post import Answer, NotSent
+from bridge.outgoing.post import Answer
 from bridge.runtime import Runtime
 from bridge.traces import Passed
 from bridge.webhook_signature import envelope, headers

@@ -11,10 +11,10 @@ from threading import Event
 
 import pytest
 
-from bridge.outgoing import post as module
 from bridge.outgoing.addresses import network
+from bridge.outgoing.connect import NotSent, tls
 from bridge.outgoing.destination import Allowed, BadAddress
-from bridge.outgoing.post import Answer, NotSent, post
+from bridge.outgoing.post import Answer, post
 from tests.support.receiver import Received, answer, receiver
 
 LOOPBACK = [network("127.0.0.0/8")]
@@ -177,7 +177,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tls_is_for_the_name_though_the_address_is_pinned(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    module._tls.cache_clear()
+    tls.cache_clear()
     try:
         with receiver(certificate) as there:
             url = f"https://hooks.example.org:{there.port}/"
@@ -187,12 +187,12 @@ def test_tls_is_for_the_name_though_the_address_is_pinned(certificate: Path, mon
                 with pytest.raises(NotSent, match="TLS failed"):
                     post(others, f"https://{other}:{there.port}/", b"", {}, ask=to_loopback)
             monkeypatch.delenv("SSL_CERT_FILE")
-            module._tls.cache_clear()
+            tls.cache_clear()
             with pytest.raises(NotSent, match="TLS failed"):
                 post(LOCAL, url, b"", {}, ask=to_loopback)
             assert len(there.got) == 1
     finally:
-        module._tls.cache_clear()
+        tls.cache_clear()
 
 
 def test_the_systems_resolver_is_asked_in_a_process_of_its_own() -> None:

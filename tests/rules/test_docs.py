@@ -62,6 +62,8 @@ MADE = {
     "trusted_proxies": "none",
     "source_roots": "<data dir>/files",
     "store": "file:<data dir>/uploads",
+    "source_allow": "unset",
+    "source_networks": "unset",
     "webhook_allow": "https://*",
     "webhook_networks": "unset",
     "timeout_seconds": DEADLINES,

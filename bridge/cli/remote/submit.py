@@ -21,9 +21,15 @@ from models.state import Priority
 
 
 def submit(
+    *,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="Paths as the bridge sees them, below BRIDGE_SOURCE_ROOTS.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Paths as the bridge sees them, below BRIDGE_SOURCE_ROOTS."),
+    ] = None,
+    source_url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="An https address that BRIDGE_SOURCE_ALLOW allows, in place of a FILE."),
+    ] = None,
     content_type: Annotated[
         str, typer.Option("--content-type", "--type", metavar="TYPE", help="It selects the workers.")
     ],
@@ -57,9 +63,12 @@ def submit(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Creates a job for each file: all of them, or none. What the bridge does not see is sent to it."""
-    if output is not None and len(files) != 1:
-        raise Refused("--output takes the result of one FILE")
+    """Creates a job for each file or address: all of them, or none. What the bridge does not see is sent to it."""
+    files, urls = files or [], source_url or []
+    if not files and not urls:
+        raise Refused("name a FILE or --source-url")
+    if output is not None and len(files) + len(urls) != 1:
+        raise Refused("--output takes the result of one FILE or --source-url")
     fields = {
         "content_type": content_type,
         "task_options": task_options(option or []),
@@ -73,9 +82,10 @@ def submit(
         fields["available_at"] = moment.isoformat()
     given = {name: value for name, value in fields.items() if value is not None}
     bridge = bridge_at(url)
-    jobs = [{"ingestion_task_id": ingestion_task_id or file.name, **given} for file in files]
-    answer = _created(bridge, files, jobs, idempotency_key, upload)
-    names = {job["job_id"]: file.name for job, file in zip(answer["jobs"], files, strict=True)}
+    called = [*(file.name for file in files), *map(_last_part, urls)]
+    jobs = [{"ingestion_task_id": ingestion_task_id or name, **given} for name in called]
+    answer = _created(bridge, files, urls, jobs, idempotency_key, upload)
+    names = {job["job_id"]: name for job, name in zip(answer["jobs"], called, strict=True)}
     if wait or output is not None:
         status = watch.watch_jobs(bridge, names, json=json)
         if output is not None and status == 0:
@@ -91,14 +101,20 @@ def submit(
 
 
 def _created(
-    bridge: Bridge, files: list[Path], jobs: list[dict[str, Any]], idempotency_key: str | None, upload: bool
+    bridge: Bridge,
+    files: list[Path],
+    urls: list[str],
+    jobs: list[dict[str, Any]],
+    idempotency_key: str | None,
+    upload: bool,
 ) -> dict[str, Any]:
-    """The answer to a batch of these jobs, one for each file; files are sent where that is asked for or needed."""
+    """The answer to a batch of these jobs, one for each file and address; files are sent where asked for or needed."""
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     sources = [{"source_file_path": str(file.absolute())} for file in files]
 
     def create() -> dict[str, Any]:
-        named = [{**source, **job} for source, job in zip(sources, jobs, strict=True)]
+        places = [*sources, *({"source_url": url} for url in urls)]
+        named = [{**source, **job} for source, job in zip(places, jobs, strict=True)]
         return bridge.ask("POST", f"{API_BASE}/batch", {}, {"jobs": named}, headers=headers).body
 
     if not upload:
@@ -109,6 +125,11 @@ def _created(
                 raise
     sources = [{"source_upload": files_.upload(bridge, file)} for file in files]
     return create()
+
+
+def _last_part(url: str) -> str:
+    """What an address is called by: the last part of its path, without what may open it."""
+    return url.partition("?")[0].rstrip("/").rpartition("/")[2][:255] or "source"
 
 
 def task_options(pairs: list[str]) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""A source at an address as an answer: its bytes go through, one piece at a time."""
+
+import re
+from collections.abc import Iterator
+
+from flask import Response, request
+from werkzeug.datastructures import ContentRange
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import parse_date
+
+from api.http.bytes_response import attachment, cut_short
+from bridge.jobs.remote_sources import OutsideFile, Part, open_remote, remote_name
+from bridge.outgoing.connect import NotSent
+from bridge.runtime import Runtime
+
+
+def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
+    """What is at the address, or the range of it that was asked for; its name, else this one.
+
+    Raises NotFound, Unavailable, 416.
+    """
+    try:
+        part = open_remote(runtime, url, _one_range(), request.headers.get("If-Range"))
+    except OutsideFile as outside:
+        raise RequestedRangeNotSatisfiable(outside.size) from None
+    response = Response(_Bytes(part), mimetype="application/octet-stream", direct_passthrough=True)
+    response.content_length = len(part.served)
+    if part.fetched.status == 206:
+        response.status_code = 206
+        response.content_range = ContentRange("bytes", part.served.start, part.served.stop, part.size)
+    response.accept_ranges = "bytes"
+    response.last_modified = parse_date(part.modified)
+    if part.etag is not None:
+        response.set_etag(part.etag)
+    response.headers["Content-Disposition"] = attachment(remote_name(url, otherwise))
+    response.make_conditional(request.environ)
+    return response
+
+
+def _one_range() -> str | None:
+    """The range that is asked for, spelled plainly; None where it is no single one, as for other sources."""
+    found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", request.headers.get("Range", ""), re.IGNORECASE)
+    if found is None or not (found[1] or found[2]) or (found[1] and found[2] and int(found[2]) < int(found[1])):
+        return None
+    return f"bytes={found[1]}-{found[2]}"
+
+
+class _Bytes:
+    """What comes, up to the size that was told; a connection that ends before that ends it early."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = len(self._part.served)
+        try:
+            for piece in self._part.fetched.pieces():
+                left -= len(piece)
+                yield piece
+        except NotSent:
+            raise cut_short("the source's server does not go on") from None
+        if left:
+            raise cut_short("the source's server ended before the end")
+
+    def close(self) -> None:
+        self._part.fetched.close()

@@ -1,0 +1,164 @@
+"""Sources at addresses: a job names such a one by its https address where another has a path.
+
+The address is judged as the job is created, without DNS. It is asked only for a download, when it is judged again,
+looked up and connected to (bridge/outgoing); the bytes go through the bridge and are kept nowhere.
+"""
+
+import re
+from functools import cache, partial
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from gevent.monkey import get_original
+
+from bridge.errors import Invalid, NotFound, Unavailable
+from bridge.file_pool import FilePool
+from bridge.outgoing.addresses import network
+from bridge.outgoing.connect import NotSent, addresses_in
+from bridge.outgoing.destination import Allowed, BadAddress
+from bridge.outgoing.fetch import Fetched, fetch
+from bridge.runtime import Runtime
+from bridge.settings import Settings
+
+SCHEME = "https://"
+LOOK_UPS = 4  # of names at a time, in a process
+LONGEST_NAME = 255
+_OFF = "Sources at addresses are off at this bridge; its operator can name hosts in BRIDGE_SOURCE_ALLOW."
+_PASSES = {408, 425, 429}  # of what a server refuses: this may be otherwise a little later
+_NUMBER = "[0-9]{1,18}"
+
+
+class Part(NamedTuple):
+    """What a source's server gives: `served` of `size` bytes; `etag` (strong, without quotes) and date as it says."""
+
+    fetched: Fetched
+    served: range
+    size: int
+    etag: str | None
+    modified: str | None
+
+
+class OutsideFile(Exception):
+    """The range that was asked for lies outside; `size` in bytes where the server tells it."""
+
+    def __init__(self, size: int | None) -> None:
+        super().__init__()
+        self.size = size
+
+
+def is_remote(path: str) -> bool:
+    """Whether this names an address, not a path."""
+    return path.startswith(SCHEME)
+
+
+def check_remote(settings: Settings, url: str) -> None:
+    """Raises Invalid for an address that a new job may not name."""
+    if not settings.source_allow:
+        raise Invalid({"source_url": [_OFF]})
+    try:
+        _allowed(settings.source_allow, settings.source_networks).destination(url)
+    except BadAddress as why:
+        raise Invalid({"source_url": [str(why)]}) from None
+
+
+def remote_name(url: str, otherwise: str) -> str:
+    """The file's name: the last part of the address' path, decoded; what cannot be shown is replaced."""
+    last = unquote(url.partition("?")[0].removeprefix(SCHEME).partition("/")[2].rpartition("/")[2])
+    shown = "".join(one if one.isprintable() else "\ufffd" for one in re.split(r"[/\\]", last)[-1])
+    return shown[-LONGEST_NAME:] or otherwise
+
+
+def without_query(path: str) -> str:
+    """A source as it is shown: the query of an address may be what opens it."""
+    return path.partition("?")[0] if is_remote(path) else path
+
+
+def open_remote(runtime: Runtime, url: str, asked: str | None, if_range: str | None) -> Part:
+    """Ask the source's server, for a range where one is asked for. To be closed.
+
+    Raises NotFound, which no repetition mends; Unavailable; OutsideFile.
+    """
+    headers = {} if asked is None else {"Range": asked}
+    if asked is not None and if_range is not None:
+        headers["If-Range"] = if_range
+    allowed = _allowed(runtime.settings.source_allow, runtime.settings.source_networks)
+    try:
+        fetched = fetch(allowed, url, headers, ask=_look_up)
+    except BadAddress as why:
+        raise _refused(str(why)) from None
+    except NotSent as why:
+        raise Unavailable(f"The source's server cannot be reached. {why} Send the request again.") from None
+    try:
+        return _judged(fetched, asked, runtime.settings.upload_max_bytes)
+    except BaseException:
+        fetched.close()
+        raise
+
+
+def _judged(fetched: Fetched, asked: str | None, most: int) -> Part:
+    status, headers = fetched.status, fetched.headers
+    if status == 416 and asked is not None:
+        whole = re.fullmatch(rf"bytes \*/({_NUMBER})", headers.get("Content-Range", ""))
+        raise OutsideFile(int(whole[1]) if whole else None)
+    if status >= 500 or status in _PASSES:
+        raise Unavailable(f"The source's server answers {status}; send the request again.")
+    if 300 <= status < 400:
+        raise _refused(f"Its server answers {status}, and redirects are not followed: name where the file is.")
+    if status not in (200, 206):
+        raise _refused(f"Its server answers {status}.")
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise _refused("Its server sends it encoded, which was not asked for.")
+    length = headers.get("Content-Length", "")
+    if "Transfer-Encoding" in headers or not re.fullmatch(_NUMBER, length):
+        raise _refused("Its server does not tell its size (Content-Length), without which a gap in it is not seen.")
+    served, size = range(int(length)), int(length)
+    if status == 206:
+        served, size = _range(headers.get("Content-Range", ""), asked)
+        if len(served) != int(length):
+            raise _refused("Its server answers a range with another one.")
+    if size > most:
+        raise _refused(f"It has {size} bytes; BRIDGE_UPLOAD_MAX_BYTES allows {most}.")
+    etag = re.fullmatch(r'"([\x21\x23-\x7e]{1,200})"', headers.get("ETag", "").strip())
+    return Part(fetched, served, size, etag[1] if etag else None, headers.get("Last-Modified"))
+
+
+def _range(told: str, asked: str | None) -> tuple[range, int]:
+    """The bytes that a 206 holds, and the size of the whole. Raises NotFound unless they are those asked for."""
+    found = re.fullmatch(rf"bytes ({_NUMBER})-({_NUMBER})/({_NUMBER})", told)
+    wanted = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", asked or "")
+    if found is not None and wanted is not None:
+        first, last, size = (int(one) for one in found.groups())
+        wanted_first = int(wanted[1]) if wanted[1] else max(0, size - int(wanted[2]))
+        wanted_last = min(int(wanted[2]), size - 1) if wanted[1] and wanted[2] else size - 1
+        if (first, last) == (wanted_first, wanted_last) and first <= last:
+            return range(first, last + 1), size
+    raise _refused("Its server answers a range with another one.")
+
+
+def _refused(why: str) -> NotFound:
+    return NotFound(f"The source cannot be had at its address, and asking again will not help. {why}")
+
+
+@cache  # the settings of a process do not change
+def _allowed(patterns: tuple[str, ...], networks: tuple[str, ...]) -> Allowed:
+    return Allowed.of(patterns, [network(one) for one in networks])
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    """Ask the system's resolver, in threads that nothing else needs: a name may be one whose servers never answer.
+
+    Raises OSError.
+    """
+    try:
+        return list(addresses_in(_look_ups()(_getaddrinfo, host, port)))
+    except Unavailable:
+        raise OSError("the resolver does not answer") from None
+
+
+def _getaddrinfo(host: str, port: int) -> list[tuple[object, ...]]:
+    found: list[tuple[object, ...]] = get_original("socket", "getaddrinfo")(host, port, type=1)  # SOCK_STREAM
+    return found
+
+
+_look_ups = cache(partial(FilePool, LOOK_UPS))  # made by the process that asks first

@@ -1,0 +1,75 @@
+"""One GET from an address that a stranger has named; its body is read piece by piece.
+
+No redirect is followed, no encoding is asked for. The head, each silence and the whole have bounds in time; whoever
+reads bounds the bytes, of which one piece is held at a time.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+
+from urllib3.exceptions import HTTPError
+
+from bridge.outgoing.connect import NotSent, Resolve, connected, ended_at, resolve
+from bridge.outgoing.destination import Allowed
+
+HEAD_SECONDS = 30.0  # from the look-up's end until the head of the answer is there
+SILENCE_SECONDS = 30.0  # in the body, without a byte
+SECONDS = 3600.0  # the whole
+PIECE = 64 * 1024  # bytes read at a time
+
+_FAILURES = (OSError, HTTPException, HTTPError, ValueError)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An answer of whatever status, its body unread; to be closed."""
+
+    status: int
+    headers: Mapping[str, str]
+    _response: Any
+    _open: ExitStack
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it comes, as far as it comes within the bounds. Raises NotSent where the connection fails."""
+        try:
+            while piece := self._response.read1(PIECE, decode_content=False):
+                yield piece
+        except _FAILURES as error:
+            raise NotSent(f"The connection failed: {type(error).__name__}.") from error
+
+    def close(self) -> None:
+        """End the connection."""
+        self._open.close()
+
+
+def fetch(
+    allowed: Allowed,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    seconds: float = SECONDS,
+    head_seconds: float = HEAD_SECONDS,
+    silence: float = SILENCE_SECONDS,
+    ask: Resolve = resolve,
+) -> Fetched:
+    """Ask for what is at an address. Raises BadAddress, NotSent."""
+    to, connection, head_end = connected(allowed, url, head_seconds, ask)
+    sock = connection.sock  # the connection forgets it where the answer ends with it
+    with ExitStack() as stack:
+        stack.callback(connection.close)
+        given = {**headers, "Host": to.authority, "Connection": "close", "Accept-Encoding": "identity"}
+        with ended_at(sock, head_end) as over:
+            try:
+                connection.request("GET", to.target, None, given, preload_content=False, decode_content=False)
+                response = connection.getresponse()
+            except _FAILURES as error:
+                if over.is_set():
+                    raise NotSent(f"No answer within {head_seconds:.0f} s.") from error
+                raise NotSent(f"The connection failed: {type(error).__name__}.") from error
+        stack.callback(response.close)
+        stack.enter_context(ended_at(sock, time.monotonic() + seconds, silence))
+        return Fetched(response.status, response.headers, response, stack.pop_all())

@@ -1,0 +1,255 @@
+"""Sources at https addresses: through a whole create, claim and download, from servers that are what they may be."""
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from threading import Event
+
+import pytest
+import requests
+
+from bridge import names
+from tests.support.client import Client, ok, refused
+from tests.support.command import jobbridge
+from tests.support.receiver import Received, Receiver, answer, receiver
+from tests.support.running import Running
+
+HERE = "127.0.0.2"  # the one address of loopback that the bridge may reach
+FILE = bytes(range(256)) * 2000
+ETAG = '"v1"'
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the one address, by itself; with its key."""
+    at = tmp_path_factory.mktemp("tls")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+            "2", "-subj", "/CN=x", "-addext", f"subjectAltName=IP:{HERE},DNS:localhost", "-keyout", str(at / "key"),
+            "-out", str(at / "certificate")]  # fmt: skip
+    subprocess.run(made, check=True, capture_output=True)
+    both = at / "both.pem"
+    both.write_bytes((at / "certificate").read_bytes() + (at / "key").read_bytes())
+    return both
+
+
+@pytest.fixture(scope="module")
+def bridge(start_bridge, certificate: Path) -> Running:
+    """One process, so that a download that held it up would hold up all."""
+    allow = f"https://{HERE}:*,https://localhost:*"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(certificate))
+        return start_bridge(beat=False, api_processes="1", source_allow=allow, source_networks=HERE,
+                            upload_max_bytes="1000000")  # fmt: skip
+
+
+@pytest.fixture
+def there(certificate: Path) -> Iterator[Receiver]:
+    with receiver(certificate, HERE) as it:
+        it.answers = files
+        yield it
+
+
+def files(handler: BaseHTTPRequestHandler, came: Received) -> None:
+    """A server of files that knows ranges."""
+    asked = came.headers.get("range")
+    whole = asked is None or came.headers.get("if-range", ETAG) != ETAG
+    first = 0 if whole else int(asked.removeprefix("bytes=").partition("-")[0])
+    if first >= len(FILE):
+        handler.wfile.write(f"HTTP/1.1 416 x\r\nContent-Range: bytes */{len(FILE)}\r\n\r\n".encode())
+        return
+    handler.send_response(200 if whole else 206)
+    if not whole:
+        handler.send_header("Content-Range", f"bytes {first}-{len(FILE) - 1}/{len(FILE)}")
+    handler.send_header("Content-Length", str(len(FILE) - first))
+    handler.send_header("ETag", ETAG)
+    handler.send_header("Set-Cookie", "a=b")
+    handler.end_headers()
+    handler.wfile.write(FILE[first:])
+
+
+def at(there: Receiver, path: str = "a%20b/Bericht%20%C3%BC.pdf?signature=secret") -> str:
+    return f"https://{HERE}:{there.port}/{path}"
+
+
+def body(url: str) -> dict[str, str]:
+    return {"source_url": url, "content_type": "doc", "ingestion_task_id": "x"}
+
+
+def taken(client: Client, url: str):
+    """A job of this address, claimed; and its holder's token."""
+    job_id = ok(client.post("", body(url)))["job_id"]
+    job = client.claim("doc")
+    assert job["job_id"] == job_id
+    return job, {"X-Lease-Token": job["lease_token"]}
+
+
+def test_a_worker_gets_what_is_at_an_address_as_it_gets_a_file(client, there):
+    job, token = taken(client, at(there))
+    told = (job["source_name"], job["source_size"], job["source_media_type"], job["source_sha256"])
+    assert told == ("Bericht ü.pdf", None, "application/pdf", None)
+    assert not there.got
+    whole = client.get(job["source_file_url"], headers=token)
+    assert (whole.status_code, whole.content, whole.headers["ETag"]) == (200, FILE, ETAG)
+    assert whole.headers["Content-Length"] == str(len(FILE))
+    assert whole.headers["Content-Type"] == "application/octet-stream"
+    assert "filename*=UTF-8''Bericht%20%C3%BC.pdf" in whole.headers["Content-Disposition"]
+    assert "Set-Cookie" not in whole.headers
+    (got,) = there.got
+    assert got.path == "/a%20b/Bericht%20%C3%BC.pdf?signature=secret"
+    assert got.headers == {"host": f"{HERE}:{there.port}", "connection": "close", "accept-encoding": "identity",
+                           "user-agent": got.headers["user-agent"]}  # fmt: skip
+    assert client.job(job["job_id"])["acknowledged_at"] is not None
+
+
+def test_ranges_and_conditions_are_those_of_its_server(client, there):
+    job, token = taken(client, at(there))
+    path = job["source_file_url"]
+    part = client.get(path, headers={**token, "Range": "bytes=511990-", "If-Range": ETAG})
+    assert (part.status_code, part.content) == (206, FILE[511990:])
+    assert part.headers["Content-Range"] == f"bytes 511990-511999/{len(FILE)}"
+    assert client.get(path, headers={**token, "Range": "bytes=5-", "If-Range": '"v0"'}).status_code == 200
+    assert client.get(path, headers={**token, "Range": "bytes=0-1,5-6"}).status_code == 200
+    assert refused(client.get(path, headers={**token, "Range": "bytes=512000-"}), 416)
+    assert client.get(path, headers={**token, "If-None-Match": ETAG}).status_code == 304
+    head = client.request("HEAD", path, headers=token)
+    assert (head.headers["Content-Length"], head.content) == (str(len(FILE)), b"")
+    assert [got.headers.get("range") for got in there.got[:3]] == ["bytes=511990-", "bytes=5-", None]
+
+
+def test_the_query_is_shown_to_nobody_and_other_tenants_see_nothing(bridge, client, there):
+    job, _ = taken(client, at(there))
+    shown = client.get(job["job_id"])
+    assert ok(shown)["source_file_path"] == at(there).partition("?")[0]
+    for text in (shown.text, client.get("").text):
+        assert "secret" not in text
+    assert bridge.client().get(job["source_file_url"]).status_code == 404
+    assert not there.got
+
+
+def test_one_source_is_named_and_only_where_it_may(bridge, client, there):
+    neither = {"content_type": "doc", "ingestion_task_id": "x"}
+    two = {**body(at(there)), "source_file_path": client.source()}
+    assert "source_url" in refused(client.post("", two), 422)["errors"]
+    smuggled = {**neither, "source_file_path": at(there)}
+    assert "source_file_path" in refused(client.post("", smuggled), 422)["errors"]
+    batch = {"jobs": [body(at(there)), {**neither, "source_file_path": client.source()}, body("https://example.org/")]}
+    assert list(refused(client.post("batch", batch), 422)["errors"]) == ["jobs.2.source_url"]
+    batch["jobs"].pop()
+    assert len(ok(client.post("batch", batch))["jobs"]) == 2
+    key = {"Idempotency-Key": "once"}
+    assert ok(client.post("", body(at(there)), headers=key)) == ok(client.post("", body(at(there)), headers=key))
+    refused(client.post("", body(at(there, "other")), headers=key), 422)
+
+
+@pytest.mark.parametrize("url", [
+    "http://127.0.0.2:{}/x", "https://127.0.0.1:{}/x", "https://[::1]:{}/x", "https://[::ffff:127.0.0.2]:{}/x",
+    "https://127.2:{}/x", "https://2130706434:{}/x", "https://0x7f000002:{}/x", "https://169.254.169.254/latest",
+    "https://127.0.0.2@127.0.0.1:{}/", "https://localhost.:{}/x", "https://x.localhost:{}/x", "file:///etc/passwd",
+    "https://127.0.0.2:{}/../x", "s3://bucket/key", "HTTPS://127.0.0.2:{}/x", "https://127.0.0.2:{}\\@127.0.0.1/", "",
+])  # fmt: skip
+def test_what_leads_elsewhere_is_refused_as_the_job_is_created(client, there, url):
+    assert "source_url" in refused(client.post("", body(url.format(there.port))), 422)["errors"]
+    assert not there.got
+
+
+def test_a_name_that_leads_to_an_inner_address_is_refused_as_it_is_downloaded(client, certificate):
+    """`localhost` is named by the operator, its address is not: it is known only when the name is looked up."""
+    with receiver(certificate) as canary:
+        job, token = taken(client, f"https://localhost:{canary.port}/x")
+        problem = refused(client.get(job["source_file_url"], headers=token), 404, "not_found")
+        assert "may not be reached" in problem["detail"]
+        assert not canary.got
+
+
+def raw(head: str, rest: bytes = b""):
+    return lambda handler, _: handler.wfile.write(
+        b"HTTP/1.1 " + head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + rest
+    )
+
+
+@pytest.mark.parametrize(("answers", "status", "words"), [
+    (answer(404), 404, "answers 404"), (answer(403), 404, "answers 403"), (answer(204), 404, "answers 204"),
+    (answer(500), 503, "answers 500"), (answer(429), 503, "answers 429"),
+    (answer(206, "x", Content_Range="bytes 0-0/9"), 404, "another one"),
+    (answer(200, "x", Content_Encoding="gzip"), 404, "encoded"),
+    (raw("200 x\nTransfer-Encoding: chunked", b"1\r\nx\r\n0\r\n\r\n"), 404, "Content-Length"),
+    (raw("200 x\nTransfer-Encoding: chunked\nContent-Length: 1", b"1\r\nx\r\n0\r\n\r\n"), 404, "Content-Length"),
+    (raw("200 x", b"without a length"), 404, "Content-Length"),
+    (raw("200 x\nContent-Length: 1\nContent-Length: 2", b"xx"), 503, "connection failed"),
+    (raw("200 x\nContent-Length: 1000001"), 404, "BRIDGE_UPLOAD_MAX_BYTES"),
+    (raw("200 x\nX: " + "x" * 200_000), 503, "connection failed"), (raw("nonsense"), 503, "connection failed"),
+])  # fmt: skip
+def test_what_its_server_does_wrong_is_told_to_the_holder(client, there, answers, status, words):
+    job, token = taken(client, at(there))
+    there.answers = answers
+    told = client.get(job["source_file_url"], headers=token)
+    problem = refused(told, status, {404: "not_found", 503: "unavailable"}[status])
+    assert words in problem["detail"]
+    assert told.headers["X-Job-Status"] == "processing"
+    assert ("Retry-After" in told.headers) == (status == 503)
+
+
+def test_a_redirect_leads_nowhere_and_a_server_that_is_away_is_told(client, certificate, there):
+    with receiver(certificate, HERE) as canary:
+        job, token = taken(client, at(there))
+        there.answers = answer(302, Location=at(canary))
+        assert "redirect" in refused(client.get(job["source_file_url"], headers=token), 404)["detail"]
+        assert not canary.got
+    job, token = taken(client, at(canary))
+    assert "cannot be reached" in refused(client.get(job["source_file_url"], headers=token), 503)["detail"]
+
+
+@pytest.mark.parametrize("more", [0, 5, 300_000])
+def test_a_length_that_is_a_lie_is_seen_by_the_holder(client, there, more):
+    """What is missing breaks the download off; what is too much is not passed on."""
+    job, token = taken(client, at(there))
+    there.answers = raw("200 x\nContent-Length: 400000", b"x" * more)
+    with pytest.raises(requests.RequestException):
+        client.get(job["source_file_url"], headers=token)
+    there.answers = raw("200 x\nContent-Length: 4", b"x" * 100_000)
+    assert client.get(job["source_file_url"], headers=token).content == b"xxxx"
+
+
+def test_a_server_that_hangs_holds_up_its_download_alone(client, there):
+    job, token = taken(client, at(there))
+    began, goes_on = Event(), Event()
+
+    def hangs(handler: BaseHTTPRequestHandler, came: Received) -> None:
+        began.set()
+        goes_on.wait(60)
+        files(handler, came)
+
+    there.answers = hangs
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get, job["source_file_url"], headers=token)
+        try:
+            assert began.wait(30)
+            assert client.get("/health", timeout=20).status_code == 200
+            assert not waiting.done()
+        finally:
+            goes_on.set()
+        assert waiting.result(60).content == FILE
+
+
+def test_celery_takes_addresses_too(bridge, client, there):
+    def sent(url: str):
+        kwargs = {**body(url), "tenant": client.tenant}
+        return bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE)
+
+    job_id = sent(at(there)).get(timeout=60)["job_id"]
+    job = client.claim("doc")
+    assert (job["job_id"], job["source_name"]) == (job_id, "Bericht ü.pdf")
+    with pytest.raises(Exception, match="source_url"):
+        sent(f"https://127.0.0.1:{there.port}/x").get(timeout=60)
+
+
+def test_the_command_line_names_addresses(bridge, client, there, tmp_path):
+    environment = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": client.key}
+    done = jobbridge(
+        "jobs", "submit", client.source(), "--source-url", at(there), "--type", "doc", cwd=tmp_path, **environment
+    )
+    assert "Bericht" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+    assert {client.claim("doc")["source_name"] for _ in range(2)} >= {"Bericht ü.pdf"}
