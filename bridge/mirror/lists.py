@@ -181,8 +181,15 @@ class Mirror:
         """Whether this process may rebuild now; the lock ends by itself."""
         return bool(self._client.set(self._key("rebuilding"), self.process, nx=True, ex=seconds))
 
+    def keep_rebuild(self, seconds: int) -> bool:
+        """Renew the lock; False where it has ended meanwhile, and another process may rebuild."""
+        key = self._key("rebuilding")
+        return self._client.get(key) == self.process and bool(self._client.expire(key, seconds))
+
     def unlock_rebuild(self) -> None:
-        self._client.delete(self._key("rebuilding"))
+        """End the lock, unless it is another's by now."""
+        if self._client.get(self._key("rebuilding")) == self.process:
+            self._client.delete(self._key("rebuilding"))
 
     def clear(self, queue: Queue, priority: Priority) -> None:
         """Empty a pending list."""

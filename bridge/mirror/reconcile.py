@@ -19,7 +19,7 @@ from bridge.queues import RANKS, Entry, Queue, is_job_id
 
 HEAD = 200  # IDs compared of each list
 BATCH = 1000
-LOCK_SECONDS = 300  # far above the time that a run may take
+LOCK_SECONDS = 15  # renewed with each batch; of a process or a Redis that was killed it ends within so long
 REBUILD_SECONDS = 30.0  # after which a run leaves the rest of a rebuild to the next one; a task may take 60
 
 # The queues that have pending jobs, by skipping through the index (PostgreSQL has no loose index scan of its own).
@@ -125,7 +125,7 @@ def _rebuild(engine: Engine, mirror: Mirror, queues: list[Queue], end: float) ->
                 ids = [str(row.id) for row in rows]
                 mirror.push_older(queue, RANKS[rank], ids, json.dumps([*this, *after.values()]))
                 count += len(rows)
-                if time.monotonic() >= end:
+                if time.monotonic() >= end or not mirror.keep_rebuild(LOCK_SECONDS):
                     return count, False
             more = len(rows) == BATCH
     return count, True

@@ -52,6 +52,35 @@ def test_a_rebuild_that_another_process_is_at_is_left_to_it(core, redis):
     assert not redis.exists(LIST)
 
 
+def test_a_rebuild_whose_process_was_killed_is_done_by_another_when_its_lock_ends(core, redis):
+    core.create()
+    redis.delete("core:epoch", LIST)
+    assert core.runtime.mirror.lock_rebuild(1)  # and never heard of again
+    assert reconcile(core.runtime.engine, core.runtime.mirror) == Repaired()
+    wait_until(lambda: reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 1, "the lock to end", 10)
+    assert redis.exists("core:epoch")
+
+
+def test_a_rebuild_that_has_lost_its_lock_stops_and_leaves_it_to_its_holder(core, redis, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 1)
+    ids = [core.create() for _ in range(3)]
+    redis.delete("core:epoch", LIST)
+    mirror, push = core.runtime.mirror, Mirror.push_older
+
+    def slow_push(*args):
+        push(*args)
+        redis.set("core:rebuilding", "another")  # its own has ended meanwhile
+
+    monkeypatch.setattr(Mirror, "push_older", slow_push)
+    assert reconcile(core.runtime.engine, mirror) == Repaired(rebuilt=1)
+    assert redis.get("core:rebuilding") == "another"
+    assert not redis.exists("core:epoch")
+    monkeypatch.undo()
+    redis.delete("core:rebuilding")
+    assert reconcile(core.runtime.engine, mirror).rebuilt == 2, "it goes on where the first one was"
+    assert head_first(redis) == ids
+
+
 def test_a_rebuild_that_is_too_long_for_one_run_is_gone_on_with_by_the_next(core, redis, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 2)
     normal = [core.create() for _ in range(5)]

@@ -213,8 +213,6 @@ def rebuilt(site: Site) -> list[str]:
 
         def whole() -> Any:
             site.sweep(names.RECONCILE)
-            if not mirror.exists(f"{prefix}:epoch"):
-                mirror.expire(f"{prefix}:rebuilding", 1, lt=True)  # its lock ends after 5 min
             return mirror.exists(f"{prefix}:epoch")
 
         wait_until(whole, "the mirror to be rebuilt", 60)
