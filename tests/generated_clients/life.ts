@@ -53,7 +53,7 @@ const done = await api.PUT(`${base}/{job_id}/result`, {
 });
 must("a result", done.data?.status === "completed");
 const stored = await api.GET(`${base}/{job_id}/result`, { params: { path } });
-must("the text", stored.data?.content === "text");
+must("the text", typeof stored.data === "object" && stored.data.content === "text");
 const shown = await api.GET(`${base}/{job_id}`, { params: { path } });
 must("the attempt", shown.data?.attempts[0]?.how === "completed");
 
