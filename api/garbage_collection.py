@@ -15,6 +15,7 @@ PAGE_BYTES = 4096
 YOUNG, MIDDLE = 2000, 10  # containers made and not freed, and collections of these: a millisecond, some milliseconds
 NEVER = 1_000_000  # collections of the middle generation before a full one
 GROWN_BYTES = 32 * MIB
+CHEAP_SECONDS, CHEAP_BYTES = 0.02, 4 * MIB  # after a collection that took less, the next one comes sooner
 LOOK_SECONDS = 0.25
 MOST_OF_TIME = 0.02
 _STATM = Path("/proc/self/statm")
@@ -26,7 +27,7 @@ class FullCollections:
     def __init__(self, grown_bytes: int = GROWN_BYTES) -> None:
         self._grown = grown_bytes
         self._least = 0
-        self._next = 0.0
+        self._took = self._next = 0.0
 
     def begin(self) -> bool:
         """Leave what is there out of all collections; False where the memory of a process cannot be read (macOS), and
@@ -43,11 +44,13 @@ class FullCollections:
         """Collect where memory has grown since it was least after the last collection; whether that was done."""
         began, memory = time.monotonic(), _memory()
         self._least = min(self._least, memory)
-        if memory < self._least + self._grown or began < self._next:
+        grown = CHEAP_BYTES if self._took < CHEAP_SECONDS else self._grown
+        if memory < self._least + grown or began < self._next:
             return False
         gc.collect()
         ended = time.monotonic()
-        self._least, self._next = _memory(), ended + (ended - began) / MOST_OF_TIME
+        self._took = ended - began
+        self._least, self._next = _memory(), ended + self._took / MOST_OF_TIME
         return True
 
 

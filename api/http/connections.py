@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 
+from gunicorn.http.errors import LimitRequestHeaders
+
 from api.http.client_address import real_address, trusts
 
 MOST_STRANGERS = 256  # connections of one address that wait for a request while no key has counted on them
@@ -20,6 +22,8 @@ FRESH_SECONDS = 2.0  # none of these is closed before: many clients may come bac
 QUIET_SECONDS = 3.0
 NEW_SECONDS = 5.0
 TICK_SECONDS = 0.1  # between two ticks of the clock by which these are counted
+# gunicorn would take a hundred fields of 8 KiB, and looks through all that came at each piece that comes.
+MOST_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 20.0  # within so long the first request of a connection begins, and any that began has its whole head
 
 
@@ -30,7 +34,9 @@ class HungUp(BaseException):
 class Connection:
     """A client's connection; gunicorn's parser reads from it."""
 
-    __slots__ = ("_client", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting", "waits_since")
+    __slots__ = (
+        "_client", "_head", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting", "waits_since",
+    )  # fmt: skip
 
     def __init__(self, client: socket.socket, address: str | None) -> None:
         self._client = client
@@ -40,15 +46,16 @@ class Connection:
         self.waiting = False  # for a request's head
         self.begun = False  # something of it came
         self.waits_since = self.quiet_since = self._until = 0.0
+        self._head = 0  # bytes of a head that came
 
     def wait(self, seconds: float) -> None:
         """The next request begins within so long, or the client has gone."""
-        self.waiting, self.begun = True, False
+        self.waiting, self.begun, self._head = True, False, 0
         self.waits_since = time.monotonic()
         self._until = self.waits_since + seconds
 
     def recv(self, size: int) -> bytes:
-        """What comes next; nothing when it is the end, or too late."""
+        """What comes next; nothing when it is the end, or too late. Raises LimitRequestHeaders for too large a head."""
         if not self.waiting:
             return self._client.recv(size)
         try:
@@ -61,6 +68,9 @@ class Connection:
         if not self.begun:
             self.begun = True
             self._until = time.monotonic() + HEAD_SECONDS
+        self._head += len(came)
+        if self._head > MOST_HEAD_BYTES:
+            raise LimitRequestHeaders("the head is too large")
         return came
 
     @property

@@ -147,3 +147,10 @@ def test_a_list_refuses_a_parameter_that_it_does_not_know(client, path):
     answer = client.get(path, params={"worker": "misspelt"})
     assert answer.status_code == 422
     assert list(answer.json()["errors"]) == ["worker"]
+
+
+@pytest.mark.parametrize(("fields", "status"), [(9, 200), (10, 431)])
+def test_a_head_has_at_most_64_kib_in_all(client, fields, status):
+    answer = requests.get(f"{client.url}/healthz", headers={f"X-{n}": "y" * 7000 for n in range(fields)}, timeout=30)
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["code"] == "malformed"
