@@ -77,6 +77,25 @@ def test_an_upload_goes_on_where_the_connection_broke(client, held, tmp_path):
     assert client.get(f"{mine.id}/artifacts/empty").content == b""
 
 
+def test_an_upload_goes_on_after_a_refusal_whose_reason_was_not_read(client, held, tmp_path, monkeypatch):
+    """The bridge refuses an offset before it reads the bytes; the connection may end with the head of its answer."""
+    _, worker, mine = held
+    (tmp_path / "text").write_bytes(b"x" * 3_000_000)
+    asked, call = [], worker.tus
+
+    def cut_short(claim, method, *rest):
+        asked.append(method)
+        if asked.count("PATCH") == 1 and method == "PATCH":
+            raise CallFailed("409 CONFLICT", status=409)
+        return call(claim, method, *rest)
+
+    monkeypatch.setattr(worker, "tus", cut_short)
+    named = Sending(worker, mine).send(Files(text=tmp_path / "text"))
+    assert asked == ["POST", "HEAD", "PATCH", "HEAD", "PATCH"]
+    worker.submit(mine.claim, json.dumps({"success": True, **named}).encode())
+    assert ok(client.get(f"{mine.id}/result"))["content"] == "x" * 3_000_000
+
+
 def test_an_upload_ends_with_its_lease(client, held, tmp_path):
     _, worker, mine = held
     (tmp_path / "text").write_bytes(b"x" * 3_000_000)

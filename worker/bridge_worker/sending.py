@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 UPLOADS = "/api/v1/uploads"
 NO_UPLOADS = (404, 405)  # of a bridge that has no such route
 WRONG_OFFSET = "wrong_offset"
+UNREAD = ""  # the code of an answer whose body did not come
 BYTES = {"Content-Type": "application/offset+octet-stream"}
 AT_ONCE_BYTES = 2**20  # of a file that goes with its announcement
 INLINE_LIMIT = 64 * 2**20  # bytes of a text that is sent in the result where a bridge takes no uploads
@@ -84,9 +85,10 @@ class Sending:
         try:
             self._call("PATCH", place, {"Upload-Offset": str(at), **BYTES}, path, at)
         except CallFailed as error:
-            if error.code != WRONG_OFFSET:
+            if error.status != 409 or error.code not in (WRONG_OFFSET, UNREAD):
                 raise
-            # What was sent before a cut came after all; it is asked for anew.
+            # What was sent before a cut came after all; it is asked for anew. The bridge says so before it has read the
+            # bytes, and the connection may end before its reason is read.
             raise CallFailed(str(error)) from None
 
     def _call(
