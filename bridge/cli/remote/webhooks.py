@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,11 +9,10 @@ import typer
 
 from bridge.cli import options
 from bridge.cli.console import coloured, console, line, print_json, table, text
-from bridge.cli.errors import Refused
 from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
-from bridge.cli.remote.bulk import confirm
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.cli.remote.job_tables import show_more
+from bridge.cli.remote.resend import send_again
 from bridge.cli.text import until, value
 from bridge.names import WEBHOOKS_BASE
 from models.state import WebhookState
@@ -90,14 +88,6 @@ def resend(
 
     Delivered or not; asks before many.
     """
-    if (job is None) == (state is None) or (n is not None and job is None):
-        raise Refused("name either a JOB (with --n, if it is not the latest outcome) or --state failing|failed")
-    if state is not None and not yes:
-        if not sys.stdin.isatty():
-            raise Refused("not a terminal: add --yes")
-        confirm(f"Send all webhooks that are {state} again?")
-    body = bridge_at(url).post(f"{WEBHOOKS_BASE}/resend", job_id=job, n=n, state=state).body
-    if json:
-        print_json(body)
-    else:
-        console().print(f"{body['changed']} sent again")
+    send_again(
+        f"{WEBHOOKS_BASE}/resend", "webhooks", Resendable, job=job, n=n, state=state, yes=yes, json=json, url=url
+    )
