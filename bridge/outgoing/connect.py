@@ -99,8 +99,8 @@ def tls() -> ssl.SSLContext:
 
 
 @contextmanager
-def ended_at(sock: Any, end: float, silence: float | None = None) -> Iterator[Event]:
-    """End a connection at that moment, however a receiver trickles; the event tells that this was done.
+def ended_at(sock: Any, end: float, silence: float | None = None) -> Iterator[Callable[[], bool]]:
+    """End a connection at that moment, however a receiver trickles; what is yielded tells whether the time was up.
 
     `silence`: seconds without a byte after which a read fails before.
     """
@@ -117,6 +117,6 @@ def ended_at(sock: Any, end: float, silence: float | None = None) -> Iterator[Ev
     left = max(0.1, end - time.monotonic()) + 1
     sock.settimeout(left if silence is None else min(left, silence))
     try:
-        yield over
+        yield lambda: over.is_set() or time.monotonic() >= end  # a late timer leaves it to the socket's own limit
     finally:
         timer.cancel()

@@ -67,7 +67,7 @@ def fetch(
                 connection.request("GET", to.target, None, given, preload_content=False, decode_content=False)
                 response = connection.getresponse()
             except _FAILURES as error:
-                if over.is_set():
+                if over():
                     raise NotSent(f"No answer within {head_seconds:.0f} s.") from error
                 raise NotSent(f"The connection failed: {type(error).__name__}.") from error
         stack.callback(response.close)

@@ -43,7 +43,7 @@ def post(
             try:
                 return _exchange(connection, to, body, headers)
             except (OSError, HTTPException, HTTPError, ValueError) as error:
-                if over.is_set():
+                if over():
                     raise NotSent(f"No whole answer within {seconds:.0f} s.") from error
                 raise NotSent(f"The connection failed: {type(error).__name__}.") from error
     finally:
