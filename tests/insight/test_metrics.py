@@ -1,5 +1,7 @@
 """What /metrics tells, held against what has just happened."""
 
+from operator import itemgetter
+
 from prometheus_client.parser import text_string_to_metric_families
 from requests import get
 
@@ -74,10 +76,12 @@ def test_the_scaling_gauges_are_the_numbers_of_the_scaling_route(own_bridge):
     ok(client.result(client.claim(kind)))
     client.create(kind)
     wait_until(lambda: bridge.sql("SELECT FROM job_durations WHERE content_type = :kind", kind=kind), "its median", 60)
-    scale = ok(client.get(f"/api/v1/scaling/{kind}"))
-    found = samples(bridge)
     place = (("content_type", kind), ("tenant", client.tenant))
-    for name in ("claimable", "processing", "workers_waiting", "workers_busy", "median_seconds", "workers_wanted"):
+    names = ("claimable", "processing", "workers_waiting", "workers_busy", "median_seconds", "workers_wanted")
+    scale, found = ok(client.get(f"/api/v1/scaling/{kind}")), samples(bridge)
+    while itemgetter(*names)(after := ok(client.get(f"/api/v1/scaling/{kind}"))) != itemgetter(*names)(scale):
+        scale, found = after, samples(bridge)  # the worker was seen, or forgotten, meanwhile
+    for name in names:
         assert found[f"bridge_scaling_{name}", place] == scale[name], name
     assert found["bridge_scaling_oldest_seconds", place] >= scale["oldest_seconds"]
     ok(client.result(client.claim(kind)))
