@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 import redis as redis_py
 from sqlalchemy import Engine, create_engine, text
@@ -79,6 +80,17 @@ def redis(servers: embedded.Servers) -> Iterator["redis_py.Redis"]:
     """A client of the session's Redis."""
     with redis_py.Redis.from_url(servers.redis_url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def background_ends_with_its_test() -> Iterator[None]:
+    """An application that a test makes in this process starts greenlets, which would go on in the tests after it."""
+    mine: list[gevent.Greenlet] = []
+    gevent.Greenlet.add_spawn_callback(mine.append)
+    yield
+    gevent.Greenlet.remove_spawn_callback(mine.append)
+    here = gevent.get_hub()
+    gevent.killall([one for one in mine if one.parent is here], timeout=30)
 
 
 # The core, called directly.
