@@ -16,6 +16,7 @@ from bridge.jobs import expiry_fallback
 from bridge.mirror import lists
 from bridge.outbox import outcomes
 from bridge.settings import DEADLINES, PREFIX, Allowance, Backoff, Settings
+from bridge.state_change import CREATED, EVENTS
 from models.state import EDGES, legal_moves
 from tests.support.client import ok
 
@@ -219,3 +220,14 @@ def test_the_bounds_of_the_guarantees_are_those_of_the_code():
     assert measured == (period + 2, 2, 2 * resend)
     assert "the first claim within 2 s" in page
     assert "sent within 20 s" in page
+
+
+def test_the_operators_page_names_every_event_of_the_log():
+    said = re.compile(r'\blog\.(?:debug|info|warning|error|exception)\)?\(\s*"(\w+)"')
+    logged = {event for room in ("api", "bridge", "tasks") for file in (ROOT / room).rglob("*.py")
+              for event in said.findall(file.read_text())}  # fmt: skip
+    logs = (DOCS / "operations.md").read_text().partition("## Logs")[2]
+    cells = re.findall(r"^\| (`.*?) \|", logs, re.M)
+    named = {event for cell in cells for event in re.findall(r"`(\w+)`", cell)}
+    assert len(logged) > 40
+    assert logged == named - {CREATED, *EVENTS.values()}
