@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+from typer.core import TyperArgument
 
 from bridge.cli import keys
 from bridge.cli.local import beside_up, checkout, command_lines, database
@@ -15,6 +16,9 @@ from bridge.cli.remote import continuations, jobs, queues, top, webhooks, worker
 from bridge.cli.secret import shown_or_kept
 from bridge.settings import read_environment, unknown_names
 from bridge.version import version
+
+# Beside an argument's name it writes the type in Python's words: `FILE <list[Path]>`.
+TyperArgument.display_type_rich = lambda self, ctx: None  # type: ignore[method-assign]
 
 app = typer.Typer(
     name="jobbridge",

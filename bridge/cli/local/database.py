@@ -101,7 +101,7 @@ def check() -> None:
 
 
 @app.command()
-def upgrade(revision: str = typer.Argument("head", metavar="[REVISION]")) -> None:
+def upgrade(revision: str = typer.Argument("head", metavar="REVISION", help="A revision.")) -> None:
     """Brings the schema up to a revision (the newest)."""
     from models import migrations
 

@@ -19,7 +19,9 @@ from models.state import FINAL
 def logs(
     job: Job,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends, or Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two requests.")] = 1.0,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, max=3600, help="Seconds between two requests.")
+    ] = 1.0,
     json: Json = False,
     url: Url = None,
 ) -> None:

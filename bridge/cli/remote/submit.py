@@ -24,7 +24,7 @@ def submit(
     *,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Paths as the bridge sees them, below BRIDGE_SOURCE_ROOTS."),
+        typer.Argument(metavar="FILE", help="Read where it lies if the bridge sees it there, else sent to it."),
     ] = None,
     source_url: Annotated[
         list[str] | None,

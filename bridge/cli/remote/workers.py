@@ -84,7 +84,7 @@ def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url
 
 @app.command()
 def evict(
-    workers: Annotated[list[str], typer.Argument(metavar="WORKER…", help="IDs of workers, up to 1000.")],
+    workers: Annotated[list[str], typer.Argument(metavar="WORKER", help="IDs of workers, up to 1000.")],
     json: Json = False,
     url: Url = None,
 ) -> None:
