@@ -25,9 +25,29 @@ from bridge.names import API_BASE  # noqa: E402  (from this checkout)
 from tests.support import big_table  # noqa: E402
 from tests.support.browser import Browser  # noqa: E402
 
+BATCH_IDS = "CAST('0198c0de-0000-7000-8000-' || lpad(to_hex({}), 12, '0') AS uuid)"
+BATCH = "0198c0de-0000-7000-8000-000000000001"
+# Of the newest finished jobs sixty batches of a thousand, and 120 000 webhooks, of which a sixth is tried in vain and a
+# sixth was given up.
+MORE = (
+    f"""UPDATE remote_jobs j SET batch_id = {BATCH_IDS.format("1 + some.i / 1000")} FROM (
+      SELECT id, row_number() OVER (ORDER BY id DESC) - 1 AS i FROM remote_jobs
+      WHERE completed_at IS NOT NULL AND tenant = '{big_table.TENANT}' ORDER BY id DESC LIMIT 60000
+    ) some WHERE j.id = some.id""",
+    f"""INSERT INTO batches (id, tenant, jobs, outcome, created_at)
+    SELECT {BATCH_IDS.format("i")}, '{big_table.TENANT}', 1000, true, now() - make_interval(hours => i)
+    FROM generate_series(1, 60) AS i""",
+    """INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at, tries, delivered_at,
+      last_error)
+    SELECT id, 1, tenant, id, 'https://h' || i % 500 || '.example.org/x', json_build_object('status', status),
+      completed_at, now(), CASE WHEN i % 6 = 0 THEN now() + interval '1 day' END, CASE WHEN i % 6 < 2 THEN 9 ELSE 1 END,
+      CASE WHEN i % 6 > 1 THEN completed_at END, CASE WHEN i % 6 < 2 THEN 'The receiver answered 503.' END
+    FROM (SELECT *, row_number() OVER () AS i FROM remote_jobs WHERE completed_at IS NOT NULL LIMIT 120000) j""",
+)
 PAGES = (
     "/ui/", "/ui/history?span=1h", "/ui/history?span=7d", "/ui/jobs", "/ui/jobs?status=completed&content_type=audio",
-    "/ui/jobs?worker_id=worker-7", "/ui/batches", "/ui/workers", "/ui/continuations", "/ui/keys", "/ui/sweeps",
+    "/ui/jobs?worker_id=worker-7", "/ui/batches", f"/ui/batches/{BATCH}", "/ui/workers", "/ui/continuations",
+    "/ui/webhooks", "/ui/webhooks?state=delivered", "/ui/webhooks?state=failing", "/ui/keys", "/ui/sweeps",
 )  # fmt: skip
 TIMES = 15
 MOST_MS, LEAST_RATIO = 200.0, 0.95
@@ -47,6 +67,8 @@ def load(url: str, jobs: int) -> None:
     with engine.begin() as connection:
         connection.execute(text(statement))
         connection.execute(text(big_table.OUTCOMES))
+        for statement in MORE:
+            connection.execute(text(statement))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
     engine.dispose()
