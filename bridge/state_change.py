@@ -62,8 +62,8 @@ class Observer(Protocol):
     def sent(self, seconds: float, again: bool) -> None:
         """An outcome was sent to the pipeline so long after it was recorded, the first time or `again`."""
 
-    def called(self, how: str) -> None:
-        """A webhook was sent: `delivered`, `failed` (it is tried again) or `given_up`."""
+    def called(self, how: str, answer: str) -> None:
+        """A webhook was sent: `delivered`, `failed` (it is tried again) or `given_up`; `answer`: `2xx` … or `none`."""
 
 
 class Unobserved:
@@ -75,7 +75,7 @@ class Unobserved:
     def sent(self, seconds: float, again: bool) -> None:
         pass
 
-    def called(self, how: str) -> None:
+    def called(self, how: str, answer: str) -> None:
         pass
 
 

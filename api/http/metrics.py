@@ -10,6 +10,7 @@ from bridge.insight.gauges import Facts, read
 from bridge.insight.scaling import scaling_of_all
 from bridge.insight.totals import add_totals
 from bridge.runtime import Runtime
+from bridge.settings import Allowance
 from bridge.workers.registry import WorkerRegistry
 
 
@@ -24,7 +25,7 @@ class Whole:
         counted = multiprocess.MultiProcessCollector(None).collect()
         with self._runtime.engine.connect() as connection:
             yield from add_totals(connection, counted)
-        yield from _truth(read(self._runtime))
+        yield from truth(read(self._runtime), self._runtime.settings.limits)
         yield from _scaling(self._runtime, self._seen)
 
 
@@ -35,7 +36,8 @@ def _gauge(name: str, told: str, values: dict[tuple[str, ...], float], *labels: 
     return metric
 
 
-def _truth(facts: Facts) -> Iterable[Metric]:
+def truth(facts: Facts, limits: Allowance) -> Iterable[Metric]:
+    """The gauges of what PostgreSQL and Redis know."""
     yield _gauge("bridge_jobs", "Unfinished jobs.", facts.depth, "content_type", "status")
     yield _gauge(
         "bridge_oldest_claimable_seconds",
@@ -51,6 +53,8 @@ def _truth(facts: Facts) -> Iterable[Metric]:
     yield _gauge("bridge_webhooks_waiting", "Webhooks not yet delivered, counted to 10000.", {(): calls.waiting})
     yield _gauge("bridge_webhooks_failing", "Of these, those that were tried often.", {(): calls.failing})
     yield _gauge("bridge_webhooks_oldest_seconds", "The age of the oldest of these.", {(): calls.oldest or 0.0})
+    told = "For how long the webhook that should have been sent first has been due."
+    yield _gauge("bridge_webhooks_overdue_seconds", told, {(): max(0.0, calls.overdue or 0.0)})
     if facts.mirror_gap is not None:
         told = "Claimable jobs that the mirror lacks, and IDs that it has too many."
         yield _gauge("bridge_mirror_gap", told, {(): facts.mirror_gap})
@@ -73,6 +77,13 @@ def _truth(facts: Facts) -> Iterable[Metric]:
     yield changed
     told = "Stored objects that no upload counts, to a thousand."
     yield _gauge("bridge_upload_objects_unnamed", told, {(): facts.upload_gap})
+    yield _gauge("bridge_upload_bytes", "Bytes of all uploads, as they were announced.", {(): facts.uploads.whole})
+    told = "How much of its quota the tenant, and the key, with the most uploads takes; 1 is all of it."
+    shares: dict[tuple[str, ...], float] = {
+        ("tenant",): int(facts.uploads.tenant) / limits.tenant_upload_bytes,
+        ("key",): int(facts.uploads.key) / limits.upload_bytes,
+    }
+    yield _gauge("bridge_upload_quota_used", told, shares, "of")
 
 
 _SCALING = {

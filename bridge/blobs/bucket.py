@@ -37,6 +37,14 @@ class Bucket:
         except (BaseError, ValueError) as error:
             raise SettingsError(f"BRIDGE_STORE: {url}: {type(error).__name__}") from None
 
+    def look(self) -> None:
+        try:
+            next(iter(self._obstore.list(self._objects, chunk_size=1)), None)
+        except FileNotFoundError:
+            raise NotFound("There is no such bucket.") from None
+        except self._refused as error:
+            raise _unavailable(error) from None
+
     def draft(self, name: str) -> "_Object":
         return _Object(self, name)
 

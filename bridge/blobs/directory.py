@@ -1,5 +1,6 @@
 """Objects as files of a directory that only its owner may read."""
 
+import errno
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,13 @@ class Directory:
 
     def __init__(self, root: str) -> None:
         self._root = Path(root)
+
+    def look(self) -> None:
+        there = next(one for one in (self._root, *self._root.parents) if one.exists())  # it is made when it is needed
+        if not there.is_dir():
+            raise _unavailable(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there)))
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise _unavailable(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there)))
 
     def draft(self, name: str) -> "_File":
         place = self._root / name

@@ -27,6 +27,9 @@ class Draft(Protocol):
 class Store(Protocol):
     """Objects by their names: parts of `a-z 0-9 . _ -`, parted by slashes."""
 
+    def look(self) -> None:
+        """See whether it is there and may be used; changes nothing. Raises NotFound where there is no such place."""
+
     def draft(self, name: str) -> Draft:
         """Begin an object."""
 

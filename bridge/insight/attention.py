@@ -5,12 +5,17 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
+from bridge.blobs.quotas import Share
+from bridge.names import COLLECT
 from bridge.outbox.pipeline_queue import PipelineQueue, sentence
+from bridge.outbox.undelivered import DO, Trouble
+from bridge.outbox.undelivered import sentences as of_webhooks
 from bridge.sweeps import is_late
 from bridge.workers.roster import Roster
 from models.pause import PausedBy
 
 MOST = 20  # sentences of a kind
+COLLECTION = COLLECT.removeprefix("bridge.")  # the one sweep that needs the store
 STUCK_SECONDS = 60  # a job that may be claimed and was not for so long, while nobody asks for its type
 
 
@@ -49,6 +54,8 @@ def needs(
     failing: int,
     pipeline: PipelineQueue | None,
     tenant: str,
+    webhooks: Sequence[Row[Any]] = (),
+    full: Sequence[Share] = (),
 ) -> list[Need]:
     """All of it, the most urgent first."""
     return [
@@ -57,13 +64,23 @@ def needs(
         *_queues(queues, known),
         *_continuations(failing),
         *_pipeline(pipeline, tenant),
+        *_webhooks(webhooks),
+        *(Need("uploads_nearly_full", share.sentence(), share.cure(), "jobs") for share in full),
         *_paused(known),
     ]
 
 
 def _sweeps(sweeps: Sequence[Row[Any]]) -> Iterator[Need]:
     late = [sweep for sweep in sweeps if is_late(sweep.name, sweep.age)]
-    if late:
+    if [sweep.name for sweep in late] == [COLLECTION]:
+        yield Need(
+            "store_refuses",
+            f"Uploads that nobody needs are not removed: {COLLECTION} has not succeeded for {late[0].age / 60:.0f} min,"
+            " while the other sweeps run.",
+            "See that Celery's workers can write to the store (`jobbridge doctor`); their log names the error.",
+            "sweeps",
+        )
+    elif late:
         named = ", ".join(sweep.name for sweep in late)
         yield Need(
             "sweeps_late",
@@ -116,6 +133,14 @@ def _pipeline(pipeline: PipelineQueue | None, tenant: str) -> Iterator[Need]:
             "Start the pipeline's worker for its queue, or see why it takes nothing.",
             "continuations",
         )
+
+
+def _webhooks(rows: Sequence[Row[Any]]) -> Iterator[Need]:
+    for trouble, told in of_webhooks(rows).items():
+        yield Need(f"webhooks_{trouble}", told, DO[trouble], f"webhooks{_LISTS[trouble]}")
+
+
+_LISTS = {Trouble.FAILING: "?state=failing", Trouble.GIVEN_UP: "?state=failed", Trouble.UNTRIED: "?state=waiting"}
 
 
 def _paused(known: Roster) -> Iterator[Need]:

@@ -4,6 +4,7 @@ Labels are bounded: words of ours, and content types, of which those that came f
 makes up shares one.
 """
 
+from itertools import product
 from typing import Protocol
 
 from bridge.insight.gauges import MOST_TYPES, OTHER
@@ -14,10 +15,20 @@ MOST_TIMED = 30  # content types with histograms of their own
 
 
 class Family:
-    """A counter, or a histogram where it has buckets (upper bounds, in seconds)."""
+    """A counter, or a histogram where it has buckets (upper bounds, in seconds).
 
-    def __init__(self, name: str, told: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = ()) -> None:
-        self.name, self.told, self.labels, self.buckets = name, told, labels, buckets
+    `known`: labels of a counter that is shown from the start, as 0, so that the first that comes is an increase.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        told: str,
+        labels: tuple[str, ...] = (),
+        buckets: tuple[float, ...] = (),
+        known: tuple[tuple[str, ...], ...] = (),
+    ) -> None:
+        self.name, self.told, self.labels, self.buckets, self.known = name, told, labels, buckets, known
 
 
 LONG = (1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43200.0)
@@ -30,7 +41,12 @@ WAITED = Family("bridge_queue_wait_seconds", "From claimable to claimed.", ("con
 RAN = Family("bridge_processing_seconds", "From the claim to the end of the attempt.", ("content_type",), LONG)
 SENT = Family("bridge_continuations_sent", "Outcomes sent to the pipeline's queue; `again`: once more.", ("again",))
 HANDED = Family("bridge_continuation_seconds", "From an outcome to its first sending.", (), SHORT)
-CALLED = Family("bridge_webhooks_sent", "Webhooks sent, by what came of it.", ("how",))
+CALLED = Family(
+    "bridge_webhooks_sent",
+    "Webhooks sent, by what came of it and what was answered.",
+    ("how", "answer"),
+    known=(("delivered", "2xx"), *product(("failed", "given_up"), ("3xx", "4xx", "5xx", "none"))),
+)
 FAMILIES = (CREATED, CLAIMED, FINISHED, ENDED, WAITED, RAN, SENT, HANDED, CALLED)
 
 
@@ -86,5 +102,5 @@ class Counting:
         if not again:
             self._tally.observe(HANDED, seconds)
 
-    def called(self, how: str) -> None:
-        self._tally.inc(CALLED, how)
+    def called(self, how: str, answer: str) -> None:
+        self._tally.inc(CALLED, how, answer)

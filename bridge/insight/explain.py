@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.insight.durations import estimated_completion, expected_seconds
 from bridge.jobs.read import LONGEST_WHY, STANDING, find
+from bridge.jobs.remote_sources import is_remote, why_refused
 from bridge.outbox.pipeline_queue import PipelineQueue, pipeline_queue
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkerRegistry
@@ -42,6 +43,10 @@ CONTINUATION = text("""
 SELECT n, created_at, sent_at, confirmed_at, next_at, tries, left(last_error, 2000) AS last_error
 FROM continuations WHERE job_id = :id AND n = :n
 """)
+WEBHOOK = text("""
+SELECT receiver, state, tries, next_at, delivered_at, left(last_error, 500) AS last_error
+FROM webhooks WHERE job_id = :id AND n = :n
+""")
 # A key that limits nothing allows every type.
 ALLOWED = text("""
 SELECT EXISTS (
@@ -66,7 +71,9 @@ class Facts(NamedTuple):
     expected_seconds: float | None = None  # how long a job of its type runs
     starts_at: datetime | None = None  # an estimate
     completes_at: datetime | None = None  # an estimate
+    source_refused: str | None = None  # why its source, at an address, is not asked
     continuation: Row[Any] | None = None
+    webhook: Row[Any] | None = None
     pipeline: PipelineQueue | None = None  # of a job that has ended
 
     @property
@@ -99,9 +106,13 @@ def explain(runtime: Runtime, seen: WorkerRegistry, tenant: str, job_id: str, *,
         if job.status == JobState.PENDING:
             facts = _pending(connection, facts, keys)
         elif job.status != JobState.PROCESSING:
-            ended = connection.execute(CONTINUATION, {"id": job.id, "n": job.outcome_count}).one_or_none()
+            outcome = {"id": job.id, "n": job.outcome_count}
+            ended = connection.execute(CONTINUATION, outcome).one_or_none()
+            called = connection.execute(WEBHOOK, outcome).one_or_none()
             queue = pipeline_queue(connection, runtime.settings.continuation_queue)
-            return facts._replace(continuation=ended, pipeline=queue)
+            return facts._replace(continuation=ended, webhook=called, pipeline=queue)
+    if is_remote(job.source_file_path):
+        facts = facts._replace(source_refused=why_refused(runtime.settings, job.source_file_path))
     hands, answered = roster_of(runtime, seen, tenant)
     if job.status == JobState.PROCESSING:
         worker = (job.key_id, job.worker_id)

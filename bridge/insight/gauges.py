@@ -8,6 +8,7 @@ import redis
 from sqlalchemy import Connection, Row, text
 
 from bridge.blobs.collect import UNNAMED
+from bridge.blobs.quotas import most_bytes
 from bridge.insight import counters
 from bridge.outbox.pipeline_queue import PipelineQueue, pipeline_queue
 from bridge.queues import Queue
@@ -24,8 +25,9 @@ FROM continuations WHERE next_at IS NOT NULL
 # Not delivered, counted to a bound: of some, many may wait for one receiver.
 CALLS = text(f"""
 SELECT count(*) AS waiting, count(*) FILTER (WHERE state = '{WebhookState.FAILING}') AS failing,
-  CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest
-FROM (SELECT state, created_at FROM webhooks WHERE next_at IS NOT NULL LIMIT {MOST_CALLS}) w
+  CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest,
+  CAST(extract(epoch FROM now() - min(next_at)) AS float) AS overdue
+FROM (SELECT state, created_at, next_at FROM webhooks WHERE next_at IS NOT NULL LIMIT {MOST_CALLS}) w
 """)
 SWEEPS = text(
     "SELECT name, CAST(extract(epoch FROM clock_timestamp() - ran_at) AS float) AS age, seconds, changed, total"
@@ -111,6 +113,7 @@ class Facts(NamedTuple):
     mirror_gap: int | None  # None: Redis does not answer
     upload_gap: int
     calls: Row[Any]  # webhooks not delivered
+    uploads: Row[Any]  # bytes of all, of the fullest tenant and of the fullest key
 
 
 def read(runtime: Runtime) -> Facts:
@@ -138,6 +141,7 @@ def read(runtime: Runtime) -> Facts:
             _gap(runtime, wanted),
             int(connection.scalar(GAP) or 0),
             connection.execute(CALLS).one(),
+            most_bytes(connection),
         )
 
 

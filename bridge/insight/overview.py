@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
 
+from bridge.blobs.quotas import nearly_full
 from bridge.insight import counters, gauges, history
 from bridge.insight.attention import Need, QueueNow, needs
 from bridge.insight.explain import WAITING
 from bridge.outbox.pipeline_queue import pipeline_queue
+from bridge.outbox.undelivered import undelivered
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.roster import WorkerInfo, roster_of
@@ -65,6 +67,8 @@ def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
         failing = int(connection.scalar(FAILING, {"tenant": tenant}) or 0)
         pipeline = pipeline_queue(connection, runtime.settings.continuation_queue)
         sweeps = gauges.sweeps(connection)
+        webhooks = undelivered(connection, [tenant], runtime.settings.webhook_retry_seconds)
+        full = nearly_full(connection, runtime.settings.limits, tenant)
         now = connection.scalar(text("SELECT now()"))
     waiting_hands = {id(hand) for hand in known.hands if waits(hand, now)}
     queues = _queues(counts, oldest, lately, known.hands, waiting_hands)
@@ -82,7 +86,7 @@ def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
         reasons,
         failing,
         sweeps,
-        needs(queues, known, sweeps, failing, pipeline, tenant),
+        needs(queues, known, sweeps, failing, pipeline, tenant, webhooks, full),
     )
 
 

@@ -1,14 +1,17 @@
 """The facts about a job as sentences that a person can act on. Pure: nothing here asks anybody."""
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row
 
 from bridge.insight.explain import MOST_AHEAD, Facts
 from bridge.outbox.pipeline_queue import sentence
+from bridge.outbox.undelivered import DUE_SECONDS
 from bridge.queues import RANKS
 from bridge.workers.roster import WorkerInfo
-from models.state import FINAL, JobState
+from models.state import FINAL, JobState, WebhookState
 
 MOST_NAMED = 10  # workers, each in a sentence of its own
 
@@ -59,7 +62,12 @@ def sentences(facts: Facts) -> list[str]:
         said = _pending(facts)
     else:
         said = _processing(facts)
-    return [*said, *(f"The {clock.name} clock ends at {_at(clock.ends_at)}. {clock.then}" for clock in clocks(facts))]
+    refused = [] if facts.source_refused is None else [f"Its source will not be had: {facts.source_refused}"]
+    return [
+        *said,
+        *refused,
+        *(f"The {clock.name} clock ends at {_at(clock.ends_at)}. {clock.then}" for clock in clocks(facts)),
+    ]
 
 
 def _pending(facts: Facts) -> Iterator[str]:
@@ -151,6 +159,22 @@ def _ended(facts: Facts) -> Iterator[str]:
         told = sentence(facts.pipeline, job.tenant)
         if told is not None:
             yield told
+    if facts.webhook is not None:
+        yield _webhook(facts.webhook, facts.now)
+
+
+def _webhook(call: Row[Any], now: datetime) -> str:
+    if call.state == WebhookState.DELIVERED:
+        return f"Its webhook was delivered to {call.receiver} at {_at(call.delivered_at)}."
+    if call.state == WebhookState.FAILED:
+        return f"Its webhook to {call.receiver} was given up{_why(call.last_error)} It goes only if it is sent again."
+    if call.tries == 0:
+        late = call.next_at < now - timedelta(seconds=DUE_SECONDS)
+        hint = f" although it is due since {_at(call.next_at)}: does a Celery worker take bridge.webhooks?"
+        return f"Its webhook to {call.receiver} was not tried yet{hint if late else '.'}"
+    times = "once" if call.tries == 1 else f"{call.tries} times"
+    tried = f"Its webhook to {call.receiver} was tried {times} and not delivered{_why(call.last_error)}"
+    return f"{tried} It is tried again at {_at(call.next_at)}."
 
 
 def _name(hand: WorkerInfo) -> str:

@@ -115,12 +115,14 @@ def add_totals(connection: Connection, metrics: Iterable[Metric]) -> list[Metric
         kind = "histogram" if family.buckets else "counter"
         metric = found.setdefault(family.name, Metric(family.name, family.told, kind))
         values = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in metric.samples}
+        for labels in family.known:
+            values.setdefault((f"{family.name}_total", tuple(sorted(zip(family.labels, labels, strict=True)))), 0.0)
         for row in rows:
             key = (row.name, tuple(sorted(json.loads(row.labels).items())))
             values[key] = values.get(key, 0.0) + row.value
         metric.samples = []
-        for (name, labels), value in sorted(values.items(), key=_place):
-            metric.add_sample(name, dict(labels), value)
+        for (name, pairs), value in sorted(values.items(), key=_place):
+            metric.add_sample(name, dict(pairs), value)
     return list(found.values())
 
 

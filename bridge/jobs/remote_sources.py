@@ -53,12 +53,19 @@ def is_remote(path: str) -> bool:
 
 def check_remote(settings: Settings, url: str) -> None:
     """Raises Invalid for an address that a new job may not name."""
+    if (why := why_refused(settings, url)) is not None:
+        raise Invalid({"source_url": [why]})
+
+
+def why_refused(settings: Settings, url: str) -> str | None:
+    """Why this address is not asked, as a sentence; None where it is, as far as can be told without DNS."""
     if not settings.source_allow:
-        raise Invalid({"source_url": [_OFF]})
+        return _OFF
     try:
         _allowed(settings.source_allow, settings.source_networks).destination(url)
     except BadAddress as why:
-        raise Invalid({"source_url": [str(why)]}) from None
+        return str(why)
+    return None
 
 
 def remote_name(url: str, otherwise: str) -> str:

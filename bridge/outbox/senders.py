@@ -152,5 +152,5 @@ class Senders:
                 done = {**named, **told, "error": error, **later, **until}
                 how = "given_up" if connection.scalar(webhooks.NOT_DELIVERED, done) else "failed"
             log.warning("webhook_failed", job_id=str(row.job_id), n=row.n, why=error, tries=row.tries, how=how)
-        self._runtime.observer.called(how)
+        self._runtime.observer.called(how, "none" if status is None else f"{status // 100}xx")
         reach("webhooks.after_mark")

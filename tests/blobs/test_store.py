@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.blobs.store import store_of
-from bridge.errors import NotFound
+from bridge.errors import NotFound, Unavailable
 from bridge.settings import SettingsError, load_settings
 from tests.support.seaweed import bucket
 
@@ -34,6 +34,21 @@ def test_an_object_is_there_wholly_or_not_at_all(store):
     store.delete(NAME)
     with pytest.raises(NotFound):
         store.read(NAME, 0, 3)
+
+
+def test_a_look_says_whether_it_can_be_used_and_leaves_nothing(store, tmp_path):
+    store.look()
+    assert not (tmp_path / "deep").exists()
+    kept = store.draft(NAME)
+    kept.write(b"x")
+    kept.keep()
+    store.look()
+
+
+def test_a_look_at_what_cannot_be_used_says_why(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="Not a directory"):
+        store_of(f"file:{tmp_path / 'file' / 'below'}").look()
 
 
 def test_what_is_dropped_leaves_nothing(store, tmp_path):

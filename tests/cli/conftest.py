@@ -2,7 +2,9 @@
 
 import pytest
 
+from bridge import embedded
 from tests.support.command import Started, Terminal, jobbridge
+from tests.support.installation import Installation
 from tests.support.quick_command import quick_jobbridge
 
 
@@ -48,3 +50,16 @@ def begin(tmp_path, settings):
     yield start
     for one in started:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def doctors_redis(tmp_path_factory):
+    """A Redis whose settings a test may change; each installation sets them back."""
+    with embedded.start(tmp_path_factory.mktemp("doctor"), postgres=False, durable=False) as running:
+        yield running.redis_url
+
+
+@pytest.fixture
+def place(doctors_redis, new_database, tmp_path):
+    """An installation that is well, but for fsync."""
+    return Installation(new_database(), doctors_redis, tmp_path / "data")

@@ -4,83 +4,15 @@ import json
 import uuid
 
 import pytest
-import redis as redis_py
-from sqlalchemy import create_engine, text
 
-from bridge import embedded, names
-from bridge.cli.local.doctor.examine import examine
+from bridge import names
 from bridge.cli.local.doctor.finding import skewed
 from bridge.cli.local.doctor.machine import packages
-from bridge.settings import load_settings
 from tests.support.command import jobbridge
+from tests.support.installation import GOOD
 from tests.support.own_database import own_database
 
 MISSING = "/nowhere/at/all"
-
-
-class Place:
-    """An installation as the doctor meets it: settings, a database of its own, a Redis to do anything to."""
-
-    def __init__(self, database_url, redis_url, data_dir):
-        (data_dir / "secrets").mkdir(mode=0o700, parents=True)
-        (data_dir / "files").mkdir()
-        data_dir.chmod(0o700)
-        self.data_dir = data_dir
-        self.settings = {
-            "BRIDGE_DATABASE_URL": database_url,
-            "BRIDGE_REDIS_URL": redis_url,
-            "BRIDGE_DATA_DIR": str(data_dir),
-            "BRIDGE_API_PROCESSES": "1",
-        }
-        self.redis = redis_py.Redis.from_url(redis_url, decode_responses=True)
-        self.redis.config_set("min-replicas-to-write", 0)
-        self.redis.config_set("maxmemory-policy", "noeviction")
-        self.redis.config_set("appendonly", "yes")
-        self.redis.flushall()
-        self.redis.set("bridge:epoch", "1")
-        for task in names.PERIODS:
-            self.sql("INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:n, now(), 0, 0, 0)",
-                     n=task.removeprefix("bridge."))  # fmt: skip
-
-    def sql(self, statement, **parameters):
-        engine = create_engine(self.settings["BRIDGE_DATABASE_URL"], isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(statement), parameters)
-        engine.dispose()
-
-    def job(self, **columns):
-        """A job that has been claimable for ten minutes."""
-        given = {"id": str(uuid.uuid4()), "tenant": "default", "ingestion_task_id": "x", "source_file_path": "/x",
-                 "source_size": 1, "content_type": "audio", "task_options": "{}", "priority": 1, "max_retries": 0,
-                 "timeout_seconds": 60, "queue_timeout_seconds": 9000, "status": "pending", "mirrored": True,
-                 **columns}  # fmt: skip
-        marks = ", ".join(f":{name}" for name in given)
-        self.sql(f"INSERT INTO remote_jobs ({', '.join(given)}, created_at, queued_at, available_at, timeout_at) VALUES"
-                 f" ({marks}, now(), now() - interval '10 min', now() - interval '10 min', now() + interval '1 h')",
-                 **given)  # fmt: skip
-        return given["id"]
-
-    def database(self):
-        return self.settings["BRIDGE_DATABASE_URL"].rpartition("/")[2]
-
-    def found(self, **changes):
-        """(check, level) of all findings."""
-        around = {**self.settings, **changes}
-        return {(one.check, str(one.level)) for one in examine(load_settings(around), around).findings}
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with embedded.start(tmp_path_factory.mktemp("doctor"), postgres=False, durable=False) as running:
-        yield running.redis_url
-
-
-@pytest.fixture
-def place(redis_url, new_database, tmp_path):
-    return Place(new_database(), redis_url, tmp_path / "data")
-
-
-GOOD = {("postgresql_durability", "warning")}  # the tests' PostgreSQL has fsync off
 
 
 def old_schema(place):
@@ -148,8 +80,8 @@ def unread_outcomes(place):
     place.redis.lpush("ingestion", "one", "two")
 
 
-def flooded(place):
-    place.redis.lpush(names.QUEUE, *["message"] * 1001)
+def flooded(queue):
+    return lambda place: place.redis.lpush(queue, *["message"] * 1001)
 
 
 PIPELINE = {"BRIDGE_CONTINUATION_TASK": "pipeline.receive", "BRIDGE_CONTINUATION_QUEUE": "ingestion"}
@@ -170,7 +102,8 @@ BROKEN = [
     ("redis_away", "error", None, {"BRIDGE_BROKER_URL": "redis://127.0.0.1:1"}),
     ("beat", "error", no_beat, {}),
     ("celery", "error", no_celery, {}),
-    ("celery_queue", "warning", flooded, {}),
+    ("celery_queue", "warning", flooded(names.QUEUE), {}),
+    ("celery_queue", "warning", flooded(names.WEBHOOKS), {}),
     ("continuation_queue", "warning", unread_outcomes, PIPELINE),
     ("mirror", "warning", lost_mirror, {}),
     ("mirror", "warning", rebuilding, {}),

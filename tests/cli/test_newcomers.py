@@ -27,7 +27,8 @@ def test_every_help_fits_80_columns_and_says_whole_sentences(path):
     assert done.exit_code == 0, done.output
     assert max(map(len, done.output.splitlines())) <= 80
     told = done.output.partition("\n")[2]  # the first line is the usage
-    assert not re.search(r"<bool>|\.\.\.$", told, re.MULTILINE), told
+    assert not re.search(r"<[a-z]|\.\.\.$", told, re.MULTILINE), told
+    assert not re.search(r"\[\[|…", done.output), done.output
 
 
 def test_a_mistyped_option_is_named_with_the_way_to_the_help(tmp_path):
@@ -111,15 +112,20 @@ def test_a_refused_path_names_the_roots_to_who_administers_them_alone(bridge, te
         assert "one of the directories named by BRIDGE_SOURCE_ROOTS" in answer.text
 
 
-def test_top_shows_queues_workers_and_rates_until_q_and_once_in_a_script(client, tmp_path):
+def test_top_shows_queues_workers_and_rates_until_q_and_once_in_a_script(bridge, client, tmp_path):
     around = {"BRIDGE_URL": client.url, "BRIDGE_KEY": client.key}
     client.create("video")
     client.create()
     job = client.claim(worker_id="gpu-with-a-long-name-7")
     once = jobbridge("top", "--once", cwd=tmp_path, **around)
     assert once.returncode == 0, once.stderr
-    for words in ("1 wait, 1 run", "1 workers, 1 busy", "video", "audio", "gpu-with-a-long-name-7"):
+    for words in ("1 wait, 1 run", "1 worker, 1 busy", "video", "audio", "gpu-with-a-long-name-7"):
         assert words in once.stdout
+    assert "fail: see" not in once.stdout
+    bridge.sql("INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at, tries)"
+               " VALUES (:id, 9, :tenant, gen_random_uuid(), 'https://x.org', '{}', now(), now(), 'infinity', 5)",
+               id=job["job_id"], tenant=client.tenant)  # fmt: skip
+    assert "webhooks list --state failing" in jobbridge("top", "--once", cwd=tmp_path, **around).stdout
     assert set(json.loads(jobbridge("top", "--json", cwd=tmp_path, **around).stdout)) == {"statistics", "workers"}
     live = Terminal("top", "--every", "0.5", cwd=tmp_path, width=80, **around)
     try:

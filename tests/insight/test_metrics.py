@@ -98,7 +98,7 @@ def test_what_celerys_processes_count_is_added_to_what_the_api_has(make_runtime)
         core.age(silent.job_id, 61)
         core.expire()
         deliver(core.runtime, lambda *_: None, ())
-        core.runtime.observer.called("delivered")
+        core.runtime.observer.called("delivered", "2xx")
         one.tell()
         one.tell()  # once is enough
     with runtime.engine.connect() as connection:
@@ -111,7 +111,7 @@ def test_what_celerys_processes_count_is_added_to_what_the_api_has(make_runtime)
     assert found["bridge_jobs_finished_total", (("content_type", "audio"), ("status", "failed"))] == 2
     assert found["bridge_attempts_ended_total", (("how", AttemptEnd.LEASE_EXPIRED),)] == 2
     assert found["bridge_continuations_sent_total", (("again", "false"),)] == 2
-    assert found["bridge_webhooks_sent_total", (("how", "delivered"),)] == 2
+    assert found["bridge_webhooks_sent_total", (("answer", "2xx"), ("how", "delivered"))] == 2
     ran = [
         found["bridge_processing_seconds_bucket", (("content_type", "audio"), ("le", le))]
         for le in ("60.0", "300.0", "+Inf")

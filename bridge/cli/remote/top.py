@@ -8,7 +8,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -23,10 +23,12 @@ from bridge.cli.options import Json, Url
 from bridge.cli.remote.http import Answer, Bridge, bridge_at
 from bridge.cli.remote.watch import Eye
 from bridge.cli.remote.worker_tables import overview, workers_table
-from bridge.names import API_BASE, API_ROOT
+from bridge.names import API_BASE, API_ROOT, WEBHOOKS_BASE
 from models.state import FINAL, JobState
 
 _MOST_WORKERS = 200  # asked for; as many are shown as there are lines
+# Of which there should be none that is failing; where to ask for each.
+_TROUBLES = {"continuations": f"{API_ROOT}/continuations/", "webhooks": f"{WEBHOOKS_BASE}/"}
 
 
 def top(
@@ -43,7 +45,7 @@ def top(
     if json:
         print_json({"statistics": _statistics(bridge).body, "workers": _workers(bridge).body})
     elif once or not paper.is_terminal:
-        paper.print(_shown(paper, _statistics(bridge), _workers(bridge), None))
+        paper.print(_shown(paper, _statistics(bridge), _workers(bridge), None, _troubles(bridge)))
     else:
         _live(bridge, paper, every)
 
@@ -56,6 +58,16 @@ def _workers(bridge: Bridge | Eye) -> Any:
     return bridge.get(f"{API_ROOT}/workers?limit={_MOST_WORKERS}")
 
 
+def _troubles(bridge: Bridge | Eye) -> list[str]:
+    """A line for each kind of outcome of which some were tried often and have not arrived."""
+    told = []
+    for name, path in _TROUBLES.items():
+        answer = bridge.get(f"{path}?state=failing&limit=1")
+        if answer is not None and answer.body[name]:
+            told.append(f"Some {name} fail: see `jobbridge {name} list --state failing`.")
+    return told
+
+
 def _live(bridge: Bridge, paper: Console, every: float) -> None:
     """Until q or Ctrl-C. Raises Unreachable, RefusedByBridge."""
     eye, numbers, workers = Eye(bridge), None, None
@@ -65,9 +77,10 @@ def _live(bridge: Bridge, paper: Console, every: float) -> None:
             while True:
                 now = time.monotonic()
                 numbers, workers = _statistics(eye) or numbers, _workers(eye) or workers
+                troubles = _troubles(eye)
                 if numbers is not None and workers is not None:
                     rates = None if earlier is None else _rates(*earlier, now, numbers.body)
-                    screen.update(Group(_shown(paper, numbers, workers, rates), eye.words()), refresh=True)
+                    screen.update(Group(_shown(paper, numbers, workers, rates, troubles), eye.words()), refresh=True)
                     if not eye.trouble:
                         earlier = (now, numbers.body)
                 if pressed(every):
@@ -84,21 +97,24 @@ def _rates(then: float, before: Mapping[str, Any], now: float, after: Mapping[st
     }
 
 
-def _shown(paper: Console, numbers: Answer, workers: Answer, rates: Mapping[str, float] | None) -> RenderableType:
+def _shown(
+    paper: Console, numbers: Answer, workers: Answer, rates: Mapping[str, float] | None, troubles: Sequence[str]
+) -> RenderableType:
     known = workers.body["workers"]
     counts = numbers.body["by_status"]
     busy = sum(1 for one in known if one["jobs_in_hand"])
     head = Text.assemble(
         (f"{datetime.now(UTC):%H:%M:%S} UTC", "bold"),
         f"  {counts.get(JobState.PENDING, 0)} wait, {counts.get(JobState.PROCESSING, 0)} run",
-        f"  {workers.body['count']} workers, {busy} busy",
+        f"  {workers.body['count']} worker{'' if workers.body['count'] == 1 else 's'}, {busy} busy",
         no_wrap=True,
         overflow="ellipsis",
     )
     told = [] if rates is None else [f"{rate:.1f}/s {state}" for state, rate in rates.items() if rate]
     speed = text("" if rates is None else ", ".join(told) or "nothing ended since the last look", "cyan")
-    parts: list[RenderableType] = [head, speed, overview(numbers.body)]
-    room = len(known) if not paper.is_terminal else max(3, paper.height - 12 - len(numbers.body["by_content_type"]))
+    parts: list[RenderableType] = [head, speed, *(text(one, "yellow") for one in troubles), overview(numbers.body)]
+    taken = 12 + len(troubles) + len(numbers.body["by_content_type"])  # lines
+    room = len(known) if not paper.is_terminal else max(3, paper.height - taken)
     if known:
         parts += ["", workers_table(known[:room], workers.now, paper.width)]
     if (more := workers.body["count"] - min(room, len(known))) > 0:

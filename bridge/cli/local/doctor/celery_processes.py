@@ -13,7 +13,8 @@ from bridge.redis_url import SENTINEL, for_celery
 from bridge.settings import Settings
 from bridge.sweeps import is_late
 
-MOST_LYING = {names.QUEUE: 1000, names.OUTCOMES: 1000, names.SWEEPS: 40}  # messages of each queue
+MOST_LYING = {names.QUEUE: 1000, names.OUTCOMES: 1000, names.WEBHOOKS: 1000, names.SWEEPS: 40}  # messages of each queue
+COLLECTION = names.COLLECT.removeprefix("bridge.")  # the one sweep that needs the store
 ANSWER_SECONDS = 1.5
 
 
@@ -21,6 +22,11 @@ def sweeps(ages: Mapping[str, float], lying: Mapping[str, int]) -> Iterator[Find
     """Sweeps that did not come in time, and whose fault that is."""
     late = sorted(name for name, age in ages.items() if is_late(name, age))
     if ages and not late:
+        return
+    if late == [COLLECTION]:
+        what = f"{COLLECTION} has not succeeded for {ages[COLLECTION] / 60:.0f} min, while the other sweeps run."
+        do = "See that Celery's workers can write to the store (BRIDGE_STORE); their log says `store_unavailable`."
+        yield warning("store", what, do)
         return
     told = f"No sweep came in time: {', '.join(late)}." if late else "No sweep has run yet."
     if lying[names.SWEEPS]:

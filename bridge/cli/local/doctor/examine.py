@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import redis
 import requests
 from kombu.exceptions import OperationalError
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.cli.local import checkout
-from bridge.cli.local.doctor import celery_processes, machine, postgresql, redis_server
+from bridge.cli.local.doctor import celery_processes, deliveries, machine, postgresql, redis_server, uploads
 from bridge.cli.local.doctor.finding import Finding, Level, error, warning
 from bridge.settings import Settings
 from bridge.version import version
@@ -50,6 +52,9 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Report:
     look("names", lambda: machine.names(environment))
     look("source_roots", lambda: machine.source_roots(settings))
     look("data_directory", lambda: machine.data_directory(settings))
+    look("store", lambda: uploads.place(settings))
+    look("addresses", lambda: deliveries.addresses(settings))
+    look("authorities", lambda: deliveries.authorities(environment))
     lying = _redis(settings, found, facts)
     _postgresql(settings, found, facts, look, lying)
     if lying is not None:
@@ -101,8 +106,17 @@ def _postgresql(
         return
     if not look("schema", lambda: postgresql.schema(engine, facts)) or any(one.check == "schema" for one in found):
         return
-    with engine.connect() as connection:
-        look("outbox", lambda: postgresql.gaps(connection))
+    looks: dict[str, Callable[[Connection], Iterable[Finding]]] = {
+        "outbox": postgresql.gaps,
+        "webhooks": lambda connection: deliveries.webhooks(connection, settings, lying),
+        "upload_quota": lambda connection: uploads.quotas(connection, settings),
+        "store_content": lambda connection: uploads.content(connection, settings),
+    }
+    if any(one.check == "store" and one.level is Level.ERROR for one in found):
+        del looks["store_content"]  # it could not be read
+    for check, at in looks.items():
+        with engine.connect() as connection:
+            look(check, partial(at, connection))
     with engine.connect() as connection:
         if lying is not None:
             look("sweeps", lambda: celery_processes.sweeps(postgresql.ages(connection), lying))

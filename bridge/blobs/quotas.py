@@ -1,0 +1,80 @@
+"""How full the quotas of uploads are: of the keys of a tenant, of the tenant, and of all."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, text
+
+from bridge.settings import Allowance
+
+NEARLY = 0.9  # of a quota
+MOST_KEYS = 5  # of a tenant are named, those with the most
+
+FULLEST = text(f"""
+SELECT u.tenant, k.name, k.prefix, u.bytes, u.tenant_bytes
+FROM (
+  SELECT tenant, key_id, bytes, CAST(sum(bytes) OVER (PARTITION BY tenant) AS bigint) AS tenant_bytes
+  FROM upload_usage WHERE tenant = :tenant OR :all
+) u LEFT JOIN api_keys k ON k.id = u.key_id
+WHERE u.bytes >= :key_bytes OR u.tenant_bytes >= :all_bytes
+ORDER BY u.bytes DESC LIMIT {MOST_KEYS}
+""")
+OF_TENANT = text("SELECT sum(bytes) FROM upload_usage WHERE tenant = :tenant")
+MOST_BYTES = text("""
+SELECT coalesce(sum(bytes), 0) AS whole, coalesce(max(bytes), 0) AS tenant, coalesce(max(key_bytes), 0) AS key
+FROM (SELECT sum(bytes) AS bytes, max(bytes) AS key_bytes FROM upload_usage GROUP BY tenant) of_tenant
+""")
+
+
+class Share(NamedTuple):
+    """Of a quota so much is taken."""
+
+    whose: str  # in a sentence
+    bytes: int
+    quota: int  # bytes
+    setting: str  # its name in BRIDGE_LIMITS
+
+    def sentence(self) -> str:
+        """How full it is."""
+        return (
+            f"The uploads of {self.whose} take {self.bytes / self.quota:.0%} of their quota:"
+            f" {self.bytes / 2**30:.1f} of {self.quota / 2**30:.1f} GiB; a full one refuses new uploads."
+        )
+
+    def cure(self) -> str:
+        """What to do about it."""
+        return (
+            "They are kept for as long as the jobs that name them: lower BRIDGE_RETENTION_DAYS, or raise"
+            f" {self.setting} in BRIDGE_LIMITS."
+        )
+
+
+def nearly_full(connection: Connection, limits: Allowance, tenant: str | None) -> list[Share]:
+    """The quotas of a tenant (None: of any) that are nearly full or full, the tenant's own first."""
+    least = {"key_bytes": NEARLY * limits.upload_bytes, "all_bytes": NEARLY * limits.tenant_upload_bytes}
+    rows = connection.execute(FULLEST, {**least, "tenant": tenant, "all": tenant is None}).all()
+    return list(dict.fromkeys([*_tenants(rows, limits), *_keys(rows, limits)]))
+
+
+def _tenants(rows: Any, limits: Allowance) -> Iterator[Share]:
+    for row in rows:
+        if row.tenant_bytes >= NEARLY * limits.tenant_upload_bytes:
+            whose, quota = f"tenant {row.tenant}", limits.tenant_upload_bytes
+            yield Share(whose, row.tenant_bytes, quota, "tenant_upload_bytes")
+
+
+def _keys(rows: Any, limits: Allowance) -> Iterator[Share]:
+    for row in rows:
+        if row.bytes >= NEARLY * limits.upload_bytes:
+            whose = f"key {row.name} ({row.prefix})" if row.prefix else "a key that is gone"
+            yield Share(whose, row.bytes, limits.upload_bytes, "upload_bytes")
+
+
+def bytes_of(connection: Connection, tenant: str) -> int:
+    """Bytes of a tenant's uploads, as they were announced."""
+    return int(connection.scalar(OF_TENANT, {"tenant": tenant}) or 0)
+
+
+def most_bytes(connection: Connection) -> Row[Any]:
+    """Bytes of all uploads as they were announced (`whole`), of the tenant and of the key that have the most."""
+    return connection.execute(MOST_BYTES).one()
