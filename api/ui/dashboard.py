@@ -17,6 +17,7 @@ from api.ui.blueprint import seen, ui
 from api.ui.forms import read_form
 from api.ui.render import page
 from api.ui.session import NotSignedIn, go, session, sign_in, sign_out, signed_in, to_sign_in
+from bridge.blobs.quotas import bytes_of
 from bridge.errors import BridgeError, Forbidden, Invalid, TooMany, Unauthorized
 from bridge.insight import gauges, history
 from bridge.insight.overview import Overview, overview
@@ -133,10 +134,13 @@ def show_sweeps() -> Response:
         sweeps = gauges.sweeps(connection)
         backlog = gauges.backlog(connection)
         version = connection.exec_driver_sql("SHOW server_version").scalar()
+        uploaded = bytes_of(connection, caller().tenant)
     return page(
         "sweeps",
         sweeps=[(sweep, backlog.get(sweep.name), is_late(sweep.name, sweep.age)) for sweep in sweeps],
         postgres=version,
+        uploaded=uploaded,
+        quota=runtime().settings.limits.tenant_upload_bytes,
         redis_away=runtime().mirror.breaker.away,
         auth=runtime().settings.auth,
         mine=session(),

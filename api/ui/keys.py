@@ -1,7 +1,7 @@
 """The page of keys: make, list, revoke."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 import structlog
@@ -43,6 +43,7 @@ def _page(made: str | None = None, secret: str | None = None) -> Response:
     return page(
         "keys",
         keys=rows,
+        now=datetime.now(UTC),
         made=made,
         secret=secret,
         newer=None if cursor is None else urlencode({"cursor": cursor}),

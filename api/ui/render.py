@@ -16,6 +16,7 @@ from api.http.parts import parts
 from api.ui import session
 from api.ui.static_files import versioned
 from bridge.jobs.remote_sources import without_query
+from bridge.outgoing.destination import receiver_of
 from bridge.version import version
 
 HERE = Path(__file__).parent
@@ -74,6 +75,7 @@ def environment() -> Environment:
         "number": number,
         "bytes": size,
         "source": without_query,
+        "receiver": receiver_of,
     }
     made.globals |= {"static": versioned, "version": version()}
     return made

@@ -16,6 +16,7 @@ from bridge.cli.options import Url
 from bridge.cli.remote import keys as over_http
 from bridge.cli.remote.http import Bridge, bridge_at
 from bridge.cli.text import read_moment
+from bridge.outgoing.destination import receiver_of
 from bridge.settings import load_settings
 
 app = typer.Typer(
@@ -123,7 +124,9 @@ def _show(rows: Iterable[Mapping[str, Any]]) -> None:
     moments = "%Y-%m-%d %H:%M" if paper.width >= 120 else "%Y-%m-%d"
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("Prefix", no_wrap=True)
-    for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "Made by", "State"):
+    rows = list(rows)
+    calls = ["Calls"] if any(row["callback_url"] for row in rows) else []
+    for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "Made by", *calls, "State"):
         table.add_column(title, overflow="fold")
     now = datetime.now(UTC)
     for row in rows:
@@ -136,7 +139,8 @@ def _show(rows: Iterable[Mapping[str, Any]]) -> None:
         )
         types = ",".join(row["content_types"] or []) or "all"
         shown = (row["prefix"], row["name"], row["tenant"], ",".join(row["scopes"]), types, expires, used)
-        table.add_row(*map(text, (*shown, row["made_by"] or "–", state)))
+        called = [receiver_of(row["callback_url"]) if row["callback_url"] else "–"] if calls else []
+        table.add_row(*map(text, (*shown, row["made_by"] or "–", *called, state)))
     paper.print(table)
 
 

@@ -70,6 +70,11 @@ def parsed(url: str) -> Destination:
     return Destination(scheme, _host(host), number, target)
 
 
+def receiver_of(url: str) -> str:
+    """Host and port of an address, as `webhooks.receiver` has them: what is shown of it, as its path may be secret."""
+    return re.split(r"[/?]", url.partition("://")[2], maxsplit=1)[0].lower()
+
+
 def _host(host: str) -> str:
     if host.startswith("["):
         try:

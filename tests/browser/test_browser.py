@@ -32,6 +32,19 @@ HOSTILE = (
 )
 LONG = HOSTILE + "W" * 10_000
 
+# One in each state; the receivers answered as they liked.
+WEBHOOKS = """
+INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at, tries, delivered_at,
+  last_error, response_status, response_excerpt)
+SELECT id, 1, tenant, id, CASE WHEN i = 0 THEN :url ELSE 'https://hooks.example.org/x' END,
+  json_build_object('status', status), now(), now(), CASE WHEN i IN (0, 1) THEN now() + interval '1 day' END,
+  CASE i WHEN 0 THEN 7 WHEN 1 THEN 0 ELSE 2 END, CASE WHEN i = 2 THEN now() END,
+  CASE i WHEN 0 THEN :error WHEN 3 THEN 'The receiver answered 410.' END,
+  CASE i WHEN 0 THEN 503 WHEN 2 THEN 204 WHEN 3 THEN 410 END, CASE WHEN i = 0 THEN :excerpt END
+FROM (SELECT *, row_number() OVER (ORDER BY id) - 1 AS i FROM remote_jobs
+      WHERE tenant = :t AND content_type = 'document' AND completed_at IS NOT NULL LIMIT 4) j
+"""
+
 
 @pytest.fixture(scope="module")
 def chromium():
@@ -70,6 +83,12 @@ def tenant(bridge):
     ok(client.result(client.claim("web"), success=False, error_message=LONG[:5000], retryable=False))
     bridge.sql("UPDATE remote_jobs SET created_at = created_at - interval '10 min', queued_at = queued_at - interval"
                " '10 min' WHERE tenant = :t AND content_type = 'video'", t=client.tenant)  # fmt: skip
+    bridge.sql("UPDATE remote_jobs SET source_file_path = :url WHERE tenant = :t AND content_type = 'video'",
+               url=f"https://files.example.org/{'W' * 1900}?key=secret", t=client.tenant)  # fmt: skip
+    bridge.sql(WEBHOOKS, t=client.tenant, url=f"https://{'w' * 60}.{'w' * 60}.example.org/x", error=LONG[:2000],
+               excerpt=LONG[:500])  # fmt: skip
+    bridge.sql("INSERT INTO upload_usage (tenant, key_id, bytes) SELECT tenant, id, 107000000000 FROM api_keys"
+               " WHERE tenant = :t LIMIT 1", t=client.tenant)  # fmt: skip
     ok(client.post("/api/v1/workers/gpu-1/pause", {"reason": HOSTILE}))
     wait_until(lambda: bridge.sql("SELECT FROM history WHERE tenant = :t", t=client.tenant), "history", 60)
     return client
@@ -86,6 +105,7 @@ def pages_of(tenant):
     plain = {"overview": "/ui/", "jobs": "/ui/jobs", "bulk": "/ui/jobs/bulk?asked=cancel&status=pending"}
     more = {name: f"/ui/{name}" for name in ("batches", "workers", "continuations", "webhooks", "keys", "sweeps")}
     more["batch"] = f"/ui/batches/{tenant.batch}"
+    more["webhooks-delivered"] = "/ui/webhooks?state=delivered"
     return {**plain, **more, "sent": "/ui/continuations?state=sent", "error": "/ui/jobs/none", **jobs_of(tenant)}
 
 

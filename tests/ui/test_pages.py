@@ -33,6 +33,10 @@ def test_hostile_text_is_shown_as_text_on_every_page(bridge, client, browser):
     ok(client.result(job, content=long * 500, metadata={"note": HOSTILE}))
     failing = client.create("hostile")
     ok(client.result(client.claim("hostile"), success=False, error_message=long, retryable=False))
+    bridge.sql("INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at, tries,"
+               " last_error, response_status, response_excerpt) VALUES (:id, 9, :t, :id, :url, :kwargs, now(), now(),"
+               " now() + interval '1 day', 9, :hostile, 503, :hostile)", id=failing, t=client.tenant, hostile=long,
+               url=f"https://{HOSTILE}/secret", kwargs='{"status": "failed"}')  # fmt: skip
     pages = [waiting, *(browser.get(path) for path in (*PAGES, f"/ui/jobs/{job_id}", f"/ui/jobs/{failing}"))]
     for answer in pages:
         assert answer.status_code == 200, answer.url
@@ -47,6 +51,8 @@ def test_hostile_text_is_shown_as_text_on_every_page(bridge, client, browser):
         ):
             assert raw not in answer.text, (answer.url, raw)
         assert len(answer.content) < 300_000, answer.url
+    assert "1 webhook tried often and not delivered" in shown(browser.get("/ui/"))
+    assert re.search("503 <bdi", browser.get("/ui/webhooks").text), "what was answered"
     assert "\\u202e" in waiting.text
     assert "&lt;script&gt;alert(1)" in waiting.text
     download = browser.get(f"/ui/jobs/{job_id}/result")
@@ -179,12 +185,22 @@ def test_keys_are_made_shown_once_and_revoked(bridge, client, browser):
     prefix = key[:11]
     assert prefix in again
     assert "audio, video" in again
+    calling = browser.act("/ui/keys", name="c", scopes="submit", callback_url="https://hooks.example.org/a?b=secret")
+    assert "whsec_" in calling.text
+    assert "hooks.example.org" in calling.text
+    assert "b=secret" not in calling.text
     made = bridge.sql("SELECT tenant, scopes, made_by FROM api_keys WHERE prefix = :p", p=prefix)[0]
     assert (made.tenant, made.scopes, made.made_by) == (client.tenant, ["read", "work"], client.key[:11])
     assert f"Key {prefix} is revoked" in shown(browser.act("/ui/keys/revoke", prefix=prefix))
     assert browser.act("/ui/keys", name="x", scopes="root").status_code == 422
     assert browser.act("/ui/keys", name="x", scopes="read", tenant="another").status_code == 403
     assert browser.act("/ui/keys/revoke", prefix="jb_nobody00").status_code == 404
+
+
+def test_the_health_page_tells_what_the_tenants_uploads_take(bridge, client, browser):
+    bridge.sql("INSERT INTO upload_usage (tenant, key_id, bytes) VALUES (:t, :k, 1100000000)",
+               t=client.tenant, k=str(uuid.uuid4()))  # fmt: skip
+    assert "1.1 GB of 1099.5 GB" in shown(browser.get("/ui/sweeps"))
 
 
 def test_parts_of_pages_come_alone_and_the_plots_have_their_lines(client, browser):
