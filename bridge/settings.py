@@ -48,8 +48,9 @@ class Allowance(BaseModel):
     tenant_in_hand: int = Field(500_000, ge=1)
     keys: int = Field(1000, ge=1)  # of a tenant that count
     pauses: int = Field(500, ge=1)  # of a tenant's workers by operators, and as many by the bridge
-    upload_bytes: int = Field(107_374_182_400, ge=1)  # that the uploads of a key take
+    upload_bytes: int = Field(107_374_182_400, ge=1)  # that the uploads of a key take which no job names
     tenant_upload_bytes: int = Field(1_099_511_627_776, ge=1)
+    tenant_kept_bytes: int = Field(1_099_511_627_776, ge=1)  # that the uploads of a tenant take which jobs name
 
 
 def _pairs(text: object) -> object:

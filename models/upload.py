@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -35,11 +36,13 @@ uploads = Table(
     Column("sha256", LargeBinary),  # of the whole
     Column("created_at", Moment, nullable=False, server_default=text("now()")),
     Column("expires_at", Moment),  # null: a job names it
+    Column("kept", Boolean, nullable=False, server_default=text("false")),  # counts as `upload_usage.kept`
     CheckConstraint("received BETWEEN 0 AND length", name="received"),
     CheckConstraint("(received = length) = (sha256 IS NOT NULL)", name="whole_has_digest"),
     CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name="attempt_of_job"),
 )
 Index("uploads_expire", uploads.c.expires_at)
+Index("uploads_named", uploads.c.tenant, postgresql_where=text("expires_at IS NULL AND NOT kept"))
 
 # The objects in the store. Each has its row before there is an object of that name, so that whatever becomes of the
 # process the object is found again: `size` is null until the upload counts it, and what belongs to no upload any more
@@ -60,13 +63,15 @@ Index("upload_segments_of", _s.upload_id, _s.start)
 Index("upload_segments_unnamed", _s.written_at, postgresql_where=text("upload_id IS NULL"))
 Index("upload_segments_uncounted", _s.written_at, postgresql_where=text("size IS NULL AND upload_id IS NOT NULL"))
 
-# How many bytes the uploads of a key take of its quota; changed together with them.
+# How many bytes the uploads of a key take: of its quota, and of its tenant's for what jobs name. Changed together with
+# them; what jobs have named since is moved from the one to the other by whoever announces and finds no room.
 upload_usage = Table(
     "upload_usage",
     metadata,
     Column("tenant", Text, primary_key=True),
     Column("key_id", Uuid, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
+    Column("kept", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # Which job needs which upload: it stays for as long as the job does. Where the last of these rows goes, a trigger gives

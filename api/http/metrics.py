@@ -78,10 +78,11 @@ def truth(facts: Facts, limits: Allowance) -> Iterable[Metric]:
     told = "Stored objects that no upload counts, to a thousand."
     yield _gauge("bridge_upload_objects_unnamed", told, {(): facts.upload_gap})
     yield _gauge("bridge_upload_bytes", "Bytes of all uploads, as they were announced.", {(): facts.uploads.whole})
-    told = "How much of its quota the tenant, and the key, with the most uploads takes; 1 is all of it."
+    told = "How much of its quota the tenant, the key, and the tenant whose jobs name the most takes; 1 is all of it."
     shares: dict[tuple[str, ...], float] = {
         ("tenant",): int(facts.uploads.tenant) / limits.tenant_upload_bytes,
         ("key",): int(facts.uploads.key) / limits.upload_bytes,
+        ("kept",): int(facts.uploads.kept) / limits.tenant_kept_bytes,
     }
     yield _gauge("bridge_upload_quota_used", told, shares, "of")
 

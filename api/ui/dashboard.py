@@ -140,7 +140,7 @@ def show_sweeps() -> Response:
         sweeps=[(sweep, backlog.get(sweep.name), is_late(sweep.name, sweep.age)) for sweep in sweeps],
         postgres=version,
         uploaded=uploaded,
-        quota=runtime().settings.limits.tenant_upload_bytes,
+        limits=runtime().settings.limits,
         redis_away=runtime().mirror.breaker.away,
         auth=runtime().settings.auth,
         mine=session(),

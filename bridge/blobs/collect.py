@@ -1,9 +1,9 @@
-"""Remove uploads whose time is over, and objects that belong to none."""
+"""Remove uploads whose time is over, and objects that belong to none; let what jobs name count for its tenant."""
 
 from sqlalchemy import text
 
 from bridge.blobs.store import store
-from bridge.blobs.uploads import FORGET_EXPIRED
+from bridge.blobs.uploads import FORGET_EXPIRED, move_named
 from bridge.crash_points import reach
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
@@ -30,6 +30,7 @@ def collect(runtime: Runtime, *, batch: int = 200, rounds: int = 100) -> int:
 
     No transaction waits for the store: what is removed twice, by two that run at once, is removed all the same.
     """
+    in_batches(lambda: move_named(runtime, None, 10 * batch), batch=10 * batch, rounds=rounds)
     gone = in_batches(lambda: _expire(runtime, batch), batch=batch, rounds=rounds)
     in_batches(lambda: _abandon(runtime, batch), batch=batch, rounds=rounds)
     return gone + in_batches(lambda: _remove(runtime, batch), batch=batch, rounds=rounds)

@@ -8,21 +8,28 @@ from sqlalchemy import Connection, Row, text
 from bridge.settings import Allowance
 
 NEARLY = 0.9  # of a quota
+KEPT = "tenant_kept_bytes"  # the quota of what jobs name
 MOST_KEYS = 5  # of a tenant are named, those with the most
 
 FULLEST = text(f"""
-SELECT u.tenant, k.name, k.prefix, u.bytes, u.tenant_bytes
+SELECT u.tenant, k.name, k.prefix, u.bytes, u.tenant_bytes, u.kept_bytes
 FROM (
-  SELECT tenant, key_id, bytes, CAST(sum(bytes) OVER (PARTITION BY tenant) AS bigint) AS tenant_bytes
+  SELECT tenant, key_id, bytes, CAST(sum(bytes) OVER (PARTITION BY tenant) AS bigint) AS tenant_bytes,
+    CAST(sum(kept) OVER (PARTITION BY tenant) AS bigint) AS kept_bytes
   FROM upload_usage WHERE tenant = :tenant OR :all
 ) u LEFT JOIN api_keys k ON k.id = u.key_id
-WHERE u.bytes >= :key_bytes OR u.tenant_bytes >= :all_bytes
+WHERE u.bytes >= :key_bytes OR u.tenant_bytes >= :all_bytes OR u.kept_bytes >= :kept_bytes
 ORDER BY u.bytes DESC LIMIT {MOST_KEYS}
 """)
-OF_TENANT = text("SELECT sum(bytes) FROM upload_usage WHERE tenant = :tenant")
+OF_TENANT = text("""
+SELECT coalesce(sum(bytes), 0) AS bytes, coalesce(sum(kept), 0) AS kept FROM upload_usage WHERE tenant = :tenant
+""")
 MOST_BYTES = text("""
-SELECT coalesce(sum(bytes), 0) AS whole, coalesce(max(bytes), 0) AS tenant, coalesce(max(key_bytes), 0) AS key
-FROM (SELECT sum(bytes) AS bytes, max(bytes) AS key_bytes FROM upload_usage GROUP BY tenant) of_tenant
+SELECT coalesce(sum(bytes + kept), 0) AS whole, coalesce(max(bytes), 0) AS tenant, coalesce(max(kept), 0) AS kept,
+  coalesce(max(key_bytes), 0) AS key
+FROM (
+  SELECT sum(bytes) AS bytes, sum(kept) AS kept, max(bytes) AS key_bytes FROM upload_usage GROUP BY tenant
+) of_tenant
 """)
 
 
@@ -43,15 +50,19 @@ class Share(NamedTuple):
 
     def cure(self) -> str:
         """What to do about it."""
-        return (
-            "They are kept for as long as the jobs that name them: lower BRIDGE_RETENTION_DAYS, or raise"
-            f" {self.setting} in BRIDGE_LIMITS."
-        )
+        last = "What no job names goes BRIDGE_UPLOAD_EXPIRY_SECONDS after its last byte: lower that"
+        if self.setting == KEPT:
+            last = "They are kept for as long as the jobs that name them: lower BRIDGE_RETENTION_DAYS"
+        return f"{last}, or raise {self.setting} in BRIDGE_LIMITS."
 
 
 def nearly_full(connection: Connection, limits: Allowance, tenant: str | None) -> list[Share]:
     """The quotas of a tenant (None: of any) that are nearly full or full, the tenant's own first."""
-    least = {"key_bytes": NEARLY * limits.upload_bytes, "all_bytes": NEARLY * limits.tenant_upload_bytes}
+    least = {
+        "key_bytes": NEARLY * limits.upload_bytes,
+        "all_bytes": NEARLY * limits.tenant_upload_bytes,
+        "kept_bytes": NEARLY * limits.tenant_kept_bytes,
+    }
     rows = connection.execute(FULLEST, {**least, "tenant": tenant, "all": tenant is None}).all()
     return list(dict.fromkeys([*_tenants(rows, limits), *_keys(rows, limits)]))
 
@@ -61,6 +72,8 @@ def _tenants(rows: Any, limits: Allowance) -> Iterator[Share]:
         if row.tenant_bytes >= NEARLY * limits.tenant_upload_bytes:
             whose, quota = f"tenant {row.tenant}", limits.tenant_upload_bytes
             yield Share(whose, row.tenant_bytes, quota, "tenant_upload_bytes")
+        if row.kept_bytes >= NEARLY * limits.tenant_kept_bytes:
+            yield Share(f"tenant {row.tenant} that jobs name", row.kept_bytes, limits.tenant_kept_bytes, KEPT)
 
 
 def _keys(rows: Any, limits: Allowance) -> Iterator[Share]:
@@ -70,11 +83,11 @@ def _keys(rows: Any, limits: Allowance) -> Iterator[Share]:
             yield Share(whose, row.bytes, limits.upload_bytes, "upload_bytes")
 
 
-def bytes_of(connection: Connection, tenant: str) -> int:
-    """Bytes of a tenant's uploads, as they were announced."""
-    return int(connection.scalar(OF_TENANT, {"tenant": tenant}) or 0)
+def bytes_of(connection: Connection, tenant: str) -> Row[Any]:
+    """Bytes of a tenant's uploads: those that no job names, and those that jobs name (`kept`)."""
+    return connection.execute(OF_TENANT, {"tenant": tenant}).one()
 
 
 def most_bytes(connection: Connection) -> Row[Any]:
-    """Bytes of all uploads as they were announced (`whole`), of the tenant and of the key that have the most."""
+    """Bytes of all uploads (`whole`); the most of a tenant and of a key, and that jobs of a tenant name (`kept`)."""
     return connection.execute(MOST_BYTES).one()

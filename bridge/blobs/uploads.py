@@ -13,6 +13,8 @@ from bridge.runtime import Runtime
 from models.upload import uploads
 
 LEAST_BYTES = 1024 * 1024  # that an upload counts as: so a quota of bytes bounds their number too
+LEAST_KEPT_BYTES = 4096  # and one that a job names: what a file takes at least of a disk
+MOVE_BATCH, MOVE_BATCHES = 10_000, 10  # uploads that a request which finds no room moves at a time, and how often
 AGAIN_SECONDS = 60
 UPLOAD_ID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -20,7 +22,8 @@ UPLOAD_ID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # after it sees is the last word.
 IN_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('uploads:' || CAST(:tenant AS text), 0))")
 USED = text("""
-SELECT coalesce(sum(bytes), 0) AS tenant, coalesce(sum(bytes) FILTER (WHERE key_id = :key_id), 0) AS key
+SELECT coalesce(sum(bytes), 0) AS tenant, coalesce(sum(bytes) FILTER (WHERE key_id = :key_id), 0) AS key,
+  coalesce(sum(kept), 0) AS kept
 FROM upload_usage WHERE tenant = :tenant
 """)
 ANNOUNCE = text("""
@@ -33,14 +36,42 @@ VALUES (:id, :tenant, :key_id, :job_id, :attempt, :length, :name, :media_type, :
   now() + make_interval(secs => :expiry))
 RETURNING *
 """)
+# The rows of upload_usage that `shares` changes, locked in one order, whoever changes several.
+_LOCKED = """locked AS MATERIALIZED (
+  SELECT s.* FROM upload_usage u JOIN shares s USING (tenant, key_id) ORDER BY u.tenant, u.key_id FOR UPDATE OF u
+)"""
+# What a job names counts for its tenant (of all tenants where none is told). Not where it is named, as a job completes:
+# all jobs of a key would wait for one row there. A sweep does it, and whoever announces and finds no room.
+MOVE = text(f"""
+WITH moved AS (
+  UPDATE uploads SET kept = true
+  WHERE id = ANY (ARRAY (
+    SELECT id FROM uploads
+    WHERE expires_at IS NULL AND NOT kept AND (tenant = :tenant OR CAST(:tenant AS text) IS NULL)
+    LIMIT :batch FOR UPDATE SKIP LOCKED
+  ))
+  RETURNING tenant, key_id, length
+), shares AS (
+  SELECT tenant, key_id, sum(greatest(length, {LEAST_BYTES})) AS bytes,
+    sum(greatest(length, {LEAST_KEPT_BYTES})) AS kept
+  FROM moved GROUP BY 1, 2
+), {_LOCKED}, accounted AS (
+  UPDATE upload_usage u SET bytes = u.bytes - l.bytes, kept = u.kept + l.kept
+  FROM locked l WHERE u.tenant = l.tenant AND u.key_id = l.key_id
+)
+SELECT count(*) FROM moved
+""")
 # What held the file belongs to nobody then (ON DELETE SET NULL), and bridge/blobs/collect.py removes it.
 _FORGET = f"""
 WITH gone AS (
-  DELETE FROM uploads WHERE {{which}} RETURNING tenant, key_id, length
-), freed AS (
-  UPDATE upload_usage u SET bytes = u.bytes - g.bytes
-  FROM (SELECT tenant, key_id, sum(greatest(length, {LEAST_BYTES})) AS bytes FROM gone GROUP BY 1, 2) g
-  WHERE u.tenant = g.tenant AND u.key_id = g.key_id
+  DELETE FROM uploads WHERE {{which}} RETURNING tenant, key_id, length, kept
+), shares AS (
+  SELECT tenant, key_id, coalesce(sum(greatest(length, {LEAST_BYTES})) FILTER (WHERE NOT kept), 0) AS bytes,
+    coalesce(sum(greatest(length, {LEAST_KEPT_BYTES})) FILTER (WHERE kept), 0) AS kept
+  FROM gone GROUP BY 1, 2
+), {_LOCKED}, freed AS (
+  UPDATE upload_usage u SET bytes = u.bytes - l.bytes, kept = u.kept - l.kept
+  FROM locked l WHERE u.tenant = l.tenant AND u.key_id = l.key_id
 )
 SELECT count(*) FROM gone
 """
@@ -71,19 +102,37 @@ class Announced(NamedTuple):
 
 
 def announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
-    """Begin an upload; the row as stored. Raises TooLarge, and TooMany beyond the quota of the key or its tenant."""
+    """Begin an upload; the row as stored. Raises TooLarge, and TooMany beyond a quota of the key or its tenant."""
     most = runtime.settings.upload_max_bytes
     if said.length > most:
         raise TooLarge(f"The file is larger than BRIDGE_UPLOAD_MAX_BYTES allows ({most} bytes).")
+    for _ in range(MOVE_BATCHES):
+        try:
+            return _announce(runtime, caller, said)
+        except TooMany:
+            if not move_named(runtime, caller.tenant, MOVE_BATCH):
+                raise
+    return _announce(runtime, caller, said)
+
+
+def move_named(runtime: Runtime, tenant: str | None, batch: int) -> int:
+    """Let what jobs name count for its tenant (None: all of them), at most `batch` uploads; how many."""
+    with runtime.engine.begin() as connection:
+        return int(connection.scalar(MOVE, {"tenant": tenant, "batch": batch}) or 0)
+
+
+def _announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
     limits, counted = runtime.settings.limits, max(said.length, LEAST_BYTES)
     whose = {"tenant": caller.tenant, "key_id": caller.key_id}
     with runtime.engine.begin() as connection:
         connection.execute(IN_TURN, whose)
         used = connection.execute(USED, whose).one()
         if used.key + counted > limits.upload_bytes:
-            raise TooMany("The uploads of this key take all bytes of its quota.", retry_after=AGAIN_SECONDS)
+            raise _full("uploads of this key", "upload_bytes")
         if used.tenant + counted > limits.tenant_upload_bytes:
-            raise TooMany("The uploads of this key's tenant take all bytes of its quota.", retry_after=AGAIN_SECONDS)
+            raise _full("uploads of this key's tenant", "tenant_upload_bytes")
+        if used.kept + counted > limits.tenant_kept_bytes:
+            raise _full("files that jobs of this key's tenant name", "tenant_kept_bytes")
         params = {
             **said._asdict(),
             **whose,
@@ -93,6 +142,10 @@ def announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
             "expiry": runtime.settings.upload_expiry_seconds,
         }
         return connection.execute(ANNOUNCE, params).one()
+
+
+def _full(what: str, limit: str) -> TooMany:
+    return TooMany(f"The {what} take all bytes of its quota ({limit}).", retry_after=AGAIN_SECONDS)
 
 
 def find_upload(runtime: Runtime, caller: Caller, upload_id: str) -> Row[Any]:

@@ -91,8 +91,9 @@ def test_what_was_given_up_is_told_for_a_day_and_what_nobody_sends_at_once(core,
 
 def test_quotas_that_are_nearly_full_need_somebody(core, seen):
     key = core.asks.key_id
-    core.sql("INSERT INTO upload_usage (tenant, key_id, bytes) VALUES ('default', :key, 95), ('default', :other, 1),"
-             " ('another', :other, 2)", key=str(key), other=str(uuid.uuid4()))  # fmt: skip
+    core.sql("INSERT INTO upload_usage (tenant, key_id, bytes, kept) VALUES ('default', :key, 95, 7),"
+             " ('default', :other, 1, 3), ('another', :other, 2, 4)",
+             key=str(key), other=str(uuid.uuid4()))  # fmt: skip
 
     def with_limits(**changes):
         limits = core.runtime.settings.limits.model_copy(update=changes)
@@ -109,7 +110,9 @@ def test_quotas_that_are_nearly_full_need_somebody(core, seen):
             for one in family.samples}  # fmt: skip
     assert told["bridge_upload_quota_used", "key"] == 0.95
     assert told["bridge_upload_quota_used", "tenant"] == 0.96
-    assert told["bridge_upload_bytes",] == 98
+    assert told["bridge_upload_bytes",] == 98 + 14
+    (_, of_jobs, _) = with_limits(tenant_kept_bytes=10)
+    assert of_jobs.startswith("The uploads of tenant default that jobs name take 100% of their quota")
 
 
 def test_a_sweep_that_only_the_store_holds_up_is_the_stores_fault(core, seen):
