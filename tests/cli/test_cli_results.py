@@ -17,6 +17,11 @@ def test_a_result_is_shown_and_written_as_it_is(run, client, tmp_path):
     assert json.loads(run("jobs", "result", job_id, "--json").stdout)["metadata"] == {"pages": 2}
     assert run("jobs", "result", job_id, "-o", "text.txt").returncode == 0
     assert (tmp_path / "text.txt").read_bytes() == content.encode()
+    for place in ("-", "/dev/stdout"):  # a pipe here
+        assert run("jobs", "result", job_id, "-o", place).stdout == content
+    assert run("jobs", "result", job_id, "-o", "/dev/null").returncode == 0
+    full = run("jobs", "result", job_id, "-o", "/dev/full")
+    assert (full.returncode, "/dev/full cannot be written: No space left" in full.stderr) == (2, True)
     missing = run("jobs", "result", job_id, "-o", "none/text.txt")
     assert (missing.returncode != 0, "cannot be written" in missing.stderr) == (True, True)
 

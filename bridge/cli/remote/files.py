@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from bridge.cli.errors import Refused, RefusedByBridge, Unreachable
 from bridge.cli.remote.http import Bridge
@@ -24,7 +27,45 @@ def upload(bridge: Bridge, path: Path) -> str:
 
 
 def save_text(bridge: Bridge, job_id: str, output: Path) -> None:
-    """Write the text of a job's result into a file, which is empty where there is none. Raises Refused, Unreachable."""
+    """Write the text of a job's result into a file, which is empty where there is none. Raises Refused, Unreachable.
+
+    A regular file is replaced when all has come. `-` is standard output; into it, a pipe or a device all is written
+    once it has come.
+    """
+    if not _is_stream(output):
+        _fetch_text(bridge, job_id, output)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        whole = Path(place, "text")
+        _fetch_text(bridge, job_id, whole)
+        try:
+            with whole.open("rb") as text, _opened(output) as stream:
+                shutil.copyfileobj(text, stream)
+        except BrokenPipeError:  # who reads has read enough
+            return
+        except OSError as error:
+            raise Refused(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _is_stream(output: Path) -> bool:
+    """Whether this is no file to be replaced: standard output, a pipe, a device, or an open file by its number."""
+    if str(output) == "-":
+        return True
+    if output.is_dir():
+        return False
+    if output.exists() and not output.is_file():
+        return True
+    # /dev/stdout is a link to /proc/self/fd/1, /dev/fd one to /proc/self/fd
+    named = output.parent / os.readlink(output) if output.is_symlink() else output
+    return any(os.path.realpath(place.parent).startswith("/proc/") for place in (output, named))
+
+
+def _opened(output: Path) -> BinaryIO:
+    """Open for writing at its end; standard output is left open when this is closed."""
+    return os.fdopen(os.dup(1) if str(output) == "-" else os.open(output, os.O_WRONLY | os.O_APPEND), "wb")
+
+
+def _fetch_text(bridge: Bridge, job_id: str, output: Path) -> None:
     try:
         _by_client(bridge, lambda client: client.save_result(job_id, output))
     except RefusedByBridge:

@@ -19,7 +19,10 @@ from bridge.names import API_BASE
 def result(
     job: Job,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Into this file, as it is; it is replaced.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Into this file, as it is; it is replaced. - is standard output."
+        ),
     ] = None,
     json: Json = False,
     url: Url = None,
