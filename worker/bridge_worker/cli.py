@@ -105,7 +105,7 @@ class _Worker:
         self._health = Health(options.worker_id, options.concurrency)
         self._slots = Slots(
             client, setup, work.path, options.concurrency, lease=options.lease, most=most,
-            jobs_per_process=options.max_jobs_per_process,
+            jobs_per_process=options.max_jobs_per_process, owns_children=True,
             on_outcome=self._health.outcome, on_process_end=self._health.process_ended,
         )  # fmt: skip
         self._runner = Runner(

@@ -85,17 +85,20 @@ def wear_leash(fd: int | None) -> None:
 
 
 def adopt_orphans() -> None:
-    """In the worker: become the parent of what outlives a handler's process, so that `reap_strays` finds it."""
+    """In a program that is a worker and nothing else: become the parent of what outlives a handler's process."""
     if LINUX:
         _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_strays(known: Iterable[int]) -> int:
-    """Kill and wait for children of this process that are not `known`; how many there were. Linux only."""
+    """In such a program: kill and wait for children that are not `known`; how many there were. Linux only.
+
+    What is in this program's own session is not from a handler.
+    """
     if not LINUX:
         return 0
-    ours = set(known)
-    strays = [child for child in psutil.Process().children() if child.pid not in ours]
+    ours, session = set(known), os.getsid(0)
+    strays = [c for c in psutil.Process().children() if c.pid not in ours and os.getsid(c.pid) != session]
     for child in strays:
         _kill_all([child])
         with contextlib.suppress(ChildProcessError):
@@ -157,10 +160,7 @@ def has_children() -> bool:
 
 
 def limit_process(memory: int | None, descriptors: int | None) -> None:
-    """In the child: bound allocations (bytes; a backstop for what outruns `usage`) and open descriptors.
-
-    Where the system has no such limits, only the worker's own look at the memory remains.
-    """
+    """In the child: bound allocations (bytes; a backstop for what outruns `usage`) and open descriptors, if it can."""
     if WINDOWS:
         return
     if descriptors:

@@ -22,6 +22,7 @@ from bridge_worker import kill_points, platforms
 from bridge_worker.held import Held
 from bridge_worker.keeping import read_checkpoint
 from bridge_worker.text import one_line
+from bridge_worker.workdir import end_what_runs_on
 
 log = logging.getLogger(__name__)
 #: With the worker's own search path: the current directory comes last, so that no file there replaces a library.
@@ -185,8 +186,9 @@ class HandlerProcess:
                 self.process.stdin.close()
 
     def discard(self) -> None:
-        """Kill it and remove its files."""
+        """Kill it, with what it left running, and remove its files."""
         self.kill()
+        end_what_runs_on(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def new_job_directory(self) -> Path:

@@ -117,11 +117,17 @@ class Slots:
         *,
         lease: int = 60,
         jobs_per_process: int = 0,
+        owns_children: bool = False,
         on_outcome: Callable[[str, float], object] = lambda _outcome, _seconds: None,
         on_process_end: Callable[[], object] = lambda: None,
         **download: Any,
     ) -> None:
-        """`download` are the limits of Download; `on_outcome` hears how each attempt ended and how long it took."""
+        """`download` are the limits of Download; `on_outcome` hears how each attempt ended and how long it took.
+
+        `owns_children`: this program is a worker and nothing else, so that what it has for children are handlers'
+        processes and what outlived them. Elsewhere nobody's children are touched, and what cleared its environment and
+        made itself a session lives on.
+        """
         self._client, self._setup, self.lease, self._download = client, setup, lease, download
         self.place, self.jobs_per_process = place, jobs_per_process
         self._on_outcome, self.on_process_end = on_outcome, on_process_end
@@ -132,7 +138,9 @@ class Slots:
         self.aborted = threading.Event()
         self.trouble: NotStarted | None = None
         self.machine_faults = 0  # in a row
-        platforms.adopt_orphans()
+        self._owns_children = owns_children
+        if owns_children:
+            platforms.adopt_orphans()
         self.all = [Slot(number, self) for number in range(count)]
         self._watch = Watch(self._processes, setup.memory, setup.processes)
 
@@ -155,7 +163,8 @@ class Slots:
         """Start a process; strays of earlier ones are ended first."""
         with self._starting:
             self._started = [process for process in self._started if process.process.poll() is None]
-            if count := platforms.reap_strays(process.process.pid for process in self._started):
+            known = [process.process.pid for process in self._started]
+            if self._owns_children and (count := platforms.reap_strays(known)):
                 log.warning("ended %d process(es) that a handler had left behind", count)
             self._started.append(HandlerProcess(self._setup, directory))
             return self._started[-1]

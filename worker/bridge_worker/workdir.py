@@ -55,7 +55,7 @@ class WorkDirectory:
                 with path.open("r+b") as file:
                     if not platforms.try_lock(file):
                         continue
-                    _end_what_runs_on(path.with_suffix(""))
+                    end_what_runs_on(path.with_suffix(""))
                     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
             except OSError:
                 continue  # another user's
@@ -67,10 +67,10 @@ class WorkDirectory:
         return removed
 
 
-def _end_what_runs_on(directory: Path) -> None:
-    """Kill what a dead worker's handler put into a session of its own: its temporary files would lie there."""
+def end_what_runs_on(directory: Path) -> None:
+    """Kill what handlers put into sessions of their own, and what outlived them: its temporary files are there."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if directory in Path(process.environ().get("TMPDIR", "")).parents:
-                log.warning("ended process %d, which a killed worker's handler had left behind", process.pid)
+                log.warning("ended process %d, which a handler had left behind", process.pid)
                 process.kill()

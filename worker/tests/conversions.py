@@ -119,6 +119,13 @@ def by_file(job: Job, path: Path) -> Result:
     if order == "daemon":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
         return Result("left something behind")
+    if order.startswith("orphan"):  # what it leaves has its environment, or none
+        kept = None if order == "orphan" else {}
+        left = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True, env=kept
+        )
+        (_place(job) / "orphan").write_text(str(left.pid))
+        os.abort()
     if order == "copy":
         os.fork()
         return Result("twice")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
+from crowd import Crowd
 from scripted_bridge import claim, jobs, problem
 
+from bridge_worker import platforms
 from bridge_worker.loading import BadHandler, choose
 from bridge_worker.options import check, parser
 
@@ -67,6 +72,17 @@ def test_first_signal_finishes_what_has_begun(bridge, command, tmp_path, number)
     assert process.returncode == 0
     assert "the-key" not in log
     assert "secret-token" not in log
+
+
+@pytest.mark.skipif(not platforms.LINUX, reason="elsewhere nobody adopts what a crash leaves behind")
+def test_what_a_crash_leaves_behind_is_ended_whatever_it_did_to_hide(bridge, command, tmp_path):
+    crowd = Crowd(bridge, {"a": b"orphan without an environment", "b": b"good"})
+    here = str(Path(__file__).parent)
+    process = command("--handler", "conversions:by_file", "--option", f"dir={tmp_path}", PYTHONPATH=here)
+    crowd.wait(30)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int((tmp_path / "orphan").read_text())).wait(20)
+    assert process.poll() is None
 
 
 def test_second_signal_ends_at_once(bridge, command):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -44,6 +46,7 @@ def gone(process_ids: list[int], seconds: float = 20) -> bool:
 
 @pytest.mark.parametrize("order", BAD)
 def test_a_bad_file_is_one_failure_that_says_what_happened(bridge, run, order):
+    before = offspring()
     crowd = Crowd(bridge, {"bad": order.encode(), "good": b"one"})
     running = run("by_file", **LIMITS)
     crowd.wait(40)
@@ -57,7 +60,7 @@ def test_a_bad_file_is_one_failure_that_says_what_happened(bridge, run, order):
         assert "about to abort" in bad["error_message"]  # the last lines of its stderr
     running.stop()
     running.slots.close()
-    assert gone([p.pid for p in offspring()])
+    assert gone([p.pid for p in offspring() if p not in before])
 
 
 def test_what_a_handler_leaves_behind_is_ended(bridge, run):
@@ -71,6 +74,25 @@ def test_what_a_handler_leaves_behind_is_ended(bridge, run):
     running.stop()
     running.slots.close()
     assert gone(left)
+
+
+def test_what_a_crash_leaves_behind_is_ended_and_nobody_elses_child_is_touched(bridge, run, tmp_path):
+    """A worker may be a part of a larger program."""
+    program = [sys.executable, "-c", "import sys; sys.stdin.read(); sys.exit(7)"]
+    others = [subprocess.Popen(program, stdin=subprocess.PIPE, start_new_session=alone) for alone in (False, True)]
+    ended = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(9)"], start_new_session=True)
+    assert gone([ended.pid])  # and nobody has waited for it
+    crowd = Crowd(bridge, {"a": b"orphan", "b": b"abort", "c": b"good"})
+    running = run("by_file", **LIMITS)
+    crowd.wait(30)
+    running.stop()
+    running.slots.close()
+    assert gone([int((tmp_path / "orphan").read_text())])
+    for other in others:
+        assert other.poll() is None
+        other.stdin.close()
+    assert [other.wait(20) for other in others] == [7, 7]
+    assert ended.wait(20) == 9
 
 
 def test_a_crash_after_other_files_is_tried_in_a_fresh_process(bridge, run, tmp_path):
