@@ -195,12 +195,16 @@ class _BadResult(Exception):
 
 
 def _read_result(path: Path) -> dict[str, Any]:
-    """Read what the handler's process wrote."""
-    size = path.stat().st_size
-    if size > RESULT_LIMIT:
-        raise _BadResult(f"the result has {size} bytes, more than {RESULT_LIMIT} that can be submitted")
-    result = json.loads(path.read_bytes())
-    return {name: result.get(name) for name in ("content", "metadata", "text", "artifacts")}
+    """Read what the handler's process wrote. Raises _BadResult, BadFiles, OSError."""
+    with result_files.open_left(path) as file:
+        data = file.read(RESULT_LIMIT + 1)
+    if len(data) > RESULT_LIMIT:
+        raise _BadResult(f"the result has more than the {RESULT_LIMIT} bytes that can be submitted")
+    try:
+        result = json.loads(data)
+        return {name: result.get(name) for name in ("content", "metadata", "text", "artifacts")}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _BadResult(f"the handler's process left no result: {error_text(error)}") from error
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridge_worker.answers import CallFailed
+from bridge_worker.result_files import BadFiles, open_left
 from bridge_worker.text import one_line, storable
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def write_checkpoint(directory: Path, checkpoint: str) -> None:
 def read_checkpoint(directory: Path) -> str | None:
     """Read what the handler's process left; None where there is nothing of use."""
     try:
-        with (directory / CHECKPOINT_FILE).open("rb") as file:
+        with open_left(directory / CHECKPOINT_FILE) as file:
             found = file.read(CHECKPOINT_BYTES + 1)
-    except OSError:
+    except (OSError, BadFiles):
         return None
     return found.decode("utf-8", "replace") if len(found) <= CHECKPOINT_BYTES else None

@@ -6,6 +6,7 @@ where the handler's process cannot change what they are.
 
 from __future__ import annotations
 
+import errno
 import mimetypes
 import os
 import shutil
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bridge_worker.text import one_line, storable
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 INLINE_BYTES = 2**20  # of a text in UTF-8; a longer one goes as a file
 MOST_ARTIFACTS = 1000
 LONGEST_NAME = 200
+_NO_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)  # nothing, a link, a socket
 TEXT_FILE, ARTIFACT_FILE = "result-text", "artifact-{}"
 
 
@@ -109,6 +111,21 @@ def take(fields: dict[str, Any], directory: Path, into: Path) -> Files:
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         files.artifacts.append((name, media_type, _taken(directory / ARTIFACT_FILE.format(place), into)))
     return files
+
+
+def open_left(file: Path) -> BinaryIO:
+    """Open what the handler's process left, never waiting. Raises BadFiles: nothing, a link, a pipe; OSError."""
+    flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    try:
+        fd = os.open(file, os.O_RDONLY | sum(flags))
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise BadFiles(f"the handler's process left no file as {file.name}") from None
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    raise BadFiles(f"the handler's process left no file as {file.name}")
 
 
 def _taken(file: Path, into: Path) -> Path:

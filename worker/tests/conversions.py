@@ -126,6 +126,10 @@ def by_file(job: Job, path: Path) -> Result:
         )
         (_place(job) / "orphan").write_text(str(left.pid))
         os.abort()
+    if order.startswith("left "):  # in the place of its result and its checkpoint
+        _leave_instead(order.removeprefix("left "))
+        job.save_checkpoint("kept")
+        return Result("never read")
     if order == "copy":
         os.fork()
         return Result("twice")
@@ -135,6 +139,25 @@ def by_file(job: Job, path: Path) -> Result:
                 time.sleep(600)
         time.sleep(600)
     return Result(f"good {order}", {"pid": os.getpid()})
+
+
+def _leave_instead(what: str) -> None:
+    """Do what a library that obeys a hostile file could do after the handler."""
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name not in ("result.json", "checkpoint"):
+            return Path.rename(self, target)
+        if what == "pipe":
+            os.mkfifo(target)
+        elif what == "link":
+            target.symlink_to("/etc/passwd")
+        elif what == "directory":
+            target.mkdir()
+        elif what != "nothing":
+            target.write_text({"no JSON": "{", "a list": "[]", "depth": "[" * 100_000}[what])
+        return target
+
+    Path.replace = replace  # type: ignore[method-assign]
 
 
 def raises(job: Job, path: Path) -> Result:

@@ -95,6 +95,18 @@ def test_what_a_crash_leaves_behind_is_ended_and_nobody_elses_child_is_touched(b
     assert ended.wait(20) == 9
 
 
+@pytest.mark.parametrize("what", ["pipe", "link", "directory", "nothing", "no JSON", "a list", "depth"])
+def test_what_is_left_in_the_place_of_a_result_costs_one_job(bridge, run, what):
+    crowd = Crowd(bridge, {"bad": f"left {what}".encode()})
+    running = run("by_file", jobs_per_process=1, **LIMITS)
+    crowd.wait(30)
+    assert "left no" in crowd.results["bad"]["error_message"]
+    assert crowd.results["bad"]["retryable"] is False
+    assert crowd.releases == []
+    assert running.slots.wait(running.slots.free, 20)
+    assert bridge.calls_left("checkpoint") == (0 if what in ("pipe", "link", "directory", "nothing") else 1)
+
+
 def test_a_crash_after_other_files_is_tried_in_a_fresh_process(bridge, run, tmp_path):
     crowd = Crowd(bridge, {"a": b"1", "b": b"abort", "c": b"2"})
     running = run("by_file", **LIMITS)
