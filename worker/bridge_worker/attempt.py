@@ -152,13 +152,13 @@ class Attempt:
 
     def _submit(self, body: dict[str, Any]) -> None:
         held = self._held
-        data = json.dumps(body).encode()
+        data, files = json.dumps(body).encode(), bool(body.get("result_upload") or body.get("artifacts"))
         kill_points.reach("submit.before_send")
         try:
             with traces.step(held.claim, "submit"):
                 answer = retrying.call(
                     f"job={held.id} result",
-                    lambda: self._results.submit(held.claim, data),
+                    lambda: self._results.submit(held.claim, data, files=files),
                     give_up=held.hurry,
                     patience=held.patience(),
                 )

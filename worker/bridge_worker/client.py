@@ -23,6 +23,8 @@ from bridge_worker.reasons import why_no_answer
 log = logging.getLogger(__name__)
 BASE = "/api/v1/remote-jobs"
 CONNECT_SECONDS = 10.0
+RESULT_SECONDS = 60.0
+FILES_SECONDS = 600.0  # where the bridge reads or writes a large file before it answers
 POLL_LIMIT = 64 * 2**20  # bytes of a poll's answer: a claim holds up to about 32 MiB of task_options
 ANSWER_LIMIT = 2**20  # bytes of any other answer
 
@@ -144,14 +146,14 @@ class BridgeClient:
         """Give an unfinished job back. Raises CallFailed."""
         return self._job_json(claim, "POST", "/release", {"lease_token": claim.lease_token})
 
-    def submit(self, claim: Claim, body: bytes) -> Answer:
-        """Send a result, already encoded as JSON. Safe to repeat. Raises CallFailed."""
+    def submit(self, claim: Claim, body: bytes, *, files: bool = False) -> Answer:
+        """Send a result, already encoded as JSON; `files`: it names uploads. Safe to repeat. Raises CallFailed."""
         return self._json(
             self._job_session,
             "PUT",
             f"{BASE}/{claim.job_id}/result",
             data=body,
-            read_seconds=60,
+            read_seconds=FILES_SECONDS if files else RESULT_SECONDS,
             headers=self._lease(claim) | {"Content-Type": "application/json"},
         )
 
@@ -163,7 +165,7 @@ class BridgeClient:
             "POST",
             "/api/v1/results",
             data=b'{"results":[' + b",".join(named) + b"]}",
-            read_seconds=60,
+            read_seconds=RESULT_SECONDS,
             headers={"Content-Type": "application/json"},
         )
         return outcomes_of(answer.body, len(results))
@@ -179,8 +181,9 @@ class BridgeClient:
     def tus(self, claim: Claim, method: str, path: str, headers: dict[str, str], data: Any = None) -> dict[str, str]:
         """Make a call of the tus protocol about an upload of this attempt; the answer's headers. Raises CallFailed."""
         sent = {"Tus-Resumable": "1.0.0", **headers, **self._lease(claim)}
-        with self._send(self._job_session, method, path, headers=sent, data=data, read_seconds=600) as response:
-            return {name.lower(): value for name, value in response.headers.items()}
+        answer = self._send(self._job_session, method, path, headers=sent, data=data, read_seconds=FILES_SECONDS)
+        with answer:
+            return {name.lower(): value for name, value in answer.headers.items()}
 
     def _job_json(self, claim: Claim, method: str, path: str, body: dict[str, Any]) -> Answer:
         return self._json(

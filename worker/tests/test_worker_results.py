@@ -8,6 +8,8 @@ import time
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
 
+from bridge_worker import client
+from bridge_worker.answers import CallFailed
 from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
 from bridge_worker.results import Results
@@ -103,3 +105,21 @@ def test_a_large_result_goes_by_itself(bridge):
     with results._sending:  # others are on their way
         results.submit(read_claim(claim("large")), b'{"success":true,"content":"' + b"x" * 70_000 + b'"}')
     assert len(bridge.next("result").body["content"]) == 70_000
+
+
+def test_a_result_that_names_files_is_waited_for_longer_and_alone(bridge, monkeypatch):
+    """The bridge reads a text of gigabytes before it answers."""
+    monkeypatch.setattr(client, "RESULT_SECONDS", 0.3)
+    answer, answers = Say(body={"status": "completed"}, wait=threading.Event()), []
+    bridge.script("result", answer, answer)
+    results = Results(BridgeClient(bridge.url, "the-key", "w1"))
+    body = b'{"success":true,"result_upload":"x"}'
+    named = threading.Thread(target=lambda: answers.append(results.submit(read_claim(claim("a")), body, files=True)))
+    named.start()
+    bridge.next("result")
+    with pytest.raises(CallFailed, match="no answer"):
+        results.submit(read_claim(claim("b")), b'{"success":true,"content":"text"}')
+    assert answers == []
+    answer.wait.set()
+    named.join(20)
+    assert [answer.body["status"] for answer in answers] == ["completed"]
