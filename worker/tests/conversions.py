@@ -248,6 +248,8 @@ def escape(job: Job, path: Path) -> Result:
     attempt("own file", path.read_bytes)
     attempt("own temporary file", lambda: tempfile.TemporaryFile().close())
     attempt("secret", Path(job.options["secret"].removeprefix("at ")).read_text)
+    attempt("key", Path(f"/proc/{os.getppid()}/environ").read_bytes)
+    attempt("signal", lambda: os.kill(os.getppid(), 0))
     attempt("network", lambda: socket.create_connection(("127.0.0.1", 9), timeout=5))
     return Result(json.dumps(reached))
 

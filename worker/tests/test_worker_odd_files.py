@@ -17,6 +17,7 @@ pytest.importorskip("pocketsphinx")
 from odd_files import FILES
 from odd_material import docx_with
 
+from bridge_worker import platforms
 from bridge_worker.claim import read_claim
 from bridge_worker.converting import RESULT_FILE
 from bridge_worker.held import Held
@@ -94,7 +95,11 @@ def test_the_sandbox_lets_nothing_out(tmp_path):
     if os.uname().sysname != "Linux":
         pytest.skip("only Linux has a sandbox")
     assert reached.pop("network") in ("OSError", "PermissionError")
-    assert reached == {"own file": "ok", "own temporary file": "ok", "secret": "PermissionError"}
+    if platforms._libc().syscall(444, None, 0, 1) < 6:  # Landlock's version: an older one lets signals out
+        assert reached.pop("signal") == "ok"
+    allowed = {name for name, came in reached.items() if came == "ok"}
+    assert allowed == {"own file", "own temporary file"}
+    assert {came for name, came in reached.items() if name not in allowed} == {"PermissionError"}
 
 
 def test_a_small_document_that_takes_minutes_is_one_failure(tmp_path):
