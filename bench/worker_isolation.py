@@ -49,7 +49,7 @@ def once(process: HandlerProcess, source: Path) -> float:
 
 
 def main() -> int:
-    """Print the figures; status 1 where isolation costs more than 10 ms a job."""
+    """Print the figures; status 1 where isolation costs more than 10 ms a job, or a slot more than one process."""
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "source"
@@ -71,7 +71,7 @@ def main() -> int:
     median, most = statistics.median(times), statistics.quantiles(times, n=100)[98]
     print(f"a process is ready after {1000 * started:.0f} ms; it has {memory:.0f} MiB, {count} process a slot")
     print(f"{jobs} jobs: {1000 * median:.2f} ms median, {1000 * most:.2f} ms p99; directly {1000 * directly:.3f} ms")
-    return 0 if median - directly <= 0.010 else 1
+    return 0 if median - directly <= 0.010 and count == 1 else 1
 
 
 if __name__ == "__main__":

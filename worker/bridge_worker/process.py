@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 #: With the worker's own search path: the current directory comes last, so that no file there replaces a library.
 PROGRAM = "import sys; sys.path[:] = {!r}; from bridge_worker.child import start; start()"
 TICK = 0.2  # seconds between two looks at a deadline
+ENDING_SECONDS = 2.0  # that a process may take to end after it has closed its line
 LINE_LIMIT = 65536  # bytes of one message
 LOG_LINES = 100  # of standard error that are logged for one job; more is only kept for its failure's message
 TAIL_LINES, TAIL_CHARACTERS = 5, 600  # of standard error in a failure's message
@@ -196,8 +197,8 @@ class HandlerProcess:
         return Path(tempfile.mkdtemp(prefix="job-", dir=self.directory))
 
     def _crash(self) -> Outcome:
-        status = self.process.wait()
         reason = self._ending()
+        status = self.process.wait()
         self.kill()
         if platforms.ended_by_cpu_limit(status):
             return Outcome("cpu", f"the conversion used more than {self._setup.cpu_seconds} s of CPU time")
@@ -205,10 +206,14 @@ class HandlerProcess:
 
     def _ending(self) -> str:
         """Say how the process ended, with the last of what it wrote to standard error."""
-        status = self.process.wait()
+        try:
+            reason = platforms.exit_reason(self.process.wait(ENDING_SECONDS))
+        except subprocess.TimeoutExpired:  # a library that makes itself a daemon closes what is not its own
+            self.kill()
+            reason = "ended, as it had closed its line to the worker"
         time.sleep(0.05) if not self._tail else None
         tail = one_line(" | ".join(self._tail), 10 * TAIL_CHARACTERS)[-TAIL_CHARACTERS:]
-        return platforms.exit_reason(status) + (f"; its last lines: {tail}" if tail else "")
+        return reason + (f"; its last lines: {tail}" if tail else "")
 
     def _next(self) -> dict[str, Any]:
         """Return the next message; an empty one after a tick without; `ended` when the process is no more."""

@@ -21,6 +21,7 @@ BAD = {
     "abort": ("SIGABRT", True),
     "segfault": ("SIGSEGV", True),
     "exit": ("exited with status 3", True),
+    "closes": ("closed its line to the worker", True),
     "memory": ("--max-memory", False),
     "descriptors": ("too many open descriptors", False),
     "spin": ("of CPU time", False),
@@ -128,13 +129,14 @@ def test_a_process_serves_many_jobs_and_loads_once(bridge, run, tmp_path):
     assert {str(result["metadata"]["pid"]) for result in crowd.results.values()} <= loaded
 
 
-def test_no_poll_while_the_handlers_are_not_ready(bridge, run, tmp_path):
-    (tmp_path / "broken").touch()
+@pytest.mark.parametrize(("how", "said"), [("broken", "no GPU"), ("closes", "closed its line")])
+def test_no_poll_while_the_handlers_are_not_ready(bridge, run, tmp_path, how, said):
+    (tmp_path / how).touch()
     running = run("Model")
     assert running.slots.wait(lambda: running.slots.trouble, 20)
-    assert "no GPU" in str(running.slots.trouble)
+    assert said in str(running.slots.trouble)
     assert bridge.calls_left("poll") == 0
-    (tmp_path / "broken").unlink()
+    (tmp_path / how).unlink()
     bridge.script("poll", jobs(claim()))
     assert bridge.next("result").body["content"] == "job 1"
 
