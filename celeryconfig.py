@@ -1,5 +1,7 @@
 """Celery's settings, made from the bridge's settings; the reason for each stands beside it."""
 
+from typing import Any
+
 from kombu import Exchange, Queue
 
 from bridge import names
@@ -93,7 +95,7 @@ timezone = "UTC"
 # By a clock that cannot be set, and only while the sweeps that were sent before are taken off their queue: so they need
 # no time at which they expire, which would be compared with another machine's clock.
 beat_scheduler = "tasks.schedule:Steady"
-beat_schedule = {
+beat_schedule: dict[str, Any] = {
     task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"queue": names.SWEEPS}}
     for task, seconds in {
         **names.PERIODS,

@@ -58,6 +58,7 @@ def test_the_core_makes_no_key_that_is_more_than_its_maker(runtime, maker, wante
     with runtime.engine.begin() as connection:
         text = keys.create_key(connection, "maker", **maker)
         row = keys.find_key(connection, keys.prefix_of(text))
+        assert row is not None
         who = Caller(row.id, row.tenant, frozenset({"admin"}), None)  # what a cache may still believe
         with pytest.raises(BridgeError):
             make_key(connection, who, "x", **{**given, **wanted}, most=100)
@@ -69,6 +70,7 @@ def test_a_key_that_was_revoked_meanwhile_makes_none(runtime):
     with runtime.engine.begin() as connection:
         text = keys.create_key(connection, "maker", ["admin"])
         row = keys.find_key(connection, keys.prefix_of(text))
+        assert row is not None
         keys.revoke_key(connection, row.prefix)
         with pytest.raises(Unauthorized):
             make_key(connection, Caller(row.id), "x", ["read"], "default", None, None, most=100)
@@ -120,7 +122,8 @@ def test_what_another_tenants_key_made_is_nobodys_to_list_or_revoke(bridge, clie
 
 def test_the_list_of_keys_comes_in_pages(client):
     prefixes = [made(client)["prefix"] for _ in range(6)]
-    seen, cursor = [], None
+    seen: list[str] = []
+    cursor = None
     while not seen or cursor is not None:
         page = ok(client.get(KEYS_BASE, params={"limit": 2, "cursor": cursor}))
         assert len(page["keys"]) <= 2

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, text
@@ -208,7 +209,7 @@ def test_who_knows_only_the_prefix_of_a_key_does_not_make_it_look_used(runtime, 
 
 
 def test_a_refresh_forgets_what_was_revoked_and_tells_whose_it_was(runtime, made_key):
-    gone = []
+    gone: list[UUID] = []
     ring = KeyCache(runtime.engine, gone.append)
     caller = ring.caller(made_key)
     with runtime.engine.begin() as connection:

@@ -130,9 +130,11 @@ def test_a_proper_range_is_exactly_what_was_asked_for(first, last, size):
         assert asked_range(f"bytes={first}-{last}", size) is None
     elif first < size:
         asked = asked_range(f"bytes={first}-{last}", size)
+        assert asked is not None
         assert whole[asked.start : asked.stop] == whole[first : last + 1]
     if last:
         asked = asked_range(f"bytes=-{last}", size)
+        assert asked is not None
         assert whole[asked.start : asked.stop] == whole[-last:]
 
 

@@ -1,5 +1,7 @@
 """What is collected: uploads whose time is over, and bytes that nobody names."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from bridge.blobs import collect, receive, uploads
@@ -70,7 +72,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_named_never(core, mon
 def test_who_stores_longer_than_is_waited_for_loses_the_piece_not_the_file(core):
     upload = announced(core, length=10)
 
-    arriving = receive._Arriving(core.runtime, upload, None, receive.nullcontext)
+    arriving = receive._Arriving(core.runtime, upload, None, nullcontext)
     arriving.take(b"12345")
     age(core, collect.ABANDONED_SECONDS + 1)
     collect.collect(core.runtime)

@@ -48,6 +48,7 @@ def tenant(bridge):
 
 
 def kept(page, name):
+    assert IMAGES is not None
     Path(IMAGES).mkdir(parents=True, exist_ok=True)
     place = Path(IMAGES) / f"{name}.png"
     page.screenshot(path=place)

@@ -8,10 +8,12 @@ import threading
 import uuid
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg2
 import pytest
+from celery.backends.base import KeyValueStoreBackend
 from celery.result import AsyncResult
 from kombu import Connection, Exchange, Producer, Queue
 
@@ -21,7 +23,7 @@ from tests.support.client import ok, refused
 from tests.support.waiting import wait_until
 
 
-def send(bridge, task_id=None, **kwargs) -> AsyncResult:
+def send(bridge, task_id=None, **kwargs) -> "AsyncResult[Any]":
     return bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE, task_id=task_id)
 
 
@@ -41,7 +43,9 @@ def test_the_answer_is_json_with_the_same_members_as_over_http(bridge, client):
     created = datetime.fromisoformat(body["created_at"])
     assert created.tzinfo is not None
     assert created == datetime.fromisoformat(client.job(body["job_id"])["created_at"])
-    stored = json.loads(answer.backend.get(answer.backend.get_key_for_task(answer.id)))
+    backend = answer.backend
+    assert isinstance(backend, KeyValueStoreBackend)
+    stored = json.loads(backend.get(backend.get_key_for_task(answer.id)))
     assert stored["result"] == body
 
 
@@ -199,7 +203,7 @@ def test_a_pickled_message_runs_nothing_and_does_not_stop_the_worker(bridge, cli
     place = tmp_path / "it ran"
     task_id = str(uuid.uuid4())
     headers = {"lang": "py", "task": names.ENQUEUE, "id": task_id, "root_id": task_id, "argsrepr": "", "kwargsrepr": ""}
-    body = ((Bomb(place),), kwargs_for(client), {})
+    body: tuple[Any, ...] = ((Bomb(place),), kwargs_for(client), {})
     queue = Queue(names.QUEUE, Exchange(names.QUEUE, type="direct"), routing_key=names.QUEUE)
     with Connection(bridge.settings.require("broker_url")) as connection:
         producer = Producer(connection, exchange=queue.exchange, routing_key=names.QUEUE, serializer="pickle")
@@ -212,7 +216,8 @@ def test_a_pickled_message_runs_nothing_and_does_not_stop_the_worker(bridge, cli
 def test_events_name_tasks_and_ids_and_no_text_of_a_document(bridge, client):
     text = "what only the document says"
     seen, enough = [], threading.Event()
-    job_ids, handing_over = set(), set()
+    job_ids: set[str] = set()
+    handing_over: set[str] = set()
 
     def note(event):
         seen.append(event)

@@ -45,7 +45,7 @@ def test_where_it_is_on_a_worker_answers_questions_and_obeys_nobody(own_bridge):
 def accounts():
     """The file of docs/security.md, by account."""
     page = (ROOT / "docs" / "security.md").read_text()
-    block = re.search(r"```acl\n(.*?)```", page, re.S).group(1)
+    (block,) = re.findall(r"```acl\n(.*?)```", page, re.S)
     lines = [line for line in block.splitlines() if line.startswith("user ")]
     assert lines.pop(0) == "user default off"  # here it is the one by which the server is watched
     return {line.split()[1]: line.split()[2:] for line in lines}

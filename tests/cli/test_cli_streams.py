@@ -1,6 +1,7 @@
 """Where the text of a result may be written to: what is a file is replaced, what is none is written into."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ def test_what_is_no_file_is_written_into(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     os.symlink("pipe", "link-to-pipe")
-    assert files._is_stream(files.Path(place))
+    assert files._is_stream(Path(place))
 
 
 @pytest.mark.parametrize("place", ["new", "old", "link", "directory", "none/new", "/dev/shm/new", "loop", "a\0b"])
@@ -24,4 +25,4 @@ def test_what_is_one_is_replaced_or_refused(tmp_path, monkeypatch, place):
     (tmp_path / "directory").mkdir()
     os.symlink("old", "link")
     os.symlink("loop", "loop")
-    assert not files._is_stream(files.Path(place))
+    assert not files._is_stream(Path(place))

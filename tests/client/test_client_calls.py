@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.support.fault_proxy import FaultProxy
 def test_a_local_file_becomes_a_text(either, client, tmp_path):
     file = tmp_path / "talk ä.html"
     file.write_bytes(b"<p>" + b"x" * 700_000)
-    seen = []
+    seen: list[Any] = []
     job = either("submit", file, "web", task_options={"language": "en"}, priority="high", progress=seen.append)
     claimed = client.claim("web")
     assert (claimed["job_id"], claimed["source_name"]) == (job.job_id, "talk ä.html")
@@ -47,9 +48,9 @@ def test_a_key_of_ones_own_makes_one_job_over_restarts(sdk, client):
     assert sdk.create("audio", **named).job_id == sdk.create("audio", **named).job_id
     with pytest.raises(BadSetting, match="idempotency_key"):
         sdk.create("audio", **{**named, "idempotency_key": "a\nb"})
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(Invalid) as invalid:
         sdk.create("video", **named)
-    assert refused.value.code == "idempotency_mismatch"
+    assert invalid.value.code == "idempotency_mismatch"
 
 
 def test_a_batch_is_counted_and_listed(either, client):
@@ -102,14 +103,14 @@ def test_a_refusal_says_what_was_wrong(either, client, bridge):
     assert (refused.value.status, refused.value.code) == (401, "unauthorized")
     with pytest.raises(NotFound):
         either("status", "nosuch/../job")
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(Invalid) as invalid:
         either("create", "Web", ingestion_task_id="", source_file_path=client.source())
-    assert set(refused.value.fields) == {"content_type", "ingestion_task_id"}
-    assert "content_type" in str(refused.value)
+    assert set(invalid.value.fields) == {"content_type", "ingestion_task_id"}
+    assert "content_type" in str(invalid.value)
     job_id = client.create("audio")
-    with pytest.raises(Conflict) as refused:
+    with pytest.raises(Conflict) as conflict:
         either("result", job_id)
-    assert refused.value.code == "not_ready"
+    assert conflict.value.code == "not_ready"
     with pytest.raises(Denied):
         either("cancel", job_id, key=bridge.key(client.tenant, ("read",)))
 

@@ -6,7 +6,7 @@ import os
 import anyio
 import pytest
 
-from jobbridge_client import AsyncClient, BadFile, Denied, Unreachable
+from jobbridge_client import AsyncClient, BadFile, Denied, Unreachable, Upload
 from tests.support.fault_proxy import FaultProxy
 from tests.support.tus import offset
 
@@ -30,15 +30,16 @@ def test_a_file_comes_whole_however_often_the_connection_is_cut(either, client, 
 
 
 def test_an_upload_goes_on_in_the_next_process(either, client, file):
-    seen = []
+    seen: list[Upload] = []
     with FaultProxy.before(client.url) as proxy:
         proxy.cut_after(4 * MIB, "up", times=1000)
         with pytest.raises(Unreachable) as broken:
             either("upload", file, url=proxy.url(client.url), options={"patience": 0.0}, progress=seen.append)
     upload = broken.value.upload
+    assert upload is not None
     assert upload.upload_id == seen[0].upload_id
     begun = offset(client, f"/api/v1/uploads/{upload.upload_id}")
-    states = []
+    states: list[Upload] = []
     whole = either("upload", file, resume=upload.upload_id, progress=states.append)
     assert (whole.upload_id, whole.received) == (upload.upload_id, 6 * MIB)
     assert states[0].received >= begun

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from threading import Thread
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
@@ -53,7 +54,7 @@ def test_the_requests_of_morags_published_converter_and_creator_are_answered_as_
     created = requests.post(f"{api}/", json=body, headers=headers, timeout=30)
     assert (created.status_code, created.json()["status"]) == (200, "pending")
     job_id = created.json()["job_id"]
-    params = {"worker_id": "morag-1", "content_types": "audio,video", "max_jobs": 1}
+    params: dict[str, Any] = {"worker_id": "morag-1", "content_types": "audio,video", "max_jobs": 1}
     polled = requests.get(f"{api}/poll", params=params, headers=headers, timeout=30)
     job = polled.json()
     assert (polled.status_code, job["job_id"], job["content_type"]) == (200, job_id, "audio")

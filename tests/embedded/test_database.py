@@ -10,7 +10,9 @@ def test_the_kernel_gives_up_a_connection_that_says_nothing_within_a_minute(new_
     """Its own patience is a quarter of an hour for what was sent, and two hours for what is waited for."""
     engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": new_database()}))
     with engine.connect() as connection:
-        wire = socket.socket(fileno=connection.connection.dbapi_connection.fileno())
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        wire = socket.socket(fileno=driver.fileno())
         try:
             tcp = lambda option: wire.getsockopt(socket.IPPROTO_TCP, option)  # noqa: E731
             assert tcp(socket.TCP_USER_TIMEOUT) == 20_000  # ms

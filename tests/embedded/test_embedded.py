@@ -53,6 +53,7 @@ def hold():
             [sys.executable, "-c", HOLDER, str(place)], stdout=subprocess.PIPE, text=True, cwd=checkout.ROOT
         )
         started.append(process)
+        assert process.stdout is not None
         return process, [int(pid) for pid in process.stdout.readline().split()]
 
     yield start
@@ -116,7 +117,8 @@ def test_no_permission_of_a_directory_above_is_changed(tmp_path):
 def test_postgresql_never_runs_as_root(own_servers):
     servers = own_servers(redis=False)
     uid = psutil.Process(servers.postgres.pid).uids().real
-    assert uid == (account.server_account()[0] if ROOT else os.geteuid())
+    (its, _) = account.server_account() or (os.geteuid(), None)
+    assert uid == (its if ROOT else os.geteuid())
     assert uid != 0
 
 

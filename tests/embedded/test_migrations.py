@@ -5,6 +5,7 @@ import pkgutil
 import subprocess
 import sys
 
+import psycopg2
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -120,8 +121,11 @@ def _moves(engine, source, target):
         except IntegrityError as refused:
             problem = refused
         connection.rollback()
-    assert problem is None or problem.orig.diag.constraint_name == "remote_jobs_legal_move", problem
-    return problem is None
+    if problem is None:
+        return True
+    assert isinstance(problem.orig, psycopg2.Error)
+    assert problem.orig.diag.constraint_name == "remote_jobs_legal_move", problem
+    return False
 
 
 INSERT = """

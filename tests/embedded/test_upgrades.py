@@ -4,6 +4,7 @@ import io
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -28,7 +29,7 @@ def revisions(servers) -> list[str]:
     return [script.revision for script in scripts.walk_revisions()][::-1]
 
 
-def columns(engine) -> dict[tuple[str, str], dict]:
+def columns(engine) -> dict[tuple[str, str], dict[str, Any]]:
     look = inspect(engine)
     return {
         (table, column["name"]): dict(column) for table in look.get_table_names() for column in look.get_columns(table)
@@ -91,7 +92,12 @@ def test_code_of_the_revision_before_works_beside_the_new_one_on_the_new_schema(
         old.family.start("api", api, old.environment, cwd=tmp_path / "old")
         client = new.client()
         before = Client(old.url, client.key, client.files, client.tenant)
-        wait_until(lambda: old._api_answers() or old.family.check(), "the old code to answer", 60)
+
+        def answers() -> bool:
+            old.family.check()
+            return old._api_answers()
+
+        wait_until(answers, "the old code to answer", 60)
         for creating, claiming, ending in [
             (before, before, before),
             (before, client, before),

@@ -63,17 +63,19 @@ def proxy(bridge, tmp_path_factory):
         [str(NGINX), "-e", f"{place}/error.log", "-c", str(place / "nginx.conf")],
         stderr=subprocess.PIPE, preexec_fn=dies_with_parent(signal.SIGTERM),
     )  # fmt: skip
+    errors = running.stderr
+    assert errors is not None
 
     def listens():
         with closing(socket.socket()) as probe:
-            assert running.poll() is None, running.stderr.read()
+            assert running.poll() is None, errors.read()
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     wait_until(listens, "nginx")
     yield f"http://127.0.0.1:{port}"
     running.terminate()
     running.wait(30)
-    running.stderr.close()
+    errors.close()
 
 
 @pytest.fixture

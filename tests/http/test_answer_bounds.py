@@ -1,5 +1,7 @@
 """Answers have a bound that holds whatever was stored: rows of earlier versions, made-up names, long histories."""
 
+from typing import Any
+
 import pytest
 
 from bridge.jobs.read import LONGEST_MESSAGE, MOST_SHOWN
@@ -52,7 +54,9 @@ def test_a_refused_call_about_the_job_is_told_in_little(client, burdened):
 
 
 def test_a_long_history_is_paged_through_without_a_gap(client, burdened):
-    attempts, requests, before = [], [], {}
+    attempts: list[Any] = []
+    requests: list[Any] = []
+    before: dict[str, Any] = {}
     while True:
         job = ok(client.get(burdened, params=before))
         assert len(job["attempts"]) <= MOST_SHOWN

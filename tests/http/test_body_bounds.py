@@ -3,13 +3,12 @@
 import io
 import time
 import tracemalloc
-from types import SimpleNamespace
 
 import gevent
 import gevent.event
 import orjson
 import pytest
-from flask import Flask
+from flask import Flask, Request
 from marshmallow import ValidationError
 
 from api.http import incoming
@@ -97,7 +96,8 @@ def test_a_body_that_comes_quickly_keeps_nobody_waiting():
 
     gevent.spawn(other)
     with Flask(__name__).app_context():
-        incoming._stored(SimpleNamespace(stream=io.BytesIO(bytes(100 * incoming._CHUNK))))
+        body = io.BytesIO(bytes(100 * incoming._CHUNK))
+        incoming._stored(Request({"REQUEST_METHOD": "PUT", "wsgi.input": body, "wsgi.input_terminated": True}))
         ended = True
         incoming.end_request()
     assert len(turns) >= 100

@@ -1,8 +1,8 @@
 """Which connections a process that stops lets go, and when."""
 
 import gevent
+import gevent.socket
 import pytest
-from gevent import socket
 
 from api.http.connections import NEW_SECONDS, QUIET_SECONDS, TICK_SECONDS, Connections
 
@@ -17,7 +17,7 @@ def connections():
 @pytest.fixture
 def waiting(connections):
     """A connection that waits for its first request, and the client's end of it."""
-    client, server = socket.socketpair()
+    client, server = gevent.socket.socketpair()  # type: ignore[attr-defined]
     with client, server:
         connection = connections.open(server, STRANGER)
         connections.wait(connection)

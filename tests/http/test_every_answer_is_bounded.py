@@ -4,6 +4,7 @@ A route that is added is asked at once; only those named here may answer more th
 """
 
 import json
+from typing import Any
 
 import pytest
 
@@ -173,8 +174,13 @@ def test_refusals_of_hostile_requests_are_small_on_every_route(client, operation
     wrong = json.dumps({"jobs": [{"a" * 200: n} for n in range(1000)]})
     for method, path, operation in every:
         asked = path.replace("{job_id}", burdened)
-        long = {"params": {"x" * 1000: "y" * 3000, "cursor": "z" * 2000}, "headers": {"X-Lease-Token": "t" * 4000}}
-        bodies = [{"data": body} for body in (unknown, deep, wrong)] if operation.get("requestBody") else []
+        long: dict[str, Any] = {
+            "params": {"x" * 1000: "y" * 3000, "cursor": "z" * 2000},
+            "headers": {"X-Lease-Token": "t" * 4000},
+        }
+        bodies: list[dict[str, Any]] = (
+            [{"data": body} for body in (unknown, deep, wrong)] if operation.get("requestBody") else []
+        )
         for sent in [long, *bodies]:
             headers = {"Content-Type": "application/json", **sent.get("headers", {})}
             answer = client.request(method, asked, **{**sent, "headers": headers})

@@ -5,8 +5,10 @@ import json
 import random
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder
 
 from api.create_app import create_app
@@ -21,7 +23,7 @@ UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{1
 MOMENT = re.compile(rb'"20\d\d-[^"]*"')
 TOKEN = re.compile(rb'"lease_token":"[^"]*"')
 
-CREATES = {
+CREATES: dict[str, dict[str, Any]] = {
     "plain": {},
     "options": {"task_options": {"a": [1, 2.5, None, True, "ü\u2028"], "b": {"c": {}}}},
     "priority": {"priority": "high", "max_retries": 0, "timeout_seconds": 5, "queue_timeout_seconds": 9},
@@ -76,15 +78,16 @@ class Side:
         runtime = replace(runtime, settings=runtime.settings.model_copy(update={"fast_routes": on}))
         self.app = create_app(runtime, reserved=runtime)
         self.flask_saw = 0
-        inner = self.app.wsgi_app._flask if on else self.app.wsgi_app
+        outer = self.app.wsgi_app
+        assert isinstance(outer, FastRoutes) == on
+        inner = outer._flask if isinstance(outer, FastRoutes) else outer
 
         def counted(environ, start_response):
             self.flask_saw += 1
             return inner(environ, start_response)
 
-        if on:
-            assert isinstance(self.app.wsgi_app, FastRoutes)
-            self.app.wsgi_app._flask = counted
+        if isinstance(outer, FastRoutes):
+            outer._flask = counted
         self.client = Client(self.app)
 
     def ask(self, method, path, query="", body=None, headers=None, key="", seen=lambda answer: None):
@@ -92,7 +95,9 @@ class Side:
         sent |= {name: value.format(key=key) for name, value in (headers or {}).items()}
         if body is None:
             del sent["Content-Type"]
-        builder = EnvironBuilder(path, method=method, query_string=query, headers={n: v for n, v in sent.items() if v})
+        builder = EnvironBuilder(
+            path, method=method, query_string=query, headers=Headers([(n, v) for n, v in sent.items() if v])
+        )
         if body is not None:
             builder.input_stream = io.BytesIO(body)
             builder.content_length = len(body)

@@ -5,6 +5,7 @@ Each side has a tenant of its own, so that both see the same history; only IDs, 
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,7 +34,7 @@ header_values = {
     "Host": ["a.example:80", "a b"],
 }  # fmt: skip
 headers = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in header_values.items()})
-few_headers = st.one_of(st.just({}), st.just({"X-Lease-Token": "{token}"}), headers)
+few_headers: st.SearchStrategy[dict[str, str]] = st.one_of(st.just({}), st.just({"X-Lease-Token": "{token}"}), headers)
 words = st.one_of(st.text(max_size=8), st.sampled_from(["", "ü\u2028", "\0", "\ud800", "x" * 300]))
 numbers = st.one_of(st.integers(-2, 101), st.sampled_from([2**53, 2**53 + 1, 2**70, 1.5, -0.0, 1e22, 1e308]))
 anything = st.recursive(st.one_of(st.none(), st.booleans(), numbers, words),
@@ -124,7 +125,7 @@ def pair(make_runtime):
 @given(history=st.lists(st.tuples(steps, st.sampled_from(["all", "all", "all", "work", "video"])), max_size=8))
 def test_a_history_is_answered_alike(pair, history):
     fast, slow = pair
-    start = [(("create", {}, {}, ""), "all"), (("poll", {}, None, QUERIES[0]), "all")]
+    start: list[Any] = [(("create", {}, {}, ""), "all"), (("poll", {}, None, QUERIES[0]), "all")]
     for step, key in [*start, *history]:
         assert fast.ask(step, key) == slow.ask(step, key), (step, key)
 

@@ -1,6 +1,7 @@
 """Rules that hold over all routes, driven by the OpenAPI document: a new route cannot be forgotten."""
 
 import uuid
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -94,7 +95,7 @@ def test_a_job_id_that_one_route_accepts_is_accepted_by_every_other(client, rout
 )
 def test_a_worker_id_that_a_poll_accepts_can_be_paused_filtered_and_resumed(client, worker_id):
     ok(client.poll(worker_id=worker_id))
-    quoted = requests.utils.quote(worker_id, safe="").replace("..", "%2e%2e")
+    quoted = quote(worker_id, safe="").replace("..", "%2e%2e")
     url = f"{client.url}/api/v1/workers/{quoted}/"
     session = requests.Session()
     headers = {"Authorization": f"Bearer {client.key}"}

@@ -173,7 +173,7 @@ def test_every_error_that_a_route_gives_is_declared_and_so_is_the_shape_of_each_
     bridge = own_bridge(celery=False, beat=False, max_body_bytes="4096")
     client = bridge.client()
     drive_one = drive(client, bridge)
-    seen = {}
+    seen: dict[tuple[str, str], set[str]] = {}
     job_status = dict.fromkeys(operations, False)
     for (method, path), operation in operations.items():
         for answer in drive_one(method, path):

@@ -123,17 +123,17 @@ def submit(client) -> Callable[..., str]:
 
 
 @pytest.fixture
-def finished(client) -> Callable[[str], dict]:
+def finished(client) -> Callable[[str], dict[str, Any]]:
     """Waits until a job is in a final state; the whole of it."""
 
-    def look(job_id: str) -> dict | None:
+    def look(job_id: str) -> dict[str, Any] | None:
         job = client.job(job_id)
         return job if job["status"] not in ("pending", "processing") else None
 
     return lambda job_id: wait_until(lambda: look(job_id), f"job {job_id} to be finished", 60)
 
 
-def attempts(job: dict) -> list[tuple[int, str]]:
+def attempts(job: dict[str, Any]) -> list[tuple[int, str]]:
     return [(attempt["attempt"], attempt["how"]) for attempt in job["attempts"]]
 
 

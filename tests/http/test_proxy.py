@@ -82,17 +82,19 @@ def proxy(request, bridge, tmp_path_factory):
     running = subprocess.Popen(
         request.param(place, port, bridge), stderr=subprocess.PIPE, preexec_fn=dies_with_parent(signal.SIGTERM)
     )
+    errors = running.stderr
+    assert errors is not None
 
     def listens():
         with closing(socket.socket()) as probe:
-            assert running.poll() is None, running.stderr.read()
+            assert running.poll() is None, errors.read()
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     wait_until(listens, "the proxy")
     yield bridge, f"https://127.0.0.1:{port}", str(place / "cert")
     running.terminate()
     running.wait(30)
-    running.stderr.close()
+    errors.close()
 
 
 @pytest.fixture

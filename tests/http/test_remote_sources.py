@@ -55,7 +55,7 @@ def files(handler: BaseHTTPRequestHandler, came: Received) -> None:
     """A server of files that knows ranges."""
     asked = came.headers.get("range")
     whole = asked is None or came.headers.get("if-range", ETAG) != ETAG
-    first = 0 if whole else int(asked.removeprefix("bytes=").partition("-")[0])
+    first = 0 if whole or asked is None else int(asked.removeprefix("bytes=").partition("-")[0])
     if first >= len(FILE):
         handler.wfile.write(f"HTTP/1.1 416 x\r\nContent-Range: bytes */{len(FILE)}\r\n\r\n".encode())
         return

@@ -149,6 +149,7 @@ def by_sigterm(service: Activated) -> None:
 
 
 def by_sighup(service: Activated) -> None:
+    assert service.process is not None
     master = psutil.Process(service.process.pid)
     before = set(master.children())
     master.send_signal(signal.SIGHUP)

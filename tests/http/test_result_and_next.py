@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -17,7 +18,13 @@ from tests.support.racing import at_once
 from tests.support.waiting import wait_until
 
 NEXT = {"next": "true", "worker_id": "w1", "content_types": "audio", "lease": 60, "wait": 0}
-NOTHING = {"job_id": None, "source_file_url": None, "content_type": None, "task_options": None, "jobs": []}
+NOTHING: dict[str, Any] = {
+    "job_id": None,
+    "source_file_url": None,
+    "content_type": None,
+    "task_options": None,
+    "jobs": [],
+}
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def test_the_answer_has_the_next_job_in_the_form_of_a_poll(client, job):
 
 def test_it_waits_for_a_job_when_the_result_is_stored(client, job):
     def create():
-        wait_until(lambda: client.status(job["job_id"]) == "completed", 30)
+        wait_until(lambda: client.status(job["job_id"]) == "completed", "the result to count")
         return client.create()
 
     answer, created = at_once(lambda: hand_in(client, job, wait=30), create)
@@ -70,7 +77,7 @@ def test_repeated_it_gives_the_same_job_and_token(client, job):
     assert ok(client.poll(claim_id="c1", lease=60)) == first["next"]  # a plain poll will do
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], int]] = {
     "no worker": ({"worker_id": None}, 422),
     "a bad wait": ({"wait": 61}, 422),
     "no such content type": ({"content_types": "NO"}, 422),
@@ -100,7 +107,7 @@ def test_a_poll_that_may_not_be_takes_nothing_from_the_result(bridge, client):
     body = ok(hand_in(limited, job, content_types="video"))
     assert (body["status"], body["next"], body["next_problem"]["code"]) == ("completed", None, "forbidden")
     ok(client.post("/api/v1/workers/w1/pause", {"reason": "mended"}))
-    wait_until(lambda: limited.poll().status_code == 429, 30)
+    wait_until(lambda: limited.poll().status_code == 429, "the pause to be known")
     answer = hand_in(limited, other)
     body = ok(answer)
     assert (body["status"], body["next"], body["next_problem"]["code"]) == ("completed", None, "paused")
@@ -122,8 +129,8 @@ def test_a_client_that_goes_away_is_given_nothing_and_its_result_stands(client, 
         json={"success": True, "lease_token": job["lease_token"]}, params={**NEXT, "wait": 60}, timeout=1,
     ):  # fmt: skip
         pass
-    wait_until(lambda: client.status(job["job_id"]) == "completed", 30)
-    wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 0, 30)
+    wait_until(lambda: client.status(job["job_id"]) == "completed", "the result to count")
+    wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 0, "the poll to end")
     created = client.create()
     assert client.claim(worker_id="w2")["job_id"] == created
 
@@ -147,6 +154,7 @@ def side(make_runtime):
 
     def hand_in(around, body):
         job = core.claim(core.create(), key=holder, acknowledge=True)
+        assert job is not None
 
         def claim(*given):
             with around():

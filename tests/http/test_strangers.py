@@ -52,7 +52,7 @@ def test_the_soft_limit_of_open_files_is_raised_at_the_start(api, many_files):
     api.start(files=f"1024:{HARD}")
     wait_until(lambda: answers(api.url), "the API", 60)
     (process,) = psutil.Process(api.process.pid).children()
-    assert process.rlimit(psutil.RLIMIT_NOFILE)[0] > 2 * STRANGERS
+    assert process.rlimit(resource.RLIMIT_NOFILE)[0] > 2 * STRANGERS
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_without_keys_a_socket_that_was_handed_over_must_be_local(servers, new_d
     api.socket = socket.create_server(("0.0.0.0", 0))
     api.start()
     try:
+        assert api.process is not None
         assert api.process.wait(60) != 0
         assert "listens on 0.0.0.0" in api.log.read_text()
     finally:

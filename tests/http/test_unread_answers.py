@@ -32,7 +32,7 @@ def _answering(connection):
 
 
 def test_an_answer_that_is_not_read_is_given_up_and_one_that_is_read_slowly_is_not():
-    here, there = gevent.socket.socketpair()
+    here, there = gevent.socket.socketpair()  # type: ignore[attr-defined]
     with here, there:
         response = _answering(here)
         taken = gevent.spawn(_read, there, 40 * PIECE)

@@ -155,7 +155,9 @@ def test_a_queue_whose_next_message_stays_is_not_consumed(core):
     stuck = look(5, b"first")
     assert (stuck.consumed, stuck.messages) == (False, 5)
     assert 90 <= stuck.untouched_seconds < 100
-    assert pipeline_queue.sentence(stuck, "default").startswith(
+    said = pipeline_queue.sentence(stuck, "default")
+    assert said is not None
+    assert said.startswith(
         "5 messages wait in the pipeline's queue `celery` and nothing consumes it: none has been taken for 9"
     )
     assert pipeline_queue.sentence(stuck, "another") == "The pipeline takes no outcomes at the moment."

@@ -46,6 +46,6 @@ def test_a_queue_tells_what_may_be_claimed_and_zeros_where_there_is_nothing(clie
 
 def test_the_example_in_the_docs_asks_for_a_path_and_a_field_that_there_are(client):
     page = (ROOT / "docs" / "operations.md").read_text()
-    path = re.search(r"url: https://bridge\.example\.org(/\S+)", page)[1]
-    field = re.search(r"valueLocation: (\w+)", page)[1]
+    (path,) = re.findall(r"url: https://bridge\.example\.org(/\S+)", page)
+    (field,) = re.findall(r"valueLocation: (\w+)", page)
     assert ok(client.get(path))[field] == 0

@@ -5,6 +5,7 @@ import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
@@ -236,7 +237,7 @@ def test_statistics_agree_with_a_full_count_after_hundreds_of_operations_and_kil
         with suppress(ProcessLookupError):
             os.kill(dice.choice(victims).pid, signal.SIGKILL)
 
-    held: list[dict] = []
+    held: list[dict[str, Any]] = []
     known: list[str] = []
 
     def one_step() -> None:

@@ -103,7 +103,7 @@ def test_a_job_that_is_being_changed_holds_up_no_other(core):
 
 
 def test_the_nudge_names_all_that_ended(core):
-    nudged = []
+    nudged: list[str] = []
     core.runtime = replace(core.runtime, nudge=nudged.extend)
     jobs = [core.held() for _ in range(2)]
     tried(core, *(success(job.job_id, token=job.lease_token) for job in jobs))

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_the_deadline_has_a_default_for_each_content_type(client, content_type, 
 
 def test_what_a_create_names_is_what_the_job_has(client):
     options = {"b": [1, 2.5, None, True], "a": {"ü": "\u2028"}, "large": 2**53}
-    named = {
+    named: dict[str, Any] = {
         "task_options": options,
         "priority": "high",
         "max_retries": 0,

@@ -1,6 +1,7 @@
 """Evict: what a worker holds that is gone waits again at once, at the head, no retry spent."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_over_http_many_workers_are_evicted_by_one_call(bridge, client, worker):
         "workers": [{"worker_id": name, "released": name in names} for name in [*names, "never-seen"]],
     }
     assert [client.status(job_id) for job_id in jobs] == ["pending"] * 3
-    for wrong in ({}, {"worker_ids": []}, {"worker_ids": ["w"] * 1001}, {"worker_ids": ["w\0"]}, {"worker_ids": [1]},
-                  {"worker_ids": [""]}):  # fmt: skip
+    every: list[dict[str, Any]] = [{}, *({"worker_ids": ids} for ids in ([], ["w"] * 1001, ["w\0"], [1], [""]))]
+    for wrong in every:
         refused(client.post(path, wrong), 422)
     refused(bridge.client(client.tenant, ("read", "submit")).post(path, body), 403)

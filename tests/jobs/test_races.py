@@ -6,8 +6,9 @@ After each round the job is sound (tests/support/sound.py).
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -23,18 +24,18 @@ MOST_ROUNDS = 2000  # until each has won
 
 
 def race(
-    setup: Callable[[], object],
-    *verbs: Callable[[object], object],
+    setup: Callable[[], Any],
+    *verbs: Callable[[Any], Any],
     rounds: int = ROUNDS,
     until: Callable[[], bool] = lambda: True,
-):
+) -> Iterator[tuple[Any, list[Any]]]:
     """Each round a fresh subject, on which all verbs let go at once; (subject, what became of each).
 
     It goes on for `rounds`, and then `until` all was seen that is to be seen, at most MOST_ROUNDS in all.
     """
     barrier = threading.Barrier(len(verbs))
 
-    def run(verb: Callable[[object], object], subject: object) -> object:
+    def run(verb: Callable[[Any], Any], subject: Any) -> Any:
         barrier.wait(30)
         return outcome_of(lambda: verb(subject))
 
@@ -73,7 +74,7 @@ def test_two_polls_of_one_claim_in_two_processes(core):
 
         return verb
 
-    winners = Counter()
+    winners: Counter[int] = Counter()
     for subject, (one, other) in race(setup, poll(0), poll(1), until=lambda: len(winners) == 2):
         assert one == other
         assert [len(one[0]), len(one[1])] == [1, 1]

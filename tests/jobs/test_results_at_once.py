@@ -2,22 +2,25 @@
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.http.problems import is_refused_value
 from bridge.admission.limits import Limits
-from bridge.errors import TooMany
+from bridge.errors import BridgeError, TooMany
 from bridge.jobs import complete
 from bridge.jobs.submit_many import Submission, submit_many
 from bridge.jobs.submit_result import Accepted
+from models.state import JobState
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY
 
 RESULTS = "/api/v1/results"
 # What a worker may send of a job that it holds, right and wrong.
-SENT = {
+SENT: dict[str, dict[str, Any]] = {
     "a success": {"success": True, "content": "text", "metadata": {"a": [1, 2.5, None]}, "processing_time": 1.5},
     "nothing but a success": {"success": True},
     "a large one": {"success": True, "content": "x" * (complete.MOST_TOGETHER_BYTES + 1)},
@@ -96,7 +99,7 @@ def test_what_is_no_job_of_this_key_is_told_in_its_place(bridge, client):
     shared = bridge.client(client.tenant, ("work",))
     client.create()
     (colleague,) = ok(shared.poll(lease=60))["jobs"]
-    sent = [
+    sent: list[Any] = [
         {"job_id": "nonsense", "success": True}, {"job_id": 7, "success": True}, {"success": True}, [], None, "x",
         *({"job_id": job["job_id"], "lease_token": job["lease_token"], "success": True}
           for job in (foreign, colleague, mine)),
@@ -171,7 +174,7 @@ def test_successes_are_one_statement_and_one_nudge(core):
         answers = submit_many(core.runtime, KEY, submissions(jobs))
     finally:
         event.remove(core.engine, "before_cursor_execute", note)
-    assert answers == [Accepted("completed", True)] * 5
+    assert answers == [Accepted(JobState.COMPLETED, True)] * 5
     assert len(statements) == 1
 
 
@@ -192,6 +195,7 @@ def test_one_that_postgresql_refuses_costs_the_others_nothing(core, stumbling):
     good, bad, late = submissions(jobs)
     answers = submit_many(core.runtime, KEY, [good, bad._replace(result={"success": True, "content": "bad"}), late])
     assert [isinstance(one, Accepted) for one in answers] == [True, False, True]
+    assert isinstance(answers[1], SQLAlchemyError)
     assert is_refused_value(answers[1])
     assert [core.status(job.job_id) for job in jobs] == ["completed", "processing", "completed"]
 
@@ -203,6 +207,7 @@ def test_late_and_foreign_ones_are_judged_as_alone(core):
     answers = submit_many(core.runtime, KEY, submissions([late, locked]))
     answers += submit_many(core.runtime, OTHER_KEY, submissions([foreign]))
     assert [getattr(one, "status", None) for one in answers[:2]] == ["completed", "completed"]
+    assert isinstance(answers[2], BridgeError)
     assert answers[2].code == "lease_lost"
 
 

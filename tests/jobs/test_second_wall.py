@@ -7,6 +7,7 @@ import pytest
 
 from tests.rules.test_logs import events
 from tests.support.client import ok, refused
+from tests.support.running import Running
 
 UNKNOWN_OFFSET = "2026-01-01T00:00:00+23:00"  # ISO 8601 allows it, PostgreSQL does not: 22009
 
@@ -25,24 +26,29 @@ def sqlstate(request):
     return request.param
 
 
-@pytest.fixture
-def refuse(walled, sqlstate):
-    """Lets PostgreSQL stumble over every row that is inserted into a table, until `refuse.no_more()`."""
+class Refuse:
+    """Lets PostgreSQL stumble over every row that is inserted into a table, until `no_more()`."""
 
-    def from_now_on(table, column):
-        expression = VALUES[sqlstate].format(column=column)
-        walled.sql(
+    def __init__(self, walled: Running, sqlstate: str) -> None:
+        self._walled, self._sqlstate = walled, sqlstate
+
+    def __call__(self, table: str, column: str) -> None:
+        expression = VALUES[self._sqlstate].format(column=column)
+        self._walled.sql(
             "CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS"
             f" $$ BEGIN PERFORM {expression}; RETURN new; END $$"
         )
-        walled.sql(f"CREATE TRIGGER stumble BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION stumble()")
+        self._walled.sql(f"CREATE TRIGGER stumble BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION stumble()")
 
-    def no_more():
-        walled.sql("DROP FUNCTION IF EXISTS stumble() CASCADE")
+    def no_more(self) -> None:
+        self._walled.sql("DROP FUNCTION IF EXISTS stumble() CASCADE")
 
-    from_now_on.no_more = no_more
-    yield from_now_on
-    no_more()
+
+@pytest.fixture
+def refuse(walled, sqlstate):
+    refusing = Refuse(walled, sqlstate)
+    yield refusing
+    refusing.no_more()
 
 
 def told(bridge):

@@ -4,23 +4,29 @@ import os
 from pathlib import Path
 
 import pytest
+import requests
 
-from tests.support.client import ok, refused
+from tests.support.client import Client, ok, refused
+
+
+class Download:
+    """A claimed job, and its source as the worker gets it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.path = Path(client.source(b"0123456789"))
+        ok(client.post("", {**client.fields("served"), "source_file_path": str(self.path)}))
+        self.job = client.claim("served")
+
+    def __call__(self, **headers: str) -> requests.Response:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        token = {"X-Lease-Token": self.job["lease_token"]}
+        return self._client.get(self.job["source_file_url"], headers={**token, **given})
 
 
 @pytest.fixture
 def download(client):
-    path = Path(client.source(b"0123456789"))
-    ok(client.post("", {**client.fields("served"), "source_file_path": str(path)}))
-    job = client.claim("served")
-
-    def get(**headers):
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        return client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"], **given})
-
-    get.path = path
-    get.job = job
-    return get
+    return Download(client)
 
 
 def test_the_headers_of_a_download_are_fixed(download):

@@ -95,8 +95,11 @@ def test_the_api_does_all_its_work_on_source_files_through_the_runtime(make_runt
     core = Core(runtime)
     client = create_app(runtime, reserved=runtime).test_client()
     created = {"source_file_path": str(core.source), "content_type": "audio", "ingestion_task_id": "task"}
-    job_id = client.post("/api/v1/remote-jobs", json=created).json["job_id"]
+    answered = client.post("/api/v1/remote-jobs", json=created).json
+    assert answered is not None
+    job_id = answered["job_id"]
     job = core.claim(job_id, key=Caller())
+    assert job is not None
     answer = client.get(f"/api/v1/remote-jobs/{job_id}/download", headers={"X-Lease-Token": job.lease_token})
     assert answer.data == b"source"
     assert works == ["check_source", "open_source", "fstat", "read"]
@@ -111,6 +114,7 @@ def test_the_file_system_stops_answering_during_a_download_and_the_client_sees_a
     runtime = replace(make_runtime(auth="off"), files=look)
     core = Core(runtime)
     job = core.claim(core.create(), key=Caller())
+    assert job is not None
     client = create_app(runtime, reserved=runtime).test_client()
     address = f"/api/v1/remote-jobs/{job.job_id}/download"
     with pytest.raises(BrokenPipeError):

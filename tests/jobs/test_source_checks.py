@@ -12,6 +12,7 @@ from bridge.errors import Invalid
 from bridge.file_pool import FilePool
 from bridge.jobs import source_checks
 from bridge.jobs.source_checks import look
+from bridge.jobs.source_files import check_source
 from bridge.natural_batches import Batches
 
 
@@ -76,14 +77,14 @@ def test_a_file_that_is_not_there_is_refused_alone(runtime, visits, files):
 
 
 def test_a_visit_that_hangs_at_one_file_holds_up_no_other(runtime, visits, files, monkeypatch):
-    hanging, real = threading.Event(), source_checks.check_source
+    hanging, real = threading.Event(), check_source
 
-    def check_source(path, roots):
+    def slow(path, roots):
         if path == files[4]:
             hanging.wait(30)
         return real(path, roots)
 
-    monkeypatch.setattr(source_checks, "check_source", check_source)
+    monkeypatch.setattr(source_checks, "check_source", slow)
     asked = looks(runtime, files)
     visits.go.set()
     others = [one for one in asked if one is not asked[4]]

@@ -11,6 +11,7 @@ from bridge.errors import Conflict, Invalid
 from bridge.jobs import enqueue as enqueue_module
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
+from bridge.jobs.looked_at import looked_at
 from bridge.jobs.purge import purge
 from bridge.jobs.uploaded_sources import NAME, look_at_upload, name_uploads
 from tests.support.client import ok, refused
@@ -138,7 +139,7 @@ def test_what_a_job_names_stays_until_the_last_such_job_is_deleted(core, whole, 
 
 def test_a_job_whose_upload_goes_meanwhile_is_not_made(core, whole, monkeypatch):
     """Between the look and the insert."""
-    looked = enqueue_module.looked_at
+    looked = looked_at
 
     def goes(*args):
         seen = looked(*args)

@@ -1,5 +1,7 @@
 """Interleavings that a lock decides: a verb that had to wait for its row judges it anew, clause by clause."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 
@@ -159,7 +161,7 @@ def test_a_release_that_waited_while_the_claim_ran_out(core, returns, max_retrie
 
 def test_a_cancel_that_waited_while_the_result_came(core):
     job = core.held()
-    done_with = {"content": "text", "result_data": {}, "error_message": None, "result_digest": b"x"}
+    done_with: dict[str, Any] = {"content": "text", "result_data": {}, "error_message": None, "result_digest": b"x"}
     with core.locked(job.job_id, lambda: core.cancel(job.job_id)) as (connection, done):
         meanwhile(core, connection, submit_result.STATEMENTS[Change.COMPLETE], job, **done_with)
     assert done.result(10) == "already_finished"

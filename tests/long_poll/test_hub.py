@@ -216,6 +216,7 @@ def test_every_acknowledged_create_completes_although_redis_is_emptied_and_stopp
         with ThreadPoolExecutor(4) as pool:
             workers = [pool.submit(work, n) for n in range(4)]
             create()
+            assert servers.redis is not None
             servers.redis.kill()
             create()
             wait_until(lambda: completed == created, "the jobs of the time without Redis")

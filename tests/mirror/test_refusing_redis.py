@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -22,8 +22,15 @@ LATE = 2.0  # seconds to a claim that a parked poll waits for
 PATIENCE = 20.0
 
 
+class Refusing(redis_py.Redis):
+    """A client of the Redis that is told to refuse, which knows where its data lie and how others reach it."""
+
+    place: Path
+    url: str
+
+
 @contextmanager
-def configured(redis: "redis_py.Redis", name: str, value: str, usual: str) -> Iterator[None]:
+def configured(redis: "Refusing", name: str, value: str, usual: str) -> Iterator[None]:
     redis.config_set(name, value)
     try:
         yield
@@ -32,7 +39,7 @@ def configured(redis: "redis_py.Redis", name: str, value: str, usual: str) -> It
 
 
 @contextmanager
-def a_replica(redis: "redis_py.Redis") -> Iterator[None]:
+def a_replica(redis: "Refusing") -> Iterator[None]:
     redis.replicaof("127.0.0.1", "1")
     try:
         yield
@@ -41,7 +48,7 @@ def a_replica(redis: "redis_py.Redis") -> Iterator[None]:
 
 
 @contextmanager
-def without(redis: "redis_py.Redis", command: str) -> Iterator[None]:
+def without(redis: "Refusing", command: str) -> Iterator[None]:
     redis.execute_command("ACL", "SETUSER", "default", f"-{command}")
     try:
         yield
@@ -50,7 +57,7 @@ def without(redis: "redis_py.Redis", command: str) -> Iterator[None]:
 
 
 @contextmanager
-def no_saving(redis: "redis_py.Redis") -> Iterator[None]:
+def no_saving(redis: "Refusing") -> Iterator[None]:
     """MISCONF: its last save to disk failed."""
     (redis.place / "dump.rdb").mkdir()
     redis.config_set("save", "3600 1")
@@ -65,7 +72,7 @@ def no_saving(redis: "redis_py.Redis") -> Iterator[None]:
 
 
 @contextmanager
-def loading(redis: "redis_py.Redis") -> Iterator[None]:
+def loading(redis: "Refusing") -> Iterator[None]:
     """LOADING: it reads its data, a tenth of a second for each key."""
     other = redis_py.Redis.from_url(redis.url)
     with other.pipeline() as pipe:
@@ -96,10 +103,11 @@ def loading(redis: "redis_py.Redis") -> Iterator[None]:
 
 
 @contextmanager
-def another_password(redis: "redis_py.Redis") -> Iterator[None]:
+def another_password(redis: "Refusing") -> Iterator[None]:
     """WRONGPASS to every new connection, and there are no others any more."""
     redis.ping()  # the one connection of this client, which stays
-    before = redis.acl_getuser("default")["passwords"]
+    before = (redis.acl_getuser("default") or {})["passwords"]
+    assert isinstance(before, list)
     redis.execute_command("ACL", "SETUSER", "default", "resetpass", ">another")
     try:
         redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -108,7 +116,7 @@ def another_password(redis: "redis_py.Redis") -> Iterator[None]:
         redis.execute_command("ACL", "SETUSER", "default", "resetpass", *(f"#{one}" for one in before))
 
 
-REFUSALS: dict[str, Callable[["redis_py.Redis"], object]] = {
+REFUSALS: dict[str, Callable[["Refusing"], AbstractContextManager[None]]] = {
     "READONLY": a_replica,
     "OOM": lambda redis: configured(redis, "maxmemory", "1", "0"),
     "NOREPLICAS": lambda redis: configured(redis, "min-replicas-to-write", "1", "0"),
@@ -127,7 +135,7 @@ def refusing(tmp_path_factory, start_bridge):
     options = {"enable-debug-command": "local", "loading-process-events-interval-bytes": "1024"}
     place = tmp_path_factory.mktemp("refusing")
     servers = embedded.start(place, postgres=False, durable=False, redis_options=options)
-    with servers, redis_py.Redis.from_url(servers.redis_url) as redis:
+    with servers, Refusing.from_url(servers.redis_url) as redis:
         redis.place, redis.url = place / "valkey", servers.redis_url
         bridge = start_bridge(redis_url=servers.redis_url, beat=False, api_processes="1")
         redis.set(f"{bridge.settings.redis_prefix}:epoch", "1")
@@ -220,7 +228,7 @@ def works(bridge: Running, since: datetime) -> bool:
 
 
 @contextmanager
-def a_bad_queue(redis: "redis_py.Redis") -> Iterator[None]:
+def a_bad_queue(redis: "Refusing") -> Iterator[None]:
     redis.delete(names.QUEUE)
     redis.set(names.QUEUE, "x")
     yield

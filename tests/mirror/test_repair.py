@@ -1,5 +1,7 @@
 """The mirror is made to agree with PostgreSQL, in bounded steps; what it lacks costs time, what is surplus nothing."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 
@@ -87,7 +89,7 @@ def test_a_rebuild_that_is_too_long_for_one_run_is_gone_on_with_by_the_next(core
     high = [core.create(priority="high") for _ in range(2)]
     video = [core.create("video") for _ in range(3)]
     redis.delete(*redis.keys("core:*"))
-    runs = []
+    runs: list[Any] = []
     arrived = []
     while not redis.exists("core:epoch") and len(runs) < 30:
         runs.append(reconcile(core.runtime.engine, core.runtime.mirror, rebuild_seconds=0))

@@ -133,8 +133,8 @@ def test_a_longer_content_is_named_and_lies_where_it_is_named(bridge, client):
 
 def test_an_outcome_whose_nudge_was_lost_is_found_by_beat(bridge, client):
     job_id = client.create()
-    asked = []
-    deaf = replace(_core(bridge), nudge=asked.extend)
+    asked: list[str] = []
+    deaf = replace(_core(bridge), nudge=lambda job_ids: asked.extend(job_ids))
     cancel(deaf, KEY._replace(tenant=client.tenant), job_id)
     assert asked == [job_id]
     assert delivered(bridge, job_id)[0].kwargs["status"] == "cancelled"

@@ -47,6 +47,7 @@ def test_a_failing_outcome_is_listed_counted_and_sent_again(bridge, client):
     assert ok(client.get(LIST, params={"state": "failing"}))["continuations"] == ok(client.get(LIST))["continuations"]
     assert ok(client.get(LIST, params={"state": "waiting"}))["continuations"] == []
     counted = re.search(r"^bridge_continuations_failing (\S+)$", client.get("/metrics").text, re.M)
+    assert counted is not None
     assert float(counted.group(1)) >= 1
     assert ok(client.post(RESEND, params={"state": "failing"})) == {"changed": 1}
     sent = wait_until(lambda: ok(client.get(LIST, params={"state": "sent"}))["continuations"], "it to be sent again", 9)

@@ -1,5 +1,7 @@
 """The outbox: what is due is taken once, sent, put off when the broker refuses, and sent again until confirmed."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -12,10 +14,10 @@ class Broker:
     """Takes what is handed to it, or refuses."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[str, dict, str]] = []
+        self.sent: list[tuple[str, dict[str, Any], str]] = []
         self.refuses = False
 
-    def __call__(self, task_id: str, kwargs: dict, tenant: str) -> None:
+    def __call__(self, task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
         if self.refuses:
             raise ConnectionError("away")
         self.sent.append((task_id, kwargs, tenant))
@@ -40,10 +42,15 @@ def finished(core: Core, **said) -> str:
     return str(job.job_id)
 
 
-def due_in(core: Core, job_id: str) -> float | None:
+def due(core: Core, job_id: str) -> bool:
+    """Whether an outcome is to be sent (again)."""
+    return core.outcomes(job_id)[0].next_at is not None
+
+
+def due_in(core: Core, job_id: str) -> float:
+    """The seconds until it is."""
     seconds = "SELECT extract(epoch FROM next_at - now()) AS s FROM continuations WHERE job_id = :id"
-    found = core.sql(seconds, id=job_id)[0].s
-    return None if found is None else float(found)
+    return float(core.sql(seconds, id=job_id)[0].s)
 
 
 def pass_time(core: Core, seconds: float) -> None:
@@ -56,7 +63,7 @@ def test_an_outcome_is_sent_once_with_its_content(core, broker):
     [(task_id, kwargs, tenant)] = broker.sent
     assert (task_id, tenant) == (f"continue-{job_id}-1", "default")
     assert (kwargs["content"], kwargs["status"]) == ("the text", "completed")
-    assert due_in(core, job_id) is None
+    assert not due(core, job_id)
     assert deliver(core, broker) == 0
 
 
@@ -66,7 +73,7 @@ def test_an_outcome_is_read_when_its_turn_to_be_sent_has_come(core):
         finished(core, content="as it was taken")
     sent = []
 
-    def changes_what_is_left(_: str, kwargs: dict, __: str) -> None:
+    def changes_what_is_left(_: str, kwargs: dict[str, Any], __: str) -> None:
         sent.append((kwargs["content"], kwargs["retry_count"]))
         core.sql("UPDATE job_results SET content = 'as it is'")
         core.sql("UPDATE continuations SET kwargs = replace(kwargs::text, '\"retry_count\" : 0', '\"retry_count\" : 7')"
@@ -88,8 +95,8 @@ def test_only_the_job_that_was_asked_for_is_sent(core, broker):
     first, second = finished(core), finished(core)
     assert deliver(core, broker, second) == 1
     assert broker.sent[0][1]["job_id"] == second
-    assert due_in(core, second) is None
-    assert due_in(core, first) is not None
+    assert not due(core, second)
+    assert due(core, first)
 
 
 def test_a_refusal_is_put_off_longer_each_time_and_remembered(core, broker):
@@ -136,7 +143,7 @@ def test_until_it_is_confirmed_it_is_sent_again(make_runtime, core, broker):
     assert outcomes.confirm(core.runtime, job_id, 1)
     pass_time(core, 75)
     assert repeat(core, broker) == 1
-    assert due_in(core, other) is not None
+    assert due(core, other)
 
 
 def test_the_waits_for_a_confirmation_double_up_to_an_hour_and_none_is_like_the_next(make_runtime, core, broker):
@@ -218,7 +225,7 @@ def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime
         outcomes.confirm(core.runtime, job_id, 1)
 
     outcomes.deliver(core.runtime, confirms_at_once, (ConnectionError,))
-    assert due_in(core, job_id) is None
+    assert not due(core, job_id)
 
     late = finished(core)
 
@@ -227,7 +234,7 @@ def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime
         raise ConnectionError
 
     outcomes.deliver(core.runtime, confirms_and_breaks, (ConnectionError,))
-    assert due_in(core, late) is None
+    assert not due(core, late)
 
 
 def test_an_outcome_of_two_is_put_off_alone(core, broker):

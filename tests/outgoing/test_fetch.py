@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from bridge.outgoing.addresses import network
 from bridge.outgoing.connect import NotSent
 from bridge.outgoing.destination import Allowed, BadAddress
 from bridge.outgoing.fetch import PIECE, fetch
-from tests.support.receiver import Received, answer, receiver
+from tests.support.receiver import Answers, Received, answer, receiver
 
 LOCAL = Allowed.of(["http://127.0.0.1:*", "http://files.example.org:*"], [network("127.0.0.1")])
 
@@ -28,9 +29,9 @@ def _trickle_head(handler: BaseHTTPRequestHandler, _: Received) -> None:
 
 
 @pytest.mark.parametrize("hangs", [_hang, _trickle_head])
-def test_a_head_that_does_not_come_is_waited_for_so_long(hangs: object) -> None:
+def test_a_head_that_does_not_come_is_waited_for_so_long(hangs: Answers) -> None:
     with receiver() as there:
-        there.answers = hangs  # type: ignore[assignment]
+        there.answers = hangs
         with pytest.raises(NotSent, match="No answer within 1 s"):
             fetch(LOCAL, there.url, {}, head_seconds=1)
 
@@ -48,9 +49,9 @@ def _trickle_body(handler: BaseHTTPRequestHandler, _: Received) -> None:
 
 
 @pytest.mark.parametrize(("body", "bounds"), [(_silent_body, {"silence": 0.5}), (_trickle_body, {"seconds": 1})])
-def test_a_body_that_does_not_go_on_ends_early(body: object, bounds: dict[str, float]) -> None:
+def test_a_body_that_does_not_go_on_ends_early(body: Answers, bounds: dict[str, Any]) -> None:
     with receiver() as there:
-        there.answers = body  # type: ignore[assignment]
+        there.answers = body
         began = time.monotonic()
         came, fetched = 0, fetch(LOCAL, there.url, {}, **bounds)
         try:

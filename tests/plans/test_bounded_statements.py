@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -47,7 +48,7 @@ def locks(plan, above=()):
 
 @pytest.mark.parametrize("name", BOUNDED)
 def test_the_rows_of_a_batch_are_chosen_once(core, name):
-    chosen = []
+    chosen: list[Any] = []
 
     def explain(connection, cursor, statement, parameters, *_):
         if "SKIP LOCKED" not in statement:

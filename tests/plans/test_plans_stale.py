@@ -171,8 +171,8 @@ def work(core: Core) -> None:
     """Everything that happens to a job, to several."""
     runtime = core.runtime
     done = core.held(worker="w1")
-    for keep, what in ((job_log.append, ["a line"]), (job_log.save, "a checkpoint")):
-        keep(runtime, core.of(KEY), str(done.job_id), what, done.lease_token)
+    job_log.append(runtime, core.of(KEY), str(done.job_id), ["a line"], done.lease_token)
+    job_log.save(runtime, core.of(KEY), str(done.job_id), "a checkpoint", done.lease_token)
     core.result(done)
     core.result(done)  # again
     changed = core.held(worker="w1")
@@ -188,10 +188,12 @@ def work(core: Core) -> None:
     core.age(again.job_id, 600)
     release_due(runtime.engine, runtime.mirror)
     failed = core.claim(str(again.job_id), "w2", acknowledge=True)
+    assert failed is not None
     core.result(failed, success=False, error_message="failed")
     restart(runtime, KEY, str(again.job_id))
     core.cancel(again.job_id)
-    for said in ({}, {"success": False}, {"success": False, "retryable": False}):
+    results: tuple[dict[str, Any], ...] = ({}, {"success": False}, {"success": False, "retryable": False})
+    for said in results:
         late = core.held(worker="w3")
         core.age(late.job_id, 200)
         expire(runtime)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,7 +226,7 @@ def test_a_bad_value_stops_every_command_with_that_one_line(command):
 
 def test_gunicorn_itself_is_stopped_by_the_same_line_and_warns_of_unknown_names(tmp_path):
     environment = {**bare(), "BRIDGE_DATA_DIR": str(tmp_path)}
-    run = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60}
+    run: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60}
     bad = subprocess.run(command_lines.api(), env={**environment, "BRIDGE_PORT": "x"}, **run)
     assert bad.returncode != 0
     assert len(bad.stderr.strip().splitlines()) == 1

@@ -201,7 +201,7 @@ def _token(job: Claimed, token: str | None) -> str | None:
     return job.lease_token if token == "" else token
 
 
-def outcome_of(verb: Callable[[], Any]) -> Any:
+def outcome_of(verb: Callable[..., Any]) -> Any:
     """What a verb returns, or the code of its refusal."""
     try:
         return verb()

@@ -17,7 +17,7 @@ class Received(NamedTuple):
     body: bytes
 
 
-Answers = Callable[["BaseHTTPRequestHandler", Received], None]
+Answers = Callable[["BaseHTTPRequestHandler", Received], object]
 
 
 def answer(status: int, text: str = "", **headers: str) -> Answers:

@@ -4,12 +4,13 @@ The invariants are those of the history checker (notes, reliability C1–C8). A 
 changing is looked at as it was before or as it is after, never in between: each question is one statement.
 """
 
-from typing import Any
+from typing import Any, Protocol
+
+from sqlalchemy import Row
 
 from bridge.insight import counters
 from models.job import one_of
 from models.state import FINAL
-from tests.support.core import Core
 
 # Each condition is what must not be of a job `j`.
 BROKEN = {
@@ -41,12 +42,18 @@ USING (tenant, content_type, status) WHERE counted.jobs IS DISTINCT FROM kept.jo
 """
 
 
-def sound(core: Core, job_id: Any) -> None:
+class Asked(Protocol):
+    """What asks PostgreSQL: a Core, or a whole bridge."""
+
+    def sql(self, statement: str, **parameters: Any) -> list[Row[Any]]: ...
+
+
+def sound(core: Asked, job_id: Any) -> None:
     """All of it holds of this job."""
     assert core.sql(f"{UNSOUND} WHERE j.id = :id", id=str(job_id)) == []
 
 
-def all_sound(core: Core, tenant: str | None = None) -> None:
+def all_sound(core: Asked, tenant: str | None = None) -> None:
     """All of it holds of every job (of a tenant), and the counters equal a full count."""
     where = "" if tenant is None else "WHERE j.tenant = :tenant"
     counted = f"SELECT NULL, 'counter of ' || tenant || ' ' || content_type || ' ' || status FROM ({DIFFERENT}) d"

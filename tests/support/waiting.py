@@ -7,8 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
-    """The first true value of `predicate()`. Fails, saying `what` was waited for, after `seconds`."""
+def wait_until(predicate: Callable[..., T | None], what: str, seconds: float = 30.0) -> T:
+    """The first true value of `predicate()`. Fails, saying `what` was waited for, after `seconds`.
+
+    Its parameters all have defaults (`lambda job_id=job_id: …` in a loop), which `Callable[[], T]` would not allow.
+    """
     end = time.monotonic() + seconds
     while True:
         if value := predicate():

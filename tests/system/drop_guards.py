@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import TextClause, text
+from sqlalchemy import Executable, TextClause, text
 
 from bridge import embedded
 from bridge.blobs import collect, receive, uploads
@@ -114,10 +114,10 @@ FOR_THE_PLAN = [
     (r"bridge\.jobs\.result_files\.FIND", "id = ANY (CAST(:uploads AS uuid[]))"),
 ]
 
-Put = Callable[[TextClause], None]
+Put = Callable[[Any], None]
 
 
-def statements() -> Iterator[tuple[str, TextClause, Put]]:
+def statements() -> Iterator[tuple[str, Executable, Put]]:
     """Every statement with a guard: its name, itself, and how another takes its place."""
     for module, names in {
         claim: ["CLAIM", "NEXT", "REPLAY"],
@@ -163,7 +163,7 @@ def _setter(module: object, name: str) -> Put:
     return lambda mutant: setattr(module, name, mutant)
 
 
-def _putter(mapping: dict[object, TextClause], key: object) -> Put:
+def _putter(mapping: dict[Any, Executable], key: object) -> Put:
     return lambda mutant: mapping.__setitem__(key, mutant)
 
 
@@ -194,8 +194,9 @@ def clauses(sql: str) -> list[str]:
     return [clause for clause in found if clause]
 
 
-def without(statement: TextClause, clause: str) -> TextClause:
+def without(statement: Executable, clause: str) -> TextClause:
     """The statement with this condition always true."""
+    assert isinstance(statement, TextClause)
     mutant = text(str(statement).replace(clause, "TRUE"))
     binds = statement._bindparams
     return mutant.bindparams(*(binds[name] for name in mutant._bindparams if name in binds))

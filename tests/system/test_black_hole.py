@@ -110,9 +110,11 @@ def test_established_connections_that_are_forgotten_end_in_time(link, servers):
     ]  # fmt: skip
     try:
         for client in clients:
+            assert client.stdout is not None
             assert client.stdout.readline() == "connected\n"
         ip("link", "set", NAME, "down")
         for client in clients:
+            assert client.stdin is not None
             with suppress(BrokenPipeError):  # one that waits reads no more
                 client.stdin.write("go\n")
                 client.stdin.flush()

@@ -76,16 +76,23 @@ class Evidence:
             self.end.deliveries += [delivery, delivery]
             self.end.effects.append(delivery)
 
-    def attempt(self, job_id: str, n: int, **changes: object) -> None:
+    def attempt(self, job_id: str, n: int, **changes: object) -> "Evidence":
         """Change what PostgreSQL has of an attempt."""
         attempts = self.end.jobs[job_id].attempts
         attempts[n - 1] = replace(attempts[n - 1], **changes)  # type: ignore[arg-type]
+        return self
 
     def of(self, what: str) -> Call:
         return self.history.of(what)[0]
 
-    def fault(self, kind: str, ended: float) -> None:
+    def unanswered(self, what: str) -> "Evidence":
+        """The outcome of the first such call is unknown."""
+        self.of(what).outcome = Outcome.UNKNOWN
+        return self
+
+    def fault(self, kind: str, ended: float) -> "Evidence":
         self.history.trouble(kind).ended = ended
+        return self
 
 
 Break = Callable[[Evidence], object]
@@ -95,6 +102,11 @@ def told(job: Job, n: int, **changes: object) -> None:
     job.told[n - 1] = replace(job.told[n - 1], **changes)  # type: ignore[arg-type]
 
 
+def by_the_first_holder(what: str) -> Break:
+    """A call that is answered with success after another worker has claimed the job."""
+    return lambda e: e.call(what, 16.0, job_id="two", attempt=1, worker="w1", state="processing")
+
+
 #: Invariant → what breaks it, each in a history that is good otherwise.
 BROKEN: dict[str, dict[str, Break]] = {
     "conservation": {
@@ -102,8 +114,7 @@ BROKEN: dict[str, dict[str, Break]] = {
         "an acknowledged job over Celery is gone": lambda e: e.call("send", 9, key="c9", job_ids=("gone",)),
         "the same key got another job": lambda e: e.call("create", 9, key="k", job_ids=("two",)),
         "the job is under another key": lambda e: setattr(e.end.jobs["one"], "key", "other"),
-        "a batch is there in part": lambda e: (
-            setattr(e.of("batch"), "outcome", Outcome.UNKNOWN), e.end.batches.update({("t", "b"): ("two",)})),
+        "a batch is there in part": lambda e: e.unanswered("batch").end.batches.update({("t", "b"): ("two",)}),
         "a batch was acknowledged in part": lambda e: setattr(e.of("batch"), "count", 3),
         "a key has two jobs": lambda e: e.job("again", "failed", None, key="k"),
     },
@@ -129,15 +140,12 @@ BROKEN: dict[str, dict[str, Break]] = {
         "a claim that was never recorded": lambda e: e.claim("one", 2, "w2", 1.2),
         "a token twice": lambda e: e.attempt("two", 2, token="two-1"),
     },
-    "fencing": {
-        what: lambda e, what=what: e.call(what, 16.0, job_id="two", attempt=1, worker="w1", state="processing")
-        for what in ("heartbeat", "result", "release", "download")
-    },
+    "fencing": {what: by_the_first_holder(what) for what in ("heartbeat", "result", "release", "download")},
     "leases kept": {
         "it ended before the moment that its holder was told": lambda e: e.attempt("two", 1, ended=11.0),
         "an acknowledged claim was taken for unacknowledged": lambda e: e.attempt("two", 1, how="unacknowledged"),
         "no time to acknowledge": lambda e: e.attempt(
-            "two", 1, how="unacknowledged", acknowledged=False, ended=1.5) or e.history.calls.remove(e.of("heartbeat")),
+            "two", 1, how="unacknowledged", acknowledged=False, ended=1.5).history.calls.remove(e.of("heartbeat")),
     },
     "one result": {
         "two were accepted": lambda e: e.call("result", 9, job_id="one", attempt=1, content="text 9", worker="w1"),
@@ -168,7 +176,7 @@ BROKEN: dict[str, dict[str, Break]] = {
         "another status": lambda e: e.end.deliveries.append(Delivery("three", 2, "timeout", None)),
     },
     "bounds": {
-        "a lease": lambda e: e.attempt("two", 1, ended=13 + LIMITS["lease ran out → pending"]) or e.attempt(
+        "a lease": lambda e: e.attempt("two", 1, ended=13 + LIMITS["lease ran out → pending"]).attempt(
             "two", 2, claimed=200.0, ended=201.0),
         "an outcome": lambda e: told(e.end.jobs["one"], 1, confirmed=21 + LIMITS["outcome → confirmed"]),
         "an outcome that was lost seven times": lambda e: told(e.end.jobs["one"], 1, confirmed=600.0, sendings=8),

@@ -14,6 +14,8 @@ from tests.support.waiting import wait_until
 
 
 class Shouting(socketserver.StreamRequestHandler):
+    server: "Server"
+
     def handle(self) -> None:
         for line in self.rfile:
             self.server.heard.append(line)

@@ -86,7 +86,8 @@ class Worker:
 def start(tmp_path):
     """Starts a worker: `start(bridge, client, "held")`; each has a name of its own."""
     (tmp_path / "my_handlers.py").write_text(HANDLERS)
-    workers, keys = [], {}
+    workers: list[Worker] = []
+    keys: dict[str, str] = {}
 
     def begin(bridge, client, handler, *arguments) -> Worker:
         if client.tenant not in keys:

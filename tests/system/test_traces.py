@@ -6,11 +6,13 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge import names
 from bridge.cli.local.checkout import settings_and_environment
+from bridge.recorded_traces import Recorded
 from bridge.settings import SettingsError
 from bridge.traces import Passed, Untraced, traces_of, valid
 from tests.support.broker import delivered
@@ -177,6 +179,7 @@ def test_a_collector_that_is_away_or_hangs_delays_nothing_and_grows_nothing(how,
         url = seen.url if how == "hangs" else "http://127.0.0.1:1"
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "10"}
         traces = traces_of("test", {**settings, "OTEL_BSP_MAX_QUEUE_SIZE": "1000"})
+        assert isinstance(traces, Recorded)
         traces.begin("first", None).end()
         if how == "hangs":
             wait_until(lambda: seen.requests, "the first request")
@@ -185,7 +188,8 @@ def test_a_collector_that_is_away_or_hangs_delays_nothing_and_grows_nothing(how,
             traces.begin("step", SENT).end(**{"bridge.job_id": "x" * 1000})
         took = time.monotonic() - began
         assert took < 20  # about a second; a single wait for the collector takes ten
-        queue = traces._provider._active_span_processor._span_processors[0]._batch_processor._queue
+        processor: Any = traces._provider._active_span_processor._span_processors[0]
+        queue = processor._batch_processor._queue
         assert len(queue) <= 1000
         assert max(len(span.attributes["bridge.job_id"]) for span in list(queue)) <= 255
         began = time.monotonic()

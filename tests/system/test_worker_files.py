@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -110,14 +111,15 @@ def test_what_a_handlers_process_leaves_is_not_trusted(tmp_path):
     given, taken = tmp_path / "given", tmp_path / "taken"
     for place in (given, taken):
         place.mkdir()
-    for wrong in (
+    every: tuple[Any, ...] = (
         {"a/b": b""},
         {".a": b""},
         {"a": 1},
         {"a": "/nowhere"},
         [("a", b"")],
         {f"{n}": b"" for n in range(1001)},
-    ):
+    )
+    for wrong in every:
         with pytest.raises(BadFiles):
             leave(Result("x", artifacts=wrong), given)
     with pytest.raises(BadFiles, match="one text"):

@@ -86,6 +86,7 @@ def test_jobs_are_found_by_id_by_task_and_by_filters_and_paged(client, browser):
     client.post("batch", {"jobs": [client.fields("pages") for _ in range(60)]})
     first = browser.get("/ui/jobs?content_type=pages")
     older = re.search(r'href="(/ui/jobs\?content_type=pages&amp;cursor=[^"]*)"', first.text)
+    assert older is not None
     rest = browser.get(older[1].replace("&amp;", "&"))
     assert [len(set(re.findall(r'href="/ui/jobs/([0-9a-f-]{36})"', one.text))) for one in (first, rest)] == [50, 10]
 
@@ -101,6 +102,7 @@ def test_batches_are_listed_with_their_jobs_by_state_and_each_has_a_page(bridge,
     assert re.search(rf"{batch_id} \S+ s ago 60 59 0 0 1 0 0 no –", row), row
     page = browser.get(f"/ui/batches/{batch_id}")
     further = re.search(rf'href="(/ui/batches/{batch_id}\?cursor=[^"]*)"', page.text)
+    assert further is not None
     rest = browser.get(further[1])
     found = [list(dict.fromkeys(re.findall(r'href="/ui/jobs/([0-9a-f-]{36})"', one.text))) for one in (page, rest)]
     assert found == [jobs[:50], jobs[50:]]
@@ -109,6 +111,7 @@ def test_batches_are_listed_with_their_jobs_by_state_and_each_has_a_page(bridge,
     for _ in range(20):
         client.post("batch", {"jobs": [client.fields("batched")]})
     older = re.search(r'href="(/ui/batches\?cursor=[^"]*)"', browser.get("/ui/batches").text)
+    assert older is not None
     assert batch_id in browser.get(older[1]).text
     assert browser.get("/ui/batches?cursor=none").status_code == 422
     assert browser.get(f"/ui/batches/{uuid.uuid4()}").status_code == 404
@@ -178,7 +181,7 @@ def test_outcomes_are_shown_and_sent_again(bridge, client, browser):
 
 def test_keys_are_made_shown_once_and_revoked(bridge, client, browser):
     answer = browser.act("/ui/keys", name="a <b>worker</b>", scopes=["work", "read"], content_types="audio, video")
-    key = re.search(r'<code class="secret">(jb_[^<]*)</code>', answer.text)[1]
+    (key,) = re.findall(r'<code class="secret">(jb_[^<]*)</code>', answer.text)
     assert "a &lt;b&gt;worker" in answer.text
     again = browser.get("/ui/keys").text
     assert key not in again

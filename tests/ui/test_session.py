@@ -2,10 +2,11 @@
 
 import re
 import time
+from typing import Any
 
 import pytest
 import requests
-from itsdangerous import URLSafeTimedSerializer
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
 from api.create_app import create_app
 from api.ui.session import COOKIE
@@ -27,7 +28,7 @@ def rules(runtime):
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith("ui.") and (scopes := getattr(app.view_functions[rule.endpoint], "scopes", ())):
             path = re.sub(r"<[^>]*>", "00000000-0000-7000-8000-000000000000", rule.rule)
-            yield ("POST" if "POST" in rule.methods else "GET"), path, scopes
+            yield ("POST" if "POST" in (rule.methods or ()) else "GET"), path, scopes
 
 
 def test_a_browser_is_led_to_the_dashboard_and_others_are_told_that_there_is_nothing(bridge):
@@ -110,12 +111,15 @@ def test_a_session_ends_with_its_key_within_a_second_and_at_sign_out(bridge, cli
 
 def test_a_cookie_that_the_bridge_did_not_sign_or_that_is_old_counts_for_nothing(bridge, client, browser):
     prefix = keys.prefix_of(client.key)
-    options = {"salt": "bridge session", "signer_kwargs": {"digest_method": "sha256", "key_derivation": "hmac"}}
+    options: dict[str, Any] = {
+        "salt": "bridge session",
+        "signer_kwargs": {"digest_method": "sha256", "key_derivation": "hmac"},
+    }
     secret = session_secret(bridge.engine, bridge.settings)
     assert secret == session_secret(bridge.engine, bridge.settings)
 
     class Earlier(URLSafeTimedSerializer):
-        class default_signer(URLSafeTimedSerializer.default_signer):
+        class default_signer(TimestampSigner):
             def get_timestamp(self):
                 return int(time.time()) - 3700
 

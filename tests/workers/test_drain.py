@@ -76,6 +76,7 @@ def test_a_drain_takes_a_pauses_place_and_goes_before_one_of_the_bridge(core):
     pause(core.runtime, core.tenant, "w1", "second", 3600, drain=True)
     with core.engine.connect() as connection:
         [one] = now_paused(connection, core.tenant)
+    assert one.seconds_left is not None
     assert (one.reason, one.drain, 3590 < one.seconds_left <= 3600) == ("second", True, True)
     longer = one._replace(by=PausedBy.BRIDGE, drain=False, seconds_left=7200.0)
     assert of_worker([longer, one], KEY.key_id) is one

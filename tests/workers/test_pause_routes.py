@@ -1,6 +1,7 @@
 """Pauses over HTTP, in two API processes: who is told what, and which polls are turned away."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -21,7 +22,7 @@ def pausing(client, worker_id="w1", **body):
 def told(client, worker_id="w1", **query):
     """Waits until a poll is refused; every API process knows within a second."""
 
-    def answers() -> list | None:
+    def answers() -> list[Any] | None:
         polls = [client.poll("image", worker_id, **query) for _ in range(4)]
         return polls if all(poll.status_code == 429 for poll in polls) else None
 

@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -27,11 +28,11 @@ def seen(servers, redis):
     return WorkerRegistry(servers.redis_url, "seen-test", "p1")
 
 
-def workers(client) -> dict[str, dict]:
+def workers(client) -> dict[str, dict[str, Any]]:
     return {worker["worker_id"]: worker for worker in ok(client.get("/api/v1/workers"))["workers"]}
 
 
-def shown(client, worker_id: str) -> dict:
+def shown(client, worker_id: str) -> dict[str, Any]:
     return wait_until(lambda: workers(client).get(worker_id), f"{worker_id} to be shown")
 
 
@@ -162,6 +163,7 @@ def test_without_redis_those_that_hold_a_job_are_still_known(core):
     assert not known.redis
     [hand] = known.hands
     assert (hand.worker_id, hand.jobs_in_hand, hand.job_ids) == ("w5", 1, [str(job.job_id)])
+    assert hand.key is not None
     assert (hand.key.name, hand.content_types) == ("a key", ["video"])
 
 
