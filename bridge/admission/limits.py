@@ -9,19 +9,18 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import redis
 from gevent.lock import BoundedSemaphore
-from limits import RateLimitItemPerMinute
-from limits.strategies import FixedWindowRateLimiter
 
 from bridge.admission import usage
 from bridge.admission.byte_budget import Budget
-from bridge.admission.counter_storage import CounterStorage
 from bridge.admission.usage import UsageTable
 from bridge.background import every
 from bridge.errors import TooMany
@@ -40,6 +39,7 @@ MOST_STORING, STORING = 4, 2  # of these, objects that are stored at once: a buc
 MOST_PIECES = 2  # of large documents that are read at once in a process, one for a key
 _NOTHING: Counter[str] = Counter()
 STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
+T = TypeVar("T")
 
 
 class Limits:
@@ -50,17 +50,12 @@ class Limits:
         self._most = most = runtime.settings.limits
         self._prefix = f"{runtime.settings.redis_prefix}:limits"
         self._redis = connect(runtime.settings.require("redis_url"), socket_timeout=1)
-        self._tally = CounterStorage()
-        self._window = FixedWindowRateLimiter(self._tally)
-        self._per_minute = {
-            "requests": RateLimitItemPerMinute(most.requests),
-            "tenant_requests": RateLimitItemPerMinute(most.tenant_requests),
-            "failures": RateLimitItemPerMinute(most.failures),
-        }
+        self._per_minute = {"requests": most.requests, "tenant_requests": most.tenant_requests}
+        self._used: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute), here and as far as is known
         # By (what, whose): how many requests are free until the next sharing, and how many were after the last one.
         self._left: dict[tuple[str, str], int] = {}
         self._granted: dict[tuple[str, str], int] = {}
-        self._unshared: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute)
+        self._unshared: Counter[tuple[str, str, str]] = Counter()  # the part of it that the others do not know yet
         self._parked: Counter[tuple[str, str]] = Counter()  # by (what, whose)
         self._parked_here = 0
         # Creates, results and health always find a place that no poll can take.
@@ -96,18 +91,18 @@ class Limits:
     def as_many(self, key_id: UUID, tenant: str, count: int) -> None:
         """A request that was let in is worth `count`. All of it is done; what it passes a limit by is owed to it."""
         for whose in (("requests", str(key_id)), ("tenant_requests", tenant)):
-            self._left[whose] = self._left.get(whose, self._per_minute[whose[0]].amount) - (count - 1)
+            self._left[whose] = self._left.get(whose, self._per_minute[whose[0]]) - (count - 1)
 
     def failure(self, address: str) -> None:
         """A key that does not count was sent from an address. Told after the look-up: a key that counts is never
         refused because of what came from the same address."""
-        minute = _minute()
-        if not self._window.test(self._per_minute["failures"], "failures", address, minute):
+        counted = ("failures", address, _minute())
+        if self._used[counted] >= self._most.failures:
             raise TooMany(
                 "Too many requests with an invalid API key came from this address.", retry_after=_next_minute()
             )
-        self._unshared["failures", address, minute] += 1
-        self._window.hit(self._per_minute["failures"], "failures", address, minute)
+        self._unshared[counted] += 1
+        self._used[counted] += 1
 
     def check_parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> None:
         """Whether another poll of a key may wait for these content types. Raises TooMany.
@@ -126,9 +121,22 @@ class Limits:
         if len(types) + len(content_types) > most and len(types.keys() | content_types) > most:
             raise TooMany("The polls of this key already wait for too many content types.", retry_after=_soon(2))
 
-    def parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> "_WhileParked":
+    @contextmanager
+    def parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> Iterator[None]:
         """Count a poll that waits for these content types, for as long as the block takes."""
-        return _WhileParked(self, key_id, (("parked", str(key_id)), ("tenant_parked", tenant)), content_types)
+        whose = ("parked", str(key_id)), ("tenant_parked", tenant)
+        self._parked_here += 1
+        self._parked.update(whose)
+        awaited = self._awaited.setdefault(key_id, Counter())
+        awaited.update(content_types)
+        try:
+            yield
+        finally:
+            self._parked_here -= 1
+            _uncount(self._parked, whose)
+            _uncount(awaited, content_types)
+            if whose[0] not in self._parked:
+                del self._awaited[key_id]
 
     def _waiting_polls(self, whose: tuple[str, str]) -> int:
         return self._parked[whose] + self._parked_elsewhere.get(whose, 0)
@@ -181,21 +189,22 @@ class Limits:
     def _spend(self, minute: str) -> None:
         """Count the requests since the last sharing."""
         for (what, whose), left in self._left.items():
-            spent = self._granted.get((what, whose), self._per_minute[what].amount) - left
+            spent = self._granted.get((what, whose), self._per_minute[what]) - left
             self._granted[what, whose] = left
             if spent:
                 self._unshared[what, whose, minute] += spent
-                self._window.hit(self._per_minute[what], what, whose, minute, cost=spent)
+                self._used[what, whose, minute] += spent
 
     def _grant(self, minute: str) -> None:
         """What is left of this minute may be used until the next sharing; who asked for nothing is forgotten."""
+        self._used = Counter({counted: used for counted, used in self._used.items() if counted[2] >= minute})
         granted, left = {}, {}
         for counted, before in self._left.items():
-            item = self._per_minute[counted[0]]
-            meanwhile = self._granted.get(counted, item.amount) - before  # while Redis was asked
-            used = self._tally.get(item.key_for(*counted, minute))
+            most = self._per_minute[counted[0]]
+            meanwhile = self._granted.get(counted, most) - before  # while Redis was asked
+            used = self._used[(*counted, minute)]
             if used or meanwhile:
-                granted[counted] = max(0, item.amount - used)
+                granted[counted] = max(0, most - used)
                 left[counted] = granted[counted] - meanwhile
         self._granted, self._left = granted, left
 
@@ -221,13 +230,9 @@ class Limits:
         for counted in unshared:
             total = next(done)
             next(done)
-            name = self._per_minute[counted[0]].key_for(*counted)
             if not isinstance(total, int):  # somebody wrote into it: this one is counted here alone
                 continue
-            elsewhere = total - self._tally.get(name) + self._unshared[counted]
-            if elsewhere > 0:
-                self._tally.incr(name, MINUTE, amount=elsewhere)
-        self._tally.purge()
+            self._used[counted] = max(self._used[counted], total + self._unshared[counted])
         self._parked_elsewhere = {}
         for whose in parked:
             next(done)
@@ -256,33 +261,12 @@ class Limits:
         return counts
 
 
-class _WhileParked:
-    """Counts a poll while it waits."""
-
-    def __init__(
-        self, limits: Limits, key_id: UUID, whose: Iterable[tuple[str, str]], content_types: Sequence[str]
-    ) -> None:
-        self._limits, self._key_id, self._whose, self._types = limits, key_id, list(whose), content_types
-
-    def __enter__(self) -> None:
-        self._limits._parked.update(self._whose)
-        self._limits._parked_here += 1
-        self._limits._awaited.setdefault(self._key_id, Counter()).update(self._types)
-
-    def __exit__(self, *_: object) -> None:
-        parked, awaited = self._limits._parked, self._limits._awaited
-        self._limits._parked_here -= 1
-        for whose in self._whose:
-            parked[whose] -= 1
-            if not parked[whose]:
-                del parked[whose]
-        if self._whose[0] not in parked:
-            del awaited[self._key_id]
-            return
-        for content_type in self._types:
-            awaited[self._key_id][content_type] -= 1
-            if not awaited[self._key_id][content_type]:
-                del awaited[self._key_id][content_type]
+def _uncount(counts: Counter[T], these: Iterable[T]) -> None:
+    """Count each once less; what is not counted at all any more is forgotten."""
+    for one in these:
+        counts[one] -= 1
+        if not counts[one]:
+            del counts[one]
 
 
 def _minute() -> str:

@@ -99,6 +99,18 @@ def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
     assert not limits._awaited
 
 
-def test_without_redis_each_process_counts_for_itself(make_runtime, still):
-    limits = Limits(make_runtime(redis_url="redis://127.0.0.1:1/0", limits="requests=10"))
-    assert admitted(limits, uuid4()) == 10
+def test_without_redis_each_process_counts_for_itself_and_forgets_what_is_over(make_runtime, monkeypatch):
+    minute = ["1"]
+    monkeypatch.setattr("bridge.admission.limits._minute", lambda: minute[0])
+    limits = Limits(make_runtime(redis_url="redis://127.0.0.1:1/0", limits="requests=10,failures=2"))
+    key_id = uuid4()
+    assert admitted(limits, key_id) == 10
+    for last in range(100):
+        limits.failure(f"192.0.2.{last}")
+    limits.share()
+    assert admitted(limits, key_id) == 0
+    minute[0] = "2"
+    limits.share()
+    limits.share()
+    assert admitted(limits, key_id) == 10
+    assert not limits._used, "a minute that is over is counted no more, whoever asked in it"
