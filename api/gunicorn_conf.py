@@ -31,7 +31,7 @@ except ValueError:
 except SettingsError as error:
     sys.exit(str(error))
 for line in unknown_names(read_environment()):
-    print(line, file=sys.stderr)
+    sys.stderr.write(f"{line}\n")
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.api_processes

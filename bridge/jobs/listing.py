@@ -51,10 +51,9 @@ def worked_by(worker_id: Any) -> ColumnElement[bool]:
 
 def matching(tenant: str, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
     """The conditions of the list's filters, but for `status`, which the order is made with."""
+    exact = ("content_type", "ingestion_task_id")
     where: list[ColumnElement[bool]] = [_c.tenant == tenant]
-    for name in ("content_type", "ingestion_task_id"):
-        if filters.get(name) is not None:
-            where.append(_c[name] == filters[name])
+    where += [_c[name] == filters[name] for name in exact if filters.get(name) is not None]
     if filters.get("worker_id") is not None:
         where.append(worked_by(filters["worker_id"]))
     if filters.get("created_after") is not None:

@@ -227,8 +227,8 @@ class Mirror:
         for queue, process, kind in self._lists():
             if kind == "claimed":
                 key = self.claimed_key(queue, process)
-                for job_id in cast(list[str], self._client.lrange(key, -count, -1)):
-                    seen.append((f"{key} {job_id}", key, Entry(queue, Priority.NORMAL, job_id)))
+                job_ids = cast(list[str], self._client.lrange(key, -count, -1))
+                seen += [(f"{key} {job_id}", key, Entry(queue, Priority.NORMAL, job_id)) for job_id in job_ids]
         with self._client.pipeline() as pipe:
             pipe.delete(self._key("suspects"))
             if seen:

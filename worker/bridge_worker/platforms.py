@@ -60,7 +60,7 @@ class Leash:
             os.close(self.child_fd)
             self.child_fd = None
         if WINDOWS:
-            self._job = _job_object(int(process._handle))  # type: ignore[attr-defined]
+            self._job = _job_object(int(process._handle))  # type: ignore[attr-defined]  # noqa: SLF001
 
     def cut(self) -> None:
         """Give up the leash: whatever is still on it is killed."""
