@@ -50,7 +50,7 @@ REFUSALS: list[tuple[type[Exception], int, str, str]] = [
     # RFC 9112 would have 501; a 5xx says that the server is at fault, and asks for a repetition.
     (UnsupportedTransferCoding, 400, "Bad Request", "This Transfer-Encoding is not supported; send chunked."),
     (ExpectationFailed, 417, "Expectation Failed", "The only expectation that is met is 100-continue."),
-    (ParseException, 400, "Bad Request", "This is no valid HTTP request."),
+    (ParseException, 400, "Bad Request", "This is not a valid HTTP request."),
 ]
 
 

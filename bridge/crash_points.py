@@ -79,12 +79,12 @@ _directory: str | None = None
 
 
 def check(directory: Path) -> None:
-    """Raises ValueError where this is no directory, or arms what is no point or no action."""
+    """Raises ValueError where this is not a directory, or arms what is no point or no action."""
     if not directory.is_dir():
-        raise ValueError(f"{directory} is no directory")
+        raise ValueError(f"{directory} is not a directory")
     for file in directory.iterdir():
         if (point := ".".join(file.name.split(".")[:2])) not in POINTS:
-            raise ValueError(f"{file.name} is no crash point; bridge/crash_points.py lists them")
+            raise ValueError(f"{file.name} is not a crash point; bridge/crash_points.py lists them")
         action = file.read_text().split() if file.name == point else ["kill"]
         if action[:1] not in [[one] for one in ACTIONS] or not all(n.isdecimal() for n in action[1:]):
             raise ValueError(f"{file.name} must hold one of {', '.join(ACTIONS)}, and a number of passes or none")

@@ -43,7 +43,7 @@ def refusal(address: str, also: Sequence[Network] = ()) -> str | None:
         return f"{address[:100]} is an address of one link"
     if any(ip.version == network.version and ip in network for network in also) or _is_public(ip):
         return None
-    return f"{ip} is no public address"
+    return f"{ip} is not a public address"
 
 
 def network(text: str) -> Network:

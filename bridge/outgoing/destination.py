@@ -87,7 +87,7 @@ def _host(host: str) -> str:
             raise BadAddress("The host must be a name, or an IPv4 address in four decimal numbers.")
         return host
     if not _NAME.fullmatch(host):
-        raise BadAddress("The host is no name; write international names as punycode (xn--…), without a final dot.")
+        raise BadAddress("The host is not a name; write international names as punycode (xn--…), without a final dot.")
     return host
 
 

@@ -89,7 +89,7 @@ class _Saving:
 def _save(place: str, media_type: str, path: PathLike, sha256: str | None, patience: float) -> Steps[Path]:
     target = Path(os.path.realpath(path))  # what a symbolic link names is replaced, not the link
     if (yield from work(lambda: target.exists() and not target.is_file())):
-        raise BadFile(f"{path} is no regular file")
+        raise BadFile(f"{path} is not a regular file")
     part = target.with_name(f".part-{uuid.uuid4().hex[:12]}")
     file = yield from work(lambda: _opened(part, path))
     try:

@@ -169,4 +169,4 @@ def moment(data: dict[str, Any], name: str) -> datetime | None:
     try:
         return None if written is None else datetime.fromisoformat(written)
     except ValueError:
-        raise BadAnswer(f"the answer was not understood: {name} is no moment") from None
+        raise BadAnswer(f"the answer was not understood: {name} is not a timestamp") from None

@@ -20,7 +20,7 @@ PROBLEM = b'{"status": 429, "code": "too_many", "detail": "Slowly."}'
         (answer("200 OK", b"[" * 100_000), "not the bridge"),
         (answer("200 OK", b"<html>"), "not the bridge"),
         (answer("200 OK", STATUS.replace(b'"pending"', b"7")), "status is int, not str"),
-        (answer("200 OK", STATUS.replace(b"2026", b"x")), "created_at is no moment"),
+        (answer("200 OK", STATUS.replace(b"2026", b"x")), "created_at is not a timestamp"),
         (answer("302 Found", b"", "Location: http://elsewhere.example/"), "redirects to 'http://elsewhere.example/'"),
     ],
 )

@@ -262,7 +262,7 @@ def test_the_first_process_that_comes_by_is_met_at_the_nth_pass_and_once(tmp_pat
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("create.after_lunch", "kill", "create.after_lunch is no crash point"),
+        ("create.after_lunch", "kill", "create.after_lunch is not a crash point"),
         ("create.after_push", "sing", "create.after_push must hold one of kill, stop, wait"),
         ("create.after_push", "kill x", "create.after_push must hold one of kill, stop, wait"),
         ("create.after_push", "", "create.after_push must hold one of kill, stop, wait"),
@@ -272,5 +272,5 @@ def test_no_process_starts_with_a_point_that_nobody_knows(tmp_path, name, conten
     (tmp_path / name).write_text(content)
     with pytest.raises(SettingsError, match=f"BRIDGE_CRASH_POINTS: {why}"):
         load_settings({"BRIDGE_CRASH_POINTS": str(tmp_path)})
-    with pytest.raises(SettingsError, match=r"BRIDGE_CRASH_POINTS: .* is no directory"):
+    with pytest.raises(SettingsError, match=r"BRIDGE_CRASH_POINTS: .* is not a directory"):
         load_settings({"BRIDGE_CRASH_POINTS": str(tmp_path / name)})

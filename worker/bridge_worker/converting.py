@@ -34,7 +34,7 @@ def convert(handler: Callable[..., Any], job: Job, directory: Path) -> tuple[str
     try:
         result = finish(handler(job, path), job)
         if not isinstance(result, Result) or not isinstance(result.content, str):
-            what = "a Result whose content is no text" if isinstance(result, Result) else type(result).__name__
+            what = "a Result whose content is not text" if isinstance(result, Result) else type(result).__name__
             return "worker", f"the handler returned {what}, not a bridge_worker.Result with text"
         return _write(result, directory)
     except (JobCancelled, asyncio.CancelledError, GeneratorExit) as error:

@@ -49,7 +49,7 @@ def source_roots(settings: Settings) -> Iterator[Finding]:
         if not root.is_dir():
             is_made = root == settings.data_dir / "files"
             do = "Make it, mount it, or correct BRIDGE_SOURCE_ROOTS: creates and downloads below it are refused."
-            found = f"The source root {root} is no directory."
+            found = f"The source root {root} is not a directory."
             yield warning("source_roots", found, do) if is_made else error("source_roots", found, do)
         elif not os.access(root, os.R_OK | os.X_OK):
             do = f"Let the account of API and Celery read it (you are user {os.geteuid()})."
