@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -31,9 +33,14 @@ BAD = {
 LIMITS = {"memory": MEMORY, "cpu_seconds": 1, "descriptors": 128, "processes": 40, "cancel_seconds": 0.3}
 
 
-def offspring() -> list[psutil.Process]:
-    """What this process has started and has not ended."""
-    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+def offspring(place: Path) -> list[int]:
+    """What runs of all that a worker below this directory has started, whoever is its parent now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if place in Path(process.environ().get("TMPDIR", "")).parents and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def gone(process_ids: list[int], seconds: float = 20) -> bool:
@@ -46,8 +53,7 @@ def gone(process_ids: list[int], seconds: float = 20) -> bool:
 
 
 @pytest.mark.parametrize("order", BAD)
-def test_a_bad_file_is_one_failure_that_says_what_happened(bridge, run, order):
-    before = offspring()
+def test_a_bad_file_is_one_failure_that_says_what_happened(bridge, run, tmp_path, order):
     crowd = Crowd(bridge, {"bad": order.encode(), "good": b"one"})
     running = run("by_file", **LIMITS)
     crowd.wait(40)
@@ -61,20 +67,21 @@ def test_a_bad_file_is_one_failure_that_says_what_happened(bridge, run, order):
         assert "about to abort" in bad["error_message"]  # the last lines of its stderr
     running.stop()
     running.slots.close()
-    assert gone([p.pid for p in offspring() if p not in before])
+    assert gone(offspring(tmp_path))
 
 
-def test_what_a_handler_leaves_behind_is_ended(bridge, run):
-    before = {p.pid for p in offspring()}
+def test_what_a_handler_leaves_behind_is_ended(bridge, run, tmp_path):
     crowd = Crowd(bridge, {"a": b"daemon", "b": b"copy", "c": b"good"})
     running = run("by_file", **LIMITS)
     crowd.wait(30)
     assert all(result["success"] for result in crowd.results.values())
     assert running.slots.wait(running.slots.free, 20)
-    left = [p.pid for p in offspring() if p.pid not in before]
+    left = offspring(tmp_path)
+    assert left
     running.stop()
     running.slots.close()
     assert gone(left)
+    assert offspring(tmp_path) == []
 
 
 def test_what_a_crash_leaves_behind_is_ended_and_nobody_elses_child_is_touched(bridge, run, tmp_path):
