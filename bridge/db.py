@@ -14,6 +14,9 @@ from bridge.settings import Settings
 # A statement waits for a lock far shorter than the shortest lease (10 s), and for anything far shorter than a
 # client waits for an answer.
 SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
+# Whatever the role or the database says. As a setting of the driver it would be set, and set back, in a round trip each
+# whenever a connection is taken for what commits itself (bridge.runtime.Runtime.single).
+READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
 
 # A connection that was not used for so long is asked before it is used: what stands between may have forgotten it
 # without a word. Longer than anything that is busy lies idle, so that it costs nothing there.
@@ -40,14 +43,13 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
         pool_pre_ping=False,
         pool_use_lifo=True,
         pool_recycle=1800,
-        isolation_level="READ COMMITTED",
         json_serializer=_json,
         hide_parameters=True,  # they are documents, and errors are logged
         connect_args={
             "client_encoding": "utf8",  # whatever PGCLIENTENCODING, the role or the URL say
             "connect_timeout": 5,
             "application_name": name,
-            "options": SESSION,
+            "options": f"{SESSION} {READ_COMMITTED}",
             "target_session_attrs": "read-write",
             # A network that swallows packets is noticed within 20 s while something is sent, and within 45 s while an
             # answer is waited for; the kernel's own patience is 15 minutes and 2 hours. Under gevent this also bounds
@@ -59,7 +61,7 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
         },
     )
     _replace_what_was_cut(engine)
-    _close_what_cannot_be_set(engine)
+    _set_without_asking(engine)
     event.listen(engine, "handle_error", _forget_rows)
     return engine
 
@@ -111,18 +113,24 @@ def _replace_what_was_cut(engine: Engine) -> None:
             raise InvalidatePoolError("a connection was cut while it lay idle") from error
 
 
-def _close_what_cannot_be_set(engine: Engine) -> None:
-    """Close a connection that is cut while its isolation level is set or set back (bridge.runtime.Runtime.single).
+def _set_without_asking(engine: Engine) -> None:
+    """Let a statement commit itself, and its connection begin transactions again, without a word to the server.
 
-    SQLAlchemy lets the driver's own error through there: on the way back to the pool it would take a place of the pool
-    with it for good, and make a failure of what was written and committed.
+    SQLAlchemy tells the driver the level, which sends it: two more round trips for each statement. A connection that is
+    cut at this moment is closed: SQLAlchemy lets the driver's own error through there, so that on the way back to the
+    pool it would take a place of the pool with it for good, and make a failure of what was written and committed.
     """
     dialect = engine.dialect
     set_level = dialect.set_isolation_level
 
     def set_or_close(connection: Any, level: Any) -> None:
         try:
-            set_level(connection, level)
+            if connection.isolation_level is not None:
+                connection.isolation_level = None  # what the session has, READ_COMMITTED
+            if level in ("AUTOCOMMIT", "READ COMMITTED"):
+                connection.autocommit = level == "AUTOCOMMIT"
+            else:
+                set_level(connection, level)
         except dialect.loaded_dbapi.Error:
             connection.close()
 

@@ -215,7 +215,7 @@ class Dispatcher:
             return
         for poll in repeated:
             self._parked.supersede(poll)
-        with self._runtime.engine.connect() as connection:
+        with self._looking.connect() as connection:
             given = replay(connection, [poll.who for poll in repeated])
         for index, jobs in given.items():
             repeated[index].give_again(jobs)
