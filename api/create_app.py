@@ -11,10 +11,11 @@ from api.fast_routes import FastRoutes
 from api.http import docs_page, openapi, problems
 from api.http.access import SECURITY
 from api.http.counted import answered
+from api.http.fixed_headers import SAFE
 from api.http.incoming import end_request
 from api.http.parts import Parts
 from api.http.request_spans import end_with
-from api.http.response_headers import SAFE, begin_request
+from api.http.response_headers import begin_request
 from api.http.sending import counted
 from api.http.spelling import ArtifactName, JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.routes import artifacts, download, job_logs  # noqa: F401  (they add their routes to the blueprints)

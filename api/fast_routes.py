@@ -15,13 +15,14 @@ import orjson
 from flask import Flask, Response, g
 
 from api.http.broken_results import ends_attempt
-from api.http.claiming import POLL_HEADERS, claim_for, next_claim, with_headers
+from api.http.claiming import claim_for, next_claim, with_headers
 from api.http.connections import prove
 from api.http.counted import answered
+from api.http.fixed_headers import JSON, POLL_HEADERS, SAFE
 from api.http.parts import Parts
 from api.http.plain_requests import Environ, Plain, PlainRequests
 from api.http.request_spans import begin_span, end_span
-from api.http.response_headers import SAFE, begin_request
+from api.http.response_headers import begin_request
 from api.http.sending import LARGE_BYTES
 from api.http.views import json_response, poll_answer
 from api.routes.jobs import create
@@ -101,7 +102,7 @@ class FastRoutes:
         rule = _RULES[plain.scope, bool(plain.job_id)]
         answered(environ["REQUEST_METHOD"], rule, 200, began)
         end_span(span, environ["REQUEST_METHOD"], rule, 200)
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *answer.headers]
+        headers = [JSON, ("Content-Length", str(len(body))), *answer.headers]
         headers += [one for one in SAFE.items() if one not in answer.headers]
         headers.append(("X-Request-ID", request_id))
         if answer.job_status is not None:

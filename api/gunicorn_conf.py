@@ -55,6 +55,7 @@ backlog = 4096
 keepalive = 75
 # How long requests under way may take after SIGTERM; parked polls are answered at once.
 graceful_timeout = 20
+sendfile = False  # past api/http/gunicorn_response.py; nothing here is sent so
 timeout = 60
 # Its default is a socket in the home directory that a second instance would share.
 control_socket_disable = True

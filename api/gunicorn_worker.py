@@ -31,8 +31,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from api.gunicorn_master import STOPS
 from api.http.connections import CURRENT, TICK_SECONDS, Connections, HungUp
+from api.http.gunicorn_response import TimedResponse
 from api.http.poll_pacing import PollPacing, polls
-from api.http.send_timeout import TimedResponse
 
 # What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
@@ -84,6 +84,10 @@ class Worker(GeventWorker):
     def init_process(self) -> None:
         wsgi.Response = _Response  # type: ignore[misc]
         _Response.worker = self
+        errors = wsgi.WSGIErrorsWrapper(self.cfg)
+        wsgi.WSGIErrorsWrapper = lambda _: errors  # type: ignore[assignment, misc]  # one for all, not one a request
+        # Each look at a setting is a search and two calls; a request takes about thirty.
+        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
 
     def init_signals(self) -> None:
@@ -224,11 +228,11 @@ def _drained(req: Any) -> bool:
 
 
 class _Response(TimedResponse):
-    """Does not tell what serves it; ends the connection where connections are few, or the process is to stop."""
+    """Ends the connection where connections are few, or the process is to stop."""
 
     worker: ClassVar[Worker]
 
     def default_headers(self) -> list[str]:
         if not self.worker.alive or self.worker.connections.scarce:
             self.force_close()
-        return [header for header in super().default_headers() if not header.startswith("Server:")]
+        return super().default_headers()

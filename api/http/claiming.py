@@ -15,6 +15,7 @@ from werkzeug.datastructures import MultiDict
 from api.http.access import caller
 from api.http.body import single
 from api.http.connections import HungUp
+from api.http.fixed_headers import POLL_HEADERS
 from api.http.incoming import end_request
 from api.http.parts import Parts, parts
 from api.http.problems import flat, headers_of, refusal_body
@@ -36,7 +37,6 @@ from bridge.queues import Queue
 from bridge.state_change import REQUEST_ID
 from bridge.workers.slots import Slots
 
-POLL_HEADERS = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
 NEXT = NextQuery()
 
 

@@ -1,23 +1,14 @@
 """The headers of every response, whichever way its request was served."""
 
 import re
-import uuid
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any
 
 from bridge.state_change import REQUEST_ID
 from bridge.traces import TRACEPARENT, valid
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
-# Nothing is to be run, framed, sniffed, kept or told to another site.
-SAFE = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 def begin_request(environ: Mapping[str, Any]) -> str:
@@ -26,7 +17,7 @@ def begin_request(environ: Mapping[str, Any]) -> str:
     What is recorded from now on joins the trace that the request names.
     """
     sent = environ.get("HTTP_X_REQUEST_ID", "")
-    given = sent if _REQUEST_ID.match(sent) else uuid.uuid4().hex
+    given = sent if _REQUEST_ID.match(sent) else token_hex(16)
     REQUEST_ID.set(given)
     TRACEPARENT.set(valid(environ.get("HTTP_TRACEPARENT")))
     return given

@@ -1,7 +1,7 @@
 """Answers on their way: large documents are sent in pieces, and what a process holds for its clients has a bound.
 
 An answer above LARGE_BYTES counts from when it is made until its last byte is given to the kernel or its connection
-has ended (api/http/send_timeout.py says how long that may take). One with documents that are read while it is sent
+has ended (api/http/gunicorn_response.py says how long that may take). One with documents that are read while it is sent
 counts as STREAM_BYTES, about as much as it holds at a time. Beyond the budget (bridge/admission/limits.py) a request is
 a 429.
 """

@@ -11,7 +11,7 @@ import gevent.socket
 import psutil
 import pytest
 
-from api.http.send_timeout import PIECE, TimedResponse
+from api.http.gunicorn_response import PIECE, TimedResponse
 from bridge.names import API_BASE
 from tests.support.client import ok
 from tests.support.waiting import wait_until
