@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
+from marshmallow import RAISE, ValidationError, fields, pre_load
+
+from bridge.sparse_schema import Sparse
 
 MOST_UNKNOWN = 20  # names that are told of
 
 
-class Strict(Schema):
+class Strict(Sparse):
     """A schema that refuses names it does not know."""
 
     class Meta:

@@ -7,6 +7,7 @@ from marshmallow import Schema, fields, validate
 
 from api.schemas.strict import QueryInteger
 from bridge.jobs.fields import StrictInteger
+from bridge.sparse_schema import Sparse
 from bridge.workers.facts import MOST_BYTES, MOST_CHARACTERS, Facts
 
 _TEXT = validate.Length(max=MOST_CHARACTERS)
@@ -20,7 +21,7 @@ def _text(what: str) -> fields.String:
     return fields.String(load_default=None, allow_none=True, validate=_TEXT, metadata=told)
 
 
-class _Texts(Schema):
+class _Texts(Sparse):
     version = _text("Version of the worker's program")
     host = _text("Name of its machine")
     platform = _text("Operating system and processor")

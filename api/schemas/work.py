@@ -8,6 +8,7 @@ from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictF
 from bridge.bounded_schema import BoundedList
 from bridge.jobs.fields import JsonObject, StrictInteger
 from bridge.jobs.result_files import LONGEST_NAME, MOST_ARTIFACTS, NAME_RULE, is_name
+from bridge.sparse_schema import Sparse
 
 MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]{1,60}/[A-Za-z0-9!#$&^_.+-]{1,60}\Z"
 
@@ -164,7 +165,7 @@ class NamedArtifact(Schema):
     media_type = fields.String(load_default=None, allow_none=True, validate=validate.Regexp(MEDIA_TYPE))
 
 
-class Result(Schema):
+class Result(Sparse):
     """What came of an attempt. Unknown fields are ignored."""
 
     class Meta:
