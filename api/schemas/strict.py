@@ -5,16 +5,9 @@ import re
 import uuid
 from typing import Any
 
-from marshmallow import RAISE, Schema, fields
+from marshmallow import fields
 
 from bridge.jobs.read import JOB_ID_PATTERN
-
-
-class NoParameters(Schema):
-    """The query of a list that has no parameters: one that is sent was meant for a filter that there is not."""
-
-    class Meta:
-        unknown = RAISE
 
 
 class QueryInteger(fields.Integer):
