@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,11 @@ def _loaded(load, data):
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_sparse_loading_has_the_values_and_the_complaints_of_the_whole_schema(schema, data):
     names = [*schema().fields, "unknown"]
-    wanted = {"CreateJob": JOB, "PollQuery": {"worker_id": "w", "content_types": "a"}, "Result": {"success": True}}
+    wanted: dict[str, dict[str, Any]] = {
+        "CreateJob": JOB,
+        "PollQuery": {"worker_id": "w", "content_types": "a"},
+        "Result": {"success": True},
+    }
     sent = data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=4))
     if data.draw(st.booleans()):
         sent = {**wanted.get(schema.__name__, {}), **sent}
@@ -62,4 +67,5 @@ def test_what_is_remembered_has_a_bound():
         sent = {name: "10" for name, yes in zip(names, chosen, strict=True) if yes}
         query = sparse.load({"worker_id": "w", "content_types": "a", **sent})
         assert {name: query[name] for name in sent} == dict.fromkeys(sent, 10)
+    assert sparse._parts is not None
     assert len(sparse._parts) == MOST_PARTS

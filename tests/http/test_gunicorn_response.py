@@ -1,6 +1,7 @@
 """Answers on the wire: the head goes with the first of the body, and is sent where there is no body."""
 
 import http.client
+import socket
 from types import SimpleNamespace
 
 import gevent.socket
@@ -26,7 +27,7 @@ class Sending:
 
 def _exchange(method, status, headers, pieces, version=(1, 1)):
     """What a client reads, and the packets in which it was sent."""
-    here, there = gevent.socket.socketpair()
+    here, there = gevent.socket.socketpair()  # type: ignore[attr-defined]
     with here, there:
         sending = Sending(here)
         request = SimpleNamespace(method=method, version=version, should_close=lambda: False, headers=[])
@@ -35,7 +36,7 @@ def _exchange(method, status, headers, pieces, version=(1, 1)):
         for piece in pieces:
             response.write(piece)
         response.close()
-        here.shutdown(gevent.socket.SHUT_WR)
+        here.shutdown(socket.SHUT_WR)
         read = http.client.HTTPResponse(there, method=method)
         read.begin()
         return read, read.read(), sending.packets
