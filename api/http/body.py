@@ -42,7 +42,7 @@ class Unstorable(Invalid):
 
 
 class NotFinite(Unstorable):
-    """The body contains NaN or Infinity, so it is no JSON."""
+    """The body contains NaN or Infinity, so it is not JSON."""
 
     code = "malformed"
 

@@ -44,7 +44,7 @@ class TimedResponse(wsgi.Response):
     _lines = ""  # of FIXED
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
-        """Take the headers of the answer. Raises what gunicorn raises for one that is no header."""
+        """Take the headers of the answer. Raises what gunicorn raises for one that is not a header."""
         lines = [_LINES.get(header) for header in headers]
         self._lines = "".join(filter(None, lines))
         super().process_headers([header for header, line in zip(headers, lines, strict=True) if line is None])

@@ -66,7 +66,7 @@ class NoJsonBody(Unread, UnsupportedMediaType):
 
 
 class Malformed(BadRequest):
-    """The whole body is there, and is no JSON; `token` is the lease_token that it seems to name."""
+    """The whole body is there, and is not JSON; `token` is the lease_token that it seems to name."""
 
     def __init__(self, description: str, raw: bytes) -> None:
         super().__init__(description)

@@ -35,7 +35,7 @@ def json_response(body: Any) -> Response:
 
     def later(value: object) -> Any:
         if not isinstance(value, Unread | UnreadFile):
-            raise TypeError(f"{type(value).__name__} is no JSON")
+            raise TypeError(f"{type(value).__name__} is not JSON")
         unread.append(value)
         return orjson.Fragment(mark)
 

@@ -24,7 +24,7 @@ _NO_NUMBER = ("NaN", "Infinity")  # orjson names the place behind a sign
 
 
 class NotJson(ValueError):
-    """The text is no JSON."""
+    """The text is not JSON."""
 
 
 class Refused(ValueError):
@@ -277,7 +277,7 @@ def _read_again(raw: bytes, refusal: orjson.JSONDecodeError | None) -> Any:
     except RecursionError:
         raise Refused("", _TOO_DEEP) from None
     except ValueError:
-        raise NotJson(str(refusal.msg) if refusal is not None else "The text is no JSON") from None
+        raise NotJson(str(refusal.msg) if refusal is not None else "The text is not JSON") from None
 
 
 def _integer(digits: str) -> Any:

@@ -1,4 +1,4 @@
-"""The roles of the embedded PostgreSQL: the bridge's own owns its database and is no superuser.
+"""The roles of the embedded PostgreSQL: the bridge's own owns its database and is not a superuser.
 
 A superuser can run programs (COPY … TO PROGRAM): whoever found a way to its SQL would have the server's account.
 """

@@ -67,7 +67,7 @@ RESULT: tuple[ColumnElement[Any], ...] = (
 
 
 def job_id_of(text_: str) -> UUID:
-    """The ID in a path. Raises NotFound: what is no UUID is no job."""
+    """The ID in a path. Raises NotFound: what is not a UUID is not a job."""
     if not re.fullmatch(JOB_ID_PATTERN, text_):
         raise NotFound("Job not found: not a valid job ID.")
     return UUID(text_)

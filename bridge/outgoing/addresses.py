@@ -38,7 +38,7 @@ def refusal(address: str, also: Sequence[Network] = ()) -> str | None:
     try:
         ip = ip_address(address)
     except ValueError:
-        return f"{address[:100]} is no IP address"
+        return f"{address[:100]} is not an IP address"
     if isinstance(ip, IPv6Address) and ip.scope_id is not None:
         return f"{address[:100]} is an address of one link"
     if any(ip.version == network.version and ip in network for network in also) or _is_public(ip):

@@ -28,7 +28,7 @@ _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".intranet", ".home
 
 
 class BadAddress(ValueError):
-    """The address is none, or may not be reached; the text says why, in a sentence."""
+    """It is not an address, or may not be reached; the text says why, in a sentence."""
 
 
 class Destination(NamedTuple):
@@ -80,7 +80,7 @@ def _host(host: str) -> str:
         try:
             return str(IPv6Address(host[1:-1]))
         except ValueError:
-            raise BadAddress("The host is no IPv6 address.") from None
+            raise BadAddress("The host is not an IPv6 address.") from None
     host = host.lower()
     if _NUMBER.fullmatch(host.rsplit(".", 1)[-1]):
         if not _DOTTED.fullmatch(host):

@@ -78,7 +78,7 @@ def test_a_link_stays_one_and_what_is_no_file_is_left_alone(tmp_path):
     with scripted(text("200 OK", TEXT)) as server, Client(server.url) as client:
         client.save_result("1", tmp_path / "link")
         for place in (tmp_path, tmp_path / "pipe", "/dev/null"):
-            with pytest.raises(BadFile, match="no regular file"):
+            with pytest.raises(BadFile, match="not a regular file"):
                 client.save_result("1", place)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "text").read_bytes() == TEXT

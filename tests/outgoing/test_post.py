@@ -203,4 +203,4 @@ def test_the_systems_resolver_is_asked_in_a_process_of_its_own() -> None:
         "except BadAddress as why: print(why)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=True)
-    assert "no public address" in said.stdout
+    assert "not a public address" in said.stdout

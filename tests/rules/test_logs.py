@@ -19,7 +19,7 @@ def events(bridge):
     """(process, event) of every line."""
     found = []
     for process, line in lines(bridge):
-        assert line.startswith("{"), f"{process} logs a line that is no JSON object: {line[:300]}"
+        assert line.startswith("{"), f"{process} logs a line that is not a JSON object: {line[:300]}"
         found.append((process, json.loads(line)))
     return found
 

@@ -74,9 +74,9 @@ def json_object(response: requests.Response, limit: int, seconds: float) -> dict
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CallFailed("the answer is no JSON") from error
+        raise CallFailed("the answer is not JSON") from error
     if not isinstance(body, dict):
-        raise CallFailed("the answer is no JSON object")
+        raise CallFailed("the answer is not a JSON object")
     return body
 
 

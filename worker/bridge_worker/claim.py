@@ -1,4 +1,4 @@
-"""One claimed job as the bridge told it: every field has the right type and a bounded size, or it is no claim."""
+"""One claimed job as the bridge told it: every field has the right type and a bounded size, or it is not a claim."""
 
 from __future__ import annotations
 

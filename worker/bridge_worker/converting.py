@@ -117,7 +117,7 @@ def _write(result: Result, directory: Path) -> tuple[str, str]:
     except result_files.BadFiles as error:
         return "worker", str(error)
     except (TypeError, ValueError, RecursionError) as error:
-        return "file", f"the handler's result is no JSON: {error_text(error)}"
+        return "file", f"the handler's result is not JSON: {error_text(error)}"
     # Whole or not at all: where the handler forked, its copy writes, too, while the worker reads.
     new = directory / f"{RESULT_FILE}.{os.getpid()}"
     new.write_text(text, encoding="utf-8")

@@ -88,8 +88,8 @@ def test_a_bridge_without_heartbeats_still_gets_the_result(bridge, run, tmp_path
         ("PermanentError", "no such format", False),
         ("RecursionError", "nested too deeply", False),
         ("large", "the result has", False),
-        ("metadata", "no JSON", False),
-        ("bytes", "no JSON", False),
+        ("metadata", "not JSON", False),
+        ("bytes", "not JSON", False),
     ],
 )
 def test_a_failing_handler_is_reported(bridge, run, error, message, retryable):

@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge_worker.job import Job, PermanentError, Result
 
-# Form feeds stand between pages; other control characters are no text.
+# Form feeds stand between pages; other control characters are not text.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
 
 
