@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from bridge import crash_points
 from bridge.outgoing.addresses import network
@@ -117,6 +117,7 @@ class Settings(BaseModel):
     limits: Annotated[Allowance, BeforeValidator(_pairs)] = Allowance()
     max_body_bytes: int = Field(16777216, ge=1024, le=268435456)
     store: str | None = Field(None, pattern=r"^(file:/.+|(s3|gs|az)://[^/?#]+(/[^?#]*)?)$")
+    store_redirect: Switch = False
     upload_max_bytes: int = Field(17179869184, ge=1, le=1099511627776)
     upload_expiry_seconds: int = Field(86400, ge=60, le=2592000)
     continuation_task: str | None = Field(None, min_length=1)
@@ -179,6 +180,13 @@ class Settings(BaseModel):
                 ip_network(one, strict=False)
             except ValueError:
                 raise ValueError(f"{one!r} is not an IP address or network") from None
+        return value
+
+    @field_validator("store_redirect")
+    @classmethod
+    def _of_a_bucket(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and str(info.data.get("store") or "file:").startswith("file:"):
+            raise ValueError("can be on only where BRIDGE_STORE is a bucket, such as s3://bucket/prefix")
         return value
 
     @field_validator("webhook_allow")

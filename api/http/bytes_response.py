@@ -15,7 +15,7 @@ from werkzeug.datastructures import ContentRange
 
 from api.http.byte_range import asked_range, still_the_same
 from api.http.sending import as_text
-from bridge.blobs.content import pieces
+from bridge.blobs.content import link, pieces
 from bridge.errors import NotFound, Unavailable
 from bridge.jobs.documents import Document, Unread
 from bridge.runtime import Runtime
@@ -38,8 +38,11 @@ def bytes_response(size: int, etag: str, modified: float, body: Callable[[range]
     return response
 
 
-def upload_response(runtime: Runtime, upload: Row[Any], name: str) -> Response:
-    """An upload, under the name that it was sent with, else this one, with its digest (RFC 9530)."""
+def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: bool = False) -> Response:
+    """An upload, under the name that it was sent with, else this one, with its digest (RFC 9530).
+
+    `by_store`: a redirect to the store where the operator wants it to give the bytes itself. Raises 416, Unavailable.
+    """
     sha256 = bytes(upload.sha256)
 
     def body(served: range) -> Iterator[bytes]:
@@ -57,17 +60,30 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str) -> Response:
     response.headers["Content-Disposition"] = attachment(upload.name or name)
     response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(sha256).decode()}:"
     response.make_conditional(request.environ)
+    if by_store and request.method == "GET" and response.status_code in (200, 206):
+        address = link(runtime, upload.id, upload.length)
+        return response if address is None else _redirect(response, address)
     return response
 
 
-def text_response(runtime: Runtime, stored: Row[Any], file: Row[Any] | None) -> Response:
+def _redirect(response: Response, address: str) -> Response:
+    """Where the bytes are, with what the store does not tell of them. Conditions and ranges have been judged here."""
+    response.close()
+    redirect = Response(status=307, mimetype="application/octet-stream")
+    redirect.headers["Location"] = address
+    for name in ("ETag", "Repr-Digest", "Content-Disposition", "Last-Modified"):
+        redirect.headers[name] = response.headers[name]
+    return redirect
+
+
+def text_response(runtime: Runtime, stored: Row[Any], file: Row[Any] | None, *, by_store: bool = False) -> Response:
     """The text of a result (a row with read.RESULT), or a range of it. `file`: the upload that it is, if it is one.
 
-    Raises 416, NotFound: the result has no text.
+    `by_store` as above. Raises 416, Unavailable, NotFound: the result has no text.
     """
     name = f"{stored.id}.txt"
     if file is not None:
-        response = upload_response(runtime, file, name)
+        response = upload_response(runtime, file, name, by_store=by_store)
     elif stored.content_size is None:
         raise NotFound("The result has no text.", job_status="completed")
     else:

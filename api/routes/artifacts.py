@@ -8,7 +8,7 @@ from api.http.access import caller, runtime, scope
 from api.http.bytes_response import text_response, upload_response
 from api.http.documented_errors import gives
 from api.http.views import artifact_view, json_response, result_view
-from api.routes.download import BYTES
+from api.routes.download import BY_STORE, BYTES
 from api.routes.jobs import producers
 from api.schemas import artifacts as schemas
 from api.schemas.jobs import StoredResult
@@ -30,6 +30,7 @@ ACCEPT = {
 @producers.response(200, StoredResult())
 @producers.alt_response(206, schema=TEXT, content_type=PLAIN, description="The range of the text that was asked for.")
 @producers.alt_response(304, description="Not modified: the text still has the ETag of If-None-Match.")
+@producers.alt_response(307, description=BY_STORE)
 @gives(producers, 404, 409, 416)
 @producers.doc(parameters=[ACCEPT])
 def show_result(job_id: str) -> Any:
@@ -38,7 +39,7 @@ def show_result(job_id: str) -> Any:
     g.job_status = JobState.COMPLETED
     file = artifacts.text_file(runtime(), stored.id) if stored.content_size is None else None
     if request.accept_mimetypes.best_match([JSON, PLAIN]) == PLAIN:
-        return text_response(runtime(), stored, file)
+        return text_response(runtime(), stored, file, by_store=True)
     return json_response(result_view(stored, file))
 
 
@@ -61,9 +62,10 @@ def list_artifacts(query: dict[str, Any], job_id: str) -> Any:
     206, schema=BYTES, content_type="application/octet-stream", description="The range that was asked for."
 )
 @producers.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
+@producers.alt_response(307, description=BY_STORE)
 @gives(producers, 404, 409, 416)
 def download_artifact(job_id: str, name: str) -> Response:
     """Download an artifact, or a range of it; always as bytes to be saved, whatever its media type."""
     found = artifacts.artifact(runtime(), caller().tenant, job_id, name)
     g.job_status = JobState.COMPLETED
-    return upload_response(runtime(), found, name)
+    return upload_response(runtime(), found, name, by_store=True)

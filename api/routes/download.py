@@ -35,6 +35,7 @@ log = structlog.get_logger("api")
 UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
 PIECE = 64 * 1024  # bytes read at a time
 BYTES = {"type": "string", "format": "binary"}
+BY_STORE = "The file is at this address, for the next 300 s, without key: BRIDGE_STORE_REDIRECT is on."
 
 
 @workers.route("/<job:job_id>/download", methods=["GET"])
@@ -44,6 +45,7 @@ BYTES = {"type": "string", "format": "binary"}
     206, schema=BYTES, content_type="application/octet-stream", description="The range that was asked for."
 )
 @workers.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
+@workers.alt_response(307, description=BY_STORE)
 @gives(workers, 404, 409, 416)
 @workers.doc(parameters=[TOKEN])
 def download(job_id: str) -> Any:
@@ -62,7 +64,9 @@ def download(job_id: str) -> Any:
         if holder and request.method == "GET":
             _renewer(job_id, token)()  # nginx does not tell of the bytes that go out: the beginning is the sign of life
         return answer
-    response = source_response(job)
+    response = source_response(job, by_store=True)
+    if holder and response.status_code == 307:
+        _renewer(job_id, token)()  # nor does the store
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
         with ExitStack() as stack:
@@ -75,14 +79,16 @@ def download(job_id: str) -> Any:
     return response
 
 
-def source_response(job: Row[Any]) -> Response:
-    """The source of a job, an upload, what is at an address or a file below a root, which is closed with the response.
+def source_response(job: Row[Any], *, by_store: bool = False) -> Response:
+    """The source of a job: an upload, what is at an address, or a file, closed with the response.
 
+    `by_store`: of an upload a redirect to the store, where the operator wants it to give the bytes itself.
     Raises NotFound, Unavailable, 416.
     """
     process = runtime()
     if is_uploaded(job.source_file_path):
-        return upload_response(process, uploaded_source(process, job.source_file_path), f"{job.id}.bin")
+        upload = uploaded_source(process, job.source_file_path)
+        return upload_response(process, upload, f"{job.id}.bin", by_store=by_store)
     if is_remote(job.source_file_path):
         return remote_response(process, job.source_file_path, f"{job.id}.bin")
     file = process.files(open_source, job.source_file_path, process.settings.source_roots)

@@ -4,9 +4,10 @@ Who may use it is told to obstore in the usual way: AWS_ACCESS_KEY_ID, AWS_SECRE
 AWS_ENDPOINT_URL, or an instance's role.
 """
 
+import os
 import tempfile
 from datetime import timedelta
-from typing import Any
+from typing import Any, BinaryIO
 
 import structlog
 
@@ -17,6 +18,8 @@ log = structlog.get_logger("bridge.blobs")
 
 # Of the store to one request. http:// is spoken where AWS_ENDPOINT_URL says so.
 CLIENT: Any = {"timeout": "10s", "allow_http": True}
+AT_ONCE = 8 * 1024 * 1024  # bytes of an object that is put in one request, and in memory meanwhile
+PARTS: Any = {"chunk_size": 5 * 1024 * 1024, "max_concurrency": 2}  # of a larger one: what S3 takes at least
 AGAIN: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=12)}
 
 
@@ -48,10 +51,15 @@ class Bucket:
     def draft(self, name: str) -> "_Object":
         return _Object(self, name)
 
-    def put(self, name: str, content: bytes) -> None:
-        """Store an object in one request. Raises Unavailable."""
+    def put(self, name: str, file: BinaryIO) -> None:
+        """Store what a file holds as an object, in one request or, where it is larger, by parts. Raises Unavailable."""
+        small = file.seek(0, os.SEEK_END) <= AT_ONCE
+        file.seek(0)
         try:
-            self._obstore.put(self._objects, name, content, use_multipart=False)
+            if small:
+                self._obstore.put(self._objects, name, file.read(), use_multipart=False)
+            else:
+                self._obstore.put(self._objects, name, file, use_multipart=True, **PARTS)
         except self._refused as error:
             raise _unavailable(error) from None
 
@@ -71,9 +79,15 @@ class Bucket:
         except self._refused as error:
             raise _unavailable(error) from None
 
+    def link(self, name: str, seconds: int) -> str | None:
+        try:
+            return str(self._obstore.sign(self._objects, "GET", name, timedelta(seconds=seconds)))
+        except self._refused as error:
+            raise _unavailable(error) from None
+
 
 class _Object:
-    """A bridge.blobs.store.Draft: what comes slowly lies in a file without a name until it is put in one request."""
+    """A bridge.blobs.store.Draft: what comes slowly lies in a file without a name until it is put."""
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket
@@ -88,9 +102,8 @@ class _Object:
             raise _unavailable(error) from None
 
     def keep(self) -> None:
-        self._file.seek(0)
         self._put = True
-        self._bucket.put(self._name, self._file.read())
+        self._bucket.put(self._name, self._file)
         self._file.close()
 
     def discard(self) -> None:

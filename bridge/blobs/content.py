@@ -13,6 +13,7 @@ from bridge.runtime import Runtime
 
 PIECE = 256 * 1024  # bytes read at a time
 PAGE = 500  # segments that are looked up at a time
+LINK_SECONDS = 300  # in which a download from the store must have begun
 
 SEGMENTS = text("""
 SELECT object, start, size FROM upload_segments
@@ -55,6 +56,16 @@ def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
             at += len(piece)
         if end == served.stop:
             return
+
+
+def link(runtime: Runtime, upload_id: UUID, length: int) -> str | None:
+    """An address at which the store itself gives an upload of so many bytes for LINK_SECONDS. Raises Unavailable.
+
+    None where the operator wants none, and where the upload does not lie in one object.
+    """
+    if not runtime.settings.store_redirect or (first := next(segments(runtime, upload_id), None)) is None:
+        return None
+    return runtime.files(store(runtime.settings).link, first.object, LINK_SECONDS) if first.size == length else None
 
 
 def digest(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = ()) -> bytes:

@@ -53,6 +53,9 @@ class Directory:
             except OSError as error:
                 raise _unavailable(error) from None
 
+    def link(self, name: str, seconds: int) -> str | None:
+        return None
+
 
 class _File:
     """A bridge.blobs.store.Draft."""

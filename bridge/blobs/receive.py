@@ -20,6 +20,8 @@ from bridge.errors import Conflict, NotFound, TooLarge, WrongChecksum
 from bridge.runtime import Runtime
 
 SEGMENT_BYTES = 8 * 1024 * 1024  # the most of an object; what a process that is killed loses of an upload
+# Where a store gives files itself, which it can only of those that are one object.
+REDIRECT_BYTES = 64 * 1024 * 1024
 SEGMENT_SECONDS = 300.0  # the longest that a slow one is written to
 WRITE_BYTES = 256 * 1024  # that are gathered in memory, so that a thread is woken seldom
 # Senders of small pieces make many objects; an upload may have some, and beyond them one for so many bytes.
@@ -123,6 +125,7 @@ class _Arriving:
         self._runtime = runtime
         self._checksum = checksum
         self._turn = turn
+        self._most = REDIRECT_BYTES if runtime.settings.store_redirect else SEGMENT_BYTES
         self._whole = hashlib.sha256() if upload.received == 0 else None
         self._at = upload.received  # where the next byte stands
         self._draft: Draft | None = None
@@ -139,12 +142,12 @@ class _Arriving:
             if self._draft is None:
                 self._begin()
             assert self._draft is not None
-            part, left = left[: SEGMENT_BYTES - self._held], left[SEGMENT_BYTES - self._held :]
+            part, left = left[: self._most - self._held], left[self._most - self._held :]
             self._runtime.files(self._write, self._draft, bytes(part))
             self._at += len(part)
             self._held += len(part)
             slow = self._checksum is None and time.monotonic() - self._since > SEGMENT_SECONDS
-            if self._held == SEGMENT_BYTES or slow:
+            if self._held == self._most or slow:
                 self._store()
 
     def end(self) -> None:

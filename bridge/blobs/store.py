@@ -39,6 +39,9 @@ class Store(Protocol):
     def delete(self, name: str) -> None:
         """Remove an object and what was begun of it, if there is any."""
 
+    def link(self, name: str, seconds: int) -> str | None:
+        """An address at which whoever has it may read an object for so long; None where the store has none."""
+
 
 @cache
 def store_of(settings_place: str) -> Store:

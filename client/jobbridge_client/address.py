@@ -26,6 +26,22 @@ def checked(url: str, key: str | None, *, allow_http: bool) -> str:
     return url.rstrip("/")
 
 
+def is_address(location: str) -> bool:
+    """Whether a redirect names where a file may be fetched, without a key."""
+    if len(location) > 8192 or not re.fullmatch(r"https?://[!-~]+", location):
+        return False
+    try:
+        parts = urlsplit(location)
+        return bool(parts.hostname) and "@" not in parts.netloc and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def host(address: str) -> str:
+    """Return the host of an address, whose rest may be a secret."""
+    return urlsplit(address).netloc
+
+
 def stays_here(url: str) -> bool:
     """Whether what is sent there, unencrypted or not, stays on this machine."""
     host = urlsplit(url).hostname or ""

@@ -17,7 +17,7 @@ import anyio.to_thread
 import httpx2
 
 from jobbridge_client import calls, downloads, uploads
-from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, arguments, head, takers, told
+from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, built, head, takers, told
 from jobbridge_client.errors import BadAnswer
 from jobbridge_client.records import Artifact, Batch, BatchState, Job, Page, Result, Upload
 from jobbridge_client.steps import FilePart, Pause, Reply, Request, Step, Steps, Work
@@ -225,7 +225,7 @@ class AsyncClient:
     async def _send(self, request: Request) -> Reply:
         until = time.monotonic() + request.seconds + BEYOND_SECONDS
         content = _read(request.body) if request.body is not None else None
-        response = await self._http.send(self._http.build_request(content=content, **arguments(request)), stream=True)
+        response = await self._http.send(built(self._http, request, content), stream=True)
         try:
             reply = head(response)
             taker, body = takers(request, reply)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import httpx2
 
 from jobbridge_client import calls, downloads, uploads
-from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, arguments, head, takers, told
+from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, built, head, takers, told
 from jobbridge_client.errors import BadAnswer
 from jobbridge_client.records import Artifact, Batch, BatchState, Job, Page, Result, Upload
 from jobbridge_client.steps import Pause, Reply, Request, Step, Steps, Work
@@ -222,7 +222,7 @@ class Client:
     def _send(self, request: Request) -> Reply:
         until = time.monotonic() + request.seconds + BEYOND_SECONDS
         content = request.body.pieces() if request.body is not None else None
-        response = self._http.send(self._http.build_request(content=content, **arguments(request)), stream=True)
+        response = self._http.send(built(self._http, request, content), stream=True)
         try:
             reply = head(response)
             taker, body = takers(request, reply)

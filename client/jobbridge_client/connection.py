@@ -45,8 +45,17 @@ class Settings:
         }
 
 
-def arguments(request: Request) -> dict[str, Any]:
-    """Return a request as httpx2 builds it, but for its body."""
+def built(http: httpx2.Client | httpx2.AsyncClient, request: Request, content: Any) -> httpx2.Request:
+    """Return a request as httpx2 sends it, without the key where it goes to another server. Raises BadAnswer."""
+    made = http.build_request(content=content, **_arguments(request))
+    if request.away:
+        made.headers.pop("Authorization", None)
+        if (http.base_url.scheme, made.url.scheme) == ("https", "http"):
+            raise BadAnswer("the bridge's store is at an http address, from which the file would come unencrypted")
+    return made
+
+
+def _arguments(request: Request) -> dict[str, Any]:
     headers = dict(request.headers)
     if request.body is not None:
         headers["Content-Length"] = str(request.body.length)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jobbridge_client import calls
+from jobbridge_client.address import host, is_address
 from jobbridge_client.answers import PASSING, Pauses, document, patient, refusal, retry_after
 from jobbridge_client.errors import BadAnswer, BadFile, BridgeError, Unreachable
 from jobbridge_client.records import Artifact, Job, member, optional
@@ -65,12 +66,30 @@ class _Saving:
 
     def __init__(self, file: BinaryIO, media_type: str) -> None:
         self._file, self._media_type = file, media_type
-        self.received, self.etag, self.digest = 0, "", ""
+        self.received, self.etag, self.digest, self._away = 0, "", "", False
+
+    def asked(self) -> dict[str, str]:
+        """Return the headers that ask the bridge for what is missing."""
+        self._away = False
+        going_on = {"Range": f"bytes={self.received}-", "If-Range": self.etag} if self.received and self.etag else {}
+        return {"Accept": self._media_type, **going_on}
+
+    def sent_away(self, reply: Reply) -> dict[str, str]:
+        """Note what the bridge tells of a file that a store gives; the headers that ask that one. Raises BadAnswer."""
+        going_on = self.received and self.etag and self.etag == reply.headers.get("etag")
+        self._look(reply)
+        self._away = True
+        return {"Accept": "*/*", **({"Range": f"bytes={self.received}-"} if going_on else {})}
+
+    def _look(self, reply: Reply) -> None:
+        if not reply.headers.get("content-type", "").startswith(self._media_type):
+            raise BadAnswer(f"{self._media_type} was asked for, and the bridge gives something else: it may be older")
+        self.etag, self.digest = reply.headers.get("etag", ""), reply.headers.get("repr-digest", "")
 
     def begin(self, reply: Reply) -> None:
         """Look where the bytes belong. Raises BadAnswer."""
-        if not reply.headers.get("content-type", "").startswith(self._media_type):
-            raise BadAnswer(f"{self._media_type} was asked for, and the bridge gives something else: it may be older")
+        if not self._away:
+            self._look(reply)
         begins = re.match(r"bytes (\d{1,18})-", reply.headers.get("content-range", ""))
         if reply.status == 206 and (begins is None or int(begins[1]) != self.received):
             raise BadAnswer(f"byte {self.received} was asked for, and the answer begins elsewhere")
@@ -78,7 +97,6 @@ class _Saving:
             self._file.seek(0)
             self._file.truncate()
             self.received = 0
-        self.etag, self.digest = reply.headers.get("etag", ""), reply.headers.get("repr-digest", "")
 
     def take(self, piece: bytes) -> None:
         """Write the next bytes. Raises OSError."""
@@ -95,7 +113,7 @@ def _save(place: str, media_type: str, path: PathLike, sha256: str | None, patie
     try:
         with file:
             saving = _Saving(file, media_type)
-            yield from _receive(place, media_type, saving, patience)
+            yield from _receive(place, saving, patience)
             promised = sha256 or _digest(saving.digest)
             if promised is not None and (yield from work(lambda: sha256_of(file))) != promised:
                 raise BadAnswer("the bytes that came are not those of the digest that the bridge tells")
@@ -114,16 +132,16 @@ def _opened(part: Path, path: PathLike) -> BinaryIO:
         raise BadFile(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _receive(place: str, media_type: str, saving: _Saving, patience: float) -> Steps[None]:
+def _receive(place: str, saving: _Saving, patience: float) -> Steps[None]:
     pauses = Pauses(patience)
     while True:
         before, asked = saving.received, None
         failed: BridgeError
-        headers = {"Accept": media_type}
-        if saving.received and saving.etag:
-            headers |= {"Range": f"bytes={saving.received}-", "If-Range": saving.etag}
         try:
-            reply = yield from send(Request("GET", place, headers=headers, taker=saving))
+            reply = yield from send(Request("GET", place, headers=saving.asked(), taker=saving))
+            if reply.status == 307:
+                yield from _receive_away(reply, saving)
+                return
         except Unreachable as error:
             failed = error
         else:
@@ -138,6 +156,19 @@ def _receive(place: str, media_type: str, saving: _Saving, patience: float) -> S
         if pause is None:
             raise failed
         yield Pause(pause)
+
+
+def _receive_away(redirect: Reply, saving: _Saving) -> Steps[None]:
+    """Fetch the rest from where the bridge says, which another answer of the bridge may say better."""
+    address = redirect.headers.get("location", "")
+    if not is_address(address):
+        raise refusal(redirect)
+    try:
+        reply = yield from send(Request("GET", address, headers=saving.sent_away(redirect), taker=saving, away=True))
+    except Unreachable:
+        raise Unreachable(f"the bridge's store at {host(address)} cannot be reached") from None
+    if reply.status not in (200, 206):
+        raise Unreachable(f"the bridge's store at {host(address)} answers {reply.status}")
 
 
 def _digest(header: str) -> str | None:

@@ -52,7 +52,10 @@ class FilePart:
 
 @dataclass
 class Request:
-    """One request. `seconds` is how long the answer may let wait; `limit` how many bytes of it are read."""
+    """One request. `seconds` is how long the answer may let wait; `limit` how many bytes of it are read.
+
+    `away`: `path` is an address of another server, which is not given the key.
+    """
 
     method: str
     path: str
@@ -63,6 +66,7 @@ class Request:
     seconds: float = 60.0
     limit: int = ANSWER_LIMIT
     taker: Taker | None = None
+    away: bool = False
 
 
 @dataclass(frozen=True)

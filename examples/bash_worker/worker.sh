@@ -133,15 +133,18 @@ run() {
 bounded() (ulimit -f $((($1 + 1023) / 1024)) && shift && exec "$@")
 
 # call NAME METHOD PATH [curl's options]: one request. `http` is its status, 000 without an answer; the answer is in
-# NAME.body and NAME.head, at most `limit` bytes. Fails unless the whole answer came, as it was asked for.
+# NAME.body and NAME.head, at most `limit` bytes. Fails unless the whole answer came, as it was asked for. PATH `store` is
+# the address in $tmp/store, of another server, which is given no key.
 call() {
-  local name=$1 method=$2 path=$3 status
+  local name=$1 method=$2 path=$3 status where
   shift 3
+  where=(--header "@$tmp/key" "$base$path")
+  if [[ $path == store ]]; then where=(--config "$tmp/store"); fi
   : >"$tmp/$name.head"
   : >"$tmp/$name.body"
-  run bounded "$limit" curl --disable --silent --globoff "${direct[@]}" --request "$method" --header "@$tmp/key" \
+  run bounded "$limit" curl --disable --silent --globoff "${direct[@]}" --request "$method" \
     --connect-timeout 10 --proto =http,https --max-filesize "$limit" "$@" --output "$tmp/$name.body" \
-    --dump-header "$tmp/$name.head" --write-out '%{http_code}' "$base$path" >"$tmp/$name.http"
+    --dump-header "$tmp/$name.head" --write-out '%{http_code}' "${where[@]}" >"$tmp/$name.http"
   status=$?
   http=$(<"$tmp/$name.http")
   http=${http:-000}
@@ -224,10 +227,26 @@ beat() {
   done
 }
 
+# from_store SIZE ETAG: the rest of the file, from where the bridge says that it lies. What that one refuses may be better
+# after another answer of the bridge: it is a 503.
+from_store() {
+  local address range=() form='^https?://[A-Za-z0-9._:-]+/[A-Za-z0-9._~:/?=&%+,;!*()-]*$'
+  address=$(header part Location)
+  if [[ ! $address =~ $form || ($base == https:* && $address != https:*) ]]; then
+    log "the bridge sends the download to no address that may be fetched from"
+    http=503
+    return 1
+  fi
+  printf 'url = "%s"\n' "$address" >"$tmp/store"
+  if (($1)) && [[ $2 && $(header part ETag) == "$2" ]]; then range=(--header "Range: bytes=$1-"); fi
+  call part GET store --speed-limit 1 --speed-time 60 "${range[@]}" || return
+  [[ $http == 20? || $http == 416 ]] || http=503
+}
+
 # fetch PATH: the source file, resumed where a connection broke off, if it is still the same file. `unfit` says why this
 # machine cannot take it, `refused` why none can.
 fetch() {
-  local n size status free etag='' range limit
+  local n size status free etag='' range limit tag digest
   : >"$tmp/source"
   for ((n = 0; ; n++)); do
     size=$(stat -c %s "$tmp/source")
@@ -247,6 +266,12 @@ fetch() {
     status=$?
     if over part; then : >"$tmp/gone"; fi
     if unwanted; then return 1; fi
+    tag=$(header part ETag) digest=$(header part Repr-Digest)
+    if [[ $http == 307 ]]; then
+      from_store "$size" "$etag"
+      status=$?
+      if unwanted; then return 1; fi
+    fi
     if [[ $http == 20? && $(encoding part) ]]; then
       unfit="the source file came with Content-Encoding $(encoding part): what stands between must not encode"
       return 1
@@ -275,7 +300,13 @@ fetch() {
         ;;
       *) passing "$status" || return 1 ;;
     esac
-    if [[ $http == 20? ]]; then etag=$(header part ETag); fi
+    if [[ $http == 20? ]]; then etag=$tag; fi
+    if [[ $status == 0 && $http == 20? && $digest =~ sha-256=:([A-Za-z0-9+/]{43}=): ]] &&
+      [[ $(base64 -d <<<"${BASH_REMATCH[1]}" | od -An -v -tx1 | tr -d ' \n') != "$(sha256sum <"$tmp/source" | cut -c 1-64)" ]]; then
+      log "the bytes that came are not those of the digest that the bridge tells"
+      : >"$tmp/source"
+      status=1
+    fi
     passing "$status" || return 0
     if (($(date +%s) > patience)); then return 1; fi
     rest part "$n"

@@ -73,6 +73,14 @@ def test_where_files_lie_is_the_data_directory_unless_it_is_told(tmp_path):
     assert load_settings({"BRIDGE_STORE": "file:/srv/u"}).store == "file:/srv/u"
 
 
+@pytest.mark.parametrize("place", [{}, {"BRIDGE_STORE": "file:/srv/u"}])
+def test_only_a_bucket_can_give_files_itself(place):
+    with pytest.raises(SettingsError, match="BRIDGE_STORE_REDIRECT: can be on only where BRIDGE_STORE is a bucket"):
+        load_settings({**place, "BRIDGE_STORE_REDIRECT": "on"})
+    assert load_settings({"BRIDGE_STORE": "s3://files", "BRIDGE_STORE_REDIRECT": "on"}).store_redirect
+    assert not load_settings({"BRIDGE_STORE": "s3://files"}).store_redirect
+
+
 @pytest.mark.parametrize("place", ["srv", "file:relative", "s3:/x", "s3://", "http://x/y", "s3://b/p?x=y"])
 def test_a_store_that_is_none_stops_the_start(place):
     with pytest.raises(SettingsError, match="BRIDGE_STORE"):

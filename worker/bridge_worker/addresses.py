@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from urllib.parse import urlsplit
+
+
+def is_file_address(location: str, *, unencrypted: bool) -> bool:
+    """Whether a redirect names where a file may be fetched, without a key; `unencrypted`: over plain http too."""
+    if len(location) > 8192 or not re.fullmatch(r"https?://[!-~]+", location):
+        return False
+    try:
+        parts = urlsplit(location)
+        return bool(parts.hostname) and "@" not in parts.netloc and (unencrypted or parts.scheme == "https")
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

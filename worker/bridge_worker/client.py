@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -14,7 +14,7 @@ from requests.auth import AuthBase
 
 from bridge_worker import __version__, traces
 from bridge_worker.abortable import AbortableAdapter
-from bridge_worker.addresses import is_loopback
+from bridge_worker.addresses import is_file_address, is_loopback
 from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, refusal
 from bridge_worker.claim import BadClaim, Claim, read_claim
 from bridge_worker.facts import Facts
@@ -58,6 +58,7 @@ class BridgeClient:
         self._poll_adapter = AbortableAdapter(pool_maxsize=1)
         self._poll_session = self._session(key, self._poll_adapter)
         self._job_session = self._session(key, HTTPAdapter(pool_maxsize=connections))
+        self._store_session = self._session(None, HTTPAdapter(pool_maxsize=connections))
 
     def _session(self, key: str | None, adapter: HTTPAdapter) -> requests.Session:
         session = requests.Session()
@@ -175,8 +176,36 @@ class BridgeClient:
         if claim.source_file_url == "":
             raise CallFailed("the bridge named a source file elsewhere; the key is not sent there", status=400)
         path = claim.source_file_url or f"{BASE}/{claim.job_id}/download"
-        headers = headers | self._lease(claim) | {"Accept": "*/*"}
-        return self._send(self._job_session, "GET", path, headers=headers, stream=True, read_seconds=60)
+        asked = headers | self._lease(claim) | {"Accept": "*/*"}
+        answer = self._send(self._job_session, "GET", path, headers=asked, stream=True, read_seconds=60, also=307)
+        if answer.status_code != 307:
+            return answer
+        with answer:
+            return self._from_store(answer.headers, headers)
+
+    def _from_store(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:
+        """Begin to read a file where the bridge says that it lies, without key and token. Raises CallFailed.
+
+        What the bridge tells of the file stands in the answer's headers in place of what the store tells.
+        """
+        address = told.get("Location", "")
+        if not is_file_address(address, unencrypted=self._url.startswith("http:")):
+            raise CallFailed("the bridge sends the download to no address that may be fetched from", status=307)
+        same = "If-Range" in asked and told.get("ETag") == asked["If-Range"]
+        headers = {"Accept": "*/*", **({"Range": asked["Range"]} if same else {})}
+        try:
+            response = self._store_session.get(
+                address, headers=headers, stream=True, timeout=(CONNECT_SECONDS, 60), allow_redirects=False
+            )
+        except (requests.RequestException, OSError, ValueError) as error:
+            log.debug("no answer", exc_info=True)
+            raise CallFailed(f"no answer from the bridge's store: {why_no_answer(error)}") from error
+        if response.status_code not in (200, 206):
+            response.close()
+            raise CallFailed(f"the bridge's store answers {response.status_code}")  # another redirect may do better
+        for name in ("ETag", "Content-Disposition", "Content-Type", "X-Job-Status", "Repr-Digest"):
+            response.headers[name] = told.get(name, "")
+        return response
 
     def tus(self, claim: Claim, method: str, path: str, headers: dict[str, str], data: Any = None) -> dict[str, str]:
         """Make a call of the tus protocol about an upload of this attempt; the answer's headers. Raises CallFailed."""
@@ -210,7 +239,7 @@ class BridgeClient:
         return Answer(body, response.headers.get("X-Job-Status"), response.headers.get("Date"))
 
     def _send(
-        self, session: requests.Session, method: str, path: str, *, read_seconds: float, **options: Any
+        self, session: requests.Session, method: str, path: str, *, read_seconds: float, also: int = 200, **options: Any
     ) -> requests.Response:
         try:
             response = session.request(
@@ -223,7 +252,7 @@ class BridgeClient:
         except (requests.RequestException, OSError, ValueError) as error:
             log.debug("no answer", exc_info=True)
             raise CallFailed(f"no answer from the bridge: {why_no_answer(error)}") from error
-        if response.status_code >= 300:
+        if response.status_code >= 300 and response.status_code != also:
             with response:
                 refused = refusal(response)
             if refused.drain:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.message
+import hashlib
 import logging
 import mimetypes
 import re
@@ -51,6 +53,7 @@ class Download:
         self._partial.touch()
         self._etag = ""
         self._received = 0
+        self._hash = hashlib.sha256()  # of what was received
         self._suffix = ""
 
     def fetch(self) -> Path:
@@ -103,9 +106,12 @@ class Download:
         with self._partial.open("r+b") as file:
             file.truncate(start)
             file.seek(start)
+            if start == 0:
+                self._hash = hashlib.sha256()
             look_at = start + self._look
             for piece in pieces(response):
                 file.write(piece)
+                self._hash.update(piece)
                 self._received += len(piece)
                 kill_points.reach("download.half")
                 if self._received > self._most:
@@ -117,6 +123,9 @@ class Download:
                     self._check_free(expected)
         if expected is not None and self._received != expected:
             raise CallFailed(f"broken off after {self._received} of {expected} bytes")
+        if (sha256 := _digest(response)) is not None and sha256 != self._hash.digest():
+            self._etag = ""
+            raise CallFailed("the bytes that came are not those of the digest that the bridge tells")
 
     def _check_room(self, response: requests.Response, expected: int | None) -> None:
         """Refuse before a byte is written what would not fit."""
@@ -155,6 +164,12 @@ def _end_reading(response: requests.Response) -> None:
     """From another thread: let whoever waits for the next byte of this answer go on at once."""
     with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
         response.raw.shutdown()
+
+
+def _digest(response: requests.Response) -> bytes | None:
+    """Return the SHA-256 that Repr-Digest tells (RFC 9530), if it tells one."""
+    found = re.search(r"(?:^|[ ,])sha-256=:([A-Za-z0-9+/]{43}=):", response.headers.get("Repr-Digest", ""))
+    return None if found is None else base64.b64decode(found[1])
 
 
 def _suffix(response: requests.Response, name: str | None) -> str:

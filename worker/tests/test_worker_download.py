@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
-from scripted_bridge import Say, claim, jobs
+from scripted_bridge import Say, ScriptedBridge, claim, jobs
 
+from bridge_worker.answers import CallFailed
 from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
 from bridge_worker.download import Download
@@ -73,6 +76,66 @@ def test_range_beyond_the_end_begins_again(bridge, fetch):
 def test_503_is_repeated(bridge, fetch):
     bridge.script("download", Say(503), Say(data=b"x"))
     assert fetch().read_bytes() == b"x"
+
+
+def digest(data):
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def test_bytes_that_have_another_digest_are_fetched_again(bridge, fetch):
+    wrong, right = ({"ETag": '"one"', "Repr-Digest": digest(data)} for data in (OTHER, DATA))
+    bridge.script("download", Say(data=DATA, headers=wrong), Say(data=DATA, cut=200_000, headers=right), part_of)
+    assert fetch().read_bytes() == DATA
+    assert ["range" in bridge.next("download").headers for _ in range(3)] == [False, False, True]
+
+
+def part_of(call):
+    start = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
+    headers = {"Content-Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", "Repr-Digest": digest(DATA)}
+    return Say(206, data=DATA[start:], headers=headers)
+
+
+@pytest.fixture
+def store():
+    """Another server, to which the bridge sends downloads."""
+    scripted = ScriptedBridge()
+    yield scripted
+    scripted.close()
+
+
+def test_a_store_is_asked_without_key_and_token_and_for_the_rest(bridge, store, fetch):
+    told = {"ETag": '"one"', "Repr-Digest": digest(DATA), "Content-Disposition": 'attachment; filename="a.pdf"'}
+    there = Say(307, headers={**told, "Location": f"{store.url}/files/download?X-Amz-Signature=1"})
+    bridge.always("download", there)
+    store.script(
+        "download",
+        Say(data=DATA, cut=200_000, headers={"ETag": '"of the store"'}),
+        Say(403),
+        part_of,
+    )
+    path = fetch()
+    assert (path.read_bytes(), path.suffix) == (DATA, ".pdf")
+    asked = [store.next("download").headers for _ in range(3)]
+    assert ["range" in one for one in asked] == [False, True, True]
+    for one in asked:
+        assert not {"authorization", "x-lease-token", "if-range"} & one.keys()
+    assert bridge.next("download").headers["x-lease-token"]
+    assert bridge.next("download").headers["if-range"] == '"one"'
+
+
+def test_another_file_in_the_store_is_begun_anew(bridge, store, fetch):
+    for etag in ('"one"', '"two"'):
+        bridge.script("download", Say(307, headers={"ETag": etag, "Location": f"{store.url}/download"}))
+    store.script("download", Say(data=DATA, cut=200_000), Say(data=OTHER))
+    assert fetch().read_bytes() == OTHER
+    assert "range" not in (store.next("download"), store.next("download"))[1].headers
+
+
+@pytest.mark.parametrize("location", ["", "/elsewhere", "//x/y", "ftp://x/y", "http://user:pw@127.0.0.1/y", "https://"])
+def test_a_redirect_that_names_no_file_ends_the_download(bridge, fetch, location):
+    bridge.script("download", Say(307, headers={"Location": location}))
+    with pytest.raises(CallFailed, match="no address"):
+        fetch()
 
 
 @pytest.mark.parametrize(

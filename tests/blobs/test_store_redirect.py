@@ -1,0 +1,174 @@
+"""Downloads that the bucket itself gives (BRIDGE_STORE_REDIRECT=on), as every client of ours fetches them.
+
+A fault proxy stands before SeaweedFS, for the bridge and for those whom it sends there: what they send is seen.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from bridge.cli.local.checkout import ROOT
+from jobbridge_client import Client
+from tests.support.client import ok, refused
+from tests.support.command import jobbridge
+from tests.support.fault_proxy import FaultProxy
+from tests.support.seaweed import bucket
+from tests.support.tus import announce, append
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
+FILE = b"count\n" + os.urandom(24_000_000)  # three times as much as is put at once
+SIGNED = re.compile(rb"GET \S*X-Amz-Signature=\S* HTTP/1\.1\r\n")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with (
+        bucket(tmp_path_factory.mktemp("bucket") / "seaweed") as environment,
+        FaultProxy.before(environment["AWS_ENDPOINT_URL"], record=re.compile(rb"(GET|HEAD) \S+ HTTP/1\.1\r\n")) as proxy,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        for name, value in {**environment, "AWS_ENDPOINT_URL": proxy.url(environment["AWS_ENDPOINT_URL"])}.items():
+            patched.setenv(name, value)
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def bridge(start_bridge, store):
+    bridge = start_bridge(
+        celery=False, beat=False, api_processes="1", store="s3://files/some/prefix", store_redirect="on"
+    )
+    yield bridge
+    bridge.stack.stop()
+
+
+@pytest.fixture
+def client(bridge):
+    return bridge.client()
+
+
+def sent(client, *parts: bytes, **metadata: str) -> str:
+    """An upload that came in these requests; its address."""
+    place, at = announce(client, sum(map(len, parts)), **metadata), 0
+    for part in parts:
+        assert append(client, place, at, part).status_code == 204
+        at += len(part)
+    return place
+
+
+def job_of(client, *parts: bytes, **metadata: str):
+    """A job of such an upload, claimed; and its holder's token."""
+    upload = sent(client, *parts, **metadata).rpartition("/")[2]
+    made = {"content_type": "audio", "ingestion_task_id": "x", "source_upload": upload}
+    job_id = ok(client.post("", made))["job_id"]
+    job = client.claim("audio")
+    assert job["job_id"] == job_id
+    return job, {"X-Lease-Token": job["lease_token"]}
+
+
+def heads(store) -> list[bytes]:
+    return [chunk.partition(b"\r\n\r\n")[0] for chunk in list(store.recorded) if SIGNED.match(chunk)]
+
+
+def test_a_get_is_sent_to_the_store_and_everything_else_is_answered_here(client):
+    job, token = job_of(client, FILE, filename="Größe.bin")
+    path = job["source_file_url"]
+    told = client.get(path, headers=token, allow_redirects=False)
+    assert (told.status_code, told.content) == (307, b"")
+    etag, digest = f'"{hashlib.sha256(FILE).hexdigest()}"', base64.b64encode(hashlib.sha256(FILE).digest()).decode()
+    assert (told.headers["ETag"], told.headers["Repr-Digest"]) == (etag, f"sha-256=:{digest}:")
+    assert "filename*=UTF-8''Gr%C3%B6%C3%9Fe.bin" in told.headers["Content-Disposition"]
+    assert told.headers["Cache-Control"] == "no-store"
+    assert client.job(job["job_id"])["acknowledged_at"] is not None
+    whole = requests.get(told.headers["Location"], timeout=60)
+    assert (whole.status_code, whole.content) == (200, FILE)
+    part = requests.get(told.headers["Location"], headers={"Range": "bytes=5-9"}, timeout=60)
+    assert (part.status_code, part.content) == (206, FILE[5:10])
+    other = told.headers["Location"].replace("/prefix/", "/other/")
+    assert requests.get(other, timeout=60).status_code in (403, 404)
+    head = client.request("HEAD", path, headers=token, allow_redirects=False)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(FILE)))
+    assert client.get(path, headers={**token, "If-None-Match": etag}).status_code == 304
+    refused(client.get(path, headers={**token, "Range": f"bytes={len(FILE)}-"}), 416)
+
+
+def test_what_came_in_several_requests_is_given_by_the_bridge(client):
+    job, token = job_of(client, FILE[:1_000_000], FILE[1_000_000:])
+    answer = client.get(job["source_file_url"], headers=token, allow_redirects=False)
+    assert (answer.status_code, answer.content) == (200, FILE)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("kind", ["bridge_worker", "bash"])
+def test_workers_fetch_there_without_key_and_token(bridge, client, store, tmp_path, kind, cut):
+    upload = sent(client, FILE).rpartition("/")[2]
+    made = {"content_type": "audio", "ingestion_task_id": "x", "source_upload": upload}
+    job_id = ok(client.post("", made))["job_id"]
+    already = len(heads(store))
+    if cut:
+        store.cut_on(SIGNED, before=False, through=len(FILE) // 2)
+    key = bridge.key(client.tenant, ("work",))
+    common = {name: value for name, value in os.environ.items() if not name.startswith(("BRIDGE_", "AWS_"))}
+    environment = {**common, "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key, "PYTHONPATH": str(ROOT)}
+    command = [str(ROOT / "examples/bash_worker/worker.sh"), "audio", sys.executable,
+               str(ROOT / "tests/support/conversion.py")]  # fmt: skip
+    if kind == "bridge_worker":
+        command = [sys.executable, "-m", "bridge_worker", "--content-types", "audio", "--handler",
+                   "tests.support.conversion:handle"]  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: client.job(job_id)["status"] == "completed", "the job to be completed", 90)
+        finally:
+            worker.terminate()
+            worker.wait(60)
+    assert ok(client.get(f"{job_id}/result"))["content"] == f"{len(FILE)} bytes"
+    assert len(client.job(job_id)["attempts"]) == 1
+    there = heads(store)[already:]
+    assert len(there) == 1 + cut
+    assert not re.search(rb"(?i)authorization:|bearer|x-lease-token|if-range", b"".join(there))
+    assert (b"range: bytes=" in there[-1].lower()) == cut
+    assert "X-Amz" not in (tmp_path / "log").read_text()
+
+
+@pytest.fixture
+def ended(client):
+    """A completed job with a text and an artifact that were uploaded; what they are."""
+    client.create("audio")
+    job = client.claim("audio")
+    files = {"text": "Größe ✓ ".encode() * 100_000, "page.png": FILE}
+    owned = {"X-Lease-Token": job["lease_token"]}
+    ids = {}
+    for name, content in files.items():
+        place = announce(client, len(content), {**owned}, job_id=job["job_id"])
+        assert append(client, place, 0, content, owned).status_code == 204
+        ids[name] = place.rpartition("/")[2]
+    named = {"result_upload": ids["text"], "artifacts": [{"name": "page.png", "upload": ids["page.png"]}]}
+    ok(client.result(job, content=None, **named))
+    return job["job_id"], files
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_client_and_the_command_line_fetch_there_without_key(bridge, client, store, ended, tmp_path, cut):
+    job_id, files = ended
+    already = len(heads(store))
+    if cut:
+        store.cut_on(SIGNED, before=False, through=300_000)
+    with Client(client.url, client.key) as sdk:
+        assert sdk.save_result(job_id, tmp_path / "text").read_bytes() == files["text"]
+        assert sdk.save_artifact(job_id, "page.png", tmp_path / "page").read_bytes() == FILE
+        assert sdk.result(job_id).text.encode() == files["text"]
+    environment = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": client.key}
+    jobbridge("jobs", "artifacts", job_id, "--output", str(tmp_path / "all"), cwd=tmp_path, **environment)
+    assert Path(tmp_path, "all", "page.png").read_bytes() == FILE
+    there = heads(store)[already:]
+    assert len(there) == 3 + cut
+    assert not re.search(rb"(?i)authorization:|bearer|if-range", b"".join(there))
+    assert sum(b"range: bytes=" in head.lower() for head in there) == cut
