@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from bridge import crash_points
 from bridge.outgoing.addresses import network
 from bridge.outgoing.destination import OFF, Allowed
+from bridge.outgoing.objects import SCHEME, entry
 from bridge.redis_url import service
 
 PREFIX = "BRIDGE_"
@@ -198,9 +200,14 @@ class Settings(BaseModel):
     @field_validator("source_allow")
     @classmethod
     def _https_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in Allowed.of(value).patterns:
-            if one.scheme != "https":
-                raise ValueError("every entry must begin with https://")
+        objects = [one for one in value if one.startswith(SCHEME)]
+        for one in objects:
+            entry(one)
+        if objects and find_spec("obstore") is None:
+            raise ValueError("s3:// needs obstore: install jobbridge[s3]")
+        for pattern in Allowed.of([one for one in value if one not in objects]).patterns:
+            if pattern.scheme != "https":
+                raise ValueError("every entry must begin with https:// or s3://")
         return () if value == (OFF,) else value
 
     @field_validator("webhook_networks", "source_networks")

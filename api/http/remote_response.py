@@ -1,4 +1,4 @@
-"""A source at an address as an answer: its bytes go through, one piece at a time."""
+"""A source at an address, or in a bucket, as an answer: its bytes go through, one piece at a time."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,9 @@ from werkzeug.datastructures import ContentRange
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date
 
-from api.http.bytes_response import attachment, cut_short
+from api.http.bytes_response import attachment, bytes_response, cut_short
+from bridge.errors import NotFound, Unavailable
+from bridge.jobs.bucket_sources import look_at_object, object_pieces
 from bridge.jobs.remote_sources import OutsideFile, Part, open_remote, remote_name
 from bridge.outgoing.connect import NotSent
 from bridge.runtime import Runtime
@@ -32,6 +34,30 @@ def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
     response.last_modified = parse_date(part.modified)
     if part.etag is not None:
         response.set_etag(part.etag)
+    response.headers["Content-Disposition"] = attachment(remote_name(url, otherwise))
+    response.make_conditional(request.environ)
+    return response
+
+
+def object_response(runtime: Runtime, url: str, otherwise: str) -> Response:
+    """An object of a bucket, or the range of it that was asked for; its name, else this one.
+
+    Raises NotFound, Unavailable, 416.
+    """
+    seen = look_at_object(runtime, url)
+
+    def body(served: range) -> Iterator[bytes]:
+        left = len(served)
+        try:
+            for piece in object_pieces(runtime, seen, served):
+                left -= len(piece)
+                yield piece
+        except (NotFound, Unavailable):
+            raise cut_short("the source's store does not go on") from None
+        if left:
+            raise cut_short("the source's store ended before the end")
+
+    response = bytes_response(seen.size, seen.etag, seen.modified, body)
     response.headers["Content-Disposition"] = attachment(remote_name(url, otherwise))
     response.make_conditional(request.environ)
     return response

@@ -17,10 +17,11 @@ from api.http.access import caller, runtime, scope
 from api.http.body import header_text
 from api.http.bytes_response import bytes_response, cut_short, upload_response
 from api.http.documented_errors import gives
-from api.http.remote_response import remote_response
+from api.http.remote_response import object_response, remote_response
 from api.routes.work import TOKEN, workers
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
+from bridge.jobs.bucket_sources import is_object
 from bridge.jobs.extend import Alive, extend, lost_lease
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
@@ -80,7 +81,7 @@ def download(job_id: str) -> Any:
 
 
 def source_response(job: Row[Any], *, by_store: bool = False) -> Response:
-    """The source of a job: an upload, what is at an address, or a file, closed with the response.
+    """The source of a job: an upload, what is at an address or in a bucket, or a file, closed with the response.
 
     `by_store`: of an upload a redirect to the store, where the operator wants it to give the bytes itself.
     Raises NotFound, Unavailable, 416.
@@ -89,6 +90,8 @@ def source_response(job: Row[Any], *, by_store: bool = False) -> Response:
     if is_uploaded(job.source_file_path):
         upload = uploaded_source(process, job.source_file_path)
         return upload_response(process, upload, f"{job.id}.bin", by_store=by_store)
+    if is_object(job.source_file_path):
+        return object_response(process, job.source_file_path, f"{job.id}.bin")
     if is_remote(job.source_file_path):
         return remote_response(process, job.source_file_path, f"{job.id}.bin")
     file = process.files(open_source, job.source_file_path, process.settings.source_roots)

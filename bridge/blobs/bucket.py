@@ -36,7 +36,7 @@ class Bucket:
         self._obstore = obstore
         self._refused = (BaseError, OSError)
         try:
-            self._objects = store.from_url(url, client_options=CLIENT, retry_config=AGAIN)
+            self._objects: Any = store.from_url(url, client_options=CLIENT, retry_config=AGAIN)
         except (BaseError, ValueError) as error:
             raise SettingsError(f"BRIDGE_STORE: {url}: {type(error).__name__}") from None
 

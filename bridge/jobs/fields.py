@@ -60,7 +60,9 @@ class CreateFields(Strict):
     source_upload = fields.UUID(metadata={"description": "An upload that is whole, in place of `source_file_path`."})
     source_url = fields.String(
         validate=validate.Length(1, LONGEST),
-        metadata={"description": "An https address that BRIDGE_SOURCE_ALLOW allows, in place of `source_file_path`."},
+        metadata={
+            "description": "An https address or s3://bucket/key that BRIDGE_SOURCE_ALLOW allows, in place of a path."
+        },
     )
     content_type = fields.String(
         required=True,
@@ -127,7 +129,9 @@ class CreateFields(Strict):
         if given == ["source_upload"]:
             return {"source_file_path": f"{UPLOAD}{value}", **data}
         if given == ["source_url"] and not is_remote(value):
-            raise ValidationError("Must be an https address, such as https://files.example.org/a.pdf.", "source_url")
+            raise ValidationError(
+                "Must begin with https:// or s3://, as in https://files.example.org/a.pdf.", "source_url"
+            )
         if given == ["source_file_path"] and is_uploaded(value):
             raise ValidationError("Name an upload in source_upload.", "source_file_path")
         if given == ["source_file_path"] and is_remote(value):

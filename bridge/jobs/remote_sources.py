@@ -1,4 +1,5 @@
-"""Sources at addresses: a job names such a one by its https address where another has a path.
+"""Sources at addresses: a job names such a one by its https address where another has a path, or as an object of a
+bucket (bridge/jobs/bucket_sources.py).
 
 The address is judged as the job is created, without DNS. It is asked only for a download, when it is judged again,
 looked up and connected to (bridge/outgoing); the bytes go through the bridge and are kept nowhere.
@@ -13,6 +14,7 @@ from gevent.monkey import get_original
 
 from bridge.errors import Invalid, NotFound, Unavailable
 from bridge.file_pool import FilePool
+from bridge.jobs.bucket_sources import is_object, place_of
 from bridge.outgoing.addresses import network
 from bridge.outgoing.connect import NotSent, addresses_in
 from bridge.outgoing.destination import Allowed, BadAddress
@@ -47,8 +49,8 @@ class OutsideFile(Exception):
 
 
 def is_remote(path: str) -> bool:
-    """Whether this names an address, not a path."""
-    return path.startswith(SCHEME)
+    """Whether this names an address or an object, not a path."""
+    return path.startswith(SCHEME) or is_object(path)
 
 
 def check_remote(settings: Settings, url: str) -> None:
@@ -62,22 +64,27 @@ def why_refused(settings: Settings, url: str) -> str | None:
     if not settings.source_allow:
         return _OFF
     try:
-        _allowed(settings.source_allow, settings.source_networks).destination(url)
+        if is_object(url):
+            place_of(settings, url)
+        else:
+            _allowed(settings.source_allow, settings.source_networks).destination(url)
     except BadAddress as why:
         return str(why)
     return None
 
 
 def remote_name(url: str, otherwise: str) -> str:
-    """The file's name: the last part of the address' path, decoded; what cannot be shown is replaced."""
-    last = unquote(url.partition("?")[0].removeprefix(SCHEME).partition("/")[2].rpartition("/")[2])
+    """The file's name: the last part of the address' path, decoded, or of a key; what cannot be shown is replaced."""
+    last = url.rpartition("/")[2]
+    if not is_object(url):
+        last = unquote(url.partition("?")[0].removeprefix(SCHEME).partition("/")[2].rpartition("/")[2])
     shown = "".join(one if one.isprintable() else "\ufffd" for one in re.split(r"[/\\]", last)[-1])
     return shown[-LONGEST_NAME:] or otherwise
 
 
 def without_query(path: str) -> str:
     """A source as it is shown: the query of an address may be what opens it."""
-    return path.partition("?")[0] if is_remote(path) else path
+    return path.partition("?")[0] if path.startswith(SCHEME) else path
 
 
 def open_remote(runtime: Runtime, url: str, asked: str | None, if_range: str | None) -> Part:
@@ -149,7 +156,7 @@ def _refused(why: str) -> NotFound:
 
 @cache  # the settings of a process do not change
 def _allowed(patterns: tuple[str, ...], networks: tuple[str, ...]) -> Allowed:
-    return Allowed.of(patterns, [network(one) for one in networks])
+    return Allowed.of([one for one in patterns if not is_object(one)], [network(one) for one in networks])
 
 
 def _look_up(host: str, port: int) -> list[str]:

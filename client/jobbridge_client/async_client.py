@@ -88,14 +88,15 @@ class AsyncClient:
         ingestion_task_id: str,
         source_file_path: str | None = None,
         source_upload: str | Upload | None = None,
+        source_url: str | None = None,
         idempotency_key: str | None = None,
         **fields: Unpack[JobFields],
     ) -> Job:
-        """Create a job for a file that the bridge sees at a path, or for an upload.
+        """Create a job for a file that the bridge sees at a path, for an upload, or for what is at an address.
 
         `idempotency_key`: the same key is the same job, for as long as the job is kept; without one, for this call.
         """
-        source = calls.source(source_file_path, source_upload)
+        source = calls.source(source_file_path, source_upload, source_url)
         given = {"content_type": content_type, "ingestion_task_id": ingestion_task_id, **source, **fields}
         return await self._run(calls.create(given, idempotency_key, self._patience))
 

@@ -135,7 +135,13 @@ def _creating(path: str, body: dict[str, Any], idempotency_key: str | None) -> R
 
 
 def _written(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one.isoformat() if isinstance(one, datetime) else one for name, one in fields.items()}
+    return {name: _as_json(one) for name, one in fields.items()}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Upload):
+        return value.upload_id
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _jobs(data: dict[str, Any]) -> list[Job]:
@@ -145,10 +151,10 @@ def _jobs(data: dict[str, Any]) -> list[Job]:
     return [Job.read(one) for one in jobs]
 
 
-def source(path: str | None, upload: Upload | str | None) -> dict[str, str]:
+def source(path: str | None, upload: Upload | str | None, url: str | None) -> dict[str, Any]:
     """Return the field that names a job's source. Raises BadSetting."""
-    if (path is None) == (upload is None):
-        raise BadSetting("source_file_path, source_upload: give one of them")
-    if upload is None:
-        return {"source_file_path": str(path)}
-    return {"source_upload": upload.upload_id if isinstance(upload, Upload) else upload}
+    fields = {"source_file_path": path, "source_upload": upload, "source_url": url}
+    given = {name: one for name, one in fields.items() if one is not None}
+    if len(given) != 1:
+        raise BadSetting(f"{', '.join(fields)}: give one of them")
+    return given

@@ -32,7 +32,9 @@ SIGNED = re.compile(rb"GET \S*X-Amz-Signature=\S* HTTP/1\.1\r\n")
 def store(tmp_path_factory):
     with (
         bucket(tmp_path_factory.mktemp("bucket") / "seaweed") as environment,
-        FaultProxy.before(environment["AWS_ENDPOINT_URL"], record=re.compile(rb"(GET|HEAD) \S+ HTTP/1\.1\r\n")) as proxy,
+        FaultProxy.before(
+            environment["AWS_ENDPOINT_URL"], record=re.compile(rb"(GET|HEAD) \S+ HTTP/1\.1\r\n")
+        ) as proxy,
         pytest.MonkeyPatch.context() as patched,
     ):
         for name, value in {**environment, "AWS_ENDPOINT_URL": proxy.url(environment["AWS_ENDPOINT_URL"])}.items():

@@ -53,6 +53,21 @@ def test_a_key_of_ones_own_makes_one_job_over_restarts(sdk, client):
     assert invalid.value.code == "idempotency_mismatch"
 
 
+def test_a_source_is_named_once_also_at_an_address_and_as_an_upload_of_a_batch(either, sdk, client, tmp_path):
+    with pytest.raises(Invalid, match="BRIDGE_SOURCE_ALLOW") as refused:  # off at the bridge of the tests
+        either("create", "audio", ingestion_task_id="7", source_url="https://files.example.org/a.pdf")
+    assert list(refused.value.fields) == ["source_url"]
+    for none_or_two in ({}, {"source_url": "https://x.org/", "source_file_path": "/x"}):
+        with pytest.raises(BadSetting, match="give one of them"):
+            either("create", "audio", ingestion_task_id="7", **none_or_two)
+    (tmp_path / "a.bin").write_bytes(b"bytes")
+    sent = sdk.upload(tmp_path / "a.bin")
+    named = {"content_type": "audio", "ingestion_task_id": "7", "source_upload": sent}
+    batch = either("create_batch", [named, {**named, "source_upload": sent.upload_id}])
+    paths = [client.job(job.job_id)["source_file_path"] for job in batch.jobs]
+    assert paths == [f"upload:{sent.upload_id}"] * 2
+
+
 def test_a_batch_is_counted_and_listed(either, client):
     path = client.source()
     jobs = [{"content_type": "audio", "ingestion_task_id": f"{n}", "source_file_path": path} for n in range(3)]

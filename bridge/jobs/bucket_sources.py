@@ -1,0 +1,106 @@
+"""Sources in buckets (`s3://bucket/key`), read with what the operator has given the bridge's processes to read them.
+
+An object is asked for only for a download. It goes through the bridge, by ranges of the object that it was at the
+beginning, and is kept nowhere.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from bridge.blobs.bucket import AGAIN, CLIENT
+from bridge.errors import BridgeError, NotFound, Unavailable
+from bridge.outgoing.destination import BadAddress
+from bridge.outgoing.objects import SCHEME, Place, allowed
+from bridge.runtime import Runtime
+from bridge.settings import Settings
+
+PIECE = 1024 * 1024  # bytes, of a request to the store; what a download holds
+BUCKETS = 64  # whose connections are kept
+
+
+class Seen(NamedTuple):
+    """An object as it is now: `etag` without quotes, `modified` in seconds since 1970."""
+
+    place: Place
+    size: int
+    etag: str
+    modified: float
+    version: str | None  # what the store calls this content of it
+
+
+def is_object(path: str) -> bool:
+    """Whether this names an object, not a path."""
+    return path.startswith(SCHEME)
+
+
+def place_of(settings: Settings, url: str) -> Place:
+    """The object that a job may name. Raises BadAddress."""
+    return allowed(settings.source_allow, url, never=str(settings.store))
+
+
+def look_at_object(runtime: Runtime, url: str) -> Seen:
+    """Ask for what there is to know of an object. Raises NotFound, which no repetition mends; Unavailable."""
+    try:
+        place = place_of(runtime.settings, url)
+    except BadAddress as why:
+        raise _refused(str(why)) from None
+    told = runtime.files(_head, place)
+    size, most = int(told["size"]), runtime.settings.upload_max_bytes
+    if size > most:
+        raise _refused(f"It has {size} bytes; BRIDGE_UPLOAD_MAX_BYTES allows {most}.")
+    modified = told["last_modified"].timestamp()
+    strong = re.fullmatch(r'"?([\x21\x23-\x7e]{1,200})"?', told["e_tag"] or "")
+    etag = strong[1] if strong else f"{int(modified):x}-{size:x}"
+    return Seen(place, size, etag, modified, told["e_tag"])
+
+
+def object_pieces(runtime: Runtime, seen: Seen, served: range) -> Iterator[bytes]:
+    """Bytes of an object, in pieces. What is another one meanwhile ends it early. Raises NotFound, Unavailable."""
+    for at in range(served.start, served.stop, PIECE):
+        yield runtime.files(_read, seen, at, min(at + PIECE, served.stop))
+
+
+def _head(place: Place) -> Any:
+    import obstore
+
+    try:
+        return obstore.head(_bucket(place.bucket), place.key)
+    except (obstore.exceptions.BaseError, OSError) as error:
+        raise _judged(error) from None
+
+
+def _read(seen: Seen, start: int, stop: int) -> bytes:
+    import obstore
+
+    options: Any = {"range": (start, stop), **({"if_match": seen.version} if seen.version else {})}
+    try:
+        return bytes(obstore.get(_bucket(seen.place.bucket), seen.place.key, options=options).bytes())
+    except (obstore.exceptions.BaseError, OSError) as error:
+        raise _judged(error) from None
+
+
+@lru_cache(BUCKETS)
+def _bucket(name: str) -> Any:
+    from obstore.store import from_url
+
+    return from_url(f"{SCHEME}{name}", client_options=CLIENT, retry_config=AGAIN)
+
+
+def _judged(error: Exception) -> BridgeError:
+    """What an error of obstore means for who downloads."""
+    from obstore import exceptions
+
+    if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
+        return _refused("There is no such object, or no such bucket.")
+    if isinstance(error, PermissionError | exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return _refused("The bridge may not read it there.")
+    if isinstance(error, exceptions.PreconditionError):
+        return NotFound("The source was replaced while it was read; begin the download anew.")
+    why = type(error).__name__
+    return Unavailable(f"The source's store cannot be read at the moment ({why}); send the request again.")
+
+
+def _refused(why: str) -> NotFound:
+    return NotFound(f"The source cannot be had from its bucket, and asking again will not help. {why}")
