@@ -67,7 +67,7 @@ def why_refused(settings: Settings, url: str) -> str | None:
         if is_object(url):
             place_of(settings, url)
         else:
-            _allowed(settings.source_allow, settings.source_networks).destination(url)
+            allowed_addresses(settings).destination(url)
     except BadAddress as why:
         return str(why)
     return None
@@ -95,9 +95,8 @@ def open_remote(runtime: Runtime, url: str, asked: str | None, if_range: str | N
     headers = {} if asked is None else {"Range": asked}
     if asked is not None and if_range is not None:
         headers["If-Range"] = if_range
-    allowed = _allowed(runtime.settings.source_allow, runtime.settings.source_networks)
     try:
-        fetched = fetch(allowed, url, headers, ask=_look_up)
+        fetched = fetch(allowed_addresses(runtime.settings), url, headers, ask=_look_up)
     except BadAddress as why:
         raise _refused(str(why)) from None
     except NotSent as why:
@@ -152,6 +151,11 @@ def _range(told: str, asked: str | None) -> tuple[range, int]:
 
 def _refused(why: str) -> NotFound:
     return NotFound(f"The source cannot be had at its address, and asking again will not help. {why}")
+
+
+def allowed_addresses(settings: Settings) -> Allowed:
+    """What BRIDGE_SOURCE_ALLOW says of addresses, without the buckets that it names."""
+    return _allowed(settings.source_allow, settings.source_networks)
 
 
 @cache  # the settings of a process do not change

@@ -56,7 +56,7 @@ def client(bridge):
     return bridge.client()
 
 
-def sent(client, *parts: bytes, **metadata: str) -> str:
+def sent(client, *parts: bytes, **metadata) -> str:
     """An upload that came in these requests; its address."""
     place, at = announce(client, sum(map(len, parts)), **metadata), 0
     for part in parts:

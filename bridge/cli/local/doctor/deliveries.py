@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from bridge import names
 from bridge.cli.local.doctor.finding import Finding, warning
+from bridge.jobs.remote_sources import allowed_addresses
 from bridge.outbox.undelivered import DO, Trouble, sentences, tenants_of, undelivered
 from bridge.outgoing.addresses import Network, network, refusal
 from bridge.outgoing.connect import resolve
@@ -37,7 +38,7 @@ def webhooks(connection: Connection, settings: Settings, lying: Mapping[str, int
 
 def addresses(settings: Settings) -> Iterator[Finding]:
     """Entries of the lists of addresses that can never be reached from here, and networks that have no effect."""
-    sources = Allowed.of(settings.source_allow, [network(one) for one in settings.source_networks])
+    sources = allowed_addresses(settings)
     receivers = Allowed.of(settings.webhook_allow, [network(one) for one in settings.webhook_networks])
     for kind, allowed in (("SOURCE", sources), ("WEBHOOK", receivers)):
         check = f"{kind.lower()}_addresses"
