@@ -51,6 +51,7 @@ if soft != resource.RLIM_INFINITY and soft < files:
 worker_connections = max(files - OTHER_FILES, 64)
 os.environ["BRIDGE_API_CONNECTIONS"] = str(worker_connections)  # what bridge/admission/limits.py takes its share of
 backlog = 4096
+SWITCH_SECONDS = 0.0005  # for which a thread computes on while another one wants its turn
 # Longer than the longest poll, so that a worker's connection survives between its polls (the default of 2 s does not).
 keepalive = 75
 # How long requests under way may take after SIGTERM; parked polls are answered at once.
@@ -128,6 +129,9 @@ def post_worker_init(worker: Any) -> None:
         PARKED.set(0)
 
     gevent.spawn(watch)
+    # The event loop gives its turn away with each read and write, several times for an answer. Python's 5 ms each,
+    # while a large body is parsed in its thread, would add up to a fifth of a second.
+    sys.setswitchinterval(SWITCH_SECONDS)
     collections = FullCollections()
     if collections.begin():
         every(LOOK_SECONDS, "collect garbage", collections.look)

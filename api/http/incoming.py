@@ -70,7 +70,13 @@ class Malformed(BadRequest):
 
     def __init__(self, description: str, raw: bytes) -> None:
         super().__init__(description)
-        self.token = _token_in(raw[start : start + _CHUNK] for start in range(0, len(raw), _CHUNK))
+        self.token = _token_in(_slices(raw))
+
+
+def _slices(raw: bytes) -> Iterator[bytes]:
+    for start in range(0, len(raw), _CHUNK):
+        yield raw[start : start + _CHUNK]
+        gevent.sleep(0)  # what was made for it takes a tenth of a second in all
 
 
 def _token_in(pieces: Iterator[bytes]) -> str | None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import orjson
 
+from bridge.admission.json_text import count, encodes, has_more_values, holds
+
 DEEPEST = 64  # objects and arrays inside each other
 MOST_VALUES = 250_000  # in one body
 LONGEST_NAME = 256  # of an object's member
 LARGEST_INTEGER = 2**53  # beyond it JSON implementations differ
 
-# Of a text without escapes. One that is not closed reaches to the end, so that the time is linear.
-_STRING = re.compile(rb'"[^"]*"?')
 _NO_NUMBER = ("NaN", "Infinity")  # orjson names the place behind a sign
 
 
@@ -50,7 +50,7 @@ class Refused(ValueError):
 
 def parse(raw: bytes) -> Any:
     """The value of a JSON text. Raises NotJson, Refused."""
-    if _many(raw) and _many(_without_strings(raw)):
+    if has_more_values(raw, MOST_VALUES):
         raise Refused("", _TOO_MANY)
     try:
         value = orjson.loads(raw)
@@ -61,24 +61,10 @@ def parse(raw: bytes) -> Any:
         check(value)
         raise NotJson(error.msg) from None  # what the second reader took, the first one may be right to refuse
     colons = _check(value)
-    if colons is None or colons != raw.count(b":") or b"\\u003" in raw:
+    if colons is None or colons != count(raw, b":") or holds(raw, b"\\u003"):
         value = _read_again(raw, None)
         check(value)
     return value
-
-
-def _many(text: bytes) -> bool:
-    """Whether a text, if it holds no strings, holds more values than are allowed: each but the first of an object or
-    array follows a comma, and each object and array is one itself."""
-    return text.count(b",") >= MOST_VALUES or text.count(b"[") + text.count(b"{") > MOST_VALUES
-
-
-def _without_strings(raw: bytes) -> bytes:
-    """The text without its strings. Raises Refused where there are more of them than values and names may be."""
-    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if plain.count(b'"') > 4 * MOST_VALUES:
-        raise Refused("", _TOO_MANY)
-    return _STRING.sub(b"", plain)
 
 
 def parse_each(raw: bytes, name: str) -> Any:
@@ -148,9 +134,9 @@ def _check(value: Any) -> int | None:
         for item in level:
             kind = type(item)
             if kind is str:
-                if "\0" in item or not (item.isascii() or _encodes(item)):
+                if "\0" in item or not (item.isascii() or encodes(item)):
                     raise _found(value)
-                colons += item.count(":")
+                colons += count(item, ":")
             elif kind is dict:
                 for name in item:
                     if _wrong_name(name):
@@ -181,15 +167,7 @@ def _wrong_name(name: Any) -> str | None:
 def _wrong_text(text: str) -> str | None:
     if "\0" in text:
         return _NUL
-    return None if _encodes(text) else _SURROGATE
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return None if encodes(text) else _SURROGATE
 
 
 def _found(body: Any) -> Refused:

@@ -75,9 +75,12 @@ def append(runtime: Runtime, caller: Caller, job_id: str, lines: Sequence[str], 
     The last holder of a cancelled job is told so, and nothing is written. Raises Invalid (more than PIECE_BYTES),
     NotFound, Conflict (lease_lost).
     """
+    too_many = Invalid({"lines": [f"Must have at most {PIECE_BYTES} bytes of UTF-8 together."]})
+    if sum(len(line) + 1 for line in lines) > PIECE_BYTES:  # before each character is looked at
+        raise too_many
     joined = "".join(f"{_plain(line)}\n" for line in lines)
     if len(joined.encode()) > PIECE_BYTES:
-        raise Invalid({"lines": [f"Must have at most {PIECE_BYTES} bytes of UTF-8 together."]})
+        raise too_many
     return _write(runtime, caller, job_id, token, APPEND, {"lines": joined}, then=TRIM)
 
 

@@ -86,6 +86,8 @@ def test_the_log_keeps_the_newest_within_its_bounds(core):
     job = core.held()
     with pytest.raises(Invalid):
         append(core, job, "ü" * (job_log.PIECE_BYTES // 2))
+    with pytest.raises(Invalid):
+        append(core, job, "x" * job_log.PIECE_BYTES)
     largest = "x" * (job_log.PIECE_BYTES - 1)
     for _ in range(18):
         append(core, job, largest)

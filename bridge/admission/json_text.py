@@ -1,0 +1,60 @@
+"""What can be told of a JSON text before it is parsed, found piece by piece.
+
+What Python does in C keeps its other threads waiting, the event loop's among them: no piece takes a millisecond or two.
+"""
+
+import re
+from typing import Any
+
+PIECE = 256 * 1024  # bytes, or characters
+
+# Of a text without escapes. One that is not closed reaches to the end, so that the time is linear.
+_STRING = re.compile(rb'"[^"]*"?')
+
+
+def count(text: str | bytes, one: Any) -> int:
+    """How often a character is in a text."""
+    return sum(text.count(one, start, start + PIECE) for start in range(0, len(text), PIECE))
+
+
+def holds(text: bytes, some: bytes) -> bool:
+    """Whether these few bytes are in a text."""
+    return any(text.find(some, start, start + PIECE + len(some) - 1) >= 0 for start in range(0, len(text), PIECE))
+
+
+def encodes(text: str) -> bool:
+    """Whether a text can be written in UTF-8: it has no lone surrogate."""
+    try:
+        for start in range(0, len(text), PIECE):
+            text[start : start + PIECE].encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def has_more_values(raw: bytes, most: int) -> bool:
+    """Whether a JSON text has more values than so many, or more strings than they and their names may be.
+
+    Each value but the first of an object or array follows a comma, and each object and array is one itself. Of a text
+    that is no JSON the answer may be either.
+    """
+    if count(raw, b",") < most and count(raw, b"[") + count(raw, b"{") <= most:
+        return False  # whatever of these stands in strings
+    commas = opened = quotes = start = 0
+    while start < len(raw):
+        piece = raw[start : start + PIECE]
+        slashes = len(piece) - len(piece.rstrip(b"\\"))
+        if slashes % 2:  # what the last one escapes belongs to it
+            piece = raw[start : start + PIECE + 1]
+        start += len(piece)
+        plain = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        within = quotes % 2  # a string goes on from the piece before
+        quotes += plain.count(b'"')
+        if quotes > 4 * most:
+            return True
+        plain = _STRING.sub(b"", b'"' + plain if within else plain)
+        commas += plain.count(b",")
+        opened += plain.count(b"[") + plain.count(b"{")
+        if commas >= most or opened > most:
+            return True
+    return False
