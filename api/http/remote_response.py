@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from flask import Response, request
 from werkzeug.datastructures import ContentRange
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date
 
+from api.http.access import caller, limits
 from api.http.bytes_response import attachment, bytes_response, cut_short
 from bridge.errors import NotFound, Unavailable
 from bridge.jobs.bucket_sources import look_at_object, object_pieces
@@ -19,13 +21,22 @@ from bridge.runtime import Runtime
 def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
     """What is at the address, or the range of it that was asked for; its name, else this one.
 
-    Raises NotFound, Unavailable, 416.
+    Raises NotFound, Unavailable, TooMany, 416.
     """
-    try:
-        part = open_remote(runtime, url, _one_range(), request.headers.get("If-Range"))
-    except OutsideFile as outside:
-        raise RequestedRangeNotSatisfiable(outside.size) from None
-    response = Response(_Bytes(part), mimetype="application/octet-stream", direct_passthrough=True)
+    with limits().remote_downloads.begin(caller().key_id, caller().tenant) as held:
+        try:
+            part = open_remote(runtime, url, _one_range(), request.headers.get("If-Range"))
+        except OutsideFile as outside:
+            raise RequestedRangeNotSatisfiable(outside.size) from None
+        held.callback(part.fetched.close)
+        body = _Bytes(part)
+        response = _response(body, part, remote_name(url, otherwise))
+        body.held = held.pop_all()
+    return response
+
+
+def _response(body: "_Bytes", part: Part, name: str) -> Response:
+    response = Response(body, mimetype="application/octet-stream", direct_passthrough=True)
     response.content_length = len(part.served)
     if part.fetched.status == 206:
         response.status_code = 206
@@ -34,7 +45,7 @@ def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
     response.last_modified = parse_date(part.modified)
     if part.etag is not None:
         response.set_etag(part.etag)
-    response.headers["Content-Disposition"] = attachment(remote_name(url, otherwise))
+    response.headers["Content-Disposition"] = attachment(name)
     response.make_conditional(request.environ)
     return response
 
@@ -72,10 +83,13 @@ def _one_range() -> str | None:
 
 
 class _Bytes:
-    """What comes, up to the size that was told; a connection that ends before that ends it early."""
+    """What comes, up to the size that was told; a connection that ends before that ends it early.
+
+    `held`: what is let go with it.
+    """
 
     def __init__(self, part: Part) -> None:
-        self._part = part
+        self._part, self.held = part, ExitStack()
 
     def __iter__(self) -> Iterator[bytes]:
         left = len(self._part.served)
@@ -89,4 +103,4 @@ class _Bytes:
             raise cut_short("the source's server ended before the end")
 
     def close(self) -> None:
-        self._part.fetched.close()
+        self.held.close()

@@ -21,6 +21,7 @@ from gevent.lock import BoundedSemaphore
 
 from bridge.admission import usage
 from bridge.admission.byte_budget import Budget
+from bridge.admission.remote_downloads import RemoteDownloads
 from bridge.admission.usage import UsageTable
 from bridge.background import every
 from bridge.errors import TooMany
@@ -68,6 +69,7 @@ class Limits:
         self.reading_documents = Budget(MOST_PIECES, 1)
         self.arriving = Budget(MOST_ARRIVING, ARRIVING)
         self.storing = Budget(MOST_STORING, STORING)
+        self.remote_downloads = RemoteDownloads()
         self._in_hand: UsageTable[UUID] = UsageTable()
         self._tenants_hand: UsageTable[str] = UsageTable()
         self._waiting: UsageTable[str] = UsageTable()

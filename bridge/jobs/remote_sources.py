@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
+import gevent
 from gevent.monkey import get_original
 
 from bridge.errors import Invalid, NotFound, Unavailable
@@ -24,6 +25,7 @@ from bridge.settings import Settings
 
 SCHEME = "https://"
 LOOK_UPS = 4  # of names at a time, in a process
+OPEN_SECONDS = 50.0  # until the head is there: the look-up, TLS (which a server can draw out) and 30 s for the answer
 LONGEST_NAME = 255
 _OFF = "Sources at addresses are off at this bridge; its operator can name hosts in BRIDGE_SOURCE_ALLOW."
 _PASSES = {408, 425, 429}  # of what a server refuses: this may be otherwise a little later
@@ -87,8 +89,10 @@ def without_query(path: str) -> str:
     return path.partition("?")[0] if path.startswith(SCHEME) else path
 
 
-def open_remote(runtime: Runtime, url: str, asked: str | None, if_range: str | None) -> Part:
-    """Ask the source's server, for a range where one is asked for. To be closed.
+def open_remote(
+    runtime: Runtime, url: str, asked: str | None, if_range: str | None, *, seconds: float = OPEN_SECONDS
+) -> Part:
+    """Ask the source's server, for a range where one is asked for, within so many seconds. To be closed.
 
     Raises NotFound, which no repetition mends; Unavailable; OutsideFile.
     """
@@ -96,7 +100,8 @@ def open_remote(runtime: Runtime, url: str, asked: str | None, if_range: str | N
     if asked is not None and if_range is not None:
         headers["If-Range"] = if_range
     try:
-        fetched = fetch(allowed_addresses(runtime.settings), url, headers, ask=_look_up)
+        with gevent.Timeout(seconds, NotSent(f"No answer within {seconds:.0f} s.")):
+            fetched = fetch(allowed_addresses(runtime.settings), url, headers, ask=_look_up)
     except BadAddress as why:
         raise _refused(str(why)) from None
     except NotSent as why:

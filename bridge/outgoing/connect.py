@@ -13,11 +13,14 @@ from functools import cache
 from threading import Event, Timer
 from typing import Any
 
+import structlog
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from bridge.outgoing.addresses import Network, refusal
 from bridge.outgoing.destination import Allowed, BadAddress, Destination
+
+log = structlog.get_logger("outgoing")
 
 CONNECT_SECONDS = 5.0
 MOST_ADDRESSES = 8  # of a name
@@ -63,7 +66,8 @@ def _judged(to: Destination, also: Sequence[Network], ask: Resolve) -> Sequence[
         raise NotSent("The host's name has no address.")
     for ip in ips:
         if (why := refusal(ip, also)) is not None:
-            raise BadAddress(f"The address may not be reached: {why}.")
+            log.warning("inner_address_refused", host=to.host, why=why)  # whoever named it learns nothing of our DNS
+            raise BadAddress("The address may not be reached: its name leads to an IP address that is not allowed.")
     return ips[:MOST_ADDRESSES]
 
 
@@ -81,6 +85,9 @@ def _connected(to: Destination, ips: Sequence[str], end: float) -> HTTPConnectio
         except (OSError, HTTPError, ValueError) as error:
             connection.close()
             failed = error
+        except BaseException:  # the time of the whole is over
+            connection.close()
+            raise
     if isinstance(failed, ssl.SSLError) or isinstance(getattr(failed, "__cause__", None), ssl.SSLError):
         raise NotSent("TLS failed: the receiver's certificate or protocol is not accepted.") from failed
     raise NotSent("The receiver takes no connection.") from failed

@@ -11,10 +11,12 @@ import pytest
 import requests
 
 from bridge import names
+from bridge.admission.remote_downloads import OF_KEY
 from tests.support.client import Client, ok, refused
 from tests.support.command import jobbridge
 from tests.support.receiver import Received, Receiver, answer, receiver
 from tests.support.running import Running
+from tests.support.waiting import wait_until
 
 HERE = "127.0.0.2"  # the one address of loopback that the bridge may reach
 FILE = bytes(range(256)) * 2000
@@ -160,6 +162,7 @@ def test_a_name_that_leads_to_an_inner_address_is_refused_as_it_is_downloaded(cl
         job, token = taken(client, f"https://localhost:{canary.port}/x")
         problem = refused(client.get(job["source_file_url"], headers=token), 404, "not_found")
         assert "may not be reached" in problem["detail"]
+        assert "127.0.0" not in problem["detail"]  # nobody learns what names mean in our network
         assert not canary.got
 
 
@@ -231,6 +234,28 @@ def test_a_server_that_hangs_holds_up_its_download_alone(client, there):
         finally:
             goes_on.set()
         assert waiting.result(60).content == FILE
+
+
+def test_of_downloads_at_once_a_key_has_so_many_and_then_a_429(client, there):
+    job, token = taken(client, at(there))
+    goes_on = Event()
+
+    def hangs(handler: BaseHTTPRequestHandler, came: Received) -> None:
+        goes_on.wait(120)
+        files(handler, came)
+
+    there.answers = hangs
+    with ThreadPoolExecutor(OF_KEY) as pool:
+        waiting = [pool.submit(client.get, job["source_file_url"], headers=token) for _ in range(OF_KEY)]
+        try:
+            wait_until(lambda: len(there.got) == OF_KEY, "all of them to come", 60)
+            refusal = client.get(job["source_file_url"], headers=token)
+            refused(refusal, 429, "too_many")
+            assert int(refusal.headers["Retry-After"]) > 0
+        finally:
+            goes_on.set()
+        assert {one.result(60).content for one in waiting} == {FILE}
+    assert client.get(job["source_file_url"], headers=token).content == FILE
 
 
 def test_celery_takes_addresses_too(bridge, client, there):
