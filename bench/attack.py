@@ -10,10 +10,13 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
+import requests
 
-from bridge.names import API_BASE, API_ROOT, KEYS_BASE
+from bench.attack_routes import FORM, requests_of
+from bridge.names import API_BASE
 
 DRIPPING = 40  # connections
 PATIENCE = 30.0  # seconds for an answer; who has sent all says so by closing its half
@@ -58,6 +61,17 @@ class Attack:
         self.bad: list[tuple[bytes, bytes]] = []
         self.accepted: dict[str, Any] = {}  # job ID → its task_options, as they were sent
         self.connection: socket.socket | None = None
+        self.session = self.csrf = ""  # of the dashboard: lines of a head, and what its forms carry
+
+    def sign_in(self) -> None:
+        """Begin a session of the dashboard, where this key may have one."""
+        url, ours = f"http://127.0.0.1:{self.port}/ui", {"Sec-Fetch-Site": "same-origin"}
+        browser = requests.Session()
+        browser.post(f"{url}/login", {"key": self.key}, headers=ours, timeout=PATIENCE, allow_redirects=False)
+        token = re.search(r'name="csrf" value="([0-9a-f]+)"', browser.get(f"{url}/", timeout=PATIENCE).text)
+        cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        self.session = f"Cookie: {cookies}\r\nSec-Fetch-Site: same-origin\r\n" if cookies else ""
+        self.csrf = "" if token is None else token[1]
 
     def run(self, count: int) -> None:
         for _ in range(count):
@@ -70,15 +84,18 @@ class Attack:
     def request(self) -> tuple[bytes, bytes | None]:
         """The bytes of a request; its body, where nothing but that was bent."""
         chance = self.chance
-        method, path, body = self.route(chance.choice([*self.job_ids, "x", "%00", "../x"]))
-        head = self.head(method, path)
+        asked = chance.choice(requests_of(chance.choice([*self.job_ids, "x", "%00", "../x"]), self.source, chance))
+        head = self.head(asked.method, asked.path) + asked.lines.encode()
+        kind = (FORM if asked.is_form else "application/json").encode()
+        if asked.path.startswith("/ui/") and chance.random() < 0.8:
+            head += self.session.encode()
         if chance.random() < 0.08:
-            return head + b"Content-Type: application/json\r\n" + chance.choice(BROKEN), None
-        raw = b"" if body is None else self.bent_json(body)
+            return head + b"Content-Type: %s\r\n" % kind + chance.choice(BROKEN), None
+        raw = b"" if asked.body is None else self.bent_form(asked.body) if asked.is_form else self.bent_json(asked.body)
         if chance.random() < 0.15:
             head += chance.choice(HEADS).encode("latin-1") + b"\r\n"
         if raw or chance.random() < 0.1:
-            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(raw)
+            head += b"Content-Type: %s\r\nContent-Length: %d\r\n" % (kind, len(raw))
         whole = bytearray(head + b"\r\n" + raw)
         if chance.random() >= 0.25:
             return bytes(whole), raw
@@ -87,27 +104,12 @@ class Attack:
             whole[at : at + chance.randint(0, 2)] = chance.choice([*WORDS, bytes([chance.randrange(256)])])
         return bytes(whole), None
 
-    def route(self, job: str) -> tuple[str, str, dict[str, object] | None]:
-        new: dict[str, object] = {"source_file_path": self.source, "content_type": "a", "ingestion_task_id": "t"}
-        routes: list[tuple[str, str, dict[str, object] | None]] = [
-            ("POST", API_BASE, {**new, "task_options": {"x": 1, "y": [1.5, "z"]}}),
-            ("POST", f"{API_BASE}/batch", {"jobs": [new, {**new, "priority": "high"}]}),
-            ("POST", KEYS_BASE, {"name": "n", "scopes": ["read"], "content_types": ["a"]}),
-            ("DELETE", f"{KEYS_BASE}/{self.chance.choice(['jb_00000000', '%00', 'x' * 300])}", None),
-            ("PUT", f"{API_BASE}/{job}/result", {"success": True, "content": "c", "metadata": {"x": [1]}}),
-            ("POST", f"{API_BASE}/{job}/heartbeat", {"progress": 0.5, "message": "m"}),
-            ("PUT", f"{API_BASE}/{job}/progress", {"percentage": 5, "message": "m"}),
-            ("POST", f"{API_BASE}/{job}/release", {}), ("POST", f"{API_BASE}/{job}/cancel", None),
-            ("POST", f"{API_BASE}/{job}/retry", None), ("GET", f"{API_BASE}/{job}/download", None),
-            ("GET", f"{API_BASE}/{job}", None), ("GET", f"{API_BASE}/{job}/explain", None),
-            ("GET", f"{API_BASE}?limit=5&cursor=x&status=pending&created_after=2026-01-01T00:00:00Z", None),
-            ("POST", f"{API_BASE}/retry?status=failed&content_type=a&dry_run=true", None),
-            ("POST", f"{API_ROOT}/workers/w{self.chance.randrange(1, 9)}/pause", {"reason": "r", "seconds": 1}),
-            ("GET", f"{API_ROOT}/continuations?limit=1&state=sent", None), ("GET", f"{API_BASE}/statistics", None),
-            ("GET", f"{API_BASE}/poll?worker_id=w&content_types=a&wait=0&max_jobs=1&claim_id=c", None),
-            ("TRACE", API_BASE, None), ("GET", "/openapi.json", None), ("GET", f"/docs/{job}", None),
-        ]  # fmt: skip
-        return self.chance.choice(routes)
+    def bent_form(self, body: dict[str, object]) -> bytes:
+        chance = self.chance
+        given: dict[str, object] = {**body, "csrf": self.csrf} if chance.random() < 0.8 else dict(body)
+        if chance.random() < 0.5:
+            given[chance.choice([*given, "unknown"])] = str(chance.choice(STRANGE)).encode(errors="replace")
+        return urlencode(given).encode()
 
     def bent_json(self, body: dict[str, object]) -> bytes:
         chance = self.chance
@@ -131,7 +133,7 @@ class Attack:
             self.connection.sendall(sent)
             if body is None:  # it may lack an end, for which the server would wait
                 self.connection.shutdown(socket.SHUT_WR)
-            received = self.answer(self.connection)
+            received = self.answer(self.connection, bodiless=sent.startswith(b"HEAD "))
         except TimeoutError:
             received = b"no answer"
         except OSError:
@@ -152,8 +154,8 @@ class Attack:
             self.bad.append((sent, received))
         return status
 
-    def answer(self, connection: socket.socket) -> bytes:
-        """One whole answer."""
+    def answer(self, connection: socket.socket, *, bodiless: bool = False) -> bytes:
+        """One whole answer; of a HEAD its head alone."""
         received = b""
         while True:
             head, end, body = received.partition(b"\r\n\r\n")
@@ -161,7 +163,7 @@ class Attack:
             whole = length is None or len(body) >= int(length[1]) or b" 304 " in head[:20]
             if re.search(rb"transfer-encoding: chunked", head, re.IGNORECASE):
                 whole = body.endswith(b"\r\n0\r\n\r\n")
-            if end and whole:
+            if end and (whole or bodiless):
                 return received
             if not (piece := connection.recv(65536)):
                 return received or b"closed"
@@ -186,7 +188,7 @@ class Slow(Attack):
                         still.append((connection, whole, upto))
                         continue
                     connection.shutdown(socket.SHUT_WR)
-                    received = self.answer(connection)
+                    received = self.answer(connection, bodiless=whole.startswith(b"HEAD "))
                 except TimeoutError:
                     received = b"no answer"
                 except OSError:

@@ -91,7 +91,7 @@ def main() -> int:
         settings = {
             "BRIDGE_DATA_DIR": place, "BRIDGE_PORT": str(free_port()), "BRIDGE_API_PROCESSES": "1",
             "BRIDGE_LIMITS": "requests=100000000,tenant_requests=100000000,failures=100000000",
-            "BRIDGE_LOG_LEVEL": "error",
+            "BRIDGE_LOG_LEVEL": "error", "BRIDGE_SOURCE_ALLOW": "https://files.example.org",
         }  # fmt: skip
         stack = Stack(settings, throw_away=True, fsync=False)
         try:
@@ -180,6 +180,8 @@ class Bent:
         self._slow, self._endless = Slow(*aims[0], seed - 1), Endless(*aims[0], seed - 2)
 
     def __call__(self) -> None:
+        for one in [*self._attacks, self._slow, self._endless]:
+            one.sign_in()
         ended = threading.Event()
         beside = [
             threading.Thread(target=self._slow.drip, args=(ended,)),
