@@ -18,7 +18,7 @@ ACTIONS = ("kill", "stop", "wait")
 LOOK_SECONDS = 0.02
 
 POINTS = {
-    "create.before_commit": "the row of a job with an Idempotency-Key is written, and not committed",
+    "create.before_commit": "the row of a job whose source was uploaded is written, and not committed",
     "create.after_commit": "the job is there, and Redis knows nothing of it",
     "create.after_push": "the job's ID is in Redis, and nobody has been answered",
     "batch.before_commit": "a batch's rows are written, and not committed",

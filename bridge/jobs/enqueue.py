@@ -16,7 +16,7 @@ from bridge.jobs import report_changes
 from bridge.jobs.batches import NEW
 from bridge.jobs.callbacks import Callback, callback_for_batch
 from bridge.jobs.fields import fingerprint
-from bridge.jobs.idempotency import Key, earlier, keep_batch
+from bridge.jobs.idempotency import LOCK, Key, earlier, keep_batch
 from bridge.jobs.looked_at import clock, looked_at
 from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
@@ -60,6 +60,9 @@ WHERE NOT EXISTS (
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id, created_at, mirrored
 """)
+# The same under a key, which is locked by a statement of its own, in the same round trip: the snapshot of the second
+# shows what was committed before. No row: the key was used.
+INSERT_UNDER_KEY = text(f"{LOCK};\n{INSERT.text}")
 
 NOBODY = Caller()  # has no secret, so that nobody is called in its name
 _NO_KEY = {"idempotency_key": None, "idempotency_hash": None}
@@ -116,11 +119,11 @@ def enqueue(
     key = Key(tenant, idempotency_key, fingerprint(created))
     now = None
     if not waited:
-        with runtime.engine.begin() as connection:
+        with runtime.single.connect() as connection:
             if earlier := _earlier(connection, key):
                 return earlier[0]
             now = clock(connection, [created])
-    # No transaction waits for a file system. The key may be used meanwhile, so it is looked up (and locked) again.
+    # No transaction waits for a file system. The key may be used meanwhile, so it is locked and looked for again.
     try:
         admit()
         new = _looked_at_one(runtime, tenant, created, now, asks)
@@ -130,14 +133,14 @@ def enqueue(
                 if earlier := _earlier(connection, key):
                     return earlier[0]
         raise
-    with runtime.engine.begin() as connection:
-        if earlier := _earlier(connection, key):
-            return earlier[0]
-        rows = connection.execute(INSERT, {**key.params(), **_NO_BATCH, **_columns(runtime, [new], [uuid7()])}).all()
-        if not rows:  # A simultaneous request with the same key was first; it has committed.
+    uploaded = is_uploaded(created["source_file_path"])
+    with (runtime.engine if uploaded else runtime.single).begin() as connection:
+        values = {**key.params(), **_NO_BATCH, **_columns(runtime, [new], [uuid7()])}
+        rows = connection.execute(INSERT_UNDER_KEY, values).all()
+        if not rows:
             return _earlier(connection, key)[0]
         name_uploads(connection, tenant, [rows[0].id], [created])
-        reach("create.before_commit")
+        reach("create.before_commit", uploaded)
     _tell_of(runtime, [new], rows)
     return Created.of(rows[0])
 

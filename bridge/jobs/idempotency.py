@@ -9,10 +9,11 @@ from bridge.errors import Invalid
 
 # A key counts for single jobs and batches alike: used for the one, it is not free for the other. No index spans both
 # tables, so who looks a key up locks it: what the statements after this one see of it is the last word.
-EARLIER = text("""
-SELECT earlier.* FROM (
-  SELECT pg_advisory_xact_lock(hashtextextended(CAST(:tenant AS text) || ':' || CAST(:idempotency_key AS text), 0))
-) locked LEFT JOIN LATERAL (
+LOCK = (
+    "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:tenant AS text) || ':' || CAST(:idempotency_key AS text), 0))"
+)
+EARLIER = text(f"""
+SELECT earlier.* FROM ({LOCK}) locked LEFT JOIN LATERAL (
   SELECT ARRAY[id] AS job_ids, created_at, idempotency_hash, CAST(NULL AS uuid) AS batch_id FROM remote_jobs
   WHERE tenant = :tenant AND idempotency_key = :idempotency_key
   UNION ALL

@@ -1,20 +1,16 @@
 """What leads past each crash point: the life of a job, each step of it repeated until it is answered."""
 
-import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import redis
-import requests
 from celery.exceptions import TimeoutError as NoAnswer
 
 from bridge import names
 from bridge.names import API_ROOT, KEYS_BASE
 from tests.support.client import Client, ok
-from tests.support.crash_site import PATIENCE, Site, new_name
-from tests.support.tus import announce, append, objects, tus
+from tests.support.crash_site import Site, new_name
+from tests.support.tus import announce, append
 from tests.support.waiting import wait_until
 
 
@@ -248,43 +244,6 @@ def revoked(site: Site) -> list[str]:
     ok(site.again(lambda **how: site.client.request("DELETE", path, **how)))
     site.sweep(names.EXPIRE)
     return to_the_end(site, job_id)
-
-
-def uploaded(site: Site) -> list[str]:
-    """Sent on from where the server says that it is, as clients of tus do."""
-    sent = os.urandom(300_000)
-    announced = site.again(lambda **how: tus(site.client, "POST", headers={"Upload-Length": len(sent)}, **how))
-    place = announced.headers["Location"]
-
-    def whole() -> bool:
-        at = int(site.again(lambda **how: tus(site.client, "HEAD", place, **how)).headers["Upload-Offset"])
-        if at < len(sent):
-            with suppress(requests.RequestException):
-                append(site.client, place, at, sent[at:], timeout=PATIENCE)
-        return at == len(sent)
-
-    wait_until(whole, "the upload to be whole", 60)
-    seen = ok(site.again(lambda **how: site.client.get(place, **how)))
-    assert seen["sha256"] == hashlib.sha256(sent).hexdigest()
-    return []
-
-
-def collected(site: Site) -> list[str]:
-    """What is left behind goes too, and what is named does not."""
-    uploaded(site)
-    tenant = {"t": site.client.tenant}
-    of_tenant = "object LIKE 'tenant-' || :t || '/%'"
-    kept = set(objects(site.bridge.settings))
-    uploaded(site)
-    site.bridge.sql(
-        "UPDATE uploads SET expires_at = now() - interval '1 s' WHERE id ="
-        " (SELECT id FROM uploads WHERE tenant = :t ORDER BY created_at DESC LIMIT 1)", **tenant)  # fmt: skip
-    site.bridge.sql(f"UPDATE upload_segments SET written_at = written_at - interval '1 h' WHERE {of_tenant}", **tenant)
-    site.until(f"SELECT count(*) = 1 FROM upload_segments WHERE {of_tenant}", names.COLLECT, "it to go", **tenant)
-    mine = [path for path in objects(site.bridge.settings) if site.client.tenant in str(path)]
-    assert len(mine) == 1
-    assert mine[0] in kept
-    return []
 
 
 def resent(site: Site) -> list[str]:

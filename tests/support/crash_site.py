@@ -52,6 +52,7 @@ class Site:
 
     def create(self, **fields: Any) -> str:
         body = {**self.client.fields(), "source_file_path": self.client.source(b"x" * 200_000), **fields}
+        body = {name: value for name, value in body.items() if value is not None}
         headers = {"Idempotency-Key": new_name()}
         return str(ok(self.again(lambda **how: self.client.post("", body, headers=headers, **how)))["job_id"])
 

@@ -19,6 +19,7 @@ from bridge.cli.local.checkout import ROOT
 from bridge.crash_points import POINTS
 from bridge.settings import SettingsError, load_settings
 from tests.support import crash_flows as flows
+from tests.support import crash_flows_uploads as uploads
 from tests.support.broker import handed_over
 from tests.support.crash_flows_webhooks import called
 from tests.support.crash_site import Site
@@ -32,7 +33,7 @@ _CHANGES: list[Flow] = [flows.released, flows.cancelled, flows.restarted, flows.
 
 # What leads past each point; each flow of it is a case.
 CASES: dict[str, list[Flow]] = {
-    "create.before_commit": [flows.life],
+    "create.before_commit": [uploads.uploaded_life],
     "create.after_commit": [flows.life],
     "create.after_push": [flows.life],
     "batch.before_commit": [flows.batch],
@@ -81,12 +82,12 @@ CASES: dict[str, list[Flow]] = {
     "webhooks.after_mark": [called],
     "webhooks.before_call": [called],
     "webhooks.after_resend": [called],
-    "upload.before_object": [flows.uploaded],
-    "upload.after_object": [flows.uploaded],
-    "upload.before_commit": [flows.uploaded],
-    "upload.after_commit": [flows.uploaded],
-    "collect.before_commit": [flows.collected],
-    "collect.after_objects": [flows.collected],
+    "upload.before_object": [uploads.uploaded],
+    "upload.after_object": [uploads.uploaded],
+    "upload.before_commit": [uploads.uploaded],
+    "upload.after_commit": [uploads.uploaded],
+    "collect.before_commit": [uploads.collected],
+    "collect.after_objects": [uploads.collected],
 }
 ALL = [(point, flow, action) for point in CASES for flow in CASES[point] for action in ("kill", "stop")]
 # One action for each point, in turns.
