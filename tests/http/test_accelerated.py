@@ -2,10 +2,6 @@
 
 import os
 import re
-import signal
-import socket
-import subprocess
-from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,10 +10,9 @@ from requests.adapters import HTTPAdapter
 
 from bridge.cli.local.checkout import ROOT
 from bridge.embedded.ports import free_port
-from bridge.embedded.process import dies_with_parent
 from tests.http.test_proxy import NGINX
 from tests.support.client import Client, ok, refused
-from tests.support.waiting import wait_until
+from tests.support.proxies import listening
 
 pytestmark = pytest.mark.skipif(not NGINX, reason="nginx is missing")
 CONTENT = bytes(range(256)) * 40
@@ -59,23 +54,8 @@ def proxy(bridge, tmp_path_factory):
         f"server {{ listen 127.0.0.1:{port};\nlocation / {{ proxy_pass http://{urlsplit(bridge.url).netloc};"
         f" proxy_set_header Host $host; proxy_buffering off; }}\n{''.join(blocks)} }} }}\n"
     )
-    running = subprocess.Popen(
-        [str(NGINX), "-e", f"{place}/error.log", "-c", str(place / "nginx.conf")],
-        stderr=subprocess.PIPE, preexec_fn=dies_with_parent(signal.SIGTERM),
-    )  # fmt: skip
-    errors = running.stderr
-    assert errors is not None
-
-    def listens():
-        with closing(socket.socket()) as probe:
-            assert running.poll() is None, errors.read()
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_until(listens, "nginx")
-    yield f"http://127.0.0.1:{port}"
-    running.terminate()
-    running.wait(30)
-    errors.close()
+    with listening([str(NGINX), "-e", f"{place}/error.log", "-c", str(place / "nginx.conf")], port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ skipped. .ci/run installs them when it is root.
 
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,9 +18,9 @@ import requests
 
 from bridge.cli.local.checkout import ROOT
 from bridge.embedded.ports import free_port
-from bridge.embedded.process import dies_with_parent
 from bridge.names import API_BASE
 from tests.support.client import Client, ok, refused
+from tests.support.proxies import listening
 from tests.support.spellings import others
 from tests.support.waiting import wait_until
 
@@ -79,22 +77,8 @@ def proxy(request, bridge, tmp_path_factory):
     place, port = tmp_path_factory.mktemp("proxy"), free_port()
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=bridge -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*make.split(), "-keyout", place / "key", "-out", place / "cert"], check=True, capture_output=True)
-    running = subprocess.Popen(
-        request.param(place, port, bridge), stderr=subprocess.PIPE, preexec_fn=dies_with_parent(signal.SIGTERM)
-    )
-    errors = running.stderr
-    assert errors is not None
-
-    def listens():
-        with closing(socket.socket()) as probe:
-            assert running.poll() is None, errors.read()
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_until(listens, "the proxy")
-    yield bridge, f"https://127.0.0.1:{port}", str(place / "cert")
-    running.terminate()
-    running.wait(30)
-    errors.close()
+    with listening(request.param(place, port, bridge), port):
+        yield bridge, f"https://127.0.0.1:{port}", str(place / "cert")
 
 
 @pytest.fixture
