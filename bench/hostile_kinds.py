@@ -230,8 +230,10 @@ def bent_forms(target: Target) -> None:
         {"csrf": "0" * 64}, {"csrf": "f" * 70_000}, {f"n{n}": "x" for n in range(500)},
         {"worker_id": "\x00" * 100, "csrf": "\u202e"}, {"asked": "cancel", "limit": "9" * 5000},
     ]  # fmt: skip
-    actions = ("login", "logout", "jobs/bulk", "keys", "workers/evict", "workers/pause", "continuations/resend")
-    pages = ("", "jobs", "workers", "continuations", "sweeps", "keys", "history?span=7d", f"jobs?cursor={'A' * 4000}")
+    resent = (f"{kind}/resend" for kind in ("continuations", "webhooks"))
+    actions = ("login", "logout", "jobs/bulk", "keys", "workers/evict", "workers/pause", *resent)
+    lists = ("jobs", "batches", "workers", "continuations", "webhooks", "sweeps", "keys")
+    pages = ("", *lists, "history?span=7d", *(f"{one}?cursor={'A' * 4000}" for one in lists[:5]), "webhooks?state=%00")
 
     def send(number: int) -> None:
         for turn in range(target.some(100)):

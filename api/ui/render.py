@@ -70,6 +70,7 @@ def environment() -> Environment:
         "entities": entities,
         "document": document,
         "moment": moment,
+        "moments": moments,
         "ago": ago,
         "seconds": seconds,
         "number": number,
@@ -111,6 +112,11 @@ def moment(value: datetime | None) -> str | Markup:
     return Markup('<time datetime="{}">{}</time>').format(
         utc.isoformat(timespec="seconds"), utc.strftime("%Y-%m-%d %H:%M:%S")
     )
+
+
+def moments(sentence: str) -> str:
+    """The same, with each moment in it as the pages write them."""
+    return re.sub(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\+00:00\b", r"\1 \2 UTC", sentence)
 
 
 def ago(value: datetime | None) -> str | Markup:

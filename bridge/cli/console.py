@@ -26,6 +26,7 @@ STYLES = {
     "waiting": "yellow",
     "sent": "green",
     "confirmed": "green",
+    "delivered": "green",
 }
 
 
@@ -66,6 +67,21 @@ def table(*columns: str, give: Iterable[str] = (), right: Iterable[str] = ()) ->
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", no_wrap=name not in give, overflow="fold")
     return made
+
+
+def print_noted(
+    paper: Console, columns: Iterable[str], rows: Iterable[tuple[Iterable[Text], str]], right: Iterable[str] = ()
+) -> None:
+    """A list on a narrow terminal: a row's cells, and below them what a column of their own would cut to nothing."""
+    names, filled = list(columns), [(list(cells), note) for cells, note in rows]
+    whole = [[Text(name, style="bold") for name in names], *(cells for cells, _ in filled)]
+    widths = [max(cells[place].cell_len for cells in whole) for place in range(len(names))]
+    for cells, note in zip(whole, ["", *(note for _, note in filled)], strict=True):
+        for name, cell, width in zip(names, cells, widths, strict=True):
+            cell.align("right" if name in right else "left", width)
+        paper.print(Text(" ").join(cells), no_wrap=True, overflow="ellipsis")
+        if note:
+            paper.print(Text.assemble("  ", text(note)), no_wrap=True, overflow="ellipsis")
 
 
 def pairs(rows: Iterable[tuple[str, RenderableType]]) -> Table:

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from bridge.cli.console import console, print_json, text
+from bridge.cli.console import WIDE, console, print_json, print_noted, table, text
 from bridge.cli.errors import Refused
 from bridge.cli.local import keys as in_database
 from bridge.cli.options import Url
@@ -111,6 +110,7 @@ def list_(
         _show(rows)
 
 
+_MOST_OF_A_NAME = 24  # characters, where the terminal is narrow
 _SHOWN = ("prefix", "name", "tenant", "scopes", "content_types", "created_at", "expires_at", "revoked_at",
           "last_used_at", "made_by", "revoked_by", "callback_url")  # fmt: skip
 
@@ -120,28 +120,32 @@ def _plain(value: Any) -> Any:
 
 
 def _show(rows: Iterable[Mapping[str, Any]]) -> None:
-    paper = console()
-    moments = "%Y-%m-%d %H:%M" if paper.width >= 120 else "%Y-%m-%d"
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("Prefix", no_wrap=True)
-    rows = list(rows)
-    calls = ["Calls"] if any(row["callback_url"] for row in rows) else []
-    for title in ("Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "Made by", *calls, "State"):
-        table.add_column(title, overflow="fold")
-    now = datetime.now(UTC)
+    paper, now = console(), datetime.now(UTC)
+    whole, noted = [], []
     for row in rows:
         expired = row["expires_at"] is not None and row["expires_at"] <= now
         revoked = f"revoked by {row['revoked_by']}" if row["revoked_by"] else "revoked"
         state = revoked if row["revoked_at"] else "expired" if expired else "valid"
         used, expires = (
-            moment.astimezone(UTC).strftime(moments) if moment else "–"
+            f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else ""
             for moment in (row["last_used_at"], row["expires_at"])
         )
-        types = ",".join(row["content_types"] or []) or "all"
-        shown = (row["prefix"], row["name"], row["tenant"], ",".join(row["scopes"]), types, expires, used)
-        called = [receiver_of(row["callback_url"]) if row["callback_url"] else "–"] if calls else []
-        table.add_row(*map(text, (*shown, row["made_by"] or "–", *called, state)))
-    paper.print(table)
+        types, scopes = ",".join(row["content_types"] or []) or "all", ",".join(row["scopes"])
+        called = receiver_of(row["callback_url"]) if row["callback_url"] else ""
+        more = {"expires": expires, "used": used, "by": row["made_by"] or "", "calls": called}
+        whole.append([row["prefix"], row["name"], row["tenant"], scopes, types, *more.values(), state])
+        note = ", ".join(
+            f"{name} {told}" for name, told in {"tenant": row["tenant"], "types": types, **more}.items() if told
+        )
+        noted.append(([text(row["prefix"]), text(row["name"][:_MOST_OF_A_NAME]), text(scopes), text(state)], note))
+    if paper.width < WIDE:
+        print_noted(paper, ("Prefix", "Name", "Scopes", "State"), noted)
+        return
+    titles = ("Prefix", "Name", "Tenant", "Scopes", "Types", "Expires", "Last used", "Made by", "Calls", "State")
+    made = table(*titles, give=titles[1:])
+    for cells in whole:
+        made.add_row(*(text(cell or "–") for cell in cells))
+    paper.print(made)
 
 
 @app.command()

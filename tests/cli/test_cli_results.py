@@ -63,4 +63,4 @@ def test_submit_waits_and_writes_the_result(run, client, tmp_path):
 def test_a_worker_is_evicted(run, client):
     client.create("evict")
     client.claim("evict", worker_id="gone/1")
-    assert "gone/1 held 1 jobs" in run("workers", "evict", "gone/1").stdout
+    assert "gone/1 held 1 job, now pending again" in run("workers", "evict", "gone/1").stdout

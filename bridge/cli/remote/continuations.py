@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli import options
-from bridge.cli.console import WIDE, coloured, console, line, print_json, table, text
+from bridge.cli.console import WIDE, coloured, console, line, print_json, print_noted, table, text
 from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.cli.remote.job_tables import show_more
@@ -61,19 +61,19 @@ def _show(answer: Answer) -> None:
         return
     wide = paper.width >= WIDE
     more = ("Status", "Age") if wide else ()
-    rows = table("Job", "n", *more, "State", "Tries", "Next", "Error", give=["Error"], right=["n", "Tries"])
+    columns, right = ("Job", "n", *more, "State", "Tries", "Next"), ["n", "Tries"]
+    filled = []
     for one in answer.body["continuations"]:
-        told = [coloured(one["status"]), text(age(one["created_at"], now))] if wide else []
-        rows.add_row(
-            text(one["job_id"]),
-            str(one["n"]),
-            *told,
-            coloured(one["state"]),
-            str(one["tries"]),
-            text(until(one["next_at"], now)),
-            line(value(one["last_error"])),
-        )
-    paper.print(rows)
+        ended = [coloured(one["status"]), text(age(one["created_at"], now))] if wide else []
+        told = [coloured(one["state"]), text(one["tries"]), text(until(one["next_at"], now))]
+        filled.append(([text(one["job_id"]), text(one["n"]), *ended, *told], one["last_error"]))
+    if wide:
+        rows = table(*columns, "Error", give=["Error"], right=right)
+        for cells, error in filled:
+            rows.add_row(*cells, line(value(error)))
+        paper.print(rows)
+    else:
+        print_noted(paper, columns, [(cells, error or "") for cells, error in filled], right)
     show_more(paper, answer.body["next_cursor"])
 
 

@@ -11,12 +11,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.console import WIDE, coloured, line, pairs, table, text
+from bridge.cli.console import WIDE, coloured, line, pairs, print_noted, table, text
 from bridge.cli.remote.http import Answer
 from bridge.cli.remote.worker_tables import workers_table
 from bridge.cli.text import age, between, clean, exactly, until, value
 
-_ON_ONE_LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
 _MOST_OF_A_TYPE = 12  # characters, where the terminal is narrow
 _MOMENTS = ("_at", "_start", "_completion")
 
@@ -44,23 +43,12 @@ def _wide(jobs: list[dict[str, Any]], now: datetime) -> Table:
 
 
 def _print_narrow(console: Console, jobs: list[dict[str, Any]], now: datetime) -> None:
-    """Two lines a job where there is something to say about it: a column for that would be cut to nothing."""
-    status = max(len(job["status"]) for job in jobs)
-    kind = min(_MOST_OF_A_TYPE, max(4, *(len(job["content_type"]) for job in jobs)))
-    console.print(Text(f"{'Job':36} {'Status':{status}} {'Age':>6} {'Type':{kind}} Task", style="bold"), **_ON_ONE_LINE)
+    rows = []
     for job in jobs:
-        cells = Text(" ").join(
-            [
-                text(job["job_id"]),
-                Text.assemble(coloured(job["status"]), " " * (status - len(job["status"]))),
-                text(f"{age(job['created_at'], now):>6}"),
-                text(f"{clean(job['content_type'])[:kind]:{kind}}"),
-                text(job["ingestion_task_id"]),
-            ]
-        )
-        console.print(cells, **_ON_ONE_LINE)
-        if note := _note(job, now):
-            console.print(Text.assemble("  ", text(note)), **_ON_ONE_LINE)
+        told = [text(age(job["created_at"], now)), text(clean(job["content_type"])[:_MOST_OF_A_TYPE])]
+        cells = [text(job["job_id"]), coloured(job["status"]), *told, text(job["ingestion_task_id"])]
+        rows.append((cells, _note(job, now)))
+    print_noted(console, ("Job", "Status", "Age", "Type", "Task"), rows, right=["Age"])
 
 
 def show_more(console: Console, cursor: str | None) -> None:

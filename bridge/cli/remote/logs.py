@@ -33,6 +33,8 @@ def logs(
             ended = bridge.get(f"{API_BASE}/{job}/status").body["status"] in FINAL  # before: no line comes after it
             shown = _show(bridge, job, shown, json=json)
             if ended or not follow:
+                if not shown and not json:
+                    typer.echo("The job has no log.", err=True)
                 return
             time.sleep(every)
     except KeyboardInterrupt:

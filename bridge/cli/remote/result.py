@@ -59,6 +59,9 @@ def artifacts(
     if json:
         print_json({"items": [vars(one) for one in found]})
         return
+    if not found:
+        typer.echo("No artifacts.")
+        return
     rows = table("Name", "Bytes", "Type", "SHA-256", give=["Name"])
     for one in found:
         rows.add_row(text(one.name), f"{one.size}", text(one.media_type), text(one.sha256))

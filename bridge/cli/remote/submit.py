@@ -15,7 +15,7 @@ from bridge.cli.options import Json, Url
 from bridge.cli.remote import files as files_
 from bridge.cli.remote import watch
 from bridge.cli.remote.http import Bridge, bridge_at
-from bridge.cli.text import read_moment
+from bridge.cli.text import clean, read_moment
 from bridge.names import API_BASE
 from models.state import Priority
 
@@ -121,7 +121,10 @@ def _created(
         try:
             return create()
         except RefusedByBridge as refused:
-            if "source_file_path: " not in str(refused) or not all(file.is_file() for file in files):
+            missing = [file for file in files if not file.is_file()]
+            if missing and "source_file_path: Must lie" in str(refused):
+                typer.echo(f"jobbridge: {clean(missing[0])} is no file of this machine", err=True)
+            if "source_file_path: " not in str(refused) or missing:
                 raise
     sources = [{"source_upload": files_.upload(bridge, file)} for file in files]
     return create()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli import options
-from bridge.cli.console import coloured, console, line, print_json, table, text
+from bridge.cli.console import WIDE, coloured, console, line, print_json, print_noted, table, text
 from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.cli.remote.job_tables import show_more
@@ -56,18 +56,19 @@ def _show(answer: Answer) -> None:
     if not answer.body["webhooks"]:
         paper.print("No webhooks.")
         return
-    rows = table("Job", "n", "Receiver", "State", "Tries", "Next", "Error", give=["Error"], right=["n", "Tries"])
+    columns, right = ("Job", "n", "State", "Tries", "Next"), ["n", "Tries"]
+    filled = []
     for one in answer.body["webhooks"]:
-        rows.add_row(
-            text(one["job_id"]),
-            str(one["n"]),
-            text(one["receiver"]),
-            coloured(one["state"]),
-            str(one["tries"]),
-            text(until(one["next_at"], now)),
-            line(value(one["last_error"])),
-        )
-    paper.print(rows)
+        told = [coloured(one["state"]), text(one["tries"]), text(until(one["next_at"], now))]
+        filled.append(([text(one["job_id"]), text(one["n"]), *told], one))
+    if paper.width >= WIDE:
+        rows = table(*columns, "Receiver", "Error", give=["Receiver", "Error"], right=right)
+        for cells, one in filled:
+            rows.add_row(*cells, line(one["receiver"]), line(value(one["last_error"])))
+        paper.print(rows)
+    else:
+        said = [(cells, ": ".join(filter(None, (one["receiver"], one["last_error"])))) for cells, one in filled]
+        print_noted(paper, columns, said, right)
     show_more(paper, answer.body["next_cursor"])
 
 

@@ -97,7 +97,9 @@ def evict(
         print_json(answer.body)
         return
     for one in answer.body["workers"]:
-        console().print(clean(one["worker_id"]), f"held {one['released']} jobs; they are pending again")
+        jobs = one["released"]
+        held = f"{jobs} job{'' if jobs == 1 else 's'}, now pending again" if jobs else "no jobs"
+        console().print(clean(one["worker_id"]), f"held {held}")
 
 
 def _tell(answer: Answer, *, json: bool) -> None:
@@ -106,7 +108,7 @@ def _tell(answer: Answer, *, json: bool) -> None:
         return
     ends = answer.body["until"]
     when = "until it is resumed" if ends is None else until(ends, answer.now).replace("in ", "for ", 1)
-    said = "is not paused"
+    said = "is no longer paused or drained: it gets jobs again"
     if answer.body["paused"]:
         said = f"is asked to end, {when}" if answer.body.get("drain") else f"is paused {when}"
     console().print(clean(answer.body["worker_id"]), said)
