@@ -10,7 +10,7 @@ from bridge.caller import Caller
 from bridge.errors import BridgeError, TooMany, Unauthorized
 from bridge.names import KEYS_BASE
 from tests.support.client import Client, ok, refused
-from tests.support.command import jobbridge
+from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.waiting import wait_until
 
 LATE = datetime(2999, 1, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ from bridge.jobs.read import find
 from bridge.jobs.release import take_from_key
 from bridge.names import KEYS_BASE
 from tests.support.client import Client, ok, refused
-from tests.support.command import jobbridge
+from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.waiting import wait_until
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.client import ok
 from tests.support.client_commands import document, end, lines, said
-from tests.support.command import jobbridge, refusal
+from tests.support.command import refusal
+from tests.support.quick_command import quick_jobbridge as jobbridge
 
 # Submit.
 

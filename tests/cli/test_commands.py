@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.support.client import Client
-from tests.support.command import jobbridge, refusal
+from tests.support.command import refusal
 from tests.support.own_database import own_database
+from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.waiting import wait_until
 
 

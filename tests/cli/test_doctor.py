@@ -8,9 +8,9 @@ import pytest
 from bridge import names
 from bridge.cli.local.doctor.finding import skewed
 from bridge.cli.local.doctor.machine import packages
-from tests.support.command import jobbridge
 from tests.support.installation import GOOD
 from tests.support.own_database import own_database
+from tests.support.quick_command import quick_jobbridge as jobbridge
 
 MISSING = "/nowhere/at/all"
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from bridge.cli.app import app
 from tests.support.client import Client, ok
-from tests.support.command import JOBBRIDGE, Terminal, environment, jobbridge, refusal
+from tests.support.command import JOBBRIDGE, Terminal, environment, refusal
+from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.waiting import wait_until
 
 

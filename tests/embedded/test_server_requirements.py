@@ -12,7 +12,8 @@ from bridge import server_requirements
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.settings import load_settings
-from tests.support.command import jobbridge, refusal
+from tests.support.command import refusal
+from tests.support.quick_command import quick_jobbridge as jobbridge
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import requests
 from bridge import names
 from bridge.admission.remote_downloads import OF_KEY
 from tests.support.client import Client, ok, refused
-from tests.support.command import jobbridge
+from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.receiver import Received, Receiver, answer, receiver
 from tests.support.running import Running
 from tests.support.waiting import wait_until

@@ -7,7 +7,7 @@ from bridge.names import KEYS_BASE, WEBHOOKS_BASE
 from tests.support.browser import Browser
 from tests.support.client import Client, ok, refused
 from tests.support.client_commands import document, said
-from tests.support.command import jobbridge
+from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.waiting import wait_until
 
 NOWHERE = "https://hooks.example.invalid/in?token=s3cret"  # a name that no resolver knows
