@@ -171,7 +171,7 @@ def bridge(
 ) -> Iterator[Running]:
     """The bridge that the tests share; its continuation goes to a queue that nobody reads."""
     with bridges(servers, new_database, tmp_path_factory) as start:
-        yield start(continuation_task="pipeline.receive", continuation_queue="nobody")
+        yield start(api_processes="2", continuation_task="pipeline.receive", continuation_queue="nobody")
 
 
 @pytest.fixture

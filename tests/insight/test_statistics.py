@@ -224,7 +224,7 @@ def test_metrics_take_the_depth_from_the_counters(bridge, client):
 
 
 def test_statistics_agree_with_a_full_count_after_hundreds_of_operations_and_kills(own_bridge):
-    bridge = own_bridge(ack_seconds="1", retry_backoff="base=0,max=0")
+    bridge = own_bridge(api_processes="2", ack_seconds="1", retry_backoff="base=0,max=0")
     client = bridge.client()
     dice = random.Random(4)
     master = next(child.process.pid for child in bridge.stack.family.children if child.name == "api")

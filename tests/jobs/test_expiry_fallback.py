@@ -18,7 +18,7 @@ BY_NOW = {
 
 
 def test_every_clock_ends_in_time_without_beat_and_without_celery(own_bridge):
-    bridge = own_bridge(celery=False, beat=False, continuation_task="pipeline.receive")
+    bridge = own_bridge(celery=False, beat=False, api_processes="2", continuation_task="pipeline.receive")
     client = bridge.client()
     given = {"timeout_seconds": 100, "queue_timeout_seconds": 100}
     jobs = {name: client.create(name, **given) for name in BY_NOW}

@@ -169,7 +169,7 @@ def test_repeating_a_bulk_cancel_changes_nothing_more(client):
 
 
 def test_a_bulk_cancel_whose_api_process_is_killed_goes_on_when_it_is_repeated(own_bridge):
-    bridge = own_bridge(celery=False, beat=False, continuation_task="pipeline.receive")
+    bridge = own_bridge(celery=False, beat=False, api_processes="2", continuation_task="pipeline.receive")
     client = bridge.client()
     one = client.fields()
     for _ in range(3):

@@ -196,7 +196,7 @@ def test_what_is_missing_in_the_mirror_is_found_within_a_second_by_a_parked_poll
 
 def test_every_acknowledged_create_completes_although_redis_is_emptied_and_stopped(own_bridge, tmp_path):
     with embedded.start(tmp_path / "redis", postgres=False, durable=False) as servers:
-        bridge = own_bridge(redis_url=servers.redis_url, broker_url=servers.redis_url)
+        bridge = own_bridge(api_processes="2", redis_url=servers.redis_url, broker_url=servers.redis_url)
         client = bridge.client()
         created: set[str] = set()
         completed: set[str] = set()

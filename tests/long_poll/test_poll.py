@@ -214,7 +214,7 @@ def test_a_poller_that_has_hung_up_is_given_nothing(client):
 
 
 def test_parked_polls_get_an_empty_200_when_the_server_shuts_down(own_bridge):
-    bridge = own_bridge(celery=False, beat=False)
+    bridge = own_bridge(celery=False, beat=False, api_processes="2")
     clients = [bridge.client() for _ in range(6)]
     with ThreadPoolExecutor(6) as threads:
         polls = [threads.submit(client.poll, wait=60, timeout=30) for client in clients]

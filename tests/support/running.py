@@ -97,7 +97,7 @@ def bridges(
             "BRIDGE_REDIS_URL": servers.redis_url.rpartition("/")[0] + f"/{number}",
             "BRIDGE_DATA_DIR": str(tmp_path_factory.mktemp(f"bridge-{number}")),
             "BRIDGE_PORT": str(free_port()),
-            "BRIDGE_API_PROCESSES": "2",
+            "BRIDGE_API_PROCESSES": "1",  # each costs a second of imports
             "BRIDGE_REDIS_PREFIX": f"bridge{number}",
             "BRIDGE_LOG_FORMAT": "json",
             "BRIDGE_FAST_ROUTES": os.environ.get("BRIDGE_FAST_ROUTES", "on"),  # `make flask`

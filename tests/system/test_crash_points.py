@@ -107,6 +107,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def armed_bridge(start_bridge, directory) -> Iterator[Running]:
     bridge = start_bridge(
         beat=False,
+        api_processes="2",
         crash_points=str(directory),
         continuation_task="pipeline.receive",
         continuation_queue="nobody",
