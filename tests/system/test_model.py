@@ -13,7 +13,7 @@ from tests.support.machine import SETTINGS, drive
 from tests.support.sound import all_sound
 from tests.system.long_model import run_with_kills
 
-STEPS = int(os.environ.get("MODEL_STEPS", "6000"))
+STEPS = int(os.environ.get("MODEL_STEPS", "2500"))
 
 
 @pytest.mark.slow
