@@ -17,7 +17,7 @@ from api.routes.work import TOKEN
 from api.schemas.uploads import Upload
 from bridge.blobs.receive import Checksum, Cut, receive
 from bridge.blobs.uploads import Announced, announce, find_upload, give_up
-from bridge.errors import Conflict, Forbidden, Invalid, TooMany
+from bridge.errors import Conflict, Forbidden, Invalid
 from bridge.jobs.upload_lease import sign_of_life
 from bridge.names import UPLOADS_BASE
 
@@ -129,16 +129,14 @@ def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> R
     if upload.job_id is not None:
         sign = partial(sign_of_life, runtime(), caller(), str(upload.job_id), token, upload.attempt)
         arriving = tus.lively(arriving, sign, sign().every)
-    whose, room = caller().key_id, limits().arriving
-    if not room.take(whose, 1):
-        raise TooMany("Too many uploads of this key, or in all, are being received.", retry_after=2)
-    try:
-        return receive(runtime(), upload, arriving, checksum=checked, turn=partial(limits().storing.taken, whose, 1))
-    except Cut as cut:
-        log.info("upload_cut", upload_id=str(upload.id), why=str(cut))
-        raise BadRequest("The body is broken: it ended early. What came of it is stored.") from None
-    finally:
-        room.give_back(whose, 1)
+    whose = caller().key_id
+    with limits().arriving.begin(whose, caller().tenant):
+        try:
+            turn = partial(limits().storing.taken, whose, 1)
+            return receive(runtime(), upload, arriving, checksum=checked, turn=turn)
+        except Cut as cut:
+            log.info("upload_cut", upload_id=str(upload.id), why=str(cut))
+            raise BadRequest("The body is broken: it ended early. What came of it is stored.") from None
 
 
 def _view(upload: Row[Any]) -> dict[str, Any]:

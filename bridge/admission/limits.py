@@ -20,8 +20,8 @@ import redis
 from gevent.lock import BoundedSemaphore
 
 from bridge.admission import usage
+from bridge.admission.at_once import arriving_uploads, remote_downloads
 from bridge.admission.byte_budget import Budget
-from bridge.admission.remote_downloads import RemoteDownloads
 from bridge.admission.usage import UsageTable
 from bridge.background import every
 from bridge.errors import TooMany
@@ -35,8 +35,10 @@ BODIES_BYTES = 24 * 1024 * 1024  # of large bodies that a process works on at on
 BODY_BYTES = 16 * 1024 * 1024  # of one key
 ANSWERS_BYTES = 64 * 1024 * 1024  # of large answers of a process that are not sent yet
 ANSWER_BYTES = 16 * 1024 * 1024  # of one key
-MOST_ARRIVING, ARRIVING = 64, 16  # uploads whose bytes come at once in a process, and those of one key
-MOST_STORING, STORING = 4, 2  # of these, objects that are stored at once: a bucket's are in memory then
+MOST_STORING, STORING = (
+    4,
+    2,
+)  # objects of uploads that are stored at once, and those of one key: a bucket's are in memory then
 MOST_PIECES = 2  # of large documents that are read at once in a process, one for a key
 _NOTHING: Counter[str] = Counter()
 STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
@@ -67,9 +69,9 @@ class Limits:
         self.bodies = Budget(BODIES_BYTES, BODY_BYTES)
         self.answers = Budget(ANSWERS_BYTES, ANSWER_BYTES)
         self.reading_documents = Budget(MOST_PIECES, 1)
-        self.arriving = Budget(MOST_ARRIVING, ARRIVING)
+        self.arriving = arriving_uploads()
         self.storing = Budget(MOST_STORING, STORING)
-        self.remote_downloads = RemoteDownloads()
+        self.remote_downloads = remote_downloads()
         self._in_hand: UsageTable[UUID] = UsageTable()
         self._tenants_hand: UsageTable[str] = UsageTable()
         self._waiting: UsageTable[str] = UsageTable()

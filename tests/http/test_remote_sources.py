@@ -11,13 +11,13 @@ import pytest
 import requests
 
 from bridge import names
-from bridge.admission.remote_downloads import OF_KEY
 from tests.support.client import Client, ok, refused
 from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.receiver import Received, Receiver, answer, receiver
 from tests.support.running import Running
 from tests.support.waiting import wait_until
 
+AT_ONCE = 32  # downloads of one key
 HERE = "127.0.0.2"  # the one address of loopback that the bridge may reach
 FILE = bytes(range(256)) * 2000
 ETAG = '"v1"'
@@ -245,10 +245,10 @@ def test_of_downloads_at_once_a_key_has_so_many_and_then_a_429(client, there):
         files(handler, came)
 
     there.answers = hangs
-    with ThreadPoolExecutor(OF_KEY) as pool:
-        waiting = [pool.submit(client.get, job["source_file_url"], headers=token) for _ in range(OF_KEY)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting = [pool.submit(client.get, job["source_file_url"], headers=token) for _ in range(AT_ONCE)]
         try:
-            wait_until(lambda: len(there.got) == OF_KEY, "all of them to come", 60)
+            wait_until(lambda: len(there.got) == AT_ONCE, "all of them to come", 60)
             refusal = client.get(job["source_file_url"], headers=token)
             refused(refusal, 429, "too_many")
             assert int(refusal.headers["Retry-After"]) > 0

@@ -1,22 +1,22 @@
-"""How many sources at addresses are downloaded at once has a bound for each key, each tenant and the process."""
+"""How many of something a process does at once has a bound for each key, each tenant and all."""
 
 from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
 
-from bridge.admission.remote_downloads import RemoteDownloads
+from bridge.admission.at_once import AtOnce
 from bridge.errors import TooMany
 
 
-def test_downloads_at_once_are_bounded_for_key_tenant_and_process_and_given_back():
-    downloads, mine, its = RemoteDownloads(most=6, of_tenant=4, of_key=3), uuid4(), uuid4()
+def test_what_is_done_at_once_is_bounded_for_key_tenant_and_process_and_given_back():
+    downloads, mine, its = AtOnce("Downloads", 5, most=6, of_tenant=4, of_key=3), uuid4(), uuid4()
     with ExitStack() as held:
         for _ in range(3):
             held.enter_context(downloads.begin(mine, "a"))
         with pytest.raises(TooMany) as refusal:
             downloads.begin(mine, "a")
-        assert refusal.value.retry_after
+        assert refusal.value.retry_after == 5
         other = downloads.begin(its, "a")
         with pytest.raises(TooMany):
             downloads.begin(its, "a")  # the tenant's

@@ -1,0 +1,39 @@
+"""How many of something a process does at once: for all, of them for a tenant, and of these for a key.
+
+A tenant's administrator makes any number of keys: what is bounded for a key alone, one tenant can take from all.
+"""
+
+from contextlib import ExitStack
+from uuid import UUID
+
+from bridge.admission.byte_budget import Budget
+from bridge.errors import TooMany
+
+
+class AtOnce:
+    """Those of one kind. `what` names it in the refusal; whoever is refused may ask again after so many seconds."""
+
+    def __init__(self, what: str, retry_after: int, *, most: int, of_tenant: int, of_key: int) -> None:
+        self._what, self._retry_after = what, retry_after
+        self._by_tenant, self._by_key = Budget(most, of_tenant), Budget(most, of_key)
+
+    def begin(self, key_id: UUID, tenant: str) -> ExitStack:
+        """Count one more, until what is returned is closed. Raises TooMany."""
+        held = ExitStack()
+        for budget, whose in ((self._by_key, (tenant, key_id)), (self._by_tenant, tenant)):
+            if not budget.take(whose, 1):
+                held.close()
+                why = f"{self._what} of this key, of its tenant, or in all: too many at once."
+                raise TooMany(why, retry_after=self._retry_after)
+            held.callback(budget.give_back, whose, 1)
+        return held
+
+
+def remote_downloads() -> AtOnce:
+    """Downloads of sources at addresses: each holds two connections, and asks a server that is not ours."""
+    return AtOnce("Downloads of sources at addresses", 5, most=128, of_tenant=64, of_key=32)
+
+
+def arriving_uploads() -> AtOnce:
+    """Uploads whose bytes come: each holds a connection and what is gathered of a piece."""
+    return AtOnce("Uploads that are being received", 2, most=96, of_tenant=64, of_key=16)
