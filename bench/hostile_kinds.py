@@ -236,7 +236,7 @@ def bent_forms(target: Target) -> None:
     pages = ("", *lists, "history?span=7d", *(f"{one}?cursor={'A' * 4000}" for one in lists[:5]), "webhooks?state=%00")
 
     def send(number: int) -> None:
-        for turn in range(target.some(100)):
+        for turn in range(target.some(40)):
             for action in actions:
                 headers = forged[turn % len(forged)] if turn % 2 else {}
                 form = forms[(turn + number) % len(forms)]
@@ -255,7 +255,7 @@ def bent_uploads(target: Target) -> None:
 
     def send(number: int) -> None:
         session = target.session(["submit", "admin", "work"][number % 3])
-        for turn in range(target.some(60)):
+        for turn in range(target.some(30)):
             announced = {"Upload-Length": ["9" * 30, "3000000", "-1", "5"][turn % 4] if turn % 5 else "3000000"}
             if turn % 7 == 0:
                 announced["Upload-Metadata"] = named[turn % len(named)]
