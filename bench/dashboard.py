@@ -27,13 +27,15 @@ from tests.support.browser import Browser  # noqa: E402
 
 BATCH_IDS = "CAST('0198c0de-0000-7000-8000-' || lpad(to_hex({}), 12, '0') AS uuid)"
 BATCH = "0198c0de-0000-7000-8000-000000000001"
-# Of the newest finished jobs sixty batches of a thousand, and 120 000 webhooks, of which a sixth is tried in vain and a
-# sixth was given up.
+# The texts of completed jobs; of the newest finished ones sixty batches of a thousand; 120 000 webhooks, of which a
+# sixth is tried in vain and a sixth was given up.
 MORE = (
-    f"""UPDATE remote_jobs j SET batch_id = {BATCH_IDS.format("1 + some.i / 1000")} FROM (
+    """INSERT INTO job_results (job_id, content)
+    SELECT id, repeat('A line of text. ', 100) FROM remote_jobs WHERE status = 'completed'""",
+    f"""UPDATE remote_jobs j SET batch_id = {BATCH_IDS.format("1 + newest.i / 1000")} FROM (
       SELECT id, row_number() OVER (ORDER BY id DESC) - 1 AS i FROM remote_jobs
       WHERE completed_at IS NOT NULL AND tenant = '{big_table.TENANT}' ORDER BY id DESC LIMIT 60000
-    ) some WHERE j.id = some.id""",
+    ) newest WHERE j.id = newest.id""",
     f"""INSERT INTO batches (id, tenant, jobs, outcome, created_at)
     SELECT {BATCH_IDS.format("i")}, '{big_table.TENANT}', 1000, true, now() - make_interval(hours => i)
     FROM generate_series(1, 60) AS i""",
