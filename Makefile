@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test scale coverage up check lint types imports format migrate model guards chaos soak points bench fuzz
-.PHONY: flask openapi hostile handover places lock audit sbom clean clients wheels browser screenshots
+.PHONY: bench-full flask openapi hostile handover places lock audit sbom clean clients wheels browser screenshots
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -115,9 +115,23 @@ handover: $(STAMP) ## outcomes to a pipeline that was away or never comes, creat
 	@$(PY) bench/handover.py away $(ARGS)
 	@$(PY) bench/intake.py $(ARGS)
 
-bench: $(STAMP) ## dispatch latency and lifecycles per second (needs a C compiler)
-	@$(PY) bench/dispatch.py $(ARGS)
-	@$(PY) bench/lifecycles.py $(ARGS)
+bench: $(STAMP) ## dispatch, lifecycles ÷ echo, bulk ÷ single, intake in five minutes; JSON in build/bench (needs a C compiler)
+	@mkdir -p build/bench
+	@$(PY) bench/dispatch.py --json build/bench/dispatch.json $(ARGS)
+	@$(PY) bench/lifecycles.py --rounds 1 --seconds 3 --json build/bench/lifecycles.json $(ARGS)
+	@$(PY) bench/bulk.py --json build/bench/bulk.json $(ARGS)
+	@$(PY) bench/intake_rate.py --json build/bench/intake.json $(ARGS)
+
+bench-full: $(STAMP) ## the same with five rounds, with two processes and with info lines, and many parked polls (an hour)
+	@mkdir -p build/bench
+	@$(PY) bench/dispatch.py --json build/bench/dispatch.json
+	@$(PY) bench/lifecycles.py --rounds 5 --json build/bench/lifecycles.json
+	@$(PY) bench/lifecycles.py --rounds 5 --processes 2 --json build/bench/lifecycles-2.json
+	@$(PY) bench/lifecycles.py --rounds 5 --setting BRIDGE_LOG_LEVEL=info --json build/bench/lifecycles-info.json
+	@$(PY) bench/bulk.py --rounds 5 --json build/bench/bulk.json
+	@$(PY) bench/intake_rate.py --rounds 5 --json build/bench/intake.json
+	@$(PY) -m bench.parked starvation
+	@$(PY) -m bench.parked storm
 
 hostile: $(STAMP) ## hostile requests: no 5xx, no death, a budget of memory and of stall (ARGS=--short)
 	@$(PY) bench/hostile.py $(ARGS)

@@ -200,7 +200,10 @@ def bridge(name: str, checkout: Path, settings: list[str]) -> Iterator[Target]:
             if not line:
                 raise SystemExit(f"the bridge of {checkout} did not start")
             told: dict[str, Any] = json.loads(line)
-            environment = {**os.environ, "LOAD_KEY": told["key"], "LOAD_SOURCE": told["source"]}
+            # The load client reads the first two.
+            where = {"LOAD_KEY": told["key"], "LOAD_SOURCE": told["source"]}
+            where |= {"LOAD_REDIS": told["redis"], "LOAD_DATABASE": told["database"]}
+            environment = {**os.environ, **where}
             yield Target(name, told["port"], environment, process.pid)
         finally:
             process.stdin.close()
