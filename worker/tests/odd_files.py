@@ -94,6 +94,9 @@ def _markup() -> None:
     add("deep-page.html", "web", b"<html><div>" * 5_000 + b"deep inside", "text", "deep inside")
     add("latin1.html", "document", b"<html><meta charset=iso-8859-1><p>K\xf6ln", "text", "Köln")
     add("wrong-charset.html", "document", "<html><meta charset=nonsense><p>Köln".encode(), "text", "Köln")
+    many = 1_000_000
+    declared = b"<html><meta charset=punycode><p>xn--"
+    add("charset-of-python.html", "web", lambda: declared + b"a9" * many + b"-" + b"ka9" * many, "text", "ka9ka9")
     add("scripts.html", "web", HTML + b"<script>steal()</script><p>what is read</p>", "text", "what is read")
     add("only-scripts.html", "web", HTML + b"<script>render()</script>", "warned", "filled by scripts")
     add("empty-page.html", "web", b"<html></html>", "warned", "no text")

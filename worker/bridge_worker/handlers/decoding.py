@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 
 from charset_normalizer import from_bytes
@@ -17,6 +18,8 @@ _MARKS = (
 _DECLARED = re.compile(
     rb"""<(?:meta[^>]{0,200}charset=|\?xml[^>]{0,200}encoding=)["']?\s*([A-Za-z0-9._-]{2,40})""", re.I
 )
+#: Codecs of Python that are no file's encoding. The first takes hours for what may be declared in a few MiB.
+_NO_ENCODINGS = {"punycode", "idna", "unicode_escape", "raw_unicode_escape", "charmap", "undefined"}
 SAMPLE = 2**20  # bytes from which an encoding is guessed
 #: What is guessed at all. Others (DOS, Mac) look alike in short texts, and are rare.
 GUESSED = ["cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030",
@@ -40,10 +43,10 @@ def decode(data: bytes, *, declared: bool = False) -> tuple[str, str, bool]:
     if data.count(0) > len(data) // 1000:
         raise NotText("it holds NUL bytes")
     if declared and (match := _DECLARED.search(data[:4096])):
-        try:
-            return data.decode(codecs.lookup(match[1].decode()).name), match[1].decode().lower(), False
-        except (LookupError, UnicodeError):
-            pass
+        with contextlib.suppress(LookupError, UnicodeError):
+            name = codecs.lookup(match[1].decode()).name
+            if name.replace("-", "_") not in _NO_ENCODINGS:
+                return data.decode(name), match[1].decode().lower(), False
     try:
         return data.decode("utf-8"), "utf-8", False
     except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@ What a file is, is told by its first bytes, and by its suffix where these do not
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -30,6 +31,8 @@ BINARIES = {
     b"7z\xbc\xaf": "a 7-Zip archive", b"Rar!": "a RAR archive", b"SQLite format": "a database", b"fLaC": "sound",
     b"OggS": "sound", b"ID3": "sound", b"\x1aE\xdf\xa3": "a video",
 }  # fmt: skip
+#: No room on the disk, too many descriptors: what a library says so of is this process' trouble.
+NOT_THE_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 TEXT_LIMIT = 32 * 2**20  # bytes of a plain text: its result must fit into a request
 UNPACKED_LIMIT = 2**30  # bytes of a ZIP's members together
 MEMBERS_LIMIT = 20_000
@@ -79,6 +82,8 @@ def _markdown(source: Path | bytes, suffix: str, name: str) -> tuple[str, str | 
         except MemoryError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in NOT_THE_FILE:
+                raise
             log.info("%s: %s", name, str(error)[:2000])
             what = suffix.lstrip(".").upper()
             raise PermanentError(
