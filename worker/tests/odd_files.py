@@ -6,6 +6,7 @@ in the text; `warned`: converted, the part is in a warning; `refused`: it fails 
 
 from __future__ import annotations
 
+import datetime
 import json
 import zipfile
 
@@ -176,6 +177,21 @@ def _office() -> None:
         "OpenDocument",
     )
     add("book.xlsx", "document", spreadsheet(), "text", "Köln")
+    add(
+        "far-cells.xlsx",
+        "document",
+        spreadsheet(A1048576="last", XFD3="aside"),
+        "text",
+        "| Köln | 42 |  |\n|  |  | aside |\n| last",
+    )
+    add(
+        "odd-cells.xlsx",
+        "document",
+        spreadsheet(A3="a|b\nc", B3=datetime.date(2026, 1, 2), A4=True, B4=0.5),
+        "text",
+        r"| a\|b c | 2026-01-02 |\n| True | 0.5 |".replace(r"\n", "\n"),
+    )
+    add("blank.xlsx", "document", spreadsheet(A1=None, B1=None, A2=None, B2=None), "warned", "No text")
     add("cut.xlsx", "document", spreadsheet()[:2000], "refused", "cut off")
     add("no-book.xlsx", "document", zipped({"xl/x.xml": b"<x/>"}), "refused", "cannot be read as XLSX")
     add("show.pptx", "document", slides(), "text", "Slide about bridges")

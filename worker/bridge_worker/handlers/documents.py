@@ -20,7 +20,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import olefile  # type: ignore[import-untyped]
 from markitdown import StreamInfo, converters
 
-from bridge_worker.handlers import decoding, ocr, pdf
+from bridge_worker.handlers import decoding, ocr, pdf, sheets
 from bridge_worker.handlers.said import name_of, refuse_empty, text_result
 from bridge_worker.job import Job, PermanentError, Result
 
@@ -40,7 +40,7 @@ _OFFICE = {"word/": ".docx", "ppt/": ".pptx", "xl/": ".xlsx"}
 _OPEN = {"application/epub+zip": ".epub"}
 _CONVERTERS: dict[str, Any] = {
     ".pdf": converters.PdfConverter, ".docx": converters.DocxConverter, ".pptx": converters.PptxConverter,
-    ".xlsx": converters.XlsxConverter, ".xls": converters.XlsConverter, ".msg": converters.OutlookMsgConverter,
+    ".xls": converters.XlsConverter, ".msg": converters.OutlookMsgConverter,
     ".epub": converters.EpubConverter, ".csv": converters.CsvConverter, ".html": converters.HtmlConverter,
     ".htm": converters.HtmlConverter, ".xhtml": converters.HtmlConverter, ".ipynb": converters.IpynbConverter,
     ".xml": converters.RssConverter, ".rss": converters.RssConverter, ".atom": converters.RssConverter,
@@ -77,6 +77,8 @@ def _markdown(source: Path | bytes, suffix: str, name: str) -> tuple[str, str | 
     charset = "utf-8" if isinstance(source, bytes) else None
     with stream:
         try:
+            if suffix == ".xlsx":
+                return sheets.convert(stream), None
             info = StreamInfo(extension=suffix, charset=charset)
             converted = _CONVERTERS[suffix]().convert(stream, info)
         except MemoryError:
