@@ -77,9 +77,9 @@ def test_first_signal_finishes_what_has_begun(bridge, command, tmp_path, number)
 @pytest.mark.skipif(not platforms.LINUX, reason="elsewhere nobody adopts what a crash leaves behind")
 def test_what_a_crash_leaves_behind_is_ended_whatever_it_did_to_hide(bridge, command, tmp_path):
     crowd = Crowd(bridge, {"a": b"orphan without an environment", "b": b"good"})
-    here = str(Path(__file__).parent)
-    process = command("--handler", "conversions:by_file", "--option", f"dir={tmp_path}", PYTHONPATH=here)
-    crowd.wait(30)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = command("--handler", "conversions:by_file", "--option", f"dir={tmp_path}", PYTHONPATH=paths)
+    crowd.wait(60)
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int((tmp_path / "orphan").read_text())).wait(20)
     assert process.poll() is None

@@ -27,8 +27,8 @@ HERE, PACKAGE = Path(__file__).parent, Path(bridge_worker.__file__).parent
 #: What exists on some systems alone. `os.kill(…, 9)` ends a process on all of them.
 OF_ONE_SYSTEM = {
     "sys.platform", "os.name", "os.uname", "platform.system", "os.fork", "os.killpg", "os.setsid", "os.getpgrp",
-    "os.waitid", "os.waitpid", "os.getuid", "os.O_PATH", "signal.SIGKILL", "signal.SIGTERM", "signal.pause",
-    "signal.setitimer", "signal.alarm", "ctypes.WinDLL", "ctypes.CDLL", "os.set_blocking",
+    "os.waitid", "os.waitpid", "os.WNOHANG", "os.getuid", "os.O_PATH", "signal.SIGKILL", "signal.SIGTERM",
+    "signal.pause", "signal.setitimer", "signal.alarm", "ctypes.WinDLL", "ctypes.CDLL", "os.set_blocking",
 }  # fmt: skip
 MODULES_OF_ONE_SYSTEM = {"fcntl", "resource", "pwd", "grp", "termios", "msvcrt", "winreg", "select", "selectors",
                          "multiprocessing", "pty"}  # fmt: skip
@@ -186,7 +186,7 @@ def test_the_signals_that_stop_are_those_of_the_system():
     program = "import sys; sys.platform = 'win32'; sys.modules |= {'fcntl': None, 'resource': None}\n"
     program += "from bridge_worker.platforms import STOP_SIGNALS; print([int(n) for n in STOP_SIGNALS])"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    program = "import psutil, ssl\n" + program  # which look at their own system
+    program = "import psutil, requests, shutil, ssl\n" + program  # which look at their own system
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[2,", "21]"]  # SIGINT, SIGBREAK
     assert platforms.STOP_SIGNALS == [signal.SIGINT, signal.SIGTERM]

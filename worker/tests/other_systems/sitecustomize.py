@@ -9,6 +9,7 @@ import sys
 
 if system := os.environ.get("BRIDGE_WORKER_TEST_SYSTEM"):
     import asyncio  # noqa: F401
+    import shutil
     import signal
     import subprocess
     import tempfile  # noqa: F401
@@ -23,7 +24,7 @@ if system := os.environ.get("BRIDGE_WORKER_TEST_SYSTEM"):
     sys.platform = system
     if system == "win32":
         sys.modules |= {"fcntl": None, "resource": None, "pwd": None, "grp": None, "termios": None}
-        for name in ("fork", "killpg", "getpgrp", "setsid", "waitid", "getuid", "WNOHANG", "O_PATH"):
+        for name in ("fork", "killpg", "getpgrp", "setsid", "waitid", "getuid", "O_PATH"):
             if hasattr(os, name):
                 delattr(os, name)
 
@@ -38,6 +39,8 @@ if system := os.environ.get("BRIDGE_WORKER_TEST_SYSTEM"):
 
                 return call
 
+        # From Python 3.12 on shutil asks Windows whether programs are looked for in the current directory.
+        vars(shutil)["_winapi"] = types.SimpleNamespace(NeedCurrentDirectoryForExePath=lambda name: True)
         ctypes.WinDLL = lambda name, **options: Kernel32()
         sys.modules["msvcrt"] = types.SimpleNamespace(locking=lambda fd, mode, size: None, LK_NBLCK=2)
         _Popen = subprocess.Popen
