@@ -35,11 +35,17 @@ class Standing(NamedTuple):
 
 
 def standing(runtime: Runtime, job: Row[Any]) -> Standing:
-    """What there is of the result of a job (a row with `id` and `status`); nothing where it is not completed."""
+    """What there is of the result of a job (a row with `id` and `status`); nothing where it is not completed.
+
+    Raises NotFound where it was deleted since.
+    """
     if job.status != JobState.COMPLETED:
         return Standing()
     with runtime.engine.connect() as connection:
-        return Standing(*connection.execute(STANDING, {"job_id": job.id}).one())
+        found = connection.execute(STANDING, {"job_id": job.id}).one_or_none()
+    if found is None:
+        raise NotFound(f"Job {job.id} was not found.")
+    return Standing(*found)
 
 
 def text_file(runtime: Runtime, job_id: UUID) -> Row[Any] | None:

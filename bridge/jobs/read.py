@@ -129,4 +129,7 @@ def result(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
         raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
     with runtime.engine.connect() as connection:
         stored = select(*RESULT).join_from(remote_jobs, job_results).where(_c.id == job.id)
-        return connection.execute(stored).one()
+        found = connection.execute(stored).one_or_none()
+    if found is None:  # it was deleted since
+        raise NotFound(f"Job {job_id} was not found.")
+    return found

@@ -8,10 +8,11 @@ import pytest
 
 from bridge.blobs import collect, receive, uploads
 from bridge.caller import Caller
-from bridge.errors import Invalid
+from bridge.errors import Invalid, NotFound
 from bridge.jobs import result_files
-from bridge.jobs.artifacts import artifact, page
+from bridge.jobs.artifacts import artifact, page, standing
 from bridge.jobs.purge import purge
+from bridge.jobs.read import result
 from bridge.jobs.submit_many import Submission, submit_many
 from bridge.outbox.message import message
 from tests.support.client import ok, refused
@@ -241,6 +242,16 @@ def test_files_stay_as_long_as_their_job_and_go_with_it(core, work):
     collect.collect(core.runtime)
     assert (core.sql("SELECT 1 FROM uploads"), core.sql("SELECT 1 FROM job_files")) == ([], [])
     assert objects(core.runtime.settings) == []
+
+
+def test_a_job_that_is_deleted_while_it_is_read_is_not_found(core):
+    job = core.held()
+    core.result(job)
+    row = core.row(job.job_id)
+    core.sql("DELETE FROM job_results")  # as a purge does between two looks
+    for read in (lambda: standing(core.runtime, row), lambda: result(core.runtime, "default", str(job.job_id))):
+        with pytest.raises(NotFound):
+            read()
 
 
 def test_a_plain_success_asks_nothing_of_files_and_one_of_many_may_name_some(core, work, monkeypatch):
