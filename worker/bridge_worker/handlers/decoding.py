@@ -18,7 +18,7 @@ _MARKS = (
 _DECLARED = re.compile(
     rb"""<(?:meta[^>]{0,200}charset=|\?xml[^>]{0,200}encoding=)["']?\s*([A-Za-z0-9._-]{2,40})""", re.I
 )
-#: Codecs of Python that are no file's encoding. The first takes hours for what may be declared in a few MiB.
+#: Codecs of Python that are no file's encoding. The time of the first grows with the square of the text.
 _NO_ENCODINGS = {"punycode", "idna", "unicode_escape", "raw_unicode_escape", "charmap", "undefined"}
 SAMPLE = 2**20  # bytes from which an encoding is guessed
 #: What is guessed at all. Others (DOS, Mac) look alike in short texts, and are rare.
