@@ -5,8 +5,9 @@ import errno
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
+from uuid import UUID
 
 from flask import Response, request
 from sqlalchemy import Row
@@ -14,8 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import ContentRange
 
 from api.http.byte_range import asked_range, still_the_same
+from api.http.send_file import connection, file_pieces
 from api.http.sending import as_text
-from bridge.blobs.content import link, pieces
+from bridge.blobs.content import link, part_pieces, parts
+from bridge.blobs.store import store
 from bridge.errors import NotFound, Unavailable
 from bridge.jobs.documents import Document, Unread
 from bridge.runtime import Runtime
@@ -45,11 +48,13 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
     """
     sha256 = bytes(upload.sha256)
 
+    sock = connection(request.environ)
+
     def body(served: range) -> Iterator[bytes]:
         left = len(served)
         try:
-            for piece in pieces(runtime, upload.id, served):
-                left -= len(piece)
+            for count, piece in _upload_pieces(runtime, upload.id, served, sock):
+                left -= count
                 yield piece
         except (NotFound, Unavailable, SQLAlchemyError):
             raise cut_short("the store does not answer") from None
@@ -64,6 +69,25 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
         address = link(runtime, upload.id, upload.length)
         return response if address is None else _redirect(response, address)
     return response
+
+
+def _upload_pieces(runtime: Runtime, upload_id: UUID, served: range, sock: Any) -> Iterator[tuple[int, bytes]]:
+    """As file_pieces, of an upload. Raises NotFound too."""
+    objects = store(runtime.settings)
+    for name, part in parts(runtime, upload_id, served):
+        sent = 0
+        file: BinaryIO | None = runtime.files(objects.open, name) if sock is not None else None
+        if file is None:
+            for piece in part_pieces(runtime, name, part):
+                sent += len(piece)
+                yield len(piece), piece
+        else:
+            with file:
+                for count, piece in file_pieces(sock, file, part, runtime.files):
+                    sent += count
+                    yield count, piece
+        if sent < len(part):
+            return
 
 
 def _redirect(response: Response, address: str) -> Response:

@@ -18,6 +18,7 @@ from api.http.body import header_text
 from api.http.bytes_response import bytes_response, cut_short, upload_response
 from api.http.documented_errors import gives
 from api.http.remote_response import object_response, remote_response
+from api.http.send_file import connection, file_pieces
 from api.routes.work import TOKEN, workers
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
@@ -34,7 +35,6 @@ from models.state import JobState
 log = structlog.get_logger("api")
 
 UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
-PIECE = 64 * 1024  # bytes read at a time
 BYTES = {"type": "string", "format": "binary"}
 BY_STORE = "The file is at this address, for the next 300 s, without key: BRIDGE_STORE_REDIRECT is on."
 
@@ -105,8 +105,7 @@ def _file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
         etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
 
         def body(served: range) -> _Bytes:
-            file.seek(served.start)
-            return _Bytes(file, len(served), files)
+            return _Bytes(file, served, files)
 
         response = bytes_response(seen.st_size, etag, seen.st_mtime, body)
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
@@ -119,23 +118,25 @@ class _Bytes:
     """So many bytes of an open file, in pieces. A file that shrinks, or whose file system does not answer any more,
     ends it early, so that the client sees a gap."""
 
-    def __init__(self, file: BinaryIO, count: int, files: OnFiles) -> None:
+    def __init__(self, file: BinaryIO, served: range, files: OnFiles) -> None:
         self._file = file
-        self._left = count
+        self._served = served
         self._files = files
+        self._sock = connection(request.environ)
 
     def __iter__(self) -> Iterator[bytes]:
         reach("download.before_first_byte")
-        while self._left:
-            try:
-                piece = self._files(self._file.read, min(PIECE, self._left))
-            except Unavailable:
-                raise cut_short("the file system does not answer") from None
-            if not piece:
-                raise cut_short("the file has shrunk")
-            self._left -= len(piece)
-            yield piece
-            reach("download.between_pieces")
+        sent = 0
+        try:
+            for count, piece in file_pieces(self._sock, self._file, self._served, self._files):
+                sent += count
+                yield piece
+                if count:
+                    reach("download.between_pieces")
+        except Unavailable:
+            raise cut_short("the file system does not answer") from None
+        if sent < len(self._served):
+            raise cut_short("the file has shrunk")
 
     def close(self) -> None:
         self._file.close()

@@ -42,20 +42,32 @@ def segments(runtime: Runtime, upload_id: UUID, first: int = 0) -> Iterator[Segm
         after = page[-1].start + page[-1].size
 
 
-def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
-    """Bytes of an upload, in pieces. What is missing in the store ends it early. Raises NotFound, Unavailable."""
-    objects = store(runtime.settings)
+def parts(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[tuple[str, range]]:
+    """The objects that hold these bytes of an upload, each with those of its own bytes that they are."""
     for held in segments(runtime, upload_id, served.start):
-        at = max(served.start, held.start)
         end = min(served.stop, held.start + held.size)
-        while at < end:
-            piece = runtime.files(objects.read, held.object, at - held.start, min(PIECE, end - at))
-            if not piece:
-                return
-            yield piece
-            at += len(piece)
+        yield held.object, range(max(served.start, held.start) - held.start, end - held.start)
         if end == served.stop:
             return
+
+
+def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
+    """Bytes of an upload, in pieces. What is missing in the store ends it early. Raises NotFound, Unavailable."""
+    for name, part in parts(runtime, upload_id, served):
+        sent = 0
+        for piece in part_pieces(runtime, name, part):
+            sent += len(piece)
+            yield piece
+        if sent < len(part):
+            return
+
+
+def part_pieces(runtime: Runtime, name: str, part: range) -> Iterator[bytes]:
+    """Bytes of an object, in pieces; ends early where it does. Raises NotFound, Unavailable."""
+    objects, at = store(runtime.settings), part.start
+    while at < part.stop and (piece := runtime.files(objects.read, name, at, min(PIECE, part.stop - at))):
+        at += len(piece)
+        yield piece
 
 
 def link(runtime: Runtime, upload_id: UUID, length: int) -> str | None:

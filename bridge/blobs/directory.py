@@ -38,9 +38,15 @@ class Directory:
 
     def read(self, name: str, start: int, count: int) -> bytes:
         try:
-            with open(self._root / name, "rb", buffering=0) as file:
+            with self.open(name) as file:
                 file.seek(start)
                 return file.read(count)
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def open(self, name: str) -> BinaryIO:
+        try:
+            return (self._root / name).open("rb", buffering=0)
         except FileNotFoundError:
             raise NotFound("The file is gone from the store.") from None
         except OSError as error:

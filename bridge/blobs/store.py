@@ -6,7 +6,7 @@ does not take or give just now.
 """
 
 from functools import cache
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from bridge.settings import Settings
 
@@ -35,6 +35,9 @@ class Store(Protocol):
 
     def read(self, name: str, start: int, count: int) -> bytes:
         """So many bytes of an object from a place in it. Raises NotFound where there is no such object."""
+
+    def open(self, name: str) -> BinaryIO | None:
+        """An object as an open file; None where the store has no files. Raises NotFound, where there is no such one."""
 
     def delete(self, name: str) -> None:
         """Remove an object and what was begun of it, if there is any."""

@@ -1,0 +1,106 @@
+"""Bytes of a file that the kernel sends by itself (sendfile): they are copied through no memory of this process.
+
+The call is made in a thread of the file pool, since it reads the file, and never waits for the client: where that takes
+no more, the greenlet waits until it does.
+"""
+
+import errno
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from gevent.socket import wait_write  # type: ignore[attr-defined]
+
+from api.http.gunicorn_response import TimedResponse
+from bridge.errors import Unavailable
+from bridge.runtime import OnFiles
+
+FIRST = 64 * 1024  # bytes of the first call; each later one has twice as many
+MOST = 4 * 1024 * 1024
+# What a file system says that cannot do it.
+UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class _Ends:
+    """Descriptors of a connection and a file that nobody else closes.
+
+    A thread may come to its work, or back from it, when the request is long over: then it must find no other file or
+    connection under these numbers.
+    """
+
+    def __init__(self, sock: Any, file: BinaryIO) -> None:
+        self.file = os.dup(file.fileno())
+        self.sock = os.dup(sock.fileno())
+
+    def __del__(self) -> None:
+        for one in ("file", "sock"):
+            with suppress(AttributeError, OSError):
+                os.close(getattr(self, one))
+
+
+def connection(environ: dict[str, Any]) -> Any:
+    """The connection of a request, where the kernel can send into it: gunicorn's, without TLS; else None."""
+    sock = environ.get("gunicorn.socket")
+    return sock if isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket) else None
+
+
+def file_pieces(sock: Any, file: BinaryIO, served: range, files: OnFiles) -> Iterator[tuple[int, bytes]]:
+    """Bytes of a file as an answer's body, step by step: how many, and they themselves where this process sends them.
+
+    Where `sock` is a connection the kernel has sent them; what was written before, the answer's head, goes before
+    them. Ends early where the file does. Raises Unavailable where the file does not answer, BrokenPipeError where the
+    client takes nothing for a while.
+    """
+    at = served.start
+    if sock is not None and served:
+        yield 0, b""  # with it the head is sent
+        try:
+            for sent in _sent(sock, file, served, files):
+                at += sent
+                yield sent, b""
+            return
+        except Unavailable:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # its thread may keep the connection for as long as it hangs
+            raise
+        except OSError as error:
+            if error.errno not in UNABLE or at > served.start:
+                raise
+    file.seek(at)
+    while at < served.stop and (piece := files(file.read, min(FIRST, served.stop - at))):
+        at += len(piece)
+        yield len(piece), piece
+
+
+def _sent(sock: Any, file: BinaryIO, served: range, files: OnFiles) -> Iterator[int]:
+    ends, at, count = _Ends(sock, file), served.start, FIRST
+    while at < served.stop:
+        sent = files(_send, ends, at, min(count, served.stop - at))
+        if sent == 0:
+            return
+        if sent is None:
+            _wait(sock, TimedResponse.seconds)
+            continue
+        at, count = at + sent, min(count * 2, MOST)
+        yield sent
+
+
+def _send(ends: _Ends, at: int, count: int) -> int | None:
+    """How many bytes the connection took of the file; None: it takes none just now."""
+    try:
+        return os.sendfile(ends.sock, ends.file, at, count)
+    except BlockingIOError:
+        return None
+
+
+def _wait(sock: Any, seconds: float) -> None:
+    try:
+        wait_write(sock.fileno(), timeout=seconds, timeout_exc=TimeoutError())
+    except TimeoutError:
+        # What the kernel still holds for it is dropped with the connection.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None

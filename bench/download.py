@@ -1,0 +1,212 @@
+"""A download by one client ÷ a plain copy of the same file over the same loopback, interleaved; polls meanwhile.
+
+    .venv/bin/python bench/download.py [--mib 1024] [--rounds 5]
+
+The plain copy is a process that reads a MiB and sends it, to the same client, which takes what comes and keeps
+nothing. A poll that finds nothing is asked for a hundred times a second by a process of its own: while nothing else
+happens, during the plain copies and during the downloads. One API process, keys, guard and limits on; the file lies in
+the system's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+HERE = Path(__file__).resolve().parent
+MIB = 2**20
+BASE = "/api/v1/remote-jobs"
+POLLS_EVERY = 0.01  # seconds
+
+
+def main() -> int:
+    """Measures, and prints what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--poll", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.serve:
+        return serve(asked.serve)
+    if asked.poll:
+        return poll(asked.poll)
+    with ExitStack() as stack:
+        bridge = stack.enter_context(one_bridge())
+        file = Path(bridge["source"]).with_name("large.bin")
+        block = os.urandom(MIB)
+        with file.open("wb") as out:
+            for _ in range(asked.mib):
+                out.write(block)
+        plain = stack.enter_context(child("--serve", str(file)))
+        assert plain.stdout is not None
+        targets = {"plain copy": (int(plain.stdout.readline()), b"")}
+        for name, source in (("path", {"source_file_path": str(file)}), ("upload", uploaded(bridge, file))):
+            targets[name] = (bridge["port"], request_of(bridge, source))
+        took: dict[str, list[float]] = {name: [] for name in targets}
+        polls: dict[str, list[float]] = {name: [] for name in (*targets, "nothing")}
+        for one in (*targets, *(name for _ in range(asked.rounds) for name in (*targets, "nothing"))):
+            with polled(bridge) as seen:
+                if one == "nothing":
+                    time.sleep(1.0)
+                else:
+                    took[one].append(fetch(*targets[one], asked.mib * MIB))
+            polls[one] += seen
+    for name in targets:
+        took[name].pop(0)  # warm
+    print(f"{asked.mib} MiB, {asked.rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    base = statistics.median(took["plain copy"])
+    quiet, quiet_99 = quantiles(polls["nothing"])
+    print(f"{'':12} {'MiB/s':>7} {'ratio':>6} {'poll p50':>9} {'p99 ms':>7} {'÷ nothing':>10}")
+    for name, ms in polls.items():
+        half, most = quantiles(ms)
+        speed, ratio = "", ""
+        if name in took:
+            median = statistics.median(took[name])
+            speed, ratio = f"{asked.mib / median:.0f}", f"{base / median:.2f}"
+        print(f"{name:12} {speed:>7} {ratio:>6} {half:>9.2f} {most:>7.2f} {half / quiet:>5.2f} {most / quiet_99:.2f}")
+    return 0
+
+
+def quantiles(ms: list[float]) -> tuple[float, float]:
+    """The median and the 99th percentile."""
+    return statistics.median(ms), sorted(ms)[int(len(ms) * 0.99)]
+
+
+@contextmanager
+def one_bridge() -> Iterator[dict[str, Any]]:
+    """A bridge of one process; where it is, and a key."""
+    command = [sys.executable, str(HERE / "one_bridge.py"), "BRIDGE_API_PROCESSES=1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.communicate()
+
+
+@contextmanager
+def child(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """This file as a process of its own, which ends when its input does."""
+    command = [sys.executable, __file__, *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def polled(bridge: dict[str, Any]) -> Iterator[list[float]]:
+    """How long polls took within the block, in ms."""
+    seen: list[float] = []
+    with child("--poll", f"{bridge['port']} {bridge['key']}") as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        yield seen
+        process.stdin.close()
+        seen += json.loads(process.stdout.readline())
+
+
+def poll(bridge: str) -> int:
+    """Polls until the input ends; then how long each took, as JSON."""
+    import select
+
+    port, key = bridge.split()
+    asked = f"GET {BASE}/poll?worker_id=w2&content_types=nothing&wait=0 HTTP/1.1\r\nHost: localhost\r\n"
+    asked += f"Authorization: Bearer {key}\r\n\r\n"
+    seen = []
+    with socket.create_connection(("127.0.0.1", int(port))) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        print("begun", flush=True)
+        while not select.select([sys.stdin], [], [], POLLS_EVERY)[0]:
+            begun = time.perf_counter()
+            sock.sendall(asked.encode())
+            got = b""
+            while not got.endswith(b"}"):
+                got += sock.recv(65536)
+            seen.append((time.perf_counter() - begun) * 1000)
+    print(json.dumps(seen))
+    return 0
+
+
+def serve(path: Path) -> int:
+    """The plain copy: to each connection the file, by reading and sending a MiB at a time."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        print(listening.getsockname()[1], flush=True)
+        while True:
+            connection, _ = listening.accept()
+            with connection, path.open("rb", buffering=0) as file:
+                while piece := file.read(MIB):
+                    connection.sendall(piece)
+
+
+def fetch(port: int, request: bytes, size: int) -> float:
+    """Seconds until all bytes of the body have come."""
+    space = bytearray(MIB)
+    begun = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        got = 0
+        if request:
+            sock.sendall(request)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += sock.recv(65536)
+            assert head.startswith(b"HTTP/1.1 200"), head[:500]
+            got = len(head.partition(b"\r\n\r\n")[2])
+        while got < size:
+            came = sock.recv_into(space)
+            assert came, f"it ended after {got} of {size} bytes"
+            got += came
+    return time.perf_counter() - begun
+
+
+def request_of(bridge: dict[str, Any], source: dict[str, str]) -> bytes:
+    """The request of a claimed job's holder for its source."""
+    made = {**source, "content_type": "large", "ingestion_task_id": "1", "timeout_seconds": 3600}
+    job_id = asked(bridge, "POST", BASE, json=made).json()["job_id"]
+    query = {"worker_id": "w1", "content_types": "large", "wait": "5"}
+    job = asked(bridge, "GET", f"{BASE}/poll", params=query).json()["jobs"][0]
+    assert job["job_id"] == job_id
+    head = f"GET {job['source_file_url']} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bridge['key']}\r\n"
+    return f"{head}X-Lease-Token: {job['lease_token']}\r\nConnection: close\r\n\r\n".encode()
+
+
+def uploaded(bridge: dict[str, Any], file: Path) -> dict[str, str]:
+    """The file as an upload, sent in one request."""
+    tus = {"Tus-Resumable": "1.0.0"}
+    length = str(file.stat().st_size)
+    place = asked(bridge, "POST", "/api/v1/uploads", headers={**tus, "Upload-Length": length}).headers["Location"]
+    path = place[place.index("/api/") :]
+    sent = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    with file.open("rb") as body:
+        asked(bridge, "PATCH", path, headers=sent, data=body)
+    return {"source_upload": path.rpartition("/")[2]}
+
+
+def asked(bridge: dict[str, Any], method: str, path: str, **options: Any) -> requests.Response:
+    """An answer that is a success."""
+    headers = {"Authorization": f"Bearer {bridge['key']}", **options.pop("headers", {})}
+    answer = requests.request(
+        method, f"http://127.0.0.1:{bridge['port']}{path}", headers=headers, timeout=600, **options
+    )
+    answer.raise_for_status()
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())
