@@ -8,11 +8,12 @@ from flask import Response, request
 from werkzeug.datastructures import ContentRange
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date
+from werkzeug.wsgi import ClosingIterator
 
 from api.http.access import caller, limits
 from api.http.bytes_response import attachment, bytes_response, cut_short
 from bridge.errors import NotFound, Unavailable
-from bridge.jobs.bucket_sources import look_at_object, object_pieces
+from bridge.jobs.bucket_sources import Seen, look_at_object, object_pieces
 from bridge.jobs.remote_sources import OutsideFile, Part, open_remote, remote_name
 from bridge.outgoing.connect import NotSent
 from bridge.runtime import Runtime
@@ -53,11 +54,19 @@ def _response(body: "_Bytes", part: Part, name: str) -> Response:
 def object_response(runtime: Runtime, url: str, otherwise: str) -> Response:
     """An object of a bucket, or the range of it that was asked for; its name, else this one.
 
-    Raises NotFound, Unavailable, 416.
+    Raises NotFound, Unavailable, TooMany, 416.
     """
-    seen = look_at_object(runtime, url)
+    with limits().remote_downloads.begin(caller().key_id, caller().tenant) as held:
+        kept = ExitStack()
+        response = _object(runtime, look_at_object(runtime, url), remote_name(url, otherwise), kept)
+        kept.enter_context(held.pop_all())
+    return response
 
-    def body(served: range) -> Iterator[bytes]:
+
+def _object(runtime: Runtime, seen: Seen, name: str, kept: ExitStack) -> Response:
+    """`kept`: what is let go with the body."""
+
+    def read(served: range) -> Iterator[bytes]:
         left = len(served)
         try:
             for piece in object_pieces(runtime, seen, served):
@@ -68,8 +77,10 @@ def object_response(runtime: Runtime, url: str, otherwise: str) -> Response:
         if left:
             raise cut_short("the source's store ended before the end")
 
-    response = bytes_response(seen.size, seen.etag, seen.modified, body)
-    response.headers["Content-Disposition"] = attachment(remote_name(url, otherwise))
+    response = bytes_response(
+        seen.size, seen.etag, seen.modified, lambda served: ClosingIterator(read(served), [kept.close])
+    )
+    response.headers["Content-Disposition"] = attachment(name)
     response.make_conditional(request.environ)
     return response
 

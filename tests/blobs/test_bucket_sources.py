@@ -88,6 +88,9 @@ def test_a_worker_gets_an_object_as_it_gets_a_file(client):
     refused(client.get(path, headers={**token, "Range": "bytes=3000000-"}), 416)
     head = client.request("HEAD", path, headers=token)
     assert (head.headers["Content-Length"], head.content) == (str(len(FILE)), b"")
+    for _ in range(20):  # of which 32 may run at once: each gives its place back
+        assert client.get(path, headers={**token, "Range": "bytes=0-0"}).status_code == 206
+        assert client.request("HEAD", path, headers=token).status_code == 200
     assert client.job(job["job_id"])["acknowledged_at"] is not None
     assert ok(client.get(job["job_id"]))["source_file_path"] == URL
 
