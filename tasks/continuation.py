@@ -8,9 +8,9 @@ from bridge import names
 from bridge.broker import lying, next_message
 from bridge.outbox import outcomes, pipeline_queue
 from bridge.outbox.resend_sooner import ResendSooner
-from bridge.sweeps import swept
 from bridge.traces import TRACEPARENT
 from tasks.app import app, runtime
+from tasks.sweep import left_to_the_next, sweep
 
 BROKEN = (OperationalError,)
 resend_sooner = ResendSooner()
@@ -36,16 +36,17 @@ def continue_ingestion(job_id: str | None = None, job_ids: list[str] | None = No
     """Hand over the outcomes of these jobs (or this one, as older processes ask), or all that were not sent yet."""
     asked = job_ids if job_id is None else [job_id]
     if asked is not None:
-        outcomes.deliver(runtime(), _send, BROKEN, asked, batch=len(asked))
+        with left_to_the_next("continue_ingestion"):
+            outcomes.deliver(runtime(), _send, BROKEN, asked, batch=len(asked))
         return
-    with swept(runtime().engine, "continue_ingestion") as run:
+    with sweep("continue_ingestion") as run:
         run["changed"] = outcomes.deliver_due(runtime(), _send, BROKEN)
 
 
 @app.task(name=names.REPEAT, send_events=False)  # a sweep: tasks/upkeep.py
 def repeat_outcomes() -> None:
     """Send again what was sent and is not confirmed, unless it lies in the pipeline's queue still."""
-    with swept(runtime().engine, "repeat_outcomes") as run:
+    with sweep("repeat_outcomes") as run:
         # A confirmation may lie in the intake's queue too, where pipelines used to send it.
         there = lying(app, runtime().settings.continuation_queue, names.OUTCOMES, names.QUEUE)
         run["changed"] = outcomes.repeat(runtime(), _send, BROKEN, there)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import redis
 import structlog
 
 from bridge import names
@@ -16,9 +15,9 @@ from bridge.jobs.unserved import tell_unserved
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.runtime import Runtime
-from bridge.sweeps import swept
 from bridge.workers.quarantine import watch
 from tasks.app import app, runtime
+from tasks.sweep import sweep
 
 log = structlog.get_logger("tasks.upkeep")
 
@@ -59,11 +58,8 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
 
 def _sweep(name: str, work: Callable[[Runtime], int]) -> Callable[[], None]:
     def run() -> None:
-        try:
-            with swept(runtime().engine, name) as record:
-                record["changed"] = work(runtime())
-        except redis.RedisError as error:  # no run: its age tells that the mirror is not repaired
-            log.warning("sweep_skipped_redis_unavailable", sweep=name, error=type(error).__name__)
+        with sweep(name) as record:
+            record["changed"] = work(runtime())
 
     run.__name__ = name
     run.__doc__ = work.__doc__

@@ -9,8 +9,8 @@ from bridge.jobs.callbacks import allowed
 from bridge.outbox.senders import Senders
 from bridge.outbox.webhooks import any_due
 from bridge.outgoing.post import post
-from bridge.sweeps import swept
 from tasks.app import app, runtime
+from tasks.sweep import sweep
 
 MOST_LYING = 50  # messages that nobody reads; each finds all that is due, so more are worth no more
 
@@ -30,7 +30,7 @@ def send_webhooks() -> None:
 @app.task(name=names.CALL_BACK, send_events=False)  # a sweep: tasks/upkeep.py
 def call_back() -> None:
     """Ask for the webhooks that are due to be sent, where nobody has asked, or who had them in hand is gone."""
-    with swept(runtime().engine, "call_back"):
+    with sweep("call_back"):
         if any_due(runtime()) and lying(app, names.WEBHOOKS) < MOST_LYING:
             reach("webhooks.before_call")
             app.send_task(names.SEND_WEBHOOKS, queue=names.WEBHOOKS, retry=False, ignore_result=True)
