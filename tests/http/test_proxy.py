@@ -193,5 +193,6 @@ def test_a_worker_that_hangs_up_while_it_waits_is_given_nothing(proxy, client):
     ):
         connection.sendall(f"{waiting}Authorization: Bearer {client.key}\r\n\r\n".encode())
         wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 1, "the poll to be parked")
+    wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 0, "the hang-up to be noticed")
     client.create()
     assert client.claim(worker_id="there", wait=30)["attempt"] == 1

@@ -131,12 +131,12 @@ WRITES = {
     "claim": (claimed, b"attempt = j.attempt + 1", False, (1, 1, 0, 0)),
     "heartbeat": (extended, b"acknowledged_at = coalesce", True, (1, 1, 0, 0)),
     "result": (resulted, b"INSERT INTO job_results", True, (1, 1, 1, 0)),
-    "release": (released, b"return_count", True, (1, 1, 0, 0)),
+    "release": (released, b"Given back by its worker.", True, (1, 1, 0, 0)),
     "cancel": (cancelled, b"INSERT INTO job_requests", True, (1, 1, 1, 1)),
 }
 
 
-ALONE = ("claim", "result")
+ALONE = ("create", "claim", "result")
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["answer lost", "never seen"])
