@@ -1,18 +1,21 @@
 """Bytes of a file that the kernel sends by itself (sendfile): they are copied through no memory of this process.
 
-The call is made in a thread of the file pool, since it reads the file, and never waits for the client: where that takes
-no more, the greenlet waits until it does.
+The call is made in a thread of the file pool, since it reads the file. It waits there only for a client that reads as
+fast as it is sent, milliseconds in all: each way to a thread and back costs more. For others the greenlet waits.
 """
 
 import errno
 import os
+import select
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from gevent.monkey import get_original
 from gevent.socket import wait_write  # type: ignore[attr-defined]
 
 from api.http.gunicorn_response import TimedResponse
@@ -20,7 +23,9 @@ from bridge.errors import Unavailable
 from bridge.runtime import OnFiles
 
 FIRST = 64 * 1024  # bytes of the first call; each later one has twice as many
-MOST = 4 * 1024 * 1024
+MOST = 8 * 1024 * 1024
+SOON_MILLISECONDS = 1  # in which a client that reads at once has taken some
+MOST_SECONDS = 0.02  # in a thread, for the sake of the other files
 # What a file system says that cannot do it.
 UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -90,11 +95,23 @@ def _sent(sock: Any, file: BinaryIO, served: range, files: OnFiles) -> Iterator[
 
 
 def _send(ends: _Ends, at: int, count: int) -> int | None:
-    """How many bytes the connection took of the file; None: it takes none just now."""
-    try:
-        return os.sendfile(ends.sock, ends.file, at, count)
-    except BlockingIOError:
-        return None
+    """How many bytes the connection took of the file, 0 at its end; None: it takes none just now."""
+    done, end = 0, time.monotonic() + MOST_SECONDS
+    ready = get_original("select", "poll")()
+    ready.register(ends.sock, select.POLLOUT)
+    while done < count:
+        try:
+            sent = os.sendfile(ends.sock, ends.file, at + done, count - done)
+        except BlockingIOError:
+            if not done:
+                return None
+            if time.monotonic() > end or not ready.poll(SOON_MILLISECONDS):
+                break
+            continue
+        if sent == 0:
+            break
+        done += sent
+    return done
 
 
 def _wait(sock: Any, seconds: float) -> None:
