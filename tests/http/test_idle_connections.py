@@ -123,9 +123,13 @@ def quiet_bridge(own_servers, own_bridge):
 
 
 def cut_all(bridge, redis) -> None:
-    """Cut the connections to PostgreSQL and Redis on which nobody waits for an answer."""
+    """Cut the connections to PostgreSQL and Redis on which nobody waits for an answer.
+
+    Celery's have rested for a moment: between two statements of a sweep that commit themselves one is idle as well.
+    """
     ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ 'bridge-(api|celery)'"
-    pids = [row.pid for row in bridge.sql(f"SELECT pid, pg_terminate_backend(pid) {ours} AND state = 'idle'")]
+    rests = "state = 'idle' AND (application_name ~ 'api' OR state_change < clock_timestamp() - interval '0.2 s')"
+    pids = [row.pid for row in bridge.sql(f"SELECT pid, pg_terminate_backend(pid) {ours} AND {rests}")]
     wait_until(lambda: not bridge.sql(f"SELECT pid {ours} AND pid = ANY(:pids)", pids=pids), "their end")
     for one in redis.client_list():
         if "b" not in one["flags"] and one["id"] != str(redis.client_id()):
