@@ -1,4 +1,4 @@
-"""Sources in buckets: through a create, a claim and a download, from SeaweedFS and from what is none."""
+"""Sources in buckets: through a create, a claim and a download, from SeaweedFS and from servers that only pretend."""
 
 import os
 import re
@@ -13,9 +13,8 @@ from bridge.jobs.fields import CreateFields
 from bridge.settings import SettingsError, load_settings
 from tests.support.client import ok, refused
 from tests.support.command import jobbridge
-from tests.support.fault_proxy import FaultProxy
 from tests.support.scripted_answers import answer, scripted
-from tests.support.seaweed import ACCESS, bucket
+from tests.support.seaweed import ACCESS, watched_bucket
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
 FILE = os.urandom(3_000_000)
@@ -26,15 +25,7 @@ URL = f"s3://files/{KEY}"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """SeaweedFS behind a fault proxy, in the environment, with an object."""
-    with (
-        bucket(tmp_path_factory.mktemp("bucket") / "seaweed") as environment,
-        FaultProxy.before(
-            environment["AWS_ENDPOINT_URL"], record=re.compile(rb"(GET|HEAD) \S+ HTTP/1\.1\r\n")
-        ) as proxy,
-        pytest.MonkeyPatch.context() as patched,
-    ):
-        for name, value in {**environment, "AWS_ENDPOINT_URL": proxy.url(environment["AWS_ENDPOINT_URL"])}.items():
-            patched.setenv(name, value)
+    with watched_bucket(tmp_path_factory.mktemp("bucket") / "seaweed") as proxy:
         put(KEY, FILE)
         yield proxy
 

@@ -18,8 +18,7 @@ from bridge.cli.local.checkout import ROOT
 from jobbridge_client import Client
 from tests.support.client import ok, refused
 from tests.support.command import jobbridge
-from tests.support.fault_proxy import FaultProxy
-from tests.support.seaweed import bucket
+from tests.support.seaweed import watched_bucket
 from tests.support.tus import announce, append
 from tests.support.waiting import wait_until
 
@@ -30,15 +29,7 @@ SIGNED = re.compile(rb"GET \S*X-Amz-Signature=\S* HTTP/1\.1\r\n")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    with (
-        bucket(tmp_path_factory.mktemp("bucket") / "seaweed") as environment,
-        FaultProxy.before(
-            environment["AWS_ENDPOINT_URL"], record=re.compile(rb"(GET|HEAD) \S+ HTTP/1\.1\r\n")
-        ) as proxy,
-        pytest.MonkeyPatch.context() as patched,
-    ):
-        for name, value in {**environment, "AWS_ENDPOINT_URL": proxy.url(environment["AWS_ENDPOINT_URL"])}.items():
-            patched.setenv(name, value)
+    with watched_bucket(tmp_path_factory.mktemp("bucket") / "seaweed") as proxy:
         yield proxy
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import requests
 
 from bridge.embedded.ports import free_port
+from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "no-secret", "AWS_REGION": "us-east-1"}
@@ -43,6 +45,19 @@ def bucket(place: Path) -> Iterator[dict[str, str]]:
         wait_until(lambda: _answers(url), "SeaweedFS to answer", 60)
         wait_until(lambda: _made(environment), "the bucket to be made", 60)
         yield environment
+
+
+@contextmanager
+def watched_bucket(place: Path) -> Iterator[FaultProxy]:
+    """A bucket, found by this process' environment, behind a fault proxy that keeps the requests for objects."""
+    recorded = re.compile(rb"(GET|HEAD) \S+ HTTP/1\.1\r\n")
+    with ExitStack() as stack:
+        environment = stack.enter_context(bucket(place))
+        proxy = stack.enter_context(FaultProxy.before(environment["AWS_ENDPOINT_URL"], record=recorded))
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in {**environment, "AWS_ENDPOINT_URL": proxy.url(environment["AWS_ENDPOINT_URL"])}.items():
+            patched.setenv(name, value)
+        yield proxy
 
 
 def _low_port() -> int:
