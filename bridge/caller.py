@@ -18,5 +18,10 @@ class Caller(NamedTuple):
     callback_url: str | None = None  # called for its jobs that name none
     signs: bool = False  # has a secret that signs webhooks
 
+    @property
+    def whose(self) -> tuple[str, UUID]:
+        """For which tenant and key of it something is held (bridge/admission/byte_budget.py)."""
+        return self.tenant, self.key_id
+
     def may(self, scope: str) -> bool:
         return scope in self.scopes or "admin" in self.scopes

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from flask import Response, g, request
 from marshmallow import ValidationError
@@ -91,12 +90,12 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
     if not types:
         bridge.polls.refuse_all(who, denied)
         raise Forbidden(f"This key is limited to the content types {', '.join(sorted(asks.content_types or ()))}.")
-    refuse_without_room(bridge.limits.answers, asks.key_id)
+    refuse_without_room(bridge.limits.answers, asks)
     asking = Poll(
         who,
         [Queue(asks.tenant, content_type) for content_type in types],
         query["max_jobs"],
-        _gone(bridge.limits.answers, asks.key_id, connection),
+        _gone(bridge.limits.answers, asks, connection),
         connection,
         slots=Slots(query["slots_busy"], query["slots_free"]),
         facts=facts_of(query),
@@ -112,7 +111,7 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
 
 def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]) -> Claimed:
     """What the claim of a named job is answered. Raises BridgeError, SQLAlchemyError."""
-    refuse_without_room(bridge.limits.answers, asks.key_id)
+    refuse_without_room(bridge.limits.answers, asks)
     named = claim_named(
         bridge.runtime,
         asks,
@@ -140,14 +139,14 @@ def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:
     return [one for one in types if one in allowed], [one for one in types if one not in allowed]
 
 
-def _gone(answers: Budget, whose: UUID, connection: socket.socket | None) -> Callable[[], bool]:
-    """Whether the client has closed its end, as far as the socket tells, or its key leaves its answers unread.
+def _gone(answers: Budget, asks: Caller, connection: socket.socket | None) -> Callable[[], bool]:
+    """Whether the client has closed its end, as far as the socket tells, or that its answers are left unread.
 
     Who is told so goes away empty; its next poll hears why.
     """
 
     def gone() -> bool:
-        if not answers.room(whose):
+        if not answers.room(asks.whose):
             return True
         if connection is None:
             return False

@@ -101,7 +101,7 @@ def read_body(incoming: Request) -> bytes:
             if len(raw) == most:
                 raise Oversized
             return raw
-        with limits().reading(caller().key_id):
+        with limits().reading.taken(caller().whose, 1):
             file, size = _stored(incoming)
     except RequestEntityTooLarge as refusal:
         raise refusal if isinstance(refusal, Oversized) else Oversized() from None
@@ -109,7 +109,7 @@ def read_body(incoming: Request) -> bytes:
     if size == most:
         raise Oversized(begun=file)
     with gevent.Timeout(TURN_SECONDS, TooMany("Too many large bodies are being read.", retry_after=5)):
-        _until_answered().enter_context(limits().bodies.taken(caller().key_id, size))
+        _until_answered().enter_context(limits().bodies.taken(caller().whose, size))
     file.seek(0)
     return file.read()
 

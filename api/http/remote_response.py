@@ -24,9 +24,9 @@ def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
 
     Raises NotFound, Unavailable, TooMany, 416.
     """
-    with limits().remote_downloads.begin(caller().key_id, caller().tenant) as held:
+    with limits().remote_downloads.begin(caller()) as held:
         try:
-            part = open_remote(runtime, url, _one_range(), request.headers.get("If-Range"))
+            part = open_remote(runtime, caller().tenant, url, _one_range(), request.headers.get("If-Range"))
         except OutsideFile as outside:
             raise RequestedRangeNotSatisfiable(outside.size) from None
         held.callback(part.fetched.close)
@@ -56,7 +56,7 @@ def object_response(runtime: Runtime, url: str, otherwise: str) -> Response:
 
     Raises NotFound, Unavailable, TooMany, 416.
     """
-    with limits().remote_downloads.begin(caller().key_id, caller().tenant) as held:
+    with limits().remote_downloads.begin(caller()) as held:
         kept = ExitStack()
         response = _object(runtime, look_at_object(runtime, url), remote_name(url, otherwise), kept)
         kept.enter_context(held.pop_all())

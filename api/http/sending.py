@@ -7,11 +7,10 @@ a 429.
 """
 
 import errno
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
-from uuid import UUID
 
 import gevent
 import structlog
@@ -21,7 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.http.access import caller, limits, runtime
 from api.http.incoming import TURN_SECONDS
 from api.http.problems import problem
-from bridge.admission.byte_budget import Budget
+from bridge.admission.byte_budget import Budget, Whose
+from bridge.caller import Caller
 from bridge.errors import NotFound, TooMany, Unavailable
 from bridge.jobs.documents import Unread, UnreadFile, as_json
 from bridge.jobs.documents import as_text as as_stored
@@ -33,13 +33,13 @@ T = TypeVar("T")
 LARGE_BYTES = 16 * 1024  # what is smaller lies in the kernel's buffers, not in the process
 STREAM_BYTES = 1024 * 1024
 POLL, RESULT = "work.poll", "work.submit_result"
-TOO_MANY = "Too many large answers to this key, or in all, are not read yet: read them, or wait."
+TOO_MANY = "Too many large answers to this key, its tenant, or in all, are not read yet: read them, or wait."
 AGAIN_SECONDS = 5
 
 
 def in_pieces(parts: Sequence[bytes], unread: Sequence[Unread | UnreadFile]) -> Iterator[bytes]:
     """The parts of an answer, between each two a document that is read then."""
-    in_turn = partial(limits().reading_documents.taken, caller().key_id, 1)
+    in_turn = partial(limits().reading_documents.taken, caller().whose, 1)
     return _in_pieces(parts, unread, partial(as_json, runtime(), in_turn=in_turn))
 
 
@@ -58,13 +58,13 @@ def _in_pieces(parts: Sequence[bytes], unread: Sequence[T], read: Callable[[T], 
 
 def as_text(unread: Unread) -> Iterator[bytes]:
     """A document as its text, read while it is sent. Where it cannot be read on, the client sees a gap."""
-    in_turn = partial(limits().reading_documents.taken, caller().key_id, 1)
+    in_turn = partial(limits().reading_documents.taken, caller().whose, 1)
     return _in_pieces((b"", b""), (unread,), partial(as_stored, runtime(), in_turn=in_turn))
 
 
-def refuse_without_room(answers: Budget, key_id: UUID) -> None:
+def refuse_without_room(answers: Budget, asks: Caller) -> None:
     """Raise TooMany where no large answer may be given to this key just now."""
-    if not answers.room(key_id):
+    if not answers.room(asks.whose):
         raise TooMany(TOO_MANY, retry_after=AGAIN_SECONDS)
 
 
@@ -73,7 +73,7 @@ def counted(response: Response) -> Response:
     size = STREAM_BYTES if response.is_streamed else (response.content_length or 0)
     if size <= LARGE_BYTES or response.direct_passthrough or request.method == "HEAD":
         return response
-    held = _room(g.caller.key_id if "caller" in g else None, size, response.is_streamed)
+    held = _room(g.caller.whose if "caller" in g else (None, None), size, response.is_streamed)
     if held is not None:
         response.call_on_close(held.close)
         return response
@@ -83,7 +83,7 @@ def counted(response: Response) -> Response:
     return refusal
 
 
-def _room(whose: Hashable, size: int, streamed: bool) -> ExitStack | None:
+def _room(whose: Whose, size: int, streamed: bool) -> ExitStack | None:
     """Room for an answer until it is closed.
 
     What answers a change is given in any case. Claimed jobs wait for it, with documents that are not read yet: where

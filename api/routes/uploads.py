@@ -129,10 +129,9 @@ def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> R
     if upload.job_id is not None:
         sign = partial(sign_of_life, runtime(), caller(), str(upload.job_id), token, upload.attempt)
         arriving = tus.lively(arriving, sign, sign().every)
-    whose = caller().key_id
-    with limits().arriving.begin(whose, caller().tenant):
+    with limits().arriving.begin(caller()):
         try:
-            turn = partial(limits().storing.taken, whose, 1)
+            turn = partial(limits().storing.taken, caller().whose, 1)
             return receive(runtime(), upload, arriving, checksum=checked, turn=turn)
         except Cut as cut:
             log.info("upload_cut", upload_id=str(upload.id), why=str(cut))

@@ -1,12 +1,9 @@
-"""How many of something a process does at once: for all, of them for a tenant, and of these for a key.
-
-A tenant's administrator makes any number of keys: what is bounded for a key alone, one tenant can take from all.
-"""
+"""How many of something a process does at once: for all, of them for a tenant, and of these for a key."""
 
 from contextlib import ExitStack
-from uuid import UUID
 
 from bridge.admission.byte_budget import Budget
+from bridge.caller import Caller
 from bridge.errors import TooMany
 
 
@@ -15,17 +12,15 @@ class AtOnce:
 
     def __init__(self, what: str, retry_after: int, *, most: int, of_tenant: int, of_key: int) -> None:
         self._what, self._retry_after = what, retry_after
-        self._by_tenant, self._by_key = Budget(most, of_tenant), Budget(most, of_key)
+        self._budget = Budget(most, of_tenant=of_tenant, of_key=of_key)
 
-    def begin(self, key_id: UUID, tenant: str) -> ExitStack:
+    def begin(self, asks: Caller) -> ExitStack:
         """Count one more, until what is returned is closed. Raises TooMany."""
+        if not self._budget.take(asks.whose, 1):
+            why = f"{self._what} of this key, of its tenant, or in all: too many at once."
+            raise TooMany(why, retry_after=self._retry_after)
         held = ExitStack()
-        for budget, whose in ((self._by_key, (tenant, key_id)), (self._by_tenant, tenant)):
-            if not budget.take(whose, 1):
-                held.close()
-                why = f"{self._what} of this key, of its tenant, or in all: too many at once."
-                raise TooMany(why, retry_after=self._retry_after)
-            held.callback(budget.give_back, whose, 1)
+        held.callback(self._budget.give_back, asks.whose, 1)
         return held
 
 

@@ -1,7 +1,8 @@
-"""So much at a time: bytes that a process holds for its callers, in all and for each of them.
+"""So much at a time: bytes that a process holds for its callers, in all, for each tenant and for each key of it.
 
-Who has to wait for room is served in turns, a caller after the other, and what is large is not passed by for ever by
-what is small.
+A tenant's administrator makes any number of keys: what were bounded for a key alone, one tenant could take from all.
+Who has to wait for room is served in turns, a tenant after the other, and of a tenant a key after the other; what is
+large is not passed by for ever by what is small.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -10,90 +11,103 @@ from contextlib import contextmanager
 
 from gevent.event import Event
 
+Whose = tuple[Hashable, Hashable]  # a tenant, and which of its keys
+
 
 class Budget:
-    """`whole` units at a time, `each` of them for one caller; what is larger than `each` counts as `each`."""
+    """`whole` units at a time: `of_tenant` of them for one tenant, of these `of_key` for one key.
 
-    def __init__(self, whole: int, each: int) -> None:
+    What is larger than `of_key` counts as `of_key`.
+    """
+
+    def __init__(self, whole: int, *, of_tenant: int, of_key: int) -> None:
         self._whole = whole
-        self._each = min(each, whole)
-        self._used: Counter[Hashable] = Counter()
-        self._waiting: OrderedDict[Hashable, deque[tuple[int, Event]]] = OrderedDict()
+        self._of_tenant = min(of_tenant, whole)
+        self._of_key = min(of_key, self._of_tenant)
+        self._tenants: Counter[Hashable] = Counter()
+        self._keys: Counter[Whose] = Counter()
+        self._waiting: OrderedDict[Whose, deque[tuple[int, Event]]] = OrderedDict()
 
     @property
     def used(self) -> int:
-        return self._used.total()
+        return self._tenants.total()
 
-    def room(self, caller: Hashable) -> bool:
-        """Whether this caller may take anything at all just now."""
-        return self.used < self._whole and self._used[caller] < self._each
+    def room(self, whose: Whose) -> bool:
+        """Whether these may take anything at all just now."""
+        return self.used < self._whole and self._within_shares(whose, 1)
 
-    def take(self, caller: Hashable, size: int) -> bool:
+    def take(self, whose: Whose, size: int) -> bool:
         """Take so much without waiting; false where there is no room."""
-        if self._blocked() or not self._fits(caller, self._counted(size)):
+        counted = self._counted(size)
+        if self._blocked() or not self._within_shares(whose, counted) or self.used + counted > self._whole:
             return False
-        self.add(caller, size)
+        self.add(whose, size)
         return True
 
-    def add(self, caller: Hashable, size: int) -> None:
+    def add(self, whose: Whose, size: int) -> None:
         """Count what is held already, whether there is room or not."""
-        self._used[caller] += self._counted(size)
+        counted = self._counted(size)
+        self._tenants[whose[0]] += counted
+        self._keys[whose] += counted
 
-    def give_back(self, caller: Hashable, size: int) -> None:
+    def give_back(self, whose: Whose, size: int) -> None:
         """What was taken or added is held no more."""
-        self._used[caller] -= self._counted(size)
-        if self._used[caller] <= 0:
-            del self._used[caller]
+        counted = self._counted(size)
+        self._tenants[whose[0]] -= counted
+        self._keys[whose] -= counted
+        if self._tenants[whose[0]] <= 0:
+            del self._tenants[whose[0]]
+        if self._keys[whose] <= 0:
+            del self._keys[whose]
         self._serve()
 
     @contextmanager
-    def taken(self, caller: Hashable, size: int) -> Iterator[None]:
+    def taken(self, whose: Whose, size: int) -> Iterator[None]:
         """Wait for room, and hold it for as long as the block takes."""
         granted = Event()
         mine = (self._counted(size), granted)
-        self._waiting.setdefault(caller, deque()).append(mine)
+        self._waiting.setdefault(whose, deque()).append(mine)
         self._serve()
         try:
             granted.wait()
             yield
         finally:
             if granted.is_set():
-                self.give_back(caller, size)
+                self.give_back(whose, size)
             else:
-                self._forget(caller, mine)
+                self._forget(whose, mine)
                 self._serve()
 
     def _counted(self, size: int) -> int:
-        return min(size, self._each)
+        return min(size, self._of_key)
 
-    def _fits(self, caller: Hashable, size: int) -> bool:
-        return self.used + size <= self._whole and self._used[caller] + size <= self._each
+    def _within_shares(self, whose: Whose, counted: int) -> bool:
+        mine, its = self._keys[whose], self._tenants[whose[0]]
+        return mine + counted <= self._of_key and its + counted <= self._of_tenant
 
     def _blocked(self) -> bool:
         """Whether somebody waits who would be served before a newcomer."""
-        return any(self._used[caller] + its[0][0] <= self._each for caller, its in self._waiting.items())
+        return any(self._within_shares(whose, its[0][0]) for whose, its in self._waiting.items())
 
     def _serve(self) -> None:
         """Let in who fits. The first one who waits for others, not for himself, holds up those behind him."""
-        served = True
-        while served:
-            served = False
-            for caller, its in list(self._waiting.items()):
-                size, granted = its[0]
-                if self._used[caller] + size > self._each:
-                    continue
-                if self.used + size > self._whole:
-                    return
-                self._used[caller] += size
-                granted.set()
-                self._forget(caller, its[0])
-                if caller in self._waiting:
-                    self._waiting.move_to_end(caller)
-                served = True
-                break
+        while (first := self._first()) is not None:
+            counted, granted = self._waiting[first][0]
+            if self.used + counted > self._whole:
+                return
+            self.add(first, counted)
+            granted.set()
+            self._forget(first, self._waiting[first][0])
+            # Its tenant's keys come after those of others now, itself as the last.
+            for other in sorted((one for one in self._waiting if one[0] == first[0]), key=first.__eq__):
+                self._waiting.move_to_end(other)
 
-    def _forget(self, caller: Hashable, one: tuple[int, Event]) -> None:
-        its = self._waiting[caller]
+    def _first(self) -> Whose | None:
+        """Whose turn it is, of those whose shares have room."""
+        return next((one for one, its in self._waiting.items() if self._within_shares(one, its[0][0])), None)
+
+    def _forget(self, whose: Whose, one: tuple[int, Event]) -> None:
+        its = self._waiting[whose]
         its.remove(one)
         if not its:
-            del self._waiting[caller]
+            del self._waiting[whose]

@@ -14,10 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 import redis
-from gevent.lock import BoundedSemaphore
 
 from bridge.admission import usage
 from bridge.admission.at_once import arriving_uploads, remote_downloads
@@ -32,14 +30,10 @@ SHARE_SECONDS = 1.0
 MINUTE = 60
 MOST_READ = 32  # large bodies of a key that are read at once in this process
 BODIES_BYTES = 24 * 1024 * 1024  # of large bodies that a process works on at once; an object takes several times that
-BODY_BYTES = 16 * 1024 * 1024  # of one key
+BODY_BYTES = 16 * 1024 * 1024  # of one tenant, or key
 ANSWERS_BYTES = 64 * 1024 * 1024  # of large answers of a process that are not sent yet
+TENANT_ANSWER_BYTES = 48 * 1024 * 1024
 ANSWER_BYTES = 16 * 1024 * 1024  # of one key
-MOST_STORING, STORING = (
-    4,
-    2,
-)  # objects of uploads that are stored at once, and those of one key: a bucket's are in memory then
-MOST_PIECES = 2  # of large documents that are read at once in a process, one for a key
 _NOTHING: Counter[str] = Counter()
 STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
 T = TypeVar("T")
@@ -65,12 +59,13 @@ class Limits:
         self._most_here = runtime.settings.api_connections * 7 // 8
         self._parked_elsewhere: dict[tuple[str, str], int] = {}
         self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
-        self._reading: WeakValueDictionary[UUID, BoundedSemaphore] = WeakValueDictionary()
-        self.bodies = Budget(BODIES_BYTES, BODY_BYTES)
-        self.answers = Budget(ANSWERS_BYTES, ANSWER_BYTES)
-        self.reading_documents = Budget(MOST_PIECES, 1)
+        # Large bodies that come. Those beyond wait and are not refused: a worker may not be able to repeat a result.
+        self.reading = Budget(runtime.settings.api_connections, of_tenant=2 * MOST_READ, of_key=MOST_READ)
+        self.bodies = Budget(BODIES_BYTES, of_tenant=BODY_BYTES, of_key=BODY_BYTES)
+        self.answers = Budget(ANSWERS_BYTES, of_tenant=TENANT_ANSWER_BYTES, of_key=ANSWER_BYTES)
+        self.reading_documents = Budget(3, of_tenant=2, of_key=1)  # large ones, a piece of each in memory
         self.arriving = arriving_uploads()
-        self.storing = Budget(MOST_STORING, STORING)
+        self.storing = Budget(4, of_tenant=3, of_key=2)  # objects of uploads: a bucket's are in memory then
         self.remote_downloads = remote_downloads()
         self._in_hand: UsageTable[UUID] = UsageTable()
         self._tenants_hand: UsageTable[str] = UsageTable()
@@ -144,13 +139,6 @@ class Limits:
 
     def _waiting_polls(self, whose: tuple[str, str]) -> int:
         return self._parked[whose] + self._parked_elsewhere.get(whose, 0)
-
-    def reading(self, key_id: UUID) -> BoundedSemaphore:
-        """For as long as a large body of a key is read into memory: those beyond MOST_READ wait for their turn.
-
-        They wait and are not refused, because a worker may not be able to repeat a result; other keys do not.
-        """
-        return self._reading.setdefault(key_id, BoundedSemaphore(MOST_READ))
 
     def room(self, key_id: UUID, tenant: str) -> int:
         """How many jobs the workers of a key, and those of its tenant, may still take. Raises TooMany for none."""

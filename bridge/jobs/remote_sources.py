@@ -11,20 +11,18 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 import gevent
-from gevent.monkey import get_original
 
 from bridge.errors import Invalid, NotFound, Unavailable
-from bridge.file_pool import FilePool
 from bridge.jobs.bucket_sources import is_object, place_of
+from bridge.jobs.look_ups import look_ups
 from bridge.outgoing.addresses import network
-from bridge.outgoing.connect import NotSent, addresses_in
+from bridge.outgoing.connect import NotSent
 from bridge.outgoing.destination import Allowed, BadAddress
 from bridge.outgoing.fetch import Fetched, fetch
 from bridge.runtime import Runtime
 from bridge.settings import Settings
 
 SCHEME = "https://"
-LOOK_UPS = 4  # of names at a time, in a process
 OPEN_SECONDS = 50.0  # until the head is there: the look-up, TLS (which a server can draw out) and 30 s for the answer
 LONGEST_NAME = 255
 _OFF = "Sources at addresses are off at this bridge; its operator can name hosts in BRIDGE_SOURCE_ALLOW."
@@ -90,9 +88,9 @@ def without_query(path: str) -> str:
 
 
 def open_remote(
-    runtime: Runtime, url: str, asked: str | None, if_range: str | None, *, seconds: float = OPEN_SECONDS
+    runtime: Runtime, tenant: str, url: str, asked: str | None, if_range: str | None, *, seconds: float = OPEN_SECONDS
 ) -> Part:
-    """Ask the source's server, for a range where one is asked for, within so many seconds. To be closed.
+    """Ask the server of a tenant's source, for a range where one is asked for, within so many seconds. To be closed.
 
     Raises NotFound, which no repetition mends; Unavailable; OutsideFile.
     """
@@ -101,7 +99,7 @@ def open_remote(
         headers["If-Range"] = if_range
     try:
         with gevent.Timeout(seconds, NotSent(f"No answer within {seconds:.0f} s.")):
-            fetched = fetch(allowed_addresses(runtime.settings), url, headers, ask=_look_up)
+            fetched = fetch(allowed_addresses(runtime.settings), url, headers, ask=partial(look_ups(), tenant))
     except BadAddress as why:
         raise _refused(str(why)) from None
     except NotSent as why:
@@ -166,22 +164,3 @@ def allowed_addresses(settings: Settings) -> Allowed:
 @cache  # the settings of a process do not change
 def _allowed(patterns: tuple[str, ...], networks: tuple[str, ...]) -> Allowed:
     return Allowed.of([one for one in patterns if not is_object(one)], [network(one) for one in networks])
-
-
-def _look_up(host: str, port: int) -> list[str]:
-    """Ask the system's resolver, in threads that nothing else needs: a name may be one whose servers never answer.
-
-    Raises OSError.
-    """
-    try:
-        return list(addresses_in(_look_ups()(_getaddrinfo, host, port)))
-    except Unavailable:
-        raise OSError("the resolver does not answer") from None
-
-
-def _getaddrinfo(host: str, port: int) -> list[tuple[object, ...]]:
-    found: list[tuple[object, ...]] = get_original("socket", "getaddrinfo")(host, port, type=1)  # SOCK_STREAM
-    return found
-
-
-_look_ups = cache(partial(FilePool, LOOK_UPS))  # made by the process that asks first

@@ -6,24 +6,29 @@ from uuid import uuid4
 import pytest
 
 from bridge.admission.at_once import AtOnce
+from bridge.caller import Caller
 from bridge.errors import TooMany
 
 
+def of(tenant):
+    return Caller(uuid4(), tenant)
+
+
 def test_what_is_done_at_once_is_bounded_for_key_tenant_and_process_and_given_back():
-    downloads, mine, its = AtOnce("Downloads", 5, most=6, of_tenant=4, of_key=3), uuid4(), uuid4()
+    downloads, mine, its = AtOnce("Downloads", 5, most=6, of_tenant=4, of_key=3), of("a"), of("a")
     with ExitStack() as held:
         for _ in range(3):
-            held.enter_context(downloads.begin(mine, "a"))
+            held.enter_context(downloads.begin(mine))
         with pytest.raises(TooMany) as refusal:
-            downloads.begin(mine, "a")
+            downloads.begin(mine)
         assert refusal.value.retry_after == 5
-        other = downloads.begin(its, "a")
+        other = downloads.begin(its)
         with pytest.raises(TooMany):
-            downloads.begin(its, "a")  # the tenant's
+            downloads.begin(its)  # the tenant's
         for _ in range(2):
-            held.enter_context(downloads.begin(uuid4(), "b"))
+            held.enter_context(downloads.begin(of("b")))
         with pytest.raises(TooMany):
-            downloads.begin(uuid4(), "c")  # the process'
+            downloads.begin(of("c"))  # the process'
         other.close()
-        downloads.begin(uuid4(), "c").close()
-    assert not any(budget.used for budget in (downloads._by_key, downloads._by_tenant))
+        downloads.begin(of("c")).close()
+    assert not downloads._budget.used

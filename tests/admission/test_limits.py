@@ -1,17 +1,15 @@
 """Limits: what one key, tenant or address asks for too much is a 429 with Retry-After, and nobody else feels it."""
 
-import gc
 import itertools
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from uuid import uuid4
 
 import pytest
 import requests
 
 from api.http.client_address import real_address
-from bridge.admission.limits import MOST_READ, Limits
+from bridge.admission.limits import MOST_READ
 from bridge.names import API_BASE
 from tests.support.client import Client, ok, refused
 from tests.support.waiting import wait_until
@@ -181,17 +179,6 @@ def test_large_bodies_of_a_key_take_turns_and_those_of_others_do_not_wait(own_br
         assert waits_for_its_turn(hostile, large)
         dripping.close()
         ok(waits.result(timeout=60))
-
-
-def test_who_reads_no_large_body_is_not_remembered(make_runtime):
-    limits = Limits(make_runtime())
-    key_id = uuid4()
-    with limits.reading(key_id):
-        assert limits.reading(key_id) is limits.reading(key_id)
-        assert limits.reading(key_id) is not limits.reading(uuid4())
-        assert list(limits._reading) == [key_id]
-    gc.collect()
-    assert not limits._reading
 
 
 def test_a_poll_for_too_many_content_types_is_refused_and_the_key_polls_on(own_bridge):

@@ -3,6 +3,7 @@
 import io
 import time
 import tracemalloc
+from contextlib import ExitStack
 
 import gevent
 import gevent.event
@@ -107,36 +108,69 @@ def test_a_body_that_comes_quickly_keeps_nobody_waiting():
 
 
 def test_what_is_held_at_a_time_is_bounded_for_all_and_for_each():
-    budget = Budget(whole=10, each=6)
-    assert budget.take("a", 6)
-    assert not budget.take("a", 1)
-    assert not budget.take("b", 5)
-    assert budget.take("b", 4)
-    assert not budget.room("c")
-    budget.give_back("a", 6)
-    assert budget.take("c", 50)  # counts as 6, the most that one may hold
-    budget.give_back("c", 50)
+    budget = Budget(whole=10, of_tenant=6, of_key=6)
+    a, b, c = ("a", 1), ("b", 1), ("c", 1)
+    assert budget.take(a, 6)
+    assert not budget.take(a, 1)
+    assert not budget.take(b, 5)
+    assert budget.take(b, 4)
+    assert not budget.room(c)
+    budget.give_back(a, 6)
+    assert budget.take(c, 50)  # counts as 6, the most that one may hold
+    budget.give_back(c, 50)
     assert budget.used == 4
 
 
+def test_the_keys_of_a_tenant_leave_room_to_others_and_what_they_want_waits_for_themselves():
+    budget = Budget(whole=10, of_tenant=6, of_key=4)
+    assert budget.take(("a", 1), 4)
+    assert not budget.take(("a", 2), 3)
+    assert budget.take(("a", 2), 2)
+    assert not budget.room(("a", 3))
+    late = ExitStack()
+    waiting = gevent.spawn(late.enter_context, budget.taken(("a", 3), 4))
+    gevent.sleep(0)
+    assert budget.take(("b", 1), 4)
+    budget.give_back(("a", 1), 4)
+    waiting.get(timeout=10)
+    assert budget.used == 10
+    assert not budget.room(("a", 4))
+    late.close()
+    assert budget.room(("a", 4))
+
+
+def test_tenants_take_turns_however_many_keys_wait_of_one():
+    budget, order = Budget(whole=1, of_tenant=1, of_key=1), []
+
+    def work(whose):
+        with budget.taken(whose, 1):
+            order.append(whose)
+            gevent.sleep(0)
+
+    many = [("a", key) for key in (1, 2, 3, 1, 2, 3)]
+    gevent.joinall([gevent.spawn(work, whose) for whose in [*many, ("b", 1), ("b", 1)]], raise_error=True)
+    a1, a2, a3, b = (*many[:3], ("b", 1))
+    assert order == [a1, a2, b, a3, b, a1, a2, a3]
+
+
 def test_who_waits_is_let_in_in_turns_and_a_greedy_one_keeps_nobody_waiting():
-    budget, order = Budget(whole=10, each=10), []
+    budget, order = Budget(whole=10, of_tenant=10, of_key=10), []
     ended = gevent.event.Event()
 
     def work(caller):
-        with budget.taken(caller, 8):
+        with budget.taken((caller, 1), 8):
             order.append(caller)
             gevent.sleep(0)
 
     def hold():
-        with budget.taken("x", 10):
+        with budget.taken(("x", 1), 10):
             ended.wait()
 
     first = gevent.spawn(hold)
     gevent.sleep(0)
     waiting = [gevent.spawn(work, "greedy") for _ in range(5)] + [gevent.spawn(work, "modest")]
     gevent.sleep(0)
-    assert not budget.take("other", 1)  # nobody passes those who wait
+    assert not budget.take(("other", 1), 1)  # nobody passes those who wait
     given_up = gevent.spawn(work, "impatient")
     gevent.sleep(0)
     given_up.kill()

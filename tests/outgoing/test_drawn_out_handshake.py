@@ -15,7 +15,7 @@ from bridge.errors import Unavailable
 from bridge.jobs.remote_sources import open_remote
 settings = SimpleNamespace(source_allow=("https://127.0.0.1:*",), source_networks=("127.0.0.1",), upload_max_bytes=1)
 try:
-    open_remote(SimpleNamespace(settings=settings), sys.argv[1], None, None, seconds=1.0)
+    open_remote(SimpleNamespace(settings=settings), "default", sys.argv[1], None, None, seconds=1.0)
 except Unavailable as why:
     print(why.detail)
 """
