@@ -205,7 +205,8 @@ def test_whatever_the_path_only_what_is_under_the_root_is_read(tmp_path_factory,
 @settings(max_examples=50)
 @given(st.text(string.printable, max_size=300).map(lambda text: re.sub(r"[\r\n\x0b\x0c]", "", text).strip()))
 def test_any_idempotency_key_is_taken_or_refused_by_name(client, key):
-    fields = {**client.fields(), "source_file_path": client.source(name="one.bin")}
+    # The same body each time: a key may come twice, with spaces around it that do not count.
+    fields = {"source_file_path": client.source(name="one.bin"), "content_type": "audio", "ingestion_task_id": "one"}
     answer = client.post("", fields, headers={"Idempotency-Key": key})
     if 1 <= len(key) <= 255:
         assert ok(client.post("", fields, headers={"Idempotency-Key": key})) == ok(answer)

@@ -118,7 +118,7 @@ def test_workers_fetch_there_without_key_and_token(bridge, client, store, tmp_pa
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
         try:
-            wait_until(lambda: client.job(job_id)["status"] == "completed", "the job to be completed", 90)
+            wait_until(lambda: client.job(job_id)["status"] == "completed", "the job to be completed")
         finally:
             worker.terminate()
             worker.wait(60)

@@ -222,6 +222,6 @@ def test_what_expired_is_collected_by_beat_and_celery(bridge, client):
                " WHERE upload_id IN (SELECT id FROM uploads WHERE tenant = :t)", t=client.tenant)  # fmt: skip
     assert [path for path in objects(bridge.settings) if f"tenant-{client.tenant}" in str(path)]
     bridge.celery.send_task("bridge.collect_uploads", queue="bridge.sweeps", ignore_result=True)
-    wait_until(lambda: client.get(place).status_code == 404, "it to expire", 60)
+    wait_until(lambda: client.get(place).status_code == 404, "it to expire")
     wait_until(lambda: not [path for path in objects(bridge.settings) if f"tenant-{client.tenant}" in str(path)],
                "its object to be removed", 60)  # fmt: skip

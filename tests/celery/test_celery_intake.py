@@ -20,7 +20,7 @@ from kombu import Connection, Exchange, Producer, Queue
 from bridge import names
 from models import migrations
 from tests.support.client import ok, refused
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 
 def send(bridge, task_id=None, **kwargs) -> "AsyncResult[Any]":
@@ -37,7 +37,7 @@ def count(bridge, client) -> int:
 
 def test_the_answer_is_json_with_the_same_members_as_over_http(bridge, client):
     answer = send(bridge, **kwargs_for(client))
-    body = answer.get(timeout=30)
+    body = answer.get(timeout=LATEST)
     assert set(body) == {"job_id", "status", "created_at"}
     assert body["status"] == "pending"
     created = datetime.fromisoformat(body["created_at"])
@@ -57,16 +57,16 @@ def test_every_field_of_a_create_is_taken(bridge, client):
         "queue_timeout_seconds": 777,
         "task_options": {"language": "de"},
     }
-    job = client.job(send(bridge, **kwargs_for(client, **given)).get(timeout=30)["job_id"])
+    job = client.job(send(bridge, **kwargs_for(client, **given)).get(timeout=LATEST)["job_id"])
     assert {name: job[name] for name in given} == given
 
 
 def test_a_task_that_is_delivered_again_makes_no_second_job(bridge, client):
     task_id, kwargs = str(uuid.uuid4()), kwargs_for(client)
     first = send(bridge, task_id, **kwargs)
-    job_id = first.get(timeout=30)["job_id"]
+    job_id = first.get(timeout=LATEST)["job_id"]
     first.forget()  # so that the second answer is the second run's
-    assert send(bridge, task_id, **kwargs).get(timeout=30)["job_id"] == job_id
+    assert send(bridge, task_id, **kwargs).get(timeout=LATEST)["job_id"] == job_id
     assert count(bridge, client) == 1
 
 
@@ -84,7 +84,7 @@ def test_a_task_whose_worker_was_killed_in_the_middle_makes_one_job(own_bridge):
         for child in pool:
             os.kill(child.pid, signal.SIGKILL)
         psutil.wait_procs(pool, timeout=10)
-    job_id = answer.get(timeout=150)["job_id"]  # at once, or where Celery missed whose death it was after 130 s
+    job_id = answer.get(timeout=LATEST)["job_id"]  # at once, or after 130 s where Celery missed whose death it was
     assert count(bridge, client) == 1
     assert client.status(job_id) == "pending"
 
@@ -92,7 +92,7 @@ def test_a_task_whose_worker_was_killed_in_the_middle_makes_one_job(own_bridge):
 def test_two_tasks_with_one_idempotency_key_make_one_job(bridge, client):
     kwargs = kwargs_for(client, idempotency_key="file-7")
     one, other = send(bridge, **kwargs), send(bridge, **kwargs)
-    assert one.get(timeout=30)["job_id"] == other.get(timeout=30)["job_id"]
+    assert one.get(timeout=LATEST)["job_id"] == other.get(timeout=LATEST)["job_id"]
     assert count(bridge, client) == 1
 
 
@@ -100,18 +100,18 @@ def test_the_key_is_shared_with_http(bridge, client):
     kwargs = kwargs_for(client, idempotency_key="file-8")
     body = {name: value for name, value in kwargs.items() if name not in ("idempotency_key", "tenant")}
     over_http = ok(client.post("", body, headers={"Idempotency-Key": "file-8"}))
-    assert send(bridge, **kwargs).get(timeout=30)["job_id"] == over_http["job_id"]
+    assert send(bridge, **kwargs).get(timeout=LATEST)["job_id"] == over_http["job_id"]
 
 
 def test_a_key_that_was_used_for_other_fields_is_refused(bridge, client):
-    send(bridge, **kwargs_for(client, idempotency_key="file-9")).get(timeout=30)
+    send(bridge, **kwargs_for(client, idempotency_key="file-9")).get(timeout=LATEST)
     with pytest.raises(Exception, match="used before with other fields"):
-        send(bridge, **kwargs_for(client, "video", idempotency_key="file-9")).get(timeout=30)
+        send(bridge, **kwargs_for(client, "video", idempotency_key="file-9")).get(timeout=LATEST)
     assert count(bridge, client) == 1
 
 
 def test_the_job_belongs_to_the_tenant_that_was_named(bridge, client):
-    job_id = send(bridge, **kwargs_for(client)).get(timeout=30)["job_id"]
+    job_id = send(bridge, **kwargs_for(client)).get(timeout=LATEST)["job_id"]
     assert client.job(job_id)["job_id"] == job_id
     refused(bridge.client().get(job_id), 404)
 
@@ -119,7 +119,7 @@ def test_the_job_belongs_to_the_tenant_that_was_named(bridge, client):
 def test_without_a_tenant_it_is_the_default_one(bridge, client):
     kwargs = kwargs_for(client)
     del kwargs["tenant"]
-    job_id = send(bridge, **kwargs).get(timeout=30)["job_id"]
+    job_id = send(bridge, **kwargs).get(timeout=LATEST)["job_id"]
     try:
         assert bridge.client("default").job(job_id)["job_id"] == job_id
     finally:
@@ -148,7 +148,7 @@ def test_wrong_fields_fail_the_task_with_the_messages_of_http(bridge, client, wr
     problem = refused(client.post("", body), 422)
     answer = send(bridge, **kwargs)
     with pytest.raises(Exception, match="refused") as failure:
-        answer.get(timeout=30)
+        answer.get(timeout=LATEST)
     assert str(failure.value) == problem["detail"]
     assert type(failure.value).__name__ == "Refused"
     assert count(bridge, client) == 0
@@ -156,20 +156,20 @@ def test_wrong_fields_fail_the_task_with_the_messages_of_http(bridge, client, wr
 
 def test_a_missing_field_is_named(bridge, client):
     with pytest.raises(Exception, match="ingestion_task_id: Missing data"):
-        send(bridge, source_file_path=client.source(), content_type="audio").get(timeout=30)
+        send(bridge, source_file_path=client.source(), content_type="audio").get(timeout=LATEST)
 
 
 @pytest.mark.parametrize("tenant", ["", "A Tenant", "x" * 51, 5, None])
 def test_a_wrong_tenant_is_refused(bridge, client, tenant):
     with pytest.raises(Exception, match="tenant"):
-        send(bridge, **kwargs_for(client, tenant=tenant)).get(timeout=30)
+        send(bridge, **kwargs_for(client, tenant=tenant)).get(timeout=LATEST)
     assert bridge.sql("SELECT 1 FROM remote_jobs WHERE tenant = :tenant", tenant=str(tenant)) == []
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\x00b", "\ud800", 5])
 def test_a_wrong_idempotency_key_is_refused(bridge, client, key):
     with pytest.raises(Exception, match="idempotency_key"):
-        send(bridge, **kwargs_for(client, idempotency_key=key)).get(timeout=30)
+        send(bridge, **kwargs_for(client, idempotency_key=key)).get(timeout=LATEST)
     assert count(bridge, client) == 0
 
 
@@ -190,7 +190,7 @@ def test_while_postgresql_is_away_the_task_waits_and_then_makes_its_job(own_serv
     skipped = "sweep_skipped_postgresql_unavailable"
     wait_until(lambda: celery.read_text().count(skipped) == len(left), "the sweeps to be left to the next run")
     servers.postgres.start()
-    job_id = answer.get(timeout=60)["job_id"]
+    job_id = answer.get(timeout=LATEST)["job_id"]
     assert "raised unexpected" not in celery.read_text()
     bridge.engine.dispose()  # its connections ended with the server
     assert [str(row.id) for row in bridge.sql("SELECT id FROM remote_jobs")] == [job_id]
@@ -215,7 +215,7 @@ def test_a_pickled_message_runs_nothing_and_does_not_stop_the_worker(bridge, cli
     with Connection(bridge.settings.require("broker_url")) as connection:
         producer = Producer(connection, exchange=queue.exchange, routing_key=names.QUEUE, serializer="pickle")
         producer.publish(body, headers=headers, correlation_id=task_id)
-    later = [send(bridge, **kwargs_for(client)).get(timeout=30)["job_id"] for _ in range(3)]
+    later = [send(bridge, **kwargs_for(client)).get(timeout=LATEST)["job_id"] for _ in range(3)]
     assert count(bridge, client) == len(later)
     assert not place.exists()
 
@@ -243,7 +243,7 @@ def test_events_name_tasks_and_ids_and_no_text_of_a_document(bridge, client):
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     wait_until(lambda: seen, "the first event: beat makes some every second")
-    job_ids.add(send(bridge, **kwargs_for(client)).get(timeout=30)["job_id"])
+    job_ids.add(send(bridge, **kwargs_for(client)).get(timeout=LATEST)["job_id"])
     ok(client.result(client.claim(), content=text, metadata={"title": text}))
     assert enough.wait(30), f"the continuation was not seen among {[event['type'] for event in seen]}"
     listener.join(10)

@@ -11,13 +11,13 @@ from celery import Celery
 from bridge import names
 from bridge.cli.local.checkout import ROOT
 from tests.support.client import ok
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 
 def create(bridge, client):
     fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
     answer = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
-    return answer.get(timeout=60)["job_id"]
+    return answer.get(timeout=LATEST)["job_id"]
 
 
 def test_a_worker_hears_no_remote_control(bridge, client):
@@ -69,7 +69,7 @@ def test_the_documented_accounts_keep_the_pipeline_from_all_but_its_own_part(own
     client = bridge.client()
     pipeline = Celery("a pipeline", broker=urls["pipeline"], backend=urls["pipeline"], set_as_current=False)
     fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
-    job_id = pipeline.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=60)["job_id"]
+    job_id = pipeline.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=LATEST)["job_id"]
     ok(client.result(client.claim()))
     environment = {"PIPELINE_BROKER_URL": urls["pipeline"], "PIPELINE_STATE": str(tmp_path / "state.sqlite3")}
     arguments = [sys.executable, "-m", "celery", "-A", "pipeline_app", "worker", "-Q", "pipeline", "-c", "1"]
@@ -79,7 +79,7 @@ def test_the_documented_accounts_keep_the_pipeline_from_all_but_its_own_part(own
         cwd=ROOT / "examples" / "pipeline",
     )  # fmt: skip
     confirmed = "SELECT confirmed_at FROM continuations WHERE job_id = :id"
-    wait_until(lambda: bridge.sql(confirmed, id=job_id)[0].confirmed_at, "the confirmation", 60)
+    wait_until(lambda: bridge.sql(confirmed, id=job_id)[0].confirmed_at, "the confirmation")
     wait_until(lambda: bridge.sql("SELECT 1 FROM sweeps WHERE name = 'expire_jobs'"), "beat's sweeps")
 
     outsider = redis.Redis.from_url(urls["pipeline"])

@@ -11,7 +11,7 @@ from bridge.cli.local import command_lines
 from bridge.errors import NotFound, Unavailable
 from bridge.jobs.source_files import check_source, open_source
 from tests.support.client import ok
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def mount(hanging):
     place.unlink(missing_ok=True)
 
 
-def send(bridge, client, name):
+def send(bridge, client, name, **options):
     fields = {**client.fields(), "source_file_path": client.source(name=name), "tenant": client.tenant}
-    return bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
+    return bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE, **options)
 
 
 def made(bridge, client):
@@ -53,24 +53,25 @@ def ran(bridge, sweep):
 def test_creates_before_a_mount_that_hangs_wait_for_it_and_nothing_else_does(hanging, mount):
     client = hanging.client()
     slow = [send(hanging, client, f"slow-{n}") for n in range(8)]
-    wait_until(lambda: all(one.state == "RETRY" for one in slow), "all to be put off", 60)
+    wait_until(lambda: all(one.state == "RETRY" for one in slow), "all to be put off")
     before = wait_until(lambda: ran(hanging, "expire_jobs"), "a sweep")
-    wait_until(lambda: ran(hanging, "expire_jobs") > before, "the next one", 60)
+    wait_until(lambda: ran(hanging, "expire_jobs") > before, "the next one")
     healthy = send(hanging, client, "healthy")
     assert made(hanging, client) <= 1
     mount.unlink()
-    ids = {one.get(timeout=100)["job_id"] for one in [*slow, healthy]}
+    ids = {one.get(timeout=LATEST)["job_id"] for one in [*slow, healthy]}
     assert len(ids) == 9 == made(hanging, client)
 
 
 @pytest.mark.slow
 def test_one_that_is_killed_at_the_time_limit_goes_back_to_its_queue(hanging, mount):
     client = hanging.client()
-    stuck = send(hanging, client, "stuck")
+    # Its own message's limits: those before the mount that hangs would reach them on a busy machine, too.
+    stuck = send(hanging, client, "stuck", soft_time_limit=1, time_limit=2)
     # A process that is stopped hears no soft limit; the hard one kills it, and that is told as a failure.
-    wait_until(lambda: stuck.state == "FAILURE", "the time limit", 60)
+    wait_until(lambda: stuck.state == "FAILURE", "the time limit")
     mount.unlink()
-    wait_until(lambda: made(hanging, client) == 1, "its job", 60)
+    wait_until(lambda: made(hanging, client) == 1, "its job")
     ok(client.get("", params={"limit": 1}))
 
 
@@ -117,4 +118,4 @@ def test_a_tenant_that_no_key_was_ever_made_for_is_refused(bridge, client):
     fields = {**client.fields(), "source_file_path": client.source(), "tenant": f"{client.tenant}-misspelt"}
     answer = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
     with pytest.raises(Exception, match="tenant: No key was ever made for it"):
-        answer.get(timeout=30)
+        answer.get(timeout=LATEST)

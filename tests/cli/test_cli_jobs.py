@@ -31,7 +31,7 @@ def test_json_is_what_the_api_says(run, client, bridge):
         (("continuations", "list"), "/api/v1/continuations"),
     ]:
         # What goes on by itself (hand-over, the sight of workers) may lie between the two looks.
-        wait_until(lambda a=arguments, p=path: document(run(*a, "--json")) == ok(client.get(p)), f"{arguments}", 60)
+        wait_until(lambda a=arguments, p=path: document(run(*a, "--json")) == ok(client.get(p)), f"{arguments}")
     numbers = document(run("queues", "--json"))
     assert numbers["by_status"] == {"failed": 1, "completed": 1}
     assert set(numbers) == set(ok(client.get("statistics")))

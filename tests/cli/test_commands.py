@@ -112,7 +112,7 @@ def test_a_key_is_printed_alone_and_works_at_once_and_not_after_its_revocation(k
     assert key not in said(keys("list"))
 
     assert said(keys("revoke", prefix)) == "1 key revoked\n"
-    wait_until(lambda: client.get("").status_code == 401, "the revocation to be felt", 10)
+    wait_until(lambda: client.get("").status_code == 401, "the revocation to be felt")
     assert f"{prefix} pipeline" in said(keys("list"))
     (revoked,) = [line for line in said(keys("list")).splitlines() if prefix in line]
     assert revoked.rstrip().endswith("revoked by command")

@@ -93,7 +93,7 @@ def test_a_process_that_ends_as_soon_as_it_begins_ends_all(tmp_path):
     family.start("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], {})
 
     with pytest.raises(ChildEnded, match="hopeless ended with status 3, 3 times"):
-        wait_until(lambda: family.revive() and False, "the family to give up", 20)
+        wait_until(lambda: family.revive() and False, "the family to give up")
 
 
 def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_with_growing_pauses(tmp_path):
@@ -105,7 +105,7 @@ def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_
         said.extend(family.revive(lambda: True))
         return child.lives.short >= times
 
-    wait_until(lambda: tried(4), "four short lives", 40)
+    wait_until(lambda: tried(4), "four short lives")
     assert [line.split(":")[0].removeprefix("patient ended with status 3 and ") for line in said[:4]] == [
         "was started again",
         *(f"is started again in {pause} s" for pause in (1, 2, 4)),
@@ -127,7 +127,7 @@ def test_flower_beside_up_finds_its_broker(up):
 
 def test_doctor_finds_a_running_up_by_its_data_and_nothing_wrong(up):
     up.says(UP)
-    wait_until(lambda: jobbridge("doctor", cwd=up.place).returncode == 0, "the first sweeps", 60)
+    wait_until(lambda: jobbridge("doctor", cwd=up.place).returncode == 0, "the first sweeps")
     assert "Nothing is wrong." in jobbridge("doctor", cwd=up.place).stdout
 
 
@@ -224,7 +224,7 @@ def test_an_embedded_server_that_dies_is_started_again_on_its_data_and_the_api_g
         servers = [child for child in running.family() if child.name() == server]
         min(servers, key=lambda process: process.create_time()).kill()  # PostgreSQL's first one, the postmaster
         running.says(f"{name} ended and was started again on its data", 120)
-        wait_until(lambda: ready(running) == "ok", f"the bridge to be whole after {name}", 90)
+        wait_until(lambda: ready(running) == "ok", f"the bridge to be whole after {name}")
         assert api <= {process.pid for process in running.family()}, "the API went on"
     assert client.claim()["job_id"] == job_id
     assert running.ends(signal.SIGTERM) == 0

@@ -97,7 +97,7 @@ def test_code_of_the_revision_before_works_beside_the_new_one_on_the_new_schema(
             old.family.check()
             return old._api_answers()
 
-        wait_until(answers, "the old code to answer", 60)
+        wait_until(answers, "the old code to answer")
         for creating, claiming, ending in [
             (before, before, before),
             (before, client, before),

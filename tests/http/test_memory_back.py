@@ -29,7 +29,7 @@ def test_what_bodies_that_were_made_to_be_dear_took_comes_back(own_bridge):
         answer = client.request("POST", "", data=body, headers={"Content-Type": "application/json"})
         refused(answer, answer.status_code)
         assert answer.status_code in (400, 422)
-    wait_until(lambda: memory(process.pid) < idle + MOST_LEFT, "the memory to come back", 60)
+    wait_until(lambda: memory(process.pid) < idle + MOST_LEFT, "the memory to come back")
 
 
 @glibc

@@ -51,7 +51,7 @@ class Worker:
 
     def drained(self) -> bool:
         """Whether it ends by itself, as one that is content; its log is shown when it does not."""
-        wait_until(lambda: self.process.poll() is not None, f"the worker to end; it says:\n{self.log()}", 60)
+        wait_until(lambda: self.process.poll() is not None, f"the worker to end; it says:\n{self.log()}")
         return self.process.returncode == 0
 
     def log(self) -> str:
@@ -130,7 +130,7 @@ def finished(client) -> Callable[[str], dict[str, Any]]:
         job = client.job(job_id)
         return job if job["status"] not in ("pending", "processing") else None
 
-    return lambda job_id: wait_until(lambda: look(job_id), f"job {job_id} to be finished", 60)
+    return lambda job_id: wait_until(lambda: look(job_id), f"job {job_id} to be finished")
 
 
 def attempts(job: dict[str, Any]) -> list[tuple[int, str]]:
@@ -188,7 +188,7 @@ def test_a_lost_lease_is_heard_and_nothing_is_submitted(start, submit, finished,
         )
         return attempts(client.job(job_id)) == [(1, "lease_expired")]
 
-    wait_until(lost, "the lease to run out", 60)
+    wait_until(lost, "the lease to run out")
     bridge.sql("UPDATE remote_jobs SET available_at = now() + interval '1 hour' WHERE id = :id", id=job_id)
     finished(submit("say free again"))
     assert not sent(proxy, "PUT", f"/{job_id}/result")
@@ -229,7 +229,7 @@ def test_drained_it_finishes_what_it_holds_and_ends(start, submit, client, tmp_p
     job_id = submit(f"await {tmp_path / 'job'}")
     wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
     ok(client.post("/api/v1/workers/drained/drain"))
-    wait_until(lambda: "drains this worker" in worker.log(), "the worker to hear of it", 60)
+    wait_until(lambda: "drains this worker" in worker.log(), "the worker to hear of it")
     (tmp_path / "job.go").touch()
     assert worker.drained(), worker.log()
     assert client.status(job_id) == "completed"

@@ -248,7 +248,7 @@ def test_of_downloads_at_once_a_key_has_so_many_and_then_a_429(client, there):
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting = [pool.submit(client.get, job["source_file_url"], headers=token) for _ in range(AT_ONCE)]
         try:
-            wait_until(lambda: len(there.got) == AT_ONCE, "all of them to come", 60)
+            wait_until(lambda: len(there.got) == AT_ONCE, "all of them to come")
             refusal = client.get(job["source_file_url"], headers=token)
             refused(refusal, 429, "too_many")
             assert int(refusal.headers["Retry-After"]) > 0

@@ -50,7 +50,7 @@ def answers(url: str) -> bool:
 
 def test_the_soft_limit_of_open_files_is_raised_at_the_start(api, many_files):
     api.start(files=f"1024:{HARD}")
-    wait_until(lambda: answers(api.url), "the API", 60)
+    wait_until(lambda: answers(api.url), "the API")
     (process,) = psutil.Process(api.process.pid).children()
     assert process.rlimit(resource.RLIMIT_NOFILE)[0] > 2 * STRANGERS
 
@@ -62,13 +62,13 @@ def test_the_soft_limit_of_open_files_is_raised_at_the_start(api, many_files):
 )
 def test_connections_without_a_key_stop_nobody_where_descriptors_are_few(api, many_files, sent):
     api.start(files="1024:1024")
-    wait_until(lambda: answers(api.url), "the API", 60)
+    wait_until(lambda: answers(api.url), "the API")
     with ExitStack() as held:
         for number in range(STRANGERS):
             stranger = held.enter_context(socket.create_connection(("127.0.0.1", api.port), 30))
             stranger.sendall(sent)
             if number % 500 == 499:
-                wait_until(lambda: answers(api.url), "a newcomer to be answered", 15)
+                wait_until(lambda: answers(api.url), "a newcomer to be answered")
         for _ in range(20):
             assert answers(api.url)
     log = api.log.read_text()
@@ -94,14 +94,14 @@ def test_a_process_that_cannot_start_again_leaves_the_others(api):
     """Here the directory of its counters is gone; whatever it is, the API does not end for it."""
     api._settings["BRIDGE_API_PROCESSES"] = "2"
     api.start()
-    wait_until(lambda: answers(api.url), "the API", 60)
+    wait_until(lambda: answers(api.url), "the API")
     master = psutil.Process(api.process.pid)
     counters = api.files.parent / "metrics"
-    wait_until(lambda: answers(api.url) and len([*counters.glob("counter_*.db")]) == 2, "both processes to serve", 60)
+    wait_until(lambda: answers(api.url) and len([*counters.glob("counter_*.db")]) == 2, "both processes to serve")
     one, _ = master.children()
     counters.rename(counters.with_name("elsewhere"))
     one.kill()
-    wait_until(lambda: "process_start_failed" in api.log.read_text(), "its replacement to fail", 60)
+    wait_until(lambda: "process_start_failed" in api.log.read_text(), "its replacement to fail")
     assert answers(api.url)
     counters.with_name("elsewhere").rename(counters)
     wait_until(lambda: api.log.read_text().count("Booting worker") > 3 and len(master.children()) == 2, "another one")

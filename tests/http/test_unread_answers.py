@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import time
 from contextlib import ExitStack
 from types import SimpleNamespace
 from urllib.parse import urlencode, urlsplit
@@ -20,13 +21,9 @@ MOST_GROWTH = 120 * 2**20  # of the process over its idle size
 MOST_LEFT = 80 * 2**20  # after they have gone
 
 
-class Impatient(TimedResponse):
-    seconds = 0.3
-
-
 def _answering(connection):
     request = SimpleNamespace(method="GET", version=(1, 1), should_close=lambda: False, headers=[])
-    response = Impatient(request, connection, SimpleNamespace(is_ssl=False))
+    response = TimedResponse(request, connection, SimpleNamespace(is_ssl=False))
     response.start_response("200 OK", [("Content-Length", str(64 * 2**20))])
     return response
 
@@ -35,19 +32,21 @@ def test_an_answer_that_is_not_read_is_given_up_and_one_that_is_read_slowly_is_n
     here, there = gevent.socket.socketpair()  # type: ignore[attr-defined]
     with here, there:
         response = _answering(here)
-        taken = gevent.spawn(_read, there, 40 * PIECE)
-        for _ in range(20):
+        response.seconds = 1.0  # for a piece, of which a reader on a busy machine takes one in a fifth of that
+        reader = gevent.spawn(_read_slowly, there)
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5:
             response.write(b"x" * PIECE)
+        reader.kill()
+        response.seconds = 0.1
         with pytest.raises(BrokenPipeError) as end:
             response.write(b"x" * PIECE * 500)
         assert end.value.errno == errno.EPIPE
-        taken.kill()
 
 
-def _read(connection, count):
-    while count > 0:
-        count -= len(connection.recv(PIECE))
-        gevent.sleep(0.001)
+def _read_slowly(connection):
+    while connection.recv(PIECE):
+        gevent.sleep(0.03)
 
 
 @pytest.fixture(scope="module")
@@ -145,5 +144,5 @@ def test_unread_answers_hold_little_memory_and_too_many_of_a_key_are_a_429(alone
         ok(other.get(""))
         made = other.create("of-another", task_options={"x": "a" * 1_000_000})
         assert len(ok(other.get(made))["task_options"]["x"]) == 1_000_000
-    wait_until(lambda: client.get(paths[0]).status_code == 200, "room after they have gone", 60)
-    wait_until(lambda: memory_of(alone) - alone.idle < MOST_LEFT, "memory back", 60)
+    wait_until(lambda: client.get(paths[0]).status_code == 200, "room after they have gone")
+    wait_until(lambda: memory_of(alone) - alone.idle < MOST_LEFT, "memory back")

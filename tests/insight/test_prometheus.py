@@ -72,7 +72,7 @@ def test_a_prometheus_loads_the_alerts_and_finds_every_metric_that_is_named(brid
         found = asked(prometheus, "query", query='up{job="bridge"}')
         return found and [one["value"][1] for one in found["data"]["result"]] == ["1"]
 
-    wait_until(scraped, "the bridge to be scraped", 120)
+    wait_until(scraped, "the bridge to be scraped")
     (group,) = asked(prometheus, "rules")["data"]["groups"]
     wait_until(
         lambda: all(rule["health"] == "ok" for rule in asked(prometheus, "rules")["data"]["groups"][0]["rules"]),
@@ -84,7 +84,7 @@ def test_a_prometheus_loads_the_alerts_and_finds_every_metric_that_is_named(brid
     named = {name for expr in exprs for name in re.findall(r"\bbridge_\w+", expr)}
     assert len(named) >= 10
     with suppress(AssertionError):  # the names of those that are missing say more
-        wait_until(lambda: not named - set(asked(prometheus, "label/__name__/values")["data"]), "every metric", 60)
+        wait_until(lambda: not named - set(asked(prometheus, "label/__name__/values")["data"]), "every metric")
     assert not named - set(asked(prometheus, "label/__name__/values")["data"])
     for expr in exprs:
         assert asked(prometheus, "query", query=expr)["status"] == "success", expr

@@ -177,7 +177,7 @@ def test_in_a_whole_bridge_a_low_job_is_served_though_high_ones_keep_coming(own_
         client.create("image", priority="high")
     [low] = ok(client.get("", params={"status": "pending", "limit": 500}))["jobs"][-1:]
     raised = "raised from low by its age"
-    wait_until(lambda: raised in ok(client.get(f"{low['job_id']}/explain"))["sentences"][0], "its rise", 60)
+    wait_until(lambda: raised in ok(client.get(f"{low['job_id']}/explain"))["sentences"][0], "its rise")
     assert client.job(low["job_id"])["priority"] == "low"
 
     def served():
@@ -186,4 +186,4 @@ def test_in_a_whole_bridge_a_low_job_is_served_though_high_ones_keep_coming(own_
         ok(client.result(job))
         return job if job["job_id"] == low["job_id"] else None
 
-    assert wait_until(served, "the low job's turn", 60)["priority"] == "low"
+    assert wait_until(served, "the low job's turn")["priority"] == "low"

@@ -124,7 +124,7 @@ def test_the_holders_of_cancelled_jobs_are_told_and_the_pipeline_is(bridge, clie
     rows = bridge.sql(recorded, ids=[job["job_id"], waiting])
     assert [(row.status, row.n) for row in rows] == [("cancelled", 1)] * 2
     sent = recorded + " AND sent_at IS NOT NULL"
-    wait_until(lambda: len(bridge.sql(sent, ids=[job["job_id"], waiting])) == 2, "both outcomes to be sent", 9)
+    wait_until(lambda: len(bridge.sql(sent, ids=[job["job_id"], waiting])) == 2, "both outcomes to be sent")
     assert [attempt["how"] for attempt in client.job(job["job_id"])["attempts"]] == ["cancelled"]
     assert ok(client.poll())["jobs"] == []
 

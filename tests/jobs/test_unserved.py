@@ -132,7 +132,7 @@ def test_a_worker_that_waits_on_the_running_bridge_is_seen_to_ask(bridge, client
         client.poll("seen", wait=2)
         return bridge.sql(seen, t=client.tenant)
 
-    [row] = wait_until(asks, "the poll to be written down", 60)
+    [row] = wait_until(asks, "the poll to be written down")
     assert row.content_type == "seen"
 
 

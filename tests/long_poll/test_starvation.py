@@ -46,7 +46,7 @@ def waits(client: Client, content_types: str, count: int = 3) -> list[float]:
     with ThreadPoolExecutor(1) as pool:
         for _ in range(count):
             polled = pool.submit(lambda: (mine.claim(content_types, "busy", wait=30), time.monotonic()))
-            wait_until(lambda: ok(client.get("/readyz")), "the bridge to answer", 30)
+            wait_until(lambda: ok(client.get("/readyz")), "the bridge to answer")
             created = time.monotonic()
             client.create(content_types.partition(",")[0])
             job, claimed = polled.result(60)

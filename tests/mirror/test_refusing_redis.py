@@ -203,20 +203,20 @@ def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
     bridge, redis = refusing
     celery = next(child for child in bridge.stack.family.children if child.name == "celery")
     began = bridge.sql("SELECT clock_timestamp() AS now")[0].now
-    wait_until(lambda: works(bridge, began), "Celery to work", 90)
+    wait_until(lambda: works(bridge, began), "Celery to work")
     lost = "Connection to broker lost"
     before = celery.log.read_text().count(lost)
     for _ in range(100):  # so that some lie there: out of memory, Redis refuses Celery only what it has taken
         bridge.celery.send_task(names.FOLD, queue=names.QUEUE, ignore_result=True)
     with REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis):
-        wait_until(lambda: celery.log.read_text().count(lost) > before, "Celery to be refused", 60)
+        wait_until(lambda: celery.log.read_text().count(lost) > before, "Celery to be refused")
         if refusal == "READONLY":  # several tries a second, of which each leaves nothing behind
             tried = redis.info("stats")["total_connections_received"]
-            wait_until(lambda: redis.info("stats")["total_connections_received"] > tried + 100, "many tries", 60)
+            wait_until(lambda: redis.info("stats")["total_connections_received"] > tried + 100, "many tries")
             assert len([*Path(f"/proc/{celery.process.pid}/fd").iterdir()]) < 60
         assert celery.ended() is None
         began = bridge.sql("SELECT clock_timestamp() AS now")[0].now
-    wait_until(lambda: works(bridge, began), "Celery to work again", 90)
+    wait_until(lambda: works(bridge, began), "Celery to work again")
     assert celery.ended() is None
 
 

@@ -59,7 +59,7 @@ def test_a_rebuild_whose_process_was_killed_is_done_by_another_when_its_lock_end
     redis.delete("core:epoch", LIST)
     assert core.runtime.mirror.lock_rebuild(1)  # and never heard of again
     assert reconcile(core.runtime.engine, core.runtime.mirror) == Repaired()
-    wait_until(lambda: reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 1, "the lock to end", 10)
+    wait_until(lambda: reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 1, "the lock to end")
     assert redis.exists("core:epoch")
 
 

@@ -88,5 +88,5 @@ def test_the_way_of_a_job_before_and_after_a_failover(own_bridge, watched):
     wait_until(lambda: replica.client.info("replication")["role"] == "master", "the failover")
     after = one_job()
     for job_id in (meanwhile, after):
-        wait_until(lambda: handed_over(job_id), "the continuation", 60)  # noqa: B023
+        wait_until(lambda: handed_over(job_id), "the continuation")  # noqa: B023
     wait_until(lambda: replica.client.get(f"{bridge.settings.redis_prefix}:epoch"), "the mirror to be whole")

@@ -50,7 +50,7 @@ def test_a_failing_outcome_is_listed_counted_and_sent_again(bridge, client):
     assert counted is not None
     assert float(counted.group(1)) >= 1
     assert ok(client.post(RESEND, params={"state": "failing"})) == {"changed": 1}
-    sent = wait_until(lambda: ok(client.get(LIST, params={"state": "sent"}))["continuations"], "it to be sent again", 9)
+    sent = wait_until(lambda: ok(client.get(LIST, params={"state": "sent"}))["continuations"], "it to be sent again")
     assert [(one["job_id"], one["tries"], one["last_error"]) for one in sent] == [(job_id, 1, None)]
     assert ok(client.get(LIST))["continuations"] == []
 
@@ -65,7 +65,7 @@ def test_an_outcome_is_sent_again_by_the_jobs_name_and_only_of_the_own_tenant(br
     assert ok(other.post(RESEND, params={"state": "failing"})) == {"changed": 0}
     refused(client.post(RESEND, params={"job_id": job_id, "n": 2}), 404, "not_found")
     assert ok(client.post(RESEND, params={"job_id": job_id, "n": 1})) == {"changed": 1}
-    wait_until(lambda: ok(client.get(LIST, params={"state": "sent"}))["continuations"], "it to be sent again", 9)
+    wait_until(lambda: ok(client.get(LIST, params={"state": "sent"}))["continuations"], "it to be sent again")
 
 
 def test_the_list_comes_in_pages(bridge, client):

@@ -27,17 +27,17 @@ def test_the_sample_pipeline_outlives_a_broker_that_refuses(own_servers, tmp_pat
         arguments, cwd=PIPELINE, env=environment(tmp_path, url), stdout=out, stderr=out, start_new_session=True
     ) as pipeline:  # fmt: skip
         try:
-            wait_until(lambda: "ready." in log.read_text(), "the pipeline", 60)
+            wait_until(lambda: "ready." in log.read_text(), "the pipeline")
             refuse(client, refusal)
             opened = client.info("stats")["total_connections_received"]
-            wait_until(lambda: log.read_text().count("onnection to broker lost"), "it to be refused", 60)
+            wait_until(lambda: log.read_text().count("onnection to broker lost"), "it to be refused")
             if refusal == "READONLY":  # it tries several times a second, and each try leaves nothing behind
-                wait_until(lambda: connections(client) > opened + 60, "many tries", 60)
+                wait_until(lambda: connections(client) > opened + 60, "many tries")
                 assert len([*Path(f"/proc/{pipeline.pid}/fd").iterdir()]) < 40
             assert pipeline.poll() is None
             refuse(client, refusal, over=True)
             deliver(url)
-            wait_until(lambda: "completed, 4 characters" in log.read_text(), "the next outcome", 60)
+            wait_until(lambda: "completed, 4 characters" in log.read_text(), "the next outcome")
             assert pipeline.poll() is None
         finally:
             pipeline.terminate()

@@ -32,7 +32,7 @@ def tried(client, job_id):
         rows = ok(client.get(f"{WEBHOOKS_BASE}/"))["webhooks"]
         return next((row for row in rows if row["job_id"] == job_id and row["last_error"]), None)
 
-    return wait_until(found, "the webhook to be tried", 60)
+    return wait_until(found, "the webhook to be tried")
 
 
 def test_a_webhook_is_listed_and_sent_again_and_its_address_is_not_shown(bridge, client, calling):

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.outgoing.addresses import network, refusal
@@ -87,12 +87,14 @@ def test_odd_and_inner_addresses_are_refused_without_a_look_up(url: str) -> None
         ANYWHERE.destination(url)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["{}", "0x{:x}", "0{:o}", "0X{:X}"]))
 def test_no_number_is_a_host(number: int, form: str) -> None:
     with pytest.raises(BadAddress):
         ANYWHERE.destination(f"https://{form.format(number)}/")
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=40))
 def test_what_is_taken_apart_names_one_host(rest: str) -> None:
     """Whatever follows the scheme: what is not refused is read as a strict reader reads it."""

@@ -81,7 +81,7 @@ def test_the_server_runs_from_its_wheel_alone(environment, tmp_path):
             except requests.RequestException:
                 return False
 
-        wait_until(healthy, "the bridge to be ready", 120)
+        wait_until(healthy, "the bridge to be ready")
         assert requests.get(f"{url}/openapi.json", timeout=30).json()["info"]["version"]
     finally:
         running.send_signal(signal.SIGINT)

@@ -64,7 +64,7 @@ class Client:
 
     def claim(self, content_types: str = "audio", worker_id: str = "w1", **query: Any) -> dict[str, Any]:
         """A claimed job, waited for."""
-        jobs = ok(self.poll(content_types, worker_id, **{"wait": 20, "lease": 60, **query}))["jobs"]
+        jobs = ok(self.poll(content_types, worker_id, **{"wait": 50, "lease": 60, **query}))["jobs"]
         assert jobs, f"no job of {content_types} came"
         return dict(jobs[0])
 

@@ -191,7 +191,7 @@ class Core:
             done = pool.submit(outcome_of, verb)
             me = connection.scalar(text("SELECT pg_backend_pid()"))
             waits = "SELECT 1 FROM pg_stat_activity WHERE :me = ANY(pg_blocking_pids(pid))"
-            wait_until(lambda: done.done() or self.sql(waits, me=me), "the verb to wait for the row", 5)
+            wait_until(lambda: done.done() or self.sql(waits, me=me), "the verb to wait for the row")
             assert not done.done(), f"it did not wait for the row: {done.result()}"
             yield connection, done
 

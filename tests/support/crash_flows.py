@@ -114,7 +114,7 @@ def intake(site: Site) -> list[str]:
         except NoAnswer:
             return None
 
-    job_id = wait_until(asked, "the pipeline's answer", 60)
+    job_id = wait_until(asked, "the pipeline's answer")
     return to_the_end(site, job_id)
 
 
@@ -197,7 +197,7 @@ def left_over(site: Site) -> list[str]:
             site.sweep(names.RECONCILE)
             return not mirror.exists(f"{prefix}:claimed:dead")
 
-        wait_until(returned, "the ID to be put back", 60)
+        wait_until(returned, "the ID to be put back")
     return to_the_end(site, job_id)
 
 
@@ -211,7 +211,7 @@ def rebuilt(site: Site) -> list[str]:
             site.sweep(names.RECONCILE)
             return mirror.exists(f"{prefix}:epoch")
 
-        wait_until(whole, "the mirror to be rebuilt", 60)
+        wait_until(whole, "the mirror to be rebuilt")
     return to_the_end(site, job_id)
 
 
@@ -231,7 +231,7 @@ def confirmed(site: Site) -> list[str]:
         )
         return site.bridge.sql("SELECT confirmed_at FROM continuations WHERE job_id = :id", id=job_id)[0][0]
 
-    wait_until(so, "the confirmation", 60)
+    wait_until(so, "the confirmation")
     return [job_id]
 
 

@@ -35,7 +35,7 @@ def uploaded(site: Site) -> list[str]:
                 append(site.client, place, at, sent[at:], timeout=PATIENCE)
         return at == len(sent)
 
-    wait_until(whole, "the upload to be whole", 60)
+    wait_until(whole, "the upload to be whole")
     seen = ok(site.again(lambda **how: site.client.get(place, **how)))
     assert seen["sha256"] == hashlib.sha256(sent).hexdigest()
     return []

@@ -33,7 +33,7 @@ def called(site: Site) -> list[str]:
                 return None
             return str(answer.json()["job_id"]) if answer.status_code == 200 else None
 
-        job_id = wait_until(created, "the job to be created", 60)
+        job_id = wait_until(created, "the job to be created")
         to_the_end(site, job_id)
         _delivered(site, job_id)
         site.bridge.sql("UPDATE webhooks SET next_at = now(), delivered_at = NULL WHERE job_id = :i", i=job_id)
@@ -60,7 +60,7 @@ def _delivered(site: Site, job_id: str) -> None:
         (row,) = site.bridge.sql("SELECT state FROM webhooks WHERE job_id = :i", i=job_id)
         return bool(row.state == "delivered")
 
-    wait_until(so, "its receiver to be told", 60)
+    wait_until(so, "its receiver to be told")
 
 
 def _all_the_same(there: Receiver, job_id: str, secret: str) -> None:

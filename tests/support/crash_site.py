@@ -48,7 +48,7 @@ class Site:
                 return []
             return [answer] if answer.status_code < 500 else []
 
-        return wait_until(answered, "an answer", 60)[0]
+        return wait_until(answered, "an answer")[0]
 
     def create(self, **fields: Any) -> str:
         body = {**self.client.fields(), "source_file_path": self.client.source(b"x" * 200_000), **fields}
@@ -63,7 +63,7 @@ class Site:
         return list(ok(self.again(lambda **how: self.client.poll(**asked, **how)))["jobs"])
 
     def claim(self) -> dict[str, Any]:
-        return wait_until(self.poll, "a job to be claimed", 60)[0]
+        return wait_until(self.poll, "a job to be claimed")[0]
 
     def status(self, job_id: str) -> str:
         return str(ok(self.again(lambda **how: self.client.get(f"{job_id}/status", **how)))["status"])
@@ -103,7 +103,7 @@ class Site:
             self.sweep(names.CONTINUE)
             return not self.bridge.sql(f"SELECT 1 FROM continuations WHERE {of_these}", ids=list(job_ids))
 
-        wait_until(none_left, "the outcomes to be handed over", 60)
+        wait_until(none_left, "the outcomes to be handed over")
 
     def until(self, statement: str, task: str, what: str, **parameters: Any) -> None:
         """Sweep until this is so in PostgreSQL."""

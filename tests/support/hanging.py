@@ -13,10 +13,9 @@ from pathlib import Path
 import tasks.app
 from bridge.file_pool import FilePool
 from bridge.jobs import source_checks, source_files
-from tasks.app import app
+from tasks.app import app  # noqa: F401  (Celery looks for it here)
 
 tasks.app.FilePool = functools.partial(FilePool, seconds=0.5)  # type: ignore[attr-defined, assignment]
-app.conf.update(task_soft_time_limit=1, task_time_limit=2)
 
 
 def check_source(path: str, roots: tuple[Path, ...]) -> int:

@@ -42,8 +42,8 @@ def bucket(place: Path) -> Iterator[dict[str, str]]:
         stack.callback(server.wait)
         stack.callback(server.kill)
         environment = {**ACCESS, "AWS_ENDPOINT_URL": url}
-        wait_until(lambda: _answers(url), "SeaweedFS to answer", 60)
-        wait_until(lambda: _made(environment), "the bucket to be made", 60)
+        wait_until(lambda: _answers(url), "SeaweedFS to answer")
+        wait_until(lambda: _made(environment), "the bucket to be made")
         yield environment
 
 

@@ -80,7 +80,7 @@ def run_with_kills(
             command = [sys.executable, "-m", "tests.system.long_model", "--child", database_url, redis_url, str(place)]
             child = subprocess.Popen([*command, "--seed", str(dice.getrandbits(32))], stdout=log, stderr=log)
         try:
-            wait_until(lambda: child.poll() is not None or counter.stat().st_size > made, "the first step", 60)  # noqa: B023
+            wait_until(lambda: child.poll() is not None or counter.stat().st_size > made, "the first step")  # noqa: B023
             ended = _ends_by_itself(child, dice.uniform(0, longest))
         finally:
             child.kill()

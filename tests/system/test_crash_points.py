@@ -133,7 +133,7 @@ def site(armed_bridge, directory) -> Site:
         armed_bridge.stack.keep_up()
         return site.again(lambda **how: site.client.get("/readyz", **how)).json() == {"status": "ok", "redis": "ok"}
 
-    wait_until(whole, "the bridge to be whole", 60)
+    wait_until(whole, "the bridge to be whole")
     return site
 
 
@@ -171,7 +171,7 @@ def test_what_dies_or_stands_still_at_a_point_costs_no_job(site, directory, poin
     reached = arm(directory, point, action)
     with ThreadPoolExecutor(1) as pool:
         led = pool.submit(flow, site)
-        wait_until(lambda: reached.exists() or led.done(), f"{point} to be reached", 60)
+        wait_until(lambda: reached.exists() or led.done(), f"{point} to be reached")
         assert reached.exists(), f"{flow.__name__} did not lead past {point}: {led.exception() or led.result()}"
         pid = wait_until(lambda: reached.read_text(), "its process' ID")
         process = psutil.Process(int(pid)) if psutil.pid_exists(int(pid)) else None
@@ -182,7 +182,7 @@ def test_what_dies_or_stands_still_at_a_point_costs_no_job(site, directory, poin
                 assert process is not None
                 wait_until(lambda: in_its_place(process, "stopped"), "the process to stop")
                 beyond_every_bound(site, process)
-                wait_until(led.done, "the others to go on", 60)
+                wait_until(led.done, "the others to go on")
         finally:
             if action == "stop" and process is not None:
                 process.send_signal(signal.SIGCONT)
@@ -206,7 +206,7 @@ def settled(site: Site, job_ids: list[str]) -> None:
             lists = (f"*{site.client.tenant}:*:pending:*", f"*{site.client.tenant}:*:claimed:*")
             return not [key for pattern in lists for key in mirror.scan_iter(pattern)]
 
-        wait_until(empty, "the mirror to settle", 60)
+        wait_until(empty, "the mirror to settle")
     all_sound(site.bridge, site.client.tenant)
 
 
@@ -216,7 +216,7 @@ def test_an_id_that_repair_puts_back_while_its_first_taker_is_only_slow_is_claim
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(lambda: site.client.poll(wait=0, lease=60, timeout=90))
         wait_until(reached.exists, "a process to take the ID")
-        job = wait_until(lambda: site.sweep(names.RECONCILE) or site.poll(), "another to claim it", 60)[0]
+        job = wait_until(lambda: site.sweep(names.RECONCILE) or site.poll(), "another to claim it")[0]
         (directory / "claim.after_take.go").touch()
         assert slow.result(60).json()["jobs"] == []
     assert (job["job_id"], job["attempt"]) == (job_id, 1)

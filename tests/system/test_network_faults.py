@@ -185,7 +185,7 @@ def test_slow_networks_only_cost_time(bridge, client, net):
     for job in jobs:
         ok(client.heartbeat(job, progress=0.5))
         ok(client.result(job))
-    wait_until(lambda: all(handed_over(bridge, job_id) for job_id in ids), "the outcomes to be handed over", 60)
+    wait_until(lambda: all(handed_over(bridge, job_id) for job_id in ids), "the outcomes to be handed over")
 
 
 @pytest.mark.parametrize("parked", [True, False], ids=["caught by BLMOVE", "taken by a script"])
@@ -206,22 +206,22 @@ def test_an_id_whose_way_from_redis_was_cut_is_claimed_all_the_same_and_settled(
         ok(client.result(job))
         return fault.happened.is_set()
 
-    wait_until(life, "an ID to be cut", 60)
+    wait_until(life, "an ID to be cut")
 
     def settled() -> bool:
         bridge.celery.send_task(names.RECONCILE, queue=names.QUEUE, ignore_result=True)
         with redis.Redis.from_url(bridge.settings.require("redis_url")) as mirror:
             return not list(mirror.scan_iter(f"*{{{client.tenant}:*"))
 
-    wait_until(settled, "the ID to be forgotten", 60)
+    wait_until(settled, "the ID to be forgotten")
 
 
 def test_celery_whose_brpop_is_cut_takes_what_comes_afterwards(bridge, client, net):
     fault = net.broker.cut_on(b"BRPOP", times=3)
-    wait_until(lambda: fault.count == 3, "Celery to ask three times", 60)
+    wait_until(lambda: fault.count == 3, "Celery to ask three times")
     fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
     sent = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
-    wait_until(lambda: bridge.stack.keep_up() or client.get("").json()["jobs"], "the job", 60)
+    wait_until(lambda: bridge.stack.keep_up() or client.get("").json()["jobs"], "the job")
     assert sent.get(timeout=60)["status"] == "pending"
 
 
@@ -230,7 +230,7 @@ def test_celery_whose_acknowledgements_are_cut_goes_on_taking_messages(bridge, c
     celery = next(child for child in bridge.stack.family.children if child.name == "celery")
     before = celery.log.read_text().count("Couldn't ack")
     fault = net.broker.cut_on(re.compile(rb"ZREM.*bridge\.unacked_index", re.DOTALL), times=24)
-    wait_until(lambda: fault.count == 24, "Celery to acknowledge in vain", 90)
+    wait_until(lambda: fault.count == 24, "Celery to acknowledge in vain")
     assert celery.log.read_text().count("Couldn't ack") > before + 2, "more than it has places"
     fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
     sent = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
@@ -242,7 +242,7 @@ def test_an_outcome_whose_nudge_was_lost_on_its_way_from_the_broker_is_handed_ov
     fault = net.broker.cut_on(b"BRPOP", "up", before=False, answer=names.CONTINUE.encode())
     job = held(client)
     ok(client.result(job))
-    found = wait_until(lambda: bridge.stack.keep_up() or handed_over(bridge, job["job_id"]), "the outcome", 60)
+    found = wait_until(lambda: bridge.stack.keep_up() or handed_over(bridge, job["job_id"]), "the outcome")
     assert fault.happened.wait(30)  # unless beat was before it, and its own message came first
     assert {message.id for message in found} == {f"continue-{job['job_id']}-1"}
 

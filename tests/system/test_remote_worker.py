@@ -101,9 +101,9 @@ def start(tmp_path):
         worker.kill()
 
 
-def ends(client, job_id, status="completed", seconds=60):
+def ends(client, job_id, status="completed"):
     """The whole job, once it has this state."""
-    wait_until(lambda: client.status(job_id) == status, f"{job_id} to be {status}", seconds)
+    wait_until(lambda: client.status(job_id) == status, f"{job_id} to be {status}")
     return client.job(job_id)
 
 
@@ -248,7 +248,7 @@ def test_sigterm_with_free_slots_gives_back_what_came_meanwhile(bridge, client, 
     (tmp_path / "go").touch()
     assert worker.process.wait(30) == 0
     start(bridge, client, "short")
-    job = ends(client, later, seconds=90)  # given to the poll as it ended, it is back after 67 s
+    job = ends(client, later)  # given to the poll as it ended, it is back after 67 s
     assert (job["attempts"][-1]["how"], job["retry_count"]) == ("completed", 0)
 
 
@@ -293,7 +293,7 @@ def test_workers_killed_at_any_moment_lose_nothing_and_do_nothing_twice(own_brid
         alive.append(start(bridge, client, "short", "--concurrency", "2"))
     assert all(victim.process.poll() is None for victim in alive)
     for job_id in job_ids:
-        job = ends(client, job_id, seconds=120)
+        job = ends(client, job_id)
         assert [attempt["how"] for attempt in job["attempts"]].count("completed") == 1
         assert {attempt["how"] for attempt in job["attempts"]} <= {"completed", "lease_expired", "unacknowledged"}
         ids = {message.id for message in wait_until(lambda job_id=job_id: handed_over(bridge, job_id), "continuation")}

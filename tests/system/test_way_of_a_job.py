@@ -2,7 +2,7 @@
 
 from bridge import names
 from tests.support.client import ok
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 
 def test_a_job_created_over_http_is_claimed_downloaded_finished_and_recorded_for_the_pipeline(bridge, client):
@@ -36,9 +36,9 @@ def test_a_job_created_over_http_is_claimed_downloaded_finished_and_recorded_for
 
 def test_a_job_enqueued_by_celery_reaches_the_pipelines_own_task(bridge, client):
     kwargs = {**client.fields("video"), "source_file_path": client.source(), "tenant": client.tenant}
-    answer = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE).get(timeout=30)
+    answer = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE).get(timeout=LATEST)
     job = client.claim("video")
     assert job["job_id"] == answer["job_id"]
     ok(client.result(job))
     sent = "SELECT sent_at FROM continuations WHERE job_id = :id AND sent_at IS NOT NULL"
-    wait_until(lambda: bridge.sql(sent, id=job["job_id"]), "the continuation to be sent", 9)
+    wait_until(lambda: bridge.sql(sent, id=job["job_id"]), "the continuation to be sent")

@@ -39,8 +39,8 @@ def test_a_handlers_files_come_to_the_bridge(bridge, client, tmp_path):
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen(command, cwd=tmp_path, env=told, stdout=log, stderr=log)
     try:
-        wait_until(lambda: all(client.status(job) != "pending" for job in jobs), "the claims", 60)
-        wait_until(lambda: all(client.status(job) == "completed" for job in jobs), (tmp_path / "log").read_text, 60)
+        wait_until(lambda: all(client.status(job) != "pending" for job in jobs), "the claims")
+        wait_until(lambda: all(client.status(job) == "completed" for job in jobs), (tmp_path / "log").read_text)
     finally:
         worker.kill()
         worker.wait()
