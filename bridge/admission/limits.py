@@ -24,6 +24,7 @@ from bridge.admission.usage import UsageTable
 from bridge.background import every
 from bridge.errors import TooMany
 from bridge.redis_client import answers, connect
+from bridge.redis_keys import RedisKeys
 from bridge.runtime import Runtime
 
 SHARE_SECONDS = 1.0
@@ -45,7 +46,7 @@ class Limits:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._most = most = runtime.settings.limits
-        self._prefix = f"{runtime.settings.redis_prefix}:limits"
+        self._keys = RedisKeys(runtime.settings.redis_prefix)
         self._redis = connect(runtime.settings.require("redis_url"), socket_timeout=1)
         self._per_minute = {"requests": most.requests, "tenant_requests": most.tenant_requests}
         self._used: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute), here and as far as is known
@@ -210,11 +211,11 @@ class Limits:
         now = int(time.time())
         with self._redis.pipeline(transaction=False) as pipe:
             for counted, count in unshared.items():
-                name = ":".join([self._prefix, *counted])
+                name = self._keys.limit(counted)
                 pipe.incrby(name, count)
                 pipe.expire(name, 2 * MINUTE)
             for whose, count in parked.items():
-                name = ":".join([self._prefix, *whose])
+                name = self._keys.limit(whose)
                 pipe.hset(name, self._runtime.mirror.process, f"{count}@{now}")
                 pipe.expire(name, STALE_SECONDS)
                 pipe.hgetall(name)

@@ -1,21 +1,11 @@
-"""The Redis mirror of pending jobs: the only module that talks to Redis about jobs (about workers: workers_seen.py).
+"""The Redis mirror of pending jobs: the only module that talks to Redis about jobs.
 
-Keys (prefix: BRIDGE_REDIS_PREFIX; the braces keep a queue on one Redis Cluster slot):
-
-    bridge:{<tenant>:<content type>}:pending:<priority>   list of job IDs; pushed left, claimed from the right (head)
-    bridge:{<tenant>:<content type>}:claimed:<process>    IDs that a process has taken and not yet settled
-    bridge:epoch                                          missing: the mirror is gone and must be rebuilt
-    bridge:suspects                                       what the last look found in claimed lists; expires
-    bridge:rebuilding                                     who rebuilds the mirror; expires
-    bridge:rebuilt                                        how far that has come; missing: from the start
-    bridge:probe                                          empty: moved onto itself to see whether Redis takes writes
-
-All of it is a hint. A command may be lost or repeated; PostgreSQL decides at the claim, so a missing ID costs time
-and a surplus one nothing. Whoever reaches Redis can write anything into these keys: a key that is no list of IDs stops
-nothing but itself, until repair deletes it. Every method may raise redis.RedisError unless it says otherwise.
+Its keys are in bridge/redis_keys.py. All of it is a hint. A command may be lost or repeated; PostgreSQL decides at the
+claim, so a missing ID costs time and a surplus one nothing. Whoever reaches Redis can write anything into these keys: a
+key that is no list of IDs stops nothing but itself, until repair deletes it. Every method may raise redis.RedisError
+unless it says otherwise.
 """
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
@@ -26,15 +16,14 @@ from bridge import redis_breaker
 from bridge.crash_points import reach
 from bridge.mirror.scripts import DROP, PUT_BACK, TAKE
 from bridge.mirror.wrong_type_keys import discard_bad_keys
-from bridge.names import TENANT_PATTERN
 from bridge.queues import RANKS, Entry, Queue, is_job_id
 from bridge.redis_breaker import RedisBreaker
 from bridge.redis_client import answers, connect
+from bridge.redis_keys import QueueList, RedisKeys, has_valid_names
 from models.state import Priority
 
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
 FEW = 4  # IDs of one list for which LREM is quicker
-_NAME = re.compile(TENANT_PATTERN)
 
 
 class Taken(NamedTuple):
@@ -48,20 +37,11 @@ class Mirror:
     """The mirror as seen from one process (`process` names it in the claimed lists)."""
 
     def __init__(self, url: str, prefix: str, process: str) -> None:
-        self._prefix = prefix
+        self.keys = RedisKeys(prefix)
         self.process = process
         self._url = url
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
         self.breaker = RedisBreaker()
-
-    def pending_key(self, queue: Queue, priority: Priority) -> str:
-        return f"{self._prefix}:{{{queue.tenant}:{queue.content_type}}}:pending:{priority}"
-
-    def claimed_key(self, queue: Queue, process: str | None = None) -> str:
-        return f"{self._prefix}:{{{queue.tenant}:{queue.content_type}}}:claimed:{process or self.process}"
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}:{name}"
 
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
         """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
@@ -99,7 +79,7 @@ class Mirror:
     def _by_list(self, entries: Iterable[Entry]) -> dict[str, list[str]]:
         lists: dict[str, list[str]] = {}
         for entry in entries:
-            lists.setdefault(self.pending_key(entry.queue, entry.priority), []).append(entry.job_id)
+            lists.setdefault(self.keys.pending(entry.queue, entry.priority), []).append(entry.job_id)
         return lists
 
     def lengths(self, queues: Iterable[Queue]) -> dict[Queue, int]:
@@ -108,7 +88,7 @@ class Mirror:
         with self._client.pipeline(transaction=False) as pipe:
             for queue in names:
                 for priority in Priority:
-                    pipe.llen(self.pending_key(queue, priority))
+                    pipe.llen(self.keys.pending(queue, priority))
             # A bad key counts as one, so that it is looked at: taking then tells that PostgreSQL has to be asked.
             counts = (count if isinstance(count, int) else 1 for count in answers(pipe))
             return {queue: sum(next(counts) for _ in Priority) for queue in names}
@@ -119,11 +99,14 @@ class Mirror:
         Nothing is taken when the epoch is missing. Raises redis.RedisError too where Redis answers and takes no writes.
         """
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.exists(self._key("epoch"))
+            pipe.exists(self.keys.epoch)
             if not wanted:
-                pipe.eval(TAKE, 2, *2 * [self._key("probe")], 1)
+                pipe.eval(TAKE, 2, *2 * [self.keys.probe], 1)
             for queue, count in wanted.items():
-                keys = [*(self.pending_key(queue, priority) for priority in Priority), self.claimed_key(queue)]
+                keys = [
+                    *(self.keys.pending(queue, priority) for priority in Priority),
+                    self.keys.claimed(queue, self.process),
+                ]
                 pipe.eval(TAKE, len(keys), *keys, count)
             epoch, *taken = answers(pipe)
         self.breaker.answered(redis_breaker.TAKE)
@@ -150,14 +133,14 @@ class Mirror:
             return
         with self._client.pipeline(transaction=False) as pipe:
             for entry in entries:
-                pipe.lrem(self.claimed_key(entry.queue), -1, entry.job_id)
+                pipe.lrem(self.keys.claimed(entry.queue, self.process), -1, entry.job_id)
             answers(pipe)
 
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Give taken IDs back to the head; the one that was taken first comes first again."""
         with self._client.pipeline(transaction=False) as pipe:
             for entry in reversed(entries):
-                keys = [self.claimed_key(entry.queue), self.pending_key(entry.queue, entry.priority)]
+                keys = [self.keys.claimed(entry.queue, self.process), self.keys.pending(entry.queue, entry.priority)]
                 pipe.eval(PUT_BACK, len(keys), *keys, entry.job_id)
             if entries:
                 answers(pipe)
@@ -165,56 +148,58 @@ class Mirror:
     def listener(self, queue: Queue, priority: Priority, block_seconds: float) -> "Listener":
         """A blocking connection of its own for one list."""
         client = connect(self._url, socket_timeout=block_seconds + 5, socket_keepalive=True, max_connections=1)
-        return Listener(client, self.pending_key(queue, priority), self.claimed_key(queue), block_seconds)
+        return Listener(
+            client, self.keys.pending(queue, priority), self.keys.claimed(queue, self.process), block_seconds
+        )
 
     # What repair needs.
 
     def discard_bad_keys(self) -> int:
         """Delete what is no list of ours in a list's place; how many keys."""
-        return discard_bad_keys(self._client, self._prefix)
+        return discard_bad_keys(self._client, self.keys)
 
     def set_epoch(self) -> None:
-        self._client.delete(self._key("rebuilt"))  # first, for a mark that stayed would cut the next rebuild short
-        self._client.set(self._key("epoch"), str(int(time.time())))
+        self._client.delete(self.keys.rebuilt)  # first, for a mark that stayed would cut the next rebuild short
+        self._client.set(self.keys.epoch, str(int(time.time())))
 
     def lock_rebuild(self, seconds: int) -> bool:
         """Whether this process may rebuild now; the lock ends by itself."""
-        return bool(self._client.set(self._key("rebuilding"), self.process, nx=True, ex=seconds))
+        return bool(self._client.set(self.keys.rebuilding, self.process, nx=True, ex=seconds))
 
     def keep_rebuild(self, seconds: int) -> bool:
         """Renew the lock; False where it has ended meanwhile, and another process may rebuild."""
-        key = self._key("rebuilding")
+        key = self.keys.rebuilding
         return self._client.get(key) == self.process and bool(self._client.expire(key, seconds))
 
     def unlock_rebuild(self) -> None:
         """End the lock, unless it is another's by now."""
-        if self._client.get(self._key("rebuilding")) == self.process:
-            self._client.delete(self._key("rebuilding"))
+        if self._client.get(self.keys.rebuilding) == self.process:
+            self._client.delete(self.keys.rebuilding)
 
     def clear(self, queue: Queue, priority: Priority) -> None:
         """Empty a pending list."""
-        self._client.delete(self.pending_key(queue, priority))
+        self._client.delete(self.keys.pending(queue, priority))
 
     def push_older(self, queue: Queue, priority: Priority, ids: Sequence[str], mark: str) -> None:
         """Add jobs at the head (the last of `ids` becomes the head), then note how far the rebuild has come."""
-        self._client.rpush(self.pending_key(queue, priority), *ids)
+        self._client.rpush(self.keys.pending(queue, priority), *ids)
         reach("rebuild.before_mark")
-        self._client.set(self._key("rebuilt"), mark)
+        self._client.set(self.keys.rebuilt, mark)
 
     def rebuilt(self) -> str | None:
         """What was noted last of a rebuild that is not done."""
-        return cast(str | None, self._client.get(self._key("rebuilt")))
+        return cast(str | None, self._client.get(self.keys.rebuilt))
 
     def heads(self, queue: Queue, count: int) -> dict[Priority, list[str]]:
         """The IDs nearest to the head of each list, head first."""
         with self._client.pipeline(transaction=False) as pipe:
             for priority in Priority:
-                pipe.lrange(self.pending_key(queue, priority), -count, -1)
+                pipe.lrange(self.keys.pending(queue, priority), -count, -1)
             return {priority: ids[::-1] for priority, ids in zip(Priority, pipe.execute(), strict=True)}
 
     def queues(self) -> set[Queue]:
         """The queues that have a pending list."""
-        return {queue for queue, _, kind in self._lists() if kind == "pending"}
+        return {found.queue for found in self._lists() if found.kind == "pending"}
 
     def left_over(self, count: int) -> list[tuple[str, Entry]]:
         """(claimed list, entry) of up to `count` IDs of each process that lie in its claimed list since the last look.
@@ -222,18 +207,18 @@ class Mirror:
         Claiming takes milliseconds: what was there at two looks was left by a process that died, or by a command
         that was lost. The priority is not known here.
         """
-        before = self._client.smembers(self._key("suspects"))
+        before = self._client.smembers(self.keys.suspects)
         seen: list[tuple[str, str, Entry]] = []
-        for queue, process, kind in self._lists():
+        for queue, kind, process in self._lists():
             if kind == "claimed":
-                key = self.claimed_key(queue, process)
+                key = self.keys.claimed(queue, process)
                 job_ids = cast(list[str], self._client.lrange(key, -count, -1))
                 seen += [(f"{key} {job_id}", key, Entry(queue, Priority.NORMAL, job_id)) for job_id in job_ids]
         with self._client.pipeline() as pipe:
-            pipe.delete(self._key("suspects"))
+            pipe.delete(self.keys.suspects)
             if seen:
-                pipe.sadd(self._key("suspects"), *(mark for mark, _, _ in seen))
-                pipe.expire(self._key("suspects"), SUSPECT_SECONDS)
+                pipe.sadd(self.keys.suspects, *(mark for mark, _, _ in seen))
+                pipe.expire(self.keys.suspects, SUSPECT_SECONDS)
             pipe.execute()
         return [(key, entry) for mark, key, entry in seen if mark in before]
 
@@ -244,14 +229,11 @@ class Mirror:
                 pipe.lrem(key, -1, entry.job_id)
             pipe.execute()
 
-    def _lists(self) -> Iterable[tuple[Queue, str, str]]:
-        start = len(self._prefix) + 2
-        for key in self._client.scan_iter(f"{self._prefix}:{{*", count=1000, _type="list"):
-            name, _, rest = key[start:].partition("}:")
-            tenant, _, content_type = name.partition(":")
-            kind, _, last = rest.partition(":")
-            if _NAME.fullmatch(tenant) and _NAME.fullmatch(content_type):
-                yield Queue(tenant, content_type), last, kind
+    def _lists(self) -> Iterable[QueueList]:
+        for key in self._client.scan_iter(self.keys.any_queue, count=1000, _type="list"):
+            found = self.keys.queue_list(key)
+            if found and has_valid_names(found.queue):
+                yield found
 
 
 class Listener:

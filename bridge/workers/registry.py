@@ -1,9 +1,4 @@
-"""Which workers have asked for jobs: soft state in Redis, the only thing of ours there beside bridge/mirror/lists.py.
-
-    bridge:workers:{<tenant>}:seen   sorted set: <key ID>/<worker ID>, by when the worker was last seen asking
-    bridge:workers:{<tenant>}:asks   hash: <key ID>/<worker ID> → the content types it asks for and its slots, as JSON
-    bridge:workers:{<tenant>}:facts  hash: <key ID>/<worker ID> → what it says of itself and its machine, as JSON
-    bridge:parked                    hash: process → how many polls of each tenant wait there, and since when
+"""Which workers have asked for jobs: soft state in Redis, whose keys are in bridge/redis_keys.py.
 
 The keys of a tenant expire with its last worker. An API process writes what it saw every 10 s in one go, so that a
 poll costs no write of its own. All of it may be lost at any time: only what people are shown depends on it.
@@ -19,6 +14,7 @@ import redis
 
 from bridge.redis_breaker import is_bad_key
 from bridge.redis_client import answers, connect
+from bridge.redis_keys import RedisKeys
 from bridge.workers import facts
 from bridge.workers.facts import Facts
 from bridge.workers.slots import UNTOLD, Slots
@@ -72,7 +68,7 @@ class WorkerRegistry:
     """The soft state as seen from one process. Every method but `note` may raise redis.RedisError."""
 
     def __init__(self, url: str, prefix: str, process: str) -> None:
-        self._prefix = prefix
+        self._keys = RedisKeys(prefix)
         self._process = process
         self._client = connect(url, socket_timeout=2, socket_keepalive=True)
         self._forget = self._client.register_script(FORGET)
@@ -103,7 +99,7 @@ class WorkerRegistry:
         self._write_facts()
         news, self._news = self._news, {}
         for tenant, workers in news.items():
-            keys = self._keys(tenant)
+            keys = self._keys.workers(tenant)
             for some in _batches(workers):  # each sent before the next is put together: others run in between
                 with self._client.pipeline(transaction=False) as pipe:
                     pipe.zadd(keys[0], {_member(who): asking.at for who, asking in some.items()})
@@ -116,7 +112,7 @@ class WorkerRegistry:
     def _write_facts(self) -> None:
         news, self._facts = self._facts, {}
         for tenant, workers in news.items():
-            seen, _, key = self._keys(tenant)
+            seen, _, key = self._keys.workers(tenant)
             for some in _batches(workers):
                 with self._client.pipeline(transaction=False) as pipe:
                     # A worker that is busy for hours polls no more: its heartbeats keep it remembered.
@@ -128,7 +124,7 @@ class WorkerRegistry:
     def read(self, tenant: str) -> dict[Worker, LastPoll]:
         """The tenant's workers, those seen last first."""
         since = time.time() - REMEMBERED_SECONDS
-        keys = self._keys(tenant)
+        keys = self._keys.workers(tenant)
         try:
             last = self._client.zrevrangebyscore(keys[0], "+inf", since, 0, MOST, withscores=True)
             seen = cast(list[tuple[str, float]], last)
@@ -147,15 +143,15 @@ class WorkerRegistry:
     def write_parked(self, polls: Mapping[str, int]) -> None:
         """Tell how many polls of each tenant wait in this process."""
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hset(f"{self._prefix}:parked", self._process, json.dumps([time.time(), polls]))
-            pipe.expire(f"{self._prefix}:parked", PARKED_SECONDS)
-            self._discard_where_bad(answers(pipe), f"{self._prefix}:parked")
+            pipe.hset(self._keys.parked, self._process, json.dumps([time.time(), polls]))
+            pipe.expire(self._keys.parked, PARKED_SECONDS)
+            self._discard_where_bad(answers(pipe), self._keys.parked)
 
     def parked(self, tenant: str) -> int:
         """How many polls of the tenant wait in all processes."""
         count = 0
         try:
-            noted = self._client.hgetall(f"{self._prefix}:parked")
+            noted = self._client.hgetall(self._keys.parked)
         except redis.ResponseError as error:
             if not is_bad_key(error):
                 raise
@@ -163,7 +159,7 @@ class WorkerRegistry:
         for process, told in noted.items():
             polls = _polls(told, time.time() - PARKED_SECONDS)
             if polls is None:
-                self._client.hdel(f"{self._prefix}:parked", process)
+                self._client.hdel(self._keys.parked, process)
             else:
                 count += polls.get(tenant, 0)
         return count
@@ -172,10 +168,6 @@ class WorkerRegistry:
         """What somebody else wrote in the place of these keys gives way: the next write finds it gone."""
         if any(is_bad_key(answer) for answer in done):
             self._client.delete(*keys)
-
-    def _keys(self, tenant: str) -> list[str]:
-        """Who was seen, what they ask for, what they tell of themselves."""
-        return [f"{self._prefix}:workers:{{{tenant}}}:{what}" for what in ("seen", "asks", "facts")]
 
 
 def _member(who: Worker) -> str:

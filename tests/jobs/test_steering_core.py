@@ -67,7 +67,7 @@ def test_a_cancel_looks_for_a_job_in_its_list_only_while_it_waits(core, redis):
 
 def test_ids_anywhere_in_a_long_list_are_taken_out_and_no_others(core, redis):
     queue = Queue("default", "audio")
-    key = core.runtime.mirror.pending_key(queue, Priority.NORMAL)
+    key = core.runtime.mirror.keys.pending(queue, Priority.NORMAL)
     ids = [f"00000000-0000-0000-0000-{n:012}" for n in range(3500)]
     redis.lpush(key, *ids)
     gone = {0, 1, 998, 999, 1000, 1001, 1999, 2000, 2500, 3498, 3499}

@@ -78,7 +78,7 @@ def mirror(url: str, prefix: str, connection: Connection) -> Iterator[Finding]:
             if ids:
                 with client.pipeline(transaction=False) as pipe:
                     for one in ids:
-                        pipe.lpos(seen.pending_key(queue, priority), one)
+                        pipe.lpos(seen.keys.pending(queue, priority), one)
                     missing += [one for one, at in zip(ids, pipe.execute(), strict=True) if at is None]
     lost = connection.scalar(STILL, {"ids": missing}) or 0 if missing else 0
     if lost:
