@@ -1,10 +1,12 @@
 """What waits at the same moment is written together: one statement, one commit, one round trip.
 
 A request that comes while nobody writes writes at once, by itself; those that come meanwhile wait for each other and
-go together when a lane is free. There is no timer, so nobody waits for a batch to fill.
+go together when the lane is free. Where several went together, so will the next ones: the lane lets all requests that
+are ready in this turn of the event loop come before it writes. Nobody waits for a batch to fill.
 
     alone       write([one]) in the request's own greenlet
     many        a lane takes all that wait, up to MOST; a failure that is a row's own is found by repeating singly
+    late        who has waited LATE_SECONDS for a lane has another one: the first may wait for a server that is away
 """
 
 from collections import deque
@@ -20,7 +22,8 @@ from bridge.runtime import Runtime, Together
 A = TypeVar("A")
 R = TypeVar("R")
 
-LANES = 2  # batches of a kind that are written at the same time: one waits for PostgreSQL, one gathers
+LANES = 2  # batches of a kind that are written at the same time at most, the second where the first is late
+LATE_SECONDS = 0.1
 MOST = 128  # in a batch
 
 
@@ -57,16 +60,20 @@ class _Line(Generic[A, R]):
 
     def __init__(self, together: Together[A, R], runtime: Runtime, lanes: int, most: int) -> None:
         self._together, self._runtime = together, runtime
-        self._free, self._most = lanes, most
+        self._lanes, self._most = lanes, most
+        self._writing = 0  # lanes that are taken
+        self._gathering = False  # a lane begins when this turn of the event loop is over
+        self._crowded = False  # several were in the last batch
+        self._late = gevent.get_hub().loop.timer(LATE_SECONDS)
         self._waiting: deque[_Turn[A, R]] = deque()
 
     def __call__(self, one: A) -> R:
-        if self._free and not self._waiting:
-            self._free -= 1
+        if not (self._writing or self._waiting or self._crowded):
+            self._writing += 1
             try:
                 return self._together.run(self._runtime, [one])[0]
             finally:
-                self._free += 1
+                self._writing -= 1
                 self._go_on()
         turn: _Turn[A, R] = _Turn(one)
         self._waiting.append(turn)
@@ -82,18 +89,31 @@ class _Line(Generic[A, R]):
         return turn.outcome  # type: ignore[return-value]
 
     def _go_on(self) -> None:
+        """Let those that wait be written as soon as no lane is taken, or it is late."""
+        if self._waiting:
+            if not self._writing:
+                self._open()
+            elif not self._late.active:
+                self._late.start(self._open, update=True)
+
+    def _open(self) -> None:
         """Let a lane take those that wait; it is a greenlet of its own, which no request's end can take away."""
-        if self._free and self._waiting:
-            self._free -= 1
+        if self._waiting and self._writing < self._lanes and not self._gathering:
+            self._gathering = True
             gevent.spawn(self._lane)
 
     def _lane(self) -> None:
+        self._gathering = False
+        self._writing += 1
         try:
-            while self._waiting:
-                turns = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+            turns = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+            if not self._waiting:
+                self._late.stop()
+            self._crowded = len(turns) > 1
+            if turns:
                 self._write(turns)
         finally:
-            self._free += 1
+            self._writing -= 1
             self._go_on()
 
     def _write(self, turns: Sequence[_Turn[A, R]]) -> None:

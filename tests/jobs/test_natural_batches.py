@@ -21,7 +21,7 @@ class Writes:
 
     def _write(self, runtime, ones):
         self.batches.append(list(ones))
-        if len(self.batches) <= 2:  # both lanes are busy
+        if len(self.batches) == 1:
             self.go.wait()
         for one in ones:
             if one in self.refused:
@@ -60,11 +60,30 @@ def results(asked):
 def test_what_comes_alone_is_written_at_once_and_what_comes_meanwhile_together(writes):
     batches = Batches(most=3)
     asked = writes.ask(batches, *"abcdefgh")
-    assert writes.batches == [["a"], ["b"]], "each lane has one, and the others wait"
+    assert writes.batches == [["a"]], "the others wait"
     writes.go.set()
     assert results(asked) == [f"{one} is written" for one in "abcdefgh"]
-    assert writes.batches[2:] == [["c", "d", "e"], ["f", "g", "h"]]
+    assert writes.batches[1:] == [["b", "c", "d"], ["e", "f", "g"], ["h"]]
     assert writes.followed == list("abcdefgh")
+
+
+def test_where_several_went_together_the_next_ones_do_too(writes):
+    batches = Batches()
+    asked = writes.ask(batches, *"abc")
+    writes.go.set()
+    results(asked)
+    for next_ones in ("def", "g", "hi"):
+        results(writes.ask(batches, *next_ones))
+    assert writes.batches == [["a"], ["b", "c"], ["d", "e", "f"], ["g"], ["h"], ["i"]]
+
+
+def test_who_waits_long_for_a_lane_has_another_one(writes):
+    batches = Batches()
+    asked = writes.ask(batches, *"abc")
+    assert results(asked[1:]) == ["b is written", "c is written"]
+    assert not asked[0].ready()
+    writes.go.set()
+    assert results(asked[:1]) == ["a is written"]
 
 
 @pytest.mark.parametrize("poison", [ROW, ValueError("no text"), refusal(OperationalError, "40P01")])
@@ -73,7 +92,7 @@ def test_a_row_that_is_refused_fails_alone(writes, poison):
     asked = writes.ask(Batches(), *"abcdef")
     writes.go.set()
     assert results(asked) == [poison if one == "d" else f"{one} is written" for one in "abcdef"]
-    assert writes.batches[2:] == [list("cdef"), ["c"], ["d"], ["e"], ["f"]]
+    assert writes.batches[1:] == [list("bcdef"), *map(list, "bcdef")]
     assert writes.followed == list("abcef")
 
 
@@ -82,17 +101,17 @@ def test_what_may_be_written_is_not_written_again(writes, failure):
     writes.refused["d"] = failure
     asked = writes.ask(Batches(), *"abcdef")
     writes.go.set()
-    assert results(asked) == ["a is written", "b is written", *[failure] * 4]
-    assert writes.batches[2:] == [list("cdef")]
+    assert results(asked) == ["a is written", *[failure] * 5]
+    assert writes.batches[1:] == [list("bcdef")]
 
 
 def test_a_failure_after_the_commit_repeats_nothing(writes):
-    asked = writes.ask(Batches(), "a", "b", "c", "follow fails")
+    asked = writes.ask(Batches(), "a", "b", "follow fails")
     writes.go.set()
     told = results(asked)
-    assert told[:2] == ["a is written", "b is written"]
-    assert [str(error) for error in told[2:]] == ["after the commit"] * 2
-    assert writes.batches[2:] == [["c", "follow fails"]]
+    assert told[:1] == ["a is written"]
+    assert [str(error) for error in told[1:]] == ["after the commit"] * 2
+    assert writes.batches[1:] == [["b", "follow fails"]]
 
 
 def test_a_request_that_ends_takes_nobody_with_it(writes):
@@ -102,13 +121,14 @@ def test_a_request_that_ends_takes_nobody_with_it(writes):
     asked[0].kill()  # it writes for itself, in a lane that others wait for
     writes.go.set()
     assert results([asked[1], asked[3]]) == ["b is written", "d is written"]
-    assert writes.batches == [["a"], ["b"], ["d"]]
+    assert writes.batches == [["a"], ["b", "d"]]
     assert results(writes.ask(batches, *"ef")) == ["e is written", "f is written"]
 
 
-def test_after_a_batch_both_lanes_are_free_again(writes):
+def test_after_a_batch_no_lane_is_taken(writes):
     batches = Batches()
     writes.go.set()
     for _ in range(3):
         assert len(results(writes.ask(batches, *"abcdef"))) == 6
-    assert [line._free for line in batches._lines.values()] == [2]
+    (line,) = batches._lines.values()
+    assert (line._writing, line._gathering, line._late.active) == (0, False, False)
