@@ -10,7 +10,7 @@ from bridge import names
 from bridge.names import API_ROOT
 from tests.support.client import ok, refused
 from tests.support.tus import announce, append
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 
 def logged(path, start):
@@ -61,7 +61,7 @@ def exercise(bridge, client):
     ok(client.post(f"{API_ROOT}/results", {"results": [{"job_id": named, "success": True, "content": "x", **token}]}))
     ok(client.get(f"{API_ROOT}/batches/{batch['batch_id']}"))
     fields = {**client.fields("audio"), "tenant": client.tenant}
-    bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=60)
+    bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=LATEST)
     outcome = {"job_id": job["job_id"], "n": 1}
     for task, done, asked in (
         (names.CONTINUE, "sent_at", {"job_id": job["job_id"]}),

@@ -214,7 +214,6 @@ def test_a_killed_up_leaves_no_orphan_and_the_next_one_starts_at_once(begin):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_an_embedded_server_that_dies_is_started_again_on_its_data_and_the_api_goes_on(begin):
     running = begin()
     client = running.client(running.admin_key())
@@ -275,7 +274,6 @@ def test_servers_of_ones_own_are_used_where_they_are_named(servers, new_database
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_the_demo_proves_the_whole_way_and_leaves_nothing(tmp_path):
     done = jobbridge("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr

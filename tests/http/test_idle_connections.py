@@ -13,7 +13,7 @@ from bridge.db import make_engine
 from bridge.settings import load_settings
 from tests.support.client import ok
 from tests.support.cut_off import terminate_backends
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_nobody_notices_that_idle_connections_were_cut(quiet_bridge):
     for turn in range(1, 6):
         job = client.fields()
         sent = bridge.celery.send_task(names.ENQUEUE, kwargs={**job, "tenant": client.tenant}, queue=names.QUEUE)
-        assert sent.get(timeout=30)["job_id"] == client.claim()["job_id"]
+        assert sent.get(timeout=LATEST)["job_id"] == client.claim()["job_id"]
         client.create("document")
         held = client.claim("document")
         assert ok(client.result(held))["status"] == "completed"

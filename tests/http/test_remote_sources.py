@@ -15,7 +15,7 @@ from tests.support.client import Client, ok, refused
 from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.receiver import Received, Receiver, answer, receiver
 from tests.support.running import Running
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 AT_ONCE = 32  # downloads of one key
 HERE = "127.0.0.2"  # the one address of loopback that the bridge may reach
@@ -263,11 +263,11 @@ def test_celery_takes_addresses_too(bridge, client, there):
         kwargs = {**body(url), "tenant": client.tenant}
         return bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE)
 
-    job_id = sent(at(there)).get(timeout=60)["job_id"]
+    job_id = sent(at(there)).get(timeout=LATEST)["job_id"]
     job = client.claim("doc")
     assert (job["job_id"], job["source_name"]) == (job_id, "Bericht ü.pdf")
     with pytest.raises(Exception, match="source_url"):
-        sent(f"https://127.0.0.1:{there.port}/x").get(timeout=60)
+        sent(f"https://127.0.0.1:{there.port}/x").get(timeout=LATEST)
 
 
 def test_the_command_line_names_addresses(bridge, client, there, tmp_path):

@@ -16,6 +16,7 @@ from bridge.mirror.release_due import release_due
 from tests.support.client import ok, refused
 from tests.support.core import outcome_of
 from tests.support.racing import at_once
+from tests.support.waiting import LATEST
 
 
 def moment(seconds: float, zone: timezone = UTC) -> str:
@@ -170,24 +171,24 @@ def test_celery_and_http_share_the_keys_of_a_tenant(bridge, client):
     first = ok(client.post("", fields, headers={"Idempotency-Key": "both ways"}))
     kwargs = {**fields, "idempotency_key": "both ways", "tenant": client.tenant}
     os.unlink(fields["source_file_path"])
-    again = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE).get(timeout=30)
+    again = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE).get(timeout=LATEST)
     assert again["job_id"] == first["job_id"]
     assert datetime.fromisoformat(again["created_at"]) == datetime.fromisoformat(first["created_at"])
     changed = bridge.celery.send_task(names.ENQUEUE, kwargs={**kwargs, "max_retries": 9}, queue=names.QUEUE)
     with pytest.raises(Exception, match="Was used before with other fields"):
-        changed.get(timeout=30)
+        changed.get(timeout=LATEST)
 
 
 def test_celery_refuses_a_tenant_that_is_none(bridge, client):
     kwargs = {**client.fields(), "tenant": "a:b"}
     answer = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE)
     with pytest.raises(Exception, match="tenant: Must be"):
-        answer.get(timeout=30)
+        answer.get(timeout=LATEST)
 
 
 def test_a_message_that_waited_in_the_broker_past_its_moment_makes_a_job_at_once(bridge, client):
     kwargs = {**client.fields(), "tenant": client.tenant, "available_at": moment(-60)}
-    answer = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE).get(timeout=30)
+    answer = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE).get(timeout=LATEST)
     assert client.claim()["job_id"] == answer["job_id"]
 
 

@@ -15,7 +15,6 @@ from tests.support.waiting import wait_until
 RECEIVE = "sample_pipeline.receive"
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("refusal", ["READONLY", "NOREPLICAS", "a bad queue"])
 def test_the_sample_pipeline_outlives_a_broker_that_refuses(own_servers, tmp_path, refusal):
     url = own_servers(postgres=False).redis_url

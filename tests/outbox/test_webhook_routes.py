@@ -8,7 +8,7 @@ from tests.support.browser import Browser
 from tests.support.client import Client, ok, refused
 from tests.support.client_commands import document, said
 from tests.support.quick_command import quick_jobbridge as jobbridge
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 NOWHERE = "https://hooks.example.invalid/in?token=s3cret"  # a name that no resolver knows
 
@@ -101,7 +101,7 @@ def test_a_pipeline_names_the_key_that_signs(bridge, client, calling):
 
     def create(**more):
         sent = bridge.celery.send_task(names.ENQUEUE, kwargs={**fields, **more}, queue=names.QUEUE)
-        return sent.get(timeout=60)["job_id"]
+        return sent.get(timeout=LATEST)["job_id"]
 
     job_id = create(callback_key=prefix)
     ok(client.post(f"{job_id}/cancel"))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.support.client import ok, refused
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 TEXT = "the-very-private-words-of-a-document"
 
@@ -41,11 +41,11 @@ def logged(start_bridge):
     worker = bridge.client(client.tenant, ("work",))
     refused(worker.post("", client.fields()), 403)
     kwargs = {**client.fields(), "tenant": client.tenant, "task_options": {"note": TEXT}}
-    bridge.celery.send_task("bridge.enqueue_remote_job", kwargs=kwargs, queue="bridge").get(timeout=30)
+    bridge.celery.send_task("bridge.enqueue_remote_job", kwargs=kwargs, queue="bridge").get(timeout=LATEST)
     with pytest.raises(Exception, match="content_type"):
         bridge.celery.send_task(
             "bridge.enqueue_remote_job", kwargs={**kwargs, "content_type": "NO"}, queue="bridge"
-        ).get(timeout=30)
+        ).get(timeout=LATEST)
     sent = "SELECT FROM continuations WHERE job_id = :id AND sent_at IS NOT NULL"
     wait_until(lambda: bridge.sql(sent, id=job_id), "the continuation to be sent")
     secrets = {

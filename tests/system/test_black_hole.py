@@ -95,7 +95,6 @@ def forwarded(url: str) -> str:
 
 
 @pytest.mark.points
-@pytest.mark.timeout(180)
 def test_established_connections_that_are_forgotten_end_in_time(link, servers):
     database, redis = forwarded(servers.database_url), forwarded(servers.redis_url)
     bounds = {  # seconds for what is sent into the hole, and for an answer that was waited for

@@ -272,7 +272,6 @@ def test_a_result_outlives_a_restart_of_the_api(own_bridge, start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_workers_killed_at_any_moment_lose_nothing_and_do_nothing_twice(own_bridge, start):
     bridge = own_bridge(
         ack_seconds="2",

@@ -18,7 +18,7 @@ from bridge.traces import Passed, Untraced, traces_of, valid
 from tests.support.broker import delivered
 from tests.support.client import ok
 from tests.support.collector import collector
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SENT = f"00-{TRACE}-{SPAN}-01"
@@ -80,7 +80,7 @@ def test_one_trace_from_the_pipelines_message_through_the_worker_to_the_outcome(
         kwargs = {**client.fields(), "source_file_path": client.source(b"sound"), "tenant": client.tenant}
         sent = bridge.celery.send_task(
             names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE, headers={"traceparent": SENT}
-        ).get(timeout=60)
+        ).get(timeout=LATEST)
         process = worker(tmp_path, bridge, client, **told)
         try:
             (message,) = delivered(bridge, sent["job_id"])
