@@ -103,6 +103,7 @@ def test_an_upload_ends_with_its_lease(client, held, tmp_path):
     ok(client.post(f"{mine.id}/cancel"))
     with pytest.raises(CallFailed) as refused:
         Sending(worker, mine).send(Files(text=tmp_path / "text"))
+    assert refused.value.code == "already_finished"
     mine.hear(refused.value)
     assert mine.over.is_set()
 

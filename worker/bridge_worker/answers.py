@@ -68,7 +68,7 @@ def encoded(response: requests.Response) -> str:
 
 def json_object(response: requests.Response, limit: int, seconds: float) -> dict[str, Any]:
     """Read an answer that is a JSON object of at most `limit` bytes and TOKEN_LIMIT tokens. Raises CallFailed."""
-    data = _bounded(response, limit, seconds)
+    data = read_bounded(response, limit, seconds)
     if _has_too_many_tokens(data):
         raise CallFailed(f"the answer has more than {TOKEN_LIMIT} strings, commas and brackets")
     try:
@@ -88,7 +88,7 @@ def _has_too_many_tokens(data: bytes) -> bool:
     return next(itertools.islice(_TOKEN.finditer(plain), TOKEN_LIMIT, None), None) is not None
 
 
-def _bounded(response: requests.Response, limit: int, seconds: float) -> bytes:
+def read_bounded(response: requests.Response, limit: int, seconds: float) -> bytes:
     """Read an answer of at most `limit` bytes, encoded or dripping ones not at all. Raises CallFailed."""
     if encoding := encoded(response):
         raise CallFailed(f"the answer has Content-Encoding {encoding}, which was not asked for")

@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 from bridge_worker import __version__, traces
 from bridge_worker.abortable import AbortableAdapter
 from bridge_worker.addresses import is_file_address, is_loopback
-from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, refusal
+from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, read_bounded, refusal
 from bridge_worker.claim import BadClaim, Claim, read_claim
 from bridge_worker.facts import Facts
 from bridge_worker.reasons import why_no_answer
@@ -210,8 +210,9 @@ class BridgeClient:
     def tus(self, claim: Claim, method: str, path: str, headers: dict[str, str], data: Any = None) -> dict[str, str]:
         """Make a call of the tus protocol about an upload of this attempt; the answer's headers. Raises CallFailed."""
         sent = {"Tus-Resumable": "1.0.0", **headers, **self._lease(claim)}
-        answer = self._send(self._job_session, method, path, headers=sent, data=data, read_seconds=FILES_SECONDS)
-        with answer:
+        options = {"headers": sent, "data": data, "read_seconds": FILES_SECONDS}
+        with self._send(self._job_session, method, path, stream=True, **options) as answer:
+            read_bounded(answer, ANSWER_LIMIT, FILES_SECONDS)  # so that the connection can serve the next call
             return {name.lower(): value for name, value in answer.headers.items()}
 
     def _job_json(self, claim: Claim, method: str, path: str, body: dict[str, Any]) -> Answer:

@@ -80,6 +80,7 @@ class ScriptedBridge:
             "evict": Say(body={"worker_id": "w1", "released": 1}),
             "result": Say(body={"status": "completed", "ingestion_continued": True}),
             "results": self._each,
+            "uploads": Say(201, {}),
         }
         self._lock = threading.Lock()
         self._arrived: dict[str, queue.Queue[Call]] = {name: queue.Queue() for name in self._default}
@@ -98,7 +99,7 @@ class ScriptedBridge:
         with self._lock:
             self._default[route] = answer
 
-    def next(self, route: str, seconds: float = 20) -> Call:
+    def next(self, route: str, seconds: float = 90) -> Call:
         """Wait for the next call of `route` that was not yet taken."""
         return self._arrived[route].get(timeout=seconds)
 

@@ -30,6 +30,7 @@ def calls(client):
         "heartbeat": lambda: client.heartbeat(held, {}),
         "result": lambda: client.submit(held, b"{}"),
         "release": lambda: client.release(held),
+        "uploads": lambda: client.tus(held, "POST", "/api/v1/uploads", {}),
     }
 
 
@@ -45,7 +46,7 @@ def test_an_encoded_answer_is_not_unpacked(bridge, calls, encoding):
         assert bridge.next(route).headers["accept-encoding"] == "identity"
 
 
-@pytest.mark.parametrize("route", ["heartbeat", "result", "release"])
+@pytest.mark.parametrize("route", ["heartbeat", "result", "release", "uploads"])
 def test_an_answer_without_an_end_is_not_read_to_it(bridge, calls, route):
     bridge.script(route, Say(stream=itertools.repeat(b" " * 65536)))
     with memory_below(8 * MIB), pytest.raises(CallFailed, match="more than 1048576 bytes"):
