@@ -79,10 +79,11 @@ hear() {
   if [[ $child ]] && unwanted; then end_group "$child"; fi
 }
 
-# end_group ID: SIGTERM, and once more: a process that was only just forked may still have this shell's traps.
+# end_group ID: SIGTERM, and again until none is left: a process that was only just forked may still have this shell's
+# traps, on a busy machine for seconds.
 end_group() {
   kill -- "-$1"
-  (sleep 0.5 && kill -- "-$1") &
+  (for pause in 0.5 1 2 4 8; do sleep "$pause" && kill -- "-$1" || exit; done) &
 } 2>/dev/null
 trap 'stopping=1; hear' TERM INT
 
