@@ -76,7 +76,7 @@ def run(bridge: ScriptedBridge, tmp_path: Path) -> Iterator[Callable[..., Runnin
     for running in started:
         running.runner.stop(0)
     for running in started:
-        assert running.ended.wait(20)
+        assert running.ended.wait(30)
         running.slots.close()
         running.health.close()
 
@@ -85,7 +85,7 @@ def run(bridge: ScriptedBridge, tmp_path: Path) -> Iterator[Callable[..., Runnin
 def appears(tmp_path: Path) -> Callable[[str], Path]:
     """Return a function that waits for a file of a handler."""
 
-    def wait(name: str, seconds: float = 30) -> Path:
+    def wait(name: str, seconds: float = 90) -> Path:
         until = time.monotonic() + seconds
         while not (tmp_path / name).exists():
             assert time.monotonic() < until, f"{name} did not appear"

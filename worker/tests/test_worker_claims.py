@@ -65,7 +65,7 @@ def test_what_is_beyond_max_jobs_is_left_alone(bridge, run):
 def test_refused_poll_ends_the_worker(bridge, run):
     bridge.script("poll", problem(401, "unauthorized"))
     running = run("text")
-    assert running.ended.wait(20)
+    assert running.ended.wait(30)
     assert running.runner.failed
     bridge.next("poll")
     assert bridge.calls_left("poll") == 0
@@ -89,7 +89,7 @@ def test_stop_ends_a_parked_poll_and_gives_back_what_it_may_have_held(bridge, ru
     assert again.query["claim_id"] == parked.query["claim_id"]
     assert again.query["wait"] == "0"
     assert bridge.next("release").body == {"lease_token": "secret-token-late"}
-    assert running.ended.wait(20)
+    assert running.ended.wait(30)
     assert not running.runner.failed
     assert bridge.calls_left("download") == bridge.calls_left("poll") == 0
 
@@ -100,7 +100,7 @@ def test_a_bridge_without_release_is_no_error(bridge, run):
     bridge.script("poll", jobs(claim("late")))
     bridge.script("release", Say(405))
     running.runner.stop()
-    assert running.ended.wait(20)
+    assert running.ended.wait(30)
     assert not running.runner.failed
     bridge.next("release")
     assert bridge.calls_left("release") == 0
@@ -113,7 +113,7 @@ def test_no_key_and_no_token_in_any_log_line(bridge, run, caplog):
     running = run("text")
     bridge.next("result"), bridge.next("result")
     running.runner.stop()
-    assert running.ended.wait(20)
+    assert running.ended.wait(30)
     ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("bridge_worker"))
     assert "result not accepted" in ours
     assert "secret-token" not in caplog.text

@@ -14,7 +14,7 @@ import pytest
 from crowd import Crowd
 from scripted_bridge import claim, jobs, problem
 
-from bridge_worker import platforms
+from bridge_worker import cli, platforms
 from bridge_worker.loading import BadHandler, choose
 from bridge_worker.options import check, parser
 
@@ -30,6 +30,8 @@ def handle(job, path):
     return Result("finished")
 """
 
+GIVEN = ["--content-types", "audio", "--handler", "my_handlers:handle", "--lease", "10"]
+
 
 @pytest.fixture
 def command(bridge, tmp_path):
@@ -37,7 +39,7 @@ def command(bridge, tmp_path):
     processes = []
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen:
-        given = ["--content-types", "audio", "--handler", "my_handlers:handle", "--lease", "10", *arguments]
+        given = [*GIVEN, *arguments]
         env = {**os.environ, "BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", "BRIDGE_WORKER_TEST": "1"} | environment
         processes.append(
             subprocess.Popen(
@@ -68,7 +70,7 @@ def test_first_signal_finishes_what_has_begun(bridge, command, tmp_path, number)
     assert process.poll() is None
     (tmp_path / "go").touch()
     assert bridge.next("result").body["content"] == "finished"
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "the-key" not in log
     assert "secret-token" not in log
@@ -81,7 +83,7 @@ def test_what_a_crash_leaves_behind_is_ended_whatever_it_did_to_hide(bridge, com
     process = command("--handler", "conversions:by_file", "--option", f"dir={tmp_path}", PYTHONPATH=paths)
     crowd.wait(60)
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int((tmp_path / "orphan").read_text())).wait(20)
+        psutil.Process(int((tmp_path / "orphan").read_text())).wait(60)
     assert process.poll() is None
 
 
@@ -94,7 +96,7 @@ def test_second_signal_ends_at_once(bridge, command):
         if "a second signal" in line:
             break
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert process.wait(60) == 128 + signal.SIGTERM
     assert bridge.calls_left("result") == 0
 
 
@@ -102,48 +104,66 @@ def test_idle_worker_ends_at_once(bridge, command):
     process = command("--wait", "60")
     bridge.next("poll")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(40) == 0  # the poll would end after 60
 
 
 def test_refused_key_is_status_1_and_one_line(bridge, command):
     bridge.script("poll", problem(401, "unauthorized"))
-    _, log = command().communicate(timeout=20)
+    _, log = command().communicate(timeout=60)
     assert "the bridge refuses this worker: 401 it is unauthorized" in log
     assert "Traceback" not in log
 
 
+WRONG = [
+    (["--handler", "my_handlers"], {}, "expected package.module:function"),
+    (["--lease", "5"], {}, "--lease: 10 to 3600"),
+    (["--wait", "61"], {}, "--wait: 0 to 60"),
+    (["--concurrency", "0"], {}, "--concurrency: at least 1"),
+    (["--content-types", "Audio"], {}, "content type 'Audio'"),
+    ([], {"BRIDGE_URL": ""}, "--url or BRIDGE_URL is missing"),
+    ([], {"BRIDGE_URL": "localhost:8000"}, "--url: expected http"),
+    ([], {"BRIDGE_KEY": "two words"}, "--key: only visible"),
+    (["--url", "http://bridge.example"], {}, "the key would go to bridge.example unencrypted; use https://"),
+    (["--url", "http://192.0.2.1:8000"], {}, "the key would go to 192.0.2.1 unencrypted"),
+    (["--url", "http://127.0.0.1.example"], {}, "unencrypted"),
+    (["--url", "http://127.0.0.1@192.0.2.1"], {}, "the key would go to 192.0.2.1 unencrypted"),
+    (["--url", "http://0.0.0.0:8000"], {}, "unencrypted"),
+    (["--url", "http://x.localhost"], {}, "unencrypted"),
+    (["--max-memory", "1M"], {}, "--max-memory: at least 64M"),
+    (["--max-memory", "much"], {}, "--max-memory 'much': expected a size such as 500M"),
+    (["--max-jobs-per-process", "-1"], {}, "--max-jobs-per-process: not below 0"),
+    (["--max-download", "-1"], {}, "--max-download '-1': expected a size"),
+    (["--health-port", "65536"], {}, "--health-port: 0 to 65535"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environment", "text"), WRONG, ids=str)
+def test_wrong_argument_is_status_2_and_one_line(bridge, monkeypatch, capsys, arguments, environment, text):
+    """It is refused before anything is started or listened for: called here, not as a process."""
+    for name, value in {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", **environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "listen_for_signals", lambda: pytest.fail("it was not refused"))
+    assert cli.main([*GIVEN, *arguments]) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
-    ("arguments", "environment", "text"),
+    ("arguments", "text"),
     [
-        (["--handler", "nowhere:handle"], {}, "No module named 'nowhere'"),
-        (["--handler", "my_handlers:nothing"], {}, "nothing"),
-        (["--handler", "my_handlers"], {}, "expected package.module:function"),
-        (["--lease", "5"], {}, "--lease: 10 to 3600"),
-        (["--wait", "61"], {}, "--wait: 0 to 60"),
-        (["--concurrency", "0"], {}, "--concurrency: at least 1"),
-        (["--content-types", "Audio"], {}, "content type 'Audio'"),
-        ([], {"BRIDGE_URL": ""}, "--url or BRIDGE_URL is missing"),
-        ([], {"BRIDGE_URL": "localhost:8000"}, "--url: expected http"),
-        ([], {"BRIDGE_KEY": "two words"}, "--key: only visible"),
-        (["--url", "http://bridge.example"], {}, "the key would go to bridge.example unencrypted; use https://"),
-        (["--url", "http://192.0.2.1:8000"], {}, "the key would go to 192.0.2.1 unencrypted"),
-        (["--url", "http://127.0.0.1.example"], {}, "unencrypted"),
-        (["--url", "http://127.0.0.1@192.0.2.1"], {}, "the key would go to 192.0.2.1 unencrypted"),
-        (["--url", "http://0.0.0.0:8000"], {}, "unencrypted"),
-        (["--url", "http://x.localhost"], {}, "unencrypted"),
-        (["--max-memory", "1M"], {}, "--max-memory: at least 64M"),
-        (["--max-memory", "much"], {}, "--max-memory 'much': expected a size such as 500M"),
-        (["--max-jobs-per-process", "-1"], {}, "--max-jobs-per-process: not below 0"),
-        (["--max-download", "-1"], {}, "--max-download '-1': expected a size"),
-        (["--health-port", "65536"], {}, "--health-port: 0 to 65535"),
+        (["--handler", "nowhere:handle"], "No module named 'nowhere'"),
+        (["--handler", "my_handlers:nothing"], "nothing"),
+        (["--lease", "5"], "--lease: 10 to 3600"),
     ],
 )
-def test_wrong_argument_is_status_2_and_one_line(command, arguments, environment, text):
-    process = command(*arguments, **environment)
-    _, log = process.communicate(timeout=20)
+def test_a_process_with_a_wrong_argument_ends_with_status_2(bridge, command, arguments, text):
+    process = command(*arguments)
+    _, log = process.communicate(timeout=60)
     assert process.returncode == 2
     assert text in log
     assert log.count("\n") == 1
+    assert bridge.calls_left("poll") == 0
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_jobs_and_processes_are_counted(bridge, run):
     crowd = Crowd(bridge, {"a": b"1", "b": b"abort", "c": b"exit", "d": b"2"})
     running = run("by_file")
     running.health.serve(None, "127.0.0.1", 0)
-    crowd.wait(30)
+    crowd.wait(60)
     running.stop()
     seen = counters(running.health)
     assert seen["bridge_worker_jobs_total completed"] == 2

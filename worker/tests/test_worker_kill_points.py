@@ -109,7 +109,7 @@ def marked(mark: str, *, alone: bool = True) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition, what: str, seconds: float = 30) -> None:
+def wait_until(condition, what: str, seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, what

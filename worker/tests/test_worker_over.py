@@ -18,16 +18,37 @@ OVER = {
 }
 
 
-@pytest.mark.parametrize(
-    ("handler", "said"), [*(("held", said) for said in OVER), ("in_async", "unauthorized"), ("steps", "unauthorized")]
-)
-def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(bridge, run, appears, handler, said):
-    bridge.script("poll", jobs(claim()))
-    bridge.script("heartbeat", OVER[said])
+def ask_each(bridge, route, signs):
+    """Hand out a job for each sign, which `route` answers with it; return the jobs' IDs."""
+    answers = {name.replace(" ", "-"): say for name, say in signs.items()}
+    bridge.script("poll", *(jobs(claim(job_id)) for job_id in answers))
+    bridge.always(route, lambda call: answers[call.job_id])
+    return list(answers)
+
+
+def free_again(bridge, job_ids):
+    """Wait until a slot has asked for each of the jobs, and once more."""
+    for _ in range(len(job_ids) + 1):
+        bridge.next("poll")
+
+
+def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(bridge, run, appears):
+    """One job after another in one process, each of which ends by another sign."""
+    job_ids = ask_each(bridge, "heartbeat", OVER)
+    running = run("held", lease=1)
+    for job_id in job_ids:
+        appears(f"heard-{job_id}")
+    free_again(bridge, job_ids)
+    running.stop()
+    assert bridge.calls_left("result") == 0
+
+
+@pytest.mark.parametrize("handler", ["in_async", "steps"])
+def test_so_do_coroutines_and_generators(bridge, run, appears, handler):
+    job_ids = ask_each(bridge, "heartbeat", {"unauthorized": OVER["unauthorized"]})
     running = run(handler, lease=1)
-    bridge.next("heartbeat")
-    appears(f"heard-{claim()['job_id']}")
-    bridge.next("poll"), bridge.next("poll")  # the slot is free again
+    appears("heard-unauthorized")
+    free_again(bridge, job_ids)
     running.stop()
     assert bridge.calls_left("result") == 0
 
@@ -50,63 +71,51 @@ def test_an_ended_key_at_the_poll_stops_what_is_being_converted(bridge, run, app
     bridge.script("poll", jobs(claim()), problem(status, "refused"))
     running = run("held", concurrency=2)
     appears(f"heard-{claim()['job_id']}")
-    assert running.ended.wait(20)
+    assert running.ended.wait(30)
     assert running.runner.failed
     assert bridge.calls_left("result") == 0
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        problem(403, "forbidden", X_Job_Status="cancelled"),
-        problem(403, "forbidden"),
-        problem(409, "lease_lost"),
-        problem(404, "not_found"),
-        problem(404, "not_found", X_Job_Status="failed"),
-        problem(401, "unauthorized"),
-        problem(503, "unavailable", X_Job_Status="cancelled", Retry_After="60"),
-        Say(data=b"source", headers={"X-Job-Status": "timeout"}),
-    ],
-    ids=["403", "no scope", "409", "404", "404 of a job that is over", "401", "503 with a status", "200 with a status"],
-)
-def test_a_word_at_the_download_starts_no_handler(bridge, run, tmp_path, word):
-    bridge.script("poll", jobs(claim()))
-    bridge.script("download", word)
+DOWNLOAD_SAYS = {
+    "403": problem(403, "forbidden", X_Job_Status="cancelled"),
+    "no scope": problem(403, "forbidden"),
+    "409": problem(409, "lease_lost"),
+    "404": problem(404, "not_found"),
+    "404 of a job that is over": problem(404, "not_found", X_Job_Status="failed"),
+    "401": problem(401, "unauthorized"),
+    "503 with a status": problem(503, "unavailable", X_Job_Status="cancelled", Retry_After="60"),
+    "200 with a status": Say(data=b"source", headers={"X-Job-Status": "timeout"}),
+}
+
+
+def test_a_word_at_the_download_starts_no_handler(bridge, run, tmp_path):
+    job_ids = ask_each(bridge, "download", DOWNLOAD_SAYS)
     running = run("deaf")
-    bridge.next("poll"), bridge.next("poll")
+    free_again(bridge, job_ids)
     running.stop()
     assert not list(tmp_path.glob("begun-*"))
+    assert bridge.calls_left("download") == len(job_ids)
     assert bridge.calls_left("result") == bridge.calls_left("release") == 0
 
 
-@pytest.mark.parametrize("said", ["cancel_requested", "unauthorized", "failed"])
-def test_a_word_during_the_download_ends_it(bridge, run, tmp_path, said):
-    bridge.script("poll", jobs(claim()))
+def test_a_word_during_the_download_ends_it(bridge, run, tmp_path):
     # It never comes to its end: a byte now and then, so that no time-out ends it either.
-    bridge.script("download", Say(stream=iter(lambda: bridge.closing.wait(0.1) or b"x", True)))
-    bridge.script("heartbeat", OVER[said])
+    bridge.always("download", lambda _: Say(stream=iter(lambda: bridge.closing.wait(0.1) or b"x", True)))
+    job_ids = ask_each(
+        bridge, "heartbeat", {said: OVER[said] for said in ("cancel_requested", "unauthorized", "failed")}
+    )
     running = run("deaf", lease=1)
-    bridge.next("poll"), bridge.next("poll")
+    free_again(bridge, job_ids)
     running.stop()
     assert not list(tmp_path.glob("begun-*"))
     assert bridge.calls_left("result") == bridge.calls_left("release") == 0
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (401, "unauthorized"),
-        (403, "forbidden"),
-        (404, "not_found"),
-        (409, "lease_lost"),
-        (413, "too_large"),
-        (422, "x"),
-    ],
-)
-def test_a_4xx_to_the_result_is_not_repeated(bridge, run, status, code):
-    bridge.script("poll", jobs(claim()))
-    bridge.script("result", problem(status, code))
+def test_a_4xx_to_the_result_is_not_repeated(bridge, run):
+    codes = {401: "unauthorized", 403: "forbidden", 404: "not_found", 409: "lease_lost", 413: "too_large", 422: "x"}
+    job_ids = ask_each(bridge, "result", {f"{status}": problem(status, code) for status, code in codes.items()})
     running = run("text")
-    bridge.next("poll"), bridge.next("result"), bridge.next("poll")
+    free_again(bridge, job_ids)
     running.stop()
+    assert [bridge.next("result").job_id for _ in job_ids] == job_ids
     assert bridge.calls_left("result") == 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
 
-from bridge_worker import client
+from bridge_worker import client, retrying
 from bridge_worker.answers import CallFailed
 from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
@@ -18,24 +19,43 @@ IDS = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
-def three_wait(bridge, run):
-    """Return a runner whose first result is on its way while three others are ready, and what lets it arrive."""
+def three_wait(bridge):
+    """Submit four results from threads, as slots do: three are ready while the first one is on its way.
 
-    def start(*answers):
-        arrive = threading.Event()
-        bridge.script("poll", *(jobs(claim(one)) for one in IDS))
-        bridge.script("result", Say(body={"status": "completed"}, wait=arrive))
-        bridge.script("results", *answers)
-        running = run("text", concurrency=4)
-        first = bridge.next("result")
-        until = time.monotonic() + 30
-        while running.slots.results.waiting() < 3:
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        arrive.set()
-        return running, first
+    Return what they share, and a function that waits for how each has ended.
+    """
+    with ThreadPoolExecutor(len(IDS)) as threads:
 
-    return start
+        def start(*answers):
+            arrive = threading.Event()
+            bridge.script("result", Say(body={"status": "completed"}, wait=arrive))
+            bridge.script("results", *answers)
+            results = Results(BridgeClient(bridge.url, "the-key", "w1"))
+            ended = [threads.submit(_submit, results, IDS[0])]
+            bridge.next("result")
+            ended += [threads.submit(_submit, results, one) for one in IDS[1:]]
+            _until(lambda: results.waiting() == 3)
+            arrive.set()
+            return results, lambda: sorted(one.result(90) for one in ended)
+
+        yield start
+
+
+def _submit(results, job_id):
+    """How it ends, as an attempt submits it."""
+    data = b'{"success":true,"content":"text"}'
+    try:
+        answer = retrying.call("submit", lambda: results.submit(read_claim(claim(job_id)), data))
+    except CallFailed:
+        return "refused"
+    return answer.body["status"]
+
+
+def _until(condition):
+    until = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def place(status=200, code="", job_status=None):
@@ -48,39 +68,39 @@ def place(status=200, code="", job_status=None):
     }
 
 
-def until_ended(running):
-    until = time.monotonic() + 30
-    while len(running.outcomes) < 4:
-        assert time.monotonic() < until, running.outcomes
-        time.sleep(0.01)
-    return sorted(running.outcomes)
-
-
-def test_those_that_are_ready_meanwhile_go_in_one_request(bridge, three_wait):
-    running, first = three_wait(Say(body={"results": [place()] * 3}))
+def test_those_that_are_ready_meanwhile_go_in_one_request(bridge, run):
+    arrive = threading.Event()
+    bridge.script("poll", *(jobs(claim(one)) for one in IDS))
+    bridge.script("result", Say(body={"status": "completed"}, wait=arrive))
+    bridge.script("results", Say(body={"results": [place()] * 3}))
+    running = run("text", concurrency=4)
+    first = bridge.next("result")
+    _until(lambda: running.slots.results.waiting() == 3)
+    arrive.set()
     sent = bridge.next("results").body["results"]
     assert {first.job_id, *(one["job_id"] for one in sent)} == set(IDS)
     assert all(one["lease_token"] == f"secret-token-{one['job_id']}" for one in sent)
     assert all(one["content"] == "text" and one["success"] is True for one in sent)
-    assert until_ended(running) == ["completed"] * 4
+    _until(lambda: len(running.outcomes) == 4)
+    assert running.outcomes == ["completed"] * 4
     assert bridge.calls_left("results") == bridge.calls_left("result") == 0
 
 
 def test_each_is_judged_alone_and_only_what_may_count_later_is_sent_again(bridge, three_wait):
     places = [place(), place(409, "lease_lost", "pending"), place(503, "unavailable")]
-    running, _ = three_wait(Say(body={"results": places}))
+    _, ended = three_wait(Say(body={"results": places}))
     sent = bridge.next("results").body["results"]
     assert bridge.next("result").job_id == sent[2]["job_id"]
-    assert until_ended(running) == ["completed", "completed", "completed", "refused"]
+    assert ended() == ["completed", "completed", "completed", "refused"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 413, 422])
 def test_a_request_that_is_refused_whole_goes_one_by_one(bridge, three_wait, status):
-    running, _ = three_wait(problem(status, "x"))
+    results, ended = three_wait(problem(status, "x"))
     sent = {one["job_id"] for one in bridge.next("results").body["results"]}
     assert {bridge.next("result").job_id for _ in range(3)} == sent
-    assert until_ended(running) == ["completed"] * 4
-    assert running.slots.results._together is (status not in (404, 405))
+    assert ended() == ["completed"] * 4
+    assert results._together is (status not in (404, 405))
 
 
 @pytest.mark.parametrize(
@@ -88,15 +108,15 @@ def test_a_request_that_is_refused_whole_goes_one_by_one(bridge, three_wait, sta
     [Say(drop=True), problem(503, "unavailable"), Say(body={"results": [place()]}), Say(body={"results": "abc"})],
 )
 def test_an_answer_that_is_lost_or_of_the_wrong_form_is_asked_for_again(bridge, three_wait, said):
-    running, _ = three_wait(said)
+    _, ended = three_wait(said)
     bridge.next("results")
-    assert until_ended(running) == ["completed"] * 4
+    assert ended() == ["completed"] * 4
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_an_ended_key_ends_each(bridge, three_wait, status):
-    running, _ = three_wait(problem(status, "x"))
-    assert until_ended(running) == ["completed", "refused", "refused", "refused"]
+    _, ended = three_wait(problem(status, "x"))
+    assert ended() == ["completed", "refused", "refused", "refused"]
     assert bridge.calls_left("result") == 0
 
 

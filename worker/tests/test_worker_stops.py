@@ -95,7 +95,7 @@ def test_a_worker_ends_by_sigterm(bridge, moments, tmp_path, moment):
             time.sleep(0.02)
         started = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, (tmp_path / "log").read_text()
+        assert process.wait(60) == 0, (tmp_path / "log").read_text()
     finally:
         process.kill()
     assert psutil.wait_procs(started, timeout=10)[1] == []
