@@ -49,7 +49,7 @@ def main() -> int:
                 with redis.Redis.from_url(stack.settings.require("redis_url")) as mirror:
                     # Until a repair has run, claims come from PostgreSQL: not what is to be measured.
                     wait_until(
-                        lambda: bool(mirror.exists(f"{stack.settings.redis_prefix}:epoch")), signals, stack.family, 60
+                        lambda: bool(mirror.exists(f"{stack.settings.redis_prefix}:epoch")), signals, stack.family, 600
                     )
                 told = {
                     "port": stack.settings.port,
