@@ -122,16 +122,12 @@ bench: $(STAMP) ## dispatch, lifecycles ÷ echo, bulk ÷ single, intake in five 
 	@$(PY) bench/bulk.py --json build/bench/bulk.json $(ARGS)
 	@$(PY) bench/intake_rate.py --json build/bench/intake.json $(ARGS)
 
-bench-full: $(STAMP) ## the same with five rounds, with two processes and with info lines, and many parked polls (an hour)
-	@mkdir -p build/bench
-	@$(PY) bench/dispatch.py --json build/bench/dispatch.json
-	@$(PY) bench/lifecycles.py --rounds 5 --json build/bench/lifecycles.json
-	@$(PY) bench/lifecycles.py --rounds 5 --processes 2 --json build/bench/lifecycles-2.json
-	@$(PY) bench/lifecycles.py --rounds 5 --setting BRIDGE_LOG_LEVEL=info --json build/bench/lifecycles-info.json
-	@$(PY) bench/bulk.py --rounds 5 --json build/bench/bulk.json
-	@$(PY) bench/intake_rate.py --rounds 5 --json build/bench/intake.json
-	@$(PY) -m bench.parked starvation
-	@$(PY) -m bench.parked storm
+.venv-bench/.installed: bench/others/requirements.txt
+	@$(PYTHON) -m venv .venv-bench && .venv-bench/bin/python -m pip install -q -r bench/others/requirements.txt
+	@touch $@
+
+bench-full: $(STAMP) .venv-bench/.installed ## all measurements beside baselines, within an hour, into docs/benchmarks.md (ARGS="--short")
+	@$(PY) bench/full.py $(ARGS); measured=$$?; $(if $(findstring --short,$(ARGS)),,$(PY) bench/report.py >/dev/null &&) exit $$measured
 
 hostile: $(STAMP) ## hostile requests: no 5xx, no death, a budget of memory and of stall (ARGS=--short)
 	@$(PY) bench/hostile.py $(ARGS)
@@ -175,4 +171,4 @@ sbom: .venv-audit/bin/pip-audit ## what the server and the worker consist of, as
 	@ls build/sbom-server.json build/sbom-worker.json
 
 clean: ## removes .venv and caches, not the data in .bridge
-	@rm -rf .venv .venv-audit .venv-lock .venv-clients tests/generated_clients/node_modules tests/generated_clients/made tests/browser/node_modules .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info client/*.egg-info
+	@rm -rf .venv .venv-audit .venv-lock .venv-clients .venv-bench tests/generated_clients/node_modules tests/generated_clients/made tests/browser/node_modules .mypy_cache .ruff_cache .pytest_cache build *.egg-info worker/*.egg-info client/*.egg-info

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ import requests
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from bench.lifecycles import about  # noqa: E402
 from bridge import names  # noqa: E402
 from bridge.cli.local.stack import Stack  # noqa: E402
 from bridge.cli.local.supervisor import Family, Signals, ending_signals, wait_until  # noqa: E402
@@ -42,11 +42,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     short = asked.short
-    found: dict[str, object] = {}
+    parked_polls: dict[int, dict[str, object]] = {}
     subprocess.run(["cc", "-O2", "-o", str(CLIENT), str(HERE / "load_client.c")], check=True)
     seconds, jobs = (3, 60) if short else (20, 400)
     place = Path(tempfile.mkdtemp(prefix="jobbridge-bench-"))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}")
+    told = about([])
+    print(told)
     try:
         with ending_signals() as signals, _bridge(place, signals) as (stack, environment):
             port = str(stack.settings.port)
@@ -57,7 +58,8 @@ def main() -> int:
                 content_type = f"park{parked}"
                 out = _client(["park", port, names.API_BASE, parked, rate, jobs, content_type, 0, 50], environment)
                 row = [_figures(out, name) for name in ("from_answer", "dispatch", "create")]
-                found[f"{parked} parked, p50 and p99 in ms: from the answer, from sending, the create"] = row
+                kinds = zip(("from the answer", "from sending", "create"), row, strict=True)
+                parked_polls[parked] = {**dict(kinds), "memory": _memory()}  # median and 99 % in ms; MiB
                 figures = "   ".join(f"{p50:>14.2f} {p99:>10.2f}" for p50, p99 in row)
                 print(f"{parked:>12}  {figures}   {_memory():>14.0f}", flush=True)
             print("\nlifecycles/s (create, claim, result; 32 connections)")
@@ -65,11 +67,11 @@ def main() -> int:
             print(f"      bridge  {bridge:8.0f}")
         with ending_signals() as signals, _echo(place, signals) as port:
             bare = _rate(_client(["life", port, names.API_BASE, 32, seconds, "life"], environment))
-        found["lifecycles/s: the bridge, the bare route"] = bridge, bare
         print(f"  bare route  {bare:8.0f}   the bridge makes {bridge / bare:.0%} of what the server alone makes")
     finally:
         shutil.rmtree(place, ignore_errors=True)
     if asked.json:
+        found = {"about": told, "parked": parked_polls, "lifecycles/s: the bridge, the bare route": (bridge, bare)}
         asked.json.write_text(json.dumps(found, indent=1))
     return 0
 
@@ -157,13 +159,6 @@ def _memory() -> float:
     api = [process for process in ours if any("gunicorn" in word for word in process.cmdline())]
     rss: int = sum(process.memory_info().rss for process in api)
     return rss / 2**20
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown processor"
 
 
 if __name__ == "__main__":

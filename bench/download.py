@@ -26,6 +26,10 @@ from typing import Any
 import requests
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from bench.lifecycles import about  # noqa: E402
+
 MIB = 2**20
 BASE = "/api/v1/remote-jobs"
 POLLS_EVERY = 0.01  # seconds
@@ -36,6 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--poll", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -77,6 +82,13 @@ def main() -> int:
             median = statistics.median(took[name])
             speed, ratio = f"{asked.mib / median:.0f}", f"{base / median:.2f}"
         print(f"{name:12} {speed:>7} {ratio:>6} {half:>9.2f} {most:>7.2f} {half / quiet:>5.2f} {most / quiet_99:.2f}")
+    if asked.json:
+        found = {
+            "about": about([f"{asked.mib} MiB"]),
+            "seconds": took,
+            "polls": {n: quantiles(ms) for n, ms in polls.items()},
+        }
+        asked.json.write_text(json.dumps(found, indent=1))
     return 0
 
 

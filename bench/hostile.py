@@ -38,9 +38,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from bench.attack import Attack, Endless, Slow  # noqa: E402
-from bench.dispatch import _processor  # noqa: E402
 from bench.gauge import Gauge, Seen, measured, memory  # noqa: E402
 from bench.hostile_kinds import KINDS, Target  # noqa: E402
+from bench.lifecycles import processor  # noqa: E402
 from bridge.cli.local.stack import Stack  # noqa: E402
 from bridge.cli.local.supervisor import ending_signals  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
@@ -132,7 +132,7 @@ def _attack_all(stack: Stack, keys: dict[str, str], given: argparse.Namespace) -
         else:
             problems += bent.problems(session, stack.url)
     problems += [one for line in lines for one in line.breaches(given.short)]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}"
     load = os.getloadavg()[0]
     if given.json:
         figures = [line._asdict() for line in lines]

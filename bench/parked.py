@@ -1,4 +1,4 @@
-"""What many parked polls do to others: `python -m bench.parked starvation`, `python -m bench.parked storm`.
+"""What many parked polls do to others: `python -m bench.parked starvation`, `… storm` (`--polls`, `--json FILE`).
 
 Each starts private bridges (embedded servers with fsync, one API process, keys on; no Celery worker, no beat) on
 loopback. `starvation`: how long a job takes to reach the poll that waits for it beside idle ones, with Redis and
@@ -8,12 +8,14 @@ refused, as `bridge-worker` does.
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
 import resource
 import selectors
 import shutil
 import socket
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -25,7 +27,9 @@ from urllib.parse import urlsplit
 
 import psutil
 import requests
+from redis import Redis
 
+from bench.lifecycles import about
 from bridge.admission import keys
 from bridge.cli.local.stack import Stack
 from bridge.cli.local.supervisor import ending_signals
@@ -119,18 +123,35 @@ class Bridge:
         return self.parked() == polls
 
     def cpu(self) -> float:
-        api = [one for one in psutil.Process().children(recursive=True) if "gunicorn" in " ".join(one.cmdline())]
-        return sum(sum(one.cpu_times()[:2]) for one in api)
+        return sum(sum(one.cpu_times()[:2]) for one in self._api())
+
+    def memory(self) -> float:
+        """Of the API's processes, MiB; what they share is counted once for each."""
+        return sum(int(one.memory_info().rss) for one in self._api()) / 2**20
+
+    def _api(self) -> list[psutil.Process]:
+        return [one for one in psutil.Process().children(recursive=True) if "gunicorn" in " ".join(one.cmdline())]
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("starvation", "storm"))
+    parser.add_argument("--polls", type=int, default=POLLS, help="of the storm")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
-    {"starvation": starvation, "storm": storm}[sys.argv[1]]()
+    told = about([])
+    print(told, flush=True)
+    found = storm(asked.polls) if asked.what == "storm" else starvation()
+    if asked.json:
+        asked.json.write_text(json.dumps({"about": told, **found}, indent=1))
     return 0
 
 
-def starvation() -> None:
+def starvation() -> dict[str, object]:
+    """Seconds from a create's answer to its claim, by Redis' state and the polls that wait for other types."""
+    found: dict[str, object] = {}
     for redis in (True, False):
         with bridge(redis) as running:
             for name, idle in IDLE.items():
@@ -139,6 +160,7 @@ def starvation() -> None:
                     polls.send(content_types)
                 wait_until(partial(running.all_parked, len(idle)), "the idle polls", 60)
                 took = [_dispatch(running, len(idle)) for _ in range(TIMES)]
+                found[f"Redis {'well' if redis else 'away'}, {name}"] = took
                 late = sum(one > 1.5 for one in took)
                 print(
                     f"Redis {'well' if redis else 'away'}, {name}: {TIMES - late} of {TIMES} within 1.5 s;"
@@ -147,6 +169,7 @@ def starvation() -> None:
                 )
                 polls.vanish()
                 wait_until(lambda: running.parked() == 0, "nobody", 60)
+    return found
 
 
 def _dispatch(running: Bridge, idle: int) -> float:
@@ -163,45 +186,64 @@ def _dispatch(running: Bridge, idle: int) -> float:
     return got[0][1] - created
 
 
-def storm() -> None:
+def storm(count: int) -> dict[str, object]:
+    """So many polls park, vanish and come back at once; seconds, MiB, and the share of a core while they wait."""
     with bridge(True) as running:
         polls = Polls(running)
+        alone = running.memory()
         began = time.monotonic()
-        for _ in range(POLLS):
+        for _ in range(count):
             polls.send("idle")
             polls.serve(0)
-        while running.parked() < POLLS:
+        while running.parked() < count:
             polls.serve(0.5)
-        print(f"{POLLS} polls parked after {time.monotonic() - began:.1f} s", flush=True)
+        parked = time.monotonic() - began
         polls.answers.clear()
         cpu, began = running.cpu(), time.monotonic()
         polls.serve(15)
-        print(f"{POLLS} parked, idle: {(running.cpu() - cpu) / (time.monotonic() - began):.1%} of a core", flush=True)
+        idle, memory = (running.cpu() - cpu) / (time.monotonic() - began), running.memory()
+        each = 1024 * (memory - alone) / count
+        print(
+            f"{count} parked after {parked:.1f} s; idle {idle:.1%} of a core, {memory:.0f} MiB, {each:.1f} KiB each",
+            flush=True,
+        )
         began = time.monotonic()
         polls.vanish()
         creates: list[tuple[float, float]] = []
         back: list[float] = []
         sent = threading.Event()
-        threading.Thread(target=_watch, args=(running, began, creates, sent, back), daemon=True).start()
-        for _ in range(POLLS):
+        watch = (running, count, began, creates, sent, back)
+        threading.Thread(target=_watch, args=watch, daemon=True).start()
+        for _ in range(count):
             polls.send("idle")
             polls.serve(0)
         sent.set()
-        print(f"all sent again after {time.monotonic() - began:.1f} s", flush=True)
+        sent_again = time.monotonic() - began
+        print(f"all sent again after {sent_again:.1f} s", flush=True)
         while time.monotonic() - began < 40:
             polls.serve(0.2)
-        took = sorted(took for _, took in creates)
         print(f"all parked again after {back[0]:.1f} s" if back else "not all were parked again within 40 s")
         print(f"answers to polls meanwhile: {polls.answers}")
+        took = sorted(took for _, took in creates)
+        middle, most = statistics.median(took), took[int(len(took) * 0.99)]
         worst = max(creates, key=lambda one: one[1])
         print(
-            f"{len(took)} creates, each on a new connection: median {statistics.median(took) * 1e3:.0f} ms,"
-            f" 99th percentile {took[int(len(took) * 0.99)] * 1e3:.0f} ms, most {worst[1]:.2f} s (at {worst[0]:.1f} s)"
+            f"{len(took)} creates, each on a new connection: median {middle * 1e3:.0f} ms,"
+            f" 99th percentile {most * 1e3:.0f} ms, most {worst[1]:.2f} s (at {worst[0]:.1f} s)"
         )
+    return {
+        "polls": count, "parked": parked, "idle": idle, "memory": memory, "KiB each": each, "sent again": sent_again,
+        "parked again": back[0] if back else math.inf, "creates": took, "answers": polls.answers,
+    }  # fmt: skip
 
 
 def _watch(
-    running: Bridge, began: float, creates: list[tuple[float, float]], sent: threading.Event, back: list[float]
+    running: Bridge,
+    count: int,
+    began: float,
+    creates: list[tuple[float, float]],
+    sent: threading.Event,
+    back: list[float],
 ) -> None:
     """Create each 0.2 s on a new connection; once all polls are `sent` again, note when they alone are parked."""
     while time.monotonic() - began < 36:
@@ -213,7 +255,7 @@ def _watch(
             except requests.RequestException as error:
                 print(f"a create failed after {time.monotonic() - began:.1f} s: {type(error).__name__}", flush=True)
         creates.append((at - began, time.monotonic() - at))
-        if not back and sent.is_set() and running.parked() == POLLS:
+        if not back and sent.is_set() and running.parked() == count:
             back.append(time.monotonic() - began)
         time.sleep(0.2)
 
@@ -242,20 +284,13 @@ def bridge(redis: bool) -> Iterator[Bridge]:
         with ending_signals() as signals:
             assert stack.await_api(signals), "interrupted"
         running = Bridge(stack, key)
-        if redis:  # without an epoch all claims come from PostgreSQL
-            stack_epoch(stack)
+        if redis:  # without an epoch, which the first repair would set, all claims come from PostgreSQL
+            with Redis.from_url(stack.settings.require("redis_url")) as client:
+                client.set(f"{stack.settings.redis_prefix}:epoch", "1")
         yield running
     finally:
         stack.stop()
         shutil.rmtree(place, ignore_errors=True)
-
-
-def stack_epoch(stack: Stack) -> None:
-    """What the first repair would set: the mirror of an empty database is whole."""
-    from redis import Redis
-
-    with Redis.from_url(stack.settings.require("redis_url")) as client:
-        client.set(f"{stack.settings.redis_prefix}:epoch", "1")
 
 
 if __name__ == "__main__":

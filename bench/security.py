@@ -29,7 +29,8 @@ from sqlalchemy import text
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from bench.dispatch import CLIENT, _answers, _client, _processor  # noqa: E402
+from bench.dispatch import CLIENT, _answers, _client  # noqa: E402
+from bench.lifecycles import processor  # noqa: E402
 from bridge import names  # noqa: E402
 from bridge.cli.local import command_lines  # noqa: E402
 from bridge.cli.local.stack import Stack  # noqa: E402
@@ -93,7 +94,7 @@ def main() -> int:
     parser.add_argument("--noise", action="store_true", help="with on both sides")
     given = parser.parse_args()
     subprocess.run(["cc", "-O2", "-o", str(CLIENT), str(HERE / "load_client.c")], check=True)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}")
     rounds: dict[int, list[tuple[Round, Round]]] = {connections: [] for connections in PAIRS}
     with ending_signals() as signals, _bench() as bench:
         for _ in range(1 if given.short else 6):

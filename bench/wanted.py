@@ -1,0 +1,123 @@
+"""What is wanted of the figures, and where each stands in the JSON of bench/full.py."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+Found = dict[str, Any]  # the JSON of each measurement, by its name
+
+
+class Wanted(NamedTuple):
+    """A figure with its bound."""
+
+    figure: str
+    measurement: str  # in bench/full.py
+    values: Callable[[Any], list[float]]  # of its JSON: one a round, or all samples; the median is judged
+    least: float | None = None
+    most: float | None = None
+    unit: str = ""
+
+    def bound(self) -> str:
+        """As a reader sees it."""
+        if self.least is not None:
+            return f"≥ {self.least:g}{self.unit}"
+        return "–" if self.most is None else f"≤ {self.most:g}{self.unit}"
+
+    def seen(self, found: Found) -> list[float]:
+        """The values; none where it was not measured."""
+        if self.measurement not in found:
+            return []
+        try:
+            return self.values(found[self.measurement])
+        except (KeyError, IndexError, TypeError, ZeroDivisionError):
+            return []
+
+    def holds(self, values: Sequence[float]) -> bool | None:
+        """Whether the median is within the bound; None without a bound or a value."""
+        if not values or (self.least is None and self.most is None):
+            return None
+        median = statistics.median(values)
+        return (self.least is None or median >= self.least) and (self.most is None or median <= self.most)
+
+
+def points(kept: Any, target: str, connections: int) -> list[Any]:
+    """The rounds of a target."""
+    return [one for one in kept["points"] if (one["target"], one["connections"]) == (target, connections)]
+
+
+def _ratio(of: str, by: str, connections: int) -> Callable[[Any], list[float]]:
+    def ratios(kept: Any) -> list[float]:
+        pairs = zip(points(kept, of, connections), points(kept, by, connections), strict=True)
+        return [one["lifecycles"] / other["lifecycles"] for one, other in pairs]
+
+    return ratios
+
+
+def _at(*path: str, times: float = 1) -> Callable[[Any], list[float]]:
+    """What stands at the end of a path, a list or one value, in another unit."""
+
+    def values(kept: Any) -> list[float]:
+        for name in path:
+            kept = kept[name]
+        return [times * one for one in (kept if isinstance(kept, list) else [kept])]
+
+    return values
+
+
+def _parked(polls: int) -> Callable[[Any], list[float]]:
+    return lambda kept: [kept["parked"][str(polls)]["from the answer"][0] / kept["parked"]["1"]["from the answer"][0]]
+
+
+def _late_of_parked(kept: Any) -> list[float]:
+    return [kept["parked"]["10000"]["create"][1]]
+
+
+def _late_of_storm(kept: Any) -> list[float]:
+    return [1000 * sorted(kept["creates"])[int(len(kept["creates"]) * 0.99)]]
+
+
+def _late_of_many(kept: Any) -> list[float]:
+    return [one["p99"]["create"] for one in points(kept, "bridge", 512)]
+
+
+def _intake(kept: Any) -> list[float]:
+    return [rate for rate, _ in kept["rounds"]]
+
+
+def _polls_beside(kept: Any) -> list[float]:
+    return [kept["polls"]["path"][0] / kept["polls"]["plain copy"][0]]
+
+
+_ONE = "bridge, 128 connections"
+_INFO = "bridge, info lines, 128 connections ÷ echo, 128 connections"
+_TWO = "bridge, two processes, 512 connections ÷ bridge, 512 connections"
+_ECHO = "lifecycles/s ÷ the bare Flask-Smorest echo, "
+_GROWTH = "create + claim at 1 M pending and 5 M finished ÷ empty, "
+WANTED = [
+    Wanted(_ECHO + "128 connections", "lifecycles", _ratio("bridge", "echo", 128), 0.85),
+    Wanted(_ECHO + "512 connections", "lifecycles", _ratio("bridge", "echo", 512), 0.85),
+    Wanted(_ECHO + "32 connections", "lifecycles", _ratio("bridge", "echo", 32), 0.65),
+    Wanted("lifecycles/s ÷ an earlier checkout, 1 connection", "lifecycles", _ratio("bridge", "against", 1), 1.3),
+    Wanted(_ECHO + "128 connections, with the default info log", "baselines", _at("ratios", _INFO), 0.70),
+    Wanted("two processes ÷ one, 512 connections", "baselines", _at("ratios", _TWO), 1.2),
+    Wanted("÷ Celery's drain of no-ops (prefork, one process)", "baselines", _at("ratios", f"{_ONE} ÷ Celery"), 0.95),
+    Wanted("÷ the first design (its better case)", "baselines", _at("ratios", f"{_ONE} ÷ first design"), 10),
+    Wanted("50 at a time (create, claim, results) ÷ one by one, one connection", "bulk", _at("ratios"), 5),
+    Wanted("create, 99 % at 512 connections", "lifecycles", _late_of_many, most=500, unit=" ms"),
+    Wanted("claim of 200 000 on stale statistics, p50 in SQL", "growth", _at("stale claims"), most=3, unit=" ms"),
+    Wanted("dispatch p50, 1 000 parked ÷ 1", "dispatch", _parked(1000), most=1.2),
+    Wanted("dispatch p50, 10 000 parked ÷ 1", "dispatch", _parked(10_000), most=1.2),
+    Wanted("create, 99 % with 10 000 parked", "dispatch", _late_of_parked, most=25, unit=" ms"),
+    Wanted("memory of a parked poll", "storm", _at("KiB each"), most=25, unit=" KiB"),
+    Wanted("memory of an API process with 10 000 parked", "storm", _at("memory"), most=400, unit=" MiB"),
+    Wanted("CPU of that process while nothing goes on", "storm", _at("idle", times=100), unit=" % of a core"),
+    Wanted("storm of 10 000: all parked again", "storm", _at("parked again"), most=10, unit=" s"),
+    Wanted("storm of 10 000: create meanwhile, 99 %", "storm", _late_of_storm, most=1000, unit=" ms"),
+    Wanted(_GROWTH + "1 connection", "growth", _at("ratios", "1"), most=1.25),
+    Wanted(_GROWTH + "32 connections", "growth", _at("ratios", "32"), most=1.25),
+    Wanted("intake over Celery, one worker of two processes", "intake", _intake, 2 * 339, unit=" jobs/s"),
+    Wanted("result → the pipeline's task starts, p50", "continuation", _at("ms"), most=15, unit=" ms"),
+    Wanted("polls beside a download ÷ beside a plain copy, p50", "download", _polls_beside),
+]
