@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from bridge_worker import keeping, kill_points, result_files, retrying, traces
+from bridge_worker import kill_points, result_files, retrying, traces
 from bridge_worker.answers import CallFailed, text_of
 from bridge_worker.client import BridgeClient
 from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE, error_text
@@ -19,6 +19,7 @@ from bridge_worker.heartbeat import beating
 from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
 from bridge_worker.results import Results
+from bridge_worker.send_kept import send_kept
 from bridge_worker.sending import Sending
 from bridge_worker.text import one_line
 
@@ -58,7 +59,7 @@ class Attempt:
         try:
             with beating(self._client, held, lease):
                 body = self._work(directory)
-                keeping.send(self._client, held)
+                send_kept(self._client, held)
                 if body is not None and body["success"]:
                     body = self._send_files(body)
                 if body is None or not held.begin_submitting():

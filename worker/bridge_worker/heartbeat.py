@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-from bridge_worker import keeping, kill_points
+from bridge_worker import kill_points
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
+from bridge_worker.send_kept import send_kept
 
 log = logging.getLogger(__name__)
 LONGEST_INTERVAL = 20.0  # seconds: a third of the default window in which a claim must be acknowledged
@@ -46,7 +47,7 @@ def _beat(client: BridgeClient, held: Held, interval: float, stop: threading.Eve
             answer = client.heartbeat(held.claim, held.report())
             failures, delay = 0, interval
             held.hear(answer)
-            keeping.send(client, held)
+            send_kept(client, held)
         except CallFailed as error:
             held.hear(error)
             if error.retryable:

@@ -1,27 +1,19 @@
 """What a handler keeps with its job on the bridge: lines of its log, and a checkpoint for the next attempt.
 
-Both are sent beside the heartbeats, and before the result. Neither may cost the job: where the bridge does not take
-them, they are dropped (a log) or sent again later (a checkpoint).
+A handler's process imports this, and all of its slots have one: no HTTP here (`send_kept` sends it).
 """
 
 from __future__ import annotations
 
 import collections
-import logging
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bridge_worker.answers import CallFailed
 from bridge_worker.result_files import BadFiles, open_left
-from bridge_worker.text import one_line, storable
+from bridge_worker.text import one_line
 
-if TYPE_CHECKING:
-    from bridge_worker.client import BridgeClient
-    from bridge_worker.held import Held
-
-log = logging.getLogger(__name__)
 MOST_LINES = 1000  # that wait to be sent; of more the oldest are dropped
 LINE_CHARACTERS = 500
 TOGETHER = 20  # lines in one request and in one message, whose bounds they keep whatever they are
@@ -56,24 +48,6 @@ class Kept:
             lines = [self._lines.popleft() for _ in range(min(TOGETHER, len(self._lines)))]
             checkpoint, self._checkpoint = self._checkpoint, None
         return lines, checkpoint
-
-
-def send(client: BridgeClient, held: Held) -> None:
-    """Send what the handler keeps. Never raises: the answers to heartbeats and the result decide about the job."""
-    while not held.over.is_set():
-        lines, checkpoint = held.kept.take()
-        if not lines and checkpoint is None:
-            return
-        try:
-            if checkpoint is not None:
-                client.save_checkpoint(held.claim, storable(checkpoint))
-            if lines:
-                client.append_log(held.claim, [storable(line) for line in lines])
-        except CallFailed as error:
-            log.info("job=%s log or checkpoint not taken: %s", held.id, error)
-            if checkpoint is not None and error.retryable:
-                held.kept.replace(checkpoint, unless_newer=True)
-            return
 
 
 def write_checkpoint(directory: Path, checkpoint: str) -> None:

@@ -143,6 +143,14 @@ def test_a_process_that_dies_while_it_waits_is_replaced(bridge, run):
                               running.slots.all[0].process.process is not first, 60)  # fmt: skip
 
 
+def test_a_handlers_process_loads_nothing_that_speaks_http():
+    """Each slot has one, and a fresh one after each crash."""
+    names = "{'requests', 'urllib3', 'tenacity'}"
+    code = f"import sys, bridge_worker.child; print({names} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_generators_and_coroutines_return_results(bridge, run, tmp_path):
     (tmp_path / "go").touch()
     for handler, content in (("steps", "steps"), ("in_async", "async"), ("async_steps", "async steps")):
