@@ -4,11 +4,13 @@
 set -eu
 target=$1
 extra=${2:-}
-"${PYTHON:-python3}" -m venv "$target"
 case $extra in
-  handlers) "$target/bin/pip" install --no-cache-dir --only-binary :all: --require-hashes -r requirements-worker.txt ;;
-  "" | whisper) ;;
+  "" | handlers | whisper) ;;
   *) echo "install_worker.sh: $extra: expected handlers, whisper or nothing" >&2 && exit 2 ;;
 esac
+"${PYTHON:-python3}" -m venv "$target"
+if [ "$extra" = handlers ]; then
+  "$target/bin/pip" install --no-cache-dir --only-binary :all: --require-hashes -r requirements-worker.txt
+fi
 "$target/bin/pip" install --no-cache-dir --only-binary :all: "./worker${extra:+[$extra]}"
 "$target/bin/bridge-worker" --version

@@ -60,6 +60,7 @@ def test_a_wrong_extra_is_refused(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "expected handlers, whisper or nothing" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.wheels
