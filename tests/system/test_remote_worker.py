@@ -162,7 +162,7 @@ def test_a_permanent_error_ends_the_job_at_once(bridge, client, start):
 def test_a_key_that_may_not_take_the_type_ends_the_worker_with_one_line(bridge, tmp_path, start):
     (tmp_path / "my_handlers.py").write_text(HANDLERS)
     worker = Worker(bridge, bridge.key(scopes=("work",), content_types=["video"]), tmp_path, "w", "short", [])
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     log = worker.log.read_text()
     assert "the bridge refuses this worker: 403" in log
     assert "Traceback" not in log

@@ -25,10 +25,10 @@ def add(name: str, kind: str, data: bytes | Callable[[], bytes], outcome: str, p
     FILES[name] = (kind, data if callable(data) else lambda: data, outcome, part)
 
 
-def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED, level: int | None = None) -> bytes:
     """Return a ZIP."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
+    with zipfile.ZipFile(file, "w", compression, compresslevel=level) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return file.getvalue()
