@@ -23,6 +23,7 @@ from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from tests.support.client import Client
+from tests.support.forking import ForkingFamily
 
 numbers = itertools.count(1)  # of databases and bridges
 QUICK = {"api.wsgi:app": "tests.support.quick_api:app", "tasks.app": "tests.support.quick_beat"}
@@ -104,6 +105,7 @@ def bridges(
             **{f"BRIDGE_{name.upper()}": value for name, value in changes.items()},
         }
         stack = Stack(settings, throw_away=True)
+        stack.family = ForkingFamily(stack.settings.data_dir / "logs")
         bridge = Running(stack)
         running.append(bridge)
         stack.family.start("api", _quick(command_lines.api()), stack.environment)

@@ -55,11 +55,17 @@ class Family:
         log = self._logs / f"{name}.log"
 
         def begin() -> subprocess.Popen[bytes]:
-            return spawn(arguments, death=signal.SIGTERM, log=log, cwd=cwd, environment=environment)
+            return self.begin(arguments, log, cwd, environment)
 
         child = Child(name, begin(), log, begin)
         self.children.append(child)
         return child
+
+    def begin(
+        self, arguments: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start a process in a session of its own, which ends with us."""
+        return spawn(arguments, death=signal.SIGTERM, log=log, cwd=cwd, environment=environment)
 
     def check(self) -> None:
         """Raises ChildEnded when one of them has ended."""
