@@ -10,6 +10,7 @@ from marshmallow import RAISE, ValidationError, fields, pre_load
 from bridge.sparse_schema import Sparse
 
 MOST_UNKNOWN = 20  # names that are told of
+MOST_BAD = 100  # items of a list
 
 
 class Strict(Sparse):
@@ -47,4 +48,16 @@ class BoundedList(fields.List[Any]):
         least, most = self._bounds
         if isinstance(value, list) and not least <= len(value) <= most:
             raise ValidationError(f"Length must be between {least} and {most}.")
-        return super()._deserialize(value, attr, data, **kwargs)
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        items, errors = [], {}
+        for place, each in enumerate(value):
+            try:
+                items.append(self.inner.deserialize(each, **kwargs))
+            except ValidationError as error:
+                errors[place] = error.with_traceback(None).messages
+                if len(errors) == MOST_BAD:
+                    break
+        if errors:
+            raise ValidationError(errors)
+        return items

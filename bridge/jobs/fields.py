@@ -3,8 +3,6 @@
 What comes here has passed the JSON guard (bridge/admission/json_guard.py): its text and numbers can be stored.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from bridge.bounded_schema import Strict
+from bridge.canonical_hash import canonical_hash
 from bridge.jobs.remote_sources import is_remote
 from bridge.jobs.uploaded_sources import SCHEME as UPLOAD
 from bridge.jobs.uploaded_sources import is_uploaded
@@ -141,8 +140,7 @@ class CreateFields(Strict):
 
 def fingerprint(created: Mapping[str, Any]) -> bytes:
     """SHA-256 of validated fields in canonical JSON: two requests with the same one ask for the same job."""
-    canonical = json.dumps(_as_before(created), sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(canonical.encode()).digest()
+    return canonical_hash(_as_before(created), (",", ":"), _plain)
 
 
 # Fields that were added later, left out while they have their default: what was asked for before keeps its hash.

@@ -3,8 +3,6 @@
 A success is tried first without a look (bridge.jobs.complete).
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ from sqlalchemy import Row, bindparam, cast, exists, func, insert, literal, sele
 from sqlalchemy.types import JSON, Text
 
 from bridge.caller import Caller
+from bridge.canonical_hash import canonical_hash
 from bridge.errors import BridgeError
 from bridge.jobs import complete
 from bridge.jobs.complete import Success
@@ -214,7 +213,7 @@ def _digest(result: Mapping[str, Any]) -> bytes:
     said = {**{name: result.get(name) for name in names}, "retryable": result.get("retryable", True)}
     if named_in(result):
         said |= {name: result.get(name) for name in ("result_upload", "artifacts")}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+    return canonical_hash(said, (", ", ": "))
 
 
 def fail_unstorable(runtime: Runtime, caller: Caller, job_id: str, why: str, token: str | None) -> None:

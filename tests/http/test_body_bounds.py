@@ -64,6 +64,7 @@ MANY = {
     "content types": (CreateKey(), {"name": "n", "scopes": ["read"], "content_types": [1] * 245_000}),
     "jobs that are none": (CreateBatch(), {"jobs": [0] * 245_000}),
     "jobs with unknown names": (CreateBatch(), {"jobs": [{f"n{n}": 0 for n in range(240)}] * 1000}),
+    "jobs with bad values": (CreateBatch(), {"jobs": [{"available_at": "x" * 3000, "priority": 1}] * 1000}),
     "jobs without anything": (CreateBatch(), {"jobs": [{}] * 1000}),
 }
 
@@ -73,7 +74,7 @@ def test_a_schema_complains_of_the_first_few_only(what):
     schema, given = MANY[what]
     with pytest.raises(ValidationError) as refusal:
         schema.load(given)
-    assert len(orjson.dumps(refusal.value.normalized_messages(), option=orjson.OPT_NON_STR_KEYS)) < 1_000_000
+    assert len(orjson.dumps(refusal.value.normalized_messages(), option=orjson.OPT_NON_STR_KEYS)) < 100_000
 
 
 @pytest.mark.parametrize("what", MANY)
