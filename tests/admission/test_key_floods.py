@@ -11,6 +11,7 @@ from bridge.admission import keys
 from bridge.admission.key_cache import MOST_REMEMBERED, KeyCache
 from bridge.errors import Unauthorized
 from tests.support.client import Client, ok
+from tests.support.waiting import wait_until
 
 
 def made_up():
@@ -56,8 +57,7 @@ def test_all_that_ask_while_a_look_is_under_way_share_the_next_one(runtime, made
             assert first.wait(30)
             asked += [pool.submit(refused, made_up()) for _ in range(50)]
             honest = pool.submit(ring.caller, made_key)
-            while len(ring._next.prefixes) < 51:
-                pass
+            wait_until(lambda: len(ring._next.prefixes) == 51, "all of them to wait for it")
             go_on.set()
             assert honest.result(timeout=60).scopes == {"work"}
             for one in asked:

@@ -158,7 +158,7 @@ def test_a_queue_whose_next_message_stays_is_not_consumed(core):
     core.sql(back)
     stuck = look(5, b"first")
     assert (stuck.consumed, stuck.messages) == (False, 5)
-    assert 90 <= stuck.untouched_seconds < 100
+    assert 90 <= stuck.untouched_seconds < 150
     said = pipeline_queue.sentence(stuck, "default")
     assert said is not None
     assert said.startswith(

@@ -70,7 +70,7 @@ def test_an_attempt_that_ends_meanwhile_writes_nothing(core, write):
             "UPDATE remote_jobs SET status = 'pending', lease_expires_at = NULL, ack_by = NULL,"
             f" attempt_end = 'released', attempt_ended_at = now() WHERE id = '{job.job_id}'"
         )
-    assert done.result(30) == "lease_lost"
+    assert done.result(60) == "lease_lost"
     assert core.sql("SELECT FROM job_log_pieces") == core.sql("SELECT FROM job_checkpoints") == []
 
 

@@ -48,7 +48,7 @@ def race(
             if round_ % 2:
                 order.reverse()
             futures = {n: pool.submit(run, verbs[n], subject) for n in order}
-            yield subject, [futures[n].result(30) for n in range(len(verbs))]
+            yield subject, [futures[n].result(60) for n in range(len(verbs))]
 
 
 def overdue(core: Core, seconds: float = 61, **fields):

@@ -113,7 +113,7 @@ def test_a_job_that_moved_on_before_its_turn_is_judged_by_what_it_is_then(core, 
         for statement in meanwhile:
             connection.exec_driver_sql(statement)
         then = connection.exec_driver_sql("SELECT status FROM remote_jobs").scalar_one()
-    assert done.result(10) == (1, 0)
+    assert done.result(60) == (1, 0)
     assert core.status(job_id) == then
 
 

@@ -49,7 +49,7 @@ def test_a_result_that_waited_while_the_job_went_to_another(core, said):
     job = core.held()
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         given_to_another(core, connection, job)
-    assert done.result(10) == "lease_lost"
+    assert done.result(60) == "lease_lost"
     row = core.row(job.job_id)
     assert (row.status, row.attempt, row.worker_id) == ("processing", 2, "w2")
 
@@ -59,7 +59,7 @@ def test_a_result_that_waited_while_the_job_was_cancelled(core, said):
     job = core.held()
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         meanwhile(core, connection, cancel.CANCEL, job)
-    assert done.result(10) == "already_finished"
+    assert done.result(60) == "already_finished"
     assert core.status(job.job_id) == "cancelled"
     assert core.hows(job.job_id) == ["cancelled"]
 
@@ -69,7 +69,7 @@ def test_a_result_that_waited_while_its_attempt_was_given_back(core, said):
     job = core.held()
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         meanwhile(core, connection, release.RETURN, job)
-    assert done.result(10) == "not_processing"
+    assert done.result(60) == "not_processing"
     row = core.row(job.job_id)
     assert (row.status, row.retry_count, row.attempt_end) == ("pending", 0, "released")
 
@@ -89,7 +89,7 @@ def test_a_late_result_that_waited_while_the_job_was_claimed_and_lost_again(core
         assert claim(connection, [(str(job.job_id), Claimant(KEY.key_id, "w2", 60))], 60).claimed
         lapsed(core, connection, job)
         connection.execute(text("UPDATE remote_jobs SET attempt_end = 'lease_expired'"))
-    assert done.result(10) == "lease_lost"
+    assert done.result(60) == "lease_lost"
     assert (core.status(job.job_id), core.row(job.job_id).attempt_end) == ("pending", "lease_expired")
 
 
@@ -99,7 +99,7 @@ def test_a_late_result_that_waited_while_another_late_result_came(core, said):
     other = {"result_digest": b"another", "error_message": "no"}
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         meanwhile(core, connection, submit_result.STATEMENTS[Change.LATE_RETRY], job, **other)
-    assert done.result(10) == "not_processing"
+    assert done.result(60) == "not_processing"
     row = core.row(job.job_id)
     assert (row.status, row.attempt_end, row.error_message) == ("pending", "failed", "no")
 
@@ -109,7 +109,7 @@ def test_a_late_result_that_waited_while_the_job_was_cancelled(core, said):
     job = late(core)
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         meanwhile(core, connection, cancel.CANCEL, job)
-    assert done.result(10) == "already_finished"
+    assert done.result(60) == "already_finished"
     assert core.status(job.job_id) == "cancelled"
 
 
@@ -118,7 +118,7 @@ def test_a_heartbeat_that_waited_while_the_job_went_to_another_acknowledges_noth
     job = core.held(acknowledge=False)
     with core.locked(job.job_id, lambda: core.heartbeat(job, progress=progress)) as (connection, done):
         given_to_another(core, connection, job)
-    assert done.result(10) == "lease_lost"
+    assert done.result(60) == "lease_lost"
     row = core.row(job.job_id)
     assert (row.attempt, row.acknowledged_at, row.progress) == (2, None, None)
 
@@ -127,7 +127,7 @@ def test_a_heartbeat_that_waited_while_its_attempt_was_given_back(core):
     job = core.held(acknowledge=False)
     with core.locked(job.job_id, lambda: core.heartbeat(job, progress=0.5)) as (connection, done):
         meanwhile(core, connection, release.RETURN, job)
-    assert done.result(10) == "lease_lost"
+    assert done.result(60) == "lease_lost"
     assert core.row(job.job_id).acknowledged_at is None
 
 
@@ -143,7 +143,7 @@ def test_a_release_that_waited(core, returns, max_retries):
                 given_to_another(core, connection, job)
             else:
                 meanwhile(core, connection, cancel.CANCEL, job)
-        assert done.result(10) == "lease_lost"
+        assert done.result(60) == "lease_lost"
         assert core.status(job.job_id) == ("processing" if another else "cancelled")
 
 
@@ -154,7 +154,7 @@ def test_a_release_that_waited_while_the_claim_ran_out(core, returns, max_retrie
     with core.locked(job.job_id, lambda: core.release(job)) as (connection, done):
         lapsed(core, connection, job)
         connection.execute(text("UPDATE remote_jobs SET attempt_end = 'unacknowledged'"))
-    assert done.result(10) == "lease_lost"
+    assert done.result(60) == "lease_lost"
     row = core.row(job.job_id)
     assert (row.status, row.attempt_end, row.return_count) == ("pending", "unacknowledged", returns)
 
@@ -164,7 +164,7 @@ def test_a_cancel_that_waited_while_the_result_came(core):
     done_with: dict[str, Any] = {"content": "text", "result_data": {}, "error_message": None, "result_digest": b"x"}
     with core.locked(job.job_id, lambda: core.cancel(job.job_id)) as (connection, done):
         meanwhile(core, connection, submit_result.STATEMENTS[Change.COMPLETE], job, **done_with)
-    assert done.result(10) == "already_finished"
+    assert done.result(60) == "already_finished"
     assert core.status(job.job_id) == "completed"
 
 
@@ -175,7 +175,7 @@ def test_an_operators_retry_that_waited_for_another_changes_nothing_more(core):
         meanwhile(core, connection, cancel.RESTART, job)
         connection.execute(text("UPDATE remote_jobs SET queued_at = queued_at - interval '1 hour'"))
         first = connection.execute(text("SELECT queued_at FROM remote_jobs")).scalar_one()
-    assert done.result(10) == "pending"
+    assert done.result(60) == "pending"
     assert core.row(job.job_id).queued_at == first
 
 

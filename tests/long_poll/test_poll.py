@@ -226,8 +226,9 @@ def test_parked_polls_get_an_empty_200_when_the_server_shuts_down(own_bridge):
         api.process.terminate()
         answers = [poll.result() for poll in polls]
     assert [ok(answer)["jobs"] for answer in answers] == [[]] * 6
-    # Well before its graceful timeout of 20 s: it waits for nobody who has had his answer.
-    assert api.process.wait(15) == 0
+    assert api.process.wait(60) == 0
+    # Before its graceful timeout of 20 s, after which it is killed: it waits for nobody who has had his answer.
+    assert api.log.read_text().count("Worker exiting") == 2
     with pytest.raises(requests.ConnectionError):
         clients[0].get("/healthz")
 

