@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import gevent
@@ -17,7 +17,7 @@ import orjson
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.glogging import Logger
-from gunicorn.http import get_parser, wsgi
+from gunicorn.http import get_parser, message, wsgi
 from gunicorn.http.errors import (
     ExpectationFailed,
     LimitRequestHeaders,
@@ -43,6 +43,7 @@ LINGER_BYTES = 1024 * 1024  # the same of what was no request
 LINGER_SECONDS = 1.0
 AGAIN_SECONDS = 1.0
 FULL_SECONDS = 10.0  # that no descriptor is left is said once in so long
+MOST_ADDRESSES = 4096  # of clients, of which it is remembered whether they are trusted proxies
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT)
 REFUSALS: list[tuple[type[Exception], int, str, str]] = [
     (LimitRequestLine, 414, "URI Too Long", "The request line is too long."),
@@ -88,6 +89,13 @@ class Worker(GeventWorker):
         wsgi.WSGIErrorsWrapper = lambda _: errors  # type: ignore[assignment, misc]  # one for all, not one a request
         # Each look at a setting is a search and two calls; a request takes about thirty.
         vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        # Clients come again from the same address, and an address is parsed for longer than a request line.
+        cfg = self.cfg
+        allowed = {"allow_list": cfg.forwarded_allow_ips, "networks": cfg.forwarded_allow_networks()}
+        trusted = lru_cache(MOST_ADDRESSES)(partial(message._ip_in_allow_list, **allowed))  # noqa: SLF001
+        message.HeaderPolicy._peer_is_trusted_proxy = (  # type: ignore[method-assign]  # noqa: SLF001
+            lambda request: not isinstance(peer := request.peer_addr, tuple) or trusted(peer[0])  # type: ignore[attr-defined]
+        )
         super().init_process()
 
     def init_signals(self) -> None:

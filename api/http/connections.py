@@ -22,6 +22,7 @@ FRESH_SECONDS = 2.0  # none of these is closed before: many clients may come bac
 QUIET_SECONDS = 3.0
 NEW_SECONDS = 5.0
 TICK_SECONDS = 0.1  # between two ticks of the clock by which these are counted
+LATE_SECONDS = 0.5  # between two looks for those that wait too long
 # gunicorn would take a hundred fields of 8 KiB, and looks through all that came at each piece that comes.
 MOST_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 20.0  # within so long the first request of a connection begins, and any that began has its whole head
@@ -56,15 +57,11 @@ class Connection:
 
     def recv(self, size: int) -> bytes:
         """What comes next; nothing when it is the end, or too late. Raises LimitRequestHeaders for too large a head."""
+        came = self._client.recv(size)  # without a time limit, which costs as much as the rest: `late` ends the wait
         if not self.waiting:
-            return self._client.recv(size)
-        try:
-            self._client.settimeout(max(0.01, self._until - time.monotonic()))
-            came = self._client.recv(size)
-        except TimeoutError:
+            return came
+        if self.begun and self.late(time.monotonic()):
             return b""
-        finally:
-            self._client.settimeout(None)
         if not self.begun:
             self.begun = True
             self._until = time.monotonic() + HEAD_SECONDS
@@ -72,6 +69,10 @@ class Connection:
         if self._head > MOST_HEAD_BYTES:
             raise LimitRequestHeaders("the head is too large")
         return came
+
+    def late(self, now: float) -> bool:
+        """Whether it waits longer for a request than it may."""
+        return self.waiting and now > self._until
 
     @property
     def unread(self) -> bool:
@@ -119,17 +120,23 @@ class Connections:
         # Those that wait while no key has counted on them, by the time since when they wait.
         self._strangers: dict[Connection, None] = {}
         self._of_address: dict[str, dict[Connection, None]] = {}
-        self._ticked = time.monotonic()
+        self._ticked = self._looked = time.monotonic()
         self._awake = 0.0
 
     def tick(self) -> None:
         """Called every TICK_SECONDS. What is counted is time in which this process ran.
 
         Where the machine is overloaded or was frozen, clients were too: their requests come as late.
+        Those that wait longer than they may end here: to look at all costs less than a timer for each request.
         """
         now = time.monotonic()
         self._awake += min(now - self._ticked, 2 * TICK_SECONDS)
         self._ticked = now
+        if now - self._looked > LATE_SECONDS:
+            self._looked = now
+            for connection in self._open:
+                if connection.late(now):
+                    connection.let_go()
 
     def open(self, client: socket.socket, peer: object) -> Connection:
         """A new one; an older one that nobody has shown a key on may have to go for it."""

@@ -4,7 +4,7 @@ import gevent
 import gevent.socket
 import pytest
 
-from api.http.connections import NEW_SECONDS, QUIET_SECONDS, TICK_SECONDS, Connections
+from api.http.connections import LATE_SECONDS, NEW_SECONDS, QUIET_SECONDS, TICK_SECONDS, Connections
 
 STRANGER = ("192.0.2.1", 40000)
 
@@ -74,6 +74,53 @@ def test_a_stranger_whose_request_does_not_go_on_is_cut_unless_more_of_it_has_co
     assert can_be_asked(connection, client)
     connections.let_go()
     assert not can_be_asked(connection, client)
+
+
+def look_in(seconds: float, connections, connection):
+    """As `tick` looks when so much time has passed."""
+    connection._until -= seconds
+    connections._looked -= LATE_SECONDS + 1
+    connections.tick()
+
+
+@pytest.mark.parametrize(("served", "begun", "seconds"), [(False, b"", 20), (False, b"GET", 20), (True, b"", 75)])
+def test_who_is_late_with_a_request_is_let_go_and_nobody_before(connections, waiting, served, begun, seconds):
+    connection, client = waiting
+    if served:
+        connections.serve(connection)
+        connections.wait(connection)
+    if begun:
+        client.sendall(begun)
+        assert connection.recv(10) == begun
+    look_in(seconds - 2, connections, connection)
+    assert not connection.unread
+    look_in(2, connections, connection)
+    with gevent.Timeout(10):
+        assert connection.recv(10) == b""
+
+
+def test_what_came_before_the_look_is_served(connections, waiting):
+    connection, client = waiting
+    client.sendall(b"GET")
+    look_in(100, connections, connection)
+    assert connection.recv(10) == b"GET"
+
+
+def test_the_rest_of_a_head_that_is_late_is_not_read(connections, waiting):
+    connection, client = waiting
+    client.sendall(b"GET")
+    assert connection.recv(10) == b"GET"
+    connection._until -= 21
+    client.sendall(b" / HTTP/1.1")
+    assert connection.recv(10) == b""
+
+
+def test_one_that_is_served_or_parked_is_never_late(connections, waiting):
+    connection, client = waiting
+    connections.serve(connection)
+    look_in(1000, connections, connection)
+    assert not connection.unread
+    assert can_be_asked(connection, client)
 
 
 def test_time_in_which_this_process_did_not_run_is_none_in_which_the_client_said_nothing(connections, waiting):
