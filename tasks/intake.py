@@ -101,7 +101,7 @@ def _refuse_unknown(tenant: str) -> None:
     """A misspelt tenant would make a job that nobody can see or work on. Raises Invalid."""
     if tenant in _tenants:
         return
-    with runtime().engine.connect() as connection:
+    with runtime().single.connect() as connection:
         if not tenant_has_key(connection, tenant):
             raise Invalid({"tenant": ["No key was ever made for it: correct it, or make one (jobbridge keys create)."]})
     if len(_tenants) < MOST_TENANTS:
@@ -112,7 +112,7 @@ def _asks(tenant: str, callback_key: object) -> Caller:
     """The key that signs what a receiver gets. Raises Invalid."""
     if callback_key is None:
         return Caller(tenant=tenant)
-    with runtime().engine.connect() as connection:
+    with runtime().single.connect() as connection:
         found = signing_key(connection, str(callback_key), tenant)
     if found is None:
         raise Invalid({"callback_key": ["No valid key of the tenant with a webhook secret has this prefix."]})

@@ -41,7 +41,7 @@ def standing(runtime: Runtime, job: Row[Any]) -> Standing:
     """
     if job.status != JobState.COMPLETED:
         return Standing()
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         found = connection.execute(STANDING, {"job_id": job.id}).one_or_none()
     if found is None:
         raise NotFound(f"Job {job.id} was not found.")
@@ -71,13 +71,13 @@ def page(
     """
     job = _completed(runtime, tenant, job_id)
     offset = 0 if cursor is None else decode_cursor(cursor, int)[0]
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         rows = connection.execute(PAGE, {"job_id": job.id, "limit": limit + 1, "offset": offset}).all()
     return list(rows[:limit]), encode_cursor(str(offset + limit)) if len(rows) > limit else None
 
 
 def _file(runtime: Runtime, job_id: UUID, name: str) -> Row[Any] | None:
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         return connection.execute(ONE, {"job_id": job_id, "name": name}).one_or_none()
 
 

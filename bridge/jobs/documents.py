@@ -101,7 +101,7 @@ def processing_time(columns: Any = remote_jobs.c) -> ColumnElement[Any]:
 
 def head(runtime: Runtime, job_id: UUID, document: Document, most: int) -> tuple[str, int]:
     """The first characters of a document, and its size in bytes; empty where there is none."""
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         row = connection.execute(HEADS[document], {"id": job_id, "most": most}).one_or_none()
     return ("", 0) if row is None or row.size is None else (row.head, row.size)
 

@@ -67,7 +67,7 @@ def extend(
             return Alive(JobState.CANCELLED, None, True, job.worker_id)
         if why is not None or job.status != JobState.PROCESSING:
             raise lost_lease(job, why)
-        with runtime.engine.begin() as connection:
+        with runtime.single.connect() as connection:
             params = {"job_id": job.id, "attempt": job.attempt, "progress": progress, "message": message}
             stored = connection.scalar(EXTEND, params)
         reach("heartbeat.after_commit")

@@ -119,7 +119,7 @@ def _write(
 def pieces(runtime: Runtime, tenant: str, job_id: str, after: int = 0) -> list[Piece]:
     """The pieces of a job's log that came after this one, the oldest first, at most SHOWN_PIECES. Raises NotFound."""
     job = find(runtime, tenant, job_id)
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         return [Piece(*row) for row in connection.execute(PIECES, {"job_id": job.id, "after": after})]
 
 

@@ -106,7 +106,7 @@ def page(
     states = list(JobState) if filters.get("status") is None else [filters["status"]]
     after = None if cursor is None else decode_cursor(cursor, datetime, UUID)
     query = in_order(matching(tenant, filters), filters, states, limit + 1, after=after)
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         rows = list(connection.execute(_weighed(query)))
     return page_and_cursor(rows, min(limit, sum(row.fits for row in rows)), "created_at", "id")
 
@@ -129,7 +129,7 @@ def short_page(
     states = list(JobState) if filters.get("status") is None else [filters["status"]]
     after = None if cursor is None else decode_cursor(cursor, datetime, UUID)
     query = in_order(matching(tenant, filters), filters, states, limit + 1, columns=SHORT, after=after)
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         return page_and_cursor(list(connection.execute(query)), limit, "created_at", "id")
 
 

@@ -75,7 +75,7 @@ def job_id_of(text_: str) -> UUID:
 
 def find(runtime: Runtime, tenant: str, job_id: str, columns: Collection[ColumnElement[Any]] = JUDGED) -> Row[Any]:
     """These columns of the job's row. Raises NotFound, for another tenant's too."""
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         row = connection.execute(select(*columns).where(_c.id == job_id_of(job_id), _c.tenant == tenant)).one_or_none()
     if row is None:
         raise NotFound(f"Job {job_id} was not found.")
@@ -127,7 +127,7 @@ def result(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
     job = find(runtime, tenant, job_id)
     if job.status != JobState.COMPLETED:
         raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         stored = select(*RESULT).join_from(remote_jobs, job_results).where(_c.id == job.id)
         found = connection.execute(stored).one_or_none()
     if found is None:  # it was deleted since

@@ -154,7 +154,7 @@ def _ambiguous(
             job_attempts.c.worker_id != job.worker_id,
         )
     )
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         if connection.scalar(others):
             return "Several workers that share this key have claimed the job: a failure needs the lease_token."
     return None
@@ -168,13 +168,13 @@ def _replayed(runtime: Runtime, job: Row[Any], caller: Caller, token: str | None
         job_attempts.c.result_digest == digest,
         literal(token is None) | (job_attempts.c.lease_token == (token or "")),
     )
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         replayed = connection.execute(same).first() is not None
     if not replayed:
         return None
     mine = exists().where(continuations.c.job_id == jobs.id, continuations.c.n == jobs.outcome_count)
     recorded = select(mine.correlate(remote_jobs)).correlate(remote_jobs)
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         now = connection.execute(
             select(jobs.status, recorded.scalar_subquery().label("continued")).where(jobs.id == job.id)
         ).one()

@@ -43,7 +43,7 @@ def look_at_upload(runtime: Runtime, tenant: str, path: str) -> int:
     """Return the size in bytes of the upload that a new job names. Raises Invalid."""
     if not re.fullmatch(SCHEME + UPLOAD_ID_PATTERN, path):
         raise Invalid(_NO_UPLOAD)
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         found = connection.execute(FIND, {"id": _id(path), "tenant": tenant}).first()
     if found is None:
         raise Invalid(_NO_UPLOAD)
@@ -68,7 +68,7 @@ def uploads_of(runtime: Runtime, paths: Sequence[str]) -> dict[str, Row[Any]]:
     ids = [_id(path) for path in paths if is_uploaded(path)]
     if not ids:
         return {}
-    with runtime.engine.connect() as connection:
+    with runtime.single.connect() as connection:
         return {f"{SCHEME}{row.id}": row for row in connection.execute(TOLD, {"ids": ids})}
 
 

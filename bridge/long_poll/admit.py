@@ -34,7 +34,7 @@ class LongPoll:
         except TooMany as refusal:
             poll.refuse(refusal)
         if wait_seconds is None:
-            with self._runtime.engine.connect() as connection:
+            with self._runtime.single.connect() as connection:
                 wait_seconds = default_wait(connection, who)
         content_types = [queue.content_type for queue in poll.queues]
         try:
