@@ -92,6 +92,7 @@ def main() -> int:
             "BRIDGE_DATA_DIR": place, "BRIDGE_PORT": str(free_port()), "BRIDGE_API_PROCESSES": "1",
             "BRIDGE_LIMITS": "requests=100000000,tenant_requests=100000000,failures=100000000",
             "BRIDGE_LOG_LEVEL": "error", "BRIDGE_SOURCE_ALLOW": "https://files.example.org",
+            "BRIDGE_SOURCE_WORKER_FETCH": "on",
         }  # fmt: skip
         stack = Stack(settings, throw_away=True, fsync=False)
         try:

@@ -128,6 +128,7 @@ class Settings(BaseModel):
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
     source_allow: Annotated[tuple[str, ...], _listed(",")] = ()
     source_networks: Annotated[tuple[str, ...], _listed(",")] = ()
+    source_worker_fetch: Switch = False
     webhook_allow: Annotated[tuple[str, ...], _listed(",")] = ("https://*",)
     webhook_networks: Annotated[tuple[str, ...], _listed(",")] = ()
     webhook_retry_seconds: int = Field(259200, ge=60, le=2592000)

@@ -54,6 +54,7 @@ remote_jobs = Table(
     Column("tenant", Text, nullable=False),
     Column("ingestion_task_id", Text, nullable=False),
     Column("source_file_path", Text, nullable=False),
+    Column("source_fetch", Text),  # `worker`: its worker asks the source's server; null: the bridge does
     Column("source_size", BigInteger),  # bytes, when it was created; null: created before it was recorded
     Column("content_type", Text, nullable=False),
     Column("task_options", JSON, nullable=False),

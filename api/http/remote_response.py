@@ -13,10 +13,12 @@ from werkzeug.wsgi import ClosingIterator
 from api.http.access import caller, limits
 from api.http.bytes_response import attachment, bytes_response, cut_short
 from bridge.errors import NotFound, Unavailable
-from bridge.jobs.bucket_sources import Seen, look_at_object, object_pieces
-from bridge.jobs.remote_sources import OutsideFile, Part, open_remote, remote_name
+from bridge.jobs.bucket_sources import Seen, is_object, look_at_object, object_pieces
+from bridge.jobs.remote_sources import WORKER, OutsideFile, Part, address_for_worker, open_remote, remote_name
 from bridge.outgoing.connect import NotSent
 from bridge.runtime import Runtime
+
+FETCHED_BY = "X-Source-Fetch"
 
 
 def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
@@ -82,6 +84,20 @@ def _object(runtime: Runtime, seen: Seen, name: str, kept: ExitStack) -> Respons
     )
     response.headers["Content-Disposition"] = attachment(name)
     response.make_conditional(request.environ)
+    return response
+
+
+def redirect_to_source(runtime: Runtime, url: str, otherwise: str) -> Response:
+    """Where its worker is to ask for the source by itself; its name, else this one. Raises NotFound, Unavailable.
+
+    An address that the producer has named is marked by FETCHED_BY: who follows it judges where it leads. That of a
+    bucket is the operator's.
+    """
+    response = Response(status=307, mimetype="application/octet-stream")
+    response.headers["Location"] = address_for_worker(runtime, url)
+    response.headers["Content-Disposition"] = attachment(remote_name(url, otherwise))
+    if not is_object(url):
+        response.headers[FETCHED_BY] = WORKER
     return response
 
 

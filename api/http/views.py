@@ -16,7 +16,7 @@ from bridge.jobs.artifacts import Standing
 from bridge.jobs.claim import Claimed
 from bridge.jobs.documents import AT_ONCE, Document, Unread, UnreadFile, size_of
 from bridge.jobs.read import History
-from bridge.jobs.remote_sources import is_remote, remote_name, without_query
+from bridge.jobs.remote_sources import BRIDGE, is_remote, remote_name, without_query
 from bridge.jobs.source_files import source_name
 from bridge.names import download_path
 from bridge.queues import RANKS
@@ -122,7 +122,11 @@ def job_view(job: Row[Any]) -> dict[str, Any]:
 
 def _told(job: Row[Any]) -> dict[str, Any]:
     told = {name: value for name, value in job._mapping.items() if name not in DOCUMENTS}
-    more = {"source_file_path": without_query(job.source_file_path), "priority": asked_priority(job)}
+    more = {
+        "source_file_path": without_query(job.source_file_path),
+        "source_fetch": job.source_fetch or BRIDGE,
+        "priority": asked_priority(job),
+    }
     return {**told, "job_id": job.id, "worker_id": _worker(job), **more}
 
 

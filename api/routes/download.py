@@ -17,7 +17,7 @@ from api.http.access import caller, runtime, scope
 from api.http.body import header_text
 from api.http.bytes_response import bytes_response, cut_short, upload_response
 from api.http.documented_errors import gives
-from api.http.remote_response import object_response, remote_response
+from api.http.remote_response import object_response, redirect_to_source, remote_response
 from api.http.send_file import connection, file_pieces
 from api.routes.work import TOKEN, workers
 from bridge.crash_points import reach
@@ -26,7 +26,7 @@ from bridge.jobs.bucket_sources import is_object
 from bridge.jobs.extend import Alive, extend, lost_lease
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
-from bridge.jobs.remote_sources import is_remote
+from bridge.jobs.remote_sources import WORKER, is_remote
 from bridge.jobs.source_files import open_source
 from bridge.jobs.uploaded_sources import is_uploaded, uploaded_source
 from bridge.runtime import OnFiles
@@ -37,6 +37,7 @@ log = structlog.get_logger("api")
 UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
 BYTES = {"type": "string", "format": "binary"}
 BY_STORE = "The file is at this address, for the next 300 s, without key: BRIDGE_STORE_REDIRECT is on."
+ELSEWHERE = "The file is at this address, without key: in the store, or for its worker where `source_url` says."
 
 
 @workers.route("/<job:job_id>/download", methods=["GET"])
@@ -46,7 +47,7 @@ BY_STORE = "The file is at this address, for the next 300 s, without key: BRIDGE
     206, schema=BYTES, content_type="application/octet-stream", description="The range that was asked for."
 )
 @workers.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
-@workers.alt_response(307, description=BY_STORE)
+@workers.alt_response(307, description=ELSEWHERE)
 @gives(workers, 404, 409, 416)
 @workers.doc(parameters=[TOKEN])
 def download(job_id: str) -> Any:
@@ -65,9 +66,12 @@ def download(job_id: str) -> Any:
         if holder and request.method == "GET":
             _renewer(job_id, token)()  # nginx does not tell of the bytes that go out: the beginning is the sign of life
         return answer
-    response = source_response(job, by_store=True)
-    if holder and response.status_code == 307:
-        _renewer(job_id, token)()  # nor does the store
+    if holder and job.source_fetch == WORKER and runtime().settings.source_worker_fetch:
+        response = redirect_to_source(runtime(), job.source_file_path, f"{job.id}.bin")
+    else:
+        response = source_response(job, by_store=True)
+    if holder and request.method == "GET" and response.status_code == 307:
+        _renewer(job_id, token)()  # nor does who gives the file there
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
         with ExitStack() as stack:

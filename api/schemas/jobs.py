@@ -8,6 +8,7 @@ from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger, StrictBoolean
 from bridge.bounded_schema import BoundedList, Strict
 from bridge.jobs.fields import CreateFields, Moment
+from bridge.jobs.remote_sources import FETCHES
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.outgoing.destination import LONGEST
 from models.state import Asked, AttemptEnd
@@ -104,6 +105,7 @@ class Job(Schema):
     ingestion_task_id = fields.String(required=True)
     batch_id = fields.UUID(required=True, allow_none=True)
     source_file_path = fields.String(required=True)
+    source_fetch = fields.String(required=True, validate=validate.OneOf(FETCHES))
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)
     priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES))

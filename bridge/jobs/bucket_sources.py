@@ -6,6 +6,7 @@ beginning, and is kept nowhere.
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -60,6 +61,20 @@ def object_pieces(runtime: Runtime, seen: Seen, served: range) -> Iterator[bytes
     """Bytes of an object, in pieces. What is another one meanwhile ends it early. Raises NotFound, Unavailable."""
     for at in range(served.start, served.stop, PIECE):
         yield runtime.files(_read, seen, at, min(at + PIECE, served.stop))
+
+
+def link_to_object(runtime: Runtime, seen: Seen, seconds: int) -> str:
+    """An address at which the bucket gives an object to whoever has it, for so long. Raises NotFound, Unavailable."""
+    return runtime.files(_sign, seen.place, seconds)
+
+
+def _sign(place: Place, seconds: int) -> str:
+    import obstore
+
+    try:
+        return str(obstore.sign(_bucket(place.bucket), "GET", place.key, timedelta(seconds=seconds)))
+    except (obstore.exceptions.BaseError, OSError) as error:
+        raise _judged(error) from None
 
 
 def _head(place: Place) -> Any:

@@ -18,6 +18,7 @@ from bridge.jobs.callbacks import Callback, callback_for_batch
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.idempotency import LOCK, Key, earlier, keep_batch
 from bridge.jobs.looked_at import clock, looked_at
+from bridge.jobs.remote_sources import BRIDGE
 from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
@@ -37,22 +38,23 @@ INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
   source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
   created_at, queued_at, available_at, mirrored, timeout_at, unserved_after_seconds, unserved_at,
-  batch_id, batch_outcome, traceparent, callback_url, callback_key)
+  batch_id, batch_outcome, traceparent, callback_url, callback_key, source_fetch)
 SELECT n.id, n.tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
   n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
   '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds),
   n.unserved_after_seconds, a.at + make_interval(secs => n.unserved_after_seconds),
-  CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean), n.traceparent, n.callback_url, n.callback_key
+  CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean), n.traceparent, n.callback_url, n.callback_key,
+  n.source_fetch
 FROM unnest(
   CAST(:ids AS uuid[]), CAST(:tenants AS text[]), CAST(:ingestion_task_ids AS text[]),
   CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]),
   CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
   CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
   CAST(:available_at AS timestamptz[]), CAST(:unserved_after AS int[]), CAST(:traceparents AS text[]),
-  CAST(:callback_urls AS text[]), CAST(:callback_keys AS uuid[])
+  CAST(:callback_urls AS text[]), CAST(:callback_keys AS uuid[]), CAST(:source_fetches AS text[])
 ) AS n(id, tenant, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
   timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds, traceparent, callback_url,
-  callback_key),
+  callback_key, source_fetch),
   LATERAL (SELECT greatest(n.available_at, now()) AS at) a
 WHERE NOT EXISTS (
   SELECT FROM job_batches WHERE tenant = n.tenant AND idempotency_key = CAST(:idempotency_key AS text)
@@ -278,6 +280,7 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "traceparents": [one.span.traceparent for one in new],
         "callback_urls": [one.callback.url for one in new],
         "callback_keys": [None if (key_id := one.callback.key_id) is None else str(key_id) for one in new],
+        "source_fetches": [None if (by := fields["source_fetch"]) == BRIDGE else by for fields in created],
     }
 
 

@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, post_load, validate
 
 from bridge.bounded_schema import Strict
 from bridge.canonical_hash import canonical_hash
-from bridge.jobs.remote_sources import is_remote
+from bridge.jobs.remote_sources import BRIDGE, FETCHES, is_remote
 from bridge.jobs.uploaded_sources import SCHEME as UPLOAD
 from bridge.jobs.uploaded_sources import is_uploaded
 from bridge.names import CONTENT_TYPE_PATTERN
@@ -62,6 +62,11 @@ class CreateFields(Strict):
         metadata={
             "description": "An https address or s3://bucket/key that BRIDGE_SOURCE_ALLOW allows, in place of a path."
         },
+    )
+    source_fetch = fields.String(
+        load_default=BRIDGE,
+        validate=validate.OneOf(FETCHES),
+        metadata={"description": "Who asks the server of `source_url`: the bridge, or the worker, without the bridge."},
     )
     content_type = fields.String(
         required=True,
@@ -124,6 +129,8 @@ class CreateFields(Strict):
             raise ValidationError("Missing data for required field.", "source_file_path")
         if len(given) > 1:
             raise ValidationError(f"Name {' or '.join(given)}, one of them.", given[-1])
+        if data.get("source_fetch", BRIDGE) != BRIDGE and given != ["source_url"]:
+            raise ValidationError("Only what is at a source_url can be fetched by the worker.", "source_fetch")
         value = data.pop(given[0])
         if given == ["source_upload"]:
             return {"source_file_path": f"{UPLOAD}{value}", **data}
@@ -144,7 +151,7 @@ def fingerprint(created: Mapping[str, Any]) -> bytes:
 
 
 # Fields that were added later, left out while they have their default: what was asked for before keeps its hash.
-_LATER = {"unserved_after_seconds": None, "callback_url": None}
+_LATER = {"unserved_after_seconds": None, "callback_url": None, "source_fetch": BRIDGE}
 
 
 def _as_before(created: Any) -> Any:

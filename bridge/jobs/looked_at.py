@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from bridge.caller import Caller
 from bridge.errors import Invalid
 from bridge.jobs.callbacks import Callback, callback_for
+from bridge.jobs.remote_sources import check_fetch
 from bridge.jobs.source_checks import look
 from bridge.runtime import Runtime
 
@@ -32,6 +33,7 @@ def looked_at(
     callbacks = []
     for place, fields in enumerate(created):
         try:
+            check_fetch(runtime.settings, fields["source_fetch"])
             sizes.append(look(runtime, tenant, fields["source_file_path"]))
         except Invalid as error:
             refused[place] = dict(error.errors)

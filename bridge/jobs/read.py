@@ -28,6 +28,7 @@ JUDGED: tuple[ColumnElement[Any], ...] = (
     _c.tenant,
     _c.status,
     _c.source_file_path,
+    _c.source_fetch,
     _c.attempt,
     _c.worker_id,
     _c.key_id,

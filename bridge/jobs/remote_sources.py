@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 import gevent
 
+from bridge.blobs.content import LINK_SECONDS
 from bridge.errors import Invalid, NotFound, Unavailable
-from bridge.jobs.bucket_sources import is_object, place_of
+from bridge.jobs.bucket_sources import is_object, link_to_object, look_at_object, place_of
 from bridge.jobs.look_ups import look_ups
 from bridge.outgoing.addresses import network
 from bridge.outgoing.connect import NotSent
@@ -25,6 +26,7 @@ from bridge.settings import Settings
 SCHEME = "https://"
 OPEN_SECONDS = 50.0  # until the head is there: the look-up, TLS (which a server can draw out) and 30 s for the answer
 LONGEST_NAME = 255
+BRIDGE, WORKER = FETCHES = "bridge", "worker"  # who asks the source's server
 _OFF = "Sources at addresses are off at this bridge; its operator can name hosts in BRIDGE_SOURCE_ALLOW."
 _PASSES = {408, 425, 429}  # of what a server refuses: this may be otherwise a little later
 _NUMBER = "[0-9]{1,18}"
@@ -57,6 +59,12 @@ def check_remote(settings: Settings, url: str) -> None:
     """Raises Invalid for an address that a new job may not name."""
     if (why := why_refused(settings, url)) is not None:
         raise Invalid({"source_url": [why]})
+
+
+def check_fetch(settings: Settings, fetch: str) -> None:
+    """Raises Invalid where a new job may not have its worker ask the source's server."""
+    if fetch == WORKER and not settings.source_worker_fetch:
+        raise Invalid({"source_fetch": ["This bridge fetches sources itself (BRIDGE_SOURCE_WORKER_FETCH is off)."]})
 
 
 def why_refused(settings: Settings, url: str) -> str | None:
@@ -109,6 +117,18 @@ def open_remote(
     except BaseException:
         fetched.close()
         raise
+
+
+def address_for_worker(runtime: Runtime, url: str) -> str:
+    """An address at which a worker asks for the source by itself: this one, judged again without DNS.
+
+    An object's is signed for LINK_SECONDS, after a look at it. Raises NotFound, Unavailable.
+    """
+    if is_object(url):
+        return link_to_object(runtime, look_at_object(runtime, url), LINK_SECONDS)
+    if (why := why_refused(runtime.settings, url)) is not None:
+        raise _refused(why)
+    return url
 
 
 def _judged(fetched: Fetched, asked: str | None, most: int) -> Part:

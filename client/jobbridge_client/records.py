@@ -15,6 +15,7 @@ FINAL = ("completed", "failed", "timeout", "cancelled")
 class JobFields(TypedDict, total=False):
     """What else a job may be created with; docs/protocol.md has ranges and defaults."""
 
+    source_fetch: Literal["bridge", "worker"]
     task_options: dict[str, Any]
     priority: Priority
     max_retries: int

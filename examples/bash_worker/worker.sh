@@ -244,6 +244,31 @@ from_store() {
   [[ $http == 20? || $http == 416 ]] || http=503
 }
 
+# from_its_server SIZE ETAG: the same from where the job's producer says that it lies, over TLS and without redirects.
+# curl does not judge where a name leads: whoever lets this worker fetch there has no network to be led into.
+from_its_server() {
+  local address range=() form='^https://[]A-Za-z0-9._:[-]+(/[]A-Za-z0-9._~:/?=&%+,;!*()@$'"'"'[-]*)?$'
+  address=$(header part Location)
+  if [[ ${WORKER_SOURCE_FETCH-} != 1 ]]; then
+    refused="The source is to be fetched by the worker, which this one does not do (WORKER_SOURCE_FETCH)"
+  elif [[ ! $address =~ $form ]]; then
+    refused="The source's address is none that may be fetched from"
+  fi
+  if [[ $refused ]]; then return 1; fi
+  printf 'url = "%s"\n' "$address" >"$tmp/store"
+  if (($1)) && [[ $2 ]]; then range=(--header "Range: bytes=$1-" --header "If-Range: $2"); fi
+  call part GET store --proto =https --noproxy '*' --speed-limit 1 --speed-time 60 "${range[@]}"
+  status=$?
+  tag=$(header part ETag) digest=''
+  case $http in
+    20? | 416 | 408 | 425 | 429 | 5?? | 000) ;;
+    *) refused="The source's server answers $http" ;;
+  esac
+  if [[ $http == 408 || $http == 425 ]]; then http=503; fi
+  if [[ $tag == W/* ]]; then tag=''; fi
+  return "$status"
+}
+
 # fetch PATH: the source file, resumed where a connection broke off, if it is still the same file. `unfit` says why this
 # machine cannot take it, `refused` why none can.
 fetch() {
@@ -268,7 +293,11 @@ fetch() {
     if over part; then : >"$tmp/gone"; fi
     if unwanted; then return 1; fi
     tag=$(header part ETag) digest=$(header part Repr-Digest)
-    if [[ $http == 307 ]]; then
+    if [[ $http == 307 && $(header part X-Source-Fetch) == worker ]]; then
+      from_its_server "$size" "$etag"
+      status=$?
+      if [[ $refused ]] || unwanted; then return 1; fi
+    elif [[ $http == 307 ]]; then
       from_store "$size" "$etag"
       status=$?
       if unwanted; then return 1; fi

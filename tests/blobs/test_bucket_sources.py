@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+import requests
 
 from bridge.errors import Invalid, NotFound, Unavailable
 from bridge.jobs import bucket_sources
@@ -41,6 +42,7 @@ def bridge(start_bridge, store):
     bridge = start_bridge(
         celery=False, beat=False, api_processes="1", upload_max_bytes="3000000", store="s3://files/in/uploads",
         source_allow="https://files.example.org, s3://files/in, s3://nosuch",
+        source_worker_fetch="on",
     )  # fmt: skip
     yield bridge
     bridge.stack.stop()
@@ -84,6 +86,18 @@ def test_a_worker_gets_an_object_as_it_gets_a_file(client):
         assert client.request("HEAD", path, headers=token).status_code == 200
     assert client.job(job["job_id"])["acknowledged_at"] is not None
     assert ok(client.get(job["job_id"]))["source_file_path"] == URL
+
+
+def test_a_worker_that_is_to_fetch_an_object_itself_is_given_an_address(client):
+    ok(client.post("", {**body(URL), "source_fetch": "worker"}))
+    job = client.claim("doc")
+    token = {"X-Lease-Token": job["lease_token"]}
+    told = client.get(job["source_file_url"], headers=token, allow_redirects=False)
+    assert (told.status_code, "X-Source-Fetch" in told.headers) == (307, False)  # the bucket is the operator's choice
+    assert requests.get(told.headers["Location"], timeout=60).content == FILE
+    ok(client.post("", {**body("s3://files/in/none"), "source_fetch": "worker"}))
+    job = client.claim("doc")
+    refused(client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]}), 404, "not_found")
 
 
 @pytest.mark.parametrize("url", [

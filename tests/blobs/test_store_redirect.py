@@ -7,20 +7,18 @@ import base64
 import hashlib
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import requests
 
-from bridge.cli.local.checkout import ROOT
 from jobbridge_client import Client
 from tests.support.client import ok, refused
 from tests.support.command import jobbridge
 from tests.support.seaweed import watched_bucket
 from tests.support.tus import announce, append
 from tests.support.waiting import wait_until
+from tests.support.working import working
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
 FILE = b"count\n" + os.urandom(24_000_000)  # three times as much as is put at once
@@ -107,21 +105,8 @@ def test_workers_fetch_there_without_key_and_token(bridge, client, store, tmp_pa
     already = len(heads(store))
     if cut:
         store.cut_on(SIGNED, before=False, through=len(FILE) // 2)
-    key = bridge.key(client.tenant, ("work",))
-    common = {name: value for name, value in os.environ.items() if not name.startswith(("BRIDGE_", "AWS_"))}
-    environment = {**common, "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key, "PYTHONPATH": str(ROOT)}
-    command = [str(ROOT / "examples/bash_worker/worker.sh"), "audio", sys.executable,
-               str(ROOT / "tests/support/conversion.py")]  # fmt: skip
-    if kind == "bridge_worker":
-        command = [sys.executable, "-m", "bridge_worker", "--content-types", "audio", "--handler",
-                   "tests.support.conversion:handle"]  # fmt: skip
-    with (tmp_path / "log").open("wb") as log:
-        worker = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            wait_until(lambda: client.job(job_id)["status"] == "completed", "the job to be completed")
-        finally:
-            worker.terminate()
-            worker.wait(60)
+    with working(bridge, client, kind, "audio", tmp_path / "log"):
+        wait_until(lambda: client.job(job_id)["status"] == "completed", "the job to be completed")
     assert ok(client.get(f"{job_id}/result"))["content"] == f"{len(FILE)} bytes"
     assert len(client.job(job_id)["attempts"]) == 1
     there = heads(store)[already:]

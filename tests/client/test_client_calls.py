@@ -57,6 +57,8 @@ def test_a_source_is_named_once_also_at_an_address_and_as_an_upload_of_a_batch(e
     with pytest.raises(Invalid, match="BRIDGE_SOURCE_ALLOW") as refused:  # off at the bridge of the tests
         either("create", "audio", ingestion_task_id="7", source_url="https://files.example.org/a.pdf")
     assert list(refused.value.fields) == ["source_url"]
+    with pytest.raises(Invalid, match="BRIDGE_SOURCE_WORKER_FETCH"):  # so is this
+        either("create", "audio", ingestion_task_id="7", source_url="https://x.org/a", source_fetch="worker")
     for none_or_two in ({}, {"source_url": "https://x.org/", "source_file_path": "/x"}):
         with pytest.raises(BadSetting, match="give one of them"):
             either("create", "audio", ingestion_task_id="7", **none_or_two)

@@ -1,6 +1,5 @@
 """Sources at https addresses: through a whole create, claim and download, from servers that are what they may be."""
 
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
@@ -12,28 +11,19 @@ import requests
 
 from bridge import names
 from tests.support.client import Client, ok, refused
+from tests.support.file_server import ETAG, FILE, HERE, certificate_for, files, raw
 from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.receiver import Received, Receiver, answer, receiver
 from tests.support.running import Running
 from tests.support.waiting import LATEST, wait_until
+from tests.support.working import working
 
 AT_ONCE = 32  # downloads of one key
-HERE = "127.0.0.2"  # the one address of loopback that the bridge may reach
-FILE = bytes(range(256)) * 2000
-ETAG = '"v1"'
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For the one address, by itself; with its key."""
-    at = tmp_path_factory.mktemp("tls")
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-            "2", "-subj", "/CN=x", "-addext", f"subjectAltName=IP:{HERE},DNS:localhost", "-keyout", str(at / "key"),
-            "-out", str(at / "certificate")]  # fmt: skip
-    subprocess.run(made, check=True, capture_output=True)
-    both = at / "both.pem"
-    both.write_bytes((at / "certificate").read_bytes() + (at / "key").read_bytes())
-    return both
+    return certificate_for(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +33,7 @@ def bridge(start_bridge, certificate: Path) -> Running:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(certificate))
         return start_bridge(beat=False, api_processes="1", source_allow=allow, source_networks=HERE,
-                            upload_max_bytes="1000000")  # fmt: skip
+                            source_worker_fetch="on", upload_max_bytes="1000000")  # fmt: skip
 
 
 @pytest.fixture
@@ -51,24 +41,6 @@ def there(certificate: Path) -> Iterator[Receiver]:
     with receiver(certificate, HERE) as it:
         it.answers = files
         yield it
-
-
-def files(handler: BaseHTTPRequestHandler, came: Received) -> None:
-    """A server of files that knows ranges."""
-    asked = came.headers.get("range")
-    whole = asked is None or came.headers.get("if-range", ETAG) != ETAG
-    first = 0 if whole or asked is None else int(asked.removeprefix("bytes=").partition("-")[0])
-    if first >= len(FILE):
-        handler.wfile.write(f"HTTP/1.1 416 x\r\nContent-Range: bytes */{len(FILE)}\r\n\r\n".encode())
-        return
-    handler.send_response(200 if whole else 206)
-    if not whole:
-        handler.send_header("Content-Range", f"bytes {first}-{len(FILE) - 1}/{len(FILE)}")
-    handler.send_header("Content-Length", str(len(FILE) - first))
-    handler.send_header("ETag", ETAG)
-    handler.send_header("Set-Cookie", "a=b")
-    handler.end_headers()
-    handler.wfile.write(FILE[first:])
 
 
 def at(there: Receiver, path: str = "a%20b/Bericht%20%C3%BC.pdf?signature=secret") -> str:
@@ -166,12 +138,6 @@ def test_a_name_that_leads_to_an_inner_address_is_refused_as_it_is_downloaded(cl
         assert not canary.got
 
 
-def raw(head: str, rest: bytes = b""):
-    return lambda handler, _: handler.wfile.write(
-        b"HTTP/1.1 " + head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + rest
-    )
-
-
 @pytest.mark.parametrize(("answers", "status", "words"), [
     (answer(404), 404, "answers 404"), (answer(403), 404, "answers 403"), (answer(204), 404, "answers 204"),
     (answer(500), 503, "answers 500"), (answer(429), 503, "answers 429"),
@@ -260,12 +226,13 @@ def test_of_downloads_at_once_a_key_has_so_many_and_then_a_429(client, there):
 
 def test_celery_takes_addresses_too(bridge, client, there):
     def sent(url: str):
-        kwargs = {**body(url), "tenant": client.tenant}
+        kwargs = {**body(url), "tenant": client.tenant, "source_fetch": "worker"}
         return bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE)
 
     job_id = sent(at(there)).get(timeout=LATEST)["job_id"]
     job = client.claim("doc")
     assert (job["job_id"], job["source_name"]) == (job_id, "Bericht ü.pdf")
+    assert client.job(job_id)["source_fetch"] == "worker"
     with pytest.raises(Exception, match="source_url"):
         sent(f"https://127.0.0.1:{there.port}/x").get(timeout=LATEST)
 
@@ -273,8 +240,59 @@ def test_celery_takes_addresses_too(bridge, client, there):
 def test_the_command_line_names_addresses(bridge, client, there, tmp_path):
     environment = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": client.key}
     done = jobbridge(
-        "jobs", "submit", client.source(), "--source-url", at(there), "--type", "doc", cwd=tmp_path, **environment
+        "jobs",
+        "submit",
+        client.source(),
+        "--source-url",
+        at(there),
+        "--source-fetch",
+        "worker",
+        "--type",
+        "doc",
+        cwd=tmp_path,
+        **environment,
     )
     assert "Bericht" in done.stdout
     assert "secret" not in done.stdout + done.stderr
-    assert {client.claim("doc")["source_name"] for _ in range(2)} >= {"Bericht ü.pdf"}
+    jobs = [client.claim("doc") for _ in range(2)]
+    assert {one["source_name"]: client.job(one["job_id"])["source_fetch"] for one in jobs}["Bericht ü.pdf"] == "worker"
+
+
+def test_a_worker_is_told_where_to_fetch_what_it_is_to_fetch_itself(client, there):
+    made = ok(client.post("", {**body(at(there)), "source_fetch": "worker"}))
+    job = client.claim("doc")
+    token = {"X-Lease-Token": job["lease_token"]}
+    assert made["job_id"] == job["job_id"]
+    assert str(there.port) not in str(job)
+    told = client.get(job["source_file_url"], headers=token, allow_redirects=False)
+    assert (told.status_code, told.content, told.headers["Location"]) == (307, b"", at(there))
+    assert (told.headers["Cache-Control"], told.headers["X-Source-Fetch"]) == ("no-store", "worker")
+    assert "filename*=UTF-8''Bericht%20%C3%BC.pdf" in told.headers["Content-Disposition"]
+    assert not there.got
+    shown = client.job(job["job_id"])
+    assert (shown["source_fetch"], shown["acknowledged_at"] is None) == ("worker", False)
+    assert client.get(job["source_file_url"]).content == FILE  # who holds no lease is passed the bytes
+
+
+@pytest.mark.parametrize("kind", ["bridge_worker", "bash"])
+def test_workers_fetch_a_source_by_themselves(bridge, client, there, certificate, tmp_path, kind):
+    job_id = ok(client.post("", {**body(at(there)), "source_fetch": "worker"}))["job_id"]
+    own = {"bridge_worker": ("--source-networks", HERE), "bash": ()}[kind]
+    trusted = {"REQUESTS_CA_BUNDLE": str(certificate), "CURL_CA_BUNDLE": str(certificate), "WORKER_SOURCE_FETCH": "1"}
+    with working(bridge, client, kind, "doc", tmp_path / "log", *own, **trusted):
+        wait_until(lambda: client.job(job_id)["status"] == "completed", "the job to be completed")
+    assert ok(client.get(f"{job_id}/result"))["content"] == f"{len(FILE)} bytes"
+    (got,) = there.got
+    assert not {"authorization", "x-lease-token", "cookie"} & got.headers.keys()
+    assert "secret" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("kind", ["bridge_worker", "bash"])
+def test_a_worker_is_not_led_into_its_own_networks(bridge, client, there, certificate, tmp_path, kind):
+    job_id = ok(client.post("", {**body(at(there)), "source_fetch": "worker"}))["job_id"]
+    with working(bridge, client, kind, "doc", tmp_path / "log", REQUESTS_CA_BUNDLE=str(certificate)):
+        wait_until(lambda: client.job(job_id)["status"] == "failed", "the job to fail")
+    said = client.job(job_id)["error_message"]
+    assert {"bridge_worker": "--source-networks", "bash": "WORKER_SOURCE_FETCH"}[kind] in said
+    assert "secret" not in said
+    assert not there.got

@@ -1,11 +1,13 @@
 """What a job that names an address is made of; the download is tests/http/test_remote_sources.py."""
 
+from uuid import uuid4
+
 import pytest
 from marshmallow import ValidationError
 
 from bridge.errors import Invalid
 from bridge.jobs.enqueue import enqueue
-from bridge.jobs.fields import CreateFields
+from bridge.jobs.fields import CreateFields, fingerprint
 from bridge.jobs.remote_sources import remote_name, without_query
 from bridge.settings import SettingsError, load_settings
 
@@ -62,3 +64,20 @@ def test_the_query_is_not_shown_and_paths_are_as_they_are():
 def test_entries_are_https(entry):
     with pytest.raises(SettingsError, match="BRIDGE_SOURCE_ALLOW"):
         load_settings({"BRIDGE_SOURCE_ALLOW": entry})
+
+
+def test_only_an_address_may_be_fetched_by_the_worker_and_only_where_that_is_allowed(make_runtime):
+    given = {"content_type": "doc", "ingestion_task_id": "x", "source_fetch": "worker"}
+    for wrong in (
+        {"source_file_path": "/srv/a"},
+        {"source_upload": str(uuid4())},
+        {"source_url": URL, "source_fetch": 1},
+    ):
+        with pytest.raises(ValidationError, match="source_fetch"):
+            CreateFields().load({**given, **wrong})
+    asked = CreateFields().load({**given, "source_url": URL})
+    with pytest.raises(Invalid, match=r"source_fetch: .*BRIDGE_SOURCE_WORKER_FETCH"):
+        enqueue(make_runtime(source_allow="https://*.example.org"), "default", asked)
+    by_bridge = {"source_url": URL, **given, "source_fetch": "bridge"}
+    plain = CreateFields().load({name: value for name, value in by_bridge.items() if name != "source_fetch"})
+    assert fingerprint(plain) == fingerprint(CreateFields().load(by_bridge)) != fingerprint(asked)

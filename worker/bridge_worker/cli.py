@@ -19,6 +19,7 @@ from bridge_worker.health import Health
 from bridge_worker.loading import BadHandler
 from bridge_worker.options import UsageError, check, parser, setup_of, size
 from bridge_worker.process import Setup
+from bridge_worker.public_addresses import read_networks
 from bridge_worker.runner import Runner
 from bridge_worker.slots import Slots
 from bridge_worker.spot_notice import SpotNotice
@@ -100,8 +101,9 @@ class _Worker:
     ) -> None:
         self._options, self._events = options, events
         client = BridgeClient(
-            options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2, facts=Facts()
-        )
+            options.url, options.key, options.worker_id, connections=2 * options.concurrency + 2, facts=Facts(),
+            source_networks=read_networks(options.source_networks),
+        )  # fmt: skip
         self._health = Health(options.worker_id, options.concurrency)
         self._slots = Slots(
             client, setup, work.path, options.concurrency, lease=options.lease, most=most,

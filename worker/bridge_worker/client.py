@@ -18,7 +18,9 @@ from bridge_worker.addresses import is_file_address, is_loopback
 from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, read_bounded, refusal
 from bridge_worker.claim import BadClaim, Claim, read_claim
 from bridge_worker.facts import Facts
+from bridge_worker.public_addresses import Network
 from bridge_worker.reasons import why_no_answer
+from bridge_worker.source_fetch import open_source
 
 log = logging.getLogger(__name__)
 BASE = "/api/v1/remote-jobs"
@@ -45,12 +47,20 @@ class BridgeClient:
     """Calls one bridge with one key. Safe to share between threads."""
 
     def __init__(
-        self, url: str, key: str | None, worker_id: str, *, connections: int = 10, facts: Facts | None = None
+        self,
+        url: str,
+        key: str | None,
+        worker_id: str,
+        *,
+        connections: int = 10,
+        facts: Facts | None = None,
+        source_networks: Sequence[Network] = (),
     ) -> None:
         """`url` is the bridge's address, with a path prefix if it has one; `key` None where keys are off.
 
-        `facts` are told with polls and heartbeats.
+        `facts` are told with polls and heartbeats. `source_networks`: not public, may be fetched from.
         """
+        self._source_networks = source_networks
         self._url = url.rstrip("/")
         self.worker_id = worker_id
         self.on_drain: Callable[[], object] = lambda: None  # called when an answer says that this worker is to end
@@ -172,7 +182,7 @@ class BridgeClient:
         return outcomes_of(answer.body, len(results))
 
     def open_download(self, claim: Claim, headers: dict[str, str]) -> requests.Response:
-        """Begin to read the source file; the caller closes the answer (200 or 206). Raises CallFailed."""
+        """Begin to read the source file; to be closed (200 or 206). Raises CallFailed, SourceRefused."""
         if claim.source_file_url == "":
             raise CallFailed("the bridge named a source file elsewhere; the key is not sent there", status=400)
         path = claim.source_file_url or f"{BASE}/{claim.job_id}/download"
@@ -181,7 +191,16 @@ class BridgeClient:
         if answer.status_code != 307:
             return answer
         with answer:
+            if answer.headers.get("X-Source-Fetch") == "worker":
+                return self._from_its_server(answer.headers, headers)
             return self._from_store(answer.headers, headers)
+
+    def _from_its_server(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:
+        """Begin to read a source at the address that its producer has named. Raises CallFailed, SourceRefused."""
+        response = open_source(told.get("Location", ""), {"Accept": "*/*", **asked}, self._source_networks)
+        for name in ("Content-Disposition", "X-Job-Status"):
+            response.headers[name] = told.get(name, "")
+        return response
 
     def _from_store(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:
         """Begin to read a file where the bridge says that it lies, without key and token. Raises CallFailed.

@@ -18,6 +18,7 @@ from bridge_worker import kill_points, retrying
 from bridge_worker.answers import Answer, CallFailed, encoded, pieces
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
+from bridge_worker.source_fetch import SourceRefused
 
 log = logging.getLogger(__name__)
 LOOK = 64 * 2**20  # bytes between two looks at the free room, where the bridge told no size
@@ -77,6 +78,8 @@ class Download:
             headers = {"Range": f"bytes={self._received}-", "If-Range": self._etag}
         try:
             response = self._client.open_download(self._held.claim, headers)
+        except SourceRefused as error:
+            raise Refused(f"{self._name()}: {error}") from None
         except CallFailed as error:
             self._held.hear(error)
             if error.status == 416:  # the file is shorter than what we have: begin again

@@ -14,6 +14,7 @@ from bridge_worker import __version__, platforms
 from bridge_worker.addresses import is_loopback
 from bridge_worker.loading import choose
 from bridge_worker.process import Setup
+from bridge_worker.public_addresses import read_networks
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -65,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
         help="a fresh process after so many jobs (default 0: none)",
     )  # fmt: skip
     p.add_argument("--max-download", default="16G", metavar="SIZE", help="largest source file (default 16G)")
+    p.add_argument(
+        "--source-networks", default="", metavar="NETWORK,…",
+        help="not public, and sources may be fetched from there, where jobs have the worker do it (default: none)",
+    )  # fmt: skip
     p.add_argument("--work-dir", type=Path, metavar="DIR", help="for temporary files (default: the system's)")
     p.add_argument("--health-file", type=Path, metavar="FILE", help="its state as JSON, written every 5 s")
     p.add_argument("--health-port", type=int, metavar="PORT", help="/healthz and /metrics by HTTP")
@@ -173,6 +178,10 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--wait: 0 to 60 seconds")
     if not 1 <= len(options.worker_id) <= 255:
         raise UsageError("--worker-id: 1 to 255 characters")
+    try:
+        read_networks(options.source_networks)
+    except ValueError as error:
+        raise UsageError(f"--source-networks: {error}") from None
     if options.max_jobs_per_process < 0:
         raise UsageError("--max-jobs-per-process: not below 0")
     if options.drain_seconds is not None and options.drain_seconds < 0:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import queue
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -65,9 +67,12 @@ def problem(status: int, code: str, **headers: str) -> Say:
 
 
 class ScriptedBridge:
-    """Routes are named by the last part of their path; each answers what was scripted, in turn."""
+    """Routes are named by the last part of their path; each answers what was scripted, in turn.
 
-    def __init__(self) -> None:
+    `certificate`: a file with it and its key, to be asked over TLS.
+    """
+
+    def __init__(self, certificate: Path | None = None) -> None:
         self.closing = threading.Event()
         self._script: dict[str, list[Say | Callable[[Call], Say]]] = {}
         self._default: dict[str, Say | Callable[[Call], Say]] = {
@@ -86,8 +91,12 @@ class ScriptedBridge:
         self._arrived: dict[str, queue.Queue[Call]] = {name: queue.Queue() for name in self._default}
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"{'http' if certificate is None else 'https'}://127.0.0.1:{self._server.server_port}"
 
     def script(self, route: str, *answers: Say | Callable[[Call], Say]) -> None:
         """Answer the next calls of `route` with these, then with the default again."""

@@ -30,6 +30,10 @@ def submit(
         list[str] | None,
         typer.Option(metavar="URL", help="An https address that BRIDGE_SOURCE_ALLOW allows, in place of a FILE."),
     ] = None,
+    source_fetch: Annotated[
+        str | None,
+        typer.Option(metavar="WHO", help="Of --source-url: bridge (the default), or worker, without the bridge."),
+    ] = None,
     content_type: Annotated[
         str, typer.Option("--content-type", "--type", metavar="TYPE", help="It selects the workers.")
     ],
@@ -69,6 +73,8 @@ def submit(
         raise Refused("name a FILE or --source-url")
     if output is not None and len(files) + len(urls) != 1:
         raise Refused("--output takes the result of one FILE or --source-url")
+    if source_fetch is not None and not urls:
+        raise Refused("--source-fetch is about --source-url: a FILE is fetched from the bridge")
     fields = {
         "content_type": content_type,
         "task_options": task_options(option or []),
@@ -84,7 +90,9 @@ def submit(
     bridge = bridge_at(url)
     called = [*(file.name for file in files), *map(_last_part, urls)]
     jobs = [{"ingestion_task_id": ingestion_task_id or name, **given} for name in called]
-    answer = _created(bridge, files, urls, jobs, idempotency_key, upload)
+    fetch = {} if source_fetch is None else {"source_fetch": source_fetch}
+    addresses = [{"source_url": one, **fetch} for one in urls]
+    answer = _created(bridge, files, addresses, jobs, idempotency_key, upload)
     names = {job["job_id"]: name for job, name in zip(answer["jobs"], called, strict=True)}
     if wait or output is not None:
         status = watch.watch_jobs(bridge, names, json=json)
@@ -103,7 +111,7 @@ def submit(
 def _created(
     bridge: Bridge,
     files: list[Path],
-    urls: list[str],
+    addresses: list[dict[str, str]],
     jobs: list[dict[str, Any]],
     idempotency_key: str | None,
     upload: bool,
@@ -113,7 +121,7 @@ def _created(
     sources = [{"source_file_path": str(file.absolute())} for file in files]
 
     def create() -> dict[str, Any]:
-        places = [*sources, *({"source_url": url} for url in urls)]
+        places = [*sources, *addresses]
         named = [{**source, **job} for source, job in zip(places, jobs, strict=True)]
         return bridge.ask("POST", f"{API_BASE}/batch", {}, {"jobs": named}, headers=headers).body
 

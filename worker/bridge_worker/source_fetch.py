@@ -1,0 +1,172 @@
+"""A source file that this worker fetches by itself, from an address that the job's producer has named.
+
+Nothing is sent there but a GET, over TLS: no key, no cookie, no proxy in between, and no redirect is followed. The name
+is looked up once, every IP address of it is judged, and a judged one is connected to: a job must not lead this worker
+into networks that only it can reach, or to a cloud's metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from urllib.parse import urlsplit
+
+import certifi
+import requests
+import urllib3.exceptions
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPSConnection
+
+from bridge_worker.addresses import is_file_address
+from bridge_worker.answers import CallFailed, encoded
+from bridge_worker.public_addresses import Network, is_allowed
+from bridge_worker.reasons import why_no_answer
+
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 60.0  # without a byte
+HEAD_SECONDS = 60.0  # until the answer's head is there
+MOST_ADDRESSES = 8  # of a name, that are tried
+_PASSES = (408, 425, 429)  # of what a server refuses: this may be otherwise a little later
+_FAILURES = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, ValueError)
+
+
+class SourceRefused(Exception):
+    """What asking again will not mend; the text has nothing of the address but its host."""
+
+
+def open_source(address: str, headers: Mapping[str, str], networks: Sequence[Network] = ()) -> requests.Response:
+    """Begin to read what is at an address (200 or 206); the caller closes it.
+
+    `networks`: those that are not public and may be reached all the same. Raises SourceRefused; CallFailed, with status
+    416 where the range that was asked for lies outside.
+    """
+    if not is_file_address(address, unencrypted=False):
+        raise SourceRefused("the source's address is none that may be fetched from")
+    parts = urlsplit(address)
+    host, target = parts.hostname or "", parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    target = target if target.startswith("/") else f"/{target}"
+    try:
+        port = parts.port or 443
+    except ValueError:
+        raise SourceRefused("the source's address has no port that there is") from None
+    connection, failed = None, CallFailed(f"the source's server {host} cannot be reached: it has no address")
+    for ip in _judged(host, port, networks):
+        connection = HTTPSConnection(
+            ip, port, timeout=CONNECT_SECONDS, server_hostname=host, ssl_context=_tls(), blocksize=65536
+        )
+        with _ended(connection):
+            try:
+                connection.connect()
+                break
+            except _FAILURES as error:
+                connection.close()
+                failed = CallFailed(f"the source's server {host} cannot be reached: {_why(error)}")
+                connection = None
+    if connection is None:
+        raise failed
+    netloc = f"[{host}]" if ":" in host else host
+    sent = {**headers, "Host": netloc if port == 443 else f"{netloc}:{port}", "Accept-Encoding": "identity"}
+    sent["Connection"] = "close"
+    with _ended(connection):
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(SILENCE_SECONDS)
+            connection.request("GET", target, headers=sent, preload_content=False, decode_content=False)
+            response = _response(connection)
+        except _FAILURES as error:
+            connection.close()
+            raise CallFailed(f"no answer from the source's server {host}: {_why(error)}") from None
+    try:
+        _check(response, host)
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+def _judged(host: str, port: int, networks: Sequence[Network]) -> Sequence[str]:
+    """Return the IP addresses of a host, all of which may be reached. Raises SourceRefused, CallFailed."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise CallFailed(f"the name of the source's server {host} is not known (DNS)") from None
+    ips = list(dict.fromkeys(str(one[4][0]) for one in found))
+    if not all(is_allowed(ip, networks) for ip in ips):
+        raise SourceRefused(f"the source's server {host} has an address that this worker may not reach: it is not"
+                            " public (--source-networks)")  # fmt: skip
+    return ips[:MOST_ADDRESSES]
+
+
+class _Response(requests.Response):
+    """An answer that takes its connection along when it is closed."""
+
+    def __init__(self, connection: HTTPSConnection) -> None:
+        super().__init__()
+        self._its_connection = connection
+
+    def close(self) -> None:
+        super().close()
+        self._its_connection.close()
+
+
+def _response(connection: HTTPSConnection) -> requests.Response:
+    raw = connection.getresponse()
+    response = _Response(connection)
+    response.raw, response.status_code, response.reason = raw, raw.status, raw.reason or ""
+    response.headers = CaseInsensitiveDict(raw.headers)
+    return response
+
+
+def _check(response: requests.Response, host: str) -> None:
+    """Raise SourceRefused, CallFailed for an answer that is not the file or the part of it that was asked for."""
+    status = response.status_code
+    if status == 416:
+        raise CallFailed("the source's server has no such part of the file", status=416)
+    if status >= 500 or status in _PASSES:
+        raise CallFailed(f"the source's server {host} answers {status}")
+    if 300 <= status < 400:
+        raise SourceRefused(f"the source's server {host} answers {status}: redirects are not followed")
+    if status not in (200, 206):
+        raise SourceRefused(f"the source's server {host} answers {status}")
+    if encoded(response):
+        raise SourceRefused(f"the source's server {host} sends the file encoded, which was not asked for")
+    if "Transfer-Encoding" in response.headers or not response.headers.get("Content-Length", "").isdecimal():
+        raise SourceRefused(f"the source's server {host} does not tell the file's size (Content-Length)")
+
+
+def _why(error: BaseException) -> str:
+    """Return why there is no answer, in words that hold nothing of the address."""
+    words = why_no_answer(error)
+    return "the connection failed" if "/" in words or "?" in words else words
+
+
+@contextlib.contextmanager
+def _ended(connection: HTTPSConnection) -> Iterator[None]:
+    """End what takes longer than HEAD_SECONDS, however a server trickles."""
+
+    def cut() -> None:
+        if (sock := connection.sock) is not None:
+            with contextlib.suppress(OSError, TypeError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # beneath TLS, whose state the reader uses
+
+    timer = threading.Timer(HEAD_SECONDS, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The authorities that requests goes by too."""
+    at = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    is_directory = os.path.isdir(at)
+    return ssl.create_default_context(cafile=None if is_directory else at, capath=at if is_directory else None)
