@@ -224,4 +224,4 @@ def test_what_expired_is_collected_by_beat_and_celery(bridge, client):
     bridge.celery.send_task("bridge.collect_uploads", queue="bridge.sweeps", ignore_result=True)
     wait_until(lambda: client.get(place).status_code == 404, "it to expire")
     wait_until(lambda: not [path for path in objects(bridge.settings) if f"tenant-{client.tenant}" in str(path)],
-               "its object to be removed", 60)  # fmt: skip
+               "its object to be removed")  # fmt: skip

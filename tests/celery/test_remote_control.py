@@ -38,7 +38,8 @@ def test_where_it_is_on_a_worker_answers_questions_and_obeys_nobody(own_bridge):
         found = control.broadcast(order, reply=True, timeout=1) or []
         assert all("error" in told for one in found for told in one.values()), found
     control.cancel_consumer(names.QUEUE)
-    assert {queue["name"] for queue in control.inspect(timeout=5).active_queues()[name]} == set(names.QUEUES)
+    queues = wait_until(lambda: control.inspect(timeout=2).active_queues(), "an answer")
+    assert {queue["name"] for queue in queues[name]} == set(names.QUEUES)
     assert create(bridge, client)
 
 

@@ -111,7 +111,7 @@ def test_a_modules_name_that_is_taken_in_the_current_directory_does_no_harm(begi
     begin("api")
     worker = begin("celery")
     wait_until(lambda: answers(client), "the API")
-    worker.says("ready", 60)
+    worker.says("ready")
 
 
 def test_without_keys_the_api_does_not_listen_beyond_loopback(run, production):
@@ -128,7 +128,7 @@ def test_without_keys_the_api_does_not_listen_beyond_loopback(run, production):
 def flower(begin, production):
     """Flower on a free port beside a Celery worker: its process, its address, what it logs in with."""
     port = free_port()
-    begin("celery", BRIDGE_REMOTE_CONTROL="on").says("ready", 60)
+    begin("celery", BRIDGE_REMOTE_CONTROL="on").says("ready")
     process = begin(
         "flower",
         "--port",

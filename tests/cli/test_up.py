@@ -222,7 +222,7 @@ def test_an_embedded_server_that_dies_is_started_again_on_its_data_and_the_api_g
     for name, server in (("valkey", "valkey-server"), ("postgres", "postgres")):
         servers = [child for child in running.family() if child.name() == server]
         min(servers, key=lambda process: process.create_time()).kill()  # PostgreSQL's first one, the postmaster
-        running.says(f"{name} ended and was started again on its data", 120)
+        running.says(f"{name} ended and was started again on its data")
         wait_until(lambda: ready(running) == "ok", f"the bridge to be whole after {name}")
         assert api <= {process.pid for process in running.family()}, "the API went on"
     assert client.claim()["job_id"] == job_id

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from bridge.embedded.process import dies_with_parent
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 JOBBRIDGE = str(Path(sys.executable).with_name("jobbridge"))
 
@@ -69,7 +69,7 @@ class Started:
     def text(self) -> str:
         return self.output.read_text()
 
-    def says(self, words: str, seconds: float = 60) -> str:
+    def says(self, words: str) -> str:
         """All its text, once these words are in it."""
 
         def said() -> str:
@@ -77,7 +77,7 @@ class Started:
             assert words in text or self.process.poll() is None, f"it ended: {text}"
             return text if words in text else ""
 
-        return wait_until(said, f"{words!r} from {self.process.args!r}", seconds)
+        return wait_until(said, f"{words!r} from {self.process.args!r}")
 
     def family(self) -> list[psutil.Process]:
         """All processes below it, remembered for `left`."""
@@ -88,11 +88,11 @@ class Started:
         """Those of the last `family()` that still live."""
         return [child for child in self._seen if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
-    def ends(self, signum: int | None = None, seconds: float = 60) -> int:
+    def ends(self, signum: int | None = None) -> int:
         """Its exit status, after this signal."""
         if signum is not None:
             self.process.send_signal(signum)
-        return self.process.wait(seconds)
+        return self.process.wait(LATEST)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -137,20 +137,16 @@ class Terminal:
                 self.raw += self._decoder.decode(part)
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw).replace("\r\n", "\n")
 
-    def says(self, words: str, seconds: float = 60) -> str:
+    def says(self, words: str) -> str:
         """All its text, once these words are in it."""
-        return wait_until(
-            lambda: self.text if words in self.text else "", f"{words!r} from {self.process.args!r}", seconds
-        )
+        return wait_until(lambda: self.text if words in self.text else "", f"{words!r} from {self.process.args!r}")
 
     def types(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
-    def ends(self, seconds: float = 60) -> int:
+    def ends(self) -> int:
         """Its exit status, once it has ended by itself."""
-        wait_until(
-            lambda: (self.text, self.process.poll() is not None)[1], f"the end of {self.process.args!r}", seconds
-        )
+        wait_until(lambda: (self.text, self.process.poll() is not None)[1], f"the end of {self.process.args!r}")
         assert self.text is not None  # what came at last
         return self.process.wait()
 

@@ -11,7 +11,7 @@ from bridge import names
 from models.state import FINAL
 from tests.support.client import Client, ok
 from tests.support.running import Running
-from tests.support.waiting import wait_until
+from tests.support.waiting import LATEST, wait_until
 
 PATIENCE = 1.5  # seconds that a client waits for an answer, and repeats its request then
 _numbers = itertools.count(1)
@@ -85,7 +85,7 @@ class Site:
 
     def work(self, *job_ids: str) -> None:
         """Until all of these are at their end."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + LATEST
         while any(self.status(job_id) not in FINAL for job_id in job_ids):
             assert time.monotonic() < end, f"not at its end: {[self.client.job(job_id) for job_id in job_ids]}"
             self.sweep(names.RELEASE_DUE)
@@ -112,4 +112,4 @@ class Site:
             self.sweep(task)
             return self.bridge.sql(statement, **parameters)[0][0]
 
-        wait_until(so, what, 60)
+        wait_until(so, what)

@@ -10,7 +10,7 @@ from scripted_bridge import JOB_ID, Say, claim, jobs, problem
 
 def test_poll_names_lease_claim_and_free_slots(bridge, run):
     running = run("text", concurrency=3, lease=45, wait=7)
-    assert running.slots.wait(lambda: running.slots.free() == 3, 20)
+    assert running.slots.wait(lambda: running.slots.free() == 3, 60)
     bridge.closing.set()  # from now on polls come back at once
     while (call := bridge.next("poll")).query["max_jobs"] != "3":
         pass

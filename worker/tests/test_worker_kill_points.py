@@ -113,7 +113,7 @@ def wait_until(condition, what: str, seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, what
-        time.sleep(0.02)
+        time.sleep(0.1)  # a look at all processes of a machine takes tens of milliseconds
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -224,7 +224,7 @@ def test_the_whole_worker_where_only_that_is_to_be_had(bridge, tmp_path, system,
     left = set((tmp_path / "work").iterdir())
     second = start()
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         while left & set((tmp_path / "work").iterdir()) or not bridge.calls_left("poll"):
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.02)
