@@ -15,9 +15,14 @@ from pathlib import Path
 
 import redis
 
-from bridge.cli.local.stack import Stack
-from bridge.cli.local.supervisor import ending_signals, wait_until
 from bridge.embedded.ports import free_port
+
+try:
+    from bridge.cli.local.stack import Stack
+    from bridge.cli.local.supervisor import ending_signals, wait_until
+except ImportError:  # a checkout from before bridge/cli/local
+    from bridge.cli.family import ending_signals, wait_until  # type: ignore[import-not-found, no-redef]
+    from bridge.cli.stack import Stack  # type: ignore[import-not-found, no-redef]
 
 
 def _read_to_the_end(ended: threading.Event) -> None:

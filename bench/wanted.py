@@ -49,7 +49,7 @@ def points(kept: Any, target: str, connections: int) -> list[Any]:
 
 def _ratio(of: str, by: str, connections: int) -> Callable[[Any], list[float]]:
     def ratios(kept: Any) -> list[float]:
-        pairs = zip(points(kept, of, connections), points(kept, by, connections), strict=True)
+        pairs = zip(points(kept, of, connections), points(kept, by, connections), strict=False)
         return [one["lifecycles"] / other["lifecycles"] for one, other in pairs]
 
     return ratios

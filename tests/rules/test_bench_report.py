@@ -4,20 +4,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import full, report
+from bench import full, report, tables
 from bench.bar_chart import Bar, bar_chart
 from bench.wanted import WANTED, Found, Wanted
 
 RATES = {
     "echo, 128 connections": [1000.0, 1200.0],
-    report.OURS: [900.0, 900.0],
+    tables.OURS: [900.0, 900.0],
     "Celery": [None, 450.0],
     "gone": [None],
 }
 BASELINES = {
     "about": "2026-11-27 20:25 UTC, commit abc, x86_64, 2 cores, load 0.5, 0.4, 0.3, BRIDGE_X=1",
     "rates": RATES,
-    "ratios": {f"{report.OURS} ÷ Celery": [2.0], f"{report.OURS} ÷ first design": [8.0, 9.0]},
+    "ratios": {f"{tables.OURS} ÷ Celery": [2.0], f"{tables.OURS} ÷ first design": [8.0, 9.0]},
 }
 
 
@@ -37,14 +37,33 @@ def test_a_figure_is_judged_by_its_median_and_one_that_is_missing_by_nothing():
 
 
 def test_the_tables_show_what_was_measured_and_mark_what_does_not_hold():
-    table = report.wanted({"baselines": BASELINES})
+    table = tables.wanted({"baselines": BASELINES})
     assert "| ÷ Celery's drain of no-ops (prefork, one process) | ≥ 0.95 | 2 |" in table
     assert "| ÷ the first design (its better case) | ≥ 10 | **8.5 (8–9)** |" in table
     assert table.count("not measured") == len(WANTED) - 2
-    told = report.baselines({"baselines": BASELINES})
+    told = tables.baselines({"baselines": BASELINES})
     assert "| Celery | 450 | 2 |" in told
     assert "gone" not in told
-    assert report.runs({"baselines": BASELINES}).startswith("commit abc, x86_64, 2 cores: baselines 2026-11-27 20:25 (")
+    assert tables.runs({"baselines": BASELINES}).startswith("commit abc, x86_64, 2 cores: baselines 2026-11-27 20:25 (")
+
+
+def test_lifecycles_and_dispatch_have_a_row_for_each_form():
+    times = {"create": 1.0, "poll": 2.0, "result": 3.0}
+    kept = {
+        "points": [
+            {"target": target, "connections": 32, "lifecycles": rate, "cpu": 700.4, "p50": times, "p99": times}
+            for target, rate in (("echo", 1000.0), ("bridge", 500.0), ("echo", 1000.0), ("bridge", 700.0))
+        ]
+    }
+    assert tables.wanted({"lifecycles": kept}).count("| **0.6 (0.5–0.7)** |") == 1  # without an earlier checkout beside
+    table = tables.lifecycles({"lifecycles-2": kept})
+    assert table.splitlines()[2:] == [
+        "| 2, 32 | 1,000 (1,000–1,000) | 600 (500–700) | 0.6 (0.5–0.7) | 700, 700 | 1 / 1; 2 / 2; 3 / 3 |"
+    ]
+    row = {"from the answer": [3.0, 5.0], "from sending": [6.0, 9.0], "create": [3.0, 4.0], "memory": 250.6}
+    table = tables.dispatch({"dispatch": {"parked": {"10000": row}}})
+    assert table.splitlines()[2:] == ["| 10,000 | 3.0 / 5.0 | 6.0 / 9.0 | 3.0 / 4.0 | 251 MiB |"]
+    assert [table({}) for table in tables.TABLES if table is not tables.wanted] == ["", "", "", ""]
 
 
 def test_what_stands_outside_of_the_marks_is_kept():
@@ -78,5 +97,5 @@ def test_a_measurement_that_fails_or_takes_too_long_is_said(tmp_path, monkeypatc
 
 
 def test_the_median_is_that_of_the_rounds():
-    assert report.spread([1.0, 2.0, 4.0], " ms") == "2 ms (1–4)"
-    assert report.spread([1234.5], "") == "1,234"
+    assert tables.spread([1.0, 2.0, 4.0], " ms") == "2 ms (1–4)"
+    assert tables.spread([1234.5], "") == "1,234"
