@@ -15,8 +15,10 @@ from tests.chaos.faults import Fault, Hands
 from tests.chaos.history import History, Trouble
 from tests.chaos.system import System
 
-# A claim from the mirror, results of one moment, and creates but for a batch or an upload.
-COMMIT_THEMSELVES = re.compile(rb"attempt = j\.attempt \+ 1|WITH given AS|INSERT INTO remote_jobs")
+# A claim from the mirror, results of one moment, heartbeats, and creates but for a batch or an upload.
+COMMIT_THEMSELVES = re.compile(
+    rb"attempt = j\.attempt \+ 1|WITH given AS|INSERT INTO remote_jobs|acknowledged_at = coalesce"
+)
 
 #: Lane → (mean seconds between two of its faults, its faults: name → (weight, fault)).
 LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
@@ -69,8 +71,8 @@ LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
     }),
     "network": (6.0, {
         "lost COMMIT answers, API": (8, n.cut_on(n.api_postgres, b"COMMIT", before=False, name="lost COMMIT answers")),
-        "lost answers to creates, claims and results": (4, n.cut_on(
-            n.api_postgres, COMMIT_THEMSELVES, before=False, name="lost answers to creates, claims and results")),
+        "lost answers to what commits itself": (4, n.cut_on(
+            n.api_postgres, COMMIT_THEMSELVES, before=False, name="lost answers to what commits itself")),
         "lost COMMIT answers, Celery": (4, n.cut_on(
             n.celery_postgres, b"COMMIT", before=False, name="lost COMMIT answers")),
         "COMMIT cut off": (2, n.cut_on(n.api_postgres, b"COMMIT", before=True, name="COMMITs cut off")),

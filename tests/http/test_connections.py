@@ -42,7 +42,7 @@ def can_be_asked(connection, client) -> bool:
 
 def test_one_that_was_quiet_for_long_is_let_go_and_sooner_where_it_was_served(connections, waiting):
     connection, client = waiting
-    aged(connection, NEW_SECONDS - 0.1)
+    aged(connection, (QUIET_SECONDS + NEW_SECONDS) / 2)
     connections.let_go()
     assert can_be_asked(connection, client)
     connections.serve(connection)

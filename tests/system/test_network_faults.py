@@ -136,7 +136,7 @@ WRITES = {
 }
 
 
-ALONE = ("create", "claim", "result")
+ALONE = ("create", "claim", "heartbeat", "result")
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["answer lost", "never seen"])
