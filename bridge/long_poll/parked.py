@@ -1,11 +1,26 @@
 """The polls that wait in this process, by queue, in the order in which they came."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 
 from bridge.long_poll.hang_ups import HangUps
 from bridge.long_poll.listeners import Listeners
 from bridge.long_poll.poll import Poll
 from bridge.queues import Queue
+
+FEW = 16  # polls that are looked at together; most claims are for the first ones
+
+
+def _in_line(polls: dict[Poll, None]) -> Iterator[Poll]:
+    """These, in their order; one that was given may be taken out of them before the next one is asked for.
+
+    To touch all of ten thousand for each job takes longer than to claim it.
+    """
+    passed, count = 0, FEW
+    while some := list(islice(polls, passed, passed + count)):
+        yield from some
+        passed += sum(poll in polls for poll in some)
+        count *= 2
 
 
 class Parked:
@@ -76,7 +91,7 @@ class Parked:
 
     def candidates(self, queue: Queue, new: Iterable[Poll]) -> Iterator[Poll]:
         """Who wants this queue's jobs, parked polls before new ones; those who have hung up are let go."""
-        for poll in [*self._polls.get(queue, ()), *(poll for poll in new if queue in poll.queues)]:
+        for poll in chain(_in_line(self._polls.get(queue, {})), [poll for poll in new if queue in poll.queues]):
             if poll.wants <= 0:
                 continue
             if poll.gone():

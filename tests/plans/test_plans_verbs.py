@@ -107,14 +107,15 @@ def test_a_create_looks_its_idempotency_key_up_in_the_index_and_reads_one_row_at
 
     (found,) = big_table.plans(known)
     new = big_table.plans(lambda: enqueue(big_table.runtime, TENANT, created, idempotency_key="new"))
-    looked, again, inserted = new  # before and after the source file was looked at
+    looked, inserted = new  # before and after the source file was looked at, the second time with the INSERT
     assert (found.rows_read, found.rows) == (1, 1)
     assert (looked.rows_read, looked.rows) == (0, 1)
-    for plan in (found, looked, again):
+    for plan in (found, looked):
         assert "remote_jobs_idempotency" in plan.scans
         assert "remote_jobs" not in plan.scans
         assert plan.pages <= 10
     assert "remote_jobs" not in inserted.scans
+    assert inserted.rows_read == 0
 
 
 def test_a_batch_of_a_thousand_is_looked_up_kept_and_inserted_without_reading(big_table, created):
