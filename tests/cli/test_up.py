@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bridge.cli.local.supervisor import ChildEnded, Family
 from bridge.embedded.ports import free_port
 from tests.support.client import Client, ok
 from tests.support.command import Started, jobbridge, refusal
+from tests.support.quick_command import quick_jobbridge
 from tests.support.waiting import wait_until
 
 UP = "The bridge is up."
@@ -54,8 +56,10 @@ def up(tmp_path_factory):
     """An `up` that these tests share, with a local worker."""
     running = Up(tmp_path_factory.mktemp("a place"), "--worker", BRIDGE_PROT="8000")
     yield running
-    running.ends(signal.SIGTERM)
+    running.family()
+    status = running.ends(signal.SIGTERM)
     running.close()
+    assert (status, running.left()) == (0, [])
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_a_process_that_ends_is_started_again_and_said_so(up):
     parent = psutil.Process(up.process.pid)
     worker = next(child for child in parent.children() if "celery" in child.cmdline() and "worker" in child.cmdline())
     worker.kill()
-    assert "celery ended by signal 9 and was started again" in up.says("was started again")
+    assert up.says("celery ended by signal 9 and was started again")
 
 
 def test_a_process_that_ends_as_soon_as_it_begins_ends_all(tmp_path):
@@ -93,7 +97,7 @@ def test_a_process_that_ends_as_soon_as_it_begins_ends_all(tmp_path):
     family.start("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], {})
 
     with pytest.raises(ChildEnded, match="hopeless ended with status 3, 3 times"):
-        wait_until(lambda: family.revive() and False, "the family to give up")
+        wait_until(lambda: family.revive() and False, "the family to give up", 20)
 
 
 def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_with_growing_pauses(tmp_path):
@@ -105,7 +109,7 @@ def test_a_process_that_ends_at_its_start_while_its_servers_are_ill_is_tried_on_
         said.extend(family.revive(lambda: True))
         return child.lives.short >= times
 
-    wait_until(lambda: tried(4), "four short lives")
+    wait_until(lambda: tried(4), "four short lives", 40)
     assert [line.split(":")[0].removeprefix("patient ended with status 3 and ") for line in said[:4]] == [
         "was started again",
         *(f"is started again in {pause} s" for pause in (1, 2, 4)),
@@ -127,8 +131,7 @@ def test_flower_beside_up_finds_its_broker(up):
 
 def test_doctor_finds_a_running_up_by_its_data_and_nothing_wrong(up):
     up.says(UP)
-    wait_until(lambda: jobbridge("doctor", cwd=up.place).returncode == 0, "the first sweeps")
-    assert "Nothing is wrong." in jobbridge("doctor", cwd=up.place).stdout
+    assert "Nothing is wrong." in wait_until(lambda: healthy(up), "the first sweeps").stdout
 
 
 def test_the_local_worker_converts_a_file(up):
@@ -153,11 +156,11 @@ def test_a_second_up_on_the_same_data_is_refused(up):
 
 def test_keys_and_db_reach_the_database_of_a_running_up(up):
     up.says(UP)
-    key = jobbridge("keys", "create", "pipeline", "--scopes", "read", cwd=up.place)
+    key = quick_jobbridge("keys", "create", "pipeline", "--scopes", "read", cwd=up.place)
     assert key.returncode == 0, key.stderr
     assert up.client(key.stdout.strip()).get("").status_code == 200
-    assert "pipeline" in jobbridge("keys", "list", cwd=up.place).stdout
-    assert re.fullmatch(r"\d{4}\n", jobbridge("db", "current", cwd=up.place).stdout)
+    assert "pipeline" in quick_jobbridge("keys", "list", cwd=up.place).stdout
+    assert re.fullmatch(r"\d{4}\n", quick_jobbridge("db", "current", cwd=up.place).stdout)
 
 
 def test_no_secret_stands_in_an_argument_or_in_a_file_that_others_may_read(up):
@@ -181,10 +184,11 @@ def test_no_secret_stands_in_an_argument_or_in_a_file_that_others_may_read(up):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_all_of_it_and_the_next_up_finds_the_same_data(begin):
+@pytest.mark.timeout(240)
+def test_neither_ctrl_c_nor_a_kill_leaves_a_process_and_the_next_up_finds_the_same_data(begin):
     first = begin()
     key = first.admin_key()
-    job_id = first.client(key).create()
+    job_id = first.client(key).create("image")
     family = first.family()
     assert {"postgres", "valkey-server"} <= {process.name() for process in family}
     assert first.ends(signal.SIGINT) == 0
@@ -192,42 +196,39 @@ def test_ctrl_c_stops_all_of_it_and_the_next_up_finds_the_same_data(begin):
     assert first.left() == []
     assert jobbridge("keys", "list", cwd=first.place).returncode == 0  # starts PostgreSQL for itself, and stops it
 
-    second = begin()
-    assert "Admin key" not in second.says(UP)
-    assert second.client(key).claim()["job_id"] == job_id
-    second.family()
-    assert second.ends(signal.SIGTERM) == 0
-    assert second.left() == []
+    killed = begin("--worker")
+    assert "Admin key" not in killed.says(UP)
+    assert killed.client(key).status(job_id) == "pending"
+    assert len(killed.family()) > 5
+    killed.ends(signal.SIGKILL)
+
+    third = begin("--worker")  # starts at once
+    third.says(UP)
+    assert third.client(key).claim("image")["job_id"] == job_id
+    wait_until(lambda: not killed.left(), "the killed one's processes to be gone")
+    third.family()
+    assert third.ends(signal.SIGTERM) == 0
+    assert third.left() == []
 
 
 @pytest.mark.slow
-def test_a_killed_up_leaves_no_orphan_and_the_next_one_starts_at_once(begin):
-    first = begin("--worker")
-    key = first.admin_key()
-    job_id = first.client(key).create("image")
-    assert len(first.family()) > 5
-    first.ends(signal.SIGKILL)
-    second = begin("--worker")
-    second.says(UP)
-    assert second.client(key).status(job_id) == "pending"
-    wait_until(lambda: not first.left(), "the first one's processes to be gone")
-
-
-@pytest.mark.slow
-def test_an_embedded_server_that_dies_is_started_again_on_its_data_and_the_api_goes_on(begin):
-    running = begin()
-    client = running.client(running.admin_key())
-    job_id = client.create()
-    api = {process.pid for process in running.family() if "gunicorn" in " ".join(process.cmdline())}
+@pytest.mark.timeout(240)
+def test_an_embedded_server_that_dies_is_started_again_on_its_data_and_the_api_goes_on(up):
+    client = up.client(up.admin_key())
+    job_id = client.create("image")
+    api = {process.pid for process in up.family() if "gunicorn" in " ".join(process.cmdline())}
     for name, server in (("valkey", "valkey-server"), ("postgres", "postgres")):
-        servers = [child for child in running.family() if child.name() == server]
+        servers = [child for child in up.family() if child.name() == server]
         min(servers, key=lambda process: process.create_time()).kill()  # PostgreSQL's first one, the postmaster
-        running.says(f"{name} ended and was started again on its data")
-        wait_until(lambda: ready(running) == "ok", f"the bridge to be whole after {name}")
-        assert api <= {process.pid for process in running.family()}, "the API went on"
-    assert client.claim()["job_id"] == job_id
-    assert running.ends(signal.SIGTERM) == 0
-    assert running.left() == []
+        up.says(f"{name} ended and was started again on its data")
+        wait_until(lambda: ready(up) == "ok", f"the bridge to be whole after {name}")
+        assert api <= {process.pid for process in up.family()}, "the API went on"
+    assert client.claim("image")["job_id"] == job_id
+
+
+def healthy(running) -> subprocess.CompletedProcess[str] | None:
+    done = quick_jobbridge("doctor", cwd=running.place)
+    return done if done.returncode == 0 else None
 
 
 def ready(running) -> str | None:
@@ -274,6 +275,7 @@ def test_servers_of_ones_own_are_used_where_they_are_named(servers, new_database
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_demo_proves_the_whole_way_and_leaves_nothing(tmp_path):
     done = jobbridge("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
