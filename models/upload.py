@@ -34,6 +34,7 @@ uploads = Table(
     Column("media_type", Text),
     Column("metadata", Text),  # Upload-Metadata as it was sent
     Column("sha256", LargeBinary),  # of the whole
+    Column("utf8", Boolean),  # whether the whole is UTF-8; null: not known
     Column("created_at", Moment, nullable=False, server_default=text("now()")),
     Column("expires_at", Moment),  # null: a job names it
     Column("kept", Boolean, nullable=False, server_default=text("false")),  # counts as `upload_usage.kept`

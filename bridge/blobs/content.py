@@ -3,7 +3,7 @@
 import hashlib
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -80,16 +80,47 @@ def link(runtime: Runtime, upload_id: UUID, length: int) -> str | None:
     return runtime.files(store(runtime.settings).link, first.object, LINK_SECONDS) if first.size == length else None
 
 
-def digest(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = ()) -> bytes:
-    """SHA-256 of what an upload's objects hold, and then of these: as they lie in the store, not as they came."""
-    whole = hashlib.sha256()
+class Whole:
+    """What is to be known of a file's bytes, which come in their order: their SHA-256, and whether they are UTF-8."""
+
+    def __init__(self, *, text: bool) -> None:
+        """`text`: whether the latter is wanted."""
+        self._hash = hashlib.sha256()
+        self._decoder = getincrementaldecoder("utf-8")() if text else None
+        self._text = text
+
+    def update(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._hash.update(piece)
+        self._decode(piece)
+
+    def digest(self) -> bytes:
+        """SHA-256 of what has come."""
+        return self._hash.digest()
+
+    def utf8(self) -> bool | None:
+        """Whether all of it is UTF-8; None: that was not wanted. No more may come."""
+        self._decode(b"", final=True)
+        return None if not self._text else self._decoder is not None
+
+    def _decode(self, piece: bytes, *, final: bool = False) -> None:
+        if self._decoder is not None:
+            try:
+                self._decoder.decode(piece, final)
+            except UnicodeDecodeError:
+                self._decoder = None
+
+
+def read_whole(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = (), *, text: bool) -> Whole:
+    """What an upload's objects hold, and then these: as they lie in the store, not as they came."""
+    whole = Whole(text=text)
     objects = store(runtime.settings)
     for held in [*segments(runtime, upload_id), *last]:
-        runtime.files(_hash, objects, held, whole)
-    return whole.digest()
+        runtime.files(_take, objects, held, whole)
+    return whole
 
 
-def _hash(objects: Store, held: Segment, whole: Any) -> None:
+def _take(objects: Store, held: Segment, whole: Whole) -> None:
     for at in range(0, held.size, PIECE * 4):
         whole.update(objects.read(held.object, at, min(PIECE * 4, held.size - at)))
 

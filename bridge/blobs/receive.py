@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Row, text
 
-from bridge.blobs.content import Segment, digest
+from bridge.blobs.content import Segment, Whole, read_whole
 from bridge.blobs.store import Draft, store
 from bridge.crash_points import reach
 from bridge.errors import Conflict, NotFound, TooLarge, WrongChecksum
@@ -36,6 +36,7 @@ RETURNING id
 COUNT = text("""
 WITH moved AS (
   UPDATE uploads SET received = :end, segments = segments + cardinality(CAST(:ids AS uuid[])), sha256 = :sha256,
+    utf8 = :utf8,
     expires_at = now() + make_interval(secs => :expiry)
   WHERE id = :upload_id AND received = :start
   RETURNING *
@@ -126,7 +127,8 @@ class _Arriving:
         self._checksum = checksum
         self._turn = turn
         self._most = REDIRECT_BYTES if runtime.settings.store_redirect else SEGMENT_BYTES
-        self._whole = hashlib.sha256() if upload.received == 0 else None
+        self._text = upload.job_id is not None  # a worker's may be the text of its result
+        self._whole = Whole(text=self._text) if upload.received == 0 else None
         self._at = upload.received  # where the next byte stands
         self._draft: Draft | None = None
         self._held = 0  # bytes of the draft
@@ -209,7 +211,7 @@ class _Arriving:
 
     def _count(self) -> None:
         """Let the upload have what is stored: the one moment from which on it is received."""
-        sha256 = self._digest() if self._at == self.upload.length else None
+        whole = self._read() if self._at == self.upload.length else None
         with self._runtime.engine.begin() as connection:
             counted = connection.execute(
                 COUNT,
@@ -217,7 +219,8 @@ class _Arriving:
                     "upload_id": self.upload.id,
                     "start": self.upload.received,
                     "end": self._at,
-                    "sha256": sha256,
+                    "sha256": None if whole is None else whole.digest(),
+                    "utf8": None if whole is None else whole.utf8(),
                     "expiry": self._runtime.settings.upload_expiry_seconds,
                     "ids": [str(one) for one in self._drafts],
                     "starts": [one.start for one in self._stored],
@@ -232,7 +235,8 @@ class _Arriving:
         self._stored.clear()
         self._drafts.clear()
 
-    def _digest(self) -> bytes:
+    def _read(self) -> Whole:
+        """All of the file: as it came, or as it lies there where it came in several requests."""
         if self._whole is not None:
-            return self._whole.digest()
-        return digest(self._runtime, self.upload.id, self._stored)
+            return self._whole
+        return read_whole(self._runtime, self.upload.id, self._stored, text=self._text)

@@ -32,7 +32,7 @@ _NO_UPLOAD = "No such upload of this job's attempt, or not all of its bytes are 
 
 # Of the attempt that the result is of, made with its holder's key: the fence of the attempt holds for its files too.
 FIND = text("""
-SELECT id, media_type FROM uploads WHERE id = ANY (CAST(:uploads AS uuid[]))
+SELECT id, media_type, utf8 FROM uploads WHERE id = ANY (CAST(:uploads AS uuid[]))
   AND tenant = :tenant AND key_id = :key_id AND job_id = :job_id AND attempt = :attempt AND sha256 IS NOT NULL
 """)
 # None of that ever changes: since the look an upload can only have gone.
@@ -85,10 +85,10 @@ def look_at_files(runtime: Runtime, job: Row[Any], result: Mapping[str, Any]) ->
     whose = {"tenant": job.tenant, "key_id": job.key_id, "job_id": job.id, "attempt": job.attempt}
     with runtime.engine.connect() as connection:
         params = {**whose, "uploads": list({one.upload for one in named})}
-        found = {str(row.id): row.media_type for row in connection.execute(FIND, params)}
+        found = {str(row.id): row for row in connection.execute(FIND, params)}
     _all_there(named, found)
     if named[0].name == TEXT:
-        _check_text(runtime, named[0])
+        _check_text(runtime, named[0], found[named[0].upload].utf8)
     reach("result.before_naming")
 
     def name(connection: Connection) -> None:
@@ -96,7 +96,7 @@ def look_at_files(runtime: Runtime, job: Row[Any], result: Mapping[str, Any]) ->
             **whose,
             "names": [one.name for one in named],
             "uploads": [one.upload for one in named],
-            "types": [one.media_type or found[one.upload] or UNKNOWN_TYPE for one in named],
+            "types": [one.media_type or found[one.upload].media_type or UNKNOWN_TYPE for one in named],
         }
         if connection.execute(NAME, params).rowcount != len(named):
             raise Invalid({named[0].field: ["An upload has gone meanwhile."]})
@@ -132,7 +132,12 @@ def _all_there(named: Sequence[_Named], found: Mapping[str, Any]) -> None:
         raise Invalid({**missing})
 
 
-def _check_text(runtime: Runtime, named: _Named) -> None:
+def _check_text(runtime: Runtime, named: _Named, known: bool | None) -> None:
+    """`known`: whether it is UTF-8, as was seen while it came; None: it is read now. Raises Invalid."""
+    if known is False:
+        raise Invalid({named.field: ["The text is not UTF-8."]})
+    if known:
+        return
     try:
         check_utf8(runtime, UUID(named.upload))
     except UnicodeDecodeError as error:

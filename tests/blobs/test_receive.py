@@ -225,3 +225,27 @@ def test_bytes_that_were_given_up_meanwhile_do_not_count(core):
     with pytest.raises(Conflict):
         receive.receive(core.runtime, upload, pieces())
     assert stands(core, upload).received == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["aé✓😀".encode() * 3, "é".encode() * 4 + b"\xff" + b"a", "✓".encode()[:2], b"\xed\xa0\x80"]
+)
+def test_whether_a_workers_file_is_utf_8_is_found_as_it_comes_and_as_it_was_cut(core, content):
+    """Cut at every byte, within characters too: in one request, and in two, of which the first broke off."""
+    job = core.held()
+
+    def made():
+        said = uploads.Announced(len(content), job_id=job.job_id, attempt=job.attempt)
+        return uploads.announce(core.runtime, KEY, said)
+
+    try:
+        known = content.decode() is not None
+    except UnicodeDecodeError:
+        known = False
+    for cut in range(1, len(content)):
+        assert receive.receive(core.runtime, made(), iter([content[:cut], content[cut:]])).utf8 is known
+        resumed = made()
+        with pytest.raises(Cut):
+            receive.receive(core.runtime, resumed, cut_after(content[:cut]))
+        assert stands(core, resumed).utf8 is None
+        assert receive.receive(core.runtime, stands(core, resumed), iter([content[cut:]])).utf8 is known

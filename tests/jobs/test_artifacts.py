@@ -175,14 +175,21 @@ def test_what_contradicts_itself_is_refused(core, work):
     upload = work.upload(job)
     with pytest.raises(Invalid, match="not both"):
         core.result(job, content="x", result_upload=upload)
-    twice = [{"name": "a", "upload": upload}, {"name": "a", "upload": upload}]
     with pytest.raises(Invalid, match="this name"):
-        work.submit(job, artifacts=twice)
-    with pytest.raises(Invalid, match="not UTF-8"):
-        work.submit(job, result_upload=work.upload(job, b"a" * 70_000 + b"\xff"))
-    with pytest.raises(Invalid, match="not UTF-8"):
-        work.submit(job, result_upload=work.upload(job, "ü".encode()[:1]))
+        work.submit(job, artifacts=[{"name": "a", "upload": upload}] * 2)
+    for text in (b"a" * 70_000 + b"\xff", "ü".encode()[:1]):
+        bad = work.upload(job, text)
+        for said in (r"not UTF-8\.", "not UTF-8: "):
+            with pytest.raises(Invalid, match=said):
+                work.submit(job, result_upload=bad)
+            core.sql("UPDATE uploads SET utf8 = NULL WHERE id = CAST(:id AS uuid)", id=bad)  # as of an earlier version
     assert work.submit(job, artifacts=[{"name": "a", "upload": upload}, {"name": "b", "upload": upload}]) == "completed"
+
+
+def test_a_text_is_not_read_again_as_it_is_accepted(core, work, monkeypatch):
+    job = core.held()
+    monkeypatch.setattr(result_files, "check_utf8", lambda *_: pytest.fail("it is read"))
+    assert work.submit(job, result_upload=work.upload(job, TEXT.encode())) == "completed"
 
 
 def test_a_late_result_has_the_files_of_its_attempt(core, work):
