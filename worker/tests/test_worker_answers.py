@@ -63,13 +63,13 @@ def test_a_poll_without_an_end_is_not_read_to_it(bridge, calls):
 
 
 def test_small_json_does_not_become_large_memory(bridge, calls):
-    bridge.script("poll", Say(data=b'{"jobs": [' + b"[]," * (2 * MIB) + b"[]]}"))  # 6 MiB; 140 as lists
+    bridge.script("poll", Say(data=b'{"jobs": [' + b"[]," * MIB + b"[]]}"))  # 3 MiB; 70 as lists
     with memory_below(30 * MIB), pytest.raises(CallFailed, match="more than 1000000"):
         calls["poll"]()
 
 
 def test_many_commas_in_a_text_are_one_value(bridge, calls):
-    options = {"table": 'a "quoted", ' * 2_000_000}
+    options = {"table": 'a "quoted", ' * 1_100_000}
     bridge.script("poll", jobs(claim(task_options=options)))
     assert calls["poll"]()[0].task_options == options
 
