@@ -2,7 +2,8 @@
 
 Whoever has no key may make the bridge wait for a request on some connections, not on all that it can have: of one
 address no more than MOST_STRANGERS, and none at all where no room is left. A connection on which a key counted once,
-and one from a trusted proxy, is closed by nobody but time and its client.
+and one from a trusted proxy, is closed by nobody but time and its client, unless no room is left and its client owes
+the rest of a body: the one that owes it longest goes then.
 """
 
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
+from itertools import islice
 
 from gunicorn.http.errors import LimitRequestHeaders
 
@@ -36,11 +38,13 @@ class Connection:
     """A client's connection; gunicorn's parser reads from it."""
 
     __slots__ = (
-        "_client", "_head", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting", "waits_since",
+        "_client", "_head", "_receiving", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting",
+        "waits_since",
     )  # fmt: skip
 
-    def __init__(self, client: socket.socket, address: str | None) -> None:
+    def __init__(self, client: socket.socket, address: str | None, receiving: dict["Connection", None]) -> None:
         self._client = client
+        self._receiving = receiving  # it stands there while more of a body is waited for
         self.address = address  # None: a trusted proxy's
         self.proven = False
         self.served = False  # a request has come on it
@@ -57,9 +61,13 @@ class Connection:
 
     def recv(self, size: int) -> bytes:
         """What comes next; nothing when it is the end, or too late. Raises LimitRequestHeaders for too large a head."""
-        came = self._client.recv(size)  # without a time limit, which costs as much as the rest: `late` ends the wait
         if not self.waiting:
-            return came
+            self._receiving[self] = None
+            try:
+                return self._client.recv(size)
+            finally:
+                self._receiving.pop(self, None)
+        came = self._client.recv(size)  # without a time limit, which costs as much as the rest: `late` ends the wait
         if self.begun and self.late(time.monotonic()):
             return b""
         if not self.begun:
@@ -120,6 +128,7 @@ class Connections:
         # Those that wait while no key has counted on them, by the time since when they wait.
         self._strangers: dict[Connection, None] = {}
         self._of_address: dict[str, dict[Connection, None]] = {}
+        self._receiving: dict[Connection, None] = {}  # by the time since when they wait for more of a body
         self._ticked = self._looked = time.monotonic()
         self._awake = 0.0
 
@@ -137,15 +146,18 @@ class Connections:
             for connection in self._open:
                 if connection.late(now):
                     connection.let_go()
+        for _ in range(len(self._open) - self._most):  # those that came at once owed nothing yet
+            self._make_room()
 
     def open(self, client: socket.socket, peer: object) -> Connection:
-        """A new one; an older one that nobody has shown a key on may have to go for it."""
+        """A new one. Where there are too many, an older one goes for it: one that nobody has shown a key on, else the
+        one whose client has sent no more of its body for the longest time."""
         host = str(peer[0]) if isinstance(peer, tuple) else ""
         ours = not host or trusts(host, self._trusted)  # without an address it came by a Unix socket
-        connection = Connection(client, None if ours else real_address(host, "", ()))
+        connection = Connection(client, None if ours else real_address(host, "", ()), self._receiving)
         self._open.add(connection)
-        if len(self._open) > self._most and self._strangers:
-            self._cut(next(iter(self._strangers)))
+        if len(self._open) > self._most:
+            self._make_room()
         elif len(mine := self._of_address.get(connection.address or "", {})) >= MOST_STRANGERS:
             oldest = next(iter(mine))
             if time.monotonic() - oldest.waits_since > FRESH_SECONDS:
@@ -188,8 +200,13 @@ class Connections:
             elif connection in self._strangers and quiet >= NEW_SECONDS:
                 connection.cut()
 
+    def _make_room(self) -> None:
+        for one in islice(self._strangers or self._receiving, 1):
+            self._cut(one)
+
     def _cut(self, connection: Connection) -> None:
         self._known(connection)
+        self._receiving.pop(connection, None)
         connection.cut()
 
     def _known(self, connection: Connection) -> None:

@@ -1,5 +1,7 @@
 """Which connections a process that stops lets go, and when."""
 
+from contextlib import ExitStack
+
 import gevent
 import gevent.socket
 import pytest
@@ -132,3 +134,16 @@ def test_time_in_which_this_process_did_not_run_is_none_in_which_the_client_said
     aged(connection, NEW_SECONDS - TICK_SECONDS)
     connections.let_go()
     assert connection.recv(10) == b""
+
+
+def test_where_none_is_left_the_one_that_owes_its_body_longest_goes_for_a_newcomer():
+    few = Connections(2, 75.0, ("192.0.2.1",))
+    with ExitStack() as stack:
+        pairs = [tuple(map(stack.enter_context, gevent.socket.socketpair())) for _ in range(3)]  # type: ignore[attr-defined]
+        older, newer = (few.open(server, STRANGER) for _, server in pairs[:2])
+        reading = [gevent.spawn(one.recv, 10) for one in (older, newer)]
+        gevent.sleep(0)
+        few.open(pairs[2][1], STRANGER)
+        assert reading[0].get(timeout=10) == b""
+        pairs[1][0].sendall(b"body")
+        assert reading[1].get(timeout=10) == b"body"

@@ -1,10 +1,12 @@
 """Polls whose clients have gone hold nothing for long, and those that wait leave places for all else."""
 
 import socket
+from contextlib import ExitStack
 
 import pytest
 import requests
 
+from bridge.names import API_BASE
 from tests.support.client import ok
 from tests.support.parking import park, parked, parking
 from tests.support.waiting import wait_until
@@ -77,3 +79,19 @@ def test_polls_leave_places_for_creates_results_and_health(small, client):
         for poll in polls:
             poll.close()
     wait_until(lambda: parked(client) == 0, "the hang-ups to be noticed", SOON)
+
+
+@pytest.mark.parametrize(("key", "length"), [("client", 1000), ("client", 1_000_000), ("reader", 1000)])
+def test_bodies_that_do_not_come_leave_places_for_all_else(small, client, key, length):
+    """Those of one key, waited for, waiting for their turn, or refused and read to their end."""
+    sender = client if key == "client" else small.client(tenant=client.tenant, scopes=("read",))
+    head = f"POST {API_BASE}/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {sender.key}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{{"
+    with ExitStack() as held:
+        for _ in range(3 * CONNECTIONS):
+            begun = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port), 60))
+            begun.sendall(head.encode())
+        other = small.client()
+        for _ in range(5):
+            requests.Session().get(f"{small.url}/healthz", timeout=60).raise_for_status()
+            other.create("audio")
