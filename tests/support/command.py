@@ -35,7 +35,7 @@ def jobbridge(*arguments: str, cwd: Path, **settings: str) -> subprocess.Complet
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=LATEST,
         check=False,
     )
 

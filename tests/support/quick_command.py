@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from bridge.cli import main
 from tests.support.command import environment
+from tests.support.waiting import LATEST
 
 _forks = multiprocessing.get_context("forkserver")
 # Also what single commands import for themselves: of those that ask PostgreSQL, of `doctor`.
@@ -40,9 +41,9 @@ def quick_jobbridge(*arguments: str, cwd: Path, **settings: str) -> subprocess.C
     with TemporaryDirectory() as place:
         process = _forks.Process(target=_run, args=(arguments, str(cwd), environment(**settings), place))
         process.start()
-        process.join(90)
+        process.join(LATEST)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(arguments, 90)
+            raise subprocess.TimeoutExpired(arguments, LATEST)
         out, err = (Path(place, number).read_text() for number in ("1", "2"))
         return subprocess.CompletedProcess(arguments, process.exitcode, out, err)
