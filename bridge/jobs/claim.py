@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -232,7 +233,7 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
             "ack_seconds": ack_seconds,
         },
     )
-    for fate, n, *columns in rows:
+    for fate, n, *columns in sorted(rows, key=itemgetter(1)):  # as offered: an answer has its jobs in their order
         index = n - 1
         if fate == Fate.CLAIMED:
             fates.claimed[index] = Claimed(*columns)

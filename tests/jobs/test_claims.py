@@ -1,6 +1,7 @@
 """Claims: one winner an ID, what a claim_id is given again, whom a released job is offered to, and in which order."""
 
 import pytest
+from sqlalchemy import text
 
 from bridge.jobs.claim import Claimant, claim, replay
 from tests.support.core import KEY, OTHER_KEY
@@ -206,3 +207,13 @@ def test_a_claim_takes_no_more_than_fits_and_leaves_the_rest_free(core):
     assert (set(outcome.claimed), outcome.busy) == ({0, 1}, {2}), "the one that reaches 32 MiB still fits"
     assert core.status(job_ids[2]) == "pending"
     assert core.claim(job_ids[2]).task_options == outcome.claimed[0].task_options
+
+
+@pytest.mark.parametrize("avoided", ["nestloop", "hashjoin", "mergejoin"])
+def test_claimed_jobs_come_in_the_order_of_their_offers_whatever_the_plan(core, avoided):
+    job_ids = [core.create() for _ in range(12)][::-1]
+    offers = [(job_id, Claimant(KEY.key_id, f"w{n}")) for n, job_id in enumerate(job_ids)]
+    with core.engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL enable_{avoided} = off"))
+        fates = claim(connection, offers, 60)
+    assert [(n, str(job.job_id)) for n, job in fates.claimed.items()] == [*enumerate(job_ids)]
