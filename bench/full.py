@@ -56,6 +56,8 @@ def main() -> int:
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
     place = ROOT / "build" / ("bench-look" if asked.short else "bench-full")
     place.mkdir(parents=True, exist_ok=True)
+    # A shell without a terminal lets what it starts beside itself ignore this signal, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     end, failed = time.monotonic() + HOUR, []
     for name, command in COMMANDS.items():
         if (only and name not in only) or (asked.short and command.look is None):
@@ -96,8 +98,8 @@ def measured(name: str, arguments: list[str], place: Path, seconds: float) -> st
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """By SIGINT, so that it stops what it has started; what is left after a minute is killed."""
-    process.send_signal(signal.SIGINT)
+    """By SIGINT for all of it, as a terminal does, so that it stops what it has started; killed after a minute."""
+    os.killpg(process.pid, signal.SIGINT)
     try:
         process.wait(60)
     except subprocess.TimeoutExpired:
