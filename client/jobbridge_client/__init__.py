@@ -19,6 +19,7 @@ from jobbridge_client.errors import (
     WaitTimeout,
 )
 from jobbridge_client.records import Artifact, Batch, BatchState, Filters, Job, JobFields, Page, Result, Upload
+from jobbridge_client.steps import Reply
 from jobbridge_client.webhooks import verify
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "NotFound",
     "Page",
     "Refused",
+    "Reply",
     "Result",
     "TooMany",
     "Unreachable",

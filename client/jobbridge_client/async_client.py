@@ -20,7 +20,7 @@ from jobbridge_client import calls, downloads, uploads
 from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, built, head, takers, told
 from jobbridge_client.errors import BadAnswer
 from jobbridge_client.records import Artifact, Batch, BatchState, Job, Page, Result, Upload
-from jobbridge_client.steps import FilePart, Pause, Reply, Request, Step, Steps, Work
+from jobbridge_client.steps import DOCUMENT_LIMIT, FilePart, Pause, Reply, Request, Step, Steps, Work, send
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -202,6 +202,20 @@ class AsyncClient:
     async def retry(self, job: Job | str) -> Job:
         """Put a failed, timed-out or cancelled job back. Raises Conflict where it is completed or processed."""
         return await self._run(calls.retry(job, self._patience))
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 60.0,
+    ) -> Reply:
+        """Make a request that no other method makes, once, and return whatever is answered, up to 64 MiB."""
+        asked = Request(method, path, params or {}, json, headers=headers or {}, seconds=seconds, limit=DOCUMENT_LIMIT)
+        return await self._run(send(asked))
 
     async def _run(self, steps: Steps[T]) -> T:
         """Do what a call asks for, until it returns."""

@@ -18,7 +18,7 @@ from jobbridge_client import calls, downloads, uploads
 from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, built, head, takers, told
 from jobbridge_client.errors import BadAnswer
 from jobbridge_client.records import Artifact, Batch, BatchState, Job, Page, Result, Upload
-from jobbridge_client.steps import Pause, Reply, Request, Step, Steps, Work
+from jobbridge_client.steps import DOCUMENT_LIMIT, Pause, Reply, Request, Step, Steps, Work, send
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -199,6 +199,20 @@ class Client:
     def retry(self, job: Job | str) -> Job:
         """Put a failed, timed-out or cancelled job back. Raises Conflict where it is completed or processed."""
         return self._run(calls.retry(job, self._patience))
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 60.0,
+    ) -> Reply:
+        """Make a request that no other method makes, once, and return whatever is answered, up to 64 MiB."""
+        asked = Request(method, path, params or {}, json, headers=headers or {}, seconds=seconds, limit=DOCUMENT_LIMIT)
+        return self._run(send(asked))
 
     def _run(self, steps: Steps[T]) -> T:
         """Do what a call asks for, until it returns."""

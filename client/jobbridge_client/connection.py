@@ -105,7 +105,14 @@ def takers(request: Request, reply: Reply) -> tuple[Taker, Body]:
 
 
 def told(error: Exception, url: str) -> Exception:
-    """Turn what httpx2 and the file system raised into what this package raises."""
+    """Turn what httpx2 and the file system raised into what this package raises, with that as its cause."""
+    ours = _told(error, url)
+    if ours is not error:
+        ours.__cause__ = error
+    return ours
+
+
+def _told(error: Exception, url: str) -> Exception:
     if isinstance(error, httpx2.TimeoutException):
         return Unreachable(f"{url} gave no answer in time")
     if isinstance(error, httpx2.LocalProtocolError | httpx2.InvalidURL):

@@ -62,6 +62,9 @@ def test_a_source_is_named_once_also_at_an_address_and_as_an_upload_of_a_batch(e
     for none_or_two in ({}, {"source_url": "https://x.org/", "source_file_path": "/x"}):
         with pytest.raises(BadSetting, match="give one of them"):
             either("create", "audio", ingestion_task_id="7", **none_or_two)
+    for path, status in (("/api/v1/remote-jobs/statistics", 200), ("/api/v1/remote-jobs/nosuch", 404)):
+        reply = either("call", "GET", path)
+        assert (reply.status, reply.headers["x-request-id"] != "", reply.body[:1]) == (status, True, b"{")
     (tmp_path / "a.bin").write_bytes(b"bytes")
     sent = sdk.upload(tmp_path / "a.bin")
     named = {"content_type": "audio", "ingestion_task_id": "7", "source_upload": sent}

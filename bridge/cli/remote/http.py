@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import responses
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
-import requests
-
+import jobbridge_client
 from bridge.cli.errors import Refused, RefusedByBridge, Unreachable
 from bridge.cli.text import clean
 from bridge.settings import load_settings
+from jobbridge_client import Client, Reply
 
-CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 
 
@@ -44,14 +44,7 @@ class Bridge:
             raise Refused("BRIDGE_KEY contains an invalid character")
         self.url = url.rstrip("/")
         self.key = key
-        self._session = requests.Session()
-        self._session.auth = self._sign  # not as a header, which a .netrc would replace
-        self._session.headers["Accept"] = "application/json"
-
-    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self.key is not None:
-            request.headers["Authorization"] = f"Bearer {self.key}"
-        return request
+        self._client = Client(self.url, key, patience=0, allow_http=True)
 
     def get(self, path: str, **query: Any) -> Answer:
         """`ask`, to read."""
@@ -73,29 +66,26 @@ class Bridge:
     ) -> Answer:
         """One request. `query`: None is left out. Raises RefusedByBridge, Unreachable."""
         params = {name: _written(value) for name, value in query.items() if value is not None}
-        return self.read(self.send(method, path, seconds=seconds, params=params, json=body, headers=headers))
-
-    def send(self, method: str, path: str, *, seconds: float = ANSWER_SECONDS, **sent: Any) -> requests.Response:
-        """One request, and whatever it is answered. Raises Unreachable."""
         try:
-            # No redirects: the key goes nowhere else.
-            return self._session.request(
-                method, self.url + path, timeout=(CONNECT_SECONDS, seconds), allow_redirects=False, **sent
-            )
-        except requests.Timeout:
-            raise Unreachable(f"{self.url} gave no answer in time") from None
-        except requests.RequestException as error:
-            raise Unreachable(f"{self.url} cannot be reached: {_cause(error)}") from None
+            reply = self._client.call(method, path, params, body, headers=headers, seconds=seconds)
+        except jobbridge_client.Unreachable as error:
+            cause = _cause(error)
+            raise Unreachable(f"{self.url} cannot be reached: {cause}" if cause else clean(str(error))) from None
+        except jobbridge_client.BadAnswer as error:
+            raise Unreachable(clean(str(error))) from None
+        except UnicodeEncodeError:
+            raise Refused("what is to be sent is not UTF-8") from None
+        return self._read(reply)
 
-    def read(self, response: requests.Response) -> Answer:
+    def _read(self, reply: Reply) -> Answer:
         """What the bridge said. Raises RefusedByBridge; Unreachable where it is somebody else."""
-        status, document = response.status_code, None
+        status, document = reply.status, None
         with suppress(ValueError, RecursionError):
-            document = response.json()
-        if not isinstance(document, dict) or "X-Request-ID" not in response.headers:
-            raise Unreachable(f"what answers at {self.url} is not the bridge ({status} {clean(response.reason)})")
+            document = json.loads(reply.body)
+        if not isinstance(document, dict) or "x-request-id" not in reply.headers:
+            raise Unreachable(f"what answers at {self.url} is not the bridge ({status} {responses.get(status, '')})")
         if status in (200, 201):
-            return Answer(document, _clock(response))
+            return Answer(document, _clock(reply))
         raise RefusedByBridge(self._said(status, document), passing=status in (429, 503))
 
     def _said(self, status: int, problem: dict[str, Any]) -> list[str]:
@@ -130,19 +120,19 @@ def _written(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _clock(response: requests.Response) -> datetime:
+def _clock(reply: Reply) -> datetime:
     try:
-        return parsedate_to_datetime(response.headers["Date"])
+        return parsedate_to_datetime(reply.headers["date"])
     except (KeyError, ValueError):
         return datetime.now(UTC)
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason that the system gave, such as `Connection refused`."""
-    reason = "the connection broke off"
+    """The innermost reason that the system gave, such as `Connection refused`; empty where it gave none."""
+    reason = ""
     step: BaseException | None = error
     while step is not None:
-        if isinstance(step, OSError) and not isinstance(step, requests.RequestException) and step.strerror:
+        if isinstance(step, OSError) and step.strerror:
             reason = str(getattr(step, "verify_message", "") or step.strerror)
         step = step.__cause__ or step.__context__
     return clean(reason)
