@@ -33,8 +33,9 @@ for left in "${TMPDIR:-/tmp}"/bridge-worker-sh.*; do
   if [[ -O $left && ${pid%%.*} =~ ^[0-9]+$ ]] && ! kill -0 "${pid%%.*}" 2>/dev/null; then rm -rf "$left"; fi
 done
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bridge-worker-sh.$$.XXXXXX")
-# Once more where something that is just being ended still wrote.
-trap 'rm -rf "$tmp" 2>/dev/null || { sleep 1; rm -rf "$tmp"; }' EXIT
+# Once more where something that is just being ended still wrote. By this shell alone: a process that is ended when it was
+# only just forked has this trap, too, and would take the place away from the worker.
+trap 'if [[ $BASHPID == "$$" ]]; then rm -rf "$tmp" 2>/dev/null || { sleep 1; rm -rf "$tmp"; }; fi' EXIT
 # Secrets go to curl in files: what stands in its arguments can be seen by every user of the machine.
 printf '%s\n' "${BRIDGE_KEY:+Authorization: Bearer $BRIDGE_KEY}" >"$tmp/key"
 unset BRIDGE_KEY
@@ -79,11 +80,10 @@ hear() {
   if [[ $child ]] && unwanted; then end_group "$child"; fi
 }
 
-# end_group ID: SIGTERM, and again until none is left: a process that was only just forked may still have this shell's
-# traps, on a busy machine for seconds.
+# end_group ID: SIGTERM, and once more: a process that was only just forked may still have this shell's traps.
 end_group() {
   kill -- "-$1"
-  (for pause in 0.5 1 2 4 8; do sleep "$pause" && kill -- "-$1" || exit; done) &
+  (sleep 0.5 && kill -- "-$1") &
 } 2>/dev/null
 trap 'stopping=1; hear' TERM INT
 

@@ -274,3 +274,25 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(bridge, start, tmp_pat
         assert bridge.next("result").body["content"] == "done\n"
     assert worker.process.wait(60) == 0
     assert bridge.calls_left("poll") == (2 if said == "poll" else 1)  # of a poll it asks once more
+
+
+def test_what_is_ended_as_it_is_forked_leaves_the_worker_its_place(tmp_path):
+    """Until it has begun, a forked process has the traps of the worker, among them the one that removes its files."""
+    [trap] = [line for line in SCRIPT.read_text().splitlines() if line.startswith("trap ") and line.endswith(" EXIT")]
+    program = f"""
+tmp={tmp_path}/place
+mkdir "$tmp"
+{trap}
+trap : TERM
+for n in {{1..50}}; do
+  set -m
+  {{ sleep 3; }} &
+  set +m
+  kill -- "-$!"
+  wait "$!"
+done
+[[ -d $tmp ]] && echo there
+"""
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=200)
+    assert done.stdout == "there\n"
+    assert list(tmp_path.iterdir()) == []
