@@ -2,14 +2,14 @@
 
 Whoever has no key may make the bridge wait for a request on some connections, not on all that it can have: of one
 address no more than MOST_STRANGERS, and none at all where no room is left. A connection on which a key counted once,
-and one from a trusted proxy, is closed by nobody but time and its client, unless no room is left and its client owes
-the rest of a body: the one that owes it longest goes then.
+and one from a trusted proxy, is closed by nobody but time and its client, unless no room is left and its client sends
+no more of a body, or reads no more of an answer: the one that did neither for the longest time goes then.
 """
 
 import socket
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from itertools import islice
 
@@ -38,13 +38,13 @@ class Connection:
     """A client's connection; gunicorn's parser reads from it."""
 
     __slots__ = (
-        "_client", "_head", "_receiving", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting",
+        "_client", "_head", "_stalled", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting",
         "waits_since",
     )  # fmt: skip
 
     def __init__(self, client: socket.socket, address: str | None, receiving: dict["Connection", None]) -> None:
         self._client = client
-        self._receiving = receiving  # it stands there while more of a body is waited for
+        self._stalled = receiving  # it stands there while more of a body is waited for
         self.address = address  # None: a trusted proxy's
         self.proven = False
         self.served = False  # a request has come on it
@@ -62,11 +62,8 @@ class Connection:
     def recv(self, size: int) -> bytes:
         """What comes next; nothing when it is the end, or too late. Raises LimitRequestHeaders for too large a head."""
         if not self.waiting:
-            self._receiving[self] = None
-            try:
+            with self.stalled():
                 return self._client.recv(size)
-            finally:
-                self._receiving.pop(self, None)
         came = self._client.recv(size)  # without a time limit, which costs as much as the rest: `late` ends the wait
         if self.begun and self.late(time.monotonic()):
             return b""
@@ -77,6 +74,15 @@ class Connection:
         if self._head > MOST_HEAD_BYTES:
             raise LimitRequestHeaders("the head is too large")
         return came
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Its client is waited for, in the middle of a request or an answer."""
+        self._stalled[self] = None
+        try:
+            yield
+        finally:
+            self._stalled.pop(self, None)
 
     def late(self, now: float) -> bool:
         """Whether it waits longer for a request than it may."""
@@ -117,6 +123,12 @@ def prove() -> None:
         connection.proven = True
 
 
+def stalled() -> AbstractContextManager[None]:
+    """The client of this request does not read: its connection may go for a newcomer."""
+    connection = CURRENT.get()
+    return connection.stalled() if connection is not None else nullcontext()
+
+
 class Connections:
     """Those of this process, of which it takes `most`."""
 
@@ -128,7 +140,7 @@ class Connections:
         # Those that wait while no key has counted on them, by the time since when they wait.
         self._strangers: dict[Connection, None] = {}
         self._of_address: dict[str, dict[Connection, None]] = {}
-        self._receiving: dict[Connection, None] = {}  # by the time since when they wait for more of a body
+        self._stalled: dict[Connection, None] = {}  # by the time since when their clients are waited for
         self._ticked = self._looked = time.monotonic()
         self._awake = 0.0
 
@@ -146,15 +158,15 @@ class Connections:
             for connection in self._open:
                 if connection.late(now):
                     connection.let_go()
-        for _ in range(len(self._open) - self._most):  # those that came at once owed nothing yet
+        for _ in range(len(self._open) - self._most):  # when those came nobody was stalled yet
             self._make_room()
 
     def open(self, client: socket.socket, peer: object) -> Connection:
         """A new one. Where there are too many, an older one goes for it: one that nobody has shown a key on, else the
-        one whose client has sent no more of its body for the longest time."""
+        one whose client has been waited for longest."""
         host = str(peer[0]) if isinstance(peer, tuple) else ""
         ours = not host or trusts(host, self._trusted)  # without an address it came by a Unix socket
-        connection = Connection(client, None if ours else real_address(host, "", ()), self._receiving)
+        connection = Connection(client, None if ours else real_address(host, "", ()), self._stalled)
         self._open.add(connection)
         if len(self._open) > self._most:
             self._make_room()
@@ -201,12 +213,12 @@ class Connections:
                 connection.cut()
 
     def _make_room(self) -> None:
-        for one in islice(self._strangers or self._receiving, 1):
+        for one in islice(self._strangers or self._stalled, 1):
             self._cut(one)
 
     def _cut(self, connection: Connection) -> None:
         self._known(connection)
-        self._receiving.pop(connection, None)
+        self._stalled.pop(connection, None)
         connection.cut()
 
     def _known(self, connection: Connection) -> None:

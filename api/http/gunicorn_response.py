@@ -13,6 +13,7 @@ import time
 from gunicorn import util
 from gunicorn.http import wsgi
 
+from api.http.connections import stalled
 from api.http.fixed_headers import FIXED
 
 PIECE = 64 * 1024
@@ -94,7 +95,8 @@ class TimedResponse(wsgi.Response):
             return
         self.sock.settimeout(self.seconds)
         try:
-            self.sock.sendall(data[sent:])
+            with stalled():
+                self.sock.sendall(data[sent:])
         except TimeoutError:
             # What the kernel still holds for it is dropped with the connection.
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from gevent.monkey import get_original
 from gevent.socket import wait_write  # type: ignore[attr-defined]
 
+from api.http.connections import stalled
 from api.http.gunicorn_response import TimedResponse
 from bridge.errors import Unavailable
 from bridge.runtime import OnFiles
@@ -116,7 +117,8 @@ def _send(ends: _Ends, at: int, count: int) -> int | None:
 
 def _wait(sock: Any, seconds: float) -> None:
     try:
-        wait_write(sock.fileno(), timeout=seconds, timeout_exc=TimeoutError())
+        with stalled():
+            wait_write(sock.fileno(), timeout=seconds, timeout_exc=TimeoutError())
     except TimeoutError:
         # What the kernel still holds for it is dropped with the connection.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

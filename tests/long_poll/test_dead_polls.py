@@ -1,11 +1,13 @@
 """Polls whose clients have gone hold nothing for long, and those that wait leave places for all else."""
 
 import socket
+import time
 from contextlib import ExitStack
 
 import pytest
 import requests
 
+from api.http.gunicorn_response import TimedResponse
 from bridge.names import API_BASE
 from tests.support.client import ok
 from tests.support.parking import park, parked, parking
@@ -95,3 +97,20 @@ def test_bodies_that_do_not_come_leave_places_for_all_else(small, client, key, l
         for _ in range(5):
             requests.Session().get(f"{small.url}/healthz", timeout=60).raise_for_status()
             other.create("audio")
+
+
+def test_downloads_that_nobody_reads_leave_places_for_all_else(small, client):
+    client.create("video", source_file_path=client.source(bytes(8 * 1024 * 1024)))
+    job = client.claim("video")
+    head = f"GET {API_BASE}/{job['job_id']}/download HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {client.key}\r\n\r\n"
+    with ExitStack() as held:
+        for _ in range(3 * CONNECTIONS):
+            begun = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port), 60))
+            begun.sendall(head.encode())
+        assert begun.recv(15) == b"HTTP/1.1 200 OK"
+        began = time.monotonic()
+        other = small.client()
+        for _ in range(20):
+            requests.Session().get(f"{small.url}/healthz", timeout=60).raise_for_status()
+            other.create("audio")
+        assert time.monotonic() - began < TimedResponse.seconds, "nobody waits for their time to be over"
