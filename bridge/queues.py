@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from models.state import Priority
+from models.job_state import Priority
 
 RANKS = list(Priority)  # by what the database stores of a priority
 

@@ -9,8 +9,8 @@ import os
 import time
 from collections.abc import Mapping
 
+from bridge.job_events import StateChange
 from bridge.settings import SettingsError
-from bridge.state_change import StateChange
 from bridge.traces import ENDPOINTS, Span, Traces, facts_of
 from bridge.version import version
 

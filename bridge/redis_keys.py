@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from bridge.names import TENANT_PATTERN
 from bridge.queues import Queue
-from models.state import Priority
+from models.job_state import Priority
 
 _NAME = re.compile(TENANT_PATTERN)
 

@@ -7,9 +7,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
+from bridge.job_events import Observer, Unobserved
 from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
-from bridge.state_change import Observer, Unobserved
 from bridge.traces import Traces, Untraced
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
+from bridge.job_events import StateChange
 from bridge.settings import read_environment
-from bridge.state_change import StateChange
 
 # Of the request or task that is served now, as it was sent or as the span is that was begun for it; None: of none.
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)

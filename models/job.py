@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.state import BAD_ENDS, FINAL, AttemptEnd, JobState
+from models.job_state import BAD_ENDS, FINAL, AttemptEnd, JobState
 
 metadata = MetaData(
     naming_convention={

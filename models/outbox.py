@@ -3,7 +3,7 @@
 from sqlalchemy import JSON, Column, Computed, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
 from models.job import Moment, metadata
-from models.state import OutcomeState
+from models.job_state import OutcomeState
 
 FAILING_TRIES = 5  # sendings without success, or without confirmation, after which an outcome counts as failing
 

@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Identity, Index, Table, Text, Uuid
 
 from models.job import Moment, metadata, one_of
-from models.state import Asked
+from models.job_state import Asked
 
 # Append-only: a line is written by the very statement that changes the job (bridge/jobs/transition.py).
 job_requests = Table(

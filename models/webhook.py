@@ -3,8 +3,8 @@
 from sqlalchemy import JSON, Column, Computed, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
 from models.job import Moment, metadata
+from models.job_state import WebhookState
 from models.outbox import FAILING_TRIES
-from models.state import WebhookState
 
 _STATE = f"""CASE WHEN next_at IS NOT NULL AND tries >= {FAILING_TRIES} THEN '{WebhookState.FAILING}'
  WHEN next_at IS NOT NULL THEN '{WebhookState.WAITING}'

@@ -16,12 +16,12 @@ from bridge.db import make_engine
 from bridge.file_pool import FilePool
 from bridge.insight.counting import Counting
 from bridge.insight.totals import Totals
+from bridge.job_events import REQUEST_ID
 from bridge.logs import configure_logging
 from bridge.mirror.lists import Mirror
 from bridge.outbox.nudge import Nudger
 from bridge.runtime import Runtime
 from bridge.settings import load_settings, read_environment, unknown_names
-from bridge.state_change import REQUEST_ID
 from bridge.traces import TRACEPARENT, traces_of, valid
 
 log = structlog.get_logger("tasks.app")

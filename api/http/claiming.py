@@ -27,13 +27,13 @@ from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.db import is_unavailable
 from bridge.errors import BridgeError, Forbidden, Invalid, Unavailable
+from bridge.job_events import REQUEST_ID
 from bridge.jobs.claim import Claimant, Claimed
 from bridge.jobs.claim_named import claim_named
 from bridge.jobs.uploaded_sources import with_uploads
 from bridge.long_poll.poll import Poll
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.queues import Queue
-from bridge.state_change import REQUEST_ID
 from bridge.workers.slots import Slots
 
 NEXT = NextQuery()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from secrets import token_hex
 from typing import Any
 
-from bridge.state_change import REQUEST_ID
+from bridge.job_events import REQUEST_ID
 from bridge.traces import TRACEPARENT, valid
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")

@@ -21,7 +21,7 @@ from bridge.jobs.source_files import source_name
 from bridge.names import download_path
 from bridge.queues import RANKS
 from bridge.runtime import Runtime
-from models.state import JobState, Priority
+from models.job_state import JobState, Priority
 
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
 DOCUMENTS = (*Document, "processing_time")  # given on as the text that they are stored as, past the schemas

@@ -13,7 +13,7 @@ from api.routes.jobs import producers
 from api.schemas import artifacts as schemas
 from api.schemas.jobs import StoredResult
 from bridge.jobs import artifacts, read
-from models.state import JobState
+from models.job_state import JobState
 
 JSON, PLAIN = "application/json", "text/plain"
 TEXT = {"type": "string"}

@@ -15,7 +15,7 @@ from bridge.jobs.bulk import steer
 from bridge.names import API_ROOT
 from bridge.outbox import outcomes
 from bridge.outbox.pipeline_queue import pipeline_queue, tells_all
-from models.state import Asked
+from models.job_state import Asked
 
 log = structlog.get_logger("api")
 continuations = Blueprint(

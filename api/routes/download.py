@@ -30,7 +30,7 @@ from bridge.jobs.remote_sources import WORKER, is_remote
 from bridge.jobs.source_files import open_source
 from bridge.jobs.uploaded_sources import is_uploaded, uploaded_source
 from bridge.runtime import OnFiles
-from models.state import JobState
+from models.job_state import JobState
 
 log = structlog.get_logger("api")
 

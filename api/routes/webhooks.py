@@ -13,7 +13,7 @@ from api.schemas.bulk import Resent
 from bridge.errors import Invalid
 from bridge.names import WEBHOOKS_BASE
 from bridge.outbox import webhooks as core
-from models.state import WebhookState
+from models.job_state import WebhookState
 
 log = structlog.get_logger("api")
 webhooks = Blueprint(

@@ -26,7 +26,7 @@ from bridge.names import API_BASE
 from bridge.runtime import Runtime
 from bridge.workers.facts import UNTOLD, Facts
 from bridge.workers.registry import Worker
-from models.state import JobState
+from models.job_state import JobState
 
 workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
 

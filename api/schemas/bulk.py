@@ -6,7 +6,7 @@ from api.schemas.jobs import Filters
 from api.schemas.problem import STATES
 from api.schemas.strict import JobId, QueryInteger
 from bridge.bounded_schema import Strict
-from models.state import OutcomeState
+from models.job_state import OutcomeState
 
 OUTCOME_STATES = [str(state) for state in OutcomeState]
 

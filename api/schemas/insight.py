@@ -7,8 +7,8 @@ from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import BoundedList, Strict
 from bridge.jobs.fields import StrictInteger
+from models.job_state import BATCH_ENDED, UNSERVED, AttemptEnd
 from models.pause import PausedBy
-from models.state import BATCH_ENDED, UNSERVED, AttemptEnd
 
 COUNTS = fields.Dict(keys=fields.String(validate=validate.OneOf(STATES)), values=fields.Integer(), required=True)
 

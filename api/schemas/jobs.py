@@ -11,7 +11,7 @@ from bridge.jobs.fields import CreateFields, Moment
 from bridge.jobs.remote_sources import FETCHES
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.outgoing.destination import LONGEST
-from models.state import Asked, AttemptEnd
+from models.job_state import Asked, AttemptEnd
 
 
 class CreateJob(CreateFields):

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from models.state import JobState, Priority
+from models.job_state import JobState, Priority
 
 STATES = [str(state) for state in JobState]
 PRIORITIES = [str(priority) for priority in Priority]

@@ -5,7 +5,7 @@ from marshmallow import Schema, fields, validate
 from api.schemas.problem import STATES
 from api.schemas.strict import JobId, QueryInteger
 from bridge.bounded_schema import Strict
-from models.state import WebhookState
+from models.job_state import WebhookState
 
 WEBHOOK_STATES = [str(state) for state in WebhookState]
 RESENDABLE = [str(WebhookState.FAILING), str(WebhookState.FAILED)]

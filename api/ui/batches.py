@@ -10,7 +10,7 @@ from api.ui.blueprint import ui
 from api.ui.render import page
 from api.ui.session import signed_in
 from bridge.jobs import batch_lists, batches
-from models.state import JobState
+from models.job_state import JobState
 
 BATCHES_PER_PAGE = 20  # each with up to a thousand jobs, which are counted
 JOBS_PER_PAGE = 50

@@ -28,7 +28,7 @@ from bridge.jobs.documents import Document, head
 from bridge.jobs.job_log import last_pieces
 from bridge.jobs.listing import FILTERS, short_page
 from bridge.queues import RANKS
-from models.state import EDGES, Asked, JobState
+from models.job_state import EDGES, Asked, JobState
 
 log = structlog.get_logger("api.ui")
 

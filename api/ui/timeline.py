@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row
 
 from bridge.jobs.read import History
-from models.state import FINAL, JobState
+from models.job_state import FINAL, JobState
 
 WIDTH = 1000.0  # of the axis, in the picture's own units
 ROW = 26  # height of a row

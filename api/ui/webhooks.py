@@ -13,7 +13,7 @@ from api.ui.forms import loaded, read_form
 from api.ui.render import page
 from api.ui.session import go, signed_in
 from bridge.outbox import webhooks
-from models.state import WebhookState
+from models.job_state import WebhookState
 
 log = structlog.get_logger("api.ui")
 

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from bridge.cli.errors import Refused
 from bridge.cli.text import clean, read_moment
-from models.state import JobState
+from models.job_state import JobState
 
 EXIT = (
     "Speaks HTTP with the bridge at BRIDGE_URL (or --url) and the key in BRIDGE_KEY. Exit status: 0 done; 1 the bridge "

@@ -8,8 +8,8 @@ from itertools import product
 from typing import Protocol
 
 from bridge.insight.gauges import MOST_TYPES, OTHER
-from bridge.state_change import StateChange
-from models.state import FINAL, LATE_CHANGES, Change
+from bridge.job_events import StateChange
+from models.job_state import FINAL, LATE_CHANGES, Change
 
 MOST_TIMED = 30  # content types with histograms of their own
 
@@ -76,7 +76,7 @@ class Labels:
 
 
 class Counting:
-    """A bridge.state_change.Observer that adds up."""
+    """A bridge.job_events.Observer that adds up."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally

@@ -13,7 +13,7 @@ from bridge.outbox.pipeline_queue import PipelineQueue, pipeline_queue
 from bridge.runtime import Runtime
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.roster import WorkerInfo, roster_of
-from models.state import JobState
+from models.job_state import JobState
 
 MOST_AHEAD = 1000
 MOST_ATTEMPTS = 5

@@ -14,7 +14,7 @@ from bridge.outbox.pipeline_queue import PipelineQueue, pipeline_queue
 from bridge.queues import Queue
 from bridge.runtime import Runtime
 from models.job import NOT_DUE, QUEUE_CLOCK_RUNS
-from models.state import OutcomeState, WebhookState
+from models.job_state import OutcomeState, WebhookState
 
 MOST_CALLS = 10_000  # webhooks
 STUCK = text(f"""

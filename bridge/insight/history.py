@@ -20,7 +20,7 @@ from bridge.insight import counters, gauges
 from bridge.runtime import Runtime
 from models.history import history as table
 from models.job import one_of
-from models.state import FINAL
+from models.job_state import FINAL
 
 LOCK = 7268122  # an arbitrary number that no other advisory lock of the bridge uses
 MOST_LINES = 500  # of one step, over all tenants: those with the most jobs

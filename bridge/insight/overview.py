@@ -15,7 +15,7 @@ from bridge.runtime import Runtime
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.roster import WorkerInfo, roster_of
 from models.job import one_of
-from models.state import BAD_ENDS, JobState, OutcomeState
+from models.job_state import BAD_ENDS, JobState, OutcomeState
 
 MOST_QUEUES = 100  # shown, those with the most to do
 MOST_REASONS = 10

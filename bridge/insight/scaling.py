@@ -14,7 +14,7 @@ from bridge.runtime import Runtime
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.roster import roster_of
 from models.job import NOT_DUE
-from models.state import JobState
+from models.job_state import JobState
 
 MOST_TYPES = 200  # of a list, those with the most to do
 MOST_NOT_DUE = 10_000  # counted of all tenants' jobs that wait for their time

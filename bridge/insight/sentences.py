@@ -11,7 +11,7 @@ from bridge.outbox.pipeline_queue import sentence
 from bridge.outbox.undelivered import DUE_SECONDS
 from bridge.queues import RANKS
 from bridge.workers.roster import WorkerInfo
-from models.state import FINAL, JobState, WebhookState
+from models.job_state import FINAL, JobState, WebhookState
 
 MOST_NAMED = 10  # workers, each in a sentence of its own
 

@@ -10,7 +10,7 @@ from bridge.errors import Conflict, NotFound
 from bridge.jobs.read import find
 from bridge.jobs.result_files import is_name
 from bridge.runtime import Runtime
-from models.state import JobState
+from models.job_state import JobState
 from models.upload import TEXT
 
 _FILE = """SELECT u.id, f.name, f.media_type, u.length, u.sha256, u.created_at

@@ -18,7 +18,7 @@ from bridge.errors import NotFound
 from bridge.jobs.read import job_id_of
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
-from models.state import BATCH_ENDED, FINAL, JobState
+from models.job_state import BATCH_ENDED, FINAL, JobState
 
 log = structlog.get_logger("bridge.jobs.batches")
 

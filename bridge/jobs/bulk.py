@@ -20,7 +20,7 @@ from bridge.jobs.listing import FILTERS, in_order, matching, worked_by
 from bridge.jobs.transition import entry, follow, jobs, moving, parameters
 from bridge.runtime import Runtime
 from models.job import remote_jobs
-from models.state import EDGES, ON_REQUEST, Asked, AttemptEnd, Change, JobState
+from models.job_state import EDGES, ON_REQUEST, Asked, AttemptEnd, Change, JobState
 
 BATCH = 500
 

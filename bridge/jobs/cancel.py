@@ -9,7 +9,7 @@ from bridge.errors import Conflict
 from bridge.jobs.lost_race import again_if_lost
 from bridge.jobs.transition import NOW, entry, jobs, move, moving, waiting
 from bridge.runtime import Runtime
-from models.state import EDGES, AttemptEnd, Change, JobState
+from models.job_state import EDGES, AttemptEnd, Change, JobState
 
 CANCELLED: dict[str, Any] = {"error_message": "Cancelled on request."}
 # attempt_end is cleared: what an earlier attempt still submits is no late result any more.

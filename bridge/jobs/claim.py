@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, text
 from bridge.jobs.documents import AT_ONCE
 from bridge.names import DEFAULT_TENANT
 from bridge.queues import RANKS, Entry, Queue
-from models.state import EDGES, AttemptEnd, Change
+from models.job_state import EDGES, AttemptEnd, Change
 
 # A worker that released a job is not offered it for so long.
 WITHHELD_SECONDS = 10

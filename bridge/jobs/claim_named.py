@@ -8,14 +8,14 @@ from sqlalchemy import Row
 from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import Conflict, Forbidden, Invalid
+from bridge.job_events import REQUEST_ID
 from bridge.jobs import report_changes
 from bridge.jobs.claim import WITHHELD_SECONDS, Claimant, Claimed, claim
 from bridge.jobs.read import STANDING, find
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
-from bridge.state_change import REQUEST_ID
 from bridge.workers.pauses import now_paused, of_worker, refusal
-from models.state import FINAL, JobState
+from models.job_state import FINAL, JobState
 
 # Whether the worker may hold another job: returns, or raises the refusal. Not asked where a claim is repeated.
 Admit = Callable[[], object]

@@ -14,7 +14,7 @@ from sqlalchemy import JSON, LargeBinary, Row, Text, Uuid, cast, column, func, t
 
 from bridge.jobs.transition import NOW, follow, jobs, moving, parameters
 from bridge.runtime import Runtime, Together
-from models.state import EDGES, AttemptEnd, Change
+from models.job_state import EDGES, AttemptEnd, Change
 
 MOST_TOGETHER_BYTES = 64 * 1024  # of content and metadata: a larger result is written by itself
 

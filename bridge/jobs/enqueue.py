@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from bridge.caller import Caller
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Invalid
+from bridge.job_events import CREATED, REQUEST_ID
 from bridge.jobs import report_changes
 from bridge.jobs.batches import NEW
 from bridge.jobs.callbacks import Callback, callback_for_batch
@@ -22,9 +23,8 @@ from bridge.jobs.remote_sources import BRIDGE
 from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
-from bridge.state_change import CREATED, REQUEST_ID
 from bridge.traces import TRACEPARENT, Span
-from models.state import JobState
+from models.job_state import JobState
 
 Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 

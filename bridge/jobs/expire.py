@@ -17,7 +17,7 @@ from bridge.jobs.transition import NOW, RETRIED, entry, jobs, move, moving
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
-from models.state import AttemptEnd, Change
+from models.job_state import AttemptEnd, Change
 
 BATCH = 500
 

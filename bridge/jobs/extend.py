@@ -12,7 +12,7 @@ from bridge.jobs.lost_race import again_if_lost
 from bridge.jobs.ownership import holds_latest, lost
 from bridge.jobs.read import find
 from bridge.runtime import Runtime
-from models.state import AttemptEnd, JobState
+from models.job_state import AttemptEnd, JobState
 
 # The row is locked before the clock is read: behind a lock wait, now() is the past, and would renew
 # the lease from there. A sign of life without news is written at most once per third of a lease. The status is an

@@ -16,7 +16,7 @@ from bridge.jobs.uploaded_sources import SCHEME as UPLOAD
 from bridge.jobs.uploaded_sources import is_uploaded
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.outgoing.destination import LONGEST
-from models.state import Priority
+from models.job_state import Priority
 
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 

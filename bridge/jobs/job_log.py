@@ -15,7 +15,7 @@ from bridge.errors import Invalid
 from bridge.jobs.extend import Alive, extend, lost_lease
 from bridge.jobs.read import find
 from bridge.runtime import Runtime
-from models.state import JobState
+from models.job_state import JobState
 
 LOG_BYTES = 1024 * 1024  # of a job's log
 PIECE_BYTES = 64 * 1024  # of the lines of one request

@@ -31,7 +31,7 @@ from bridge.jobs.documents import AT_ONCE, Document, processing_time, shown, siz
 from bridge.jobs.read import LONGEST_MESSAGE
 from bridge.runtime import Runtime
 from models.job import remote_jobs
-from models.state import JobState
+from models.job_state import JobState
 
 FILTERS = ("status", "content_type", "ingestion_task_id", "worker_id", "created_after", "created_before")
 

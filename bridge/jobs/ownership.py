@@ -7,7 +7,7 @@ from sqlalchemy import Row
 
 from bridge.caller import Caller
 from bridge.errors import Conflict
-from models.state import FINAL, LATE_ENDS, JobState
+from models.job_state import FINAL, LATE_ENDS, JobState
 
 
 def holds_latest(job: Row[Any], caller: Caller, token: str | None) -> str | None:

@@ -4,7 +4,7 @@ from sqlalchemy import ColumnElement, func, literal_column, select, tuple_
 
 from bridge.jobs.transition import among, jobs
 from models.job import job_attempts, remote_jobs
-from models.state import AttemptEnd
+from models.job_state import AttemptEnd
 
 WORKERS = 3  # different ones that lost it, each its lease; a worker is the pair (key, worker_id)
 

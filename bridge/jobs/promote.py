@@ -15,7 +15,7 @@ from bridge.crash_points import reach
 from bridge.mirror.reconcile import QUEUES
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
-from models.state import JobState
+from models.job_state import JobState
 
 BATCH = 500  # jobs of each list in one transaction
 RUN_SECONDS = 20.0  # after which a run leaves the rest to the next one; a task may take 60

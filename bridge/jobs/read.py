@@ -14,10 +14,10 @@ from bridge.errors import Conflict, NotFound
 from bridge.jobs.documents import Document, processing_time, shown
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
+from models.job_state import JobState
 from models.key import api_keys
 from models.refusal import job_refusals
 from models.request import job_requests
-from models.state import JobState
 
 _c = remote_jobs.c
 JOB_ID_PATTERN = r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"

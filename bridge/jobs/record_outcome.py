@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, bindparam, cast, func, insert, select
 from sqlalchemy.types import Boolean, Text
 
 from bridge.jobs.fixed_statement import word
+from models.job_state import JobState
 from models.outbox import continuations
-from models.state import JobState
 from models.webhook import webhooks
 
 _NOW = func.now()

@@ -16,8 +16,8 @@ from bridge.jobs.ownership import holds_latest
 from bridge.jobs.transition import AT_THE_HEAD, NOW, RETRIED, among, follow, jobs, move, moving
 from bridge.runtime import Runtime
 from models.job import remote_jobs
+from models.job_state import AttemptEnd, Change, JobState
 from models.key import api_keys
-from models.state import AttemptEnd, Change, JobState
 
 MOST_RETURNS = 5  # the fifth return in a row spends a retry
 

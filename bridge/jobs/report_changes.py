@@ -7,12 +7,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Float, Row, Text, case, cast, func, literal_column, null, select
 from sqlalchemy.sql import quoted_name
 
+from bridge.job_events import EVENTS, REQUEST_ID, StateChange, tell
 from bridge.jobs.claim import Claimant, Claimed
 from bridge.runtime import Runtime
-from bridge.state_change import EVENTS, REQUEST_ID, StateChange, tell
 from bridge.traces import Span, facts_of
 from models.job import remote_jobs
-from models.state import EDGES, LATE_CHANGES, AttemptEnd, Change, JobState
+from models.job_state import EDGES, LATE_CHANGES, AttemptEnd, Change, JobState
 
 NAMES = ("change", "source", "end", "why", "seconds")
 

@@ -17,7 +17,7 @@ from bridge.jobs.complete import Success
 from bridge.jobs.result_files import named_in
 from bridge.jobs.submit_result import Accepted, accepted, judge, success_of
 from bridge.runtime import Runtime
-from models.state import JobState
+from models.job_state import JobState
 
 
 class Submission(NamedTuple):

@@ -12,6 +12,7 @@ from sqlalchemy.types import JSON, Text
 from bridge.caller import Caller
 from bridge.canonical_hash import canonical_hash
 from bridge.errors import BridgeError
+from bridge.job_events import REQUEST_ID
 from bridge.jobs import complete
 from bridge.jobs.complete import Success
 from bridge.jobs.lost_race import again_if_lost
@@ -20,11 +21,10 @@ from bridge.jobs.read import LONGEST_MESSAGE, MOST_REFUSALS, job_id_of
 from bridge.jobs.result_files import look_at_files, named_in
 from bridge.jobs.transition import NOW, RETRIED, among, jobs, move, moving
 from bridge.runtime import Runtime, one_by_one
-from bridge.state_change import REQUEST_ID
 from models.job import job_attempts, remote_jobs
+from models.job_state import FINAL, LATE_ENDS, AttemptEnd, Change, JobState
 from models.outbox import continuations
 from models.refusal import job_refusals
-from models.state import FINAL, LATE_ENDS, AttemptEnd, Change, JobState
 
 _THIS = (jobs.id == bindparam("job_id"), jobs.attempt == bindparam("attempt"))
 _LATE = among(jobs.attempt_end, LATE_ENDS)

@@ -38,8 +38,8 @@ from bridge.jobs.record_outcome import outcome_row, webhook_row
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
+from models.job_state import EDGES, FINAL, LATE_CHANGES, ON_REQUEST, AttemptEnd, Change, JobState
 from models.request import job_requests
-from models.state import EDGES, FINAL, LATE_CHANGES, ON_REQUEST, AttemptEnd, Change, JobState
 
 jobs = remote_jobs.c
 

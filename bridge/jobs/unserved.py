@@ -13,7 +13,7 @@ from bridge.queues import Queue
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
 from models.job import TO_BE_TOLD
-from models.state import UNSERVED, JobState
+from models.job_state import UNSERVED, JobState
 
 WRITE_SECONDS = 10.0  # of each API process: a worker that asks is known within so long
 BATCH = 500

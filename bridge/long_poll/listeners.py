@@ -9,7 +9,7 @@ from gevent.event import Event
 from bridge.crash_points import reach
 from bridge.mirror.lists import Mirror
 from bridge.queues import Entry, Queue
-from models.state import Priority
+from models.job_state import Priority
 
 BLOCK_SECONDS = 1.0  # also how long a listener may outstay the last poll that wanted it
 MOST_LISTENERS = 256  # connections to Redis; jobs of the queues beyond are found in PostgreSQL, once a second

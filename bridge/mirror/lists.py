@@ -20,7 +20,7 @@ from bridge.queues import RANKS, Entry, Queue, is_job_id
 from bridge.redis_breaker import RedisBreaker
 from bridge.redis_client import answers, connect
 from bridge.redis_keys import QueueList, RedisKeys, has_valid_names
-from models.state import Priority
+from models.job_state import Priority
 
 SUSPECT_SECONDS = 300  # far above the time between two looks at the claimed lists
 FEW = 4  # IDs of one list for which LREM is quicker

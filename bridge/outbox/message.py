@@ -12,7 +12,7 @@ from sqlalchemy import Row, TextClause, text
 
 from bridge.names import artifact_path, result_path
 from bridge.runtime import Runtime
-from models.state import JobState
+from models.job_state import JobState
 from models.upload import TEXT
 
 MOST_ARTIFACTS = 100  # that are told of; the list has all

@@ -23,7 +23,7 @@ from bridge.errors import NotFound
 from bridge.outbox.message import message
 from bridge.runtime import Runtime
 from bridge.traces import TRACEPARENT, Passed
-from models.state import OutcomeState
+from models.job_state import OutcomeState
 
 log = structlog.get_logger("bridge.outbox.outcomes")
 

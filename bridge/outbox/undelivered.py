@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from models.state import WebhookState
+from models.job_state import WebhookState
 
 MOST_COUNTED = 1000  # of a tenant and kind
 MOST_TENANTS = 100

@@ -18,7 +18,7 @@ from bridge.errors import NotFound
 from bridge.outbox.message import read_of
 from bridge.runtime import Runtime
 from bridge.webhook_signature import BOTH_SECONDS
-from models.state import WebhookState
+from models.job_state import WebhookState
 
 # Until one that was taken is seen as lost: far above a look-up of its name and the longest exchange.
 VISIBILITY_SECONDS = 120

@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from bridge.runtime import Runtime
 from models.job import one_of
+from models.job_state import BAD_ENDS, LATE_ENDS, AttemptEnd
 from models.pause import PausedBy
-from models.state import BAD_ENDS, LATE_ENDS, AttemptEnd
 
 log = structlog.get_logger("bridge.workers.quarantine")
 

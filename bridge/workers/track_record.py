@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.workers.roster import WorkerInfo
 from models.job import one_of
-from models.state import BAD_ENDS, AttemptEnd
+from models.job_state import BAD_ENDS, AttemptEnd
 
 MOST_COUNTED = 1000  # attempts of a worker
 

@@ -17,7 +17,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from bridge.insight import counters
-from models.state import FINAL
+from models.job_state import FINAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.state import FINAL
+from models.job_state import FINAL
 from tests.chaos.end_state import EndState, Told
 from tests.chaos.history import Call, History, Trouble, Violation
 from tests.chaos.system import SETTINGS

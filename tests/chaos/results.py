@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from models.state import FINAL
+from models.job_state import FINAL
 from tests.chaos.end_state import EndState, Job
 from tests.chaos.history import Call, History, Outcome, Violation
 

@@ -16,7 +16,7 @@ import models
 from bridge.cli.local.checkout import ROOT
 from models import migrations
 from models.job import metadata
-from models.state import JobState, legal_moves
+from models.job_state import JobState, legal_moves
 from tests.support.own_database import own_database
 
 for module in pkgutil.iter_modules(models.__path__):
@@ -100,7 +100,7 @@ def test_two_upgrades_at_once_both_succeed(empty):
 
 
 def test_the_database_itself_allows_just_the_legal_moves(core_engine):
-    """Raw SQL that puts a job from each state to each other one: the trigger and the CHECKs against models/state.py."""
+    """Raw SQL that puts a job from each state to each other one: the trigger and CHECKs against models/job_state.py."""
     allowed = set()
     for source in JobState:
         for target in JobState:

@@ -10,7 +10,7 @@ from bridge.insight.gauges import MOST_TYPES, OTHER
 from bridge.insight.totals import Totals, add_totals
 from bridge.outbox import pipeline_queue
 from bridge.outbox.outcomes import deliver
-from models.state import AttemptEnd
+from models.job_state import AttemptEnd
 from tests.support.client import ok, refused
 from tests.support.core import Core
 from tests.support.waiting import wait_until

@@ -8,7 +8,7 @@ from bridge.errors import Forbidden, Invalid, NotFound, Paused, TooMany
 from bridge.jobs.claim_named import claim_named
 from bridge.queues import Queue
 from bridge.workers.pauses import pause
-from models.state import Priority
+from models.job_state import Priority
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY, outcome_of
 

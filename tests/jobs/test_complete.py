@@ -13,7 +13,7 @@ from bridge.jobs.complete import Success, result_data
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
 from bridge.jobs.submit_result import submit
-from models.state import JobState
+from models.job_state import JobState
 from tests.jobs.test_edges import identity, in_state
 from tests.support.core import KEY, OTHER_KEY, Core, outcome_of
 

@@ -14,7 +14,7 @@ from bridge.jobs.bulk import steer
 from bridge.jobs.documents import AT_ONCE, PIECE, SENT, Document, Unread, as_json, size_of
 from bridge.jobs.listing import MOST_BYTES, _weighed, in_order, page
 from bridge.jobs.read import LONGEST_MESSAGE, STANDING, WHOLE, find, result
-from models.state import Asked, JobState
+from models.job_state import Asked, JobState
 from tests.jobs.test_list import pages
 from tests.support.core import KEY
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from bridge.errors import Conflict
-from models.state import FINAL, JobState, legal_moves
+from models.job_state import FINAL, JobState, legal_moves
 from tests.support.core import Core, outcome_of
 
 STATES = list(JobState)

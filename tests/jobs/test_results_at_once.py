@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, TooMany
 from bridge.jobs import complete
 from bridge.jobs.submit_many import Submission, submit_many
 from bridge.jobs.submit_result import Accepted
-from models.state import JobState
+from models.job_state import JobState
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY
 

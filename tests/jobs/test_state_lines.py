@@ -6,10 +6,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.cli.local.checkout import ROOT
+from bridge.job_events import CREATED, EVENTS, REQUEST_ID
 from bridge.jobs.bulk import steer
 from bridge.jobs.release import MOST_RETURNS, evict
-from bridge.state_change import CREATED, EVENTS, REQUEST_ID
-from models.state import EDGES, LATE_CHANGES, Asked, Change, JobState
+from models.job_state import EDGES, LATE_CHANGES, Asked, Change, JobState
 from tests.support.core import KEY, Core
 
 SAID = "the private words of a document"

@@ -9,7 +9,7 @@ from bridge.caller import Caller
 from bridge.errors import BridgeError, Invalid
 from bridge.jobs.bulk import steer
 from bridge.queues import Entry, Queue
-from models.state import Asked, Priority
+from models.job_state import Asked, Priority
 from tests.support.core import KEY, Core
 from tests.support.racing import at_once
 from tests.support.waiting import wait_until

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from bridge.jobs import cancel, release, submit_result
 from bridge.jobs.claim import Claimant, claim
 from bridge.jobs.transition import parameters
-from models.state import Change
+from models.job_state import Change
 from tests.support.core import KEY, Core
 
 

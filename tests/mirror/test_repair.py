@@ -10,7 +10,7 @@ from bridge.mirror.lists import Mirror
 from bridge.mirror.reconcile import HEAD, Repaired, reconcile
 from bridge.mirror.release_due import release_due
 from bridge.queues import Entry, Queue
-from models.state import Priority
+from models.job_state import Priority
 from tests.support.waiting import wait_until
 
 AUDIO = Queue("default", "audio")

@@ -8,8 +8,8 @@ from kombu.exceptions import OperationalError
 from bridge.errors import Invalid, NotFound
 from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
+from models.job_state import OutcomeState
 from models.outbox import FAILING_TRIES
-from models.state import OutcomeState
 from tests.support.core import Core
 
 

@@ -22,7 +22,7 @@ from bridge.runtime import Runtime
 from bridge.traces import TRACEPARENT
 from bridge.webhook_signature import shown
 from jobbridge_client import verify
-from models.state import WebhookState
+from models.job_state import WebhookState
 from tests.support.calling import LOCAL, Calling
 from tests.support.receiver import Receiver, answer, receiver
 

@@ -33,7 +33,7 @@ from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from bridge.workers import quarantine
-from models.state import Asked, Priority
+from models.job_state import Asked, Priority
 from tests.support.big_table import TENANT, BigTable, Plan
 from tests.support.core import KEY, OTHER_KEY, Core
 

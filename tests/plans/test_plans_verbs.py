@@ -13,7 +13,7 @@ from bridge.jobs.enqueue import enqueue, enqueue_batch
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.listing import page
 from bridge.outbox import outcomes
-from models.state import Asked, JobState, OutcomeState
+from models.job_state import Asked, JobState, OutcomeState
 from tests.support.big_table import RARE_TYPE, RARE_WORKER, TENANT
 from tests.support.core import KEY, Core
 

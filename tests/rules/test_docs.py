@@ -12,12 +12,12 @@ from api.http import problems
 from bench import recovery
 from bridge import db, errors
 from bridge.cli.local.checkout import ROOT
+from bridge.job_events import CREATED, EVENTS
 from bridge.jobs import expiry_fallback
 from bridge.mirror import lists
 from bridge.outbox import outcomes
 from bridge.settings import DEADLINES, PREFIX, Allowance, Backoff, Settings
-from bridge.state_change import CREATED, EVENTS
-from models.state import EDGES, legal_moves
+from models.job_state import EDGES, legal_moves
 from tests.support.client import ok
 
 DOCS = ROOT / "docs"

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.caller import Caller
 from bridge.errors import BridgeError
+from bridge.job_events import REQUEST_ID
 from bridge.jobs import report_changes
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.claim import Claimant, Claimed, Fates, claim, next_in_line
@@ -23,7 +24,6 @@ from bridge.jobs.release import release
 from bridge.jobs.submit_result import submit
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
-from bridge.state_change import REQUEST_ID
 from tests.support.waiting import wait_until
 
 KEY = Caller(UUID(int=1))

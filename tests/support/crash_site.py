@@ -8,7 +8,7 @@ from typing import Any
 import requests
 
 from bridge import names
-from models.state import FINAL
+from models.job_state import FINAL
 from tests.support.client import Client, ok
 from tests.support.running import Running
 from tests.support.waiting import LATEST, wait_until

@@ -18,7 +18,7 @@ from bridge.jobs.claim import Claimed
 from bridge.jobs.purge import purge
 from bridge.mirror.release_due import release_due
 from bridge.outbox import outcomes
-from models.state import Asked, Priority
+from models.job_state import Asked, Priority
 from tests.support.core import KEY, OTHER_KEY, Core, outcome_of
 from tests.support.handing_over import handed_over
 from tests.support.model import ACK, BACKOFF, LEASE, QUEUE, SOON, TIMEOUT, Job, Model

@@ -10,7 +10,7 @@ from sqlalchemy import Row
 
 from bridge.insight import counters
 from models.job import one_of
-from models.state import FINAL
+from models.job_state import FINAL
 
 # Each condition is what must not be of a job `j`.
 BROKEN = {

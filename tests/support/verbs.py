@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from models.state import Asked, JobState
+from models.job_state import Asked, JobState
 from tests.support.model import ACK, LEASE, QUEUE, TIMEOUT
 
 SELDOM = st.sampled_from([False, False, False, True])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridge import canonical_hash as module
 from bridge.canonical_hash import canonical_hash
-from models.state import Priority
+from models.job_state import Priority
 
 LONG = 'a\u00e9\U0001f600\x00"\\/\x7f\u2028' * 9000
 ATOMS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)

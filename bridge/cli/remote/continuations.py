@@ -15,7 +15,7 @@ from bridge.cli.remote.job_tables import show_more
 from bridge.cli.remote.resend import send_again
 from bridge.cli.text import age, clean, until, value
 from bridge.names import API_ROOT
-from models.state import OutcomeState
+from models.job_state import OutcomeState
 
 app = options.group(
     "See outcomes for the pipeline, and send them again. Without a subcommand: list.", cls=ListByDefault

@@ -13,7 +13,7 @@ from bridge.cli.options import Job, Json, Url
 from bridge.cli.remote.http import Bridge, bridge_at
 from bridge.cli.text import clean
 from bridge.names import API_BASE
-from models.state import FINAL
+from models.job_state import FINAL
 
 
 def logs(

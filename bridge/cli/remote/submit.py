@@ -17,7 +17,7 @@ from bridge.cli.remote import watch
 from bridge.cli.remote.http import Bridge, bridge_at
 from bridge.cli.text import clean, read_moment
 from bridge.names import API_BASE
-from models.state import Priority
+from models.job_state import Priority
 
 
 def submit(

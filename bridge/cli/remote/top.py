@@ -24,7 +24,7 @@ from bridge.cli.remote.http import Answer, Bridge, bridge_at
 from bridge.cli.remote.watch import Eye
 from bridge.cli.remote.worker_tables import overview, workers_table
 from bridge.names import API_BASE, API_ROOT, WEBHOOKS_BASE
-from models.state import FINAL, JobState
+from models.job_state import FINAL, JobState
 
 _MOST_WORKERS = 200  # asked for; as many are shown as there are lines
 # Of which there should be none that is failing; where to ask for each.

@@ -19,7 +19,7 @@ from bridge.cli.remote.job_tables import explanation, progress
 from bridge.cli.remote.worker_tables import overview
 from bridge.cli.text import clean
 from bridge.names import API_BASE
-from models.state import FINAL, JobState
+from models.job_state import FINAL, JobState
 
 #: How the command ends: the first of these that any job came to.
 EXITS = {JobState.FAILED: 4, JobState.TIMEOUT: 5, JobState.CANCELLED: 6, JobState.COMPLETED: 0}

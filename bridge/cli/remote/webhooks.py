@@ -15,7 +15,7 @@ from bridge.cli.remote.job_tables import show_more
 from bridge.cli.remote.resend import send_again
 from bridge.cli.text import until, value
 from bridge.names import WEBHOOKS_BASE
-from models.state import WebhookState
+from models.job_state import WebhookState
 
 app = options.group(
     "See outcomes for callback addresses, and send them again. Without a subcommand: list.", cls=ListByDefault

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bridge.cli.console import WIDE, table, text
 from bridge.cli.text import age, clean, span, took, until
-from models.state import JobState
+from models.job_state import JobState
 
 
 def workers_table(workers: list[dict[str, Any]], now: datetime, width: int) -> Table:

@@ -9,7 +9,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# The table of edges of models/state.py as it was at this revision (tests/test_states.py walks every pair): CHECK
+# The table of edges of models/job_state.py as it was at this revision (tests/test_states.py walks every pair): CHECK
 # constraints cannot see the old row, so that a trigger keeps raw SQL from changes that no edge allows.
 LEGAL_MOVES = """
 CREATE FUNCTION remote_jobs_legal_move() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -14,7 +14,7 @@ from bridge.cli.local.doctor.finding import Finding, error, skewed, warning
 from bridge.server_requirements import of_postgresql
 from bridge.settings import Settings
 from models import migrations
-from models.state import AttemptEnd, OutcomeState
+from models.job_state import AttemptEnd, OutcomeState
 
 PATIENCE_SECONDS = 5
 FACTS = text("""

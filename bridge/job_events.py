@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from models.state import AttemptEnd, Change, JobState
+from models.job_state import AttemptEnd, Change, JobState
 
 log = structlog.get_logger("bridge.jobs")
 
