@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,7 +83,9 @@ def measured(name: str, arguments: list[str], place: Path, seconds: float) -> st
     print(f"\n== {name}", flush=True)
     began = time.monotonic()
     command = [sys.executable, *arguments, "--json", str(kept)]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    # A shell that starts this in the background lets it ignore the SIGINT by which a measurement is ended.
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=hears)
     try:
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
