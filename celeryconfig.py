@@ -5,6 +5,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from bridge import names
+from bridge.periodic_work import SWEEP_PERIODS
 from bridge.redis_url import for_celery, service
 from bridge.settings import load_settings
 
@@ -94,11 +95,11 @@ timezone = "UTC"
 
 # By a clock that cannot be set, and only while the sweeps that were sent before are taken off their queue: so they need
 # no time at which they expire, which would be compared with another machine's clock.
-beat_scheduler = "tasks.schedule:Steady"
+beat_scheduler = "tasks.steady_beat:Steady"
 beat_schedule: dict[str, Any] = {
     task.removeprefix("bridge."): {"task": task, "schedule": seconds, "options": {"queue": names.SWEEPS}}
     for task, seconds in {
-        **names.PERIODS,
+        **SWEEP_PERIODS,
         # Off unless set: looked at ten times within the age that counts, within a second and a minute.
         **({names.PROMOTE: min(60.0, max(1.0, _aging / 10))} if _aging else {}),
     }.items()

@@ -29,25 +29,6 @@ BATCHES = "bridge.end_batches"
 CALL_BACK = "bridge.call_back"
 SEND_WEBHOOKS = "bridge.send_webhooks"
 
-# How often each sweep runs, in seconds.
-PERIODS = {
-    RELEASE_DUE: 1.0,
-    EXPIRE: 5.0,
-    CONTINUE: 10.0,
-    REPEAT: 10.0,
-    UNSERVED: 10.0,
-    BATCHES: 10.0,
-    CALL_BACK: 5.0,
-    RECONCILE: 15.0,
-    WATCH: 2.0,
-    FOLD: 5.0,
-    MEDIANS: 10.0,
-    HISTORY: 15.0,
-    COLLECT: 300.0,
-    PURGE: 3600.0,
-    CHECK: 21600.0,
-}
-
 API_ROOT = "/api/v1"
 API_BASE = f"{API_ROOT}/remote-jobs"
 BATCHES_BASE = f"{API_ROOT}/batches"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
 
-from bridge.names import PERIODS
+from bridge.periodic_work import SWEEP_PERIODS
 
 RECORD = text("""
 INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:name, now(), :seconds, :changed, :changed)
@@ -22,7 +22,7 @@ LATE_SECONDS = 30
 
 def is_late(name: str, age: float) -> bool:
     """Whether a sweep that ran last so many seconds ago should have run since."""
-    period = PERIODS.get(f"bridge.{name}")
+    period = SWEEP_PERIODS.get(f"bridge.{name}")
     return period is not None and age > max(LATE_SECONDS, LATE_PERIODS * period)
 
 

@@ -38,7 +38,7 @@ def _record_history(runtime: Runtime) -> int:
     return 0  # it repairs nothing
 
 
-# The work of each sweep, which returns how much it changed; bridge.names.PERIODS says how often it runs.
+# The work of each sweep, which returns how much it changed; bridge.periodic_work says how often it runs.
 SWEEPS: dict[str, Callable[[Runtime], int]] = {
     names.EXPIRE: expire,
     names.RELEASE_DUE: _release_due,

@@ -1,4 +1,4 @@
-"""The routes of workers: poll, download, show a sign of life, submit, give back."""
+"""The routes of workers: poll, claim, show a sign of life, submit, give back. Others: download, job_logs, uploads."""
 
 from typing import Any
 

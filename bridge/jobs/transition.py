@@ -1,4 +1,4 @@
-"""The one writer: every change of a job's state is a guarded UPDATE made here, from the table of edges.
+"""The one writer: every change of a job's state but the claim (claim.py) is a guarded UPDATE made here, from the edges.
 
 `moving` builds the statement once, at import; `move` runs it in a transaction of its own and does what follows the
 commit. A changed row, its ended attempt, its result and its outbox row stand or fall together. No row back means:

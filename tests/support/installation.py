@@ -7,8 +7,8 @@ from typing import Any
 import redis as redis_py
 from sqlalchemy import create_engine, text
 
-from bridge import names
 from bridge.cli.local.doctor.examine import Report, examine
+from bridge.periodic_work import SWEEP_PERIODS
 from bridge.settings import load_settings
 
 GOOD = {("postgresql_durability", "warning")}  # the tests' PostgreSQL has fsync off
@@ -34,7 +34,7 @@ class Installation:
         self.redis.config_set("appendonly", "yes")
         self.redis.flushall()
         self.redis.set("bridge:epoch", "1")
-        for task in names.PERIODS:
+        for task in SWEEP_PERIODS:
             self.sql("INSERT INTO sweeps (name, ran_at, seconds, changed, total) VALUES (:n, now(), 0, 0, 0)",
                      n=task.removeprefix("bridge."))  # fmt: skip
 

@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 CELERY = ("celery.bin.celery", "celery.apps.worker", "celery.apps.beat",
           "celery.concurrency.prefork", "kombu.transport.redis", "celery.backends.redis", "tasks.intake",
-          "tasks.upkeep", "tasks.continuation", "tasks.webhooks", "tasks.consumer", "tasks.schedule")  # fmt: skip
+          "tasks.upkeep", "tasks.continuation", "tasks.webhooks", "tasks.consumer", "tasks.steady_beat")  # fmt: skip
 MOST_BYTES = 200_000  # of a request: a command line and an environment
 
 

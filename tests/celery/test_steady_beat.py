@@ -14,7 +14,7 @@ from bridge.broker import lying
 from bridge.cli.local import command_lines
 from bridge.outbox.nudge import MOST_LYING as MOST_NUDGES
 from bridge.outbox.nudge import Nudger
-from tasks.schedule import MOST_LYING, Steady
+from tasks.steady_beat import MOST_LYING, Steady
 from tests.support.waiting import wait_until
 
 
