@@ -26,7 +26,8 @@ def test_a_file_comes_whole_however_often_the_connection_is_cut(either, client, 
         sent = either("upload", file, url=proxy.url(client.url))
         again = proxy.stats.bytes_up - file.stat().st_size
     assert sent.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert again < 4 * MIB, "what had come through was sent again"
+    # All of it, heads included, where the bridge is asked before it has stored any.
+    assert again < 4 * MIB + MIB // 16, "a cut costs no more than what it cut off"
 
 
 def test_an_upload_goes_on_in_the_next_process(either, client, file):
