@@ -46,7 +46,8 @@ REASONS_READ = 2 * 2000  # the newest attempts that ended badly, of 5000, and th
 BY_PLACE = {
     "bridge.jobs.claim.NEXT", "bridge.jobs.claim.LOADED", "bridge.jobs.claim.REPLAY", "bridge.jobs.claim.HOLDS",
     "bridge.insight.counters.CHECK", "bridge.insight.durations.REFRESH",
-    "bridge.jobs.enqueue.INSERT", "bridge.jobs.idempotency.EARLIER", "bridge.jobs.idempotency.KEEP_BATCH",
+    "bridge.jobs.enqueue.INSERT", "bridge.jobs.enqueue.INSERT_UNDER_KEY",
+    "bridge.jobs.idempotency.EARLIER", "bridge.jobs.idempotency.KEEP_BATCH",
     "bridge.insight.explain.AHEAD",
     "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
     "bridge.jobs.promote.PROMOTE",
@@ -233,7 +234,7 @@ def look_around(core: Core) -> None:
     who = Claimant(OTHER_KEY.key_id, "w-7", 60, "c2", TENANT)
     core.lines(["audio", "video"], 10)
     queues = [Queue(TENANT, "audio"), Queue(TENANT, "nothing")]
-    waiting = core.create()
+    waiting = core.create(idempotency_key="its own")
     with runtime.engine.connect() as connection:
         assert claim.loaded(connection, queues) == {queues[0]}
         replay(connection, [who])

@@ -9,22 +9,9 @@ from tests.support.running import Running
 
 def processes(bridge: Running) -> list[psutil.Process]:
     """The API's processes that serve: the children of gunicorn's master."""
-    place = str(bridge.settings.data_dir)
-    found = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "gunicorn" in " ".join(process.info["cmdline"] or ()) and place in environment(process)
-    ]
+    found = psutil.Process(bridge.stack.family.children[0].process.pid).children()
     assert found
     return found
-
-
-def environment(process: psutil.Process) -> str:
-    """The environment, as far as it may be read."""
-    try:
-        return str(process.environ())
-    except psutil.Error:
-        return ""
 
 
 class Peak:
