@@ -92,13 +92,14 @@ class Attack:
         if chance.random() < 0.08:
             return head + b"Content-Type: %s\r\n" % kind + chance.choice(BROKEN), None
         raw = b"" if asked.body is None else self.bent_form(asked.body) if asked.is_form else self.bent_json(asked.body)
-        if chance.random() < 0.15:
-            head += chance.choice(HEADS).encode("latin-1") + b"\r\n"
+        bent = chance.choice(HEADS) if chance.random() < 0.15 else ""
+        if bent:
+            head += bent.encode("latin-1") + b"\r\n"
         if raw or chance.random() < 0.1:
             head += b"Content-Type: %s\r\nContent-Length: %d\r\n" % (kind, len(raw))
         whole = bytearray(head + b"\r\n" + raw)
         if chance.random() >= 0.25:
-            return bytes(whole), raw
+            return bytes(whole), None if bent.startswith("Transfer-Encoding") else raw  # no chunk ends it
         for _ in range(chance.randint(1, 4)):
             at = chance.randrange(len(whole))
             whole[at : at + chance.randint(0, 2)] = chance.choice([*WORDS, bytes([chance.randrange(256)])])
