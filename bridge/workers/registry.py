@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
 from uuid import UUID
 
+import gevent
 import redis
 
 from bridge.redis_breaker import is_bad_key
@@ -22,7 +23,7 @@ from bridge.workers.slots import UNTOLD, Slots
 REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
 PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none
 T = TypeVar("T")
-AT_ONCE = 500  # workers written in one command
+AT_ONCE = 500  # workers written or read in one command
 MOST = 10000  # workers remembered of one tenant, those seen last: their names are anything that a client sends
 
 # Forgets who was last seen before ARGV[1], and all but the ARGV[2] seen last. Of workers that are forgotten already a
@@ -122,23 +123,30 @@ class WorkerRegistry:
                     self._discard_where_bad(answers(pipe), seen, key)
 
     def read(self, tenant: str) -> dict[Worker, LastPoll]:
-        """The tenant's workers, those seen last first."""
+        """The tenant's workers, those seen last first. Others go on meanwhile: there may be MOST."""
         since = time.time() - REMEMBERED_SECONDS
         keys = self._keys.workers(tenant)
+        found: dict[Worker, LastPoll] = {}
         try:
-            last = self._client.zrevrangebyscore(keys[0], "+inf", since, 0, MOST, withscores=True)
-            seen = cast(list[tuple[str, float]], last)
-            asks, told = ([self._client.hmget(key, [who for who, _ in seen]) for key in keys[1:]]) if seen else ([], [])
+            for start in range(0, MOST, AT_ONCE):
+                last = self._client.zrevrangebyscore(keys[0], "+inf", since, start, AT_ONCE, withscores=True)
+                seen = cast(list[tuple[str, float]], last)
+                found.update(self._told(keys, seen))
+                if len(seen) < AT_ONCE:
+                    break
+                gevent.sleep(0)
         except redis.ResponseError as error:
             if not is_bad_key(error):
                 raise
             self._client.delete(*keys)
             return {}
-        found = {}
+        return found
+
+    def _told(self, keys: tuple[str, str, str], seen: Sequence[tuple[str, float]]) -> Iterator[tuple[Worker, LastPoll]]:
+        asks, told = ([self._client.hmget(key, [who for who, _ in seen]) for key in keys[1:]]) if seen else ([], [])
         for (member, at), asked, its in zip(seen, asks, told, strict=True):
             if (worker := _worker(member)) and (asking := _asking(asked, at)):
-                found[worker] = asking._replace(facts=facts.read(its))
-        return found
+                yield worker, asking._replace(facts=facts.read(its))
 
     def write_parked(self, polls: Mapping[str, int]) -> None:
         """Tell how many polls of each tenant wait in this process."""

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import gevent
 import redis
 from sqlalchemy import Connection, text
 
@@ -13,7 +14,7 @@ from bridge.runtime import Runtime
 from bridge.workers import facts
 from bridge.workers.facts import Facts
 from bridge.workers.pauses import Pause, now_paused, of_worker
-from bridge.workers.registry import LastPoll, Worker, WorkerRegistry
+from bridge.workers.registry import AT_ONCE, LastPoll, Worker, WorkerRegistry
 from bridge.workers.slots import UNTOLD, Slots
 
 MOST_JOBS = 100  # IDs shown of what a worker holds
@@ -74,7 +75,10 @@ def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
     by_name: dict[str, list[Pause]] = {}
     for pause in pauses:
         by_name.setdefault(pause.worker_id, []).append(pause)
-    for who in asking.keys() | held.keys() | {Worker(p.key_id, p.worker_id) for p in pauses if p.key_id is not None}:
+    everybody = asking.keys() | held.keys() | {Worker(p.key_id, p.worker_id) for p in pauses if p.key_id is not None}
+    for number, who in enumerate(everybody):
+        if number % AT_ONCE == 0:
+            gevent.sleep(0)  # others go on meanwhile
         asks, holds = asking.get(who), held.get(who)
         moments = [datetime.fromtimestamp(asks.at, UTC)] if asks else []
         moments += [holds.sign] if holds else []
