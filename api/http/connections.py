@@ -42,9 +42,9 @@ class Connection:
         "waits_since",
     )  # fmt: skip
 
-    def __init__(self, client: socket.socket, address: str | None, receiving: dict["Connection", None]) -> None:
+    def __init__(self, client: socket.socket, address: str | None, stalled: dict["Connection", None]) -> None:
         self._client = client
-        self._stalled = receiving  # it stands there while more of a body is waited for
+        self._stalled = stalled  # it stands there while its client is waited for
         self.address = address  # None: a trusted proxy's
         self.proven = False
         self.served = False  # a request has come on it
