@@ -35,9 +35,9 @@ class Standing(NamedTuple):
 
 
 def standing(runtime: Runtime, job: Row[Any]) -> Standing:
-    """What there is of the result of a job (a row with `id` and `status`); nothing where it is not completed.
+    """Return what is stored of the result of a job (a row with `id` and `status`); nothing unless it is completed.
 
-    Raises NotFound where it was deleted since.
+    Raises NotFound if the job was deleted in the meantime.
     """
     if job.status != JobState.COMPLETED:
         return Standing()
@@ -49,12 +49,12 @@ def standing(runtime: Runtime, job: Row[Any]) -> Standing:
 
 
 def text_file(runtime: Runtime, job_id: UUID) -> Row[Any] | None:
-    """The upload that is the text of a result, if it was uploaded."""
+    """Return the upload that is the text of a result, or None if the text was not uploaded."""
     return _file(runtime, job_id, TEXT)
 
 
 def artifact(runtime: Runtime, tenant: str, job_id: str, name: str) -> Row[Any]:
-    """The upload that is an artifact, under the artifact's name. Raises NotFound; Conflict (not completed)."""
+    """Return the upload of the artifact with this name. Raises NotFound; Conflict if the job is not completed."""
     job = _completed(runtime, tenant, job_id)
     found = _file(runtime, job.id, name) if is_name(name) else None
     if found is None:
@@ -65,9 +65,9 @@ def artifact(runtime: Runtime, tenant: str, job_id: str, name: str) -> Row[Any]:
 def page(
     runtime: Runtime, tenant: str, job_id: str, limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
-    """The artifacts by their names, and the cursor of the next page.
+    """Return the artifacts in the order of their names, and the cursor of the next page.
 
-    They never change, so that a place is their number. Raises NotFound; Conflict: the job is not completed; Invalid.
+    They never change, so the cursor is an offset. Raises NotFound; Conflict if the job is not completed; Invalid.
     """
     job = _completed(runtime, tenant, job_id)
     offset = 0 if cursor is None else decode_cursor(cursor, int)[0]

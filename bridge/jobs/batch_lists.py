@@ -42,7 +42,7 @@ class ListedBatch(NamedTuple):
 
 
 def newest(runtime: Runtime, tenant: str, limit: int, cursor: str | None) -> tuple[list[ListedBatch], str | None]:
-    """A tenant's batches, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor."""
+    """Return a tenant's batches, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor."""
     created_at, batch_id = (None, None) if cursor is None else decode_cursor(cursor, datetime, UUID)
     params = {"tenant": tenant, "created_at": created_at, "id": batch_id, "limit": limit + 1}
     with runtime.engine.connect() as connection:
@@ -53,7 +53,7 @@ def newest(runtime: Runtime, tenant: str, limit: int, cursor: str | None) -> tup
 def jobs_of(
     runtime: Runtime, tenant: str, batch_id: UUID, limit: int, cursor: str | None
 ) -> tuple[list[Row[tuple[object, ...]]], str | None]:
-    """The jobs of a batch in their order, without documents, and the cursor of the next page. Raises Invalid."""
+    """Return the jobs of a batch in order, without documents, and the cursor of the next page. Raises Invalid."""
     where = [_c.batch_id == batch_id, _c.tenant == tenant]
     if cursor is not None:
         where.append(_c.id > decode_cursor(cursor, UUID)[0])

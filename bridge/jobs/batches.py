@@ -79,7 +79,7 @@ SELECT id AS job_id, callback_key IS NOT NULL AS called FROM told WHERE :recorde
 
 
 class BatchState(NamedTuple):
-    """Where a batch is."""
+    """The state of a batch."""
 
     batch_id: UUID
     ended: bool  # all its jobs have, at this moment: an operator's retry opens it again
@@ -90,7 +90,7 @@ class BatchState(NamedTuple):
 
 
 def show(runtime: Runtime, tenant: str, batch_id: str) -> BatchState:
-    """Where a batch is: its jobs by state. Raises NotFound, for another tenant's too."""
+    """Return the state of a batch: its jobs by state. Raises NotFound, also for a batch of another tenant."""
     try:
         known = job_id_of(batch_id)
     except NotFound:
@@ -108,9 +108,9 @@ def show(runtime: Runtime, tenant: str, batch_id: str) -> BatchState:
 
 
 def end_batches(runtime: Runtime, batch_ids: Iterable[Any]) -> list[str]:
-    """Record the outcome of those of these batches of which all jobs have ended; the jobs that bear them.
+    """Record the outcome of each of these batches whose jobs have all ended; return the jobs that carry the outcomes.
 
-    Exactly one of a batch, however many ask at once. Without a continuation task and an address nobody is to be told.
+    Exactly one per batch, however many ask at once. Without a continuation task and an address there is none.
     """
     params = {
         "ids": sorted({str(one) for one in batch_ids}),
@@ -129,7 +129,7 @@ def end_batches(runtime: Runtime, batch_ids: Iterable[Any]) -> list[str]:
 
 
 def end_after(runtime: Runtime, batch_ids: Iterable[UUID]) -> None:
-    """Do the same after the commit that ended jobs of these batches, which fails no request: the sweep comes by."""
+    """Do the same after the commit that ended jobs of these batches. An error fails no request: the sweep retries."""
     if ended := set(batch_ids):
         try:
             end_batches(runtime, ended)
@@ -138,7 +138,7 @@ def end_after(runtime: Runtime, batch_ids: Iterable[UUID]) -> None:
 
 
 def look_at_open(runtime: Runtime, *, batch: int = BATCH, rounds: int = 50) -> int:
-    """Record the outcomes of batches that nobody noticed to have ended; how many. Bounded."""
+    """Record the outcomes of batches whose end nobody noticed; return how many. Bounded."""
     ended = 0
 
     def once() -> int:

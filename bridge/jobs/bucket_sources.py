@@ -32,17 +32,17 @@ class Seen(NamedTuple):
 
 
 def is_object(path: str) -> bool:
-    """Whether this names an object, not a path."""
+    """Return whether this names an object, not a path."""
     return path.startswith(SCHEME)
 
 
 def place_of(settings: Settings, url: str) -> Place:
-    """The object that a job may name. Raises BadAddress."""
+    """Return the object that the URL names, if a job may name it. Raises BadAddress."""
     return allowed(settings.source_allow, url, never=str(settings.store))
 
 
 def look_at_object(runtime: Runtime, url: str) -> Seen:
-    """Ask for what there is to know of an object. Raises NotFound, which no repetition mends; Unavailable."""
+    """Ask the bucket for an object's metadata. Raises NotFound, which no repetition mends; Unavailable."""
     try:
         place = place_of(runtime.settings, url)
     except BadAddress as why:
@@ -58,13 +58,13 @@ def look_at_object(runtime: Runtime, url: str) -> Seen:
 
 
 def object_pieces(runtime: Runtime, seen: Seen, served: range) -> Iterator[bytes]:
-    """Bytes of an object, in pieces. What is another one meanwhile ends it early. Raises NotFound, Unavailable."""
+    """Yield bytes of an object, in pieces. Raises NotFound, also if the object is replaced meanwhile; Unavailable."""
     for at in range(served.start, served.stop, PIECE):
         yield runtime.files(_read, seen, at, min(at + PIECE, served.stop))
 
 
 def link_to_object(runtime: Runtime, seen: Seen, seconds: int) -> str:
-    """An address at which the bucket gives an object to whoever has it, for so long. Raises NotFound, Unavailable."""
+    """Return an address at which the bucket gives the object to anyone, for `seconds`. Raises NotFound, Unavailable."""
     return runtime.files(_sign, seen.place, seconds)
 
 
@@ -104,7 +104,7 @@ def _bucket(name: str) -> Any:
 
 
 def _judged(error: Exception) -> BridgeError:
-    """What an error of obstore means for who downloads."""
+    """Translate an error of obstore into the error that the downloader sees."""
     from obstore import exceptions
 
     if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
@@ -112,7 +112,7 @@ def _judged(error: Exception) -> BridgeError:
     if isinstance(error, PermissionError | exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return _refused("The bridge may not read it there.")
     if isinstance(error, exceptions.PreconditionError):
-        return NotFound("The source was replaced while it was read; begin the download anew.")
+        return NotFound("The source was replaced while it was read; start the download again.")
     why = type(error).__name__
     return Unavailable(f"The source's store cannot be read at the moment ({why}); send the request again.")
 

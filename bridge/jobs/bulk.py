@@ -62,7 +62,7 @@ def steer(
     dry_run: bool = False,
     batch: int = BATCH,
 ) -> BulkChange:
-    """Do to all jobs that match what `cancel` or `restart` does to one; with `dry_run` only count them.
+    """Do to all matching jobs what `cancel` or `restart` does to one; with `dry_run` only count them.
 
     Jobs created meanwhile are left alone. Others may change a job first: then it counts as matched, not as changed.
     Raises Invalid when no filter is given.

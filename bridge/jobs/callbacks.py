@@ -12,14 +12,14 @@ from bridge.settings import Settings
 
 
 class Callback(NamedTuple):
-    """An address, and the key in whose name it is called; both are null where nobody is."""
+    """An address, and the key in whose name it is called; both are None where nobody is called."""
 
     url: str | None = None
     key_id: UUID | None = None
 
 
 def callback_for(settings: Settings, asks: Caller, url: str | None) -> Callback:
-    """What a create that names this address, or none, comes to. Raises Invalid where it can be told without DNS."""
+    """Decide whom a job created with this address, or none, calls. Raises Invalid if that can be told without DNS."""
     if url is None:
         # That of the key was judged when it was named.
         return Callback(asks.callback_url, asks.key_id) if asks.callback_url and asks.signs else Callback()
@@ -30,14 +30,14 @@ def callback_for(settings: Settings, asks: Caller, url: str | None) -> Callback:
 
 
 def callback_for_batch(settings: Settings, asks: Caller, url: str | None, *, outcome: bool) -> Callback:
-    """The same of a batch, whose end is told where an outcome is asked for. Raises Invalid."""
+    """Do the same for a batch, whose end is reported only where an outcome is asked for. Raises Invalid."""
     if not outcome and url is not None:
-        raise Invalid({"callback_url": ["It is told of the batch's outcome: ask for that by `outcome`, true."]})
+        raise Invalid({"callback_url": ["It receives the batch's outcome: ask for that with `outcome`, true."]})
     return callback_for(settings, asks, url) if outcome else Callback()
 
 
 def check_callback(settings: Settings, url: str) -> None:
-    """Raises Invalid for an address that may not be called."""
+    """Check that an address may be called. Raises Invalid."""
     try:
         allowed(settings).destination(url)
     except BadAddress as why:
@@ -45,7 +45,7 @@ def check_callback(settings: Settings, url: str) -> None:
 
 
 def allowed(settings: Settings) -> Allowed:
-    """The addresses that may be called."""
+    """Return the addresses that may be called."""
     return _allowed(settings.webhook_allow, settings.webhook_networks)
 
 

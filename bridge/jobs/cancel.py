@@ -12,7 +12,7 @@ from bridge.runtime import Runtime
 from models.job_state import EDGES, AttemptEnd, Change, JobState
 
 CANCELLED: dict[str, Any] = {"error_message": "Cancelled on request."}
-# attempt_end is cleared: what an earlier attempt still submits is no late result any more.
+# attempt_end is cleared: what an earlier attempt still submits no longer counts as a late result.
 PUT_BACK: dict[str, Any] = {
     **waiting(NOW),
     "retry_count": 0,
@@ -36,7 +36,7 @@ def cancel(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
 
     def once(job: Row[Any]) -> JobState | None:
         if moved := move(runtime, CANCEL, job_id=job.id, asked_by=caller.key_id):
-            # Only a pending job stands in a list, which is otherwise looked through in vain, from end to end.
+            # Only a pending job is in a list; for any other the whole list would be searched for nothing.
             if job.status == JobState.PENDING:
                 runtime.mirror.drop([entry(row) for row in moved])
             return JobState.CANCELLED
@@ -50,7 +50,7 @@ def cancel(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
 
 
 def restart(runtime: Runtime, caller: Caller, job_id: str) -> JobState:
-    """An operator's retry: clocks and retries start anew; does nothing to a pending job. Raises NotFound, Conflict."""
+    """Retry a job for an operator: reset its clocks and retries. A pending job stays. Raises NotFound, Conflict."""
     sources = EDGES[Change.RESTART].sources
 
     def once(job: Row[Any]) -> JobState | None:

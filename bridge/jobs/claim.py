@@ -15,7 +15,7 @@ from bridge.names import DEFAULT_TENANT
 from bridge.queues import RANKS, Entry, Queue
 from models.job_state import EDGES, AttemptEnd, Change
 
-# A worker that released a job is not offered it for so long.
+# For how long a worker that released a job is not offered it again.
 WITHHELD_SECONDS = 10
 UNSAID_SECONDS = 10.0
 # Of task_options and checkpoints in one claim; the job that reaches it is still claimed.
@@ -108,7 +108,7 @@ SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
 """)
 
-# Which of these queues have a job that may be claimed: one look into the index for each priority, whatever is there.
+# Which of these queues have a job that may be claimed: one index lookup for each priority, however long the queue.
 LOADED = text(f"""
 SELECT q.tenant, q.content_type
 FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[])) AS q(tenant, content_type),
@@ -175,7 +175,7 @@ class Claimant(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A job in its worker's hands."""
+    """A job as its worker is given it."""
 
     job_id: UUID
     content_type: str
@@ -198,7 +198,7 @@ class Claimed(NamedTuple):
 class Fates(NamedTuple):
     """What became of the offers, by their index: an ID that was offered twice is claimed for one of the two.
 
-    What is in none of these is no longer to be had.
+    A job that is in none of these is no longer available.
     """
 
     claimed: dict[int, Claimed]
@@ -245,14 +245,14 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
 
 
 def loaded(connection: Connection, queues: Iterable[Queue]) -> set[Queue]:
-    """Those of the queues that have a job which may be claimed now."""
+    """Return those of the queues that have a job which may be claimed now."""
     asked = list(queues)
     params = {"tenants": [queue.tenant for queue in asked], "content_types": [queue.content_type for queue in asked]}
     return {Queue(*row) for row in connection.execute(LOADED, params)}
 
 
 def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> InLine:
-    """Up to so many jobs of each queue, from PostgreSQL, locked until the transaction ends; queues as in `wanted`."""
+    """Read the next jobs of each queue, at most `wanted` of it, and lock them until the transaction ends."""
     withheld: set[tuple[str, UUID, str]] = set()
     found: dict[Queue, list[Entry]] = {queue: [] for queue in wanted}
     rows = connection.execute(
@@ -272,7 +272,7 @@ def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> InLine:
 
 
 def replay(connection: Connection, claimants: Sequence[Claimant]) -> dict[int, list[Claimed]]:
-    """What each of these (by index) was given under its claim_id and has not acknowledged; the others are left out."""
+    """Return the unacknowledged jobs that each claimant (by index) got under its claim_id; omit those without any."""
     rows = connection.execute(
         REPLAY,
         {
@@ -288,7 +288,7 @@ def replay(connection: Connection, claimants: Sequence[Claimant]) -> dict[int, l
 
 
 def default_wait(connection: Connection, who: Claimant) -> float:
-    """How many seconds a poll that names no `wait` waits: not at all while its worker holds a job.
+    """Return how many seconds a poll without `wait` waits: 0 while its worker holds a job.
 
     Existing clients do not heartbeat while they poll.
     """

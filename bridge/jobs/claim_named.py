@@ -77,7 +77,7 @@ def claim_named(
 
 
 def _not_to_be_had(job: Row[Any]) -> Conflict:
-    """Why the job was not given; who holds it is not said."""
+    """Return the reason why the job was not given; it does not say who holds the job."""
     if job.status in FINAL:
         return Conflict(f"The job is {job.status}.", code="already_finished", job_status=job.status)
     if job.status == JobState.PROCESSING:

@@ -68,19 +68,19 @@ class Success(NamedTuple):
 
 
 def is_large(success: Success) -> bool:
-    """Whether it is written by itself."""
+    """Return whether the result is written by itself, not together with others."""
     return len(success.result_data) + len(success.content or "") > MOST_TOGETHER_BYTES
 
 
 def result_data(metadata: Any, processing_time: float | None) -> str:
-    """As it is stored."""
+    """Return the metadata and the processing time (seconds) as they are stored: JSON text."""
     return orjson.dumps({"metadata": metadata, "processing_time": processing_time}).decode()
 
 
 def _complete(runtime: Runtime, successes: Sequence[Success]) -> Sequence[Row[Any] | None]:
-    """The changed rows (bridge.jobs.transition.RETURNED); None where the job is not the caller's to complete so.
+    """Complete the jobs; return the changed rows (transition.RETURNED), None where the guard did not hold.
 
-    Of two for one job the first is tried.
+    Of two results for one job only the first is tried.
     """
     first: dict[UUID, Success] = {}
     for success in successes:

@@ -1,8 +1,8 @@
-"""The documents of a job: its task options, its result's metadata and content, its checkpoint.
+"""The documents of a job: its task options, its result's metadata and content, and its checkpoint.
 
 Each may be as large as a body; a checkpoint has a bound of its own.
 
-Only a small document is read with its row. In the place of a larger one stands `Unread`: when it is to be sent, it goes
+Only a small document is read with its row. `Unread` takes the place of a larger one: when it is to be sent, it goes
 from PostgreSQL into a file, piece by piece, and from there to the client, so that no answer holds a document in memory,
 however many of them nobody reads.
 """
@@ -39,7 +39,7 @@ class Document(StrEnum):
 
 
 class Unread(NamedTuple):
-    """Stands for a document that is not read yet."""
+    """A placeholder for a document that is not read yet."""
 
     job_id: UUID
     document: Document
@@ -69,14 +69,14 @@ HEADS = {
 
 
 class UnreadFile(NamedTuple):
-    """Stands for a text that was uploaded, of so many bytes."""
+    """A placeholder for a text that was uploaded, with its length in bytes."""
 
     upload_id: UUID
     length: int
 
 
 def text_of(document: Document, columns: Any) -> ColumnElement[Any]:
-    """The text of a document, of columns with the names that they have in its table."""
+    """Return the text of a document as an expression of columns that are named as in its table."""
     if document is Document.CONTENT:
         return cast(columns.content, Text)
     whole = document is Document.TASK_OPTIONS
@@ -84,23 +84,23 @@ def text_of(document: Document, columns: Any) -> ColumnElement[Any]:
 
 
 def shown(document: Document, columns: Any = remote_jobs.c) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """The columns of a document in an answer: its text, where it is small, and its size in bytes."""
+    """Return the columns of a document in an answer: its text, if it is small, and its size in bytes."""
     text_, size = text_of(document, columns), func.octet_length(text_of(document, columns))
     return case((size <= AT_ONCE, text_)).label(document), size.label(size_of(document))
 
 
 def size_of(document: Document) -> str:
-    """The name of the column of its size."""
+    """Return the name of the column that holds the document's size."""
     return f"{document}_size"
 
 
 def processing_time(columns: Any = remote_jobs.c) -> ColumnElement[Any]:
-    """What a result says of it, as JSON."""
+    """Return the column of the processing time (seconds, as JSON) that a result states."""
     return cast(func.json_object_field(columns.result_data, "processing_time"), Text).label("processing_time")
 
 
 def head(runtime: Runtime, job_id: UUID, document: Document, most: int) -> tuple[str, int]:
-    """The first characters of a document, and its size in bytes; empty where there is none."""
+    """Return the first `most` characters of a document and its size in bytes; empty and 0 if there is none."""
     with runtime.single.connect() as connection:
         row = connection.execute(HEADS[document], {"id": job_id, "most": most}).one_or_none()
     return ("", 0) if row is None or row.size is None else (row.head, row.size)
@@ -110,10 +110,10 @@ InTurn = Callable[[], AbstractContextManager[Any]]
 
 
 def as_json(runtime: Runtime, unread: Unread | UnreadFile, in_turn: InTurn) -> Iterator[bytes]:
-    """A document as JSON text, as it is now. It is read `in_turn`; no connection is held while it is sent.
+    """Yield a document as JSON text, as it is now. It is read `in_turn`; no connection is held while it is sent.
 
-    Raises NotFound where there is none any more, SQLAlchemyError, and OSError where the file cannot be written; of an
-    uploaded one Unavailable where the store does not answer, and UnicodeDecodeError where it gives something else.
+    Raises NotFound if it is no longer there, SQLAlchemyError, and OSError if the file cannot be written; for an
+    uploaded one Unavailable if the store does not answer, and UnicodeDecodeError if it returns something else.
     """
     if isinstance(unread, UnreadFile):
         yield from _file_as_json(runtime, unread)
@@ -139,7 +139,7 @@ def _file_as_json(runtime: Runtime, unread: UnreadFile) -> Iterator[bytes]:
 def as_text(
     runtime: Runtime, unread: Unread, in_turn: InTurn, decode: Callable[[bytes], str] | None = None
 ) -> Iterator[bytes]:
-    """The same as it is stored, in UTF-8; as the inside of a JSON string where `decode` makes characters of pieces."""
+    """Yield it as it is stored, in UTF-8; as the inside of a JSON string if `decode` turns pieces into characters."""
     with SpooledTemporaryFile(IN_MEMORY) as file:
         with in_turn(), runtime.engine.connect() as connection:
             for piece in _pieces(connection, unread):
@@ -150,7 +150,7 @@ def as_text(
 
 
 def _pieces(connection: Connection, unread: Unread) -> Iterator[bytes]:
-    """The text of a document in UTF-8, a piece at a time, which may end within a character."""
+    """Yield the text of a document in UTF-8, in pieces that may end within a character."""
     slowly = connection.execution_options(stream_results=True, max_row_buffer=1)
     found = False
     for (piece,) in slowly.execute(PIECES[unread.document], {"id": unread.job_id}):

@@ -29,7 +29,7 @@ from models.job_state import JobState
 Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 
 # Whether a request that is no replay may make new jobs: returns, or raises the refusal. It is asked before there is a
-# row, so of simultaneous requests with one key each is counted, until bridge/admission/usage.py counts the jobs anew.
+# row, so of simultaneous requests with one key each is counted, until bridge/admission/usage.py recounts the jobs.
 Admit = Callable[[], None]
 
 # One statement for one job and for a thousand, of one tenant or of many; the key is a single job's. The queue clock
@@ -66,7 +66,7 @@ RETURNING id, created_at, mirrored
 # shows what was committed before. No row: the key was used.
 INSERT_UNDER_KEY = text(f"{LOCK};\n{INSERT.text}")
 
-NOBODY = Caller()  # has no secret, so that nobody is called in its name
+NOBODY = Caller()  # has no secret, so nobody is called in its name
 _NO_KEY = {"idempotency_key": None, "idempotency_hash": None}
 _NO_BATCH = {"batch_id": None, "batch_outcome": None}
 MOST_TOGETHER_BYTES = 64 * 1024  # of task_options: a larger one is written by itself, and holds up no other
@@ -91,7 +91,7 @@ class _New(NamedTuple):
 
     tenant: str
     fields: Fields
-    size: int | None  # bytes of its source file; None: it lies at an address
+    size: int | None  # bytes of its source file; None: the source is an address
     request_id: str | None
     span: Span
     callback: Callback
@@ -113,7 +113,7 @@ def enqueue(
     its file, and whatever limit was reached meanwhile: `admit` is asked about what is new only. `waited`: the request
     may have waited in a queue, so an `available_at` that has passed means now, and its key is looked up
     once, with the INSERT, unless it is refused. `asks`: the key in whose name `callback_url` is called. Raises Invalid:
-    the key was used with other fields, the source file is not to be had, `available_at` has passed, or `callback_url`
+    the key was used with other fields, the source file is not available, `available_at` has passed, or `callback_url`
     may not be called; Unavailable: the file system does not answer; and what `admit` raises.
     """
     if idempotency_key is None:
@@ -150,7 +150,7 @@ def enqueue(
 def _enqueue_keyless(
     runtime: Runtime, tenant: str, created: Fields, waited: bool, admit: Admit, asks: Caller
 ) -> Created:
-    """Nothing is to be looked up, so one statement does it, together with others of the same moment."""
+    """Create a job without a key: nothing is looked up, so one statement creates it, with others of the same moment."""
     now = None
     if created["available_at"] is not None and not waited:
         with runtime.engine.connect() as connection:
@@ -163,7 +163,7 @@ def _enqueue_keyless(
 
 
 def _insert(runtime: Runtime, new: Sequence[_New]) -> Sequence[Row[Any]]:
-    """Jobs without a key, in one statement that commits itself; in their order, which is that of their IDs."""
+    """Insert jobs without a key in one statement that commits itself; return rows in their order, that of their IDs."""
     ids = sorted(uuid7() for _ in new)
     uploaded = is_uploaded(new[0].fields["source_file_path"])  # then it is alone, and a transaction
     with (runtime.engine if uploaded else runtime.single).begin() as connection:
@@ -234,13 +234,13 @@ def enqueue_batch(
 
 
 def _asked(created: Sequence[Fields], outcome: bool, callback_url: str | None) -> dict[str, Any]:
-    """What a batch's key stands for; as before there were outcomes of batches where none is asked for."""
+    """Return what a batch's key stands for; without an outcome it is the same as before batches had outcomes."""
     asked = {"jobs": created, "outcome": True} if outcome else {"jobs": created}
     return asked if callback_url is None else {**asked, "callback_url": callback_url}
 
 
 def _earlier(connection: Connection, key: Key) -> list[Created]:
-    """What was answered when the key was used first; nothing when it was not. Raises Invalid (mismatch)."""
+    """Return the first answer under the key; an empty list if the key is new. Raises Invalid (mismatch)."""
     row = earlier(connection, key)
     if row is None:
         return []
@@ -248,7 +248,7 @@ def _earlier(connection: Connection, key: Key) -> list[Created]:
 
 
 def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime | None, asks: Caller) -> _New:
-    """Raises Invalid, Unavailable."""
+    """Check one job's source, time and callback. Raises Invalid, Unavailable."""
     refused, sizes, callbacks = looked_at(runtime, tenant, [created], now, asks)
     if refused:
         raise Invalid(refused[0])

@@ -88,7 +88,7 @@ SWEEPS = [
 
 
 def expire(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> int:
-    """Move every job whose clock ran out; how many. Bounded: what is left over waits for the next run."""
+    """Move every job whose clock ran out; return how many. Bounded: what is left over waits for the next run."""
 
     def once(sweep: Sweep) -> int:
         rows = move(runtime, sweep.statement, head=sweep.to_head, batch=batch)

@@ -20,10 +20,10 @@ log = structlog.get_logger("bridge.jobs.expiry_fallback")
 
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 5.5  # the sweep's period, and a moment for its run; with the tick less than its period plus 2 s
-GRACE_SECONDS = 30.0  # workers that live renew their leases within so long once they can
+GRACE_SECONDS = 30.0  # within which live workers renew their leases once they can
 
 _AGO = f"now() - interval '{PATIENCE_SECONDS} seconds'"
-# One look into each clock's index. The deadline of an attempt that nobody has acknowledged ends nothing.
+# One lookup in each clock's index. The deadline of an attempt that nobody has acknowledged ends nothing.
 OVERDUE = text(f"""
 SELECT EXISTS (SELECT FROM remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <= {_AGO})
   OR EXISTS (SELECT FROM remote_jobs WHERE lease_expires_at <= {_AGO})
@@ -45,7 +45,7 @@ class ExpiryFallback:
         self._from = now() + GRACE_SECONDS
 
     def keep(self) -> None:
-        """Look once a second from now on, in a greenlet of its own."""
+        """Look once a second from now on, in a separate greenlet."""
         every(TICK_SECONDS, "end what is overdue", self.look)
 
     def look(self) -> None:

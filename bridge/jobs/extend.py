@@ -56,9 +56,9 @@ def extend(
     progress: float | None = None,
     message: str | None = None,
 ) -> Alive:
-    """A sign of life of the holder. Answers with the lease as stored.
+    """Record a sign of life of the holder; return the lease as stored.
 
-    The last holder of a cancelled job is told so. Raises NotFound, Conflict (lease_lost) for anybody else.
+    The last holder of a cancelled job is told that. Raises NotFound; Conflict (lease_lost) for anybody else.
     """
 
     def once(job: Row[Any]) -> Alive | None:
@@ -82,6 +82,6 @@ def extend(
 
 
 def lost_lease(job: Row[Any], why: str | None) -> Conflict:
-    """The refusal of a sign of life: always `lease_lost`, whatever became of the job."""
+    """Return the refusal of a sign of life: always `lease_lost`, whatever became of the job."""
     refusal = lost(job, why)
     return Conflict(refusal.detail, code="lease_lost", job_status=job.status)

@@ -66,7 +66,7 @@ class CreateFields(Strict):
     source_fetch = fields.String(
         load_default=BRIDGE,
         validate=validate.OneOf(FETCHES),
-        metadata={"description": "Who asks the server of `source_url`: the bridge, or the worker, without the bridge."},
+        metadata={"description": "Who asks the server of `source_url`: the bridge, or the worker directly."},
     )
     content_type = fields.String(
         required=True,
@@ -105,7 +105,7 @@ class CreateFields(Strict):
         load_default=None,
         allow_none=True,
         validate=validate.Range(30, 2592000),
-        metadata={"description": "Send an outcome `unserved` once no worker has asked for its type for so long."},
+        metadata={"description": "Send an outcome `unserved` once no worker has asked for its type for this long."},
     )
     callback_url = fields.String(
         load_default=None,
@@ -123,7 +123,7 @@ class CreateFields(Strict):
 
     @post_load
     def _one_source(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """The source under one name: `upload:ID` or an https address stand where a path would stand."""
+        """Put the source under one name: `upload:ID` or an address takes the place of a path."""
         given = [name for name in ("source_file_path", "source_upload", "source_url") if name in data]
         if not given:
             raise ValidationError("Missing data for required field.", "source_file_path")
@@ -163,5 +163,5 @@ def _as_before(created: Any) -> Any:
 
 
 def _plain(value: Any) -> str:
-    """A moment is the same one in whatever offset it was written."""
+    """Render a value for the hash; a moment is the same in whatever offset it was written."""
     return str(value - LATEST) if isinstance(value, datetime) else str(value)

@@ -14,7 +14,7 @@ class _Untyped(psycopg2.dialect):
 
 
 def fixed(statement: Select[Any]) -> TextClause:
-    """The statement as text, rendered once: SQLAlchemy 2.1's cache loses parameters of an INSERT … SELECT in a CTE,
+    """Render the statement as text, once: SQLAlchemy 2.1's cache loses parameters of an INSERT … SELECT in a CTE,
     and building the expression at each call costs more than PostgreSQL takes to run it."""
     compiled = statement.compile(dialect=_Untyped(paramstyle="named"))
     values = compiled.params

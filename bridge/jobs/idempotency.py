@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Row, text
 
 from bridge.errors import Invalid
 
-# A key counts for single jobs and batches alike: used for the one, it is not free for the other. No index spans both
-# tables, so who looks a key up locks it: what the statements after this one see of it is the last word.
+# A key counts for single jobs and batches alike: used for one, it is not free for the other. No index spans both
+# tables, so whoever looks a key up locks it: what the next statements see of it is final.
 LOCK = (
     "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:tenant AS text) || ':' || CAST(:idempotency_key AS text), 0))"
 )
@@ -44,7 +44,7 @@ class Key(NamedTuple):
 
 
 def earlier(connection: Connection, key: Key) -> Row[Any] | None:
-    """What was made when the key was used first (job_ids, created_at, batch_id); None: it was not. Locks the key.
+    """Return what was created when the key was first used (job_ids, created_at, batch_id), or None. Locks the key.
 
     Raises Invalid (mismatch).
     """
@@ -62,6 +62,6 @@ def earlier(connection: Connection, key: Key) -> Row[Any] | None:
 
 
 def keep_batch(connection: Connection, key: Key, job_ids: list[str], batch_id: UUID) -> bool:
-    """Keep a batch's answer under its key; False: a single job or another batch was first."""
+    """Keep a batch's answer under its key; return False if a single job or another batch was first."""
     params = {**key.params(), "ids": job_ids, "batch_id": str(batch_id)}
     return connection.execute(KEEP_BATCH, params).first() is not None

@@ -1,7 +1,7 @@
 """What a worker keeps with the job it holds: lines of a log, and one checkpoint for the attempt after it.
 
-Both are signs of life, and only the holder of the latest attempt writes. The log keeps its newest lines: what is over
-LOG_BYTES or MOST_PIECES goes, the oldest first.
+Both are signs of life, and only the holder of the latest attempt writes. The log keeps its newest lines: what exceeds
+LOG_BYTES or MOST_PIECES is deleted, the oldest first.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ SELECT n, attempt, at, lines FROM job_log_pieces WHERE job_id = :job_id AND n > 
 
 
 class Piece(NamedTuple):
-    """What one request has appended."""
+    """What one request appended."""
 
     n: int
     attempt: int
@@ -72,7 +72,7 @@ class Piece(NamedTuple):
 def append(runtime: Runtime, caller: Caller, job_id: str, lines: Sequence[str], token: str | None) -> Alive:
     """Append lines to the log of a job, a sign of life of its holder; control characters become spaces.
 
-    The last holder of a cancelled job is told so, and nothing is written. Raises Invalid (more than PIECE_BYTES),
+    The last holder of a cancelled job is told that, and nothing is written. Raises Invalid (more than PIECE_BYTES),
     NotFound, Conflict (lease_lost).
     """
     too_many = Invalid({"lines": [f"Must have at most {PIECE_BYTES} bytes of UTF-8 together."]})
@@ -85,7 +85,7 @@ def append(runtime: Runtime, caller: Caller, job_id: str, lines: Sequence[str], 
 
 
 def save(runtime: Runtime, caller: Caller, job_id: str, checkpoint: str, token: str | None) -> Alive:
-    """Keep a checkpoint in the place of an earlier one; the next claim of the job is given it. Answers as `append`."""
+    """Store a checkpoint in place of an earlier one; the job's next claim is given it. Answers as `append`."""
     if len(checkpoint.encode()) > CHECKPOINT_BYTES:
         raise Invalid({"checkpoint": [f"Must have at most {CHECKPOINT_BYTES} bytes of UTF-8."]})
     return _write(runtime, caller, job_id, token, SAVE, {"checkpoint": checkpoint})
@@ -117,14 +117,14 @@ def _write(
 
 
 def pieces(runtime: Runtime, tenant: str, job_id: str, after: int = 0) -> list[Piece]:
-    """The pieces of a job's log that came after this one, the oldest first, at most SHOWN_PIECES. Raises NotFound."""
+    """Return the pieces of a job's log after piece `after`, the oldest first, at most SHOWN_PIECES. Raises NotFound."""
     job = find(runtime, tenant, job_id)
     with runtime.single.connect() as connection:
         return [Piece(*row) for row in connection.execute(PIECES, {"job_id": job.id, "after": after})]
 
 
 def last_pieces(runtime: Runtime, tenant: str, job_id: str) -> list[Piece]:
-    """The newest pieces, the oldest of them first. Raises NotFound."""
+    """Return the newest pieces, at most SHOWN_PIECES, the oldest of them first. Raises NotFound."""
     job = find(runtime, tenant, job_id)
     newest = text(f"SELECT max(n) - {SHOWN_PIECES} FROM job_log_pieces WHERE job_id = :job_id")
     with runtime.engine.connect() as connection:
@@ -133,5 +133,5 @@ def last_pieces(runtime: Runtime, tenant: str, job_id: str) -> list[Piece]:
 
 
 def _plain(line: str) -> str:
-    """A line as one line, without anything that a terminal would obey."""
+    """Return the line as one line, without anything that a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\t" else " " for c in line)

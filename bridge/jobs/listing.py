@@ -45,12 +45,12 @@ _c = remote_jobs.c
 
 
 def worked_by(worker_id: Any) -> ColumnElement[bool]:
-    """That a job is, or was at last, in this worker's hands; one that waits is in nobody's."""
+    """Build the condition that a job is, or was last, held by this worker; a pending job is held by nobody."""
     return and_(_c.worker_id == worker_id, _c.status != JobState.PENDING)
 
 
 def matching(tenant: str, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-    """The conditions of the list's filters, but for `status`, which the order is made with."""
+    """Return the conditions of the list's filters except `status`, which `in_order` handles."""
     exact = ("content_type", "ingestion_task_id")
     where: list[ColumnElement[bool]] = [_c.tenant == tenant]
     where += [_c[name] == filters[name] for name in exact if filters.get(name) is not None]
@@ -73,9 +73,9 @@ def in_order(
     newest: bool = True,
     after: tuple[Any, ...] | None = None,
 ) -> Any:
-    """The first so many jobs in these states that match, by creation, behind the place `after`.
+    """Build the query for the first `limit` matching jobs in these states, by creation, after the place `after`.
 
-    `columns`: what is wanted of each, `created_at` and `id` among it.
+    `columns`: what to select of each job, including `created_at` and `id`.
     """
     place = tuple_(_c.created_at, _c.id)
     if after is not None:
@@ -99,7 +99,7 @@ def in_order(
 def page(
     runtime: Runtime, tenant: str, filters: Mapping[str, Any], limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
-    """The jobs that match, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor.
+    """Return the matching jobs, newest first, and the cursor of the next page. Raises Invalid for a foreign cursor.
 
     A page has fewer jobs than `limit` where their documents are large.
     """
@@ -111,7 +111,7 @@ def page(
     return page_and_cursor(rows, min(limit, sum(row.fits for row in rows)), "created_at", "id")
 
 
-# Of each job in a list for people what they choose it by; none of its documents.
+# What people choose a job by in a list; none of its documents.
 SHORT = (
     *(
         _c[name]
@@ -125,7 +125,7 @@ SHORT = (
 def short_page(
     runtime: Runtime, tenant: str, filters: Mapping[str, Any], limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
-    """As `page`, without documents. Raises Invalid for a foreign cursor."""
+    """Return a page as `page` does, without documents. Raises Invalid for a foreign cursor."""
     states = list(JobState) if filters.get("status") is None else [filters["status"]]
     after = None if cursor is None else decode_cursor(cursor, datetime, UUID)
     query = in_order(matching(tenant, filters), filters, states, limit + 1, columns=SHORT, after=after)
@@ -134,8 +134,8 @@ def short_page(
 
 
 def _weighed(query: Any) -> Select[Any]:
-    """The jobs of a list, as read.WHOLE has them, with whether each still fits into the page; those that do not come
-    without their documents."""
+    """Add to the jobs of a list (with the columns read.WHOLE) whether each still fits into the page; those that do not
+    come without their documents."""
     found = query.subquery("found")
     stored = (func.coalesce(func.pg_column_size(found.c[name]), 0) for name in _STORED)
     rough = _before(sum(stored, start=literal(0)), found).label("rough")
@@ -164,6 +164,6 @@ def _weighed(query: Any) -> Select[Any]:
 
 
 def _before(weight: ColumnElement[Any], jobs: Subquery) -> ColumnElement[Any]:
-    """What those before it in the list weigh together."""
+    """Sum the weights of the jobs before each one in the list."""
     newest = (jobs.c.created_at.desc(), jobs.c.id.desc())
     return func.coalesce(func.sum(weight).over(order_by=newest, rows=(None, -1)), 0)

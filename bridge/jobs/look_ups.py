@@ -21,7 +21,7 @@ SECONDS = 15.0  # that a look-up is waited for, the wait for a thread included
 
 
 class LookUps:
-    """Those of one process. Made in the thread whose greenlets call it."""
+    """The look-ups of one process. To be made in the thread whose greenlets call it."""
 
     def __init__(self, seconds: float = SECONDS, ask: Resolve | None = None) -> None:
         self._pool = ThreadPool(THREADS)
@@ -30,7 +30,7 @@ class LookUps:
         self._resolve = ask or _addresses
 
     def __call__(self, tenant: str, host: str, port: int) -> Sequence[str]:
-        """The IP addresses of a name. Who waits for a thread is served in turns, a tenant after the other.
+        """Return the IP addresses of a name. Calls that wait for a thread are served in turn, tenant after tenant.
 
         Raises OSError, UnicodeError.
         """
@@ -47,7 +47,7 @@ class LookUps:
         return found
 
     def _ask(self, tenant: str, host: str, port: int, begun: list[str]) -> Sequence[str] | Exception:
-        """Goes on where nobody waits any more: the thread is busy all the same."""
+        """Ask in a thread; go on even if nobody waits any more, because the thread stays busy."""
         with self._turns.taken((tenant, None), 1):
             begun.append(host)
             found: Sequence[str] | Exception = self._pool.spawn(wrap_errors(Exception, self._resolve), host, port).get()
@@ -60,5 +60,5 @@ def _addresses(host: str, port: int) -> Sequence[str]:
 
 @cache
 def look_ups() -> LookUps:
-    """Those of this process."""
+    """Return the look-ups of this process."""
     return LookUps()

@@ -1,4 +1,4 @@
-"""What only the moment of a create can tell: of its file, of its time, and of whom it wants to be called."""
+"""Checks of a create that depend on its moment: its source, its time, and whom it asks to call."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 
 
 def clock(connection: Connection, created: Sequence[Fields]) -> datetime | None:
-    """PostgreSQL's now, where a job names a moment that is to be compared with it."""
+    """Return PostgreSQL's now if a job names a moment to compare with it, else None."""
     if all(fields["available_at"] is None for fields in created):
         return None
     now: datetime = connection.execute(text("SELECT now()")).scalar_one()
@@ -27,7 +27,7 @@ def clock(connection: Connection, created: Sequence[Fields]) -> datetime | None:
 def looked_at(
     runtime: Runtime, tenant: str, created: Sequence[Fields], now: datetime | None, asks: Caller
 ) -> tuple[dict[int, dict[str, object]], list[int | None], list[Callback]]:
-    """Refusals by place (field → messages), the files' sizes, and whom to call."""
+    """Check the jobs; return the refusals by place (field → messages), the files' sizes in bytes, and whom to call."""
     refused: dict[int, dict[str, object]] = {}
     sizes: list[int | None] = []
     callbacks = []

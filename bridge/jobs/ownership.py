@@ -11,7 +11,7 @@ from models.job_state import FINAL, LATE_ENDS, JobState
 
 
 def holds_latest(job: Row[Any], caller: Caller, token: str | None) -> str | None:
-    """None when the latest attempt is the caller's; else why it is not.
+    """Return None if the latest attempt is the caller's, else why it is not.
 
     The token is checked whenever it is sent, and required when the claim named a lease; without it the call counts
     when the caller's key made the claim.
@@ -30,17 +30,17 @@ def holds_latest(job: Row[Any], caller: Caller, token: str | None) -> str | None
 
 
 def accepts_late(job: Row[Any]) -> bool:
-    """Whether the latest attempt is over but its result still counts."""
+    """Return whether the latest attempt is over but its result still counts."""
     return job.status == JobState.PENDING and job.attempt_end in LATE_ENDS
 
 
 def expects(job: Row[Any], caller: Caller) -> bool:
-    """Whether a result from this key could count, the right token assumed."""
+    """Return whether a result from this key could count, assuming the right token."""
     return job.key_id == caller.key_id and (job.status == JobState.PROCESSING or accepts_late(job))
 
 
 def lost(job: Row[Any], why: str | None) -> Conflict:
-    """The refusal for a caller whose job it is not any more."""
+    """Return the refusal for a caller that no longer holds the job."""
     status = JobState(job.status)
     if status in FINAL:
         detail = f"The job is already {status}." + (f" {job.error_message}" if job.error_message else "")

@@ -39,7 +39,7 @@ RETURNING id, priority, mirrored
 
 
 def promote(runtime: Runtime, *, batch: int = BATCH, run_seconds: float = RUN_SECONDS) -> int:
-    """Move what has waited too long one priority up; how many jobs. Nothing where ageing is off.
+    """Move what has waited too long up by one priority; return how many jobs. Does nothing if ageing is off.
 
     Bounded: by `batch` in a transaction, by `run_seconds` in all; queues come in any order, so that none is always
     last.
@@ -61,7 +61,7 @@ def promote(runtime: Runtime, *, batch: int = BATCH, run_seconds: float = RUN_SE
 
 
 def _promote(runtime: Runtime, queue: Queue, seconds: int, batch: int) -> int:
-    """A batch of each list of a queue; then their IDs change lists. What is lost of that is repaired."""
+    """Promote a batch of each list of a queue, then move the IDs between the Redis lists. A lost move is repaired."""
     params = {**queue._asdict(), "seconds": seconds, "batch": batch}
     with runtime.engine.begin() as connection:
         rows = connection.execute(PROMOTE, params).all()

@@ -6,8 +6,8 @@ from bridge.crash_points import reach
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
 
-# As an array, or in a CTE, what is first is determined once; a plan may evaluate a subselect, and its LIMIT, again for
-# each row, and SKIP LOCKED then finds others.
+# As an array, or in a CTE, the first rows are determined once; a plan may evaluate a subselect, and its LIMIT, again
+# for each row, and SKIP LOCKED then finds others.
 PURGE = text("""
 DELETE FROM remote_jobs WHERE id = ANY (ARRAY (
   SELECT j.id FROM remote_jobs j
@@ -40,7 +40,7 @@ DELETE FROM batches WHERE id = ANY (ARRAY (
 
 
 def purge(runtime: Runtime, *, batch: int = 500, rounds: int = 200) -> int:
-    """Delete terminal jobs older than BRIDGE_RETENTION_DAYS whose outcomes were handed over; how many. Bounded."""
+    """Delete terminal jobs older than BRIDGE_RETENTION_DAYS whose outcomes were delivered; return how many. Bounded."""
     params = {"seconds": runtime.settings.retention_days * 86400, "batch": batch}
 
     def once() -> int:

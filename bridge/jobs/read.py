@@ -1,6 +1,6 @@
 """Read jobs. Nothing here changes one.
 
-A row may hold documents as large as the largest body: only who shows the whole job reads the whole row.
+A row may hold documents as large as the largest body: only code that shows the whole job reads the whole row.
 """
 
 import re
@@ -68,14 +68,14 @@ RESULT: tuple[ColumnElement[Any], ...] = (
 
 
 def job_id_of(text_: str) -> UUID:
-    """The ID in a path. Raises NotFound: what is not a UUID is not a job."""
+    """Parse the job ID in a path. Raises NotFound: what is not a UUID is not a job."""
     if not re.fullmatch(JOB_ID_PATTERN, text_):
         raise NotFound("Job not found: not a valid job ID.")
     return UUID(text_)
 
 
 def find(runtime: Runtime, tenant: str, job_id: str, columns: Collection[ColumnElement[Any]] = JUDGED) -> Row[Any]:
-    """These columns of the job's row. Raises NotFound, for another tenant's too."""
+    """Return these columns of the job's row. Raises NotFound, also for a job of another tenant."""
     with runtime.single.connect() as connection:
         row = connection.execute(select(*columns).where(_c.id == job_id_of(job_id), _c.tenant == tenant)).one_or_none()
     if row is None:
@@ -84,7 +84,7 @@ def find(runtime: Runtime, tenant: str, job_id: str, columns: Collection[ColumnE
 
 
 class History(NamedTuple):
-    """What happened to a job: its ended attempts, the calls that were refused, and what was asked of it."""
+    """What happened to a job: its ended attempts, the refused calls, and the requests about it."""
 
     attempts: list[Row[Any]]
     refusals: list[Row[Any]]
@@ -97,7 +97,7 @@ class History(NamedTuple):
 def history(
     runtime: Runtime, job: Row[Any], attempts_before: int | None = None, requests_before: int | None = None
 ) -> History:
-    """What happened to a job, each list in its order: the last MOST_SHOWN, or those before the place that is named."""
+    """Return what happened to a job, each list in order: the last MOST_SHOWN, or those before the given place."""
     with runtime.engine.connect() as connection:
         attempts, more_attempts = _last(connection, job_attempts, "attempt", job, attempts_before, MOST_SHOWN)
         requests, more_requests = _last(connection, job_requests, "id", job, requests_before, MOST_SHOWN)
@@ -111,7 +111,7 @@ def history(
 def _last(
     connection: Connection, table: Table, place: str, job: Row[Any], before: int | None, most: int
 ) -> tuple[list[Row[Any]], int | None]:
-    """The last rows about a job, and the place before which there are more. Long texts are cut."""
+    """Return the last rows about a job, and the place before which there are more, if any. Long texts are cut."""
     columns = [
         func.left(column, LONGEST_WHY).label(column.name) if column.name in ("why", "reason") else column
         for column in table.c
@@ -124,13 +124,13 @@ def _last(
 
 
 def result(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
-    """The columns RESULT of a completed job. Raises NotFound, Conflict."""
+    """Return the columns RESULT of a completed job. Raises NotFound; Conflict if it is not completed."""
     job = find(runtime, tenant, job_id)
     if job.status != JobState.COMPLETED:
         raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
     with runtime.single.connect() as connection:
         stored = select(*RESULT).join_from(remote_jobs, job_results).where(_c.id == job.id)
         found = connection.execute(stored).one_or_none()
-    if found is None:  # it was deleted since
+    if found is None:  # deleted meanwhile
         raise NotFound(f"Job {job_id} was not found.")
     return found

@@ -17,7 +17,7 @@ _NOW = func.now()
 
 
 def _kwargs(moved: Any) -> ColumnElement[Any]:
-    """The outcome as it is told, but for `content`."""
+    """Build the outcome as it is sent, except `content`."""
     members = {
         "job_id": cast(moved.c.id, Text),
         "ingestion_task_id": moved.c.ingestion_task_id,
@@ -37,7 +37,7 @@ def _kwargs(moved: Any) -> ColumnElement[Any]:
 
 
 def outcome_row(moved: Any) -> Any:
-    """The outbox row."""
+    """Build the INSERT of the outbox row."""
     rows = select(moved.c.id, moved.c.outcome_count, moved.c.tenant, _kwargs(moved), _NOW, _NOW).where(
         cast(bindparam("record_continuation"), Boolean)
     )
@@ -46,7 +46,7 @@ def outcome_row(moved: Any) -> Any:
 
 
 def webhook_row(moved: Any) -> Any:
-    """The webhook's row, of a job that names whom to call."""
+    """Build the INSERT of the webhook's row, for a job that names whom to call."""
     its = moved.c
     told = (its.id, its.outcome_count, its.tenant, its.callback_key, its.callback_url, _kwargs(moved), _NOW, _NOW, _NOW)
     columns = ["job_id", "n", "tenant", "key_id", "url", "kwargs", "created_at", "since", "next_at"]

@@ -1,4 +1,4 @@
-"""A claim that comes back without its work being tried: released, or never acknowledged."""
+"""Claims that come back without the work having been tried: released, or never acknowledged."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ FAIL = moving(Change.FAIL, *_THIS, values=_WHY, end=_END)
 
 
 def _take(whose: ColumnElement[bool], why: str) -> Executable:
-    """Take back what some workers hold. Nobody has tried and failed: it is not counted."""
+    """Build the statement that takes back what some workers hold. No attempt failed, so none is counted."""
     held = (
         select(remote_jobs.c.id)
         .where(among(jobs.status, [JobState.PROCESSING]), jobs.ack_by.is_not(None), whose)
@@ -68,8 +68,8 @@ BATCH = 500
 def take_from_key(engine: Engine, key_id: UUID, *, batch: int = BATCH) -> Iterator[list[Row[Any]]]:
     """Put back at the head, without spending a retry, what the workers of a revoked key hold.
 
-    Yields the changed rows of each transaction once it is committed, for `bridge.jobs.transition.follow`. What is left
-    over, be it by an error, the sweep of the clocks takes.
+    Yields the changed rows of each transaction once it is committed, for `bridge.jobs.transition.follow`. The sweep of
+    the clocks takes what is left over, for instance after an error.
     """
     yield from _in_batches(engine, TAKE_FROM_KEY, batch, of_key=key_id)
 
@@ -77,9 +77,9 @@ def take_from_key(engine: Engine, key_id: UUID, *, batch: int = BATCH) -> Iterat
 def evict(
     runtime: Runtime, tenant: str, worker_ids: Sequence[str], key_ids: Sequence[UUID], *, batch: int = BATCH
 ) -> Counter[str]:
-    """Put back at the head, without spending a retry, all that workers hold under these keys; how many jobs of each.
+    """Put back at the head, without spending a retry, all that workers hold under these keys; return how many of each.
 
-    For those that are gone: of one that lives the next calls are refused. Idempotent.
+    Meant for workers that are gone: the next calls of a live one are refused. Idempotent.
     """
     taken = Counter(dict.fromkeys(worker_ids, 0))
     whose = {"tenant": tenant, "of_workers": [*worker_ids], "of_keys": [*key_ids]}
@@ -99,7 +99,7 @@ def _in_batches(engine: Engine, statement: Executable, batch: int, **whose: Any)
 
 
 def release(runtime: Runtime, caller: Caller, job_id: str, token: str | None = None) -> JobState:
-    """The holder gives its job back at once. Raises NotFound, Conflict (lease_lost)."""
+    """Give a job back at once, for its holder. Raises NotFound, Conflict (lease_lost)."""
 
     def once(job: Row[Any]) -> JobState | None:
         why = holds_latest(job, caller, token)

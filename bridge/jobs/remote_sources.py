@@ -1,8 +1,8 @@
-"""Sources at addresses: a job names such a one by its https address where another has a path, or as an object of a
-bucket (bridge/jobs/bucket_sources.py).
+"""Sources at addresses: a job names an https address, or an object of a bucket (bridge/jobs/bucket_sources.py), in
+place of a path.
 
-The address is judged as the job is created, without DNS. It is asked only for a download, when it is judged again,
-looked up and connected to (bridge/outgoing); the bytes go through the bridge and are kept nowhere.
+The address is checked when the job is created, without DNS. Its server is asked only for a download, when the address
+is checked again, looked up and connected to (bridge/outgoing); the bytes go through the bridge and are kept nowhere.
 """
 
 import re
@@ -28,12 +28,12 @@ OPEN_SECONDS = 50.0  # until the head is there: the look-up, TLS (which a server
 LONGEST_NAME = 255
 BRIDGE, WORKER = FETCHES = "bridge", "worker"  # who asks the source's server
 _OFF = "Sources at addresses are off at this bridge; its operator can name hosts in BRIDGE_SOURCE_ALLOW."
-_PASSES = {408, 425, 429}  # of what a server refuses: this may be otherwise a little later
+_PASSES = {408, 425, 429}  # refusals that may not last
 _NUMBER = "[0-9]{1,18}"
 
 
 class Part(NamedTuple):
-    """What a source's server gives: `served` of `size` bytes; `etag` (strong, without quotes) and date as it says."""
+    """What a source's server gives: `served` of `size` bytes; its `etag` (strong, without quotes) and its date."""
 
     fetched: Fetched
     served: range
@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 
 class OutsideFile(Exception):
-    """The range that was asked for lies outside; `size` in bytes where the server tells it."""
+    """The requested range is outside the file; `size` in bytes if the server states it."""
 
     def __init__(self, size: int | None) -> None:
         super().__init__()
@@ -51,24 +51,24 @@ class OutsideFile(Exception):
 
 
 def is_remote(path: str) -> bool:
-    """Whether this names an address or an object, not a path."""
+    """Return whether this names an address or an object, not a path."""
     return path.startswith(SCHEME) or is_object(path)
 
 
 def check_remote(settings: Settings, url: str) -> None:
-    """Raises Invalid for an address that a new job may not name."""
+    """Check that a new job may name this address. Raises Invalid."""
     if (why := why_refused(settings, url)) is not None:
         raise Invalid({"source_url": [why]})
 
 
 def check_fetch(settings: Settings, fetch: str) -> None:
-    """Raises Invalid where a new job may not have its worker ask the source's server."""
+    """Check that a new job may have its worker ask the source's server. Raises Invalid."""
     if fetch == WORKER and not settings.source_worker_fetch:
         raise Invalid({"source_fetch": ["This bridge fetches sources itself (BRIDGE_SOURCE_WORKER_FETCH is off)."]})
 
 
 def why_refused(settings: Settings, url: str) -> str | None:
-    """Why this address is not asked, as a sentence; None where it is, as far as can be told without DNS."""
+    """Return why this address may not be asked, as a sentence; None if it may, as far as can be told without DNS."""
     if not settings.source_allow:
         return _OFF
     try:
@@ -82,7 +82,7 @@ def why_refused(settings: Settings, url: str) -> str | None:
 
 
 def remote_name(url: str, otherwise: str) -> str:
-    """The file's name: the last part of the address' path, decoded, or of a key; what cannot be shown is replaced."""
+    """Return the file's name: the last part of the address' path, decoded, or of a key; unprintables are replaced."""
     last = url.rpartition("/")[2]
     if not is_object(url):
         last = unquote(url.partition("?")[0].removeprefix(SCHEME).partition("/")[2].rpartition("/")[2])
@@ -91,14 +91,14 @@ def remote_name(url: str, otherwise: str) -> str:
 
 
 def without_query(path: str) -> str:
-    """A source as it is shown: the query of an address may be what opens it."""
+    """Return a source as it may be shown: without the query of an address, which may be what grants access."""
     return path.partition("?")[0] if path.startswith(SCHEME) else path
 
 
 def open_remote(
     runtime: Runtime, tenant: str, url: str, asked: str | None, if_range: str | None, *, seconds: float = OPEN_SECONDS
 ) -> Part:
-    """Ask the server of a tenant's source, for a range where one is asked for, within so many seconds. To be closed.
+    """Ask the server of a tenant's source, for a range if one is given, within `seconds`. To be closed.
 
     Raises NotFound, which no repetition mends; Unavailable; OutsideFile.
     """
@@ -120,9 +120,9 @@ def open_remote(
 
 
 def address_for_worker(runtime: Runtime, url: str) -> str:
-    """An address at which a worker asks for the source by itself: this one, judged again without DNS.
+    """Return an address at which a worker asks for the source by itself: this one, checked again without DNS.
 
-    An object's is signed for LINK_SECONDS, after a look at it. Raises NotFound, Unavailable.
+    The address of an object is signed for LINK_SECONDS, after a look at it. Raises NotFound, Unavailable.
     """
     if is_object(url):
         return link_to_object(runtime, look_at_object(runtime, url), LINK_SECONDS)
@@ -160,7 +160,7 @@ def _judged(fetched: Fetched, asked: str | None, most: int) -> Part:
 
 
 def _range(told: str, asked: str | None) -> tuple[range, int]:
-    """The bytes that a 206 holds, and the size of the whole. Raises NotFound unless they are those asked for."""
+    """Return the bytes that a 206 holds, and the size of the whole. Raises NotFound unless they are those asked for."""
     found = re.fullmatch(rf"bytes ({_NUMBER})-({_NUMBER})/({_NUMBER})", told)
     wanted = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", asked or "")
     if found is not None and wanted is not None:
@@ -177,7 +177,7 @@ def _refused(why: str) -> NotFound:
 
 
 def allowed_addresses(settings: Settings) -> Allowed:
-    """What BRIDGE_SOURCE_ALLOW says of addresses, without the buckets that it names."""
+    """Return what BRIDGE_SOURCE_ALLOW allows of addresses, without the buckets that it names."""
     return _allowed(settings.source_allow, settings.source_networks)
 
 

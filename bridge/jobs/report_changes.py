@@ -1,4 +1,4 @@
-"""What a guarded statement returns for the log and the counters, and how it is told once it is committed."""
+"""What a guarded statement returns for the log and the counters, and how it is reported once it is committed."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,9 +20,9 @@ NAMES = ("change", "source", "end", "why", "seconds")
 def columns(
     which: Change, moved: Any, now: ColumnElement[Any], end: AttemptEnd | None, why: ColumnElement[Any]
 ) -> list[ColumnElement[Any]]:
-    """The columns NAMES of a change's answer, of its changed rows `moved`.
+    """Build the columns NAMES of a change's answer, from its changed rows `moved`.
 
-    `why`: a sentence of the bridge's own; what a worker has said stays out of the log.
+    `why`: a sentence written by the bridge; what a worker said stays out of the log.
     """
     sources = EDGES[which].sources
     source: ColumnElement[Any]
@@ -35,7 +35,7 @@ def columns(
         source = case((held, _word(JobState.PROCESSING)), else_=_word(JobState.PENDING))
         ended = case((held, ended), else_=null())
         since = case((held, since), else_=moved.c.queued_at)
-    else:  # the snapshot of the statement still has it
+    else:  # the statement's snapshot still shows it
         before = remote_jobs.alias("before")
         source = select(before.c.status).where(before.c.id == moved.c.id).scalar_subquery()
         since = null()
@@ -49,7 +49,7 @@ def _word(word: str) -> ColumnElement[Any]:
 
 
 def changed(runtime: Runtime, rows: Iterable[Row[Any]], asked_in: Mapping[UUID, str | None] | None = None) -> None:
-    """Tell of the changed rows; `asked_in`: the request of each, where they are of several."""
+    """Report the changed rows; `asked_in`: the request of each row, where they belong to several."""
     here = REQUEST_ID.get()
     for row in rows:
         request_id = here if asked_in is None else asked_in[row.id]
@@ -65,7 +65,7 @@ def changed(runtime: Runtime, rows: Iterable[Row[Any]], asked_in: Mapping[UUID, 
 
 
 def claimed(runtime: Runtime, who: Claimant, job: Claimed, request_id: str | None) -> None:
-    """Tell that a worker has claimed a job."""
+    """Report that a worker has claimed a job."""
     change = StateChange(
         Change.CLAIM, job.job_id, who.tenant, job.content_type, job.attempt, JobState.PENDING, JobState.PROCESSING,
         who.worker_id, None, None, job.waited_seconds, request_id, job.traceparent,
@@ -76,7 +76,7 @@ def claimed(runtime: Runtime, who: Claimant, job: Claimed, request_id: str | Non
 
 
 def created(runtime: Runtime, job_id: UUID, tenant: str, content_type: str, request_id: str | None, span: Span) -> None:
-    """Tell of a new job, whose create `span` is."""
+    """Report a new job, whose creation `span` covers."""
     change = StateChange(
         None, job_id, tenant, content_type, 0, None, JobState.PENDING, None, None, None, None, request_id,
         span.traceparent,

@@ -1,4 +1,4 @@
-"""The files that a result names: uploads of its attempt, which stay from then on for as long as the job.
+"""The files that a result names: uploads of its attempt, kept from then on for as long as the job.
 
 They are named in the transaction that completes the job: a job is completed with all of them, or not at all.
 """
@@ -53,14 +53,14 @@ SELECT :job_id, asked.name, asked.upload_id, asked.media_type FROM asked JOIN ke
 class _Named(NamedTuple):
     """A file of a result."""
 
-    field: str  # of the result, for what is said of it
+    field: str  # of the result, for error messages
     name: str
     upload: str
     media_type: str | None
 
 
 def is_name(name: str) -> bool:
-    """Whether an artifact may be called so: one segment of a path, anywhere."""
+    """Return whether an artifact may have this name: one path segment, on any system."""
     return (
         1 <= len(name) <= LONGEST_NAME
         and name.isprintable()  # which a lone surrogate is not
@@ -71,15 +71,15 @@ def is_name(name: str) -> bool:
 
 
 def named_in(result: Mapping[str, Any]) -> bool:
-    """Whether a result names files."""
+    """Return whether a result names files."""
     return bool(result.get("result_upload") or result.get("artifacts"))
 
 
 def look_at_files(runtime: Runtime, job: Row[Any], result: Mapping[str, Any]) -> Callable[[Connection], None]:
-    """What names the files of a success in the transaction that completes the job (a row with read.JUDGED).
+    """Return a function that names a success's files in the transaction that completes its job (row: read.JUDGED).
 
-    Raises Invalid: a name is used twice, an upload is not one of this attempt or not whole, or the text is not UTF-8;
-    NotFound, Unavailable: the store does not give the text.
+    Raises Invalid if a name is used twice, an upload is incomplete or not of this attempt, or the text is not UTF-8;
+    NotFound or Unavailable if the store does not return the text.
     """
     named = _read(result)
     whose = {"tenant": job.tenant, "key_id": job.key_id, "job_id": job.id, "attempt": job.attempt}
@@ -106,7 +106,7 @@ def look_at_files(runtime: Runtime, job: Row[Any], result: Mapping[str, Any]) ->
 
 
 def _read(result: Mapping[str, Any]) -> list[_Named]:
-    """The files, the text first. Raises Invalid."""
+    """Return the files, the text first. Raises Invalid."""
     named = []
     if result.get("result_upload"):
         if result.get("content") is not None:
@@ -133,7 +133,7 @@ def _all_there(named: Sequence[_Named], found: Mapping[str, Any]) -> None:
 
 
 def _check_text(runtime: Runtime, named: _Named, known: bool | None) -> None:
-    """`known`: whether it is UTF-8, as was seen while it came; None: it is read now. Raises Invalid."""
+    """Check that the text is UTF-8. Raises Invalid. `known`: whether it was UTF-8 as it arrived; None: read it now."""
     if known is False:
         raise Invalid({named.field: ["The text is not UTF-8."]})
     if known:

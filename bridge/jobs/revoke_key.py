@@ -1,4 +1,4 @@
-"""Revoke a key: it counts no more, and what its workers hold waits again."""
+"""Revoke a key: it is no longer accepted, and the jobs that its workers hold become pending again."""
 
 import re
 from typing import NamedTuple
@@ -29,8 +29,8 @@ class Revoked(NamedTuple):
 def revoke(runtime: Runtime, caller: Caller, prefix: str, *, made: bool = False) -> Revoked:
     """Revoke the key with this prefix (`made`: and those it made, and so on). Idempotent. Raises NotFound.
 
-    Every API process feels it within a second. What is left over of the jobs, be it by an error, the clocks' sweep
-    takes.
+    It takes effect in every API process within a second. The clocks' sweep takes the jobs that are left over, for
+    instance after an error.
     """
     whose = administers(caller)
     if not re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):

@@ -1,6 +1,6 @@
-"""Looks at source files: those of the same moment, below one root, in one visit to a thread.
+"""Checks of source files: those of the same moment, below one root, in one visit to a thread.
 
-Each visit wakes a thread and the event loop again, which costs more than the look: a quarter of a create.
+Each visit wakes a thread and the event loop again, which costs more than the check: a quarter of a create.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from bridge.jobs.source_files import check_source
 from bridge.jobs.uploaded_sources import is_uploaded, look_at_upload
 from bridge.runtime import Runtime, Together
 
-LATE_SECONDS = 0.25  # a visit that takes longer may hang at one file: then each is looked at by itself
+LATE_SECONDS = 0.25  # a visit that takes longer may hang at one file: then each is checked by itself
 
 Seen = int | BridgeError | None  # the size in bytes, the refusal; None: not seen in time
 
 
 def look(runtime: Runtime, tenant: str, path: str) -> int | None:
-    """Return the size in bytes of the file that a job names, None where it lies at an address, which nobody asks yet.
+    """Return the size in bytes of the file that a job names; None for an address, whose server is not asked yet.
 
     Raises Invalid, Unavailable as check_source does.
     """
@@ -40,9 +40,9 @@ def look(runtime: Runtime, tenant: str, path: str) -> int | None:
     return seen
 
 
-@cache  # one for each root, and one for what lies below none, or is named in another way
+@cache  # one for each root, and one for what is below none or is named in another way
 def _below(root: Path | None) -> Together[str, Seen]:
-    """The looks below a root: a mount that hangs holds up those on it alone."""
+    """Return the checks below a root: a mount that hangs holds up only those on it."""
     return Together(partial(_look, root), lambda *_: None)
 
 

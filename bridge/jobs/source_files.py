@@ -1,8 +1,8 @@
-"""Source files: where they may lie, and how one is opened so that nothing else can be read.
+"""Source files: where they may be, and how one is opened so that nothing else can be read.
 
-A path is resolved first, symbolic links included, and must then lie under a root. The file is opened from the root
-downwards, each part by the descriptor of the one above it and without following a link: what is put in the way after
-the look is not followed. What is served is the descriptor; the path is not looked up again.
+A path is resolved first, symbolic links included, and must then be under a root. The file is opened from the root
+downwards, each part by the descriptor of the one above it and without following a link: a link put in place after the
+check is not followed. What is served is the descriptor; the path is not looked up again.
 """
 
 import errno
@@ -22,7 +22,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: if a FIFO was put in the place of a regular file, opening it does not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-# What says nothing about the file: a mount that does not answer, a network, this process' own limits.
+# Errors that say nothing about the file: a mount that does not answer, a network, this process' own limits.
 _PASSING = {
     *(errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN),
     *(errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN),
@@ -34,7 +34,7 @@ def check_source(path: str, roots: Iterable[Path]) -> int:
     """Return the size in bytes of the file that a job names. Raises Invalid unless it is a regular file under a root.
 
     `path` is an absolute path or a `file:///` URI, which can name what is not UTF-8 (RFC 8089).
-    Raises Unavailable where the file cannot be looked at just now.
+    Raises Unavailable if the file cannot be checked at the moment.
     """
     if not path.startswith(("/", _URI)) or "\x00" in path or "%00" in path:
         raise Invalid({"source_file_path": ["Must be an absolute path, or a file:/// URI of one."]})
@@ -55,8 +55,8 @@ def check_source(path: str, roots: Iterable[Path]) -> int:
 
 
 def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
-    """The file to serve, open. Raises NotFound when it is gone, no regular file or no longer under a root; Unavailable
-    where that cannot be told.
+    """Open the file to serve. Raises NotFound if it is gone, not a regular file or no longer under a root; Unavailable
+    if that cannot be determined.
 
     Unbuffered: a buffer's lock would make its closing wait for a read that hangs.
     """
@@ -71,9 +71,9 @@ def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
 
 
 def place_of(path: str, roots: Iterable[Path]) -> tuple[int, bytes]:
-    """Which root the file lies under, counted from 0, and its path below it: no link, no `.` and no `..` in it.
+    """Return the root that holds the file, counted from 0, and its path below it: no link, no `.` and no `..` in it.
 
-    Raises NotFound when it is no longer under a root.
+    Raises NotFound if it is no longer under a root.
     """
     roots = list(roots)
     place = _resolved(path, roots)
@@ -90,17 +90,17 @@ def _raise_if_it_passes(error: OSError) -> None:
 
 
 def source_name(path: str) -> str:
-    """Return the file's name for people and for suffixes: what is not UTF-8 in it is replaced."""
+    """Return the file's name for people and for suffixes; what is not UTF-8 in it is replaced."""
     return os.fsencode(os.path.basename(_local(path))).decode(errors="replace")
 
 
 def _local(path: str) -> str:
-    """The path that the operating system knows; bytes that are not UTF-8 stand as surrogates (os.fsdecode)."""
+    """Return the path as the operating system knows it; bytes that are not UTF-8 become surrogates (os.fsdecode)."""
     return os.fsdecode(unquote_to_bytes(path.removeprefix(_URI[:-1]))) if path.startswith(_URI) else path
 
 
 def _resolved(path: str, roots: Iterable[Path]) -> tuple[str, tuple[str, ...]] | None:
-    """The root under which the file lies and the parts below it, links resolved; None when it lies under none."""
+    """Return the root that holds the file and the parts below it, links resolved; None if it is under no root."""
     try:
         real = Path(os.path.realpath(_local(path)))
     except (OSError, ValueError):  # a NUL, or text that no file name can hold
@@ -112,7 +112,7 @@ def _resolved(path: str, roots: Iterable[Path]) -> tuple[str, tuple[str, ...]] |
 
 
 def _open(root: str, parts: tuple[str, ...]) -> int:
-    """A descriptor of the regular file. Raises OSError for anything else."""
+    """Open the regular file and return its descriptor. Raises OSError for anything else."""
     above = os.open(root, _DIRECTORY)
     try:
         for part in parts[:-1]:

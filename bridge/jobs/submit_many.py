@@ -21,7 +21,7 @@ from models.job_state import JobState
 
 
 class Submission(NamedTuple):
-    """A result and what it is of."""
+    """A result and the job that it is for."""
 
     job_id: str
     result: Mapping[str, Any]  # as bridge.jobs.submit_result.submit takes it
@@ -33,8 +33,8 @@ Outcome = Accepted | BridgeError | SQLAlchemyError
 
 
 def submit_many(runtime: Runtime, caller: Caller, submissions: Sequence[Submission]) -> list[Outcome]:
-    """What becomes of each. Raises SQLAlchemyError when PostgreSQL does not answer: then some may be accepted, and all
-    may be sent again."""
+    """Submit results; return the outcome of each. Raises SQLAlchemyError if PostgreSQL does not answer: then some may
+    be accepted, and all may be sent again."""
     done = _completed(runtime, _successes(caller, submissions))
     return [
         done[place] if place in done else _judged(runtime, caller, submission)
@@ -43,7 +43,7 @@ def submit_many(runtime: Runtime, caller: Caller, submissions: Sequence[Submissi
 
 
 def _successes(caller: Caller, submissions: Sequence[Submission]) -> dict[int, Success]:
-    """Those that may be tried without a look, by their place: of several about one job, only the first."""
+    """Return those that may be tried without a look, by place: of several about one job, only the first."""
     seen, successes = set(), {}
     for place, (job_id, result, token) in enumerate(submissions):
         try:
@@ -57,7 +57,7 @@ def _successes(caller: Caller, submissions: Sequence[Submission]) -> dict[int, S
 
 
 def _completed(runtime: Runtime, successes: Mapping[int, Success]) -> dict[int, Outcome]:
-    """The answers to those that were written, by their place."""
+    """Write the successes; return the answers to those that were written, by place."""
     small = [place for place, success in successes.items() if not complete.is_large(success)]
     large = [[place] for place, success in successes.items() if complete.is_large(success)]
     done: dict[int, Outcome] = {}

@@ -41,7 +41,7 @@ STATEMENTS = {
     ),
     Change.RETRY: moving(Change.RETRY, *_THIS, values={**_FAILURE, **_ALIVE, **RETRIED}, end=AttemptEnd.FAILED),
     Change.FAIL: moving(Change.FAIL, *_THIS, values={**_FAILURE, **_ALIVE}, end=AttemptEnd.FAILED),
-    # A late failure spends no further retry: the job waits on as it did.
+    # A late failure spends no further retry: the job goes on waiting.
     Change.LATE_RETRY: moving(Change.LATE_RETRY, *_THIS, _LATE, values=_FAILURE, end=AttemptEnd.FAILED),
     Change.LATE_FAIL: moving(Change.LATE_FAIL, *_THIS, _LATE, values=_FAILURE, end=AttemptEnd.FAILED),
 }
@@ -79,7 +79,7 @@ def submit(
 def judge(
     runtime: Runtime, caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None, *, note: bool = True
 ) -> Accepted:
-    """As `submit`, without trying a success first."""
+    """Accept a result as `submit` does, without trying a success first."""
     digest = _digest(result)
 
     def once(job: Row[Any]) -> Accepted | None:
@@ -108,7 +108,7 @@ def judge(
 
 
 def success_of(caller: Caller, job_id: str, result: Mapping[str, Any], token: str | None) -> Success:
-    """A success as it is tried without a look. Raises NotFound."""
+    """Return a success in the form in which it is tried without a look. Raises NotFound."""
     stored = complete.result_data(result.get("metadata"), result.get("processing_time"))
     content, digest = result.get("content"), _digest(result)
     request_id = REQUEST_ID.get()
@@ -116,7 +116,7 @@ def success_of(caller: Caller, job_id: str, result: Mapping[str, Any], token: st
 
 
 def _completed(runtime: Runtime, success: Success) -> JobState | None:
-    """Try a success without a look at the job; the job's state after it, None where it has to be judged."""
+    """Try a success without a look at the job; return the job's new state, or None if the result must be judged."""
     if complete.is_large(success):
         row = one_by_one(complete.TOGETHER, runtime, success)
     else:
@@ -125,12 +125,12 @@ def _completed(runtime: Runtime, success: Success) -> JobState | None:
 
 
 def accepted(runtime: Runtime, status: JobState) -> Accepted:
-    """The answer to a result that was written just now."""
+    """Return the answer to a result that was written just now."""
     return Accepted(status, status in FINAL and runtime.settings.continuation_task is not None)
 
 
 def decide(job: Row[Any], result: Mapping[str, Any]) -> Change:
-    """Which change a result of the holder makes."""
+    """Return the change that a result of the holder makes."""
     late = job.status != JobState.PROCESSING
     if result["success"]:
         return Change.LATE_COMPLETE if late else Change.COMPLETE
@@ -144,7 +144,7 @@ def decide(job: Row[Any], result: Mapping[str, Any]) -> Change:
 def _ambiguous(
     runtime: Runtime, job: Row[Any], caller: Caller, token: str | None, result: Mapping[str, Any]
 ) -> str | None:
-    """A failure without a token may be an earlier worker's: it counts only while one worker_id made all claims."""
+    """Return why a failure without a token may be an earlier worker's; None if one worker_id made all claims."""
     if token is not None or result["success"]:
         return None
     others = select(
@@ -161,7 +161,7 @@ def _ambiguous(
 
 
 def _replayed(runtime: Runtime, job: Row[Any], caller: Caller, token: str | None, digest: bytes) -> Accepted | None:
-    """The answer to a result that was accepted before, for whichever attempt."""
+    """Return the answer to a result that was accepted before, for whichever attempt; None if it is new."""
     same = select(job_attempts.c.attempt).where(
         job_attempts.c.job_id == job.id,
         job_attempts.c.key_id == caller.key_id,
@@ -182,7 +182,7 @@ def _replayed(runtime: Runtime, job: Row[Any], caller: Caller, token: str | None
 
 
 def _note(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeError) -> None:
-    """Keep a refusal with the job, but not any number of them."""
+    """Keep a refusal with the job, at most MOST_REFUSALS of them."""
     kept = select(job_refusals.c.id).where(job_refusals.c.job_id == job.id).offset(MOST_REFUSALS - 1).limit(1)
     row = select(
         literal(job.id),
@@ -198,7 +198,7 @@ def _note(runtime: Runtime, job: Row[Any], caller: Caller, refusal: BridgeError)
 
 
 def _kept(message: str | None) -> str:
-    """As much of an error message as is stored; it is kept with each attempt and shown in many places."""
+    """Return as much of an error message as is stored; it is kept with each attempt and shown in many places."""
     if not message:
         return "The worker reported a failure without a message."
     if len(message) <= LONGEST_MESSAGE:
@@ -208,7 +208,7 @@ def _kept(message: str | None) -> str:
 
 
 def _digest(result: Mapping[str, Any]) -> bytes:
-    """Tells one result from another; the token is no part of it."""
+    """Return the SHA-256 that tells one result from another; the token is not part of it."""
     names = ("success", "content", "metadata", "error_message", "processing_time")
     said = {**{name: result.get(name) for name in names}, "retryable": result.get("retryable", True)}
     if named_in(result):
@@ -217,8 +217,8 @@ def _digest(result: Mapping[str, Any]) -> bytes:
 
 
 def fail_unstorable(runtime: Runtime, caller: Caller, job_id: str, why: str, token: str | None) -> None:
-    """The holder's result cannot be stored, now or ever: the job fails instead of waiting out its clocks.
+    """Fail a job whose holder's result cannot be stored, now or ever, instead of letting it wait out its clocks.
 
-    Anybody else's attempt to do so changes nothing: raises NotFound, Conflict.
+    From anybody else it changes nothing. Raises NotFound, Conflict.
     """
     submit(runtime, caller, job_id, {"success": False, "error_message": why, "retryable": False}, token)

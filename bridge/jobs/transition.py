@@ -48,7 +48,7 @@ Also = Callable[[Connection], None]  # what is done in the transaction of a chan
 
 
 def seconds(count: Any) -> ColumnElement[Any]:
-    """So many seconds (a number or an SQL expression) as an interval."""
+    """Return a number of seconds (a number or an SQL expression) as an interval."""
     interval: ColumnElement[Any] = count * literal_column("interval '1 second'")
     return interval
 
@@ -73,7 +73,7 @@ RETURNED = (
 
 
 def waiting(available_at: ColumnElement[Any]) -> dict[str, Any]:
-    """The values of a job that becomes pending, claimable from `available_at` on; its age begins anew."""
+    """Return the values of a job that becomes pending, claimable from `available_at` on; its age restarts."""
     return {
         "priority": func.coalesce(jobs.asked_priority, jobs.priority),
         "asked_priority": None,
@@ -84,7 +84,7 @@ def waiting(available_at: ColumnElement[Any]) -> dict[str, Any]:
     }
 
 
-# Back to the head: the age is kept, the queue clock starts anew.
+# Back to the head: the age is kept, the queue clock restarts.
 AT_THE_HEAD: dict[str, Any] = {
     "available_at": NOW,
     "timeout_at": NOW + seconds(jobs.queue_timeout_seconds),
@@ -102,12 +102,12 @@ def moving(
     result: bool = False,
     given: FromClause | None = None,
 ) -> Executable:
-    """The statement of a change: the guarded UPDATE, and what is recorded with it.
+    """Build the statement of a change: the guarded UPDATE, and what is recorded with it.
 
     `end` says how the latest attempt ended; it is kept in job_attempts, with the parameter `result_digest`, and why:
     the new error_message where the change sets one, else `why`. `result` stores the parameter `content`. A change that
-    is made on request is noted with the key of who asked, the parameter `asked_by`. `given`: rows that the guard joins,
-    for a change of many jobs; `content` and `result_digest` are its columns then, not parameters.
+    is made on request is noted with the requesting key, the parameter `asked_by`. `given`: rows that the guard joins,
+    for a change of many jobs; `content` and `result_digest` are then its columns, not parameters.
     """
     edge = EDGES[which]
     late = which in LATE_CHANGES
@@ -151,12 +151,12 @@ def moving(
 
 
 def among(column: ColumnElement[str], words: Iterable[str]) -> ColumnElement[bool]:
-    """That a column holds one of these words of ours."""
+    """Build the condition that a column holds one of these constants of ours."""
     return column.in_([word(one) for one in sorted(words)])
 
 
 def among_named(states: Iterable[JobState]) -> ColumnElement[bool]:
-    """That a job which the statement names by its ID is in one of these states.
+    """Build the condition that a job which the statement names by its ID is in one of these states.
 
     Written as an expression that no index and no predicate of a partial index matches. PostgreSQL would take the
     index of all pending jobs for an empty one where its statistics are from a moment without any, and read it to its
@@ -166,14 +166,14 @@ def among_named(states: Iterable[JobState]) -> ColumnElement[bool]:
 
 
 def _constant(value: Any) -> Any:
-    """A plain value as part of the statement: as a parameter it would be named after its column."""
+    """Make a plain value part of the statement: as a parameter it would be named after its column."""
     if isinstance(value, ClauseElement):
         return value
     return null() if value is None else literal(value)
 
 
 def _ended(moved: Any, end: AttemptEnd, why: ColumnElement[Any], unclaimed: bool) -> Any:
-    """The latest attempt as an ended one, where this change ended it."""
+    """Build the INSERT of the latest attempt as an ended one, if this change ended it."""
     columns = {
         "job_id": moved.c.id,
         "attempt": moved.c.attempt,
@@ -200,9 +200,9 @@ def _digest_of(moved: Any) -> ColumnElement[Any]:
 
 
 def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool) -> Any:
-    """A late result changes how its attempt ended; one that ends the job also when, for it is news of the worker.
+    """Build the UPDATE with which a late result changes how its attempt ended, and, if it ends the job, when.
 
-    A job that waits on may be claimed in a transaction that has begun before: its attempts must not overlap.
+    A job that goes on waiting may be claimed in an earlier transaction: its attempts must not overlap.
     """
     ended = job_attempts.c
     return (
@@ -220,7 +220,7 @@ def _late_end(moved: Any, end: AttemptEnd, why: ColumnElement[Any], final: bool)
 
 
 def parameters(runtime: Runtime) -> dict[str, Any]:
-    """What the settings contribute to a statement."""
+    """Return the parameters of a statement that come from the settings."""
     backoff = runtime.settings.retry_backoff
     return {
         "backoff_base": backoff.base,
@@ -234,8 +234,8 @@ def parameters(runtime: Runtime) -> dict[str, Any]:
 def move(
     runtime: Runtime, statement: Executable, *, head: bool = False, also: Also | None = None, **params: Any
 ) -> list[Row[Any]]:
-    """Run a change in a transaction of its own, then mirror what became pending and continue what ended; the changed
-    rows (RETURNED); none means that the guard did not hold. `also` is done in the transaction where it did."""
+    """Run a change in its own transaction, then mirror what became pending and continue what ended. Return the changed
+    rows (RETURNED); none if the guard did not hold. If it did, `also` runs in the same transaction."""
     with runtime.engine.begin() as connection:
         rows = list(connection.execute(statement, {**parameters(runtime), **params}))
         if rows and also is not None:
@@ -246,7 +246,7 @@ def move(
 
 
 def entry(row: Row[Any]) -> Entry:
-    """A changed row's place in the mirror."""
+    """Return a changed row's place in the mirror."""
     return Entry(Queue(row.tenant, row.content_type), RANKS[row.priority], str(row.id))
 
 
@@ -257,9 +257,9 @@ def follow(
     head: bool = False,
     asked_in: Mapping[UUID, str | None] | None = None,
 ) -> None:
-    """What follows a commit. All of it may be lost: the sweeps find what was.
+    """Do what follows a commit. All of it may be lost: the sweeps find what was.
 
-    `asked_in`: the ID of each row's request, where they are of several.
+    `asked_in`: the ID of each row's request, where they belong to several.
     """
     reach("change.after_commit", rows)
     report_changes.changed(runtime, rows, asked_in)

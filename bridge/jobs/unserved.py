@@ -1,6 +1,6 @@
-"""Jobs that nobody asks for: their pipeline is told once, by an outcome `unserved`, and they wait on.
+"""Jobs that nobody asks for: their pipeline is told once, by an outcome `unserved`, and they go on waiting.
 
-That workers ask is soft state of the API processes; of queues with such jobs each process writes it down now and then
+That workers ask is soft state of the API processes; for queues with such jobs each process records it now and then
 (bridge/long_poll/pause_watch.py), so that a Redis that has forgotten everything makes no worker look absent.
 """
 
@@ -15,7 +15,7 @@ from bridge.sweeps import in_batches
 from models.job import TO_BE_TOLD
 from models.job_state import UNSERVED, JobState
 
-WRITE_SECONDS = 10.0  # of each API process: a worker that asks is known within so long
+WRITE_SECONDS = 10.0  # of each API process: the time within which a worker that asks is known
 BATCH = 500
 
 # In one order, so that no two processes wait for each other; not again where another process has just written it.
@@ -77,7 +77,7 @@ DELETE FROM queue_asks a WHERE asked_at < now() - interval '1 day' AND NOT EXIST
 
 
 def note_asked(runtime: Runtime, queues: Iterable[Queue]) -> None:
-    """Workers wait for jobs of these queues now; written where a job of them is to be told unserved."""
+    """Note that workers wait for jobs of these queues now; written only if a job of them may become unserved."""
     asked = sorted(set(queues))
     params = {"tenants": [one.tenant for one in asked], "content_types": [one.content_type for one in asked]}
     with runtime.single.connect() as connection:
@@ -85,9 +85,9 @@ def note_asked(runtime: Runtime, queues: Iterable[Queue]) -> None:
 
 
 def tell_unserved(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> int:
-    """Record an outcome `unserved` for each job that nobody has asked for in its time; how many. Bounded.
+    """Record an outcome `unserved` for each job that nobody has asked for in its time; return how many. Bounded.
 
-    Without a continuation task and an address nobody can be told; it is looked at once all the same.
+    Without a continuation task and an address nobody can be told; the job is looked at once all the same.
     """
     told = 0
 

@@ -26,10 +26,10 @@ class Attempt(NamedTuple):
 def sign_of_life(
     runtime: Runtime, caller: Caller, job_id: str, token: str | None, attempt: int | None = None
 ) -> Attempt:
-    """A sign of life of the holder, by an upload for this attempt (None: the one under way).
+    """Record a sign of life of the holder, from an upload for this attempt (None: the current one).
 
-    Raises NotFound; Conflict: `lease_lost`, also where the attempt under way is another one, or `already_finished`
-    where the job was cancelled.
+    Raises NotFound; Conflict: `lease_lost`, also if the current attempt is another one, or `already_finished` if the
+    job was cancelled.
     """
     job = find(runtime, caller.tenant, job_id)
     why = holds_latest(job, caller, token)
@@ -51,5 +51,5 @@ def _attempt(job: Row[Any]) -> Attempt:
 
 
 def _without_status(refusal: Conflict) -> Conflict:
-    """The answer is about an upload, not about a job: it has no X-Job-Status."""
+    """Return the refusal without X-Job-Status: the answer is about an upload, not about a job."""
     return Conflict(refusal.detail, code=refusal.code)

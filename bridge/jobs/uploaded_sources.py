@@ -1,6 +1,6 @@
-"""Sources that were uploaded: a job names such a one by `upload:ID` where another has a path.
+"""Sources that were uploaded: a job names one by `upload:ID` in place of a path.
 
-What a job names stays until the job is deleted: its row in job_uploads keeps the upload from expiring.
+What a job names is kept until the job is deleted: its row in job_uploads keeps the upload from expiring.
 """
 
 import re
@@ -35,7 +35,7 @@ SELECT asked.job_id, asked.upload_id FROM asked JOIN named ON named.id = asked.u
 
 
 def is_uploaded(path: str) -> bool:
-    """Whether this names an upload, not a path."""
+    """Return whether this names an upload, not a path."""
     return path.startswith(SCHEME)
 
 
@@ -53,7 +53,7 @@ def look_at_upload(runtime: Runtime, tenant: str, path: str) -> int:
 def name_uploads(
     connection: Connection, tenant: str, ids: Iterable[UUID], created: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Keep what new jobs name, in their transaction. Raises Invalid: an upload has gone meanwhile."""
+    """Keep the uploads that new jobs name, in their transaction. Raises Invalid if one was deleted meanwhile."""
     jobs = ((job_id, fields["source_file_path"]) for job_id, fields in zip(ids, created, strict=True))
     pairs = [(str(job_id), _id(path)) for job_id, path in jobs if is_uploaded(path)]
     if not pairs:
@@ -64,7 +64,7 @@ def name_uploads(
 
 
 def uploads_of(runtime: Runtime, paths: Sequence[str]) -> dict[str, Row[Any]]:
-    """The uploads that these sources name, by the source; nothing is asked where none of them does."""
+    """Return the uploads that these sources name, by source; no query is made if none of them names one."""
     ids = [_id(path) for path in paths if is_uploaded(path)]
     if not ids:
         return {}
@@ -73,13 +73,13 @@ def uploads_of(runtime: Runtime, paths: Sequence[str]) -> dict[str, Row[Any]]:
 
 
 def with_uploads(runtime: Runtime, claimed: list[Claimed]) -> list[Claimed]:
-    """Claimed jobs with what is known of their sources that were uploaded."""
+    """Return the claimed jobs with the uploads that are their sources."""
     found = uploads_of(runtime, [job.source_file_path for job in claimed])
     return [job._replace(upload=found.get(job.source_file_path)) for job in claimed] if found else claimed
 
 
 def uploaded_source(runtime: Runtime, path: str) -> Row[Any]:
-    """The upload that a job's source names. Raises NotFound."""
+    """Return the upload that a job's source names. Raises NotFound."""
     found = uploads_of(runtime, [path])
     if path not in found:
         raise NotFound("The uploaded source is gone.")
