@@ -18,17 +18,17 @@ from api.http.request_spans import end_with
 from api.http.response_headers import begin_request
 from api.http.sending import counted
 from api.http.spelling import ArtifactName, JobId, WorkerId, as_spelled, exact, refuse_another_slash
-from api.routes import artifacts, download, job_logs  # noqa: F401  (they add their routes to the blueprints)
+from api.routes import download, job_logs, result_and_artifacts, workers  # noqa: F401  (they add their routes to the blueprints)
 from api.routes.batches import batches
 from api.routes.bulk import continuations
 from api.routes.insight import operators
 from api.routes.jobs import producers
 from api.routes.keys import keys
 from api.routes.probes import health
-from api.routes.results import results
+from api.routes.results_at_once import results
 from api.routes.uploads import uploads
 from api.routes.webhooks import webhooks
-from api.routes.work import workers
+from api.routes.work import work
 from api.ui import dashboard
 from bridge.admission.key_cache import KeyCache
 from bridge.admission.limits import Limits
@@ -88,7 +88,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
     for converter in (JobId, WorkerId, ArtifactName):
         api.register_converter(converter, lambda _: {"type": "string"})
     problems.register(app)  # after flask-smorest's own handler, which it replaces
-    for blueprint in (producers, batches, workers, results, operators, continuations, webhooks, keys, uploads, health):
+    for blueprint in (producers, batches, work, results, operators, continuations, webhooks, keys, uploads, health):
         api.register_blueprint(blueprint)
     for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
         api.spec.components.schemas.pop(unused)

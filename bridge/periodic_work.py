@@ -24,3 +24,4 @@ SWEEP_PERIODS = {
     names.PURGE: 3600.0,  # finished jobs that are old
     names.CHECK: 21600.0,  # counts against the whole table
 }
+# Beside them `celeryconfig.py` sends names.PROMOTE where BRIDGE_PRIORITY_AGING_SECONDS is set, and sets its period.

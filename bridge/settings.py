@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from bridge import crash_points
+from bridge.key_limits import KeyLimits
 from bridge.outgoing.addresses import network
 from bridge.outgoing.destination import OFF, Allowed
 from bridge.outgoing.objects import SCHEME, entry
@@ -33,26 +34,6 @@ class Backoff(BaseModel):
     factor: float = Field(2.0, ge=1, le=100)
     max: float = Field(3600.0, ge=0, le=2592000)
     jitter: float = Field(0.1, ge=0, le=1)
-
-
-class Allowance(BaseModel):
-    """The most that a key or its tenant may ask for; `pending` and `content_types` count its tenant's waiting jobs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    requests: int = Field(600_000, ge=1)  # of a key within a minute
-    parked: int = Field(12_000, ge=1)  # polls of a key that wait; below what one API process takes
-    in_hand: int = Field(100_000, ge=1)  # jobs that the workers of a key hold
-    pending: int = Field(5_000_000, ge=1)
-    content_types: int = Field(1000, ge=1)
-    failures: int = Field(600, ge=1)  # keys that do not count, of an address within a minute
-    tenant_requests: int = Field(3_000_000, ge=1)  # of all keys of a tenant within a minute, as the next two
-    tenant_parked: int = Field(15_000, ge=1)
-    tenant_in_hand: int = Field(500_000, ge=1)
-    keys: int = Field(1000, ge=1)  # of a tenant that count
-    pauses: int = Field(500, ge=1)  # of a tenant's workers by operators, and as many by the bridge
-    upload_bytes: int = Field(107_374_182_400, ge=1)  # that the uploads of a key take which no job names
-    tenant_upload_bytes: int = Field(1_099_511_627_776, ge=1)
-    tenant_kept_bytes: int = Field(1_099_511_627_776, ge=1)  # that the uploads of a tenant take which jobs name
 
 
 def _pairs(text: object) -> object:
@@ -116,7 +97,7 @@ class Settings(BaseModel):
     priority_aging_seconds: int | None = Field(None, ge=1, le=2592000)
     ack_seconds: int = Field(60, ge=1, le=3600)
     retry_backoff: Annotated[Backoff, BeforeValidator(_pairs)] = Backoff()
-    limits: Annotated[Allowance, BeforeValidator(_pairs)] = Allowance()
+    limits: Annotated[KeyLimits, BeforeValidator(_pairs)] = KeyLimits()
     max_body_bytes: int = Field(16777216, ge=1024, le=268435456)
     store: str | None = Field(None, pattern=r"^(file:/.+|(s3|gs|az)://[^/?#]+(/[^?#]*)?)$")
     store_redirect: Switch = False

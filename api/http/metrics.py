@@ -9,8 +9,8 @@ from api.http.counted import Summed
 from bridge.insight.gauges import Facts, read
 from bridge.insight.scaling import scaling_of_all
 from bridge.insight.totals import add_totals
+from bridge.key_limits import KeyLimits
 from bridge.runtime import Runtime
-from bridge.settings import Allowance
 from bridge.workers.registry import WorkerRegistry
 
 
@@ -36,7 +36,7 @@ def _gauge(name: str, told: str, values: dict[tuple[str, ...], float], *labels: 
     return metric
 
 
-def truth(facts: Facts, limits: Allowance) -> Iterable[Metric]:
+def truth(facts: Facts, limits: KeyLimits) -> Iterable[Metric]:
     """The gauges of what PostgreSQL and Redis know."""
     yield _gauge("bridge_jobs", "Unfinished jobs.", facts.depth, "content_type", "status")
     yield _gauge(

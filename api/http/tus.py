@@ -16,7 +16,7 @@ from werkzeug.exceptions import PreconditionFailed, UnsupportedMediaType
 from werkzeug.http import http_date
 
 from api.http.access import runtime
-from bridge.blobs.receive import Checksum, Cut
+from bridge.blobs.append_to_upload import Checksum, Cut
 from bridge.errors import Invalid, TooLarge
 
 VERSION = "1.0.0"

@@ -21,6 +21,7 @@ from bridge.jobs.source_files import source_name
 from bridge.names import download_path
 from bridge.queues import RANKS
 from bridge.runtime import Runtime
+from bridge.workers.roster import WorkerInfo
 from models.job_state import JobState, Priority
 
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
@@ -181,6 +182,32 @@ def whole_view(job: Row[Any], history: History, result: Standing) -> dict[str, A
         "artifacts": result.artifacts,
     }
     return {**WHOLE_JOB.dump(told), **_documents(job)}
+
+
+def worker_view(hand: WorkerInfo) -> dict[str, Any]:
+    """schemas.ShownWorker"""
+    paused = hand.pause
+    return {
+        "worker_id": hand.worker_id,
+        "key": None if hand.key is None else hand.key._asdict(),
+        "content_types": list(hand.content_types),
+        "denied_content_types": list(hand.denied_content_types),
+        "last_seen": hand.last_seen,
+        "jobs_in_hand": hand.jobs_in_hand,
+        "slots_busy": hand.slots.busy,
+        "slots_free": hand.slots.free,
+        "facts": hand.facts._asdict(),
+        "job_ids": list(hand.job_ids),
+        "paused": None
+        if paused is None
+        else {
+            "by": paused.by,
+            "reason": paused.reason,
+            "paused_at": paused.paused_at,
+            "until": paused.until,
+            "drain": paused.drain,
+        },
+    }
 
 
 def _hex(sha256: bytes | None) -> str | None:

@@ -19,7 +19,7 @@ from api.http.bytes_response import bytes_response, cut_short, upload_response
 from api.http.documented_errors import gives
 from api.http.remote_response import object_response, redirect_to_source, remote_response
 from api.http.send_file import connection, file_pieces
-from api.routes.work import TOKEN, workers
+from api.routes.work import TOKEN, work
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
 from bridge.jobs.bucket_sources import is_object
@@ -40,16 +40,16 @@ BY_STORE = "The file is at this address, for the next 300 s, without key: BRIDGE
 ELSEWHERE = "The file is at this address, without key: in the store, or for its worker where `source_url` says."
 
 
-@workers.route("/<job:job_id>/download", methods=["GET"])
+@work.route("/<job:job_id>/download", methods=["GET"])
 @scope("work", "read")
-@workers.response(200, BYTES, content_type="application/octet-stream")
-@workers.alt_response(
+@work.response(200, BYTES, content_type="application/octet-stream")
+@work.alt_response(
     206, schema=BYTES, content_type="application/octet-stream", description="The range that was asked for."
 )
-@workers.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
-@workers.alt_response(307, description=ELSEWHERE)
-@gives(workers, 404, 409, 416)
-@workers.doc(parameters=[TOKEN])
+@work.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
+@work.alt_response(307, description=ELSEWHERE)
+@gives(work, 404, 409, 416)
+@work.doc(parameters=[TOKEN])
 def download(job_id: str) -> Any:
     """Download the source file, only while the job is processing. The holder's download acknowledges the claim."""
     token = header_text("X-Lease-Token", 100)

@@ -7,28 +7,28 @@ from flask import g
 from api.http.access import caller, runtime, scope
 from api.http.documented_errors import gives
 from api.http.views import json_response
-from api.routes.work import TOKEN, alive_view, token_of, workers
+from api.routes.work import TOKEN, alive_view, token_of, work
 from api.schemas import work as schemas
 from bridge.jobs import job_log
 from bridge.jobs.read import find
 
 
-@workers.route("/<job:job_id>/log", methods=["POST"])
+@work.route("/<job:job_id>/log", methods=["POST"])
 @scope("work")
-@workers.arguments(schemas.LogLines())
-@workers.response(200, schemas.HeartbeatAnswer())
-@gives(workers, 404, 409, body=True)
-@workers.doc(parameters=[TOKEN])
+@work.arguments(schemas.LogLines())
+@work.response(200, schemas.HeartbeatAnswer())
+@gives(work, 404, 409, body=True)
+@work.doc(parameters=[TOKEN])
 def append_to_log(sent: dict[str, Any], job_id: str) -> Any:
     """Append lines to the log of a job; a sign of life of its holder."""
     return alive_view(job_log.append(runtime(), caller(), job_id, sent["lines"], token_of(sent)))
 
 
-@workers.route("/<job:job_id>/log", methods=["GET"])
+@work.route("/<job:job_id>/log", methods=["GET"])
 @scope("read", "submit")
-@workers.arguments(schemas.LogQuery(), location="query")
-@workers.response(200, schemas.LogAnswer())
-@gives(workers, 404)
+@work.arguments(schemas.LogQuery(), location="query")
+@work.response(200, schemas.LogAnswer())
+@gives(work, 404)
 def show_log(query: dict[str, Any], job_id: str) -> Any:
     """Return a part of a job's log."""
     g.job_status = find(runtime(), caller().tenant, job_id).status
@@ -41,12 +41,12 @@ def show_log(query: dict[str, Any], job_id: str) -> Any:
     return json_response({"pieces": [piece._asdict() for piece in found]})
 
 
-@workers.route("/<job:job_id>/checkpoint", methods=["PUT"])
+@work.route("/<job:job_id>/checkpoint", methods=["PUT"])
 @scope("work")
-@workers.arguments(schemas.Checkpoint())
-@workers.response(200, schemas.HeartbeatAnswer())
-@gives(workers, 404, 409, body=True)
-@workers.doc(parameters=[TOKEN])
+@work.arguments(schemas.Checkpoint())
+@work.response(200, schemas.HeartbeatAnswer())
+@gives(work, 404, 409, body=True)
+@work.doc(parameters=[TOKEN])
 def save_checkpoint(sent: dict[str, Any], job_id: str) -> Any:
     """Keep a checkpoint, which the next claim of the job is given; a sign of life of its holder."""
     return alive_view(job_log.save(runtime(), caller(), job_id, sent["checkpoint"], token_of(sent)))

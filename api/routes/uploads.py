@@ -15,7 +15,7 @@ from api.http.body import Blueprint, header_text, no_body
 from api.http.documented_errors import gives
 from api.routes.work import TOKEN
 from api.schemas.uploads import Upload
-from bridge.blobs.receive import Checksum, Cut, receive
+from bridge.blobs.append_to_upload import Checksum, Cut, append
 from bridge.blobs.uploads import Announced, announce, find_upload, give_up
 from bridge.errors import Conflict, Forbidden, Invalid
 from bridge.jobs.upload_lease import sign_of_life
@@ -123,7 +123,7 @@ def delete_upload(upload_id: str) -> Any:
 def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> Row[Any]:
     """Take the body in. What makes the process hold something is bounded: api/http/tus.py, bridge/admission/limits.py.
 
-    Raises TooMany, 400, and what `receive` and `sign_of_life` raise.
+    Raises TooMany, 400, and what `append` and `sign_of_life` raise.
     """
     arriving: Iterator[bytes] = tus.pieces(request)
     if upload.job_id is not None:
@@ -132,7 +132,7 @@ def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> R
     with limits().arriving.begin(caller()):
         try:
             turn = partial(limits().storing.taken, caller().whose, 1)
-            return receive(runtime(), upload, arriving, checksum=checked, turn=turn)
+            return append(runtime(), upload, arriving, checksum=checked, turn=turn)
         except Cut as cut:
             log.info("upload_cut", upload_id=str(upload.id), why=str(cut))
             raise BadRequest("The body is broken: it ended early. What came of it is stored.") from None

@@ -1,4 +1,8 @@
-"""The routes of workers: poll, claim, show a sign of life, submit, give back. Others: download, job_logs, uploads."""
+"""The routes of workers: poll, claim, show a sign of life, submit, release.
+
+A worker also calls download.py, job_logs.py, uploads.py, results_at_once.py, the status of a job (jobs.py) and the
+eviction of its own predecessors (workers.py).
+"""
 
 from typing import Any
 
@@ -28,7 +32,7 @@ from bridge.workers.facts import UNTOLD, Facts
 from bridge.workers.registry import Worker
 from models.job_state import JobState
 
-workers = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
+work = Blueprint("work", __name__, url_prefix=API_BASE, description="Claim, download and complete jobs (workers).")
 
 TOKEN = {
     "in": "header",
@@ -38,11 +42,11 @@ TOKEN = {
 }
 
 
-@workers.route("/poll", methods=["GET"])
+@work.route("/poll", methods=["GET"])
 @scope("work")
-@workers.arguments(schemas.PollQuery(), location="query")
-@workers.response(200, schemas.PollAnswer())
-@gives(workers, 429)
+@work.arguments(schemas.PollQuery(), location="query")
+@work.response(200, schemas.PollAnswer())
+@gives(work, 429)
 def poll(query: dict[str, Any]) -> Any:
     """Claim jobs, waiting up to wait seconds for the first one."""
     if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
@@ -59,13 +63,13 @@ def token_of(body: dict[str, Any] | None = None) -> str | None:
     return sent if inside is None else inside
 
 
-@workers.route("/<job:job_id>/result", methods=["PUT"])
+@work.route("/<job:job_id>/result", methods=["PUT"])
 @scope("work")
 @ends_attempt
-@workers.arguments(schemas.Result())
-@workers.response(200, schemas.ResultAnswer())
-@gives(workers, 404, 409, body=True)
-@workers.doc(parameters=[TOKEN, {"in": "query", "schema": schemas.NextQuery(partial=True)}])
+@work.arguments(schemas.Result())
+@work.response(200, schemas.ResultAnswer())
+@gives(work, 404, 409, body=True)
+@work.doc(parameters=[TOKEN, {"in": "query", "schema": schemas.NextQuery(partial=True)}])
 def submit_result(result: dict[str, Any], job_id: str) -> Any:
     """Submit the result, with next=true also poll. Repeating it gets the same 200; any other late result 409."""
     accepted = accept(runtime(), caller(), job_id, result, token_of(result))
@@ -105,12 +109,12 @@ def accepted_view(accepted: Accepted) -> dict[str, Any]:
     return {"status": accepted.status, "ingestion_continued": accepted.ingestion_continued}
 
 
-@workers.route("/<job:job_id>/heartbeat", methods=["POST"])
+@work.route("/<job:job_id>/heartbeat", methods=["POST"])
 @scope("work")
-@workers.arguments(schemas.Heartbeat(), required=False)
-@workers.response(200, schemas.HeartbeatAnswer())
-@gives(workers, 404, 409, body=True)
-@workers.doc(parameters=[TOKEN])
+@work.arguments(schemas.Heartbeat(), required=False)
+@work.response(200, schemas.HeartbeatAnswer())
+@gives(work, 404, 409, body=True)
+@work.doc(parameters=[TOKEN])
 def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
     """Send a sign of life: acknowledge the claim, renew its lease, report progress."""
     alive = extend(
@@ -124,12 +128,12 @@ def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
     return alive_view(alive, facts_of(sign))
 
 
-@workers.route("/<job:job_id>/progress", methods=["PUT"])
+@work.route("/<job:job_id>/progress", methods=["PUT"])
 @scope("work")
-@workers.arguments(schemas.Progress())
-@workers.response(200, schemas.HeartbeatAnswer())
-@gives(workers, 404, 409, body=True)
-@workers.doc(parameters=[TOKEN])
+@work.arguments(schemas.Progress())
+@work.response(200, schemas.HeartbeatAnswer())
+@gives(work, 404, 409, body=True)
+@work.doc(parameters=[TOKEN])
 def report_progress(sign: dict[str, Any], job_id: str) -> Any:
     """Send a heartbeat in the form that existing clients use."""
     progress = sign["percentage"] / 100
@@ -137,11 +141,11 @@ def report_progress(sign: dict[str, Any], job_id: str) -> Any:
     return alive_view(alive)
 
 
-@workers.route("/<job:job_id>/claim", methods=["POST"])
+@work.route("/<job:job_id>/claim", methods=["POST"])
 @scope("work")
-@workers.arguments(schemas.ClaimNamed())
-@workers.response(200, schemas.ClaimedJob())
-@gives(workers, 404, 409, body=True)
+@work.arguments(schemas.ClaimNamed())
+@work.response(200, schemas.ClaimedJob())
+@gives(work, 404, 409, body=True)
 def claim_job(asked: dict[str, Any], job_id: str) -> Any:
     """Claim this job, without waiting: the same claim as a poll's. For a pipeline that does a job itself."""
     claimed = claim_one(parts(), caller(), job_id, asked)
@@ -164,12 +168,12 @@ def alive_view(alive: Alive, told: Facts = UNTOLD) -> Any:
     )
 
 
-@workers.route("/<job:job_id>/release", methods=["POST"])
+@work.route("/<job:job_id>/release", methods=["POST"])
 @scope("work")
-@workers.arguments(schemas.Release(), required=False)
-@workers.response(200, StateAnswer())
-@gives(workers, 404, 409, body=True)
-@workers.doc(parameters=[TOKEN])
+@work.arguments(schemas.Release(), required=False)
+@work.response(200, StateAnswer())
+@gives(work, 404, 409, body=True)
+@work.doc(parameters=[TOKEN])
 def release_job(body: dict[str, Any], job_id: str) -> Any:
     """Give an unfinished job back at once, without spending a retry."""
     g.job_status = release(runtime(), caller(), job_id, token_of(body))

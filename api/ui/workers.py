@@ -5,7 +5,7 @@ from flask import Response, request
 
 from api.http.access import caller, runtime
 from api.http.body import single
-from api.routes.insight import checked
+from api.routes.workers import checked
 from api.schemas.insight import DrainWorker, PauseWorker
 from api.ui.blueprint import seen, ui
 from api.ui.forms import loaded, read_form

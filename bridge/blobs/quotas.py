@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
-from bridge.settings import Allowance
+from bridge.key_limits import KeyLimits
 
 NEARLY = 0.9  # of a quota
 KEPT = "tenant_kept_bytes"  # the quota of what jobs name
@@ -56,7 +56,7 @@ class Share(NamedTuple):
         return f"{last}, or raise {self.setting} in BRIDGE_LIMITS."
 
 
-def nearly_full(connection: Connection, limits: Allowance, tenant: str | None) -> list[Share]:
+def nearly_full(connection: Connection, limits: KeyLimits, tenant: str | None) -> list[Share]:
     """The quotas of a tenant (None: of any) that are nearly full or full, the tenant's own first."""
     least = {
         "key_bytes": NEARLY * limits.upload_bytes,
@@ -67,7 +67,7 @@ def nearly_full(connection: Connection, limits: Allowance, tenant: str | None) -
     return list(dict.fromkeys([*_tenants(rows, limits), *_keys(rows, limits)]))
 
 
-def _tenants(rows: Any, limits: Allowance) -> Iterator[Share]:
+def _tenants(rows: Any, limits: KeyLimits) -> Iterator[Share]:
     for row in rows:
         if row.tenant_bytes >= NEARLY * limits.tenant_upload_bytes:
             whose, quota = f"tenant {row.tenant}", limits.tenant_upload_bytes
@@ -76,7 +76,7 @@ def _tenants(rows: Any, limits: Allowance) -> Iterator[Share]:
             yield Share(f"tenant {row.tenant} that jobs name", row.kept_bytes, limits.tenant_kept_bytes, KEPT)
 
 
-def _keys(rows: Any, limits: Allowance) -> Iterator[Share]:
+def _keys(rows: Any, limits: KeyLimits) -> Iterator[Share]:
     for row in rows:
         if row.bytes >= NEARLY * limits.upload_bytes:
             whose = f"key {row.name} ({row.prefix})" if row.prefix else "a key that is gone"

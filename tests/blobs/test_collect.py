@@ -4,8 +4,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from bridge.blobs import collect, receive, uploads
-from bridge.blobs.receive import SEGMENT_BYTES
+from bridge.blobs import append_to_upload, collect, uploads
+from bridge.blobs.append_to_upload import SEGMENT_BYTES
 from bridge.errors import Conflict, NotFound, Unavailable
 from tests.support.arriving import announced, content_of, stands
 from tests.support.core import KEY, OTHER_KEY
@@ -22,9 +22,9 @@ def age(core, seconds):
 
 def test_what_expired_goes_with_its_objects_and_its_share_of_the_quota(core):
     announced(core)
-    old = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    old = append_to_upload.append(core.runtime, announced(core, length=5), iter([b"12345"]))
     age(core, 86400 + 1)
-    young = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    young = append_to_upload.append(core.runtime, announced(core, length=5), iter([b"12345"]))
     assert collect.collect(core.runtime) == 2 + 1
     with pytest.raises(NotFound):
         stands(core, old)
@@ -37,15 +37,15 @@ def test_what_expired_goes_with_its_objects_and_its_share_of_the_quota(core):
 def test_each_piece_that_comes_puts_the_end_off(core):
     upload = announced(core, length=10)
     age(core, 86400 - 60)
-    upload = receive.receive(core.runtime, stands(core, upload), iter([b"12345"]))
+    upload = append_to_upload.append(core.runtime, stands(core, upload), iter([b"12345"]))
     age(core, 3600)
     collect.collect(core.runtime)
-    assert receive.receive(core.runtime, stands(core, upload), iter([b"67890"])).received == 10
+    assert append_to_upload.append(core.runtime, stands(core, upload), iter([b"67890"])).received == 10
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_named_never(core, monkeypatch):
     upload = announced(core)
-    kept = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    kept = append_to_upload.append(core.runtime, announced(core, length=5), iter([b"12345"]))
 
     class Killed(BaseException):
         pass
@@ -57,10 +57,10 @@ def test_what_a_killed_process_left_is_removed_and_what_is_named_never(core, mon
                 raise Killed
 
         with monkeypatch.context() as patched:
-            patched.setattr(receive, "reach", killed)
-            patched.setattr(receive._Arriving, "drop", lambda self: None)
+            patched.setattr(append_to_upload, "reach", killed)
+            patched.setattr(append_to_upload._Arriving, "drop", lambda self: None)
             with pytest.raises(Killed):
-                receive.receive(core.runtime, stands(core, upload), iter([b"x" * 1000]))
+                append_to_upload.append(core.runtime, stands(core, upload), iter([b"x" * 1000]))
     assert len(objects(core.runtime.settings)) == 2
     assert collect.collect(core.runtime) == 0, "a sender may still be at it"
     age(core, collect.ABANDONED_SECONDS + collect.SETTLED_SECONDS)
@@ -72,7 +72,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_named_never(core, mon
 def test_who_stores_longer_than_is_waited_for_loses_the_piece_not_the_file(core):
     upload = announced(core, length=10)
 
-    arriving = receive._Arriving(core.runtime, upload, None, nullcontext)
+    arriving = append_to_upload._Arriving(core.runtime, upload, None, nullcontext)
     arriving.take(b"12345")
     age(core, collect.ABANDONED_SECONDS + 1)
     collect.collect(core.runtime)
@@ -80,7 +80,7 @@ def test_who_stores_longer_than_is_waited_for_loses_the_piece_not_the_file(core)
         arriving.end()
     arriving.drop()
     assert stands(core, upload).received == 0
-    assert receive.receive(core.runtime, stands(core, upload), iter([b"abcde" * 2])).received == 10
+    assert append_to_upload.append(core.runtime, stands(core, upload), iter([b"abcde" * 2])).received == 10
     assert content_of(core, upload) == b"abcde" * 2
 
 
@@ -92,25 +92,25 @@ def test_an_upload_that_is_given_up_while_it_comes_is_gone_and_so_is_what_came(c
         uploads.give_up(core.runtime, KEY, str(upload.id))
 
     def given_up_halfway():
-        yield b"x" * receive.WRITE_BYTES
+        yield b"x" * append_to_upload.WRITE_BYTES
         uploads.give_up(core.runtime, KEY, str(upload.id))
 
     with pytest.raises((Conflict, NotFound)):
-        receive.receive(core.runtime, upload, given_up_halfway())
+        append_to_upload.append(core.runtime, upload, given_up_halfway())
     assert objects(core.runtime.settings) == []
     upload = announced(core, length=SEGMENT_BYTES)
-    receive.receive(core.runtime, upload, given_up())
+    append_to_upload.append(core.runtime, upload, given_up())
     age(core, collect.SETTLED_SECONDS)
     collect.collect(core.runtime)
     assert objects(core.runtime.settings) == []
 
 
 def test_who_sends_on_while_another_is_collected_keeps_what_is_not_yet_abandoned(core):
-    upload = announced(core, length=receive.WRITE_BYTES + 1)
+    upload = announced(core, length=append_to_upload.WRITE_BYTES + 1)
     old = announced(core, length=5)
 
     def pieces():
-        yield b"x" * receive.WRITE_BYTES
+        yield b"x" * append_to_upload.WRITE_BYTES
         core.sql(
             "INSERT INTO upload_segments (id, object, upload_id, written_at)"
             " VALUES (gen_random_uuid(), 'tenant-a/b/c', :id, now() - interval '1 day')",
@@ -119,7 +119,7 @@ def test_who_sends_on_while_another_is_collected_keeps_what_is_not_yet_abandoned
         collect.collect(core.runtime)
         yield b"x"
 
-    assert receive.receive(core.runtime, upload, pieces()).received == upload.length
+    assert append_to_upload.append(core.runtime, upload, pieces()).received == upload.length
     assert core.sql("SELECT FROM upload_segments WHERE upload_id = :id", id=str(old.id)) == []
 
 
@@ -143,9 +143,9 @@ def test_what_goes_is_what_was_given_up_or_expired_and_its_keys_share_alone(core
 
 def test_an_object_lies_there_for_a_while_after_nobody_names_it(core):
     """Not those of others that are removed meanwhile: what forgets it without removing it leaves it there for ever."""
-    old = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    old = append_to_upload.append(core.runtime, announced(core, length=5), iter([b"12345"]))
     age(core, collect.SETTLED_SECONDS + 1)
-    young = receive.receive(core.runtime, announced(core, length=5), iter([b"12345"]))
+    young = append_to_upload.append(core.runtime, announced(core, length=5), iter([b"12345"]))
     for one in (old, young):
         uploads.give_up(core.runtime, KEY, str(one.id))
         assert len(objects(core.runtime.settings)) == 2

@@ -13,7 +13,7 @@ import pytest
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.result_files import Files
-from bridge_worker.sending import Sending
+from bridge_worker.uploads import Sending
 from tests.support.client import ok
 from tests.support.memory_peak import Peak, processes
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bridge.blobs import collect, receive, uploads
+from bridge.blobs import append_to_upload, collect, uploads
 from bridge.errors import TooMany
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
@@ -28,7 +28,7 @@ def announced(core, length=1, key=KEY, **of_attempt):
 def whole(core, length=1, key=KEY, **of_attempt):
     """A new upload that has all its bytes; its ID."""
     upload = announced(core, length, key, **of_attempt)
-    return str(receive.receive(core.runtime, upload, iter([b"x" * length])).id)
+    return str(append_to_upload.append(core.runtime, upload, iter([b"x" * length])).id)
 
 
 def job_of(core, upload):

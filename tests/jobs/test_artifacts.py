@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from bridge.blobs import collect, receive, uploads
+from bridge.blobs import append_to_upload, collect, uploads
 from bridge.caller import Caller
 from bridge.errors import Invalid, NotFound
 from bridge.jobs import result_files
@@ -141,7 +141,7 @@ class Work:
         began = uploads.announce(
             self.runtime, key, uploads.Announced(said.pop("length", len(content)), **whose, **said)
         )
-        return str(receive.receive(self.runtime, began, iter([content])).id)
+        return str(append_to_upload.append(self.runtime, began, iter([content])).id)
 
     def submit(self, job, **said):
         return self.core.result(job, content=None, **said).status

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from bridge.blobs import collect, receive, uploads
+from bridge.blobs import append_to_upload, collect, uploads
 from bridge.errors import Conflict, Invalid
 from bridge.jobs import enqueue as enqueue_module
 from bridge.jobs.enqueue import enqueue
@@ -101,7 +101,7 @@ def whole(core, monkeypatch, tmp_path):
     """A whole upload in a store of this test alone."""
     object.__setattr__(core.runtime.settings, "store", f"file:{tmp_path / 'uploads'}")
     began = uploads.announce(core.runtime, KEY, uploads.Announced(len(FILE)))
-    return receive.receive(core.runtime, began, iter([FILE]))
+    return append_to_upload.append(core.runtime, began, iter([FILE]))
 
 
 def fields(upload, **given):
@@ -172,7 +172,7 @@ def age_and_collect(core):
 def sent(core, size=5, key=KEY, **said):
     """An upload of which all bytes are there."""
     began = uploads.announce(core.runtime, key, uploads.Announced(size, **said))
-    return receive.receive(core.runtime, began, iter([b"x" * size]))
+    return append_to_upload.append(core.runtime, began, iter([b"x" * size]))
 
 
 def test_only_a_whole_file_of_the_tenant_that_is_no_result_can_be_named(core, whole):

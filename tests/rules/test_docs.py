@@ -14,9 +14,10 @@ from bridge import db, errors
 from bridge.cli.local.checkout import ROOT
 from bridge.job_events import CREATED, EVENTS
 from bridge.jobs import expiry_fallback
+from bridge.key_limits import KeyLimits
 from bridge.mirror import lists
 from bridge.outbox import outcomes
-from bridge.settings import DEADLINES, PREFIX, Allowance, Backoff, Settings
+from bridge.settings import DEADLINES, PREFIX, Backoff, Settings
 from models.job_state import EDGES, legal_moves
 from tests.support.client import ok
 
@@ -56,7 +57,7 @@ def test_the_diagram_of_states_shows_the_same_edges():
 
 
 BACKOFF = ",".join(f"{name}={field.default:g}" for name, field in Backoff.model_fields.items())
-LIMITS = ",".join(f"{name}={field.default}" for name, field in Allowance.model_fields.items())
+LIMITS = ",".join(f"{name}={field.default}" for name, field in KeyLimits.model_fields.items())
 # What is made at the start, in the words of the page.
 MADE = {
     "api_processes": "number of cores",

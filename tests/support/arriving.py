@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from bridge.blobs import content, uploads
-from bridge.blobs.receive import SEGMENT_BYTES
+from bridge.blobs.append_to_upload import SEGMENT_BYTES
 from bridge.caller import Caller
 from tests.support.core import KEY, Core
 

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 from bridge import embedded
-from bridge.blobs import collect, receive, uploads
+from bridge.blobs import append_to_upload, collect, uploads
 from bridge.insight import counters
 from bridge.jobs import (
     batches,
@@ -69,7 +69,7 @@ NEAREST = {
     "counters": ["statistics"],
     "enqueue": ["submission", "batch"],
     "idempotency": ["submission", "batch"],
-    "receive": ["receive"],
+    "append_to_upload": ["append_to_upload"],
     "uploads": ["collect", "uploaded_sources"],
     "collect": ["collect", "uploaded_sources"],
     "uploaded_sources": ["uploaded_sources"],
@@ -134,7 +134,7 @@ def statements() -> Iterator[tuple[str, Executable, Put]]:
         purge: ["PURGE", "FORGET_BATCHES"],
         promote: ["PROMOTE"],
         release_due: ["DUE"],
-        receive: ["BEGIN", "COUNT", "DROP"],
+        append_to_upload: ["BEGIN", "COUNT", "DROP"],
         uploads: ["FORGET_ONE"],
         collect: ["FORGET_EXPIRED", "ABANDON", "FIND", "REMOVE"],
         uploaded_sources: ["FIND", "NAME"],

@@ -13,7 +13,7 @@ from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.job import Result
 from bridge_worker.result_files import BadFiles, Files, leave, take
-from bridge_worker.sending import Sending
+from bridge_worker.uploads import Sending
 from tests.support.client import ok
 from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until

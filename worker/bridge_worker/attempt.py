@@ -20,8 +20,8 @@ from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
 from bridge_worker.results import Results
 from bridge_worker.send_kept import send_kept
-from bridge_worker.sending import Sending
 from bridge_worker.text import one_line
+from bridge_worker.uploads import Sending
 
 log = logging.getLogger(__name__)
 RESULT_LIMIT = 64 * 2**20  # bytes of a result's JSON

@@ -73,7 +73,7 @@ class Checksum:
             raise WrongChecksum("The body does not have this Upload-Checksum; send it again.")
 
 
-def receive(
+def append(
     runtime: Runtime,
     upload: Row[Any],
     pieces: Iterable[bytes],

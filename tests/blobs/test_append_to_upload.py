@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from bridge.blobs import receive, uploads
-from bridge.blobs.receive import SEGMENT_BYTES, Checksum, Cut
+from bridge.blobs import append_to_upload, uploads
+from bridge.blobs.append_to_upload import SEGMENT_BYTES, Checksum, Cut
 from bridge.caller import Caller
 from bridge.errors import Conflict, NotFound, TooLarge, TooMany, Unavailable, WrongChecksum
 from tests.support.arriving import FILE, announced, content_of, stands
@@ -26,7 +26,7 @@ def cut_after(*pieces):
 
 def test_a_file_that_comes_in_one_request_is_there_with_its_digest_and_in_private_files(core):
     upload = announced(core)
-    whole = receive.receive(core.runtime, upload, iter([FILE[:1000], FILE[1000:]]))
+    whole = append_to_upload.append(core.runtime, upload, iter([FILE[:1000], FILE[1000:]]))
     assert (whole.received, bytes(whole.sha256)) == (len(FILE), SHA256)
     assert content_of(core, whole) == FILE
     kept = objects(core.runtime.settings)
@@ -41,7 +41,7 @@ def test_a_file_that_comes_in_one_request_is_there_with_its_digest_and_in_privat
      range(len(FILE) - 1, len(FILE)), range(SEGMENT_BYTES, 2 * SEGMENT_BYTES)],
 )  # fmt: skip
 def test_any_part_can_be_read_across_the_objects(core, served):
-    upload = receive.receive(core.runtime, announced(core), iter([FILE]))
+    upload = append_to_upload.append(core.runtime, announced(core), iter([FILE]))
     assert content_of(core, upload, served) == FILE[served.start : served.stop]
 
 
@@ -51,9 +51,9 @@ def test_what_came_before_a_cut_counts_and_the_digest_is_that_of_the_whole(core)
         piece = FILE[start : start + 3_000_000]
         if start + len(piece) < len(FILE):
             with pytest.raises(Cut):
-                receive.receive(core.runtime, stands(core, upload), cut_after(piece))
+                append_to_upload.append(core.runtime, stands(core, upload), cut_after(piece))
         else:
-            receive.receive(core.runtime, stands(core, upload), iter([piece]))
+            append_to_upload.append(core.runtime, stands(core, upload), iter([piece]))
         assert stands(core, upload).received == start + len(piece)
     assert bytes(stands(core, upload).sha256) == SHA256
     assert content_of(core, upload) == FILE
@@ -66,12 +66,12 @@ def test_with_a_checksum_all_of_a_request_counts_or_nothing(core):
         return Checksum("sha256", hashlib.sha256(wanted).digest())
 
     with pytest.raises(WrongChecksum):
-        receive.receive(core.runtime, upload, iter([FILE]), checksum=checked(FILE + b"!"))
+        append_to_upload.append(core.runtime, upload, iter([FILE]), checksum=checked(FILE + b"!"))
     with pytest.raises(Cut):
-        receive.receive(core.runtime, upload, cut_after(FILE[:-1]), checksum=checked(FILE))
+        append_to_upload.append(core.runtime, upload, cut_after(FILE[:-1]), checksum=checked(FILE))
     assert stands(core, upload).received == 0
     assert objects(core.runtime.settings) == []
-    whole = receive.receive(core.runtime, upload, iter([FILE]), checksum=checked(FILE))
+    whole = append_to_upload.append(core.runtime, upload, iter([FILE]), checksum=checked(FILE))
     assert bytes(whole.sha256) == SHA256
     assert content_of(core, upload) == FILE
 
@@ -88,7 +88,7 @@ def test_of_two_that_send_at_once_one_wins_and_the_file_is_one_of_theirs(core):
 
     def send(byte, mine, other):
         try:
-            receive.receive(core.runtime, upload, slowly(byte, mine, other))
+            append_to_upload.append(core.runtime, upload, slowly(byte, mine, other))
         except Conflict as refusal:
             return refusal.code
         return "won"
@@ -104,17 +104,17 @@ def test_of_two_that_send_at_once_one_wins_and_the_file_is_one_of_theirs(core):
 def test_more_than_was_announced_is_refused_and_the_upload_stays_as_it_was(core):
     upload = announced(core, length=10)
     with pytest.raises(TooLarge):
-        receive.receive(core.runtime, upload, iter([b"x" * 11]))
+        append_to_upload.append(core.runtime, upload, iter([b"x" * 11]))
     assert stands(core, upload).received == 0
     assert objects(core.runtime.settings) == []
 
 
 def test_an_upload_of_too_many_small_pieces_is_refused(core):
     upload = announced(core, length=1000)
-    for _ in range(receive.FREE_SEGMENTS):
-        upload = receive.receive(core.runtime, upload, iter([b"x"]))
+    for _ in range(append_to_upload.FREE_SEGMENTS):
+        upload = append_to_upload.append(core.runtime, upload, iter([b"x"]))
     with pytest.raises(TooLarge, match="small pieces"):
-        receive.receive(core.runtime, upload, iter([b"x"]))
+        append_to_upload.append(core.runtime, upload, iter([b"x"]))
 
 
 def test_an_empty_file_is_whole_at_once(core):
@@ -129,9 +129,9 @@ def test_a_store_that_takes_nothing_is_told_and_the_same_bytes_may_come_again(co
     root.parent.mkdir(exist_ok=True)
     root.write_text("no directory")
     with pytest.raises(Unavailable):
-        receive.receive(core.runtime, upload, iter([b"x" * 10]))
+        append_to_upload.append(core.runtime, upload, iter([b"x" * 10]))
     root.unlink()
-    assert receive.receive(core.runtime, stands(core, upload), iter([b"x" * 10])).received == 10
+    assert append_to_upload.append(core.runtime, stands(core, upload), iter([b"x" * 10])).received == 10
 
 
 def test_an_upload_is_its_keys_alone(core):
@@ -193,37 +193,37 @@ def test_what_counts_although_the_answer_to_its_commit_was_lost_keeps_its_bytes(
             raise ConnectionResetError
 
     with monkeypatch.context() as patched:
-        patched.setattr(receive, "reach", lost)
+        patched.setattr(append_to_upload, "reach", lost)
         with pytest.raises(ConnectionResetError):
-            receive.receive(core.runtime, upload, iter([b"1234567890"]))
+            append_to_upload.append(core.runtime, upload, iter([b"1234567890"]))
     assert stands(core, upload).received == 10
     assert content_of(core, upload) == b"1234567890"
 
 
 def test_who_loses_gives_up_its_own_bytes_alone(core):
-    upload = announced(core, length=receive.WRITE_BYTES + 1)
+    upload = announced(core, length=append_to_upload.WRITE_BYTES + 1)
 
     def pieces():
-        yield b"x" * receive.WRITE_BYTES
+        yield b"x" * append_to_upload.WRITE_BYTES
         other = announced(core, length=5)
         with pytest.raises(WrongChecksum):
-            receive.receive(core.runtime, other, iter([b"12345"]), checksum=Checksum("sha256", b""))
+            append_to_upload.append(core.runtime, other, iter([b"12345"]), checksum=Checksum("sha256", b""))
         yield b"x"
 
-    assert receive.receive(core.runtime, upload, pieces()).received == upload.length
+    assert append_to_upload.append(core.runtime, upload, pieces()).received == upload.length
     assert len(objects(core.runtime.settings)) == 1
 
 
 def test_bytes_that_were_given_up_meanwhile_do_not_count(core):
-    upload = announced(core, length=receive.WRITE_BYTES + 1)
+    upload = announced(core, length=append_to_upload.WRITE_BYTES + 1)
 
     def pieces():
-        yield b"x" * receive.WRITE_BYTES
+        yield b"x" * append_to_upload.WRITE_BYTES
         core.sql("UPDATE upload_segments SET upload_id = NULL")  # as the sweep does after half an hour
         yield b"x"
 
     with pytest.raises(Conflict):
-        receive.receive(core.runtime, upload, pieces())
+        append_to_upload.append(core.runtime, upload, pieces())
     assert stands(core, upload).received == 0
 
 
@@ -243,9 +243,9 @@ def test_whether_a_workers_file_is_utf_8_is_found_as_it_comes_and_as_it_was_cut(
     except UnicodeDecodeError:
         known = False
     for cut in range(1, len(content)):
-        assert receive.receive(core.runtime, made(), iter([content[:cut], content[cut:]])).utf8 is known
+        assert append_to_upload.append(core.runtime, made(), iter([content[:cut], content[cut:]])).utf8 is known
         resumed = made()
         with pytest.raises(Cut):
-            receive.receive(core.runtime, resumed, cut_after(content[:cut]))
+            append_to_upload.append(core.runtime, resumed, cut_after(content[:cut]))
         assert stands(core, resumed).utf8 is None
-        assert receive.receive(core.runtime, stands(core, resumed), iter([content[cut:]])).utf8 is known
+        assert append_to_upload.append(core.runtime, stands(core, resumed), iter([content[cut:]])).utf8 is known
