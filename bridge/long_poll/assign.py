@@ -24,16 +24,16 @@ class Handed(NamedTuple):
 
     tried: set[Poll]  # the polls that were offered something
     claimed: list[Entry]
-    settled: list[Entry]  # claimed, or no longer to be had, or withheld from all who want it: out of the mirror
+    settled: list[Entry]  # claimed, or no longer available, or withheld from all who want it: out of the mirror
     free: list[Entry]  # nobody wants them: back to the head
     busy: list[Entry]  # somebody else is changing them, or the claim was full: back to the head in a while
 
 
 def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], *, locks: bool) -> Handed:
-    """Claim what `find` finds for the parked polls and the new ones; who got something is answered.
+    """Claim what `find` finds for the parked polls and the new ones; answer the polls that got something.
 
-    `locks`: what it finds it locks, in the transaction of the claim. Otherwise the claim is all that there is to the
-    transaction, and commits itself.
+    `locks`: `find` locks what it finds, in the transaction of the claim. Otherwise the claim is the only statement of
+    the transaction, and commits itself.
 
     What is withheld from the first in line goes to others, in a transaction of its own: the locks of claims are taken
     in one order within a statement, so that no two processes wait for each other, but not across statements.
@@ -53,7 +53,7 @@ def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], 
 def _claim(
     runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], handed: Handed, whom: Withheld, locks: bool
 ) -> list[Entry]:
-    """One transaction with one statement; what was withheld, and from whom, who is not offered it again."""
+    """Claim in one transaction with one statement; return what was withheld, and add to `whom` from which worker."""
     offered: set[Poll] = set()
     try:
         with (runtime.engine if locks else runtime.single).begin() as connection:
@@ -97,7 +97,7 @@ def _give(pairs: list[tuple[Entry, Poll]], fates: Fates) -> None:
 
 
 def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, whom: Withheld) -> list[Entry]:
-    """Note what became of each ID; those that were withheld."""
+    """Note what became of each ID; return those that were withheld."""
     again = {pairs[index][1] for index in fates.again}
     withheld = []
     for index, (entry, poll) in enumerate(pairs):
@@ -116,7 +116,7 @@ def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, whom: W
 
 
 def by_queue(entries: Sequence[Entry]) -> InLine:
-    """The same IDs, queue by queue."""
+    """Group the IDs by queue."""
     queues: dict[Queue, list[Entry]] = {}
     for entry in entries:
         queues.setdefault(entry.queue, []).append(entry)

@@ -19,7 +19,7 @@ def of_mirror(
     turns: FairShare,
     lengths: Callable[[Iterable[Queue]], Mapping[Queue, int]],
 ) -> dict[Queue, int]:
-    """How much to take of each list, for the new polls and for those that wait for a queue of what was caught.
+    """Return how much to take of each list, for the new polls and for those that wait for a queue of `caught`.
 
     Where places are few, `lengths` is asked, so that empty lists take none: a sum of BATCH means that there may be
     more.
@@ -40,7 +40,7 @@ def of_mirror(
 
 
 def of_postgresql(queues: Iterable[Queue], new: Sequence[Poll], parked: Parked) -> dict[Queue, int]:
-    """How many jobs to look at of each of these queues; those that nobody wants anything of are left out."""
+    """Return how many jobs to look at of each of these queues; queues of which nobody wants anything are left out."""
     wanted: Counter[Queue] = Counter({queue: parked.waiting(queue) for queue in queues})
     for poll in new:
         for queue in poll.queues:
@@ -50,7 +50,7 @@ def of_postgresql(queues: Iterable[Queue], new: Sequence[Poll], parked: Parked) 
 
 
 def batch(wanted: Mapping[Queue, int], turns: FairShare) -> dict[Queue, int]:
-    """As much of it as one statement takes; who waited longest for its turn comes first."""
+    """Limit the demand to what one statement takes; the queue that has waited longest for its turn comes first."""
     places: dict[Queue, int] = {}
     left = BATCH
     for queue in turns.order(wanted):

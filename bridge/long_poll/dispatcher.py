@@ -74,7 +74,7 @@ class Dispatcher:
         ]
 
     def poll(self, poll: Poll, wait_seconds: float) -> list[Claimed]:
-        """Claim up to `max_jobs`, waiting so long for the first one.
+        """Claim up to `max_jobs` jobs, waiting up to `wait_seconds` for the first one.
 
         A repeated `claim_id` gets what it was given before (`poll.again`), and so does a poll that was refused, which
         waits for nothing. Raises sqlalchemy.exc.SQLAlchemyError when PostgreSQL does not answer the first look; once
@@ -107,11 +107,11 @@ class Dispatcher:
 
     @property
     def parked(self) -> int:
-        """How many polls wait now."""
+        """Return how many polls wait now."""
         return self._parked.count
 
     def parked_for(self) -> list[tuple[str, int]]:
-        """(content type, polls that wait), of each queue that somebody waits for."""
+        """Return (content type, waiting polls) of each queue that somebody waits for."""
         return [(queue.content_type, self._parked.waiting(queue)) for queue in self._parked.queues()]
 
     def close(self) -> None:
@@ -122,11 +122,11 @@ class Dispatcher:
         self._wake.set()
 
     def dismiss(self, key_id: UUID) -> None:
-        """Answer the parked polls of a key with nothing: it counts no more."""
+        """Answer the parked polls of a key with nothing: the key is no longer valid."""
         self._parked.let_go(lambda poll: poll.who.key_id == key_id)
 
     def waiting(self) -> set[Poll]:
-        """The polls that wait now."""
+        """Return the polls that wait now."""
         return self._parked.all()
 
     def turn_away(self, poll: Poll, why: BridgeError) -> None:
@@ -205,7 +205,7 @@ class Dispatcher:
                 self._parked.add(poll)
 
     def _replay(self, new: list[Poll]) -> None:
-        """Give what a repeated claim was given before, if it was given something; its last poll alone goes on."""
+        """Give a repeated claim what it was given before, if anything; of several polls of it only the last goes on."""
         last = {poll.claim: poll for poll in sorted(new, key=lambda poll: poll.came) if poll.claim is not None}
         for poll in new:
             if poll.claim is not None and last[poll.claim] is not poll:
@@ -224,7 +224,7 @@ class Dispatcher:
                 self._parked.answer(poll)
 
     def _look(self, new: list[Poll], caught: list[Entry], second: bool) -> _Looked:
-        """What the mirror has for the polls that are new and for the lists that stirred."""
+        """Take from the mirror for the polls that are new and for the lists of which an ID was caught."""
         try:
             if self._mirror.breaker.away:
                 return _Looked(caught, whole=False)
@@ -240,7 +240,7 @@ class Dispatcher:
         return _Looked(caught + taken.entries, taken.whole, cut)
 
     def _hand_out(self, found: list[Entry], new: list[Poll]) -> set[Poll]:
-        """Claim what was found for those who want it; the polls that were offered something."""
+        """Claim what was found for those who want it; return the polls that were offered something."""
         if not found:
             return set()
         try:
@@ -254,14 +254,14 @@ class Dispatcher:
         return handed.tried
 
     def _hand_out_from_postgresql(self, asked: set[Queue], new: list[Poll]) -> None:
-        """The same from the truth itself: what the mirror has missed, for all who want something of these queues.
+        """Claim from PostgreSQL what the mirror has missed, for all who want something of these queues.
 
         Queues that have nothing get no places. Those that had none left for them, or may have more, are `_unserved`
         and come in the next round, at once.
         """
         with_jobs = self._unserved
         if asked:
-            with self._looking.connect() as connection:  # in one round trip, and mostly in vain
+            with self._looking.connect() as connection:  # one round trip, which mostly finds nothing
                 with_jobs = with_jobs | loaded(connection, asked)
         wanted = demand.of_postgresql(with_jobs, new, self._parked)
         places = demand.batch(wanted, self._turns)
@@ -292,7 +292,7 @@ class Dispatcher:
         return handed
 
     def _quietly(self, settle: Callable[[Sequence[Entry]], None], entries: Sequence[Entry]) -> None:
-        """What Redis is told after the fact may fail: the sweep of the claimed lists will find it."""
+        """Tell Redis after the fact. It may fail: the sweep of the claimed lists finds what was missed."""
         try:
             if entries:
                 settle(entries)

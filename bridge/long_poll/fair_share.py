@@ -8,7 +8,7 @@ from bridge.queues import Queue
 
 
 class Wanting(Protocol):
-    """A poll, as far as sharing out is concerned."""
+    """What sharing out needs to know of a poll."""
 
     queues: Sequence[Queue]
 
@@ -28,15 +28,15 @@ class FairShare:
         self._count = 0
 
     def order(self, queues: Iterable[Queue]) -> list[Queue]:
-        """The queues, the one that waited longest for its turn first."""
+        """Sort the queues, the one that has waited longest for its turn first."""
         return sorted(queues, key=lambda queue: self._last.get(queue, 0))
 
     def first(self, queues: Iterable[Queue]) -> Queue | None:
-        """The queue that waited longest for its turn."""
+        """Return the queue that has waited longest for its turn, or None if there is none."""
         return min(queues, key=lambda queue: self._last.get(queue, 0), default=None)
 
     def served(self, queue: Queue) -> None:
-        """It has had its turn, whether or not a job of it could be claimed: else it would keep the others waiting."""
+        """Note that a queue had its turn, even if none of its jobs was claimed: else it would hold up the others."""
         self._count += 1
         self._last[queue] = self._count
 
@@ -46,7 +46,7 @@ class FairShare:
 
 
 def plan(polls: Iterable[Wanting], lengths: Mapping[Queue, int], turns: FairShare, most: int) -> dict[Queue, int]:
-    """How many to take from each queue so that each poll is filled, and nothing is taken for nobody; `most` in all."""
+    """Plan how many to take from each queue, so that polls are filled and nothing is left over; `most` in all."""
     left = dict(lengths)
     wanted: dict[Queue, int] = {}
     for poll in polls:
@@ -64,7 +64,7 @@ def plan(polls: Iterable[Wanting], lengths: Mapping[Queue, int], turns: FairShar
 def share_out(
     found: Mapping[Queue, Iterable[E]], candidates: Callable[[Queue], Iterable[P]], may: Callable[[E, P], bool]
 ) -> tuple[list[tuple[E, P]], list[E]]:
-    """Pair what was found with those who want it; what nobody wants, or may have, is left over.
+    """Pair what was found with the polls that want it; return the pairs, and what nobody wants or may have.
 
     `candidates(queue)` gives the polls for a queue in the order in which they are to be served. The queues take
     turns, one job each.
@@ -89,14 +89,14 @@ def share_out(
 
 
 class _Line(Generic[P]):
-    """Those who stand in line for a queue; no further along is looked than is needed."""
+    """The polls in line for a queue; looked at only as far as needed."""
 
     def __init__(self, polls: Iterable[P]) -> None:
         self._ready: deque[P] = deque()
         self._rest = iter(polls)
 
     def first(self, wants: Callable[[P], bool], may: Callable[[P], bool]) -> P | None:
-        """The first who wants something and may have this; those who want nothing more leave the line."""
+        """Return the first poll that wants something and may have this; those that want nothing more leave the line."""
         passed: list[P] = []
         found = None
         while found is None:

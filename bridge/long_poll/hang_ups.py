@@ -1,7 +1,7 @@
 """Parked polls whose clients have hung up: noticed within half a second, whether or not there is a job for them.
 
 Until then a dead poll holds a connection, its place in the limits and its memory; after an outage of the workers'
-network thousands come back while the first ones still stand.
+network thousands come back while their earlier polls still wait.
 """
 
 import select
@@ -28,13 +28,13 @@ class HangUps:
         self._polls: dict[int, Poll] = {}  # by file
 
     def watch(self, poll: Poll) -> None:
-        """It waits from now on."""
+        """Watch the connection of a poll that waits from now on."""
         if poll.connection is not None and (file := poll.connection.fileno()) >= 0:
             self._polls[file] = poll
             self._closed.register(file, select.EPOLLRDHUP)
 
     def forget(self, poll: Poll) -> None:
-        """It waits no more; its connection is still open."""
+        """Stop watching a poll that no longer waits; its connection is still open."""
         if poll.connection is None or self._polls.get(file := poll.connection.fileno()) is not poll:
             return
         del self._polls[file]
@@ -42,7 +42,7 @@ class HangUps:
             self._closed.unregister(file)
 
     def look(self, end: Callable[[Poll], None]) -> None:
-        """`end` each whose client has gone. None is ended while a claim for it is under way: the next look sees it."""
+        """Call `end` with each poll whose client has gone. One with a claim under way is left to the next look."""
         for poll in self._gone():
             poll.hung_up = True
             end(poll)

@@ -11,8 +11,8 @@ from bridge.mirror.lists import Mirror
 from bridge.queues import Entry, Queue
 from models.job_state import Priority
 
-BLOCK_SECONDS = 1.0  # also how long a listener may outstay the last poll that wanted it
-MOST_LISTENERS = 256  # connections to Redis; jobs of the queues beyond are found in PostgreSQL, once a second
+BLOCK_SECONDS = 1.0  # also how long a listener may outlast the last poll that wanted it
+MOST_LISTENERS = 256  # connections to Redis; jobs of further queues are found in PostgreSQL, once a second
 
 
 class Listeners:
@@ -25,7 +25,7 @@ class Listeners:
         self._greenlets: dict[Queue, list[gevent.Greenlet]] = {}
 
     def want(self, queue: Queue) -> None:
-        """Somebody waits for this queue."""
+        """Listen for this queue: somebody waits for it."""
         if queue in self._wanted:
             self._wanted[queue].set()
         elif (len(self._wanted) + 1) * len(Priority) <= MOST_LISTENERS:
@@ -34,7 +34,7 @@ class Listeners:
             self._greenlets[queue] = [gevent.spawn(self._listen, queue, p, wanted) for p in Priority]
 
     def rest(self, queue: Queue) -> None:
-        """Nobody waits for this queue at the moment."""
+        """Stop listening for this queue: nobody waits for it at the moment."""
         if queue in self._wanted:
             self._wanted[queue].clear()
 

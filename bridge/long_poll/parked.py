@@ -12,9 +12,9 @@ FEW = 16  # polls that are looked at together; most claims are for the first one
 
 
 def _in_line(polls: dict[Poll, None]) -> Iterator[Poll]:
-    """These, in their order; one that was given may be taken out of them before the next one is asked for.
+    """Yield the polls in order; a poll that was yielded may be removed before the next one is asked for.
 
-    To touch all of ten thousand for each job takes longer than to claim it.
+    Touching all of ten thousand polls for each job takes longer than claiming it.
     """
     passed, count = 0, FEW
     while some := list(islice(polls, passed, passed + count)):
@@ -43,13 +43,13 @@ class Parked:
         self.count += 1
 
     def answer(self, poll: Poll) -> None:
-        """Let the request go on with what the poll has got; it waits for nothing any more."""
+        """Let the request go on with what the poll has got; it waits no longer."""
         self.leave(poll)
         poll.parks = False
         poll.done.set()
 
     def leave(self, poll: Poll) -> None:
-        """Out of the line: nothing more is offered to it."""
+        """Remove a poll from the line: nothing more is offered to it."""
         was_parked = False
         for queue in poll.queues:
             polls = self._polls.get(queue)
@@ -65,7 +65,7 @@ class Parked:
             self.count -= 1
 
     def supersede(self, poll: Poll) -> None:
-        """The worker asks again: whoever waited for the answer to an earlier poll of the same claim has gone."""
+        """Answer an earlier poll of the same claim: its worker asks again, so the client that waited has gone."""
         if poll.claim is not None and (earlier := self._claims.get(poll.claim)) is not None:
             self.answer(earlier)
 
@@ -73,24 +73,24 @@ class Parked:
         return self._polls.keys()
 
     def waiting(self, queue: Queue) -> int:
-        """How many wait for this queue."""
+        """Return how many polls wait for this queue."""
         return len(self._polls.get(queue, ()))
 
     def all(self) -> set[Poll]:
         return {poll for polls in self._polls.values() for poll in polls}
 
     def let_go(self, which: Callable[[Poll], bool]) -> None:
-        """Answer these, but for those that a claim is under way for."""
+        """Answer these polls, except those that a claim is under way for."""
         for poll in self.all():
             if not poll.offered and which(poll):
                 self.answer(poll)
 
     def let_go_of_the_gone(self) -> None:
-        """Those whose clients have hung up."""
+        """Answer the polls whose clients have hung up."""
         self._hang_ups.look(self.answer)
 
     def candidates(self, queue: Queue, new: Iterable[Poll]) -> Iterator[Poll]:
-        """Who wants this queue's jobs, parked polls before new ones; those who have hung up are let go."""
+        """Yield the polls that want this queue's jobs, parked ones before new ones; answer those that have hung up."""
         for poll in chain(_in_line(self._polls.get(queue, {})), [poll for poll in new if queue in poll.queues]):
             if poll.wants <= 0:
                 continue

@@ -1,6 +1,7 @@
 """The pause watch of an API process: turns away the polls of paused workers, and remembers who asked for what.
 
-Beside the dispatcher, in greenlets of its own, so that neither a slow PostgreSQL nor an absent Redis holds up a claim.
+It runs beside the dispatcher, in separate greenlets, so that neither a slow PostgreSQL nor an absent Redis holds up a
+claim.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from bridge.runtime import Runtime
 from bridge.workers.pauses import Pause, now_paused, of_worker, refusal
 from bridge.workers.registry import Worker, WorkerRegistry
 
-TICK_SECONDS = 1.0  # a pause is felt within so long
+TICK_SECONDS = 1.0  # within which a pause takes effect
 AT_ONCE = 500  # workers noted without letting others run
 MOST_ASKED = 10_000  # queues that are noted at a time
 WRITE_TICKS = 10  # ticks between two writes of who was seen
@@ -40,7 +41,7 @@ class PauseWatch:
         every(WRITE_SECONDS, "note which queues are asked for", self._note_asked)
 
     def admit(self, poll: Poll) -> None:
-        """A poll comes in; that of a paused worker is refused. Raises Paused."""
+        """Note a poll that comes in, and refuse that of a paused worker. Raises Paused."""
         self._note(poll)
         if (pause := self._paused(poll)) is not None:
             poll.refuse(refusal(pause))
@@ -48,7 +49,7 @@ class PauseWatch:
             self._asked.update(poll.queues)
 
     def drains(self, tenant: str, who: Worker) -> bool:
-        """Whether this worker is asked to end."""
+        """Return whether this worker is asked to end."""
         its = self._pauses.get((tenant, who.worker_id))
         pause = of_worker(its, who.key_id) if its else None
         return pause is not None and pause.drain
@@ -78,7 +79,7 @@ class PauseWatch:
         self.seen.note_facts(tenant, worker, poll.facts)
 
     def _note_asked(self) -> None:
-        """Raises sqlalchemy.exc.SQLAlchemyError."""
+        """Write down which queues are asked for. Raises sqlalchemy.exc.SQLAlchemyError."""
         asked, self._asked = self._asked, set()
         for number, poll in enumerate(self._dispatcher.waiting()):
             if number % AT_ONCE == 0:
@@ -95,7 +96,7 @@ class PauseWatch:
             self._tell(whole)
 
     def _tell(self, whole: bool) -> None:
-        """Redis hears how many wait, when that has changed, and now and then who they are."""
+        """Write to Redis how many polls wait, if that has changed, and with `whole` who they are."""
         if not whole and self._dispatcher.parked == self._parked:
             return
         waiting = self._dispatcher.waiting()

@@ -45,19 +45,19 @@ class Poll:
         return 0 if self.done.is_set() else self.max_jobs - len(self.jobs)
 
     def refuse(self, why: BridgeError) -> None:
-        """It is given nothing new: raises `why`, later where it names a claim that may have been given something."""
+        """Give it nothing new: raise `why`, but later if it names a claim that may have been given something."""
         if self.claim is None:
             raise why
         self.error = self.error or why
 
     def give_again(self, jobs: list[Claimed]) -> None:
-        """Nothing new, but what an earlier poll of the same claim was given."""
+        """Give it nothing new, but what an earlier poll of the same claim was given."""
         self.jobs[:] = jobs
         self.again = True
         self.error = None
 
     @property
     def claim(self) -> object:
-        """What names the claim of this poll and of its repetitions; None where the worker named none."""
+        """Return what names the claim of this poll and of its repetitions; None if the worker named none."""
         who = self.who
         return None if who.claim_id is None else (who.key_id, who.worker_id, who.claim_id)

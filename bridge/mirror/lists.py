@@ -2,8 +2,8 @@
 
 Its keys are in bridge/redis_keys.py. All of it is a hint. A command may be lost or repeated; PostgreSQL decides at the
 claim, so a missing ID costs time and a surplus one nothing. Whoever reaches Redis can write anything into these keys: a
-key that is no list of IDs stops nothing but itself, until repair deletes it. Every method may raise redis.RedisError
-unless it says otherwise.
+key that is not a list of IDs blocks only itself, until repair deletes it. Every method may raise redis.RedisError
+unless its docstring says otherwise.
 """
 
 import time
@@ -30,7 +30,7 @@ class Taken(NamedTuple):
     """What the mirror gave."""
 
     entries: list[Entry]
-    whole: bool  # else claims must come from PostgreSQL too: the epoch is missing, or a queue's list is no list
+    whole: bool  # else claims must come from PostgreSQL too: the epoch is missing, or a queue's list is not a list
 
 
 class Mirror:
@@ -44,7 +44,7 @@ class Mirror:
         self.breaker = RedisBreaker()
 
     def push(self, entries: Iterable[Entry], *, head: bool = False) -> bool:
-        """Mirror jobs after their commit, at the tail, or at the head. Never raises: False means repair will do it."""
+        """Mirror jobs after their commit, at the tail or the head. Never raises; return False if repair must do it."""
         lists = self._by_list(entries)
         if not lists or self.breaker.away:
             return not lists
@@ -83,20 +83,20 @@ class Mirror:
         return lists
 
     def lengths(self, queues: Iterable[Queue]) -> dict[Queue, int]:
-        """How many IDs wait in each queue."""
+        """Return how many IDs wait in each queue."""
         names = list(queues)
         with self._client.pipeline(transaction=False) as pipe:
             for queue in names:
                 for priority in Priority:
                     pipe.llen(self.keys.pending(queue, priority))
-            # A bad key counts as one, so that it is looked at: taking then tells that PostgreSQL has to be asked.
+            # A bad key counts as one, so that it is looked at: taking then shows that PostgreSQL has to be asked.
             counts = (count if isinstance(count, int) else 1 for count in answers(pipe))
             return {queue: sum(next(counts) for _ in Priority) for queue in names}
 
     def take(self, wanted: dict[Queue, int]) -> Taken:
-        """Move up to so many IDs of each queue into this process' claimed lists, heads first.
+        """Move up to the wanted number of IDs of each queue into this process' claimed lists, heads first.
 
-        Nothing is taken when the epoch is missing. Raises redis.RedisError too where Redis answers and takes no writes.
+        Nothing is taken if the epoch is missing. Raises redis.RedisError also if Redis answers but takes no writes.
         """
         with self._client.pipeline(transaction=False) as pipe:
             pipe.exists(self.keys.epoch)
@@ -124,11 +124,11 @@ class Mirror:
         return Taken(entries, all(isinstance(flat, list) for flat in found.values()))
 
     def serves(self) -> bool:
-        """Whether claims may come from the mirror. Raises redis.RedisError where Redis takes no writes."""
+        """Return whether claims may come from the mirror. Raises redis.RedisError if Redis takes no writes."""
         return self.take({}).whole
 
     def settle(self, entries: Sequence[Entry]) -> None:
-        """The IDs are dealt with (claimed in PostgreSQL, or no longer pending): forget them."""
+        """Forget IDs that are dealt with: claimed in PostgreSQL, or no longer pending."""
         if not entries:
             return
         with self._client.pipeline(transaction=False) as pipe:
@@ -146,7 +146,7 @@ class Mirror:
                 answers(pipe)
 
     def listener(self, queue: Queue, priority: Priority, block_seconds: float) -> "Listener":
-        """A blocking connection of its own for one list."""
+        """Return a listener for one list, with a separate blocking connection."""
         client = connect(self._url, socket_timeout=block_seconds + 5, socket_keepalive=True, max_connections=1)
         return Listener(
             client, self.keys.pending(queue, priority), self.keys.claimed(queue, self.process), block_seconds
@@ -155,24 +155,24 @@ class Mirror:
     # What repair needs.
 
     def discard_bad_keys(self) -> int:
-        """Delete what is no list of ours in a list's place; how many keys."""
+        """Delete keys that are not lists where lists should be; return how many."""
         return discard_bad_keys(self._client, self.keys)
 
     def set_epoch(self) -> None:
-        self._client.delete(self.keys.rebuilt)  # first, for a mark that stayed would cut the next rebuild short
+        self._client.delete(self.keys.rebuilt)  # first: a mark that stayed would cut the next rebuild short
         self._client.set(self.keys.epoch, str(int(time.time())))
 
     def lock_rebuild(self, seconds: int) -> bool:
-        """Whether this process may rebuild now; the lock ends by itself."""
+        """Take the lock of the rebuild, which ends by itself; return whether this process may rebuild now."""
         return bool(self._client.set(self.keys.rebuilding, self.process, nx=True, ex=seconds))
 
     def keep_rebuild(self, seconds: int) -> bool:
-        """Renew the lock; False where it has ended meanwhile, and another process may rebuild."""
+        """Renew the lock; return False if it has ended meanwhile, and another process may rebuild."""
         key = self.keys.rebuilding
         return self._client.get(key) == self.process and bool(self._client.expire(key, seconds))
 
     def unlock_rebuild(self) -> None:
-        """End the lock, unless it is another's by now."""
+        """Release the lock, unless another process holds it by now."""
         if self._client.get(self.keys.rebuilding) == self.process:
             self._client.delete(self.keys.rebuilding)
 
@@ -187,25 +187,25 @@ class Mirror:
         self._client.set(self.keys.rebuilt, mark)
 
     def rebuilt(self) -> str | None:
-        """What was noted last of a rebuild that is not done."""
+        """Return the last mark of an unfinished rebuild, or None."""
         return cast(str | None, self._client.get(self.keys.rebuilt))
 
     def heads(self, queue: Queue, count: int) -> dict[Priority, list[str]]:
-        """The IDs nearest to the head of each list, head first."""
+        """Return the `count` IDs nearest to the head of each list, head first."""
         with self._client.pipeline(transaction=False) as pipe:
             for priority in Priority:
                 pipe.lrange(self.keys.pending(queue, priority), -count, -1)
             return {priority: ids[::-1] for priority, ids in zip(Priority, pipe.execute(), strict=True)}
 
     def queues(self) -> set[Queue]:
-        """The queues that have a pending list."""
+        """Return the queues that have a pending list."""
         return {found.queue for found in self._lists() if found.kind == "pending"}
 
     def left_over(self, count: int) -> list[tuple[str, Entry]]:
-        """(claimed list, entry) of up to `count` IDs of each process that lie in its claimed list since the last look.
+        """Return (claimed list, entry) of up to `count` IDs of each process that were in its claimed list at two looks.
 
-        Claiming takes milliseconds: what was there at two looks was left by a process that died, or by a command
-        that was lost. The priority is not known here.
+        Claiming takes milliseconds: what was there at two looks was left behind by a process that died, or by a lost
+        command. The priority is not known here.
         """
         before = self._client.smembers(self.keys.suspects)
         seen: list[tuple[str, str, Entry]] = []
@@ -223,7 +223,7 @@ class Mirror:
         return [(key, entry) for mark, key, entry in seen if mark in before]
 
     def forget(self, left_over: Iterable[tuple[str, Entry]]) -> None:
-        """Take these out of their claimed lists."""
+        """Remove these from their claimed lists."""
         with self._client.pipeline(transaction=False) as pipe:
             for key, entry in left_over:
                 pipe.lrem(key, -1, entry.job_id)
@@ -243,11 +243,11 @@ class Listener:
         self._client, self._source, self._target, self._seconds = client, source, target, seconds
 
     def wait(self) -> str | None:
-        """The next ID, moved into the claimed list; None after the block time. Raises redis.RedisError."""
+        """Return the next ID, moved into the claimed list; None after the block time. Raises redis.RedisError."""
         caught = self._client.blmove(self._source, self._target, self._seconds, "RIGHT", "LEFT")  # type: ignore[arg-type]
         return caught if isinstance(caught, str) and is_job_id(caught) else None
 
     def close(self) -> None:
-        """End the connection, and with it a wait that is under way."""
+        """Close the connection, and end a wait in progress with it."""
         self._client.close()
         self._client.connection_pool.disconnect()

@@ -19,7 +19,7 @@ from bridge.queues import RANKS, Entry, Queue, is_job_id
 
 HEAD = 200  # IDs compared of each list
 BATCH = 1000
-LOCK_SECONDS = 15  # renewed with each batch; of a process or a Redis that was killed it ends within so long
+LOCK_SECONDS = 15  # renewed with each batch; it ends within this time if its process or Redis was killed
 REBUILD_SECONDS = 30.0  # after which a run leaves the rest of a rebuild to the next one; a task may take 60
 
 # The queues that have pending jobs, by skipping through the index (PostgreSQL has no loose index scan of its own).
@@ -72,7 +72,7 @@ class Repaired(NamedTuple):
 
 
 def reconcile(engine: Engine, mirror: Mirror, *, rebuild_seconds: float = REBUILD_SECONDS) -> Repaired:
-    """One run; nothing is compared before the mirror is rebuilt.
+    """Run one repair; nothing is compared before the mirror is rebuilt.
 
     Raises redis.RedisError while Redis is away or takes no writes: then nothing is repaired.
     """
@@ -100,7 +100,7 @@ def reconcile(engine: Engine, mirror: Mirror, *, rebuild_seconds: float = REBUIL
 
 
 def _rebuild(engine: Engine, mirror: Mirror, queues: list[Queue], end: float) -> tuple[int, bool]:
-    """Rebuild list by list, until `end`; how many IDs were added, and whether it is done.
+    """Rebuild list by list, until `end`; return how many IDs were added, and whether the rebuild is complete.
 
     Newest first to the head, so that jobs that arrive meanwhile, at the tail, come after them. How far it has come (the
     list and the last job there) is noted in Redis after each batch: it is lost with what was rebuilt.
@@ -132,7 +132,7 @@ def _rebuild(engine: Engine, mirror: Mirror, queues: list[Queue], end: float) ->
 
 
 def _noted(mark: str | None) -> list[Any]:
-    """Tenant, content type and rank of the list, and the last job there; what cannot be read is as none."""
+    """Parse a mark: tenant, content type and rank of the list, and its last job; an unreadable mark counts as none."""
     try:
         tenant, content_type, rank, queued_at, job_id = json.loads(mark or "")
         datetime.fromisoformat(queued_at)
@@ -144,7 +144,7 @@ def _noted(mark: str | None) -> list[Any]:
 
 
 def _return_left_over(engine: Engine, mirror: Mirror) -> int:
-    """What a process took and did not settle goes back to the head, where it is still pending."""
+    """Return to the head what a process took and did not settle, if it is still pending; return how many."""
     left_over = mirror.left_over(BATCH)
     if not left_over:
         return 0
@@ -158,7 +158,7 @@ def _return_left_over(engine: Engine, mirror: Mirror) -> int:
 
 
 def _compare_heads(engine: Engine, mirror: Mirror, queue: Queue) -> tuple[int, int]:
-    """Missing IDs are put at the head in their order; surplus ones are taken out."""
+    """Put missing IDs at the head in their order and remove surplus ones; return how many of both."""
     missing = surplus = 0
     heads = mirror.heads(queue, HEAD)
     for rank, priority in enumerate(RANKS):
@@ -178,7 +178,7 @@ def _compare_heads(engine: Engine, mirror: Mirror, queue: Queue) -> tuple[int, i
         else:
             reach = max((i for i, job_id in enumerate(oldest) if job_id in known), default=len(oldest))
             absent = [job_id for i, job_id in enumerate(oldest) if job_id not in known and i < reach]
-        # Everything older than the youngest missing one goes to the head anew, so that the order holds.
+        # Everything older than the youngest missing one goes to the head again, so that the order holds.
         anew = oldest[: oldest.index(absent[-1]) + 1] if absent else []
         again = [job_id for job_id in anew if job_id in known]
         mirror.drop([Entry(queue, priority, job_id) for job_id in gone + again])
@@ -189,7 +189,7 @@ def _compare_heads(engine: Engine, mirror: Mirror, queue: Queue) -> tuple[int, i
 
 
 def _pending(connection: Connection, ids: list[str]) -> dict[str, int]:
-    """Which of these are pending, with their priority's rank, youngest first."""
+    """Return those of these that are pending, with the rank of their priority, youngest first."""
     rows = connection.execute(PENDING, {"ids": [job_id for job_id in ids if is_job_id(job_id)]})
     return {str(row.id): row.priority for row in rows}
 

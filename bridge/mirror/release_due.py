@@ -20,7 +20,7 @@ RETURNING id, tenant, content_type, priority, queued_at
 
 
 def release_due(engine: Engine, mirror: Mirror, *, batch: int = 500, rounds: int = 20) -> int:
-    """Put due jobs into the mirror, in the order of their age; how many. Bounded."""
+    """Put due jobs into the mirror, in the order of their age; return how many. Bounded."""
 
     def once() -> int:
         with engine.begin() as connection:

@@ -13,7 +13,7 @@ AT_ONCE = 1000
 
 
 def discard_bad_keys(client: redis.Redis, ours: RedisKeys) -> int:
-    """Delete them; how many. A pending list that was lost so takes the epoch along: the mirror is rebuilt then.
+    """Delete them; return how many. Losing a pending list this way deletes the epoch too: the mirror is then rebuilt.
 
     Raises redis.RedisError.
     """

@@ -1,7 +1,7 @@
 """What a pipeline or a receiver is told of an outcome: what was recorded with it, and the result as it is stored.
 
-A text stands in the message up to BRIDGE_CONTINUATION_INLINE_BYTES, so that documents do not lie in the broker; of a
-larger one, and of every one that was uploaded, the message says where it is. Artifacts never stand in it.
+A text is in the message up to BRIDGE_CONTINUATION_INLINE_BYTES, so that documents do not fill the broker; for a larger
+one, and for every one that was uploaded, the message says where it is. Artifacts are never in it.
 """
 
 import json
@@ -15,11 +15,11 @@ from bridge.runtime import Runtime
 from models.job_state import JobState
 from models.upload import TEXT
 
-MOST_ARTIFACTS = 100  # that are told of; the list has all
+MOST_ARTIFACTS = 100  # in the message; the list of artifacts has all
 
 
 def read_of(table: Literal["continuations", "webhooks"]) -> TextClause:
-    """The statement that reads what one outcome (:job_id, :n) of this table tells; texts up to :inline bytes."""
+    """Return the statement that reads one outcome (:job_id, :n) of this table, with texts up to :inline bytes."""
     return text(f"""
 SELECT CAST(c.kwargs AS text) AS kwargs, c.created_at, j.traceparent, octet_length(r.content) AS size,
   CASE WHEN octet_length(r.content) <= :inline THEN r.content END AS content,
@@ -40,9 +40,9 @@ FROM job_files f JOIN uploads u ON u.id = f.upload_id WHERE f.job_id = :job_id O
 
 
 def message(runtime: Runtime, job_id: UUID, n: int, read: TextClause = READ) -> tuple[dict[str, Any], str | None]:
-    """The arguments of an outcome, with a text of at most BRIDGE_CONTINUATION_INLINE_BYTES; its job's traceparent.
+    """Return an outcome's arguments, with a text up to BRIDGE_CONTINUATION_INLINE_BYTES, and its job's traceparent.
 
-    Raises NoResultFound: it was deleted with its job.
+    Raises NoResultFound if it was deleted with its job.
     """
     params = {"job_id": job_id, "n": n, "inline": runtime.settings.continuation_inline_bytes}
     with runtime.engine.connect() as connection:

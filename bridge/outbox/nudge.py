@@ -19,9 +19,9 @@ LOOK_SECONDS = 1.0
 
 
 class Nudger:
-    """Sends `bridge.continue_ingestion` from a thread of its own; what ended together is asked for together.
+    """Sends `bridge.continue_ingestion` from a separate thread; what ended together is asked for together.
 
-    A nudge may be lost, and is not sent where those before it are not read: beat finds what was missed within 10 s.
+    A nudge may be lost, and is not sent if earlier ones are not read: beat finds what was missed within 10 s.
     """
 
     def __init__(self, sender: Celery) -> None:

@@ -27,7 +27,7 @@ from models.job_state import OutcomeState
 
 log = structlog.get_logger("bridge.outbox.outcomes")
 
-# Until an outcome that was taken is seen as lost: far above the time that sending takes.
+# After which an outcome that was taken counts as lost: far above the time that sending takes.
 VISIBILITY_SECONDS = 30
 LONGEST_DELAY_SECONDS = 300  # between tries at a broker that refuses
 LONGEST_WAIT_SECONDS = 3600  # for a confirmation, unless BRIDGE_CONTINUATION_CONFIRM_SECONDS is longer
@@ -58,7 +58,7 @@ SELECT count(*) FROM (SELECT FROM continuations WHERE next_at IS NOT NULL AND se
 
 # The first wait is the one that was set; each further one is twice as long, more or less by a jitter that is drawn from
 # the outcome and the try (decision 11), up to the longest. Tries that the broker refused before the first sending say
-# nothing of the pipeline: they are counted no more.
+# nothing about the pipeline: they are no longer counted.
 SENT = text("""
 UPDATE continuations SET sent_at = now(), last_error = NULL, tries = CASE WHEN sent_at IS NULL THEN 1 ELSE tries END,
   next_at = CASE WHEN confirmed_at IS NULL THEN now() + make_interval(secs => CASE
@@ -121,7 +121,7 @@ def deliver(
     batch: int = 50,
     jitter: float = JITTER,
 ) -> int:
-    """Send what was not sent yet and is due (of these jobs, or of all, up to a batch); how many.
+    """Send what was not sent yet and is due (of these jobs, or of all, up to a batch); return how many.
 
     `broken`: what a broker's refusal raises.
     """
@@ -139,7 +139,7 @@ def repeat(
     most: int = MOST_REPEATS,
     jitter: float = JITTER,
 ) -> int:
-    """Send again what was sent and not confirmed in time; how many.
+    """Send again what was sent and not confirmed in time; return how many.
 
     `lying`: messages in the queue of the pipeline and in those of its confirmations. As many outcomes may be on their
     way, so only the rest is sent again: the pipeline's queue never grows beyond one copy of each outcome. Others may
@@ -186,7 +186,7 @@ def _send_taken(
 def deliver_due(
     runtime: Runtime, send: Send, broken: tuple[type[Exception], ...], *, batch: int = 50, rounds: int = 100
 ) -> int:
-    """Send all that was not sent yet and is due; how many. Bounded: what is left over waits for the next run."""
+    """Send all that was not sent yet and is due; return how many. Bounded: what is left over waits for the next run."""
     sent = 0
     for _ in range(rounds):
         now = deliver(runtime, send, broken, batch=batch)
@@ -206,7 +206,7 @@ def _put_off(runtime: Runtime, row: Row[Any], error: Exception) -> None:
 
 
 def confirm(runtime: Runtime, job_id: str, n: int) -> bool:
-    """The pipeline has made its work on the outcome safe: send it no more. False: there is no such outcome."""
+    """Confirm an outcome: the pipeline's work on it is safe, it is sent no more. Return False if it is unknown."""
     with runtime.engine.begin() as connection:
         known = connection.execute(CONFIRM, {"job_id": job_id, "n": n}).rowcount > 0
         reach("confirm.before_commit")
@@ -217,7 +217,7 @@ def confirm(runtime: Runtime, job_id: str, n: int) -> bool:
 def page(
     runtime: Runtime, tenant: str, state: OutcomeState | None, limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
-    """Outcomes in this state, or all that are still to be sent or confirmed; newest first, with the next page's cursor.
+    """Return outcomes in this state, or all still to be sent or confirmed, newest first, and the next page's cursor.
 
     Raises Invalid for a foreign cursor.
     """
@@ -230,7 +230,7 @@ def page(
 
 
 def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) -> int:
-    """Send a job's latest outcome (or its nth) again, confirmed or not; how many: one. Raises NotFound."""
+    """Send a job's latest outcome (or its nth) again, confirmed or not; return how many: one. Raises NotFound."""
     with runtime.engine.begin() as connection:
         again = connection.execute(RESEND_ONE, {"tenant": tenant, "job_id": job_id, "n": n}).all()
     if not again:
@@ -241,7 +241,7 @@ def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) ->
 
 
 def resend_failing(runtime: Runtime, tenant: str, *, batch: int = 500) -> int:
-    """Send all failing outcomes of a tenant again, as if they were new; how many. In batches; safe to repeat."""
+    """Send all failing outcomes of a tenant again, as if they were new; return how many. In batches; safe to repeat."""
     changed = 0
     while True:
         with runtime.engine.begin() as connection:

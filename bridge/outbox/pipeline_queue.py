@@ -1,8 +1,8 @@
 """The pipeline's queue: how many messages wait there, and whether anybody takes them.
 
-Looked at by the sweep that sends outcomes again, and kept in PostgreSQL, so that whoever asks waits for no broker.
-Redis cannot tell who consumes a queue: that the same message has been the next one for long says that nobody does, or
-that whoever does is stuck.
+Checked by the sweep that sends outcomes again, and kept in PostgreSQL, so that whoever asks waits for no broker.
+Redis cannot tell who consumes a queue: if the same message has been the next one for long, nobody does, or the
+consumer is stuck.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from bridge.names import DEFAULT_TENANT
 
-UNTOUCHED_SECONDS = 60  # the same message next for so long: nobody takes them
+UNTOUCHED_SECONDS = 60  # with the same message next this long, nobody takes them
 
 KEEP = text("""
 INSERT INTO pipeline_queues AS q (queue, looked_at, messages, oldest, untouched_since)
@@ -30,16 +30,16 @@ FROM pipeline_queues WHERE queue = :queue
 
 
 class PipelineQueue(NamedTuple):
-    """What was seen of it."""
+    """What was seen of the queue."""
 
     queue: str
     messages: int
-    untouched_seconds: float  # for so long the same message has been the next one; 0 where there is none
+    untouched_seconds: float  # for how long the same message has been the next one; 0 if there is none
     looked_at: datetime
 
     @property
     def consumed(self) -> bool:
-        """Whether messages are taken from it, as far as is known."""
+        """Return whether messages are taken from it, as far as is known."""
         return self.messages == 0 or self.untouched_seconds < UNTOUCHED_SECONDS
 
 
@@ -50,18 +50,18 @@ def keep(connection: Connection, queue: str, messages: int, oldest: bytes | None
 
 
 def pipeline_queue(connection: Connection, queue: str) -> PipelineQueue | None:
-    """What was seen last; None before the first look."""
+    """Return what was seen last; None before the first look."""
     row = connection.execute(READ, {"queue": queue}).one_or_none()
     return None if row is None else PipelineQueue(*row)
 
 
 def tells_all(tenant: str) -> bool:
-    """Whether a key of this tenant is told the queue's name and length: all tenants' outcomes lie there."""
+    """Return whether a key of this tenant is told the queue's name and length: all tenants' outcomes are in it."""
     return tenant == DEFAULT_TENANT
 
 
 def sentence(seen: PipelineQueue, tenant: str) -> str | None:
-    """What keeps outcomes from arriving, as far as it is seen at the queue; None where nothing does."""
+    """Describe what keeps outcomes from arriving, as far as the queue shows it; None if nothing does."""
     if not tells_all(tenant):
         return None if seen.consumed else "The pipeline takes no outcomes at the moment."
     if seen.messages == 0:

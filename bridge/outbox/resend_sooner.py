@@ -1,8 +1,8 @@
-"""A confirmation shows that the pipeline works: what waits for long to be sent again is sent again sooner.
+"""A confirmation shows that the pipeline works: what has a long wait before it is sent again is sent sooner.
 
-Waits between sendings double while nothing is heard of the pipeline. While it confirms, they grow by one step at a
-time: an outcome that was lost ten times in a row comes soon after all, and one that the pipeline never confirms costs
-it ever less. What comes sooner is still sent by `repeat`, within the bounds of that.
+Waits between sendings double while nothing is heard from the pipeline. While it confirms, they grow by one step at a
+time: an outcome that was lost ten times in a row still comes soon, and one that the pipeline never confirms costs
+it ever less. What comes sooner is still sent by `repeat`, within its bounds.
 """
 
 import time
@@ -33,7 +33,7 @@ UPDATE continuations c SET next_at = late.sooner FROM late WHERE c.job_id = late
 
 
 def resend_sooner(runtime: Runtime, *, most: int = MOST_TOGETHER, jitter: float = JITTER) -> int:
-    """Shorten the longest waits for a confirmation, up to so many of them; how many there were."""
+    """Shorten up to `most` of the longest waits for a confirmation; return how many there were."""
     if (seconds := runtime.settings.continuation_confirm_seconds) is None:
         return 0
     with runtime.engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The threads of a process that send webhooks: bounded, and in turns, so that who hangs holds up nobody else.
+"""The threads of a process that send webhooks: bounded, and in turns, so that a receiver that hangs delays no other.
 
 They end when nothing is due. A process that is killed loses nothing: what it had in hand is due again after
 VISIBILITY_SECONDS.
@@ -30,7 +30,7 @@ SLOTS = 32  # sent at the same moment
 OF_TENANT = 16
 OF_RECEIVER = 4
 MOST_REMEMBERED = 1000  # tenants whose turn is remembered
-GONE = 410  # the receiver wants to hear nothing more of it
+GONE = 410  # the receiver wants no more of this
 
 # Sends (url, body, headers). Raises BadAddress, NotSent.
 Post = Callable[[str, bytes, Mapping[str, str]], Answer]
@@ -51,7 +51,7 @@ class Senders:
         self._supervised = Supervised("send webhooks")
 
     def wake(self) -> None:
-        """Begin to send what is due, in another thread, if there is a slot."""
+        """Start sending what is due, in another thread, if there is a free slot."""
         with self._turn:
             if self._running >= self._slots:
                 return
@@ -59,7 +59,7 @@ class Senders:
         threading.Thread(target=self._run, name="webhooks", daemon=True).start()
 
     def idle(self, seconds: float) -> bool:
-        """Wait until all threads have ended; whether they have."""
+        """Wait up to `seconds` until all threads have ended; return whether they have."""
         with self._turn:
             return self._turn.wait_for(lambda: self._running == 0, seconds)
 
@@ -83,7 +83,7 @@ class Senders:
                     self._tenants, self._receivers = +self._tenants, +self._receivers
 
     def _take(self) -> Row[Any] | None:
-        """The webhook whose turn it is; None when nothing is due that may be sent now."""
+        """Take the webhook whose turn it is; return None if nothing is due that may be sent now."""
         with self._turn, self._runtime.engine.begin() as connection:
             full = {tenant for tenant, sent in self._tenants.items() if sent >= min(OF_TENANT, self._slots)}
             for _ in range(self._slots + 1):  # a tenant without a free receiver is one that is being sent to
@@ -135,7 +135,7 @@ class Senders:
         self._note(row, answer, why, final=answer is not None and answer.status == GONE)
 
     def _note(self, row: Row[Any], answer: Answer | None, why: str, *, final: bool = False) -> None:
-        """What came of it: delivered, or when it is tried again, if at all."""
+        """Record the result of a try: delivered, or when it is tried again, if at all."""
         status = None if answer is None else answer.status
         told = {"status": status, "excerpt": (answer and answer.excerpt) or None}
         named = {"job_id": row.job_id, "n": row.n, "tries": row.tries}

@@ -1,4 +1,4 @@
-"""Webhooks that need somebody, by receiver: tried often, given up lately, or due and not tried at all."""
+"""Webhooks that need attention, by receiver: tried often, given up lately, or due and not tried at all."""
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -12,12 +12,12 @@ MOST_COUNTED = 1000  # of a tenant and kind
 MOST_TENANTS = 100
 MOST_ROWS = 100
 NAMED = 3  # receivers in a sentence
-LATELY_SECONDS = 86_400  # what was given up is told for so long
-DUE_SECONDS = 60  # what is due for longer should have been tried
+LATELY_SECONDS = 86_400  # for which a webhook that was given up is reported
+DUE_SECONDS = 60  # a webhook due for longer should have been tried
 
 
 class Trouble(StrEnum):
-    """What is the matter with webhooks to a receiver."""
+    """What is wrong with webhooks to a receiver."""
 
     FAILING = "failing"  # tried often; they are tried again
     GIVEN_UP = "given_up"  # within the last day; nobody tries them again
@@ -63,7 +63,7 @@ SELECT tenant FROM walk LIMIT {MOST_TENANTS}
 
 
 def undelivered(connection: Connection, tenants: Iterable[str], retry_seconds: int) -> Sequence[Row[Any]]:
-    """By kind and receiver, the receivers with the most first: how many, for how long (seconds), and the last error.
+    """Count by kind and receiver, the receivers with the most first: how many, for how many seconds, the last error.
 
     `retry_seconds`: how long a webhook is tried again (BRIDGE_WEBHOOK_RETRY_SECONDS).
     """
@@ -71,12 +71,12 @@ def undelivered(connection: Connection, tenants: Iterable[str], retry_seconds: i
 
 
 def tenants_of(connection: Connection) -> list[str]:
-    """The tenants that have webhooks, at most MOST_TENANTS."""
+    """Return the tenants that have webhooks, at most MOST_TENANTS."""
     return list(connection.scalars(TENANTS))
 
 
 def sentences(rows: Sequence[Row[Any]]) -> dict[Trouble, str]:
-    """What is the matter, in a sentence for each kind that there is; in the order of Trouble."""
+    """Describe what is wrong, in a sentence for each kind that occurs; in the order of Trouble."""
     told = {}
     for kind, what in _TOLD.items():
         its = [row for row in rows if row.kind == kind]
@@ -103,7 +103,7 @@ def _receivers(rows: Sequence[Row[Any]]) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration in its largest unit that counts two or more."""
+    """Format a duration (seconds) in its largest unit that counts two or more."""
     for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

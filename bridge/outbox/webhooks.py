@@ -20,7 +20,7 @@ from bridge.runtime import Runtime
 from bridge.webhook_signature import BOTH_SECONDS
 from models.job_state import WebhookState
 
-# Until one that was taken is seen as lost: far above a look-up of its name and the longest exchange.
+# After which one that was taken counts as lost: far above a look-up of its name and the longest exchange.
 VISIBILITY_SECONDS = 120
 FIRST_DELAY_SECONDS = 5  # after the first try; then twice as long each time
 LONGEST_DELAY_SECONDS = 3600
@@ -70,14 +70,14 @@ RETURNING w.job_id, w.n, w.tenant, w.receiver, w.key_id, w.url, w.tries,
 
 READ = read_of("webhooks")
 
-# A key that was revoked signs nothing any more.
+# A revoked key no longer signs anything.
 SECRETS = text(f"""
 SELECT webhook_secret, CASE WHEN webhook_secret_at > now() - make_interval(secs => {BOTH_SECONDS})
   THEN webhook_secret_before END AS before
 FROM api_keys WHERE id = :key_id AND tenant = :tenant AND revoked_at IS NULL AND webhook_secret IS NOT NULL
 """)
 
-# Of a row that was taken and not sent anew meanwhile.
+# Only a row that was taken and not resent meanwhile.
 _MINE = "WHERE job_id = :job_id AND n = :n AND tries = :tries"
 DELIVERED = text(f"""
 UPDATE webhooks SET delivered_at = now(), next_at = NULL, last_error = NULL, response_status = :status,
@@ -121,17 +121,17 @@ RETURNING w.job_id
 
 
 def next_tenant(connection: Connection, after: str, busy: Sequence[str]) -> str | None:
-    """The tenant after this one, in turn, that has something due and is not among the busy ones."""
+    """Return the next tenant in turn after this one that has something due and is not busy."""
     found: str | None = connection.scalar(NEXT_TENANT, {"after": after, "busy": [*busy]})
     if found is None and after:
-        return next_tenant(connection, "", busy)  # begin the round anew
+        return next_tenant(connection, "", busy)  # start the round again
     return found
 
 
 def next_receiver(
     connection: Connection, tenant: str, after: str, busy: Sequence[str], *, most: int = MOST_LOOKED_AT
 ) -> tuple[str | None, str]:
-    """The same of a tenant's receivers, and where the next look goes on: a tenant may name any number of them."""
+    """Do the same for a tenant's receivers; also return where the next look goes on: a tenant may name any number."""
     place = {"tenant": tenant, "most": most}
     found: str | None = connection.scalar(NEXT_RECEIVER, {**place, "after": after, "busy": [*busy]})
     if found is not None:
@@ -143,7 +143,7 @@ def next_receiver(
 
 
 def any_due(runtime: Runtime) -> bool:
-    """Whether a webhook is to be sent now."""
+    """Return whether a webhook is to be sent now."""
     with runtime.engine.connect() as connection:
         return next_tenant(connection, "", []) is not None
 
@@ -151,7 +151,7 @@ def any_due(runtime: Runtime) -> bool:
 def page(
     runtime: Runtime, tenant: str, state: WebhookState | None, limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
-    """Webhooks in this state, or all that are not delivered; newest first, with the next page's cursor.
+    """Return webhooks in this state, or all that are not delivered, newest first, and the next page's cursor.
 
     Raises Invalid for a foreign cursor.
     """
@@ -164,7 +164,7 @@ def page(
 
 
 def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) -> int:
-    """Send a job's latest webhook (or its nth) again, delivered or not; how many: one. Raises NotFound."""
+    """Send a job's latest webhook (or its nth) again, delivered or not; return how many: one. Raises NotFound."""
     with runtime.engine.begin() as connection:
         again = connection.execute(RESEND_ONE, {"tenant": tenant, "job_id": job_id, "n": n}).all()
     if not again:
@@ -175,9 +175,9 @@ def resend(runtime: Runtime, tenant: str, job_id: UUID, n: int | None = None) ->
 
 
 def resend_all(runtime: Runtime, tenant: str, state: WebhookState, *, batch: int = 500) -> int:
-    """Send all webhooks of a tenant in this state again, as if they were new; how many. In batches; safe to repeat.
+    """Send all of a tenant's webhooks in this state again, as if new; return how many. In batches; safe to repeat.
 
-    Failing ones are not looked at again: they are waiting from then on.
+    Failing ones are not selected twice: they are waiting from then on.
     """
     changed = 0
     while True:

@@ -1,4 +1,4 @@
-"""What a worker says of itself and its machine: shown to people, and never relied on."""
+"""What a worker says about itself and its machine: shown to people, and never relied on."""
 
 import json
 from typing import NamedTuple
@@ -22,12 +22,12 @@ UNTOLD = Facts()
 
 
 def stored(facts: Facts) -> str:
-    """The form in which Redis keeps them."""
+    """Return the form in which Redis keeps the facts: JSON text."""
     return json.dumps(facts)
 
 
 def read(text: str | bytes | None) -> Facts:
-    """What `stored` has made; of anything else, nothing: whoever reaches Redis can write anything there."""
+    """Read what `stored` returned; anything else gives no facts: whoever reaches Redis can write anything there."""
     try:
         values = json.loads(text or "")
     except (ValueError, TypeError, RecursionError):

@@ -2,8 +2,8 @@
 
 A drain is a pause that also tells its worker to finish what it holds and to end.
 
-A pause lies in PostgreSQL, where it survives the loss of Redis; each API process reads the few that there are once a
-second (bridge/long_poll/pause_watch.py).
+A pause is kept in PostgreSQL, where it survives the loss of Redis; each API process reads the few that there are once
+a second (bridge/long_poll/pause_watch.py).
 """
 
 import math
@@ -59,11 +59,11 @@ KEY = text("SELECT id FROM api_keys WHERE tenant = :tenant AND prefix = :prefix"
 
 
 class Pause(NamedTuple):
-    """A pause that is on."""
+    """A pause in force."""
 
     tenant: str
     worker_id: str
-    key_id: UUID | None  # None: whichever key the worker shows
+    key_id: UUID | None  # None: whichever key the worker uses
     by: str
     reason: str
     paused_at: datetime
@@ -76,12 +76,12 @@ class Pause(NamedTuple):
 
 
 def now_paused(connection: Connection, tenant: str | None = None) -> list[Pause]:
-    """The pauses that are on, of a tenant or of all."""
+    """Return the pauses in force, of a tenant or of all."""
     return [Pause(*row) for row in connection.execute(NOW_PAUSED, {"tenant": tenant})]
 
 
 def of_worker(pauses: Iterable[Pause], key_id: UUID) -> Pause | None:
-    """Of the pauses of one worker_id that cover this key, the one that lasts longest; a drain before all others."""
+    """Return the longest of one worker_id's pauses that cover this key; a drain comes before all others."""
     covering = [pause for pause in pauses if pause.covers(key_id)]
     return max(covering, key=_lasts, default=None)
 
@@ -91,7 +91,7 @@ def _lasts(pause: Pause) -> tuple[bool, float]:
 
 
 def refusal(pause: Pause) -> Paused:
-    """Reason, shown to the worker."""
+    """Return the refusal that the worker is shown, with the reason."""
     who = "An operator" if pause.by == PausedBy.OPERATOR else "The bridge"
     left = ASK_AGAIN_SECONDS if pause.seconds_left is None else max(1, math.ceil(pause.seconds_left))
     if pause.drain:
@@ -109,12 +109,12 @@ def pause(
     *,
     drain: bool = False,
 ) -> datetime | None:
-    """Give a worker no jobs until it is resumed or `seconds` have passed; until when.
+    """Give a worker no jobs until it is resumed or `seconds` have passed; return when the pause ends, if it does.
 
     `prefix` names one key; else the pause holds for all keys of the tenant with that worker_id, whether they were
-    seen or not. What the worker holds stays with it. `drain` tells it to end when it has finished that. A repetition,
-    be it of a pause or of a drain, replaces what there was. Raises Invalid, and
-    TooMany beyond `pauses` of BRIDGE_LIMITS.
+    seen or not. What the worker holds stays with it. `drain` tells it to end when it has finished that. A repetition
+    of either, a pause or a drain, replaces what there was. Raises Invalid, and TooMany beyond `pauses` of
+    BRIDGE_LIMITS.
     """
     with runtime.engine.begin() as connection:
         key_id = _key(connection, tenant, prefix)
@@ -132,7 +132,7 @@ def pause(
 def resume(runtime: Runtime, tenant: str, worker_id: str, prefix: str | None = None) -> None:
     """End every pause and drain of a worker, by an operator or by the bridge (of one key, where `prefix` names it).
 
-    Of a worker that is not paused nothing changes. Raises Invalid.
+    Nothing changes for a worker that is not paused. Raises Invalid.
     """
     with runtime.engine.begin() as connection:
         key_id = _key(connection, tenant, prefix)

@@ -2,12 +2,11 @@
 
 So one broken machine cannot burn a queue. Its last three claims count, of three different jobs: a job that fails
 wherever it goes is the job's fault, not the worker's, and so is one that its worker calls not retryable: such failures
-are passed over. After a pause one more such claim is enough for the next one,
-twice as long; a success ends it all.
+are ignored. After a pause one more such claim is enough for the next one, twice as long; a success ends the series.
 
-Names of workers are anything that a client sends, and each API process reads the pauses once a second: of a tenant at
-most `pauses` of BRIDGE_LIMITS are on at once (what is in trouble beyond waits for a place), and of those that are over
-the oldest give way.
+Names of workers are anything that a client sends, and each API process reads the pauses once a second: at most
+`pauses` of BRIDGE_LIMITS of a tenant are in force at once (further workers in trouble wait for a place), and of those
+that are over the oldest are deleted.
 """
 
 from typing import Any
@@ -86,7 +85,7 @@ DELETE FROM worker_pauses p WHERE by = '{_BY}' AND (
 )
 RETURNING tenant, worker_id
 """)
-# None that is on, nor one whose worker's bad claims are looked at still: they would be held against it again.
+# None that is in force, nor one whose worker's bad claims still count: they would be held against it again.
 TOO_MANY = text(f"""
 DELETE FROM worker_pauses WHERE id IN (
   SELECT id FROM (
@@ -100,7 +99,7 @@ OVER = text(f"DELETE FROM worker_pauses WHERE by = '{PausedBy.OPERATOR}' AND unt
 
 
 def watch(runtime: Runtime) -> int:
-    """Pause the workers that are in trouble, and let those go on that have succeeded; how many of both."""
+    """Pause the workers that are in trouble, and forget those that have succeeded since; return how many of both."""
     most = {"most": runtime.settings.limits.pauses}
     with runtime.engine.begin() as connection:
         connection.execute(OVER)

@@ -20,8 +20,8 @@ from bridge.workers import facts
 from bridge.workers.facts import Facts
 from bridge.workers.slots import UNTOLD, Slots
 
-REMEMBERED_SECONDS = 3600  # a worker that has not asked for so long is forgotten
-PARKED_SECONDS = 30  # a process that has not said for so long how many polls it holds holds none
+REMEMBERED_SECONDS = 3600  # after which a worker that has not asked is forgotten
+PARKED_SECONDS = 30  # after which a process that has not said how many polls it holds counts as holding none
 T = TypeVar("T")
 AT_ONCE = 500  # workers written or read in one command
 MOST = 10000  # workers remembered of one tenant, those seen last: their names are anything that a client sends
@@ -84,24 +84,24 @@ class WorkerRegistry:
         denied: Sequence[str] = (),
         slots: Slots = UNTOLD,
     ) -> None:
-        """A worker asks; written with the next `write`. Of too many new ones the last are not noted."""
+        """Note that a worker asks; written with the next `write`. Of too many new workers the last are not noted."""
         news = self._news.setdefault(tenant, {})
         if who in news or len(news) < MOST:
             news[who] = LastPoll(content_types, denied, time.time(), slots)
 
     def note_facts(self, tenant: str, who: Worker, told: Facts) -> None:
-        """A worker tells of itself; written with the next `write`, and kept until it tells anew or is forgotten."""
+        """Note what a worker says about itself; written with the next `write`, kept until replaced or forgotten."""
         news = self._facts.setdefault(tenant, {})
         if told != facts.UNTOLD and (who in news or len(news) < MOST):
             news[who] = told
 
     def write(self) -> None:
-        """Tell Redis who was noted. What it does not take is forgotten: workers ask again."""
+        """Write to Redis who was noted. What Redis does not take is forgotten: workers ask again."""
         self._write_facts()
         news, self._news = self._news, {}
         for tenant, workers in news.items():
             keys = self._keys.workers(tenant)
-            for some in _batches(workers):  # each sent before the next is put together: others run in between
+            for some in _batches(workers):  # each is sent before the next is built: others run in between
                 with self._client.pipeline(transaction=False) as pipe:
                     pipe.zadd(keys[0], {_member(who): asking.at for who, asking in some.items()})
                     pipe.hset(keys[1], mapping={_member(who): _told(asking) for who, asking in some.items()})
@@ -123,7 +123,7 @@ class WorkerRegistry:
                     self._discard_where_bad(answers(pipe), seen, key)
 
     def read(self, tenant: str) -> dict[Worker, LastPoll]:
-        """The tenant's workers, those seen last first. Others go on meanwhile: there may be MOST."""
+        """Return the tenant's workers, those seen last first. Others run meanwhile: there may be MOST."""
         since = time.time() - REMEMBERED_SECONDS
         keys = self._keys.workers(tenant)
         found: dict[Worker, LastPoll] = {}
@@ -149,14 +149,14 @@ class WorkerRegistry:
                 yield worker, asking._replace(facts=facts.read(its))
 
     def write_parked(self, polls: Mapping[str, int]) -> None:
-        """Tell how many polls of each tenant wait in this process."""
+        """Write to Redis how many polls of each tenant wait in this process."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(self._keys.parked, self._process, json.dumps([time.time(), polls]))
             pipe.expire(self._keys.parked, PARKED_SECONDS)
             self._discard_where_bad(answers(pipe), self._keys.parked)
 
     def parked(self, tenant: str) -> int:
-        """How many polls of the tenant wait in all processes."""
+        """Return how many polls of the tenant wait in all processes."""
         count = 0
         try:
             noted = self._client.hgetall(self._keys.parked)
@@ -173,7 +173,7 @@ class WorkerRegistry:
         return count
 
     def _discard_where_bad(self, done: Sequence[object], *keys: str) -> None:
-        """What somebody else wrote in the place of these keys gives way: the next write finds it gone."""
+        """Delete keys that somebody else has overwritten with another type: the next write finds them gone."""
         if any(is_bad_key(answer) for answer in done):
             self._client.delete(*keys)
 
@@ -195,7 +195,7 @@ def _worker(member: str) -> Worker | None:
 
 
 def _asking(told: str | bytes | None, at: float) -> LastPoll | None:
-    """None for what this module has not written: whoever reaches Redis can write anything there."""
+    """Parse a stored poll; None if this module did not write it: whoever reaches Redis can write anything there."""
     try:
         content_types, denied, *slots = json.loads(told or "")
     except (ValueError, TypeError):
@@ -212,7 +212,7 @@ def _all_text(values: list[object]) -> bool:
 
 
 def _polls(told: str | bytes, since: float) -> dict[str, int] | None:
-    """How many polls of each tenant a process holds; None where that is too old, or cannot be read."""
+    """Return how many polls of each tenant a process holds; None if the entry is too old or cannot be read."""
     try:
         at, polls = json.loads(told)
         return {str(tenant): int(count) for tenant, count in polls.items()} if at >= since else None

@@ -65,7 +65,7 @@ class Roster(NamedTuple):
 
 
 def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
-    """Who was seen within an hour, who holds a job, and who is paused, even if never seen."""
+    """List who was seen within an hour, who holds a job, and who is paused, even if never seen."""
     asking, answered = _asking(runtime, seen, tenant)
     with runtime.engine.connect() as connection:
         keys = {row.id: Key(row.name, row.prefix) for row in connection.execute(KEYS, {"tenant": tenant})}
@@ -105,7 +105,7 @@ def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
 
 
 def _place(hand: WorkerInfo) -> tuple[bool, float, str, str]:
-    """Those seen last first; the others by name."""
+    """Return the sort key: those seen last first, the others by name."""
     seen = hand.last_seen
     return (seen is None, 0.0 if seen is None else -seen.timestamp(), hand.worker_id, str(hand.key_id))
 

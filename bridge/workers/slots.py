@@ -1,4 +1,4 @@
-"""What a worker says of its slots."""
+"""What a worker says about its slots."""
 
 from typing import NamedTuple
 

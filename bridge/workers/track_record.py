@@ -31,7 +31,7 @@ FROM unnest(CAST(:keys AS uuid[]), CAST(:workers AS text[])) AS w(key_id, worker
 def ends_of_workers(
     connection: Connection, hands: Sequence[WorkerInfo]
 ) -> dict[tuple[Any, str], Row[Any]]:  # by (key_id, worker_id)
-    """How the attempts of these workers ended within the last hour and the last day, counted to MOST_COUNTED each."""
+    """Count how these workers' attempts ended within the last hour and the last day, up to MOST_COUNTED each."""
     known = [hand for hand in hands if hand.key_id is not None]
     rows = connection.execute(
         ENDS,
