@@ -1,8 +1,8 @@
-"""So much at a time: bytes that a process holds for its callers, in all, for each tenant and for each key of it.
+"""A bound at any moment: bytes that a process holds for its callers, in all, for each tenant and for each key of it.
 
-A tenant's administrator makes any number of keys: what were bounded for a key alone, one tenant could take from all.
-Who has to wait for room is served in turns, a tenant after the other, and of a tenant a key after the other; what is
-large is not passed by for ever by what is small.
+A tenant's administrator makes any number of keys: with a bound for each key alone, one tenant could take everything.
+Whoever waits for room is served in turns, one tenant after the other, and within a tenant one key after the other;
+large requests are not overtaken by small ones for ever.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -33,11 +33,11 @@ class Budget:
         return self._tenants.total()
 
     def room(self, whose: Whose) -> bool:
-        """Whether these may take anything at all just now."""
+        """Return whether this key may take anything at all just now."""
         return self.used < self._whole and self._within_shares(whose, 1)
 
     def take(self, whose: Whose, size: int) -> bool:
-        """Take so much without waiting; false where there is no room."""
+        """Take `size` units without waiting; return False if there is no room."""
         counted = self._counted(size)
         if self._blocked() or not self._within_shares(whose, counted) or self.used + counted > self._whole:
             return False
@@ -51,7 +51,7 @@ class Budget:
         self._keys[whose] += counted
 
     def give_back(self, whose: Whose, size: int) -> None:
-        """What was taken or added is held no more."""
+        """Give back what was taken or added."""
         counted = self._counted(size)
         self._tenants[whose[0]] -= counted
         self._keys[whose] -= counted
@@ -63,7 +63,7 @@ class Budget:
 
     @contextmanager
     def taken(self, whose: Whose, size: int) -> Iterator[None]:
-        """Wait for room, and hold it for as long as the block takes."""
+        """Wait for room, and hold it for the duration of the block."""
         granted = Event()
         mine = (self._counted(size), granted)
         self._waiting.setdefault(whose, deque()).append(mine)
@@ -86,11 +86,11 @@ class Budget:
         return mine + counted <= self._of_key and its + counted <= self._of_tenant
 
     def _blocked(self) -> bool:
-        """Whether somebody waits who would be served before a newcomer."""
+        """Return whether somebody waits who would be served before a newcomer."""
         return any(self._within_shares(whose, its[0][0]) for whose, its in self._waiting.items())
 
     def _serve(self) -> None:
-        """Let in who fits. The first one who waits for others, not for himself, holds up those behind him."""
+        """Let in whoever fits. The first one that waits for others, not for its own share, holds up those behind it."""
         while (first := self._first()) is not None:
             counted, granted = self._waiting[first][0]
             if self.used + counted > self._whole:
@@ -98,12 +98,12 @@ class Budget:
             self.add(first, counted)
             granted.set()
             self._forget(first, self._waiting[first][0])
-            # Its tenant's keys come after those of others now, itself as the last.
+            # Its tenant's keys now come after those of others, and itself last.
             for other in sorted((one for one in self._waiting if one[0] == first[0]), key=first.__eq__):
                 self._waiting.move_to_end(other)
 
     def _first(self) -> Whose | None:
-        """Whose turn it is, of those whose shares have room."""
+        """Return whose turn it is among those whose shares have room, or None."""
         return next((one for one, its in self._waiting.items() if self._within_shares(one, its[0][0])), None)
 
     def _forget(self, whose: Whose, one: tuple[int, Event]) -> None:

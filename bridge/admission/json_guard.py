@@ -28,10 +28,10 @@ class NotJson(ValueError):
 
 
 class Refused(ValueError):
-    """Well-formed, but it could not be stored and read back unchanged.
+    """The text is well-formed, but could not be stored and read back unchanged.
 
-    `place` is the path of the value (`task_options.a[3]`, "" for the whole body), `reason` a sentence, `body` what
-    was understood of it, `is_json` false for NaN and Infinity, which some writers take for JSON.
+    `place` is the path of the value (`task_options.a[3]`, "" for the whole body), `reason` a sentence, `body` what was
+    understood of it, `is_json` False for NaN and Infinity, which some writers take for JSON.
     """
 
     def __init__(self, place: str, reason: str, body: Any = None, *, is_json: bool = True) -> None:
@@ -43,13 +43,13 @@ class Refused(ValueError):
 
     @property
     def errors(self) -> dict[str, object]:
-        """The field at the top → what is wrong, and where in it."""
+        """Return the top-level field → what is wrong, and where in it."""
         field = re.split(r"[.\[]", self.place, maxsplit=1)[0] or "body"
         return {field: [self.reason if self.place in ("", field) else f"{self.reason} (at {self.place})"]}
 
 
 def parse(raw: bytes) -> Any:
-    """The value of a JSON text. Raises NotJson, Refused."""
+    """Parse a JSON text and return its value. Raises NotJson, Refused."""
     if has_more_values(raw, MOST_VALUES):
         raise Refused("", _TOO_MANY)
     try:
@@ -59,7 +59,7 @@ def parse(raw: bytes) -> Any:
             raise NotJson(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
         value = _read_again(raw, error)
         check(value)
-        raise NotJson(error.msg) from None  # what the second reader took, the first one may be right to refuse
+        raise NotJson(error.msg) from None  # what the second reader accepted the first one may rightly refuse
     colons = _check(value)
     if colons is None or colons != count(raw, b":") or holds(raw, b"\\u003"):
         value = _read_again(raw, None)
@@ -68,7 +68,7 @@ def parse(raw: bytes) -> Any:
 
 
 def parse_each(raw: bytes, name: str) -> Any:
-    """As `parse`; but what is wrong in an item of the list `name` stands in the item's place, as a Refused.
+    """Parse as `parse` does, but put what is wrong in an item of the list `name` in the item's place, as a Refused.
 
     Raises NotJson, and Refused for what is wrong elsewhere or with the whole.
     """
@@ -99,7 +99,7 @@ def check(value: Any) -> None:
 
 
 class _Bad:
-    """Stands where the second reading found what the first one hides."""
+    """A marker where the second reading found what the first one hides."""
 
     def __init__(self, reason: str, *, is_json: bool = True) -> None:
         self.reason = reason
@@ -118,8 +118,8 @@ _TWICE = "Must not be given twice in one object."
 
 
 def _check(value: Any) -> int | None:
-    """The number of colons that the text of this value has (members, and those in strings); None where a number
-    may have been an integer beyond 64 bits. Level by level, so that no depth can exhaust a stack."""
+    """Count the colons that the text of this value has (members, and those in strings); return None if a number may
+    have been an integer beyond 64 bits. Goes level by level, so that no depth can exhaust a stack."""
     level: list[Any] = [value]
     seen = colons = depth = 0
     doubtful = False
@@ -171,7 +171,7 @@ def _wrong_text(text: str) -> str | None:
 
 
 def _found(body: Any) -> Refused:
-    """The first thing wrong in a value that is known to be wrong, with its place."""
+    """Find the first thing wrong in a value that is known to be wrong; return it with its place."""
     path: list[str | int] = []
     for depth, item in _walk(body, path):
         wrong = _wrong(depth, item)
@@ -181,7 +181,7 @@ def _found(body: Any) -> Refused:
 
 
 def _wrong(depth: int, item: Any) -> str | None:
-    """What is wrong with a value as such, whatever is inside it."""
+    """Return what is wrong with a value itself, whatever is inside it; None if nothing is."""
     if isinstance(item, _Bad):
         return item.reason
     if isinstance(item, str):
@@ -198,9 +198,9 @@ def _wrong(depth: int, item: Any) -> str | None:
 
 
 def _walk(body: Any, path: list[str | int]) -> Iterator[tuple[int, Any]]:
-    """(how many objects and arrays are around it and it is one more, value), in the order of the text.
+    """Yield (depth in objects and arrays, a container counting itself; value), in the order of the text.
 
-    `path` is kept to the names and indexes that lead to the value; its text is nobody's need but a refusal's.
+    `path` is kept to the names and indexes that lead to the value; only a refusal needs it as text.
     """
     yield 1, body
     levels = [_members_of(body)]
@@ -227,24 +227,24 @@ def _members_of(item: Any) -> Iterator[tuple[str | int, Any]]:
 
 
 def _place(path: list[str | int]) -> str:
-    """`task_options.a[3]`"""
+    """Format a path, such as `task_options.a[3]`."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{_shown(step)}" for step in path).lstrip(".")
 
 
 def _shown(name: str) -> str:
-    """A name as an answer may show it."""
+    """Return a name in the form in which an answer may show it."""
     return re.sub(r"[^\x20-\x7e]|[.\[]", "?", name[:50])
 
 
 def _may_be_json(error: orjson.JSONDecodeError) -> bool:
-    """Whether orjson refused what the grammar of JSON allows, or what some writers take for JSON."""
+    """Return whether orjson refused what JSON's grammar allows, or what some writers take for JSON."""
     if re.search(r"surrogate in|infinity|depth limit", error.msg):
         return True
     return error.doc.startswith(_NO_NUMBER, error.pos)
 
 
 def _read_again(raw: bytes, refusal: orjson.JSONDecodeError | None) -> Any:
-    """The value as the standard library reads it, with `_Bad` where orjson hides or cannot say what is wrong."""
+    """Read the value with the standard library, with `_Bad` where orjson hides or cannot say what is wrong."""
     try:
         return json.loads(
             raw.decode(),

@@ -1,6 +1,6 @@
-"""What can be told of a JSON text before it is parsed, found piece by piece.
+"""What can be told about a JSON text before it is parsed, found piece by piece.
 
-What Python does in C keeps its other threads waiting, the event loop's among them: no piece takes a millisecond or two.
+What Python does in C blocks its other threads, the event loop's too: no piece takes more than a millisecond or two.
 """
 
 import re
@@ -13,17 +13,17 @@ _STRING = re.compile(rb'"[^"]*"?')
 
 
 def count(text: str | bytes, one: Any) -> int:
-    """How often a character is in a text."""
+    """Count a character in a text."""
     return sum(text.count(one, start, start + PIECE) for start in range(0, len(text), PIECE))
 
 
 def holds(text: bytes, some: bytes) -> bool:
-    """Whether these few bytes are in a text."""
+    """Return whether these few bytes are in a text."""
     return any(text.find(some, start, start + PIECE + len(some) - 1) >= 0 for start in range(0, len(text), PIECE))
 
 
 def encodes(text: str) -> bool:
-    """Whether a text can be written in UTF-8: it has no lone surrogate."""
+    """Return whether a text can be written in UTF-8: it has no lone surrogate."""
     try:
         for start in range(0, len(text), PIECE):
             text[start : start + PIECE].encode()
@@ -33,10 +33,10 @@ def encodes(text: str) -> bool:
 
 
 def has_more_values(raw: bytes, most: int) -> bool:
-    """Whether a JSON text has more values than so many, or more strings than they and their names may be.
+    """Return whether a JSON text has more values than `most`, or more strings than they and their names may be.
 
-    Each value but the first of an object or array follows a comma, and each object and array is one itself. Of a text
-    that is no JSON the answer may be either.
+    Each value but the first of an object or array follows a comma, and each object and array is one itself. For a text
+    that is not JSON the answer may be either.
     """
     if count(raw, b",") < most and count(raw, b"[") + count(raw, b"{") <= most:
         return False  # whatever of these stands in strings
@@ -44,7 +44,7 @@ def has_more_values(raw: bytes, most: int) -> bool:
     while start < len(raw):
         piece = raw[start : start + PIECE]
         slashes = len(piece) - len(piece.rstrip(b"\\"))
-        if slashes % 2:  # what the last one escapes belongs to it
+        if slashes % 2:  # the character that the last one escapes belongs to it
             piece = raw[start : start + PIECE + 1]
         start += len(piece)
         plain = piece.replace(b"\\\\", b"").replace(b'\\"', b"")

@@ -1,8 +1,8 @@
-"""Whose key a request carries, from memory.
+"""Look up the key of a request in memory.
 
 A key that is in use is looked up once, and from then on refreshed beside the requests, all keys in one query every
-0.4 s, so that a request asks PostgreSQL nothing and a revocation is felt within a second. Where the refresh comes too
-late (PostgreSQL is slow or away), the request looks the key up itself.
+0.4 s, so that a request makes no query and a revocation takes effect within a second. If the refresh comes too late
+(PostgreSQL is slow or away), the request looks the key up itself.
 """
 
 import hmac
@@ -27,7 +27,7 @@ REFRESH_SECONDS = 0.4
 REMEMBERED_SECONDS = 1.0  # what was seen longer ago is looked up again
 KEPT_SECONDS = 120.0  # a key that nobody sends is forgotten; longer than the longest poll
 MOST_REMEMBERED = 10000
-TOUCH_SECONDS = 60  # last_used_at is written at most once in so long
+TOUCH_SECONDS = 60  # between two writes of a key's last_used_at
 REFUSED = "The API key is missing or invalid. Send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`."
 _NO_HASH = bytes(32)
 
@@ -42,7 +42,7 @@ TOUCH = text("UPDATE api_keys SET last_used_at = now() WHERE prefix = ANY(:prefi
 
 @dataclass
 class _Known:
-    """What is remembered of a prefix; a caller of None means that no such key counts."""
+    """What is remembered about a prefix; a caller of None means that no such key is valid."""
 
     secret_hash: bytes
     caller: Caller | None
@@ -65,16 +65,16 @@ class _Look:
             self.found = look(self.prefixes)
         except SQLAlchemyError as error:
             self.failed = error
-        except BaseException:  # who asked for all was ended meanwhile: that says nothing of any key
+        except BaseException:  # the request that asked for all was ended: that says nothing about any key
             self.failed = Unavailable("The key could not be looked up; send the request again.")
             raise
 
 
 class KeyCache:
-    """The keys that this process has seen. `gone` hears the ID of each that was revoked or has expired meanwhile.
+    """The keys that this process has seen. `gone` is called with the ID of each that was revoked or has expired.
 
-    `bootstrap` is an admin key that is made where it is not there yet: as soon as PostgreSQL answers, and before
-    somebody who sends it is told that it does not count.
+    `bootstrap` is an admin key that is created if it does not exist yet: as soon as PostgreSQL answers, and before a
+    caller who sends it is told that it is not valid.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class KeyCache:
         self._engine = engine
         self._gone = gone
         self._bootstrap = bootstrap
-        self._known: dict[str, _Known] = {}  # keys that count
-        self._unknown: dict[str, _Known] = {}  # prefixes of none, which push no key that counts out
+        self._known: dict[str, _Known] = {}  # valid keys
+        self._unknown: dict[str, _Known] = {}  # prefixes of no valid key; they displace none
         self._next = _Look()
         self._turn = RLock()
 
@@ -94,7 +94,7 @@ class KeyCache:
         once(REMEMBERED_SECONDS, "make the bootstrap key", self._bootstrapped)
 
     def remembered(self, key: str) -> Caller | None:
-        """Whose key this is, if this very key was seen to count within the last second: no query."""
+        """Return the caller whose key this is, if this very key was seen valid within the last second; no query."""
         known = self._known.get(prefix_of(key))
         if known is None or known.caller is None:
             return None
@@ -105,7 +105,7 @@ class KeyCache:
         return known.caller
 
     def caller(self, key: str) -> Caller:
-        """Whose key this is. Raises Unauthorized; equally for a wrong, an expired and a revoked key."""
+        """Return the caller whose key this is. Raises Unauthorized, alike for wrong, expired and revoked keys."""
         if (caller := self.remembered(key)) is not None:
             return caller
         prefix = prefix_of(key)
@@ -119,7 +119,7 @@ class KeyCache:
         return known.caller
 
     def of_prefix(self, prefix: str) -> Caller:
-        """The key with this prefix, for a session: its browser has shown the key itself before. Raises Unauthorized."""
+        """Return the caller of a prefix, for a session, whose browser sent the key before. Raises Unauthorized."""
         now = time.monotonic()
         known = self._known.get(prefix)
         if known is None or now - known.looked > REMEMBERED_SECONDS:
@@ -130,7 +130,7 @@ class KeyCache:
         return known.caller
 
     def refresh(self) -> None:
-        """Look at all keys in use, in one query. Raises SQLAlchemyError."""
+        """Refresh all keys in use, in one query. Raises SQLAlchemyError."""
         now = time.monotonic()
         self._known = {prefix: known for prefix, known in self._known.items() if now - known.asked < KEPT_SECONDS}
         self._unknown = {
@@ -148,17 +148,17 @@ class KeyCache:
                 self._gone(known.caller.key_id)
 
     def _bootstrapped(self) -> None:
-        """Make the bootstrap key if it was not made yet. Raises SQLAlchemyError."""
+        """Create the bootstrap key if that was not done yet. Raises SQLAlchemyError."""
         if (key := self._bootstrap) is not None:
             with self._engine.begin() as connection:
                 ensure_bootstrap_key(connection, key)
             self._bootstrap = None
 
     def _look_up(self, prefix: str) -> _Known:
-        """What PostgreSQL says of a prefix. Raises SQLAlchemyError.
+        """Ask PostgreSQL about a prefix. Raises SQLAlchemyError.
 
         One query at a time asks for all that came since the last one was sent: a flood of made-up keys costs a query
-        each few milliseconds, whatever its size, and a key that counts is found in the midst of it.
+        every few milliseconds, whatever its size, and a valid key is found in the midst of it.
         """
         if self._bootstrap is not None and prefix_of(self._bootstrap) == prefix:
             self._bootstrapped()

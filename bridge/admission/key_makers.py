@@ -1,4 +1,4 @@
-"""Keys made and revoked by keys: none exceeds or outlives the one that made it, and who did it is kept."""
+"""Keys made and revoked by keys: none exceeds or outlives the one that made it, and who did it is recorded."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ SELECT count(*) FROM (
 
 
 def administers(caller: Caller) -> str | None:
-    """The tenant whose keys an admin administers; None: every tenant's."""
+    """Return the tenant whose keys an admin administers; None for every tenant's."""
     return None if caller.tenant == DEFAULT_TENANT else caller.tenant
 
 
@@ -40,9 +40,9 @@ def make_key(
     most: int,
     callback_url: str | None = None,
 ) -> str:
-    """Make a key as `maker`; its text. Without an end of its own it ends with its maker's.
+    """Make a key as `maker` and return its text. Unless an end is named, it expires with its maker.
 
-    The maker is looked at anew and held until the commit: one that is revoked meanwhile makes none. Raises Forbidden,
+    The maker is read again and locked until the commit: one that is revoked meanwhile makes none. Raises Forbidden,
     Invalid, Unauthorized, and TooMany beyond `most` live keys of the tenant.
     """
     by = keys.BY_NOBODY
@@ -69,7 +69,7 @@ def _within(
     content_types: Sequence[str] | None,
     expires_at: datetime | None,
 ) -> datetime | None:
-    """The new key's end. Raises Forbidden, Invalid where it would be more than its maker."""
+    """Return the new key's end. Raises Forbidden or Invalid if the key would exceed its maker."""
     if tenant != maker.tenant and maker.tenant != DEFAULT_TENANT:
         raise Forbidden("This key may manage only the keys of its own tenant.")
     if "admin" not in maker.scopes and not set(scopes) <= set(maker.scopes):
@@ -86,7 +86,7 @@ def _within(
 
 
 def name_of(connection: Connection, caller: Caller) -> str:
-    """What is recorded of who revokes."""
+    """Return what is recorded about who revokes."""
     if caller.key_id == NO_KEY:
         return keys.BY_NOBODY
     prefix: str | None = connection.scalar(text("SELECT prefix FROM api_keys WHERE id = :id"), {"id": caller.key_id})

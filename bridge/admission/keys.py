@@ -38,7 +38,7 @@ def create_key(
     made_by: str = BY_COMMAND,
     callback_url: str | None = None,
 ) -> str:
-    """Make a key; its text is returned this once and not stored. Raises ValueError naming what is wrong.
+    """Make a key; return its text, this once: it is not stored. Raises ValueError naming what is wrong.
 
     `callback_url`: an address that may be called, for its jobs that name none.
     """
@@ -51,7 +51,7 @@ def create_key(
 
 
 def ensure_bootstrap_key(connection: Connection, key: str) -> None:
-    """BRIDGE_BOOTSTRAP_KEY: an admin key that is created where it is not there yet."""
+    """Create the admin key BRIDGE_BOOTSTRAP_KEY unless it exists."""
     values = _row(key, prefix_of(key), "bootstrap", ["admin"], DEFAULT_TENANT, None, None, BY_BOOTSTRAP)
     connection.execute(upsert(api_keys).values(values).on_conflict_do_nothing(index_elements=[_c.prefix]))
 
@@ -64,7 +64,7 @@ def list_keys(
     after: tuple[Any, ...] | None = None,
     limit: int | None = None,
 ) -> list[KeyRow]:
-    """The keys of a tenant, or all, revoked ones too, oldest first: those behind the place (created_at, prefix).
+    """Return the keys of a tenant, or all, revoked ones too, oldest first, after the place (created_at, prefix).
 
     `made_by`: only what the key with this prefix made.
     """
@@ -77,24 +77,24 @@ def list_keys(
 
 
 def find_key(connection: Connection, prefix: str, tenant: str | None = None) -> KeyRow | None:
-    """The key with this prefix, revoked or not, where it is this tenant's (None: anybody's)."""
+    """Return the key with this prefix, revoked or not, if it is this tenant's (None: any tenant's), else None."""
     return connection.execute(select(api_keys).where(_c.prefix == prefix, *_of(tenant))).one_or_none()
 
 
 def ids_of_tenant(connection: Connection, tenant: str) -> list[UUID]:
-    """The IDs of every key that was ever made for a tenant, and of the caller without keys."""
+    """Return the IDs of every key that was ever made for a tenant, and of the caller without keys."""
     return [*connection.scalars(select(_c.id).where(_c.tenant == tenant)), NO_KEY]
 
 
 def made_from(connection: Connection, prefix: str, tenant: str | None = None) -> list[str]:
-    """The prefixes of the keys that the key with this prefix made, and those made, and so on; itself not among them."""
+    """Return the prefixes of the keys made by the key with this prefix, of those they made, and so on; not its own."""
     made = select(_c.prefix).where(_c.made_by == prefix, *_of(tenant)).cte("made", recursive=True)
     made = made.union(select(_c.prefix).join(made, _c.made_by == made.c.prefix).where(*_of(tenant)))
     return [found for found in connection.scalars(select(made.c.prefix)) if found != prefix]
 
 
 def revoke_key(connection: Connection, prefix: str, tenant: str | None = None, *, by: str = BY_COMMAND) -> int:
-    """Revoke the key with this prefix; 0 when there is none that counts. Felt within a second by every API process.
+    """Revoke the key with this prefix; return 0 if none is valid. Takes effect in every API process within a second.
 
     What its workers hold is given back by `bridge.jobs.release.take_from_key`, once this is committed.
     """
@@ -103,9 +103,9 @@ def revoke_key(connection: Connection, prefix: str, tenant: str | None = None, *
 
 
 def change_webhook_secret(connection: Connection, prefix: str, tenant: str | None = None) -> bytes | None:
-    """Make a key's webhook secret, or a new one; None where no such key counts.
+    """Make a key's webhook secret, or a new one, and return it; None if no such key is valid.
 
-    The one before signs beside it for a day, so that its receivers can be given the new one without a gap.
+    The previous one signs beside it for a day, so that its receivers can be given the new one without a gap.
     """
     secret = new_secret()
     live = (_c.prefix == prefix, _c.revoked_at.is_(None), *_of(tenant))
@@ -114,7 +114,7 @@ def change_webhook_secret(connection: Connection, prefix: str, tenant: str | Non
 
 
 def signing_key(connection: Connection, prefix: str, tenant: str) -> KeyRow | None:
-    """The key of the tenant with this prefix, where it counts and has a webhook secret."""
+    """Return the tenant's key with this prefix if it is valid and has a webhook secret, else None."""
     counts = (_c.revoked_at.is_(None), (_c.expires_at.is_(None)) | (_c.expires_at > text("now()")))
     which = (_c.prefix == prefix, *_of(tenant), *counts, _c.webhook_secret.isnot(None))
     return connection.execute(select(api_keys).where(*which)).one_or_none()
@@ -125,12 +125,12 @@ def _of(tenant: str | None) -> list[ColumnElement[bool]]:
 
 
 def prefix_of(key: str) -> str:
-    """What a key is looked up by: a public part of it, or a part of the hash of a key that somebody else chose."""
+    """Return what a key is looked up by: its public part, or part of the hash of a key that somebody else chose."""
     return public_prefix(key) or "boot_" + hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def public_prefix(key: str) -> str | None:
-    """The public part of a key of ours, or of what looks like one; None of anything else."""
+    """Return the public part of a key of ours, or of what looks like one; None for anything else."""
     match = re.match(r"(jb_[0-9a-f]{8})_", key)
     return match.group(1) if match else None
 
@@ -163,7 +163,7 @@ def _row(
 
 
 def tenant_has_key(connection: Connection, tenant: str) -> bool:
-    """Whether a key was ever made for this tenant, valid or not."""
+    """Return whether a key was ever made for this tenant, valid or not."""
     return connection.scalar(select(_c.id).where(_c.tenant == tenant).limit(1)) is not None
 
 

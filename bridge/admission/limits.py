@@ -36,7 +36,7 @@ ANSWERS_BYTES = 64 * 1024 * 1024  # of large answers of a process that are not s
 TENANT_ANSWER_BYTES = 48 * 1024 * 1024
 ANSWER_BYTES = 16 * 1024 * 1024  # of one key
 _NOTHING: Counter[str] = Counter()
-STALE_SECONDS = 10  # a process that was silent for so long has no parked polls
+STALE_SECONDS = 10  # after which a silent process counts as having no parked polls
 T = TypeVar("T")
 
 
@@ -49,8 +49,8 @@ class Limits:
         self._keys = RedisKeys(runtime.settings.redis_prefix)
         self._redis = connect(runtime.settings.require("redis_url"), socket_timeout=1)
         self._per_minute = {"requests": most.requests, "tenant_requests": most.tenant_requests}
-        self._used: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute), here and as far as is known
-        # By (what, whose): how many requests are free until the next sharing, and how many were after the last one.
+        self._used: Counter[tuple[str, str, str]] = Counter()  # (what, whose, minute), here and as far as known
+        # By (what, whose): how many requests are left until the next sharing, and how many were after the last one.
         self._left: dict[tuple[str, str], int] = {}
         self._granted: dict[tuple[str, str], int] = {}
         self._unshared: Counter[tuple[str, str, str]] = Counter()  # the part of it that the others do not know yet
@@ -60,25 +60,25 @@ class Limits:
         self._most_here = runtime.settings.api_connections * 7 // 8
         self._parked_elsewhere: dict[tuple[str, str], int] = {}
         self._awaited: dict[UUID, Counter[str]] = {}  # by what the polls of a key wait for, how many of them
-        # Large bodies that come. Those beyond wait and are not refused: a worker may not be able to repeat a result.
+        # Large bodies being received. Those beyond wait, not refused: a worker may not be able to repeat a result.
         self.reading = Budget(runtime.settings.api_connections, of_tenant=2 * MOST_READ, of_key=MOST_READ)
         self.bodies = Budget(BODIES_BYTES, of_tenant=BODY_BYTES, of_key=BODY_BYTES)
         self.answers = Budget(ANSWERS_BYTES, of_tenant=TENANT_ANSWER_BYTES, of_key=ANSWER_BYTES)
         self.reading_documents = Budget(3, of_tenant=2, of_key=1)  # large ones, a piece of each in memory
         self.arriving = arriving_uploads()
-        self.storing = Budget(4, of_tenant=3, of_key=2)  # objects of uploads: a bucket's are in memory then
+        self.storing = Budget(4, of_tenant=3, of_key=2)  # objects of uploads: a bucket's are held in memory
         self.remote_downloads = remote_downloads()
         self._in_hand: UsageTable[UUID] = UsageTable()
         self._tenants_hand: UsageTable[str] = UsageTable()
         self._waiting: UsageTable[str] = UsageTable()
 
     def keep(self) -> None:
-        """Share and look once a second, for as long as this process lives."""
+        """Share and count once a second, for as long as this process lives."""
         every(SHARE_SECONDS, "share limits", self.share)
         every(SHARE_SECONDS, "count what keys have", self.look)
 
     def request(self, key_id: UUID, tenant: str) -> None:
-        """A request of a key, and so of its tenant."""
+        """Count a request of a key, and so of its tenant."""
         mine, its = ("requests", str(key_id)), ("tenant_requests", tenant)
         left = self._left.get(mine, self._most.requests)
         all_left = self._left.get(its, self._most.tenant_requests)
@@ -89,13 +89,13 @@ class Limits:
         self._left[its] = all_left - 1
 
     def as_many(self, key_id: UUID, tenant: str, count: int) -> None:
-        """A request that was let in is worth `count`. All of it is done; what it passes a limit by is owed to it."""
+        """Count an admitted request as `count`. All of it is done; what exceeds a limit is charged to later ones."""
         for whose in (("requests", str(key_id)), ("tenant_requests", tenant)):
             self._left[whose] = self._left.get(whose, self._per_minute[whose[0]]) - (count - 1)
 
     def failure(self, address: str) -> None:
-        """A key that does not count was sent from an address. Told after the look-up: a key that counts is never
-        refused because of what came from the same address."""
+        """Count an invalid key that was sent from an address. Called after the look-up: a valid key is never refused
+        because of what came from the same address."""
         counted = ("failures", address, _minute())
         if self._used[counted] >= self._most.failures:
             raise TooMany(
@@ -105,10 +105,10 @@ class Limits:
         self._used[counted] += 1
 
     def check_parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> None:
-        """Whether another poll of a key may wait for these content types. Raises TooMany.
+        """Check that another poll of a key may wait for these content types. Raises TooMany.
 
-        Each content type that somebody waits for is looked at once a second, so there must not be any number of them;
-        they are counted in this process alone.
+        Each content type that somebody waits for is looked at once a second, so their number must be bounded; they are
+        counted in this process alone.
         """
         if self._parked_here >= self._most_here:
             why = "This API process already has too many waiting polls; its other connections are reserved."
@@ -123,7 +123,7 @@ class Limits:
 
     @contextmanager
     def parked(self, key_id: UUID, tenant: str, content_types: Sequence[str]) -> Iterator[None]:
-        """Count a poll that waits for these content types, for as long as the block takes."""
+        """Count a poll that waits for these content types, for the duration of the block."""
         whose = ("parked", str(key_id)), ("tenant_parked", tenant)
         self._parked_here += 1
         self._parked.update(whose)
@@ -142,7 +142,7 @@ class Limits:
         return self._parked[whose] + self._parked_elsewhere.get(whose, 0)
 
     def room(self, key_id: UUID, tenant: str) -> int:
-        """How many jobs the workers of a key, and those of its tenant, may still take. Raises TooMany for none."""
+        """Return how many more jobs the workers of a key, and of its tenant, may take. Raises TooMany for none."""
         room = self._most.in_hand - self._in_hand.of(key_id).now
         whose = "key"
         if (all_room := self._most.tenant_in_hand - self._tenants_hand.of(tenant).now) < room:
@@ -153,12 +153,12 @@ class Limits:
         return room
 
     def took(self, key_id: UUID, tenant: str, count: int) -> None:
-        """A worker took jobs."""
+        """Count jobs that a worker took."""
         self._in_hand.of(key_id).added += count
         self._tenants_hand.of(tenant).added += count
 
     def submit(self, tenant: str, content_types: list[str]) -> None:
-        """New jobs of a tenant, one for each content type given."""
+        """Count new jobs of a tenant, one for each content type given."""
         used = self._waiting.of(tenant)
         if used.now + len(content_types) > self._most.pending:
             raise TooMany("This tenant already has too many pending jobs.", retry_after=_soon(10))
@@ -169,7 +169,7 @@ class Limits:
         used.types |= new
 
     def share(self) -> None:
-        """Tell the other processes what was counted here, and hear what was there."""
+        """Tell the other processes what was counted here, and read what they counted."""
         minute = _minute()
         self._spend(minute)
         try:
@@ -189,7 +189,7 @@ class Limits:
                 self._used[what, whose, minute] += spent
 
     def _grant(self, minute: str) -> None:
-        """What is left of this minute may be used until the next sharing; who asked for nothing is forgotten."""
+        """Grant what is left of this minute until the next sharing; forget those who asked for nothing."""
         self._used = Counter({counted: used for counted, used in self._used.items() if counted[2] >= minute})
         granted, left = {}, {}
         for counted, before in self._left.items():
@@ -223,7 +223,7 @@ class Limits:
         for counted in unshared:
             total = next(done)
             next(done)
-            if not isinstance(total, int):  # somebody wrote into it: this one is counted here alone
+            if not isinstance(total, int):  # somebody overwrote it: this one is counted here alone
                 continue
             self._used[counted] = max(self._used[counted], total + self._unshared[counted])
         self._parked_elsewhere = {}
@@ -234,7 +234,7 @@ class Limits:
             self._parked_elsewhere[whose] = self._others(told, now) if isinstance(told, dict) else 0
 
     def look(self) -> None:
-        """Count in PostgreSQL what those have who asked lately. Raises SQLAlchemyError."""
+        """Count in PostgreSQL the jobs of those who asked lately. Raises SQLAlchemyError."""
         engine = self._runtime.engine
         if keys := self._in_hand.due():
             self._in_hand.look(keys, partial(usage.in_hand, engine))
@@ -245,7 +245,7 @@ class Limits:
             self._waiting.look([tenant], count)
 
     def _others(self, parked: dict[str, str], now: int) -> int:
-        """How many polls wait in the other processes."""
+        """Return how many polls wait in the other processes."""
         counts = 0
         for process, said in parked.items():
             told = re.fullmatch("([0-9]{1,9})@([0-9]{1,15})", said)  # whoever writes to Redis may leave anything here
@@ -255,7 +255,7 @@ class Limits:
 
 
 def _uncount(counts: Counter[T], these: Iterable[T]) -> None:
-    """Count each once less; what is not counted at all any more is forgotten."""
+    """Count each once less; forget what reaches 0."""
     for one in these:
         counts[one] -= 1
         if not counts[one]:
@@ -267,7 +267,7 @@ def _minute() -> str:
 
 
 def _next_minute() -> int:
-    """Seconds until the next minute's window, later for some, so that not all come back at once."""
+    """Return the seconds until the next minute's window, more for some, so that not all come back at once."""
     return MINUTE - int(time.time()) % MINUTE + random.randint(0, 5)
 
 

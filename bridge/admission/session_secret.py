@@ -1,6 +1,6 @@
 """The secret that browser sessions are signed with: BRIDGE_SESSION_SECRET, else one made once and kept in PostgreSQL.
 
-It lies where the keys' hashes lie. Who may read the database can sign a session, and could as well insert a key.
+It is kept beside the keys' hashes. Whoever can read the database can sign a session, and could as well insert a key.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ MAKE = insert(kept_secrets).on_conflict_do_nothing()
 
 
 def session_secret(engine: Engine, settings: Settings) -> bytes:
-    """The secret, the same in every process of this bridge. Raises SQLAlchemyError."""
+    """Return the secret, the same in every process of this bridge. Raises SQLAlchemyError."""
     if settings.session_secret is not None:
         return hashlib.sha256(settings.session_secret.encode()).digest()
     with engine.begin() as connection:
         kept: bytes | None = connection.scalar(READ)
         if kept is None:
             connection.execute(MAKE, {"name": NAME, "secret": secrets.token_bytes(32)})
-            kept = connection.execute(READ).scalar_one()  # the one of whoever came first
+            kept = connection.execute(READ).scalar_one()  # that of whichever process came first
         return bytes(kept)

@@ -1,7 +1,7 @@
 """How many jobs keys and tenants have in PostgreSQL, as of the last look: claimed, pending, of which content types.
 
-A look costs what there is to count, so it is made beside the requests, for those only that asked lately, and seldom
-enough to take at most a fiftieth of the time. What this process added since then is counted in between.
+A look costs as much as there is to count, so it is made beside the requests, only for those that asked lately, and
+seldom enough to take at most a fiftieth of the time. What this process added since is counted in between.
 """
 
 import time
@@ -65,7 +65,7 @@ class Usage:
 
 
 class UsageTable(Generic[K]):
-    """The usage of each key or tenant that asked lately; `look` counts it anew."""
+    """The usage of each key or tenant that asked lately; `look` recounts it."""
 
     def __init__(self) -> None:
         self._usages: dict[K, Usage] = {}
@@ -76,13 +76,13 @@ class UsageTable(Generic[K]):
         return usage
 
     def due(self) -> list[K]:
-        """Return whose usage is to be counted; those who ask no more are forgotten."""
+        """Return those whose usage is to be counted; forget those who no longer ask."""
         now = time.monotonic()
         self._usages = {whose: usage for whose, usage in self._usages.items() if now - usage.asked < LATELY_SECONDS}
         return [whose for whose, usage in self._usages.items() if now >= usage.next_look]
 
     def look(self, whose: list[K], count: Callable[[list[K]], Found[K]]) -> None:
-        """Replace these usages by what `count` finds."""
+        """Replace these usages with what `count` finds."""
         usages = {one: self._usages[one] for one in whose}
         before = {one: usage.added for one, usage in usages.items()}
         began = time.monotonic()
@@ -95,20 +95,20 @@ class UsageTable(Generic[K]):
 
 
 def in_hand(engine: Engine, keys: list[UUID]) -> Found[UUID]:
-    """How many jobs the workers of each key hold."""
+    """Count the jobs that the workers of each key hold."""
     with engine.connect() as connection:
         return {row[0]: (row[1], set()) for row in connection.execute(IN_HAND, {"keys": [str(key) for key in keys]})}
 
 
 def held(engine: Engine, most: int, tenants: list[str]) -> Found[str]:
-    """How many jobs the workers of each tenant hold; counted to one more than the most."""
+    """Count the jobs that the workers of each tenant hold, up to one more than `most`."""
     with engine.connect() as connection:
         counts = {one: connection.scalar(HELD, {"tenant": one, "most": most + 1}) for one in tenants}
     return {tenant: (int(count or 0), set()) for tenant, count in counts.items()}
 
 
 def waiting(engine: Engine, most_jobs: int, most_types: int, tenants: list[str]) -> Found[str]:
-    """How many jobs of each tenant wait, and of which content types; counted to one more than the most."""
+    """Count the waiting jobs of each tenant and collect their content types, up to one more than the most of each."""
     found: Found[str] = {}
     with engine.connect() as connection:
         for tenant in tenants:

@@ -1,1 +1,1 @@
-"""Files that clients send: where their bytes lie, how they come in pieces, and how what nobody needs goes."""
+"""Files that clients send: where their bytes are stored, how they come in pieces, and how unneeded ones are removed."""

@@ -1,7 +1,7 @@
 """The bytes of an upload as they come: into objects of a bounded size, each counted once it is stored.
 
-Nothing of an upload is locked while bytes come. Whoever sends to the same upload at the same time loses by the guarded
-UPDATE, which moves `received` only from where this sender began.
+Nothing of an upload is locked while bytes come. Of two that send to it at the same time one loses at the guarded
+UPDATE, which moves `received` only from where that sender began.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from bridge.errors import Conflict, NotFound, TooLarge, WrongChecksum
 from bridge.runtime import Runtime
 
 SEGMENT_BYTES = 8 * 1024 * 1024  # the most of an object; what a process that is killed loses of an upload
-# Where a store gives files itself, which it can only of those that are one object.
+# Where the store itself serves files, which it can only do with those that are one object.
 REDIRECT_BYTES = 64 * 1024 * 1024
-SEGMENT_SECONDS = 300.0  # the longest that a slow one is written to
-WRITE_BYTES = 256 * 1024  # that are gathered in memory, so that a thread is woken seldom
+SEGMENT_SECONDS = 300.0  # for which a slow one is written to at most
+WRITE_BYTES = 256 * 1024  # gathered in memory, so that a thread is woken seldom
 # Senders of small pieces make many objects; an upload may have some, and beyond them one for so many bytes.
 FREE_SEGMENTS = 100
 SMALL_BYTES = 16 * 1024
@@ -52,7 +52,7 @@ DROP = text("UPDATE upload_segments SET upload_id = NULL WHERE id = ANY (CAST(:i
 # A statement of its own after DROP, which may have waited for the commit that counted them.
 COUNTED = text("SELECT id FROM upload_segments WHERE id = ANY (CAST(:ids AS uuid[])) AND size IS NOT NULL")
 
-# For as long as an object is stored: how many are at a time in a process.
+# Held while an object is stored: bounds how many are at a time in a process.
 Turn = Callable[[], AbstractContextManager[None]]
 
 
@@ -68,7 +68,7 @@ class Checksum:
         self._wanted = wanted
 
     def check(self) -> None:
-        """Raises WrongChecksum."""
+        """Check the bytes against the checksum. Raises WrongChecksum."""
         if self.hash.digest() != self._wanted:
             raise WrongChecksum("The body does not have this Upload-Checksum; send it again.")
 
@@ -81,7 +81,7 @@ def append(
     checksum: Checksum | None = None,
     turn: Turn = nullcontext,
 ) -> Row[Any]:
-    """Append what comes to an upload, from the byte that `upload` (its row) says; the row as it stands then.
+    """Append what comes to an upload, from the byte that `upload` (its row) states; return the row as it then is.
 
     With a checksum all of it counts, or nothing. `pieces` raises Cut where the client ends early: without a checksum
     what came is stored first. Raises Conflict: another request was first; NotFound: the upload is gone; TooLarge: more
@@ -102,7 +102,7 @@ def append(
 
 
 def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of WRITE_BYTES or a little more. What was gathered comes before a Cut does."""
+    """Yield the same bytes in pieces of WRITE_BYTES or a little more. What was gathered comes before a Cut does."""
     held = bytearray()
     try:
         for piece in pieces:
@@ -129,14 +129,14 @@ class _Arriving:
         self._most = REDIRECT_BYTES if runtime.settings.store_redirect else SEGMENT_BYTES
         self._text = upload.job_id is not None  # a worker's may be the text of its result
         self._whole = Whole(text=self._text) if upload.received == 0 else None
-        self._at = upload.received  # where the next byte stands
+        self._at = upload.received  # the offset of the next byte
         self._draft: Draft | None = None
         self._held = 0  # bytes of the draft
         self._stored: list[Segment] = []  # and not counted yet
         self._drafts: dict[UUID, Draft] = {}  # those of what is not counted
 
     def take(self, piece: bytes) -> None:
-        """Write a piece; what fills an object is stored."""
+        """Write a piece; store the object once it is full."""
         if self._at + len(piece) > self.upload.length:
             raise TooLarge("More bytes came than Upload-Length announced.")
         left = memoryview(piece)
@@ -153,7 +153,7 @@ class _Arriving:
                 self._store()
 
     def end(self) -> None:
-        """All that will come is there."""
+        """Finish: all bytes have come."""
         if self._checksum is not None:
             self._checksum.check()
         if self._held:
@@ -162,9 +162,9 @@ class _Arriving:
             self._count()
 
     def drop(self) -> None:
-        """What is not counted belongs to nobody; where this does not come to pass, a sweep finds it.
+        """Give up objects that are not counted; if this fails, a sweep finds them.
 
-        Where the answer to the commit was lost, PostgreSQL says whether it is counted.
+        If the answer to the commit was lost, PostgreSQL tells whether they are counted.
         """
         if not self._drafts:
             return
@@ -180,7 +180,7 @@ class _Arriving:
     def _begin(self) -> None:
         most = FREE_SEGMENTS + self.upload.length // SMALL_BYTES
         if self.upload.segments + len(self._stored) >= most:
-            raise TooLarge("The file came in too many small pieces; begin anew and send larger ones.")
+            raise TooLarge("The file came in too many small pieces; start again and send larger ones.")
         new = uuid4()
         name = f"tenant-{self.upload.tenant}/{new.hex[:2]}/{new}"
         with self._runtime.engine.begin() as connection:
@@ -210,7 +210,7 @@ class _Arriving:
             self._count()
 
     def _count(self) -> None:
-        """Let the upload have what is stored: the one moment from which on it is received."""
+        """Give the upload what is stored: from this moment on it is received."""
         whole = self._read() if self._at == self.upload.length else None
         with self._runtime.engine.begin() as connection:
             counted = connection.execute(
@@ -236,7 +236,7 @@ class _Arriving:
         self._drafts.clear()
 
     def _read(self) -> Whole:
-        """All of the file: as it came, or as it lies there where it came in several requests."""
+        """Return all of the file: as it came, or as it is stored if it came in several requests."""
         if self._whole is not None:
             return self._whole
         return read_whole(self._runtime, self.upload.id, self._stored, text=self._text)

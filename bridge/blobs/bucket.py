@@ -1,6 +1,6 @@
-"""Objects in a bucket of an object store (S3 and what speaks like it), by obstore.
+"""Objects in a bucket of an object store (S3 and compatible ones), by obstore.
 
-Who may use it is told to obstore in the usual way: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+obstore takes its credentials in the usual way: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
 AWS_ENDPOINT_URL, or an instance's role.
 """
 
@@ -19,7 +19,7 @@ log = structlog.get_logger("bridge.blobs")
 # Of the store to one request. http:// is spoken where AWS_ENDPOINT_URL says so.
 CLIENT: Any = {"timeout": "10s", "allow_http": True}
 AT_ONCE = 8 * 1024 * 1024  # bytes of an object that is put in one request, and in memory meanwhile
-PARTS: Any = {"chunk_size": 5 * 1024 * 1024, "max_concurrency": 2}  # of a larger one: what S3 takes at least
+PARTS: Any = {"chunk_size": 5 * 1024 * 1024, "max_concurrency": 2}  # of a larger one: the least that S3 takes
 AGAIN: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=12)}
 
 
@@ -52,7 +52,7 @@ class Bucket:
         return _Object(self, name)
 
     def put(self, name: str, file: BinaryIO) -> None:
-        """Store what a file holds as an object, in one request or, where it is larger, by parts. Raises Unavailable."""
+        """Store what a file holds as an object, in one request or, if it is larger, in parts. Raises Unavailable."""
         small = file.seek(0, os.SEEK_END) <= AT_ONCE
         file.seek(0)
         try:
@@ -90,7 +90,7 @@ class Bucket:
 
 
 class _Object:
-    """A bridge.blobs.store.Draft: what comes slowly lies in a file without a name until it is put."""
+    """A bridge.blobs.store.Draft: what comes slowly is kept in an unnamed file until it is put."""
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket

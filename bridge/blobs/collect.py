@@ -1,4 +1,4 @@
-"""Remove uploads whose time is over, and objects that belong to none; let what jobs name count for its tenant."""
+"""Remove expired uploads, and objects that belong to no upload; count what jobs name towards its tenant's quota."""
 
 from sqlalchemy import text
 
@@ -10,7 +10,7 @@ from bridge.sweeps import in_batches
 
 # A request that still stores an object longer than this loses it: its statement counts no segment that is unnamed.
 ABANDONED_SECONDS = 1800
-# Not at once: a write that was given up may still be done by its thread.
+# Not at once: the thread of an abandoned write may still finish it.
 SETTLED_SECONDS = 300
 
 ABANDON = text(f"""
@@ -26,9 +26,9 @@ REMOVE = text("DELETE FROM upload_segments WHERE id = ANY (CAST(:ids AS uuid[]))
 
 
 def collect(runtime: Runtime, *, batch: int = 200, rounds: int = 100) -> int:
-    """Delete expired uploads and remove objects that no upload names; how many of both. Bounded.
+    """Delete expired uploads and remove objects that no upload names; return how many of both. Bounded.
 
-    No transaction waits for the store: what is removed twice, by two that run at once, is removed all the same.
+    No transaction waits for the store: two runs at once may remove an object twice, which is harmless.
     """
     in_batches(lambda: move_named(runtime, None, 10 * batch), batch=10 * batch, rounds=rounds)
     gone = in_batches(lambda: _expire(runtime, batch), batch=batch, rounds=rounds)

@@ -13,7 +13,7 @@ from bridge.runtime import Runtime
 
 PIECE = 256 * 1024  # bytes read at a time
 PAGE = 500  # segments that are looked up at a time
-LINK_SECONDS = 300  # in which a download from the store must have begun
+LINK_SECONDS = 300  # within which a download from the store must begin
 
 SEGMENTS = text("""
 SELECT object, start, size FROM upload_segments
@@ -30,7 +30,7 @@ class Segment(NamedTuple):
 
 
 def segments(runtime: Runtime, upload_id: UUID, first: int = 0) -> Iterator[Segment]:
-    """Those of an upload from the one that holds byte `first` on, in their order."""
+    """Yield the segments of an upload from the one that holds byte `first` on, in order."""
     after = 0
     while True:
         params = {"id": upload_id, "first": first, "after": after, "most": PAGE}
@@ -43,7 +43,7 @@ def segments(runtime: Runtime, upload_id: UUID, first: int = 0) -> Iterator[Segm
 
 
 def parts(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[tuple[str, range]]:
-    """The objects that hold these bytes of an upload, each with those of its own bytes that they are."""
+    """Yield the objects that hold these bytes of an upload, each with the range of those bytes within it."""
     for held in segments(runtime, upload_id, served.start):
         end = min(served.stop, held.start + held.size)
         yield held.object, range(max(served.start, held.start) - held.start, end - held.start)
@@ -52,7 +52,7 @@ def parts(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[tuple[st
 
 
 def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
-    """Bytes of an upload, in pieces. What is missing in the store ends it early. Raises NotFound, Unavailable."""
+    """Yield bytes of an upload, in pieces; end early if some are missing in the store. Raises NotFound, Unavailable."""
     for name, part in parts(runtime, upload_id, served):
         sent = 0
         for piece in part_pieces(runtime, name, part):
@@ -63,7 +63,7 @@ def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
 
 
 def part_pieces(runtime: Runtime, name: str, part: range) -> Iterator[bytes]:
-    """Bytes of an object, in pieces; ends early where it does. Raises NotFound, Unavailable."""
+    """Yield bytes of an object, in pieces; end early where the object does. Raises NotFound, Unavailable."""
     objects, at = store(runtime.settings), part.start
     while at < part.stop and (piece := runtime.files(objects.read, name, at, min(PIECE, part.stop - at))):
         at += len(piece)
@@ -71,9 +71,9 @@ def part_pieces(runtime: Runtime, name: str, part: range) -> Iterator[bytes]:
 
 
 def link(runtime: Runtime, upload_id: UUID, length: int) -> str | None:
-    """An address at which the store itself gives an upload of so many bytes for LINK_SECONDS. Raises Unavailable.
+    """Return an address at which the store itself gives the upload for LINK_SECONDS. Raises Unavailable.
 
-    None where the operator wants none, and where the upload does not lie in one object.
+    None if the operator wants none, or if the upload (`length` bytes) is not in one object.
     """
     if not runtime.settings.store_redirect or (first := next(segments(runtime, upload_id), None)) is None:
         return None
@@ -81,10 +81,10 @@ def link(runtime: Runtime, upload_id: UUID, length: int) -> str | None:
 
 
 class Whole:
-    """What is to be known of a file's bytes, which come in their order: their SHA-256, and whether they are UTF-8."""
+    """What there is to know about a file's bytes, given in order: their SHA-256, and whether they are UTF-8."""
 
     def __init__(self, *, text: bool) -> None:
-        """`text`: whether the latter is wanted."""
+        """Begin with no bytes. `text`: whether to look for UTF-8."""
         self._hash = hashlib.sha256()
         self._decoder = getincrementaldecoder("utf-8")() if text else None
         self._text = text
@@ -95,11 +95,11 @@ class Whole:
         self._decode(piece)
 
     def digest(self) -> bytes:
-        """SHA-256 of what has come."""
+        """Return the SHA-256 of what has come."""
         return self._hash.digest()
 
     def utf8(self) -> bool | None:
-        """Whether all of it is UTF-8; None: that was not wanted. No more may come."""
+        """Return whether all of it is UTF-8; None if that was not asked for. No more may come."""
         self._decode(b"", final=True)
         return None if not self._text else self._decoder is not None
 
@@ -112,7 +112,7 @@ class Whole:
 
 
 def read_whole(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = (), *, text: bool) -> Whole:
-    """What an upload's objects hold, and then these: as they lie in the store, not as they came."""
+    """Read an upload's objects, and then `last`: as they are in the store, not as they came."""
     whole = Whole(text=text)
     objects = store(runtime.settings)
     for held in [*segments(runtime, upload_id), *last]:
@@ -126,7 +126,7 @@ def _take(objects: Store, held: Segment, whole: Whole) -> None:
 
 
 def check_utf8(runtime: Runtime, upload_id: UUID) -> None:
-    """Raises UnicodeDecodeError where an upload is not UTF-8; NotFound, Unavailable. Holds one piece at a time."""
+    """Check that an upload is UTF-8, one piece at a time. Raises UnicodeDecodeError, NotFound, Unavailable."""
     objects, decoder = store(runtime.settings), getincrementaldecoder("utf-8")()
     for held in segments(runtime, upload_id):
         runtime.files(_decode, objects, held, decoder)

@@ -15,7 +15,7 @@ BEGUN = ".part"  # behind the name of an object that is not kept yet
 
 
 class Directory:
-    """A bridge.blobs.store.Store below a directory, which is made where it is missing."""
+    """A bridge.blobs.store.Store below a directory, which is created if it is missing."""
 
     def __init__(self, root: str) -> None:
         self._root = Path(root)
@@ -94,7 +94,7 @@ class _File:
 
 
 def _make(directory: Path) -> None:
-    """Make a directory and those above it, so that they outlive a power cut as what is put there does."""
+    """Create a directory and those above it, so that they survive a power cut as the files in them do."""
     if directory.is_dir():
         return
     _make(directory.parent)

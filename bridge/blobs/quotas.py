@@ -34,7 +34,7 @@ FROM (
 
 
 class Share(NamedTuple):
-    """Of a quota so much is taken."""
+    """How much of a quota is taken."""
 
     whose: str  # in a sentence
     bytes: int
@@ -42,14 +42,14 @@ class Share(NamedTuple):
     setting: str  # its name in BRIDGE_LIMITS
 
     def sentence(self) -> str:
-        """How full it is."""
+        """Say how full it is, in a sentence."""
         return (
             f"The uploads of {self.whose} take {self.bytes / self.quota:.0%} of their quota:"
             f" {self.bytes / 2**30:.1f} of {self.quota / 2**30:.1f} GiB; a full one refuses new uploads."
         )
 
     def cure(self) -> str:
-        """What to do about it."""
+        """Say what to do about it, in a sentence."""
         last = "What no job names goes BRIDGE_UPLOAD_EXPIRY_SECONDS after its last byte: lower that"
         if self.setting == KEPT:
             last = "They are kept for as long as the jobs that name them: lower BRIDGE_RETENTION_DAYS"
@@ -57,7 +57,7 @@ class Share(NamedTuple):
 
 
 def nearly_full(connection: Connection, limits: KeyLimits, tenant: str | None) -> list[Share]:
-    """The quotas of a tenant (None: of any) that are nearly full or full, the tenant's own first."""
+    """Return the quotas of a tenant (None: of any) that are nearly full or full, the tenant's own first."""
     least = {
         "key_bytes": NEARLY * limits.upload_bytes,
         "all_bytes": NEARLY * limits.tenant_upload_bytes,
@@ -84,10 +84,10 @@ def _keys(rows: Any, limits: KeyLimits) -> Iterator[Share]:
 
 
 def bytes_of(connection: Connection, tenant: str) -> Row[Any]:
-    """Bytes of a tenant's uploads: those that no job names, and those that jobs name (`kept`)."""
+    """Return the bytes of a tenant's uploads: those that no job names, and those that jobs name (`kept`)."""
     return connection.execute(OF_TENANT, {"tenant": tenant}).one()
 
 
 def most_bytes(connection: Connection) -> Row[Any]:
-    """Bytes of all uploads (`whole`); the most of a tenant and of a key, and that jobs of a tenant name (`kept`)."""
+    """Return the bytes of all uploads (`whole`), and the most of a tenant, a key, and a tenant's jobs (`kept`)."""
     return connection.execute(MOST_BYTES).one()

@@ -12,8 +12,8 @@ from bridge.errors import Conflict, NotFound, TooLarge, TooMany
 from bridge.runtime import Runtime
 from models.upload import uploads
 
-LEAST_BYTES = 1024 * 1024  # that an upload counts as: so a quota of bytes bounds their number too
-LEAST_KEPT_BYTES = 4096  # and one that a job names: what a file takes at least of a disk
+LEAST_BYTES = 1024 * 1024  # that an upload counts as, so that a quota of bytes bounds their number too
+LEAST_KEPT_BYTES = 4096  # that one which a job names counts as: the least that a file takes of a disk
 MOVE_BATCH, MOVE_BATCHES = 10_000, 10  # uploads that a request which finds no room moves at a time, and how often
 AGAIN_SECONDS = 60
 UPLOAD_ID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -40,8 +40,8 @@ RETURNING *
 _LOCKED = """locked AS MATERIALIZED (
   SELECT s.* FROM upload_usage u JOIN shares s USING (tenant, key_id) ORDER BY u.tenant, u.key_id FOR UPDATE OF u
 )"""
-# What a job names counts for its tenant (of all tenants where none is told). Not where it is named, as a job completes:
-# all jobs of a key would wait for one row there. A sweep does it, and whoever announces and finds no room.
+# What a job names counts towards its tenant's quota (all tenants if none is given). Not done where it is named, as a
+# job completes: all jobs of a key would wait for one row there. A sweep does it, and an announcement without room.
 MOVE = text(f"""
 WITH moved AS (
   UPDATE uploads SET kept = true
@@ -91,7 +91,7 @@ FORGET_EXPIRED = text(
 
 
 class Announced(NamedTuple):
-    """What is said of a file before it comes."""
+    """What is said about a file before it comes."""
 
     length: int  # bytes
     name: str | None = None
@@ -102,7 +102,7 @@ class Announced(NamedTuple):
 
 
 def announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
-    """Begin an upload; the row as stored. Raises TooLarge, and TooMany beyond a quota of the key or its tenant."""
+    """Begin an upload; return its row. Raises TooLarge, and TooMany beyond a quota of the key or its tenant."""
     most = runtime.settings.upload_max_bytes
     if said.length > most:
         raise TooLarge(f"The file is larger than BRIDGE_UPLOAD_MAX_BYTES allows ({most} bytes).")
@@ -116,7 +116,7 @@ def announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
 
 
 def move_named(runtime: Runtime, tenant: str | None, batch: int) -> int:
-    """Let what jobs name count for its tenant (None: all of them), at most `batch` uploads; how many."""
+    """Count what jobs name towards its tenant (None: all tenants), at most `batch` uploads; return how many."""
     with runtime.engine.begin() as connection:
         return int(connection.scalar(MOVE, {"tenant": tenant, "batch": batch}) or 0)
 
@@ -149,7 +149,7 @@ def _full(what: str, limit: str) -> TooMany:
 
 
 def find_upload(runtime: Runtime, caller: Caller, upload_id: str) -> Row[Any]:
-    """An upload of this key. Raises NotFound; an upload of another key is none."""
+    """Return an upload of this key. Raises NotFound, also for an upload of another key."""
     if not re.fullmatch(UPLOAD_ID_PATTERN, upload_id):
         raise NotFound("No such upload.")
     asked = select(uploads).where(
@@ -163,9 +163,9 @@ def find_upload(runtime: Runtime, caller: Caller, upload_id: str) -> Row[Any]:
 
 
 def give_up(runtime: Runtime, caller: Caller, upload_id: str) -> None:
-    """End an upload, finished or not. Raises NotFound; Conflict (in_use) where a job names it."""
+    """Delete an upload, finished or not. Raises NotFound; Conflict (in_use) if a job names it."""
     upload = find_upload(runtime, caller, upload_id)
     with runtime.engine.begin() as connection:
-        connection.execute(LOCK, {"id": upload.id})  # who is about to name it has done so then, or finds it gone
+        connection.execute(LOCK, {"id": upload.id})  # whoever was about to name it has done so, or finds it gone
         if not connection.scalar(FORGET_ONE, {"id": upload.id}):
             raise Conflict("A job names this upload; it goes with the job.", code="in_use")

@@ -5,8 +5,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 Network = IPv4Network | IPv6Network
 
-# Of the internet's addresses those that lead elsewhere: to this machine, its networks, a cloud's own services, to many,
-# or to nobody (IANA's special-purpose registries).
+# Addresses that do not lead to one host on the internet: but to this machine, its networks, a cloud's own services, to
+# many hosts, or to none (IANA's special-purpose registries).
 _NOT_PUBLIC_4 = [
     IPv4Network(one)
     for one in (
@@ -22,7 +22,7 @@ _UNICAST_6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [
     IPv6Network(one)
     for one in (
-        "2001::/23",  # protocols of their own, Teredo's tunnels among them
+        "2001::/23",  # protocol assignments, Teredo's tunnels among them
         "2001:db8::/32", "3fff::/20",  # examples
         "2002::/16",  # 6to4, which leads to the IPv4 address in it
     )
@@ -31,9 +31,9 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of an interface's ID that h
 
 
 def refusal(address: str, also: Sequence[Network] = ()) -> str | None:
-    """Why this address is not connected to, as a part of a sentence; None where it may be.
+    """Return why this address is not connected to, as a part of a sentence; None if it may be.
 
-    `also`: networks that may be, public or not. Raises nothing: what is no address is refused.
+    `also`: networks that may be connected to, public or not. Raises nothing: what is not an address is refused.
     """
     try:
         ip = ip_address(address)
@@ -47,7 +47,7 @@ def refusal(address: str, also: Sequence[Network] = ()) -> str | None:
 
 
 def network(text: str) -> Network:
-    """A network, as `10.0.0.0/8` or a single address. Raises ValueError."""
+    """Parse a network, such as `10.0.0.0/8`, or a single address. Raises ValueError."""
     return ip_network(text, strict=False)
 
 

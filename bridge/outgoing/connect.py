@@ -1,7 +1,7 @@
 """A connection to an address that a stranger has named.
 
-Its name is looked up once, every address is judged, and one of those is connected to, with TLS for the name: whatever
-DNS says a moment later changes nothing. No proxy is asked, no cookie, credential or cache is there.
+Its name is looked up once, every address is checked, and one of those is connected to, with TLS for the name: whatever
+DNS says a moment later changes nothing. No proxy, cookie, credential or cache is used.
 """
 
 import socket
@@ -39,12 +39,12 @@ def resolve(host: str, port: int) -> Sequence[str]:
 
 
 def addresses_in(found: Sequence[Any]) -> Sequence[str]:
-    """The IP addresses in what `getaddrinfo` returned, each once."""
+    """Return the IP addresses in what `getaddrinfo` returned, each once."""
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
 def connected(allowed: Allowed, url: str, seconds: float, ask: Resolve) -> tuple[Destination, HTTPConnection, float]:
-    """The address taken apart, a connection to it, and the moment (of time.monotonic) so long after the look-up.
+    """Connect to an address; return its parts, the connection, and the time.monotonic() `seconds` after the look-up.
 
     Raises BadAddress, NotSent.
     """
@@ -55,7 +55,7 @@ def connected(allowed: Allowed, url: str, seconds: float, ask: Resolve) -> tuple
 
 
 def _judged(to: Destination, also: Sequence[Network], ask: Resolve) -> Sequence[str]:
-    """The IP addresses of a destination, each of which may be reached. Raises BadAddress, NotSent."""
+    """Return the IP addresses of a destination, each of which may be reached. Raises BadAddress, NotSent."""
     if to.is_ip:
         return [to.host]  # judged with the address
     try:
@@ -72,7 +72,7 @@ def _judged(to: Destination, also: Sequence[Network], ask: Resolve) -> Sequence[
 
 
 def _connected(to: Destination, ips: Sequence[str], end: float) -> HTTPConnection:
-    """A connection to the first of these that takes one. Raises NotSent."""
+    """Connect to the first of these that accepts a connection. Raises NotSent."""
     failed: Exception | None = None
     for ip in ips:
         left = end - time.monotonic()
@@ -101,15 +101,15 @@ def _to(to: Destination, ip: str, seconds: float) -> HTTPConnection:
 
 @cache
 def tls() -> ssl.SSLContext:
-    """The system's authorities, or those that SSL_CERT_FILE and SSL_CERT_DIR name."""
+    """Return the TLS context of the system's authorities, or of those that SSL_CERT_FILE and SSL_CERT_DIR name."""
     return ssl.create_default_context()
 
 
 @contextmanager
 def ended_at(sock: Any, end: float, silence: float | None = None) -> Iterator[Callable[[], bool]]:
-    """End a connection at that moment, however a receiver trickles; what is yielded tells whether the time was up.
+    """End a connection at the moment `end`, however slowly a receiver sends; yield what tells whether the time was up.
 
-    `silence`: seconds without a byte after which a read fails before.
+    `silence`: seconds without a byte after which a read fails earlier.
     """
     over = Event()
 

@@ -1,6 +1,6 @@
-"""An address that a stranger has named, taken apart once, and held against the list of what may be reached.
+"""An address that a stranger has named, taken apart once, and checked against the list of what may be reached.
 
-Nothing takes it apart a second time: what was judged is what is connected to. So the grammar is narrow, and refuses
+Nothing takes it apart a second time: what was checked is what is connected to. So the grammar is narrow, and refuses
 what programs read in different ways: user names, backslashes, dot segments, odd spellings of IPv4 addresses.
 """
 
@@ -45,7 +45,7 @@ class Destination(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What a request names in `Host`."""
+        """Return what a request names in `Host`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -71,7 +71,7 @@ def parsed(url: str) -> Destination:
 
 
 def receiver_of(url: str) -> str:
-    """Host and port of an address, as `webhooks.receiver` has them: what is shown of it, as its path may be secret."""
+    """Return host and port of an address, as `webhooks.receiver` has them: its path may be secret, and is not shown."""
     return re.split(r"[/?]", url.partition("://")[2], maxsplit=1)[0].lower()
 
 
@@ -100,7 +100,7 @@ class Pattern(NamedTuple):
     path: str
 
     def matches(self, to: Destination) -> bool:
-        """Whether an address is one of these."""
+        """Return whether an address is one of these."""
         suffix = self.host[1:] if self.host.startswith("*.") else None
         named = self.host in ("*", to.host) or (suffix is not None and to.host.endswith(suffix))
         path = to.target.partition("?")[0]
@@ -109,7 +109,7 @@ class Pattern(NamedTuple):
 
 
 def pattern(text: str) -> Pattern:
-    """An entry of the list, such as `https://*.example.org`, `http://10.1.2.3:8080/hooks`. Raises ValueError."""
+    """Parse an entry, such as `https://*.example.org` or `http://10.1.2.3:8080/hooks`. Raises ValueError."""
     any_port = re.fullmatch(r"(https?://[^/]+):\*(/.*)?", text)
     plain = f"{any_port.group(1)}{any_port.group(2) or ''}" if any_port else text
     starred = re.fullmatch(r"(https?://)(\*\.|\*(?=[:/]|$))(.*)", plain)
@@ -135,13 +135,13 @@ class Allowed(NamedTuple):
 
     @classmethod
     def of(cls, patterns: Sequence[str], networks: Sequence[Network] = ()) -> "Allowed":
-        """The list as it was set; `off` alone allows nothing. Raises ValueError."""
+        """Parse the list as it was set; `off` alone allows nothing. Raises ValueError."""
         return cls(() if tuple(patterns) == (OFF,) else tuple(map(pattern, patterns)), tuple(networks))
 
     def destination(self, url: str) -> tuple[Destination, tuple[Network, ...]]:
-        """An address that may be asked for, taken apart, and the networks beyond the public ones that it may lead to.
+        """Take apart an address that may be asked for; return it and the non-public networks that it may lead to.
 
-        Refuses all that can be without a look-up of its name. Raises BadAddress.
+        Refuses all that can be refused without a look-up of its name. Raises BadAddress.
         """
         to = parsed(url)
         matching = [one for one in self.patterns if one.matches(to)]

@@ -1,7 +1,7 @@
 """One GET from an address that a stranger has named; its body is read piece by piece.
 
-No redirect is followed, no encoding is asked for. The head, each silence and the whole have bounds in time; whoever
-reads bounds the bytes, of which one piece is held at a time.
+No redirect is followed, no encoding is asked for. The head, each silence and the whole have time limits; whoever reads
+bounds the bytes, of which one piece is held at a time.
 """
 
 import time
@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from bridge.outgoing.connect import NotSent, Resolve, connected, ended_at, resolve
 from bridge.outgoing.destination import Allowed
 
-HEAD_SECONDS = 30.0  # from the look-up's end until the head of the answer is there
+HEAD_SECONDS = 30.0  # from the look-up's end until the head of the answer has come
 SILENCE_SECONDS = 30.0  # in the body, without a byte
 SECONDS = 3600.0  # the whole
 PIECE = 64 * 1024  # bytes read at a time
@@ -34,7 +34,7 @@ class Fetched:
     _open: ExitStack
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it comes, as far as it comes within the bounds. Raises NotSent where the connection fails."""
+        """Yield the body as far as it comes within the time limits. Raises NotSent if the connection fails."""
         try:
             while piece := self._response.read1(PIECE, decode_content=False):
                 yield piece
@@ -56,9 +56,9 @@ def fetch(
     silence: float = SILENCE_SECONDS,
     ask: Resolve = resolve,
 ) -> Fetched:
-    """Ask for what is at an address. Raises BadAddress, NotSent."""
+    """Send a GET to an address and return the answer. Raises BadAddress, NotSent."""
     to, connection, head_end = connected(allowed, url, head_seconds, ask)
-    sock = connection.sock  # the connection forgets it where the answer ends with it
+    sock = connection.sock  # the connection forgets it if the answer ends with it
     with ExitStack() as stack:
         stack.callback(connection.close)
         given = {**headers, "Host": to.authority, "Connection": "close", "Accept-Encoding": "identity"}

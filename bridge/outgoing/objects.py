@@ -1,4 +1,4 @@
-"""Objects of buckets that a stranger has named (`s3://bucket/key`), held against the list of what may be read.
+"""Objects of buckets that a stranger has named (`s3://bucket/key`), checked against the list of what may be read.
 
 The key is taken as it is written, without any decoding. What is asked is the bucket at the operator's own endpoint, so
 no address is looked up: the list alone says what may be read.
@@ -19,13 +19,13 @@ _FORM = (
 
 
 class Place(NamedTuple):
-    """An object, or all that lies below: the parts of `key` are parted by slashes; an empty one is the whole bucket."""
+    """An object, or all below it: the parts of `key` are separated by slashes; an empty one is the whole bucket."""
 
     bucket: str
     key: str
 
     def holds(self, other: "Place") -> bool:
-        """Whether the other is this, or lies below."""
+        """Return whether the other is this one, or below it."""
         below = not self.key or other.key == self.key or other.key.startswith(f"{self.key}/")
         return other.bucket == self.bucket and below
 
@@ -46,7 +46,7 @@ def parsed(url: str) -> Place:
 
 
 def entry(text: str) -> Place:
-    """An entry of the list: `s3://bucket`, or `s3://bucket/prefix` and what lies below it. Raises ValueError."""
+    """Parse an entry of the list: `s3://bucket`, or `s3://bucket/prefix` and what is below it. Raises ValueError."""
     try:
         bucket, _, prefix = text.removeprefix(SCHEME).rstrip("/").partition("/")
         return parsed(f"{SCHEME}{bucket}/{prefix}") if prefix else Place(parsed(f"{SCHEME}{bucket}/x").bucket, "")
@@ -55,7 +55,7 @@ def entry(text: str) -> Place:
 
 
 def allowed(entries: Sequence[str], url: str, *, never: str = "") -> Place:
-    """An object that may be read. `never`: an entry of which none may be. Raises BadAddress."""
+    """Return the object at `url` if it may be read. `never`: an entry of which none may be. Raises BadAddress."""
     place = parsed(url)
     if not any(entry(one).holds(place) for one in entries if one.startswith(SCHEME)):
         raise BadAddress("The object is not among those that the operator allows.")

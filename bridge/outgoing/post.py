@@ -1,6 +1,6 @@
 """One POST to an address that a stranger has named.
 
-No redirect is followed. Everything about the answer is bounded: its bytes, and the time until it is there.
+No redirect is followed. Everything about the answer is bounded: its bytes, and the time until it has come.
 """
 
 from collections.abc import Mapping
