@@ -1,8 +1,8 @@
-"""Downloads whose bytes nginx sends by itself (BRIDGE_ACCEL_REDIRECT_PREFIX): who may have which file is decided here.
+"""Downloads whose bytes nginx sends (BRIDGE_ACCEL_REDIRECT_PREFIX); who may have which file is decided here.
 
-nginx takes the address in X-Accel-Redirect for its own, below a location that nobody can ask for (docs/operations.md),
-and answers ranges and conditions from the file. Only for requests that come from a trusted proxy: anybody else is sent
-the bytes.
+nginx serves the path in X-Accel-Redirect from an internal location that no client can request (docs/operations.md),
+and answers ranges and conditions from the file. Only requests from a trusted proxy are served like this: everybody else
+is sent the bytes.
 """
 
 import os
@@ -18,15 +18,15 @@ from bridge.runtime import Runtime
 
 
 def accelerates(runtime: Runtime) -> bool:
-    """Whether who asks is a proxy that sends files by itself."""
+    """Return whether the request comes from a proxy that sends files itself."""
     peer = request.remote_addr or ""
     return runtime.settings.accel_redirect_prefix is not None and trusts(peer, runtime.settings.trusted_proxies)
 
 
 def redirected(runtime: Runtime, path: str, name: str) -> Response:
-    """The answer that nginx makes the download of. Raises NotFound, Unavailable, 416."""
+    """Return the answer that nginx turns into the download. Raises NotFound, Unavailable, 416."""
     root, below, seen = runtime.files(_look, runtime, path)
-    # As nginx compares it. A range outside the file is refused here, as a problem; nginx would have a page for it.
+    # As nginx computes it. A range outside the file is refused here, as a problem; nginx would send an HTML page.
     etag = f"{int(seen.st_mtime):x}-{seen.st_size:x}"
     if still_the_same(request.headers.get("If-Range"), etag, seen.st_mtime):
         asked_range(request.headers.get("Range"), seen.st_size)
@@ -39,7 +39,7 @@ def redirected(runtime: Runtime, path: str, name: str) -> Response:
 
 
 def _look(runtime: Runtime, path: str) -> tuple[int, bytes, os.stat_result]:
-    """Where the file is, and that it can be opened."""
+    """Return the file's root, its path below the root and its stat; opening it proves that it can be read."""
     with open_source(path, runtime.settings.source_roots) as file:
         seen = os.fstat(file.fileno())
     return *place_of(path, runtime.settings.source_roots), seen

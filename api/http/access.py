@@ -33,12 +33,12 @@ def runtime() -> Runtime:
 
 
 def caller() -> Caller:
-    """Who made this request."""
+    """Return who made this request."""
     return cast(Caller, g.caller)
 
 
 def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let only keys with one of these scopes in; checked before anything of the request is read."""
+    """Admit only keys with one of these scopes; checked before anything of the request is read."""
 
     def guard(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
@@ -60,12 +60,12 @@ def scope(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def limits() -> Limits:
-    """The limits of this process."""
+    """Return the limits of this process."""
     return parts().limits
 
 
 def authenticate() -> Caller:
-    """Whose key this request carries. Raises Unauthorized, TooMany; without keys Forbidden, to pages of other sites."""
+    """Return the key's caller. Raises Unauthorized, TooMany; where no keys are in use, Forbidden to foreign pages."""
     ring = parts().keys
     if ring is None:
         refuse_web_pages(runtime().settings.auth_off_anywhere)
@@ -77,7 +77,7 @@ def authenticate() -> Caller:
 
 
 def _sent_key() -> str:
-    # Read from the environ: request.headers makes an object and goes through all names at each look.
+    # Read from the environ: request.headers builds an object, and scans all names at each access.
     sent: str = request.environ.get("HTTP_AUTHORIZATION", "")
     kind, _, key = sent.partition(" ")
     if kind.lower() != "bearer" or not key.strip():
@@ -86,7 +86,7 @@ def _sent_key() -> str:
 
 
 def whose_key(ring: KeyCache, key: str) -> Caller:
-    """Whose key this is. Raises Unauthorized, and TooMany to an address that has sent too many that do not count."""
+    """Return the key's caller. Raises Unauthorized, and TooMany to an address that has sent too many invalid keys."""
     if not key:
         raise Unauthorized(REFUSED)
     if (known := ring.remembered(key)) is not None:
@@ -97,6 +97,6 @@ def whose_key(ring: KeyCache, key: str) -> Caller:
         trusted = runtime().settings.trusted_proxies
         address = real_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), trusted)
         limits().failure(address)
-        # No more of them come here than the limit of failures lets; of the key only its public part is told.
+        # The limit on failures bounds how often this is logged; of the key, only the public part is.
         log.warning("api_key_refused", address=address, prefix=public_prefix(key), route=request.endpoint)
         raise

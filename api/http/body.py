@@ -16,8 +16,8 @@ from api.http.parts import parts
 from bridge.admission import json_guard
 from bridge.errors import Invalid
 
-# Bodies that are larger are read in a thread of their own, one after the other: what takes a tenth of a second and
-# more holds up no other request.
+# Larger bodies are parsed one at a time in a thread: what takes a tenth of a second or more must not hold up other
+# requests.
 ASIDE_BYTES = 64 * 1024
 
 Parse = Callable[[bytes], Any]  # raises json_guard.NotJson, json_guard.Refused
@@ -26,7 +26,7 @@ Parse = Callable[[bytes], Any]  # raises json_guard.NotJson, json_guard.Refused
 class Unstorable(Invalid):
     """The JSON guard refused the body (bridge/admission/json_guard.py); `token` is the lease_token that it names.
 
-    One that cannot be a token is not the same as none: it stands as a token that nobody has.
+    A value that cannot be a token does not count as missing: it becomes a token that nobody has.
     """
 
     def __init__(self, refusal: json_guard.Refused) -> None:
@@ -37,7 +37,7 @@ class Unstorable(Invalid):
 
     @classmethod
     def of(cls, refusal: json_guard.Refused) -> "Unstorable":
-        """Return the refusal as what it is over HTTP."""
+        """Return the refusal as the error that HTTP clients get."""
         return cls(refusal) if refusal.is_json else NotFinite(refusal)
 
 
@@ -48,8 +48,8 @@ class NotFinite(Unstorable):
 
 
 def read_json(incoming: Request, parse: Parse = json_guard.parse) -> Any:
-    """The JSON body, through the guard. Raises 408, TooMany, what api/http/incoming.py has for bodies that are none
-    (400, 413, 415), and Unstorable (422)."""
+    """Return the JSON body, parsed by the guard. Raises 408, TooMany, what api/http/incoming.py raises for bodies that
+    are not JSON (400, 413, 415), and Unstorable (422)."""
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise NoJsonBody("Send the body without a Content-Encoding.")
     if incoming.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
@@ -80,14 +80,14 @@ def _parsed(raw: bytes, parse: Parse) -> Any:
             raise done
         return done
     finally:
-        del done  # else the exception and this frame would hold each other, and the body, until a full collection
+        del done  # else the exception and this frame would keep each other, and the body, alive until a full collection
 
 
 def _parse_in(box: list[Any], parse: Parse) -> None:
     """Parse what is in the box, and leave the value or the refusal there.
 
-    gevent keeps a thread's last arguments and result until its next task: neither is the body, nor what it holds.
-    Raised in the thread, a refusal would also be written to the log as a crash.
+    gevent keeps a thread's last arguments and result until its next task, so neither may hold the body or its value.
+    A refusal raised in the thread would also be logged as a crash.
     """
     try:
         box[0] = parse(box[0])
@@ -101,7 +101,7 @@ def _is_json(incoming: Request) -> bool:
 
 
 def no_body(incoming: Request) -> None:
-    """Refuse a body where the route takes none: what it says would be overlooked, `dry_run` for one. `{}` says nothing.
+    """Refuse a body where the route takes none: its content, `dry_run` for one, would be ignored. `{}` is accepted.
 
     Raises 400, 408, 413, 415 as for any body, and Invalid (422).
     """
@@ -110,10 +110,10 @@ def no_body(incoming: Request) -> None:
 
 
 class StrictParser(FlaskParser):
-    """Reads JSON through the guard, and query parameters each once, unknown ones where the schema takes them."""
+    """Reads JSON through the guard and each query parameter once; leaves unknown parameters for the schema to judge."""
 
     DEFAULT_VALIDATION_STATUS = 422
-    # webargs would drop unknown query parameters: a filter that is misspelt must not let everything through.
+    # webargs would drop unknown query parameters: a misspelt filter must not let everything through.
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": None}
 
     def load_json(self, req: Request, schema: Schema) -> Any:
@@ -124,7 +124,7 @@ class StrictParser(FlaskParser):
 
 
 def single(parameters: MultiDict[str, str]) -> dict[str, str]:
-    """Query parameters, each given once. Raises Invalid."""
+    """Return the query parameters. Raises Invalid where one is given more than once, or contains NUL."""
     repeated: dict[str, object] = {
         name: ["Must be given once."] for name, values in parameters.lists() if len(values) > 1
     }
@@ -141,12 +141,12 @@ class Blueprint(SmorestBlueprint):
 
     @staticmethod
     def _make_doc_response_schema(schema: Any) -> Any:
-        """Return what documents an answer: the class, for each further decorator of the view copies an instance."""
+        """Return what documents an answer: the class, since each further decorator of the view copies an instance."""
         return type(schema) if isinstance(schema, Schema) else schema
 
 
 def header_text(name: str, longest: int) -> str | None:
-    """A header of 1 to `longest` characters, or None where it was not sent. Raises Invalid."""
+    """Return a header of 1 to `longest` characters, or None if it was not sent. Raises Invalid."""
     value = request.headers.get(name)
     if value is not None and (not 1 <= len(value) <= longest or "\x00" in value):
         raise Invalid({name: [f"Must have 1 to {longest} characters."]})

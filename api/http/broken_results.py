@@ -1,8 +1,8 @@
-"""Results that can never be accepted, in whatever way they are broken: they end the attempt of their holder.
+"""Results that can never be accepted, however they are broken, end their holder's attempt.
 
-A worker does not repeat what was refused, so without this its job would wait out its clocks, for no reason that anybody
-could read. What the document is to blame for (too large, not to be stored) fails the job for good, as it would be the
-same the next time; what the worker is to blame for (no JSON, a wrong type, a missing field) spends a retry.
+A worker does not repeat a refused result, so without this its job would wait until its clocks run out, with no reason
+recorded. A fault of the document (too large, cannot be stored) fails the job for good, as it would be the same the next
+time; a fault of the worker (not JSON, a wrong type, a missing field) spends a retry.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _FORM = (NoJsonBody, Malformed, UnprocessableEntity, Invalid)
 
 
 def ends_attempt(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Around the view that takes results."""
+    """Wrap the view that takes results: a broken one ends the attempt."""
 
     @wraps(view)
     def judged(*args: Any, job_id: str, **kwargs: Any) -> Any:
@@ -56,13 +56,13 @@ def _too_large(job_id: str, refusal: Oversized) -> TooLarge:
     why = f"The result is larger than the {largest} bytes that BRIDGE_MAX_BODY_BYTES allows."
     try:
         fail_unstorable(runtime(), caller(), job_id, why, _token_of(job_id, refusal))
-    except Conflict as conflict:  # It was not this caller's to give; too large it is all the same.
+    except Conflict as conflict:  # It was not this caller's to submit; it is too large all the same.
         return TooLarge(f"{why} {conflict.detail}", job_status=conflict.job_status)
     return TooLarge(why, job_status="failed")
 
 
 def unstorable(job_id: str, token: str | None, refusal: Unstorable) -> Invalid:
-    """Fail the holder's job for good; what is to be told. Raises NotFound, Conflict to anybody else."""
+    """Fail the holder's job for good and return the error to raise. Raises NotFound, Conflict to anybody else."""
     fail_unstorable(runtime(), caller(), job_id, f"The result cannot be stored: {refusal.detail}", token)
     return Invalid(refusal.errors, job_status="failed")
 
@@ -74,7 +74,7 @@ def _spend_by(job_id: str, refusal: Exception, detail: str) -> None:
 
 
 def spend(job_id: str, token: Callable[[], str | None], detail: str) -> str | None:
-    """End the attempt, a retry spent, where it is this caller's; the job's state then. Else nothing happens."""
+    """End the attempt and spend a retry, if it is this caller's; return the job's state then, else None."""
     result = {"success": False, "error_message": f"The result was refused: {detail}"}
     try:
         ended = submit(runtime(), caller(), job_id, result, token(), note=False)
@@ -95,15 +95,15 @@ def _detail(refusal: Exception) -> str:
 
 
 def _token_of(job_id: str, refusal: Exception) -> str | None:
-    """The lease_token of the call: that of the header, else that of the body as far as it can be read.
+    """Return the call's lease_token: that of the header, else that of the body as far as it can be read.
 
-    One that cannot be a token is not the same as none: it stands as a token that nobody has.
+    A value that cannot be a token does not count as missing: it becomes a token that nobody has.
     """
     sent = request.headers.get("X-Lease-Token")
     if sent is not None:
         return sent if 1 <= len(sent) <= 100 else "unreadable"
     if isinstance(refusal, Unread):
-        # Only for a key whose result could count is the body read to its end.
+        # The body is read to its end only for a key whose result could count.
         return refusal.token(request) if expects(find(runtime(), caller().tenant, job_id), caller()) else None
     if isinstance(refusal, Unstorable | Malformed):
         return refusal.token
@@ -111,6 +111,6 @@ def _token_of(job_id: str, refusal: Exception) -> str | None:
 
 
 def token_in(body: Any) -> str | None:
-    """The lease_token that a parsed body names."""
+    """Return the lease_token that a parsed body names."""
     token = body.get("lease_token") if isinstance(body, dict) else None
     return token if token is None or isinstance(token, str) else "unreadable"

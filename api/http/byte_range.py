@@ -8,9 +8,9 @@ from werkzeug.http import parse_date
 
 
 def asked_range(header: str | None, size: int) -> range | None:
-    """The bytes of one range, or None for the whole file. Raises 416 when the range lies outside.
+    """Return the bytes of one range, or None for the whole file. Raises 416 when the range lies outside.
 
-    An unknown unit, several ranges and what is no range are ignored, as the RFC allows or demands.
+    An unknown unit, several ranges and anything that is not a range are ignored, as the RFC allows or demands.
     """
     found = re.fullmatch(r"bytes=([0-9]{0,30})-([0-9]{0,30})", header or "", re.IGNORECASE)
     if found is None or found[0].endswith("=-"):
@@ -28,7 +28,7 @@ def asked_range(header: str | None, size: int) -> range | None:
 
 
 def still_the_same(if_range: str | None, etag: str, modified: float) -> bool:
-    """Whether the file is the one that `If-Range` names: by its strong ETag, or by its exact date."""
+    """Return whether the file is the one that `If-Range` names, by its strong ETag or its exact date."""
     if if_range is None:
         return True
     if if_range.lstrip().startswith(('"', "W/")):

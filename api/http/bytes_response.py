@@ -25,7 +25,7 @@ from bridge.runtime import Runtime
 
 
 def bytes_response(size: int, etag: str, modified: float, body: Callable[[range], Iterable[bytes]]) -> Response:
-    """The bytes of a file of this size; `body` makes those of a range. Raises 416."""
+    """Return an answer with a file of this size, or the range asked for; `body` yields a range's bytes. Raises 416."""
     asked = None
     if still_the_same(request.headers.get("If-Range"), etag, modified):
         asked = asked_range(request.headers.get("Range"), size)
@@ -42,9 +42,9 @@ def bytes_response(size: int, etag: str, modified: float, body: Callable[[range]
 
 
 def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: bool = False) -> Response:
-    """An upload, under the name that it was sent with, else this one, with its digest (RFC 9530).
+    """Return an upload as an answer with its digest (RFC 9530), under the name it was sent with, else under `name`.
 
-    `by_store`: a redirect to the store where the operator wants it to give the bytes itself. Raises 416, Unavailable.
+    `by_store`: redirect to the store where the operator lets it send the bytes itself. Raises 416, Unavailable.
     """
     sha256 = bytes(upload.sha256)
 
@@ -59,7 +59,7 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
         except (NotFound, Unavailable, SQLAlchemyError):
             raise cut_short("the store does not answer") from None
         if left:
-            raise cut_short("a part of the file is gone from the store")
+            raise cut_short("a part of the file is missing in the store")
 
     response = bytes_response(upload.length, sha256.hex(), upload.created_at.timestamp(), body)
     response.headers["Content-Disposition"] = attachment(upload.name or name)
@@ -72,7 +72,7 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
 
 
 def _upload_pieces(runtime: Runtime, upload_id: UUID, served: range, sock: Any) -> Iterator[tuple[int, bytes]]:
-    """As file_pieces, of an upload. Raises NotFound too."""
+    """Yield the pieces of an upload as file_pieces does. Raises NotFound too."""
     objects = store(runtime.settings)
     for name, part in parts(runtime, upload_id, served):
         sent = 0
@@ -91,7 +91,7 @@ def _upload_pieces(runtime: Runtime, upload_id: UUID, served: range, sock: Any) 
 
 
 def _redirect(response: Response, address: str) -> Response:
-    """Where the bytes are, with what the store does not tell of them. Conditions and ranges have been judged here."""
+    """Return a redirect to the bytes, with the headers that the store lacks. Conditions and ranges were judged."""
     response.close()
     redirect = Response(status=307, mimetype="application/octet-stream")
     redirect.headers["Location"] = address
@@ -101,9 +101,9 @@ def _redirect(response: Response, address: str) -> Response:
 
 
 def text_response(runtime: Runtime, stored: Row[Any], file: Row[Any] | None, *, by_store: bool = False) -> Response:
-    """The text of a result (a row with read.RESULT), or a range of it. `file`: the upload that it is, if it is one.
+    """Return the text of a result (a row with read.RESULT), or a range of it. `file`: the upload that holds it, if any.
 
-    `by_store` as above. Raises 416, Unavailable, NotFound: the result has no text.
+    `by_store` as above. Raises 416, Unavailable, and NotFound where the result has no text.
     """
     name = f"{stored.id}.txt"
     if file is not None:
@@ -117,7 +117,7 @@ def text_response(runtime: Runtime, stored: Row[Any], file: Row[Any] | None, *, 
             stored.completed_at.timestamp(),
             lambda served: _part(as_text(Unread(stored.id, Document.CONTENT)), served),
         )
-        response.direct_passthrough = False  # it goes through a file of the process, which counts as other such answers
+        response.direct_passthrough = False  # it goes through a file of the process, and counts as such answers do
         response.headers["Content-Disposition"] = attachment(name)
         response.make_conditional(request.environ)
     response.headers["Content-Type"] = "text/plain; charset=utf-8"
@@ -125,7 +125,7 @@ def text_response(runtime: Runtime, stored: Row[Any], file: Row[Any] | None, *, 
 
 
 def _part(whole: Iterator[bytes], served: range) -> Iterator[bytes]:
-    """The bytes of a range."""
+    """Yield the bytes of a range."""
     at = 0
     for piece in whole:
         if at >= served.stop:
@@ -137,15 +137,15 @@ def _part(whole: Iterator[bytes], served: range) -> Iterator[bytes]:
 
 
 def attachment(name: str) -> str:
-    """Content-Disposition for a file's name, whatever stands in it (RFC 6266)."""
+    """Return the Content-Disposition for a file's name, whatever characters it has (RFC 6266)."""
     plain = re.sub(r"[^A-Za-z0-9 ._()-]", "_", name)
     spelled = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{spelled}'
 
 
 def cut_short(why: str) -> BrokenPipeError:
-    """Ends an answer before its promised length: gunicorn takes it for a lost client, and closes the connection.
+    """Return the error that ends an answer early: gunicorn takes it for a lost client and closes the connection.
 
-    On one that stayed open the client would wait for the rest, or take its next answer for it.
+    If it stayed open, the client would wait for the rest, or take its next answer for it.
     """
     return BrokenPipeError(errno.EPIPE, why)

@@ -40,13 +40,13 @@ NEXT = NextQuery()
 
 
 def poll_response(claimed: list[Claimed]) -> Response:
-    """The claimed jobs as an answer."""
+    """Return the claimed jobs as an answer."""
     return with_headers(POLL_HEADERS, json_response(poll_answer(claimed)))
 
 
 def answer_with_next(accepted: dict[str, Any]) -> Response:
-    """The answer to a result that was accepted, with that to the poll of its query; what was sent is let go of before
-    the wait."""
+    """Return the answer to an accepted result, with the answer to the poll in its query; the body is freed before the
+    wait."""
     g.pop("body", None)
     end_request()
     told, headers = next_claim(parts(), caller(), request.args, request.environ.get("gunicorn.socket"))
@@ -56,9 +56,9 @@ def answer_with_next(accepted: dict[str, Any]) -> Response:
 def next_claim(
     bridge: Parts, asks: Caller, query: MultiDict[str, str] | dict[str, str], connection: socket.socket | None
 ) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-    """`next`, what a poll with this query is answered, or `next_problem`, why it is refused, and its headers.
+    """Return `next`, the answer to a poll with this query, or `next_problem`, why it is refused; and the headers.
 
-    The result has been accepted: no refusal may take the place of that. Raises SQLAlchemyError for a defect only.
+    The result has been accepted, and no refusal may replace that answer. Raises SQLAlchemyError for a defect only.
     """
     refusal: BridgeError
     bridge.limits.as_many(asks.key_id, asks.tenant, 2)
@@ -77,14 +77,14 @@ def next_claim(
 
 
 def with_headers(headers: tuple[tuple[str, str], ...], response: Response) -> Response:
-    """The response, with these headers."""
+    """Set these headers on the response and return it."""
     for name, value in headers:
         response.headers[name] = value
     return response
 
 
 def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection: socket.socket | None) -> list[Claimed]:
-    """What a poll is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
+    """Return the jobs that a poll gets, however it came in. Raises BridgeError, SQLAlchemyError."""
     types, denied = _content_types(query["content_types"], asks)
     who = Claimant(asks.key_id, query["worker_id"], query["lease"], query["claim_id"], asks.tenant, ",".join(types))
     if not types:
@@ -104,13 +104,13 @@ def claim_for(bridge: Parts, asks: Caller, query: Mapping[str, Any], connection:
     )
     claimed = bridge.polls.claim(asking, query["wait"])
     if asking.hung_up and not claimed:
-        raise HungUp  # thousands of answers that nobody hears would keep others waiting
+        raise HungUp  # thousands of answers that nobody reads would keep others waiting
     reach("claim.before_answer", claimed and not asking.again)
     return with_uploads(bridge.runtime, claimed)
 
 
 def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]) -> Claimed:
-    """What the claim of a named job is answered. Raises BridgeError, SQLAlchemyError."""
+    """Claim a job by its ID and return it. Raises BridgeError, SQLAlchemyError."""
     refuse_without_room(bridge.limits.answers, asks)
     named = claim_named(
         bridge.runtime,
@@ -129,7 +129,7 @@ def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]
 
 
 def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:
-    """The content types of a poll that the key may have, and those that it may not. Raises Invalid."""
+    """Return a poll's content types that the key may have, and those that it may not. Raises Invalid."""
     types = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not 1 <= len(types) <= 32 or not all(re.fullmatch(CONTENT_TYPE_PATTERN, one) for one in types):
         raise Invalid({"content_types": ["Must be 1 to 32 content types of a-z 0-9 . _ and -, comma-separated."]})
@@ -140,9 +140,9 @@ def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:
 
 
 def _gone(answers: Budget, asks: Caller, connection: socket.socket | None) -> Callable[[], bool]:
-    """Whether the client has closed its end, as far as the socket tells, or that its answers are left unread.
+    """Return a test: has the client closed its end, as far as the socket tells, or left too many answers unread?
 
-    Who is told so goes away empty; its next poll hears why.
+    Such a poll gets no jobs; a client that is still there learns why from its next poll.
     """
 
     def gone() -> bool:

@@ -1,19 +1,19 @@
-"""Where a request comes from, behind proxies that are trusted and no others."""
+"""Where a request comes from, behind trusted proxies and no others."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-IPV6_SITE = 64  # one customer has at least so much: addresses in it are one
+IPV6_SITE = 64  # one customer has at least a /64: all addresses in it count as one
 
 
 def trusts(peer: str, trusted: Iterable[str]) -> bool:
-    """Whether this is the address of a trusted proxy."""
+    """Return whether this is the address of a trusted proxy."""
     address = _parsed(peer)
     return address is not None and any(address in ip_network(one, strict=False) for one in trusted)
 
 
 def real_address(peer: str, forwarded: str, trusted: Iterable[str]) -> str:
-    """The address of the client: the peer, or the last in `X-Forwarded-For` that no trusted proxy added.
+    """Return the client's address: the peer, or the last in `X-Forwarded-For` that is not a trusted proxy's.
 
     An IPv6 address is given as its /64 network.
     """

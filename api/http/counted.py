@@ -1,6 +1,6 @@
-"""What an API process counts: added up in memory, and told to the others of its machine a few times a second.
+"""What an API process counts: summed in memory, and shared with the machine's other processes a few times a second.
 
-Each telling is a search, a lock and a write into a shared file: at each request they cost a twentieth of it.
+Each sharing is a search, a lock and a write to a shared file: at each request it would be a twentieth of the cost.
 """
 
 import bisect
@@ -18,7 +18,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 
 
 class Summed:
-    """A counter, or where it has buckets a histogram, of this process and the others."""
+    """A counter, or a histogram where the family has buckets, summed over the processes of the machine."""
 
     _all: ClassVar[list["Summed"]] = []
 
@@ -43,7 +43,7 @@ class Summed:
 
     @classmethod
     def tell(cls) -> None:
-        """Tell what came since the last time."""
+        """Write what was counted since the last time to the shared file."""
         for one in cls._all:
             if one._since:
                 one._tell()
@@ -63,7 +63,7 @@ class Summed:
 
 _REQUESTS = Family(
     "bridge_http_seconds",
-    "From a request's head to its answer's, by route; a poll's wait is in it.",
+    "From a request's head to its answer's, by route; includes the wait of a poll.",
     ("method", "route", "status"),
     (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0),
 )
@@ -78,10 +78,10 @@ PARKED_FOR = Gauge(
     ["content_type"], multiprocess_mode="livesum",
 )  # fmt: skip
 IN_USE = Gauge(
-    "bridge_pool_connections_in_use", "Connections to PostgreSQL that are taken out of the API's pools.",
+    "bridge_pool_connections_in_use", "Connections to PostgreSQL that are checked out of the API's pools.",
     ["pool"], multiprocess_mode="livesum",
 )  # fmt: skip
-POOL = Gauge("bridge_pool_connections", "The most that there can be.", ["pool"], multiprocess_mode="livesum")
+POOL = Gauge("bridge_pool_connections", "The size of the API's pools.", ["pool"], multiprocess_mode="livesum")
 
 
 class Told:
@@ -97,7 +97,7 @@ class Told:
 
 
 def answered(method: str, route: str | None, status: int, began: float) -> None:
-    """Count an answer. `route`: its rule, None where there is none; `began`: time.monotonic() then."""
+    """Count an answer. `route`: its rule, None where there is none; `began`: time.monotonic() at the request's head."""
     RESPONSES.inc(f"{status // 100}xx")
     named = method if method in _METHODS else "(other)"
     REQUESTS.observe(time.monotonic() - began, named, route or "(none)", str(status))

@@ -8,9 +8,9 @@ from flask import Flask
 from flask_swagger_ui import get_swaggerui_blueprint
 
 PATH = "/docs"
-# Without the bar that loads other documents, and without anything that would ask another host.
+# Without the bar that loads other documents, and without anything that contacts another host.
 PAGE = {"layout": "BaseLayout", "validatorUrl": None, "oauth2RedirectUrl": None}
-# Swagger UI sets styles as it goes; they cannot be named beforehand.
+# Swagger UI sets inline styles at run time; they cannot be named beforehand.
 POLICY = (
     "default-src 'none'; script-src 'self' {}; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -18,9 +18,9 @@ POLICY = (
 
 
 def add_docs_page(app: Flask, title: str) -> str:
-    """Add the page, which needs /openapi.json; the Content-Security-Policy of everything below its path.
+    """Add the page, which needs /openapi.json; return the Content-Security-Policy for everything below its path.
 
-    The one script that stands in the page itself is named by its hash: it is the same at every request.
+    The page's one inline script is named by its hash: it is the same in every response.
     """
     app.register_blueprint(get_swaggerui_blueprint(PATH, "/openapi.json", config={"app_name": title, **PAGE}))
     with app.test_request_context(f"{PATH}/"):

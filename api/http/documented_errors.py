@@ -14,15 +14,15 @@ MEANINGS = {
     405: "The method is not allowed at this path; `Allow` lists those that are.",
     408: "The body did not arrive in time.",
     409: "The job's state does not allow this call; `code` says why.",
-    412: "Tus-Resumable is missing, or names a version that is not spoken here.",
+    412: "Tus-Resumable is missing, or names a version that the bridge does not support.",
     413: "The body is larger than BRIDGE_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     416: "The range lies outside the file.",
     422: "A field cannot be accepted; `errors` names it.",
     429: "Too many requests; wait for Retry-After.",
-    460: "The body does not have the Upload-Checksum that was sent with it; nothing of it counts.",
-    500: "A defect of the bridge; X-Request-ID finds it in the log.",
-    503: "PostgreSQL, or what holds a source file, does not answer; send the request again after Retry-After.",
+    460: "The body does not match the Upload-Checksum that was sent with it; none of it is kept.",
+    500: "A defect of the bridge; find it in the log by its X-Request-ID.",
+    503: "PostgreSQL, or the storage of a source file, does not answer; send the request again after Retry-After.",
 }
 MEDIA_TYPE = "application/problem+json"
 ALWAYS = (401, 403, 422, 429, 503)
@@ -30,7 +30,7 @@ WITH_BODY = (400, 413, 415)
 
 
 def gives(blueprint: Blueprint, *statuses: int, body: bool = False) -> Callable[[Any], Any]:
-    """Document these errors, beside the ones that any route (and any route with a body) can give."""
+    """Document these errors, in addition to those of every route (and of every route with a body)."""
     all_of_them = sorted({*ALWAYS, *(WITH_BODY if body else ()), *statuses})
     answers = {status: problem_answer(status) for status in all_of_them}
 

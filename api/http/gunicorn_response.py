@@ -1,8 +1,8 @@
 """gunicorn's response with less work, and a time limit on sending to a client that does not read.
 
-The head and the first bytes of the body are sent together; gunicorn sends them apart, twice a system call and twice a
-packet that wakes the client up. Header lines that every answer has are checked and written once, the date once a
-second. gunicorn's master imports this: keep it small.
+The head and the first bytes of the body are sent together; gunicorn sends them separately, in two system calls and two
+packets that wake the client. Header lines that every answer has are checked and formatted once, the date once a second.
+gunicorn's master imports this: keep it small.
 """
 
 import errno
@@ -21,7 +21,7 @@ _LINES = {header: f"{header[0]}: {header[1]}\r\n" for header in FIXED}
 
 
 class _Date:
-    """The line with the time of an answer."""
+    """The Date header line."""
 
     second = 0
     line = ""
@@ -35,30 +35,30 @@ class _Date:
 
 
 class TimedResponse(wsgi.Response):
-    """gunicorn's response, which ends when its client takes less than a piece in `seconds`.
+    """gunicorn's response, aborted when its client takes less than a piece in `seconds`.
 
-    It does not tell what serves it.
+    It has no Server header.
     """
 
     seconds = 30.0
-    _head = b""  # made, and not sent yet
-    _lines = ""  # of FIXED
+    _head = b""  # built, not sent yet
+    _lines = ""  # those in FIXED
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
-        """Take the headers of the answer. Raises what gunicorn raises for one that is not a header."""
+        """Take the answer's headers. Raises what gunicorn raises for an invalid one."""
         lines = [_LINES.get(header) for header in headers]
         self._lines = "".join(filter(None, lines))
         super().process_headers([header for header, line in zip(headers, lines, strict=True) if line is None])
 
     def send_headers(self) -> None:
-        """Make the head. It is sent with what comes first of the body, or at its end."""
+        """Build the head. It is sent with the first bytes of the body, or at its end."""
         if not self.headers_sent:
             own = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
             self._head = f"{''.join(self.default_headers())}{own}{self._lines}\r\n".encode("latin-1")
             self.headers_sent = True
 
     def default_headers(self) -> list[str]:
-        """The lines that the server adds."""
+        """Return the lines that the server adds."""
         (major, minor), end = self.req.version, "close" if self.should_close() else "keep-alive"
         lines = [f"HTTP/{major}.{minor} {self.status}\r\n", _Date.now(), f"Connection: {end}\r\n"]
         if self.chunked:
@@ -68,10 +68,10 @@ class TimedResponse(wsgi.Response):
     def write(self, arg: bytes) -> None:
         """Send some of the body. Raises BrokenPipeError where the client does not read."""
         super().write(arg)
-        self._send(b"")  # the head, where the answer has no body, or this was nothing of it
+        self._send(b"")  # the head, where the answer has no body or this piece was empty
 
     def close(self) -> None:
-        """The body has ended. Raises BrokenPipeError as `write`."""
+        """End the body. Raises BrokenPipeError as `write` does."""
         self.send_headers()
         self._send(b"0\r\n\r\n" if self.chunked else b"")
 
@@ -86,7 +86,7 @@ class TimedResponse(wsgi.Response):
             self._send_piece(data[start : start + PIECE])
 
     def _send_piece(self, data: bytes) -> None:
-        """Mostly the kernel takes all of it at once; only where it does not is there something to wait for."""
+        """Send a piece, and wait only for the rest that the kernel does not take at once."""
         try:
             sent = self.sock.send(data, 0, 0.0)  # gevent's: seconds to wait
         except BlockingIOError:
@@ -98,7 +98,7 @@ class TimedResponse(wsgi.Response):
             with stalled():
                 self.sock.sendall(data[sent:])
         except TimeoutError:
-            # What the kernel still holds for it is dropped with the connection.
+            # Unsent bytes in the kernel are dropped with the connection.
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
         finally:

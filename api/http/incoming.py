@@ -1,7 +1,7 @@
 """The bytes of a body, read within bounds of time and memory.
 
-What is large comes into a file without a name, however slowly, and is taken into memory in turns only once it is
-there: many bodies that are begun and not ended cost a descriptor each, not their size.
+A large body is received into an unnamed file, however slowly it comes, and read into memory, in turns, only once it is
+complete: many unfinished bodies cost a descriptor each, not their size.
 """
 
 import io
@@ -25,10 +25,10 @@ from werkzeug.exceptions import (
 from api.http.access import caller, limits
 from bridge.errors import TooMany
 
-BODY_SECONDS = 300  # a body that takes longer to arrive is given up
+BODY_SECONDS = 300  # a body that takes longer to arrive is refused
 TURN_SECONDS = 60  # the wait for room in memory
 LARGE_BYTES = 64 * 1024
-IN_MEMORY = 256 * 1024  # of a body that is still coming; the rest goes to a file
+IN_MEMORY = 256 * 1024  # of a body that is still arriving; beyond it, a file
 _CHUNK = 65536
 _TOKEN = re.compile(rb'"lease_token"\s{0,8}:\s{0,8}"([!-~]{1,100}?)"')
 
@@ -41,7 +41,7 @@ class Unread(HTTPException):
         self._begun = begun
 
     def token(self, incoming: Request) -> str | None:
-        """The lease_token that the body names, wherever it stands. What comes before it is read, and dropped.
+        """Return the lease_token that the body names, wherever it stands. What comes before it is read and dropped.
 
         Raises 400, 408.
         """
@@ -62,7 +62,7 @@ class Oversized(Unread, RequestEntityTooLarge):
 
 
 class NoJsonBody(Unread, UnsupportedMediaType):
-    """The body's type, or how it is encoded, is not what is read here."""
+    """The body's type or encoding is not supported."""
 
 
 class Malformed(BadRequest):
@@ -76,11 +76,11 @@ class Malformed(BadRequest):
 def _slices(raw: bytes) -> Iterator[bytes]:
     for start in range(0, len(raw), _CHUNK):
         yield raw[start : start + _CHUNK]
-        gevent.sleep(0)  # what was made for it takes a tenth of a second in all
+        gevent.sleep(0)  # the largest takes a tenth of a second in all
 
 
 def _token_in(pieces: Iterator[bytes]) -> str | None:
-    """A quote inside a JSON string is escaped, so no text of a result can be taken for the field."""
+    """Return the lease_token in the pieces, or None. Quotes in JSON strings are escaped: no result's text matches."""
     window = b""
     for piece in pieces:
         window = window[-256:] + piece
@@ -90,13 +90,13 @@ def _token_in(pieces: Iterator[bytes]) -> str | None:
 
 
 def read_body(incoming: Request) -> bytes:
-    """The whole body, in memory until the request is answered. Raises 400, 408, Oversized (413), TooMany."""
-    # The limit of the application is a byte higher: Werkzeug cuts a chunked body at it instead of refusing it.
+    """Return the whole body, in memory until the request is answered. Raises 400, 408, Oversized (413), TooMany."""
+    # The application's limit is a byte higher: Werkzeug cuts a chunked body at it instead of refusing it.
     most = incoming.max_content_length or 0
     try:
         if "Transfer-Encoding" not in incoming.headers and (incoming.content_length or 0) <= LARGE_BYTES:
             with arriving():
-                raw = incoming.get_data(cache=False)  # who waits with its answer does not hold its body
+                raw = incoming.get_data(cache=False)  # a request that waits for its answer must not hold its body
             _whole(incoming, len(raw))
             if len(raw) == most:
                 raise Oversized
@@ -115,7 +115,7 @@ def read_body(incoming: Request) -> bytes:
 
 
 def _stored(incoming: Request) -> tuple[IO[bytes], int]:
-    """The body as a file, closed with the request, and its size."""
+    """Return the body as a file, which is closed with the request, and its size in bytes."""
     file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
     _until_answered().enter_context(file)
     size = 0
@@ -124,20 +124,20 @@ def _stored(incoming: Request) -> tuple[IO[bytes], int]:
             while piece := incoming.stream.read(_CHUNK):
                 file.write(piece)
                 size += len(piece)
-                gevent.sleep(0)  # what is there already is read without a wait: several such bodies took turns of 15 MB
+                gevent.sleep(0)  # what has arrived is read without a wait: several such bodies took turns of 15 MB
     except RequestEntityTooLarge:
         raise Oversized(begun=file) from None
     return file, size
 
 
 def _whole(incoming: Request, size: int) -> None:
-    """Raises 400 where a body ended before its promised length: what came may be JSON all the same."""
+    """Raise 400 where a body ended before its promised length: what came may be JSON all the same."""
     if size < (incoming.content_length or 0):
         raise BadRequest("The body is broken: it ended early.")
 
 
 def _until_answered() -> ExitStack:
-    """What is to be ended with the request (api/create_app.py)."""
+    """Return the stack that is closed with the request (api/create_app.py)."""
     if "until_answered" not in g:
         g.until_answered = ExitStack()
     stack: ExitStack = g.until_answered
@@ -145,14 +145,14 @@ def _until_answered() -> ExitStack:
 
 
 def end_request(_: BaseException | None = None) -> None:
-    """Let go of what the body of a request took."""
+    """Free what the body of a request took."""
     if "until_answered" in g:
         g.until_answered.close()
 
 
 @contextmanager
 def arriving() -> Iterator[None]:
-    """A body is read from the connection. Raises 400 where it is broken, 408 where it takes too long."""
+    """Bound the reading of a body inside. Raises 400 where it is broken, 408 where it takes too long."""
     try:
         with gevent.Timeout(BODY_SECONDS, RequestTimeout()):
             yield
@@ -161,7 +161,7 @@ def arriving() -> Iterator[None]:
 
 
 class Resumed:
-    """What has come of a body, and then the rest of it."""
+    """A body as a stream: what was read of it already, then the rest."""
 
     def __init__(self, come: io.BytesIO, rest: Any) -> None:
         self._come, self._rest, self._begun = come, rest, False

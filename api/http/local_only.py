@@ -1,4 +1,4 @@
-"""What comes from this machine itself, and what a web page elsewhere makes a browser on it send."""
+"""Requests from this machine itself, and those that a web page of another site makes a browser on it send."""
 
 import re
 from ipaddress import ip_address
@@ -8,24 +8,24 @@ from flask import request
 
 from bridge.errors import Forbidden
 
-# What proxies add; each may add another one, and whoever forwards for others adds one of them.
+# Headers that proxies add; every proxy adds at least one of them.
 FORWARDED = ("FORWARDED", "VIA", "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO", "X_REAL_IP")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
-OWN = ("", "same-origin", "none")  # no browser; a page of ours; somebody who typed the address
+OWN = ("", "same-origin", "none")  # no browser; a page of the bridge; an address typed by the user
 
 
 def from_here() -> bool:
-    """Whether this request comes from this machine and for nobody else: neither a proxy nor a foreign name sent it."""
+    """Return whether this request comes from this machine itself: through no proxy, and not under a foreign name."""
     peer = request.remote_addr or ""
     forwarded = any(f"HTTP_{name}" in request.environ for name in FORWARDED)
     return not forwarded and _is_loopback(peer) and is_local(request.environ.get("HTTP_HOST", ""))
 
 
 def refuse_web_pages(anywhere: bool) -> None:
-    """Where no keys are asked for, refuse what a page of another site may have sent. Raises Forbidden.
+    """Refuse, where no keys are in use, what a page of another site may have sent. Raises Forbidden.
 
-    A browser sends such a request with the reach of whoever sits before it. A name that is not local is how a page
-    makes itself look like ours (DNS rebinding); `anywhere`: the bridge is meant to have other names.
+    A browser sends such a request with its user's access. A page can pose as ours under a name that is not local (DNS
+    rebinding); `anywhere`: the bridge is meant to have other names.
     """
     host = request.environ.get("HTTP_HOST", "")
     if not anywhere and not is_local(host):
@@ -38,7 +38,7 @@ def refuse_web_pages(anywhere: bool) -> None:
 
 
 def from_another_site() -> bool:
-    """Whether a page of another site made a browser send this request, as far as the browser tells."""
+    """Return whether a page of another site made a browser send this request, as far as the browser tells."""
     if (told := request.environ.get("HTTP_SEC_FETCH_SITE")) is not None:
         return told not in OWN
     origin = request.environ.get("HTTP_ORIGIN")
@@ -46,9 +46,9 @@ def from_another_site() -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether a Host header names this machine to itself."""
+    """Return whether a Host header names this machine by a local name."""
     if (spelled := _HOST.fullmatch(host.lower())) is None:
-        return False  # `evil@localhost` and its like are no names
+        return False  # `evil@localhost` and the like are not names
     name = spelled[1].strip("[]")
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 

@@ -1,4 +1,4 @@
-"""The text of /metrics: counters kept by each process, and gauges read from PostgreSQL and Redis when asked."""
+"""The text of /metrics: counters kept by each process, and gauges read from PostgreSQL and Redis at each scrape."""
 
 from collections.abc import Iterable
 
@@ -15,13 +15,13 @@ from bridge.workers.registry import WorkerRegistry
 
 
 class Whole:
-    """What all processes of this machine have counted, and Celery's anywhere; what PostgreSQL and Redis know."""
+    """The counts of all processes of this machine and of Celery's anywhere, and what PostgreSQL and Redis know."""
 
     def __init__(self, runtime: Runtime, seen: WorkerRegistry) -> None:
         self._runtime, self._seen = runtime, seen
 
     def collect(self) -> Iterable[Metric]:
-        # It reads what gunicorn_conf.py has named in the environment.
+        # It reads the directory that gunicorn_conf.py named in the environment.
         counted = multiprocess.MultiProcessCollector(None).collect()
         with self._runtime.engine.connect() as connection:
             yield from add_totals(connection, counted)
@@ -37,7 +37,7 @@ def _gauge(name: str, told: str, values: dict[tuple[str, ...], float], *labels: 
 
 
 def truth(facts: Facts, limits: KeyLimits) -> Iterable[Metric]:
-    """The gauges of what PostgreSQL and Redis know."""
+    """Yield the gauges of what PostgreSQL and Redis know."""
     yield _gauge("bridge_jobs", "Unfinished jobs.", facts.depth, "content_type", "status")
     yield _gauge(
         "bridge_oldest_claimable_seconds",
@@ -56,29 +56,29 @@ def truth(facts: Facts, limits: KeyLimits) -> Iterable[Metric]:
     told = "For how long the webhook that should have been sent first has been due."
     yield _gauge("bridge_webhooks_overdue_seconds", told, {(): max(0.0, calls.overdue or 0.0)})
     if facts.mirror_gap is not None:
-        told = "Claimable jobs that the mirror lacks, and IDs that it has too many."
+        told = "Claimable jobs that the mirror lacks, plus IDs in it that are not claimable."
         yield _gauge("bridge_mirror_gap", told, {(): facts.mirror_gap})
     if facts.pipeline is not None:
         queue = facts.pipeline
-        told = "Messages that wait in the pipeline's queue."
+        told = "Messages waiting in the pipeline's queue."
         yield _gauge("bridge_pipeline_queue_messages", told, {(queue.queue,): queue.messages}, "queue")
-        told = "For how long none has been taken from it, while there were some."
+        told = "For how long no message has been taken from it while there were some."
         yield _gauge(
             "bridge_pipeline_queue_untouched_seconds", told, {(queue.queue,): queue.untouched_seconds}, "queue"
         )
     sweeps = facts.sweeps
-    told = "Since the sweep last ran."
+    told = "Seconds since the sweep last ran."
     yield _gauge("bridge_sweep_age_seconds", told, {(one.name,): float(one.age) for one in sweeps}, "sweep")
-    told = "How long its last run took."
+    told = "How long the sweep's last run took."
     yield _gauge("bridge_sweep_seconds", told, {(one.name,): one.seconds for one in sweeps}, "sweep")
-    changed = CounterMetricFamily("bridge_sweep_changed", "What its runs moved or repaired.", labels=["sweep"])
+    changed = CounterMetricFamily("bridge_sweep_changed", "Items that the sweep moved or repaired.", labels=["sweep"])
     for one in sweeps:
         changed.add_metric([one.name], one.total)
     yield changed
-    told = "Stored objects that no upload counts, to a thousand."
+    told = "Stored objects that belong to no upload, counted to a thousand."
     yield _gauge("bridge_upload_objects_unnamed", told, {(): facts.upload_gap})
-    yield _gauge("bridge_upload_bytes", "Bytes of all uploads, as they were announced.", {(): facts.uploads.whole})
-    told = "How much of its quota the tenant, the key, and the tenant whose jobs name the most takes; 1 is all of it."
+    yield _gauge("bridge_upload_bytes", "Bytes of all uploads, by their announced lengths.", {(): facts.uploads.whole})
+    told = "The highest share of its quota that a tenant, a key, and a tenant's jobs (kept) take; 1 is all of it."
     shares: dict[tuple[str, ...], float] = {
         ("tenant",): int(facts.uploads.tenant) / limits.tenant_upload_bytes,
         ("key",): int(facts.uploads.key) / limits.upload_bytes,
@@ -99,7 +99,7 @@ _SCALING = {
 
 
 def _scaling(runtime: Runtime, seen: WorkerRegistry) -> Iterable[Metric]:
-    """The numbers of GET /scaling."""
+    """Yield the numbers of GET /scaling."""
     scales = scaling_of_all(runtime, seen)
     for name, told in _SCALING.items():
         values: dict[tuple[str, ...], float] = {
@@ -111,9 +111,9 @@ def _scaling(runtime: Runtime, seen: WorkerRegistry) -> Iterable[Metric]:
 
 
 def render(runtime: Runtime, seen: WorkerRegistry) -> bytes:
-    """The text of /metrics.
+    """Return the text of /metrics.
 
-    Of the other processes it knows what they had counted up to a tenth of a second ago, of Celery's some seconds.
+    The counts of other processes may be a tenth of a second old, Celery's some seconds.
     """
     Summed.tell()
     registry = CollectorRegistry(auto_describe=False)

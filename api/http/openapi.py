@@ -1,8 +1,8 @@
 """The OpenAPI document: flask-smorest's, completed with what holds for every route.
 
-flask-smorest describes parameters, bodies and the answers that a view names. What is left follows from rules, and is
-added here: statuses that any route can give, headers of requests and answers, descriptions, and a form that the
-generators of clients understand.
+flask-smorest describes parameters, bodies and the answers that a view names. The rest follows from rules and is added
+here: statuses that any route can give, headers of requests and answers, descriptions, and a form that client
+generators understand.
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ _COUNT = {"type": "integer", "minimum": 0}
 HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-ID": {
         "schema": _TEXT,
-        "description": "The ID sent by the client, or a new one; also in the log lines of the request.",
+        "description": "The ID that the client sent, or a new one; also in the request's log lines.",
     },
-    "X-Job-Status": {"schema": _TEXT, "description": "The job's state: a worker hears of a cancel on any call."},
+    "X-Job-Status": {"schema": _TEXT, "description": "The job's state: any call tells a worker of a cancellation."},
     "Retry-After": {"schema": _COUNT, "description": "Seconds after which to send the request again."},
     "WWW-Authenticate": {"schema": _TEXT, "description": "Bearer."},
     "Allow": {"schema": _TEXT, "description": "The methods allowed at this path."},
@@ -45,13 +45,13 @@ OF_STATUS = {"401": ("WWW-Authenticate",), "405": ("Allow",), "429": ("Retry-Aft
 OF_FILES = ("ETag", "Last-Modified", "Accept-Ranges", "Content-Disposition", "Repr-Digest")
 CONDITIONS = {
     "Range": "One range of bytes, such as `bytes=1000-`: answered with 206. Others are ignored.",
-    "If-Range": "The ETag of the part that is there: if the file has changed since, the answer is the whole file.",
-    "If-None-Match": "An ETag: answered with 304 while the file has it.",
+    "If-Range": "The ETag of the part that the client has: if the file has changed, the answer is the whole file.",
+    "If-None-Match": "An ETag: the answer is 304 while it is the file's.",
 }
 
 
 def add_document(app: Flask, api: Api) -> None:
-    """Serve the completed document at /openapi.json. It is made at the first request and kept."""
+    """Serve the completed document at /openapi.json. It is built at the first request and kept."""
     made: list[dict[str, Any]] = []
 
     def show() -> Response:
@@ -63,7 +63,7 @@ def add_document(app: Flask, api: Api) -> None:
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document with what holds for every route. The argument is changed."""
+    """Complete the document, in place, with what holds for every route, and return it."""
     document["info"] |= {"version": version(), "contact": CONTACT, "license": LICENSE}
     document["components"]["headers"] = HEADERS
     document["paths"] = {path.rstrip("/"): item for path, item in document["paths"].items()}  # both spellings answer
@@ -125,7 +125,7 @@ def _declare_headers(path: str, operation: dict[str, Any]) -> None:
 
 
 def _sent(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schemas of what clients send."""
+    """Return the schemas of request bodies."""
     schemas = document["components"]["schemas"]
     todo = [operation["requestBody"] for _, _, operation in operations(document) if "requestBody" in operation]
     found: dict[str, dict[str, Any]] = {}
@@ -139,14 +139,14 @@ def _sent(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
-    """Tell a default in words: openapi-typescript takes a member that has one for required."""
+    """Tell defaults in words: openapi-typescript takes a member that has a default for required."""
     for field in schema.get("properties", {}).values():
         if (default := field.pop("default", None)) not in (None, {}):
             field["description"] = f"{field.get('description', '')} Default: {str(default).lower()}.".strip()
 
 
 def _portable_patterns(document: dict[str, Any]) -> None:
-    r"""Write `$` for Python's `\Z`, which no other dialect of regular expressions has."""
+    r"""Write `$` for Python's `\Z`, which other dialects of regular expressions lack."""
     for node in _walk(document):
         if isinstance(pattern := node.get("pattern"), str):
             node["pattern"] = pattern.replace(r"\Z", "$")

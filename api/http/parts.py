@@ -1,4 +1,4 @@
-"""What an API process is made of: put together once in api/create_app.py, the same for every request."""
+"""What an API process is made of: assembled once in api/create_app.py, the same for every request."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -14,7 +14,7 @@ from bridge.runtime import Runtime
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one application, where `app.extensions["bridge"]` has them."""
+    """The parts of one application, in `app.extensions["bridge"]`."""
 
     runtime: Runtime
     limits: Limits

@@ -1,7 +1,7 @@
-"""Which requests are plain: what they ask is read here as Flask, Flask-Smorest and webargs would read it.
+"""Which requests are plain: they are read here as Flask, Flask-Smorest and webargs would read them.
 
-What is not plain in every respect is Flask's, with nothing done and nothing counted: another spelling, a header that
-means something, a key that is not at hand or lacks the scope, a large body, a field that is wrong.
+A request that is not plain in every respect is left to Flask, with nothing done or counted: another spelling, a header
+that changes its meaning, a key that is not cached or lacks the scope, a large body, an invalid field.
 """
 
 import io
@@ -24,7 +24,7 @@ from bridge.names import API_BASE
 
 Environ = dict[str, Any]
 
-MOST_BYTES = 64 * 1024  # of a body; larger ones wait for their turn (api/http/incoming.py)
+MOST_BYTES = 64 * 1024  # of a body; larger ones wait their turn (api/http/incoming.py)
 BODY_SECONDS = 20.0
 # They change what a request means, or how its body is read.
 _MEANINGFUL = (
@@ -41,11 +41,11 @@ _RESULT = re.compile(rf"{API_BASE}/({JOB_ID_PATTERN})/result\Z")
 
 
 class _NotPlain(Exception):
-    """The request is Flask's."""
+    """The request is left to Flask."""
 
 
 class Plain(NamedTuple):
-    """A request that is served here."""
+    """A plain request, read and validated."""
 
     who: Caller
     scope: str
@@ -65,7 +65,7 @@ class PlainRequests:
         self._most = min(MOST_BYTES, max_body_bytes)
 
     def __call__(self, environ: Environ) -> Plain | None:
-        """The request as it is served here; None where it is Flask's."""
+        """Return the request, read and validated, or None to leave it to Flask."""
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
         uri = environ.get("RAW_URI", "")
         if "%" in uri or not uri.startswith("/") or environ.get("SCRIPT_NAME"):
@@ -99,7 +99,7 @@ class PlainRequests:
             return None
 
     def _who(self, environ: Environ, scope: str) -> Caller | None:
-        """The key's caller, where it is at hand and has the scope."""
+        """Return the key's caller, or None if it is not cached or lacks the scope."""
         sent = _BEARER.match(environ.get("HTTP_AUTHORIZATION", ""))
         if sent is None or self._keys is None:
             return None
@@ -107,7 +107,7 @@ class PlainRequests:
         return who if who is not None and who.may(scope) else None
 
     def _body(self, environ: Environ) -> bytes:
-        """The whole body; it is there for Flask again, should it be asked."""
+        """Return the whole body, and keep it readable for Flask. Raises _NotPlain."""
         length = environ.get("CONTENT_LENGTH", "")
         if environ.get("CONTENT_TYPE", "").lower() not in _JSON or not _LENGTH.match(length):
             raise _NotPlain
@@ -125,13 +125,13 @@ class PlainRequests:
 
 
 def _is_there(body: Any, size: int) -> bool:
-    """Whether gunicorn has read so much of a body together with its head: then nothing is waited for."""
+    """Return whether gunicorn has read this much of a body with its head: then there is nothing to wait for."""
     unreader = getattr(getattr(body, "reader", None), "unreader", None)
     return unreader is not None and unreader.buf.getbuffer().nbytes >= size
 
 
 def _parameters(text: str) -> dict[str, str]:
-    """A query, each parameter once. Raises _NotPlain."""
+    """Return the parameters of a query, each given once. Raises _NotPlain."""
     pairs = text.split("&")
     found = {name: value for name, _, value in (one.partition("=") for one in pairs)}
     if not _QUERY.match(text) or len(found) < len(pairs):

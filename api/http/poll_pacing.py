@@ -1,7 +1,7 @@
-"""Polls are let in some at a time, so that whoever else asks is served between them.
+"""Admits polls a few at a time, so that other requests are served between them.
 
-After an outage of the workers' network thousands of polls come at one moment, and each costs half a millisecond until
-it waits. Served in the order in which they come, a create would wait behind all of them, at each of its steps anew.
+After an outage of the workers' network thousands of polls come at the same moment, and each costs half a millisecond
+until it waits. Served in order of arrival, a create would wait behind all of them, again at each of its steps.
 """
 
 from collections import deque
@@ -13,14 +13,14 @@ from bridge.names import API_BASE
 
 POLL = f"{API_BASE}/poll"
 AT_ONCE = 8  # about four milliseconds
-PAUSE_SECONDS = 0.001  # in which the others have their turn; a poll that comes alone does not wait for it
-# Where so many connections came within a pause, more stand behind them, and among them is who does not poll: they are
-# taken first, and polls go on one by one.
+PAUSE_SECONDS = 0.001  # in which other requests have their turn; a poll that comes alone does not wait for it
+# Where this many connections came within a pause, more are behind them, and some of those do not poll: they are
+# accepted first, and polls go on one by one.
 MANY = 32
 
 
 def polls(path: str, query: str) -> bool:
-    """Whether a request may wait for a job."""
+    """Return whether a request may wait for a job."""
     return path == POLL or (path.endswith("/result") and "next=" in query)
 
 
@@ -30,10 +30,10 @@ class PollPacing:
     def __init__(self) -> None:
         self._waiting: deque[Event] = deque()
         self._let_in = 0  # since the last pause
-        self._came = 0  # connections, since then
+        self._came = 0  # connections accepted since then
 
     def came(self) -> None:
-        """A connection was taken."""
+        """Note that a connection was accepted."""
         self._came += 1
 
     @property

@@ -32,7 +32,7 @@ from bridge.errors import (
 
 log = structlog.get_logger("api")
 
-# What the core's refusals are over HTTP; a class that is not here is what the one is that it was made from.
+# The HTTP statuses of the core's refusals; a class that is not listed has that of its base class.
 STATUSES: dict[type[BridgeError], int] = {
     NotFinite: 400,
     Unauthorized: 401,
@@ -63,20 +63,20 @@ CODES = {
 }
 DETAILS = {
     404: "No such endpoint.",
-    500: "The bridge failed to handle this request. The X-Request-ID of this answer finds it in the log.",
+    500: "The bridge failed to handle this request. Find it in the log by the X-Request-ID of this answer.",
 }
 
 UNSTORABLE = {"body": ["Contains a value that cannot be stored."]}  # of what PostgreSQL refuses
 
 
 def problem(status: int, detail: str, code: str | None = None, **more: Any) -> Response:
-    """A problem+json response. `more` are further members, such as `errors`."""
+    """Return a problem+json response. `more` are further members, such as `errors`."""
     body = problem_body(status, detail, code, **more)
     return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, content_type="application/problem+json")
 
 
 def problem_body(status: int, detail: str, code: str | None = None, **more: Any) -> dict[str, Any]:
-    """The members of a problem (api.schemas.problem.Problem)."""
+    """Return the members of a problem (api.schemas.problem.Problem)."""
     return {
         "type": "about:blank",
         "title": phrase(status),
@@ -99,7 +99,7 @@ def headers_of(error: BridgeError) -> dict[str, str]:
 
 
 def phrase(status: int) -> str:
-    """HTTP's own words for a status; those of tus 1.0 for its own."""
+    """Return HTTP's reason phrase for a status, or that of tus 1.0 for its own."""
     return "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase
 
 
@@ -120,7 +120,7 @@ def _refused(error: BridgeError) -> Response:
 
 
 def refusal_body(error: BridgeError) -> dict[str, Any]:
-    """What is told of a refusal, as a part of another answer."""
+    """Return a refusal as a part of another answer."""
     return problem_body(status_of(error), error.detail, error.code, **_members(error))
 
 
@@ -147,7 +147,7 @@ def _http(error: HTTPException) -> Response:
 
 
 def _methods_of_the_other_slash() -> list[str]:
-    """Werkzeug answers a wrong method with 404, not 405, where the slash at the end is optional."""
+    """Return the methods of the path's other spelling: with an optional final slash, Werkzeug answers 404, not 405."""
     adapter = request_ctx.url_adapter
     if adapter is None:
         return []
@@ -157,13 +157,13 @@ def _methods_of_the_other_slash() -> list[str]:
 
 
 def messages_of(error: HTTPException) -> dict[str, object]:
-    """What webargs found wrong: field → messages; empty where the error is none of its own."""
+    """Return what webargs found wrong, field → messages; empty where the error is not webargs'."""
     messages = getattr(error, "data", {}).get("messages")
     return flat(messages) if isinstance(messages, dict) else {}
 
 
 def flat(messages: dict[Any, Any]) -> dict[str, object]:
-    """Field → messages, without the place (`json`, `query`) that webargs puts around them."""
+    """Return field → messages, without the location (`json`, `query`) that webargs puts around them."""
     fields: dict[str, object] = {}
     for place, inner in messages.items():
         named = place in ("json", "query", "headers") and isinstance(inner, dict)
@@ -172,7 +172,7 @@ def flat(messages: dict[Any, Any]) -> dict[str, object]:
 
 
 def _dotted(messages: dict[Any, Any], before: str = "") -> Iterator[tuple[str, object]]:
-    """Nested fields by their path, such as `jobs.3.content_type`."""
+    """Yield (path, messages) of nested fields; a path is such as `jobs.3.content_type`."""
     for field, inner in messages.items():
         path = before.rstrip(".") if field == "_schema" and before else before + _name(field)
         if isinstance(inner, dict):
@@ -196,7 +196,7 @@ def _database(error: SQLAlchemyError) -> Response:
 
 
 def is_refused_value(error: SQLAlchemyError) -> bool:
-    """The second wall: data exception, program limit exceeded."""
+    """Return whether PostgreSQL refused a value: data exception, program limit exceeded."""
     return (sqlstate(error) or "")[:2] in ("22", "54")
 
 

@@ -1,4 +1,4 @@
-"""A source at an address, or in a bucket, as an answer: its bytes go through, one piece at a time."""
+"""A source at an address, or in a bucket, as an answer: its bytes are passed through, one piece at a time."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ FETCHED_BY = "X-Source-Fetch"
 
 
 def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
-    """What is at the address, or the range of it that was asked for; its name, else this one.
+    """Return the file at the address, or the range asked for, under its name, else `otherwise`.
 
     Raises NotFound, Unavailable, TooMany, 416.
     """
@@ -54,7 +54,7 @@ def _response(body: "_Bytes", part: Part, name: str) -> Response:
 
 
 def object_response(runtime: Runtime, url: str, otherwise: str) -> Response:
-    """An object of a bucket, or the range of it that was asked for; its name, else this one.
+    """Return an object of a bucket, or the range asked for, under its name, else `otherwise`.
 
     Raises NotFound, Unavailable, TooMany, 416.
     """
@@ -66,7 +66,7 @@ def object_response(runtime: Runtime, url: str, otherwise: str) -> Response:
 
 
 def _object(runtime: Runtime, seen: Seen, name: str, kept: ExitStack) -> Response:
-    """`kept`: what is let go with the body."""
+    """Return the object as an answer. `kept`: what is closed with the body."""
 
     def read(served: range) -> Iterator[bytes]:
         left = len(served)
@@ -88,10 +88,10 @@ def _object(runtime: Runtime, seen: Seen, name: str, kept: ExitStack) -> Respons
 
 
 def redirect_to_source(runtime: Runtime, url: str, otherwise: str) -> Response:
-    """Where its worker is to ask for the source by itself; its name, else this one. Raises NotFound, Unavailable.
+    """Redirect the worker to fetch the source itself, under its name, else `otherwise`. Raises NotFound, Unavailable.
 
-    An address that the producer has named is marked by FETCHED_BY: who follows it judges where it leads. That of a
-    bucket is the operator's.
+    An address that the producer named is marked by FETCHED_BY: the worker must judge where it leads. That of a bucket
+    is the operator's.
     """
     response = Response(status=307, mimetype="application/octet-stream")
     response.headers["Location"] = address_for_worker(runtime, url)
@@ -102,7 +102,7 @@ def redirect_to_source(runtime: Runtime, url: str, otherwise: str) -> Response:
 
 
 def _one_range() -> str | None:
-    """The range that is asked for, spelled plainly; None where it is no single one, as for other sources."""
+    """Return the range asked for in its plain spelling; None where it is not a single one, as for other sources."""
     found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", request.headers.get("Range", ""), re.IGNORECASE)
     if found is None or not (found[1] or found[2]) or (found[1] and found[2] and int(found[2]) < int(found[1])):
         return None
@@ -110,9 +110,9 @@ def _one_range() -> str | None:
 
 
 class _Bytes:
-    """What comes, up to the size that was told; a connection that ends before that ends it early.
+    """The bytes that come, up to the announced size; a connection that ends sooner ends them early.
 
-    `held`: what is let go with it.
+    `held`: what is closed with it.
     """
 
     def __init__(self, part: Part) -> None:

@@ -1,4 +1,4 @@
-"""The headers of every response, whichever way its request was served."""
+"""The headers of every response, however its request was served."""
 
 import re
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 
 
 def begin_request(environ: Mapping[str, Any]) -> str:
-    """Return the ID that the client has given its request, or a new one; what is logged from now on has it.
+    """Return the ID that the client gave its request, or a new one, and put it into all log lines from here on.
 
-    What is recorded from now on joins the trace that the request names.
+    Spans recorded from here on join the trace that the request names.
     """
     sent = environ.get("HTTP_X_REQUEST_ID", "")
     given = sent if _REQUEST_ID.match(sent) else token_hex(16)

@@ -1,7 +1,7 @@
-"""Bytes of a file that the kernel sends by itself (sendfile): they are copied through no memory of this process.
+"""Sends a file's bytes by the kernel (sendfile), without copying them through the memory of this process.
 
 The call is made in a thread of the file pool, since it reads the file. It waits there only for a client that reads as
-fast as it is sent, milliseconds in all: each way to a thread and back costs more. For others the greenlet waits.
+fast as it is sent to, milliseconds in all: each trip to a thread and back costs more. For others the greenlet waits.
 """
 
 import errno
@@ -25,17 +25,17 @@ from bridge.runtime import OnFiles
 
 FIRST = 64 * 1024  # bytes of the first call; each later one has twice as many
 MOST = 8 * 1024 * 1024
-SOON_MILLISECONDS = 1  # in which a client that reads at once has taken some
+SOON_MILLISECONDS = 1  # within which a client that keeps up has read some
 MOST_SECONDS = 0.02  # in a thread, for the sake of the other files
-# What a file system says that cannot do it.
+# What a file system without sendfile answers.
 UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class _Ends:
-    """Descriptors of a connection and a file that nobody else closes.
+    """Duplicated descriptors of a connection and a file, which nobody else closes.
 
-    A thread may come to its work, or back from it, when the request is long over: then it must find no other file or
-    connection under these numbers.
+    A thread may start or finish its work when the request is long over: it must not find another file or connection
+    under these numbers.
     """
 
     def __init__(self, sock: Any, file: BinaryIO) -> None:
@@ -49,21 +49,21 @@ class _Ends:
 
 
 def connection(environ: dict[str, Any]) -> Any:
-    """The connection of a request, where the kernel can send into it: gunicorn's, without TLS; else None."""
+    """Return the request's connection if the kernel can send into it (gunicorn's, without TLS), else None."""
     sock = environ.get("gunicorn.socket")
     return sock if isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket) else None
 
 
 def file_pieces(sock: Any, file: BinaryIO, served: range, files: OnFiles) -> Iterator[tuple[int, bytes]]:
-    """Bytes of a file as an answer's body, step by step: how many, and they themselves where this process sends them.
+    """Yield a file's bytes as an answer's body: how many, and the bytes themselves where this process has to send them.
 
-    Where `sock` is a connection the kernel has sent them; what was written before, the answer's head, goes before
-    them. Ends early where the file does. Raises Unavailable where the file does not answer, BrokenPipeError where the
-    client takes nothing for a while.
+    Where `sock` is a connection, the kernel has sent them, after what was written before (the answer's head). Ends
+    early where the file does. Raises Unavailable where the file does not answer, BrokenPipeError where the client
+    takes nothing for a while.
     """
     at = served.start
     if sock is not None and served:
-        yield 0, b""  # with it the head is sent
+        yield 0, b""  # makes the head be sent
         try:
             for sent in _sent(sock, file, served, files):
                 at += sent
@@ -96,7 +96,7 @@ def _sent(sock: Any, file: BinaryIO, served: range, files: OnFiles) -> Iterator[
 
 
 def _send(ends: _Ends, at: int, count: int) -> int | None:
-    """How many bytes the connection took of the file, 0 at its end; None: it takes none just now."""
+    """Return how many bytes the connection took of the file, 0 at the file's end; None if it takes none now."""
     done, end = 0, time.monotonic() + MOST_SECONDS
     ready = get_original("select", "poll")()
     ready.register(ends.sock, select.POLLOUT)
@@ -120,6 +120,6 @@ def _wait(sock: Any, seconds: float) -> None:
         with stalled():
             wait_write(sock.fileno(), timeout=seconds, timeout_exc=TimeoutError())
     except TimeoutError:
-        # What the kernel still holds for it is dropped with the connection.
+        # Unsent bytes in the kernel are dropped with the connection.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None

@@ -1,9 +1,8 @@
-"""Answers on their way: large documents are sent in pieces, and what a process holds for its clients has a bound.
+"""Sends large documents in pieces, and bounds what a process holds for its clients.
 
-An answer above LARGE_BYTES counts from when it is made until its last byte is given to the kernel or its connection
-has ended (api/http/gunicorn_response.py says how long that may take). One with documents that are read while it is sent
-counts as STREAM_BYTES, about as much as it holds at a time. Beyond the budget (bridge/admission/limits.py) a request is
-a 429.
+An answer above LARGE_BYTES counts from its creation until its last byte is passed to the kernel or its connection has
+ended (api/http/gunicorn_response.py bounds that time). One with documents that are read while it is sent counts as
+STREAM_BYTES, about as much as it holds at a time. Beyond the budget (bridge/admission/limits.py) a request gets a 429.
 """
 
 import errno
@@ -30,7 +29,7 @@ log = structlog.get_logger("api")
 
 T = TypeVar("T")
 
-LARGE_BYTES = 16 * 1024  # what is smaller lies in the kernel's buffers, not in the process
+LARGE_BYTES = 16 * 1024  # smaller answers are in the kernel's buffers, not in the process
 STREAM_BYTES = 1024 * 1024
 POLL, RESULT = "work.poll", "work.submit_result"
 TOO_MANY = "Too many large answers to this key, its tenant, or in all, are not read yet: read them, or wait."
@@ -38,13 +37,13 @@ AGAIN_SECONDS = 5
 
 
 def in_pieces(parts: Sequence[bytes], unread: Sequence[Unread | UnreadFile]) -> Iterator[bytes]:
-    """The parts of an answer, between each two a document that is read then."""
+    """Yield the parts of an answer, and between each two a document that is read then."""
     in_turn = partial(limits().reading_documents.taken, caller().whose, 1)
     return _in_pieces(parts, unread, partial(as_json, runtime(), in_turn=in_turn))
 
 
 def _in_pieces(parts: Sequence[bytes], unread: Sequence[T], read: Callable[[T], Iterator[bytes]]) -> Iterator[bytes]:
-    """The parts with a document between each two. Where one cannot be read, the client sees a gap."""
+    """Yield the parts with a document between each two. Where one cannot be read, the answer breaks off."""
     try:
         yield parts[0]
         for document, part in zip(unread, parts[1:], strict=True):
@@ -52,24 +51,24 @@ def _in_pieces(parts: Sequence[bytes], unread: Sequence[T], read: Callable[[T], 
             yield part
     except (NotFound, Unavailable, SQLAlchemyError, UnicodeDecodeError) as error:
         log.warning("answer_aborted", error=type(error).__name__)
-        # gunicorn takes it for a lost client and closes the connection.
+        # gunicorn takes this for a lost client and closes the connection.
         raise BrokenPipeError(errno.EPIPE, "the rest of the answer cannot be read") from None
 
 
 def as_text(unread: Unread) -> Iterator[bytes]:
-    """A document as its text, read while it is sent. Where it cannot be read on, the client sees a gap."""
+    """Yield a document's text, read while it is sent. Where it cannot be read further, the answer breaks off."""
     in_turn = partial(limits().reading_documents.taken, caller().whose, 1)
     return _in_pieces((b"", b""), (unread,), partial(as_stored, runtime(), in_turn=in_turn))
 
 
 def refuse_without_room(answers: Budget, asks: Caller) -> None:
-    """Raise TooMany where no large answer may be given to this key just now."""
+    """Raise TooMany where this key may get no large answer at the moment."""
     if not answers.room(asks.whose):
         raise TooMany(TOO_MANY, retry_after=AGAIN_SECONDS)
 
 
 def counted(response: Response) -> Response:
-    """Count a large answer until it is sent; a 429 in its place where there is no room for it."""
+    """Count a large answer until it is sent and return it, or a 429 in its place where there is no room for it."""
     size = STREAM_BYTES if response.is_streamed else (response.content_length or 0)
     if size <= LARGE_BYTES or response.direct_passthrough or request.method == "HEAD":
         return response
@@ -84,10 +83,10 @@ def counted(response: Response) -> Response:
 
 
 def _room(whose: Whose, size: int, streamed: bool) -> ExitStack | None:
-    """Room for an answer until it is closed.
+    """Take room for an answer until it is closed; None where there is none.
 
-    What answers a change is given in any case. Claimed jobs wait for it, with documents that are not read yet: where
-    it does not come, the worker repeats its claim or the jobs go back.
+    The answer to a change gets it in any case. Claimed jobs with unread documents wait for it: where it does not come,
+    the worker repeats its claim or the jobs go back.
     """
     answers, held = limits().answers, ExitStack()
     claims = request.endpoint == POLL or (request.endpoint == RESULT and "next" in request.args)

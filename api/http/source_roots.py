@@ -1,4 +1,4 @@
-"""Who administers the bridge is told which directories a source file may lie in; nobody else learns of its paths."""
+"""Administrators of the bridge are told which directories a source file may be in; nobody else learns its paths."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from bridge.settings import Settings
 
 @contextmanager
 def naming_roots(settings: Settings, asks: Caller) -> Iterator[None]:
-    """A refused path's message names the roots where an admin of every tenant asks. Raises what is raised inside."""
+    """Name the roots in a refused path's message if an admin of every tenant asks. Raises what is raised inside."""
     try:
         yield
     except Invalid as refusal:

@@ -1,4 +1,4 @@
-"""One address, one spelling: what a proxy closes by its name is not open under another one."""
+"""One address, one spelling: what a proxy blocks by its path is not reachable under another spelling."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +12,7 @@ Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class JobId(BaseConverter):
-    """A job's ID in a path, whatever it looks like; not a word that is a route of its own, or `Allow` would lie."""
+    """A job's ID in a path, whatever it looks like; not a word that is itself a route, or `Allow` would be wrong."""
 
     regex = r"(?!(?:batch|cancel|poll|retry|statistics)$)[^/]+"
     part_isolating = True
@@ -39,7 +39,7 @@ class WorkerId(PathConverter):
 
 
 def as_spelled(application: Wsgi) -> Wsgi:
-    """Route by the path as it was sent, not decoded: `/%6detrics` is no `/metrics`. The converters decode."""
+    """Route by the path as it was sent, not decoded: `/%6detrics` is not `/metrics`. The converters decode."""
 
     def spelled(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         raw = environ.get("RAW_URI", "")
@@ -53,16 +53,16 @@ def as_spelled(application: Wsgi) -> Wsgi:
 
 
 def exact(url_map: Map) -> None:
-    """No two slashes count as one, and nothing is redirected. To be called before there are routes."""
+    """Keep two slashes from counting as one, and turn redirects off. Call it before routes are added."""
     url_map.merge_slashes = False
     url_map.redirect_defaults = False
     url_map.strict_slashes = False  # would redirect; see `refuse_another_slash`
 
 
 def refuse_another_slash() -> None:
-    """A slash at the end is for the bases, which answer with and without it. Raises NotFound.
+    """Refuse a final slash but at the bases, which answer with and without it. Raises NotFound.
 
-    Werkzeug takes any number of slashes at the beginning for one.
+    Several slashes at the beginning are refused too: Werkzeug takes them for one.
     """
     path, rule = request.environ.get("PATH_INFO", ""), request.url_rule
     if path.startswith("//") or (rule is not None and path.endswith("/") and not rule.rule.endswith("/")):

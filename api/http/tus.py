@@ -1,4 +1,4 @@
-"""tus 1.0, a protocol for uploads that resume: its headers, read strictly, and those of its answers."""
+"""tus 1.0, a protocol for resumable uploads: its request headers, read strictly, and those of its answers."""
 
 import base64
 import binascii
@@ -30,13 +30,13 @@ MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,60}/[A-Za-z0-9!#$&^_.+-]{1,60}"
 
 
 def check_version() -> None:
-    """Raises 412 where the request does not speak this version."""
+    """Raise 412 where the request does not name this version."""
     if request.headers.get("Tus-Resumable") != VERSION:
         raise PreconditionFailed(f"Send Tus-Resumable: {VERSION}; this is the tus protocol (https://tus.io).")
 
 
 def say_version(response: Response) -> Response:
-    """What stands in every answer about uploads."""
+    """Set the headers that every answer about uploads has, and return it."""
     response.headers["Tus-Resumable"] = VERSION
     if request.method == "OPTIONS" or response.status_code == 412:
         response.headers["Tus-Version"] = VERSION
@@ -48,7 +48,7 @@ def say_version(response: Response) -> Response:
 
 
 def state(upload: Row[Any]) -> dict[str, str]:
-    """The headers that say how far an upload is."""
+    """Return the headers that say how far an upload has come."""
     headers = {"Upload-Offset": str(upload.received), "Upload-Length": str(upload.length)}
     if upload.received < upload.length:
         headers["Upload-Expires"] = expiry(upload.expires_at)
@@ -58,12 +58,12 @@ def state(upload: Row[Any]) -> dict[str, str]:
 
 
 def expiry(moment: datetime) -> str:
-    """A moment as HTTP writes it."""
+    """Return a moment in HTTP's format."""
     return str(http_date(moment))
 
 
 def number(name: str) -> int:
-    """A header that counts bytes. Raises Invalid."""
+    """Return a header that counts bytes. Raises Invalid."""
     value = request.headers.get(name, "")
     if not re.fullmatch(r"[0-9]{1,18}", value):
         raise Invalid({name: ["Must be a number of bytes, in plain digits."]})
@@ -71,11 +71,11 @@ def number(name: str) -> int:
 
 
 def metadata() -> tuple[str | None, dict[str, str]]:
-    """Upload-Metadata as it was sent, and its values by their keys. Raises Invalid."""
+    """Return Upload-Metadata as it was sent, and its values by their keys. Raises Invalid."""
     raw = request.headers.get("Upload-Metadata")
     if not raw:
         return None, {}
-    bad = Invalid({"Upload-Metadata": ["Must be pairs of a key and a Base64 value in UTF-8, parted by commas."]})
+    bad = Invalid({"Upload-Metadata": ["Must be pairs of a key and a Base64 value in UTF-8, separated by commas."]})
     if len(raw) > MOST_METADATA or not re.fullmatch(r"[\x20-\x7e]*", raw):
         raise Invalid({"Upload-Metadata": [f"Must have at most {MOST_METADATA} characters of ASCII."]})
     values: dict[str, str] = {}
@@ -92,7 +92,7 @@ def metadata() -> tuple[str | None, dict[str, str]]:
 
 
 def file_name(values: dict[str, str]) -> str | None:
-    """The file's name without its directories; None where none was told. Raises Invalid."""
+    """Return the file's name without its directories, or None if none was sent. Raises Invalid."""
     name = re.split(r"[/\\]", values.get("filename", values.get("name", "")))[-1]
     if len(name) > 255 or not name.isprintable():
         raise Invalid({"Upload-Metadata": ["filename must have at most 255 characters, all of them printable."]})
@@ -100,13 +100,13 @@ def file_name(values: dict[str, str]) -> str | None:
 
 
 def media_type(values: dict[str, str]) -> str | None:
-    """The file's media type; what is no such thing is as none."""
+    """Return the file's media type, or None if none or an invalid one was sent."""
     told = values.get("filetype", values.get("type", ""))
     return told if MEDIA_TYPE.fullmatch(told) else None
 
 
 def checksum() -> Checksum | None:
-    """What the body must hash to, if that was sent. Raises Invalid."""
+    """Return what the body must hash to, or None if that was not sent. Raises Invalid."""
     sent = request.headers.get("Upload-Checksum")
     if sent is None:
         return None
@@ -120,7 +120,7 @@ def checksum() -> Checksum | None:
 
 
 def check_body(left: int) -> None:
-    """Raises 415 where the body is no piece of an upload, TooLarge where it is longer than what is left to come."""
+    """Raise 415 where the body is not a piece of an upload, TooLarge where it is longer than what is still to come."""
     if request.mimetype != BYTES or request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType(f"Send the bytes as {BYTES}, without a Content-Encoding.")
     if (request.content_length or 0) > left:
@@ -128,7 +128,7 @@ def check_body(left: int) -> None:
 
 
 def pieces(incoming: Request) -> Iterator[bytes]:
-    """The body as it comes. Raises Cut where it ends early, or nothing comes for IDLE_SECONDS."""
+    """Yield the body as it comes. Raises Cut where it ends early, or nothing comes for IDLE_SECONDS."""
     stream, came = incoming.environ["wsgi.input"], 0
     while True:
         try:
@@ -146,7 +146,7 @@ def pieces(incoming: Request) -> Iterator[bytes]:
 
 
 def lively(arriving: Iterator[bytes], sign: Callable[[], Any], every: float) -> Iterator[bytes]:
-    """Pass the bytes on, with a sign of life after each `every` seconds in which some came. Raises what `sign` does."""
+    """Pass the bytes on and call `sign` after each `every` seconds in which some came. Raises what `sign` does."""
     last = time.monotonic()
     for piece in arriving:
         if time.monotonic() - last >= every:

@@ -1,4 +1,4 @@
-"""Rows as wire shapes (api/schemas/)."""
+"""Turns rows into wire shapes (api/schemas/)."""
 
 import mimetypes
 from collections import defaultdict
@@ -25,13 +25,13 @@ from bridge.workers.roster import WorkerInfo
 from models.job_state import JobState, Priority
 
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
-DOCUMENTS = (*Document, "processing_time")  # given on as the text that they are stored as, past the schemas
+DOCUMENTS = (*Document, "processing_time")  # passed on as their stored text, past the schemas
 JOB, WHOLE_JOB = schemas.Job(), schemas.WholeJob()
 NOTHING: dict[str, Any] = {**dict.fromkeys(FIRST), "jobs": []}
 
 
 def json_response(body: Any) -> Response:
-    """A 200 made by orjson: what is polled often is not dumped through a schema. Unread is read when it is sent."""
+    """Return a 200 made by orjson, which is quicker than a schema's dump. Unread documents are read when it is sent."""
     mark, unread = token_hex(16), list[Unread | UnreadFile]()
 
     def later(value: object) -> Any:
@@ -46,13 +46,13 @@ def json_response(body: Any) -> Response:
 
 
 def asked_priority(job: Row[Any]) -> Priority:
-    """What a job was created with; its age may have raised it since."""
+    """Return the priority that a job was created with; its age may have raised it since."""
     rank: int = job.priority if job.asked_priority is None else job.asked_priority
     return RANKS[rank]
 
 
 def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
-    """schemas.PollAnswer"""
+    """Return a schemas.PollAnswer."""
     if not claimed:
         return NOTHING
     jobs = [claimed_view(job) for job in claimed]
@@ -60,7 +60,7 @@ def poll_answer(claimed: list[Claimed]) -> dict[str, Any]:
 
 
 def claimed_view(job: Claimed) -> dict[str, Any]:
-    """schemas.ClaimedJob; `task_options` go through as the text that they are stored as."""
+    """Return a schemas.ClaimedJob; `task_options` are passed on as their stored text."""
     options = job.task_options
     return {
         "job_id": job.job_id,
@@ -96,7 +96,7 @@ def _source(job: Claimed) -> dict[str, Any]:
 
 
 def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
-    """schemas.ShortJob"""
+    """Return a schemas.ShortJob."""
     running = job.status == JobState.PROCESSING
     return {
         "job_id": job.id,
@@ -117,7 +117,7 @@ def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
 
 
 def job_view(job: Row[Any]) -> dict[str, Any]:
-    """schemas.Job, of a row with read.WHOLE"""
+    """Return the schemas.Job of a row with read.WHOLE."""
     return {**JOB.dump(_told(job)), **_documents(job)}
 
 
@@ -136,13 +136,13 @@ def _documents(job: Row[Any]) -> dict[str, Any]:
 
 
 def result_view(stored: Row[Any], file: Row[Any] | None) -> dict[str, Any]:
-    """schemas.StoredResult, of a row with read.RESULT; `file`: the upload that is its text, if it was uploaded"""
+    """Return the schemas.StoredResult of a row with read.RESULT; `file`: the upload that is its text, if any."""
     content = _document(stored, Document.CONTENT) if file is None else UnreadFile(file.id, file.length)
     return {"content": content, **_beside_content(stored)}
 
 
 def artifact_view(file: Row[Any]) -> dict[str, Any]:
-    """schemas.artifacts.Artifact"""
+    """Return a schemas.artifacts.Artifact."""
     sha256 = bytes(file.sha256).hex()
     return {"name": file.name, "size": file.length, "media_type": file.media_type, "sha256": sha256}
 
@@ -156,7 +156,7 @@ def _beside_content(row: Row[Any]) -> dict[str, Any]:
 
 
 def _document(row: Row[Any], name: Document) -> Any:
-    """A document of a row with bridge.documents.shown(name): JSON as its text, or Unread."""
+    """Return a document of a row with bridge.documents.shown(name): JSON as its text, or Unread."""
     text, size = row._mapping[name], row._mapping[size_of(name)]
     if size is None:
         return None
@@ -166,7 +166,7 @@ def _document(row: Row[Any], name: Document) -> Any:
 
 
 def whole_view(job: Row[Any], history: History, result: Standing) -> dict[str, Any]:
-    """schemas.WholeJob, of a row with read.WHOLE"""
+    """Return the schemas.WholeJob of a row with read.WHOLE."""
     by_attempt: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for refusal in history.refusals:
         by_attempt[refusal.attempt].append(dict(refusal._mapping))
@@ -215,10 +215,10 @@ def _hex(sha256: bytes | None) -> str | None:
 
 
 def _with_key(row: Row[Any], history: History) -> dict[str, Any]:
-    """The row, and the key of its `key_id` as people know it; None for requests of a bridge without keys."""
+    """Return the row and the key of its `key_id` (prefix, name); None for requests of a bridge without keys."""
     return {**row._mapping, "key": history.keys.get(row.key_id)}
 
 
 def _worker(job: Row[Any]) -> str | None:
-    """The worker of a job that waits is nobody."""
+    """Return the job's worker; a pending job has none."""
     return None if job.status == JobState.PENDING else job.worker_id
