@@ -17,7 +17,7 @@ EXPECTED = (SQLAlchemyError, redis.RedisError, BrokerError, OSError)
 
 
 class Supervised:
-    """Runs a piece of work; `work` names it in the log. A failure ends nothing.
+    """Runs a piece of work, which `work` names in the log; a failure ends nothing.
 
     It is logged once per kind and outage, not at every run, and once more when the work succeeds again. Returns whether
     it succeeded.
@@ -30,7 +30,7 @@ class Supervised:
     def __call__(self, do: Callable[[], object]) -> bool:
         try:
             do()
-        except Exception as error:  # Whatever it is, the next run may succeed; without one, this would stand for ever.
+        except Exception as error:  # Whatever it is, the next run may succeed; otherwise this would stop for ever.
             kind = type(error).__name__
             if kind not in self._told:
                 self._told.add(kind)
@@ -46,7 +46,7 @@ class Supervised:
 
 
 def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
-    """Do it now and then again, so many seconds after each run, in a greenlet of its own."""
+    """Run `do` now and again `seconds` after each run, in a separate greenlet."""
     supervised = Supervised(work)
 
     def run() -> None:
@@ -59,7 +59,7 @@ def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenle
 
 
 def once(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
-    """Do it until it has succeeded once, so many seconds after each failure, in a greenlet of its own.
+    """Run `do` until it has succeeded once, `seconds` after each failure, in a separate greenlet.
 
     For what a process does at its start with a server that may be away: its start must not wait for that.
     """

@@ -1,4 +1,4 @@
-"""Schemas whose complaints are bounded: a body of a quarter of a million unknown names or bad items is refused at
+"""Schemas with bounded error messages: a body of a quarter of a million unknown names or bad items is refused at
 the first few of them, where marshmallow would write a message for each."""
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from marshmallow import RAISE, ValidationError, fields, pre_load
 
 from bridge.sparse_schema import Sparse
 
-MOST_UNKNOWN = 20  # names that are told of
+MOST_UNKNOWN = 20  # names that an error lists
 MOST_BAD = 100  # items of a list
 
 
@@ -20,8 +20,8 @@ class Strict(Sparse):
         unknown = RAISE
 
     def load(self, *args: Any, **kwargs: Any) -> Any:
-        """As marshmallow's, whose frame holds the error that it raises: a cycle, which would keep a refused body until
-        a full collection."""
+        """Load as marshmallow does, without its traceback, whose frame holds the error: a cycle that would keep a
+        refused body until a full collection."""
         try:
             return super().load(*args, **kwargs)
         except ValidationError as error:
@@ -37,7 +37,7 @@ class Strict(Sparse):
 
 
 class BoundedList(fields.List[Any]):
-    """A list of `least` to `most` items, whose number is looked at before any of them."""
+    """A list of `least` to `most` items, whose number is checked before any of them."""
 
     def __init__(self, inner: Any, *, most: int, least: int = 1, **options: Any) -> None:
         self._bounds = (least, most)

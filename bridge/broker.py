@@ -1,4 +1,4 @@
-"""What lies in the broker's queues: the bridge looks before it adds to one, so that none grows that nobody reads."""
+"""What is in the broker's queues: the bridge looks before it adds to one, so that none grows that nobody reads."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 
 
 def lying(app: Celery, *queues: str) -> int:
-    """How many messages wait in these queues; those that a consumer has in hand are not among them.
+    """Count the messages that wait in these queues, without those that a consumer has taken.
 
     Raises kombu's OperationalError when the broker does not answer.
     """
@@ -21,7 +21,7 @@ def lying(app: Celery, *queues: str) -> int:
 
 
 def next_message(app: Celery, queue: str) -> bytes | None:
-    """The message that is taken next from a queue, as it lies there; None where there is none.
+    """Return the message that is taken next from a queue, as it is stored; None if there is none.
 
     Raises kombu's OperationalError when the broker does not answer.
     """

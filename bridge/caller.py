@@ -20,7 +20,7 @@ class Caller(NamedTuple):
 
     @property
     def whose(self) -> tuple[str, UUID]:
-        """For which tenant and key of it something is held (bridge/admission/byte_budget.py)."""
+        """Return the tenant and the key for which something is held (bridge/admission/byte_budget.py)."""
         return self.tenant, self.key_id
 
     def may(self, scope: str) -> bool:

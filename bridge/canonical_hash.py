@@ -13,14 +13,14 @@ from typing import Any
 
 import gevent
 
-PIECE = 32 * 1024  # characters of a text that are written at once; so long a piece is hashed
-TURN = 2000  # values that are written until others have their turn
+PIECE = 32 * 1024  # characters of a text that are written at once, and hashed at once
+TURN = 2000  # values that are written before others have their turn
 SORTED = 8 * 1024  # names that are sorted at once
 _ATOMS = {int, float, bool, type(None)}
 
 
 def canonical_hash(value: Any, separators: tuple[str, str], default: Callable[[Any], str] = str) -> bytes:
-    """`separators` and `default` (what else becomes a string) as json.dumps has them. Names are strings."""
+    """Return the SHA-256; `separators` and `default` (for other types) are those of json.dumps. Names are strings."""
     writer = _Writer(*separators, default)
     writer.write(value)
     return writer.digest()

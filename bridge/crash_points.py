@@ -1,7 +1,7 @@
 """Named points at which a test may kill, stop or hold a process; an instrument of the tests, and otherwise off.
 
 `reach` does nothing unless BRIDGE_CRASH_POINTS names a directory. There a file named as a point holds what is to happen
-to the first process that comes by, once: `kill`, `stop` (SIGSTOP) or `wait` (until `<point>.go` is there), and after
+to the first process that reaches it, once: `kill`, `stop` (SIGSTOP) or `wait` (until `<point>.go` exists), and after
 how many passes, as in `kill 3`. The file is then named `<point>.reached` and holds the process' ID.
 """
 
@@ -79,7 +79,7 @@ _directory: str | None = None
 
 
 def check(directory: Path) -> None:
-    """Raises ValueError where this is not a directory, or arms what is no point or no action."""
+    """Check a directory of armed points. Raises ValueError if it is none, or arms an unknown point or action."""
     if not directory.is_dir():
         raise ValueError(f"{directory} is not a directory")
     for file in directory.iterdir():
@@ -91,7 +91,7 @@ def check(directory: Path) -> None:
 
 
 def arm(directory: Path | None) -> None:
-    """From now on, do at each point what the directory says; None: nothing, ever."""
+    """Do at each point what the directory says, from now on; None: never anything."""
     global _directory
     _directory = None if directory is None else str(directory)
     if directory is not None:
@@ -99,7 +99,7 @@ def arm(directory: Path | None) -> None:
 
 
 def reach(point: str, having: object = True) -> None:
-    """This process is at a point of POINTS, where it has something (true) in hand."""
+    """Note that this process is at a point of POINTS and has something (true) in hand."""
     if _directory is not None and having:
         _meet(os.path.join(_directory, point))
 

@@ -14,7 +14,7 @@ from bridge.errors import Invalid
 
 
 def page_and_cursor(rows: list[Row[Any]], limit: int, *place: str) -> tuple[list[Row[Any]], str | None]:
-    """A page of rows of which one more than `limit` was asked for, and the cursor, which names its last row's place."""
+    """Cut a page from rows (one more than `limit` was asked for); return it and a cursor naming its last row."""
     if len(rows) <= limit:
         return rows, None
     last = rows[limit - 1]._mapping
@@ -23,12 +23,12 @@ def page_and_cursor(rows: list[Row[Any]], limit: int, *place: str) -> tuple[list
 
 
 def encode_cursor(*place: str) -> str:
-    """The cursor that names a place."""
+    """Return the cursor that names a place."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
 def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
-    """The place that a cursor names, its parts of these kinds. Raises Invalid."""
+    """Return the place that a cursor names, its parts of these kinds. Raises Invalid."""
     try:
         values = json.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):

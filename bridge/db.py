@@ -14,12 +14,12 @@ from bridge.settings import Settings
 # A statement waits for a lock far shorter than the shortest lease (10 s), and for anything far shorter than a
 # client waits for an answer.
 SESSION = "-c lock_timeout=2000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
-# Whatever the role or the database says. As a setting of the driver it would be set, and set back, in a round trip each
-# whenever a connection is taken for what commits itself (bridge.runtime.Runtime.single).
+# Whatever the role or the database says. As a setting of the driver it would be set and reset, in a round trip each,
+# whenever a connection is taken for a statement that commits itself (bridge.runtime.Runtime.single).
 READ_COMMITTED = r"-c default_transaction_isolation=read\ committed"
 
-# A connection that was not used for so long is asked before it is used: what stands between may have forgotten it
-# without a word. Longer than anything that is busy lies idle, so that it costs nothing there.
+# A connection that was idle for this long is tested before it is used: what is in between may have dropped it silently.
+# Longer than a busy process leaves any idle, so that it costs nothing there.
 RESTED_SECONDS = 20.0
 
 # In an API process: beyond what a statement may take. A server that is frozen, or a pooler before one that is, answers
@@ -28,12 +28,12 @@ ANSWER_SECONDS = 20.0
 
 
 def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge") -> Engine:
-    """An engine; what runs on `connect()` is rolled back unless it is committed, `begin()` commits at its end.
+    """Make an engine; what runs on `connect()` is rolled back unless it is committed, `begin()` commits at its end.
 
-    `pool_size` connections are kept, and none is opened beyond them: who finds none free waits up to 5 s for it. Under
-    load, connections that come and go (a login and cold caches each) halve what the others achieve.
-    Parked polls hold none. A connection that was cut while it lay idle is replaced, and with it all that are as old,
-    before anybody sees it. Raises SettingsError when BRIDGE_DATABASE_URL is not set.
+    `pool_size` connections are kept, and none is opened beyond them: a caller that finds none free waits up to 5 s.
+    Under load, connections that come and go (a login and cold caches each) halve what the others achieve.
+    Parked polls hold none. A connection that was cut while idle is replaced, and with it all that are as old, before
+    anybody uses it. Raises SettingsError if BRIDGE_DATABASE_URL is not set.
     """
     engine = create_engine(
         settings.require("database_url"),
@@ -67,12 +67,12 @@ def make_engine(settings: Settings, *, pool_size: int = 8, name: str = "bridge")
 
 
 def _json(value: Any) -> str:
-    """JSON as short as it was sent: with ASCII alone a character would take up to three times as many bytes."""
+    """Return JSON as short as it was sent: in ASCII a character would take up to three times as many bytes."""
     return orjson.dumps(value).decode()
 
 
 def _forget_rows(context: ExceptionContext) -> None:
-    """An error says what PostgreSQL said first, no details and no statement: they hold rows, and errors are logged."""
+    """Reduce an error to PostgreSQL's message; details and statement hold rows, and errors are logged."""
     original, ours = context.original_exception, context.sqlalchemy_exception
     said = getattr(getattr(original, "diag", None), "message_primary", None)
     if said:
@@ -84,9 +84,9 @@ def _forget_rows(context: ExceptionContext) -> None:
 def _replace_what_was_cut(engine: Engine) -> None:
     """Test a connection on its way out of the pool.
 
-    One system call tells whether the server has said something unasked, which as a rule is goodbye (a restart,
-    idle_session_timeout, a pooler or load balancer that closes idle connections). Only then, and after a long rest, is
-    a ping sent. A dead connection ends its whole generation, so that the next one is not found dead in turn.
+    One system call tells whether the server has sent something unasked, which usually closes the connection (a
+    restart, idle_session_timeout, a pooler or load balancer that closes idle ones). Only then, and after a long rest,
+    is a ping sent. A dead connection ends its whole generation, so that the next one is not found dead in turn.
     """
     poll: Any = get_original("select", "poll")  # gevent's own would let others run at each look
 
@@ -114,11 +114,11 @@ def _replace_what_was_cut(engine: Engine) -> None:
 
 
 def _set_without_asking(engine: Engine) -> None:
-    """Let a statement commit itself, and its connection begin transactions again, without a word to the server.
+    """Let a statement commit itself, and its connection begin transactions again, without a round trip.
 
-    SQLAlchemy tells the driver the level, which sends it: two more round trips for each statement. A connection that is
-    cut at this moment is closed: SQLAlchemy lets the driver's own error through there, so that on the way back to the
-    pool it would take a place of the pool with it for good, and make a failure of what was written and committed.
+    SQLAlchemy gives the driver the level, which sends it: two more round trips for each statement. A connection that is
+    cut at this moment is closed: SQLAlchemy lets the driver's own error through there, so on its way back it would
+    take its place in the pool with it for good, and turn what was written and committed into a failure.
     """
     dialect = engine.dialect
     set_level = dialect.set_isolation_level
@@ -164,16 +164,16 @@ def make_cooperative() -> None:
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """PostgreSQL's code of what went wrong; None where it gave none, as when it does not answer. Safe to log."""
+    """Return PostgreSQL's code of the error; None if there is none, as when it does not answer. Safe to log."""
     state: str | None = getattr(getattr(error, "orig", error), "pgcode", None)
     return state
 
 
 def is_of_a_row(error: BaseException) -> bool:
-    """Whether a statement over many rows failed for what one of them holds, and surely changed nothing.
+    """Return whether a statement over many rows failed because of one of them, and surely changed nothing.
 
-    PostgreSQL has refused a value (class 22, 23 or 54), or psycopg2 could not write it down; or the statement lost to
-    another one (40), as any part of it alone may not. Not a lost connection: what it was asked may be done.
+    PostgreSQL refused a value (class 22, 23 or 54), or psycopg2 could not encode it; or the statement lost to another
+    one (40), as a single row of it may not. Not a lost connection: what was asked may have been done.
     """
     state = sqlstate(error)
     if state is None:
@@ -182,7 +182,7 @@ def is_of_a_row(error: BaseException) -> bool:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether PostgreSQL could not be reached or gave up for a reason that passes: try again later."""
+    """Return whether PostgreSQL could not be reached or gave up for a reason that passes: try again later."""
     original = getattr(error, "orig", error)
     state = sqlstate(error)
     if state is None:

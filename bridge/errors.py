@@ -45,7 +45,7 @@ class Invalid(BridgeError):
 
 
 class Conflict(BridgeError):
-    """The job is not where the request needs it. `code` says how."""
+    """The job is not in the state that the request needs. `code` says why."""
 
     code = "lease_lost"
 
@@ -79,7 +79,7 @@ class Paused(TooMany):
 
 
 class Draining(Paused):
-    """The same, for good: it is to finish what it holds, and to end."""
+    """The worker is given no more jobs: it is to finish what it holds, and to end."""
 
 
 class TooLarge(BridgeError):

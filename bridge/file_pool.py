@@ -1,4 +1,4 @@
-"""Work on files in threads of its own: source files usually lie on NFS.
+"""Work on files in separate threads: source files are usually on NFS.
 
 A system call on a file cannot be waited for as a socket can: one on a mount that is slow or hangs would hold up the
 whole process: an API's with all its parked polls, a Celery worker's with the outcomes and sweeps that it shares. The
@@ -23,8 +23,8 @@ SECONDS = 15.0  # that one is waited for, the wait for a thread included; its th
 class FilePool:
     """One per process; a bridge.runtime.OnFiles. Made in the thread whose greenlets call it.
 
-    `queue` off: where all threads are busy nobody waits for one. That is for a process which does one thing at a time:
-    its busy threads are those that hang.
+    `queue` off: nobody waits for a thread when all are busy. That is for a process which does one thing at a time: its
+    busy threads are those that hang.
     """
 
     def __init__(self, threads: int = MOST_THREADS, seconds: float = SECONDS, *, queue: bool = True) -> None:
@@ -33,7 +33,7 @@ class FilePool:
         self._queue = queue
 
     def __call__(self, work: Callable[..., T], *args: Any) -> T:
-        """What the work returns or raises. Raises Unavailable when it takes too long; it may still be done."""
+        """Do the work; return or raise what it does. Raises Unavailable if it takes too long; it may still be done."""
         silent = Unavailable("The file system does not answer; send the request again.")
         if not self._queue and len(self._pool) >= self._pool.maxsize:
             raise silent

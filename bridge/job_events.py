@@ -1,7 +1,7 @@
-"""A change of a job's state as it is told: one line of the log for each, and whoever counts them.
+"""How a change of a job's state is reported: one line of the log for each, and a call of whoever counts them.
 
-Told after the commit, from the row that the guarded statement returned, whichever process and whoever asked: a request,
-a message, a sweep. Never the text of a document, nor what a worker has said.
+It is reported after the commit, from the row that the guarded statement returned, in whatever process and whoever
+asked: a request, a message, a sweep. It never holds the text of a document, nor what a worker said.
 """
 
 from contextvars import ContextVar
@@ -47,7 +47,7 @@ class StateChange(NamedTuple):
     target: JobState
     worker_id: str | None  # of the latest attempt
     end: AttemptEnd | None  # how this change ended the attempt
-    why: str | None  # a sentence of the bridge's own
+    why: str | None  # a sentence written by the bridge
     seconds: float | None  # of the attempt that ended, or of the wait that is over
     request_id: str | None
     traceparent: str | None = None  # of the job's create
@@ -57,13 +57,13 @@ class Observer(Protocol):
     """Counts what happens. Never raises, never waits."""
 
     def changed(self, told: StateChange) -> None:
-        """A job's state has changed."""
+        """Count a change of a job's state."""
 
     def sent(self, seconds: float, again: bool) -> None:
-        """An outcome was sent to the pipeline so long after it was recorded, the first time or `again`."""
+        """Count an outcome sent to the pipeline, `seconds` after it was recorded, the first time or `again`."""
 
     def called(self, how: str, answer: str) -> None:
-        """A webhook was sent: `delivered`, `failed` (it is tried again) or `given_up`; `answer`: `2xx` … or `none`."""
+        """Count a webhook: `delivered`, `failed` (it is tried again) or `given_up`; `answer`: `2xx` … or `none`."""
 
 
 class Unobserved:
@@ -80,7 +80,7 @@ class Unobserved:
 
 
 def tell(observer: Observer, told: StateChange) -> None:
-    """Log a change, and let it be counted."""
+    """Log a change, and have it counted."""
     log.info(
         CREATED if told.change is None else EVENTS[told.change],
         job_id=str(told.job_id),

@@ -12,11 +12,11 @@ class KeyLimits(BaseModel):
     in_hand: int = Field(100_000, ge=1)  # jobs that the workers of a key hold
     pending: int = Field(5_000_000, ge=1)
     content_types: int = Field(1000, ge=1)
-    failures: int = Field(600, ge=1)  # keys that do not count, of an address within a minute
+    failures: int = Field(600, ge=1)  # invalid keys from an address within a minute
     tenant_requests: int = Field(3_000_000, ge=1)  # of all keys of a tenant within a minute, as the next two
     tenant_parked: int = Field(15_000, ge=1)
     tenant_in_hand: int = Field(500_000, ge=1)
-    keys: int = Field(1000, ge=1)  # of a tenant that count
+    keys: int = Field(1000, ge=1)  # valid ones of a tenant
     pauses: int = Field(500, ge=1)  # of a tenant's workers by operators, and as many by the bridge
     upload_bytes: int = Field(107_374_182_400, ge=1)  # that the uploads of a key take which no job names
     tenant_upload_bytes: int = Field(1_099_511_627_776, ge=1)

@@ -11,7 +11,7 @@ import structlog
 
 from bridge.settings import Settings
 
-# Celery tells of each task twice and beat once, every second; at `info` only what the tasks did is worth a line.
+# Celery logs each task twice and beat once, every second; at `info` only what the tasks did is worth a line.
 CHATTY = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
 # At `debug` it prints messages whole, with the arguments in them.
 INDISCREET = "celery.pool"
@@ -58,8 +58,8 @@ def configure_logging(settings: Settings) -> None:
 
 
 def _as_json(line: Any, **options: Any) -> str:
-    """By orjson, which takes a fraction of the time; what that refuses (a number beyond 64 bits, half a character) by
-    the standard library."""
+    """Render a line with orjson, which takes a fraction of the time; what it refuses (a number beyond 64 bits, a lone
+    surrogate) with the standard library."""
     try:
         return orjson.dumps(line, default=options["default"], option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError:
@@ -67,7 +67,7 @@ def _as_json(line: Any, **options: Any) -> str:
 
 
 class _Lines(structlog.WriteLogger):
-    """Writes what structlog has rendered. By way of the standard library each line cost a fifth of a request."""
+    """Writes what structlog has rendered. Through the standard library each line cost a fifth of a request."""
 
     def __init__(self, file: TextIO, name: str = "") -> None:
         super().__init__(file)

@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-# The Celery queues of the bridge's own tasks. A burst in one holds up no other.
+# The Celery queues of the bridge's own tasks. A burst in one delays no other.
 QUEUE = "bridge"  # the intake
 OUTCOMES = "bridge.outcomes"  # nudges to hand over, and the pipeline's confirmations
 SWEEPS = "bridge.sweeps"  # what beat sends
@@ -40,15 +40,15 @@ TENANT_PATTERN = CONTENT_TYPE_PATTERN = r"[a-z0-9._-]{1,50}"
 
 
 def download_path(job_id: object) -> str:
-    """The relative address of a job's source file."""
+    """Return the relative address of a job's source file."""
     return f"{API_BASE}/{job_id}/download"
 
 
 def result_path(job_id: object) -> str:
-    """The relative address of a job's result."""
+    """Return the relative address of a job's result."""
     return f"{API_BASE}/{job_id}/result"
 
 
 def artifact_path(job_id: object, name: str) -> str:
-    """The relative address of a file of a job's result."""
+    """Return the relative address of a file of a job's result."""
     return f"{API_BASE}/{job_id}/artifacts/{quote(name, safe='')}"

@@ -1,12 +1,12 @@
 """What waits at the same moment is written together: one statement, one commit, one round trip.
 
-A request that comes while nobody writes writes at once, by itself; those that come meanwhile wait for each other and
-go together when the lane is free. Where several went together, so will the next ones: the lane lets all requests that
-are ready in this turn of the event loop come before it writes. Nobody waits for a batch to fill.
+A request that comes while nobody writes writes at once, by itself; those that come meanwhile are gathered and go
+together when the lane is free. If several went together, so will the next ones: the lane lets all requests that are
+ready in this turn of the event loop join before it writes. Nobody waits for a batch to fill.
 
     alone       write([one]) in the request's own greenlet
-    many        a lane takes all that wait, up to MOST; a failure that is a row's own is found by repeating singly
-    late        who has waited LATE_SECONDS for a lane has another one: the first may wait for a server that is away
+    many        a lane takes all that wait, up to MOST; a failure caused by one row is found by repeating singly
+    late        after LATE_SECONDS of waiting another lane opens: the first may wait for a server that is away
 """
 
 from collections import deque
@@ -35,7 +35,7 @@ class Batches:
         self._lines: dict[Together[Any, Any], _Line[Any, Any]] = {}
 
     def __call__(self, together: Together[A, R], runtime: Runtime, one: A) -> R:
-        """What the write has for this one, or raises for it."""
+        """Write this one, perhaps with others; return its outcome or raise its error."""
         line = self._lines.get(together)
         if line is None:
             line = self._lines[together] = _Line(together, runtime, self._lanes, self._most)
@@ -89,7 +89,7 @@ class _Line(Generic[A, R]):
         return turn.outcome  # type: ignore[return-value]
 
     def _go_on(self) -> None:
-        """Let those that wait be written as soon as no lane is taken, or it is late."""
+        """Have those that wait written as soon as no lane is taken, or it is late."""
         if self._waiting:
             if not self._writing:
                 self._open()
@@ -97,7 +97,7 @@ class _Line(Generic[A, R]):
                 self._late.start(self._open, update=True)
 
     def _open(self) -> None:
-        """Let a lane take those that wait; it is a greenlet of its own, which no request's end can take away."""
+        """Have a lane take those that wait, in a separate greenlet, which the end of no request can take away."""
         if self._waiting and self._writing < self._lanes and not self._gathering:
             self._gathering = True
             gevent.spawn(self._lane)

@@ -7,7 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-UMASK = 0o077  # of every process of ours: what it makes is its owner's alone
+UMASK = 0o077  # of every process of ours: only the owner can read what it creates
 
 
 class NotOurs(Exception):
@@ -15,7 +15,7 @@ class NotOurs(Exception):
 
 
 def private_directory(path: Path) -> Path:
-    """Makes the directory where it is missing, and closes it for others. Raises NotOurs when it is another's."""
+    """Create the directory if it is missing, and close it for others. Raises NotOurs if it belongs to another user."""
     path.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -28,10 +28,10 @@ def private_directory(path: Path) -> Path:
 
 
 def write_private(path: Path, text: str, owner: tuple[int, int] | None = None) -> Path:
-    """Writes a file of mode 0600, `owner`'s (uid, gid) where given, into a directory of ours; it replaces an old one.
+    """Write a file of mode 0600, `owner`'s (uid, gid) if given, into a directory of ours; it replaces an old one.
 
-    It is made under a name that nobody can foresee, so no link of another's is followed. Raises NotOurs where
-    another user owns the directory: that one could put a file of its own there.
+    It is created under a name that nobody can predict, so nobody else's link is followed. Raises NotOurs if another
+    user owns the directory: that user could put a file there.
     """
     if os.stat(path.parent).st_uid != os.geteuid():
         raise NotOurs(f"{path.parent} belongs to another user: no secret is written there")
@@ -46,7 +46,7 @@ def write_private(path: Path, text: str, owner: tuple[int, int] | None = None) -
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to a log, which only its owner may read from now on."""
+    """Open a log for appending; return the descriptor. Only the log's owner may read it from now on."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     if stat.S_ISREG(os.fstat(handle).st_mode):
         os.fchmod(handle, 0o600)
@@ -54,7 +54,7 @@ def open_log(path: Path) -> int:
 
 
 def read_of_another(path: Path, most: int = 4096) -> str:
-    """The start of a file whose directory another user may write to: no link is followed, no pipe waited for.
+    """Read the start of a file whose directory another user may write to: no link is followed, no pipe waited for.
 
     Raises OSError.
     """

@@ -11,7 +11,7 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def is_job_id(text: str) -> bool:
-    """Whether this can be a job's ID: whoever reaches Redis can write anything into a list."""
+    """Return whether this can be a job's ID: whoever reaches Redis can write anything into a list."""
     return _JOB_ID.fullmatch(text) is not None
 
 

@@ -32,7 +32,7 @@ LONGEST_TEXT = 255  # characters of an attribute
 
 
 def record(process: str, environment: Mapping[str, str]) -> Traces:
-    """Traces as the SDK's own settings ask for, those of a `.env` file among them."""
+    """Record traces as the SDK's own settings ask for, including those of a `.env` file."""
     for name, value in environment.items():
         if name.startswith("OTEL_"):
             os.environ[name] = value
@@ -44,7 +44,7 @@ def record(process: str, environment: Mapping[str, str]) -> Traces:
 
 
 class _Processor(BatchSpanProcessor):
-    """The SDK's, whose end is bounded: it waits for 30 s by default, and a process that stops has no time for that."""
+    """The SDK's processor with a short shutdown: it waits for 30 s by default, too long for a process that stops."""
 
     def shutdown(self) -> None:
         self._batch_processor.shutdown(timeout_millis=1000 * CLOSE_SECONDS)
@@ -88,7 +88,7 @@ class _Begun:
 
 
 def _below(parent: str | None) -> Context:
-    """The context of a step whose parent this is; without one that of a new trace."""
+    """Return the context of a step with this parent; without one, that of a new trace."""
     if parent is None:
         return Context()
     _, trace_id, span_id, flags = parent.split("-")

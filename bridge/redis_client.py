@@ -12,7 +12,7 @@ from bridge.redis_url import service
 
 
 def connect(url: str, **options: Any) -> redis.Redis:
-    """A client for `redis://`, `rediss://`, `unix://` or `sentinel://…`.
+    """Return a client for `redis://`, `rediss://`, `unix://` or `sentinel://…`.
 
     Nothing is retried: a repeated LMOVE takes two IDs, a repeated LPUSH queues one twice.
     """
@@ -20,7 +20,7 @@ def connect(url: str, **options: Any) -> redis.Redis:
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": 2,
         "decode_responses": True,
-        "encoding_errors": "replace",  # anything may stand in a value; no ID has such a character
+        "encoding_errors": "replace",  # a value may hold anything; no ID has such a character
         **options,
     }
     if (found := service(url)) is not None:
@@ -31,7 +31,7 @@ def connect(url: str, **options: Any) -> redis.Redis:
 
 
 def answers(pipe: Any) -> list[Any]:
-    """The answers to a pipeline; that of a command that failed because of a bad key is the error.
+    """Return the answers to a pipeline; that of a command that failed because of a bad key is the error.
 
     Raises redis.RedisError for any other: what Redis refuses to one command it refuses to all.
     """

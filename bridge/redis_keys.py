@@ -10,7 +10,7 @@
 
     bridge:workers:{<tenant>}:seen    sorted set: <key ID>/<worker ID>, by when the worker was last seen asking
     bridge:workers:{<tenant>}:asks    hash: <key ID>/<worker ID> → the content types it asks for and its slots, as JSON
-    bridge:workers:{<tenant>}:facts   hash: <key ID>/<worker ID> → what it says of itself and its machine, as JSON
+    bridge:workers:{<tenant>}:facts   hash: <key ID>/<worker ID> → what it says about itself and its machine, as JSON
     bridge:parked                     hash: process → how many polls of each tenant wait there, and since when
 
     bridge:limits:<what>:<whose>[:<minute>]   requests of a minute; or hash: process → parked polls and since when
@@ -31,7 +31,7 @@ _NAME = re.compile(TENANT_PATTERN)
 
 
 class QueueList(NamedTuple):
-    """What the name of a queue's list says."""
+    """What the name of a queue's list means."""
 
     queue: Queue
     kind: str  # "pending" or "claimed"
@@ -59,16 +59,16 @@ class RedisKeys:
         return f"{self._prefix}:{{{queue.tenant}:{queue.content_type}}}:claimed:{process}"
 
     def workers(self, tenant: str) -> tuple[str, str, str]:
-        """Who was seen, what they ask for, what they tell of themselves."""
+        """Return the keys of who was seen, what they ask for, and what they say about themselves."""
         name = f"{self._prefix}:workers:{{{tenant}}}"
         return f"{name}:seen", f"{name}:asks", f"{name}:facts"
 
     def limit(self, counted: Iterable[str]) -> str:
-        """A count that the processes share, by what is counted, whose it is and, where it has one, the minute."""
+        """Return the key of a count that the processes share: what is counted, whose, and the minute, if any."""
         return ":".join([self._prefix, "limits", *counted])
 
     def queue_list(self, key: str) -> QueueList | None:
-        """What a key that matched `any_queue` is; None where it is nothing of ours."""
+        """Parse a key that matched `any_queue`; return None if it is none of ours."""
         found = self._of_a_queue.fullmatch(key)
         if found is None:
             return None
@@ -77,5 +77,5 @@ class RedisKeys:
 
 
 def has_valid_names(queue: Queue) -> bool:
-    """Whether both names are such as a job can have: whoever reaches Redis can write a key with any."""
+    """Return whether a job can have both names: whoever reaches Redis can write a key with any."""
     return bool(_NAME.fullmatch(queue.tenant) and _NAME.fullmatch(queue.content_type))

@@ -1,6 +1,6 @@
-"""How Redis is addressed: one spelling in the settings, and what Celery makes of it.
+"""How Redis is addressed: one form in the settings, and the form that Celery needs.
 
-Without redis-py, which imports ssl: gunicorn reads the settings before gevent patches it.
+It does without redis-py, which imports ssl: gunicorn reads the settings before gevent patches it.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class Service(NamedTuple):
 
 
 def service(url: str) -> Service | None:
-    """What a sentinel:// URL names; None for any other. Raises ValueError when it cannot be read."""
+    """Parse a sentinel:// URL; return None for any other. Raises ValueError if it cannot be read."""
     if not url.startswith(SENTINEL):
         return None
     place, _, name = url[len(SENTINEL) :].partition("/")
@@ -32,7 +32,7 @@ def service(url: str) -> Service | None:
 
 
 def for_celery(url: str) -> str:
-    """The address as kombu spells it: it knows no unix://, asks how a certificate is checked, names each sentinel."""
+    """Return the address as kombu needs it: no unix://, the check of certificates stated, each sentinel named."""
     if url.startswith("unix://"):
         return "redis+socket://" + url[len("unix://") :]
     if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:

@@ -24,7 +24,7 @@ class Nudge(Protocol):
 
 
 class OnFiles(Protocol):
-    """Does some work on files where it holds up nobody else: `runtime.files(os.fstat, 3)`.
+    """Does some work on files where it delays nobody else: `runtime.files(os.fstat, 3)`.
 
     Raises what the work raises; Unavailable when the file system does not answer.
     """
@@ -33,7 +33,7 @@ class OnFiles(Protocol):
 
 
 def at_once(work: Callable[..., T], *args: Any) -> T:
-    """Does it here and now, for a process that does one thing at a time, as Celery's do."""
+    """Do the work here and now, for a process that does one thing at a time, as Celery's do."""
     return work(*args)
 
 
@@ -41,14 +41,14 @@ def at_once(work: Callable[..., T], *args: Any) -> T:
 class Together(Generic[A, R]):
     """A write that takes many at once: `write` is one statement that commits itself, `follow` what comes after it.
 
-    `write` has an outcome for each, in their order. Where it raises nothing was written, but for a lost answer.
+    `write` returns an outcome for each, in order. If it raises, nothing was written, unless only the answer was lost.
     """
 
     write: Callable[["Runtime", Sequence[A]], Sequence[R]]
     follow: Callable[["Runtime", Sequence[A], Sequence[R]], None]
 
     def run(self, runtime: "Runtime", ones: Sequence[A]) -> Sequence[R]:
-        """Write these, and do what follows."""
+        """Write these, and do what follows; return the outcomes."""
         outcomes = self.write(runtime, ones)
         self.follow(runtime, ones, outcomes)
         return outcomes
@@ -61,7 +61,7 @@ class Batching(Protocol):
 
 
 def one_by_one(together: Together[A, R], runtime: "Runtime", one: A) -> R:
-    """Does it by itself, for a process that does one thing at a time."""
+    """Write one by itself, for a process that does one thing at a time."""
     return together.run(runtime, [one])[0]
 
 
@@ -81,5 +81,5 @@ class Runtime:
 
     @cached_property
     def single(self) -> Engine:
-        """PostgreSQL for what is one statement: each commits itself, in one round trip instead of three."""
+        """Return the engine for single statements: each commits itself, in one round trip instead of three."""
         return self.engine.execution_options(isolation_level="AUTOCOMMIT")

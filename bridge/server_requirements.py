@@ -1,4 +1,4 @@
-"""What the bridge needs of its PostgreSQL and Redis, and whether they are so."""
+"""What the bridge needs of its PostgreSQL and Redis, and whether they meet it."""
 
 from contextlib import suppress
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from bridge.redis_client import connect
 log = structlog.get_logger("bridge.server_requirements")
 
 LEAST_POSTGRESQL = 15
-LEAST_REDIS = (6, 2)  # BLMOVE, LMOVE; Valkey tells which version of Redis it is like
+LEAST_REDIS = (6, 2)  # BLMOVE, LMOVE; Valkey states with which version of Redis it is compatible
 ENCODING = "UTF8"
 PATIENCE_SECONDS = 3
 
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 
 def of_postgresql(engine: Engine) -> list[Finding]:
-    """What is wrong with the database; what is fatal stands first. Raises SQLAlchemyError when it does not answer."""
+    """Return what is wrong with the database, the fatal first. Raises SQLAlchemyError if it does not answer."""
     with engine.connect() as connection:
         facts = connection.execute(FACTS).one()
         settings = connection.execute(SETTINGS, {"names": list(DISCREET)}).all()
@@ -70,7 +70,7 @@ def of_postgresql(engine: Engine) -> list[Finding]:
 
 
 def of_redis(url: str) -> list[Finding]:
-    """What is wrong with a Redis; what it does not tell (managed ones) is taken as right. Raises redis.RedisError."""
+    """Return what is wrong with a Redis; what a managed one does not tell counts as right. Raises redis.RedisError."""
     found = []
     version, policy = "", None
     with connect(url, socket_timeout=PATIENCE_SECONDS, protocol=2) as client:  # old ones do not know the third
@@ -89,7 +89,7 @@ def of_redis(url: str) -> list[Finding]:
 
 
 def findings(database_url: str | None, redis_url: str | None) -> list[Finding]:
-    """Of both, by short-lived connections; nothing of one that is not given or does not answer. Never raises."""
+    """Check both over short-lived connections; skip one that is not given or does not answer. Never raises."""
     found = []
     if database_url is not None:
         patient = {"connect_timeout": PATIENCE_SECONDS, "options": f"-c statement_timeout={PATIENCE_SECONDS}s"}
@@ -103,6 +103,6 @@ def findings(database_url: str | None, redis_url: str | None) -> list[Finding]:
 
 
 def tell(engine: Engine, redis_url: str) -> None:
-    """Log what is wrong, for a process that has started without asking. Raises where one does not answer."""
+    """Log what is wrong, for a process that has started without asking. Raises if one does not answer."""
     for fatal, why in [*of_postgresql(engine), *of_redis(redis_url)]:
         (log.error if fatal else log.warning)("server_requirement_missing", why=why)

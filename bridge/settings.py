@@ -37,7 +37,7 @@ class Backoff(BaseModel):
 
 
 def _pairs(text: object) -> object:
-    """`a=1,b=2` as a mapping."""
+    """Parse `a=1,b=2` into a mapping."""
     if not isinstance(text, str):
         return text
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
@@ -141,7 +141,7 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _psycopg2(cls, value: str | None) -> str | None:
-        """SQLAlchemy 2.1 takes `postgresql://` for psycopg 3; here both spellings mean psycopg2."""
+        """Make both spellings mean psycopg2: SQLAlchemy 2.1 takes `postgresql://` for psycopg 3."""
         if value is None:
             return None
         scheme, sep, rest = value.partition("://")
@@ -225,24 +225,24 @@ class Settings(BaseModel):
             object.__setattr__(self, "broker_url", self.redis_url)
 
     def require(self, field: str) -> str:
-        """The value of a setting without which this process cannot run. Raises SettingsError."""
+        """Return the value of a setting without which this process cannot run. Raises SettingsError."""
         value = getattr(self, field)
         if value is None:
             raise SettingsError(f"{PREFIX}{field.upper()} is not set; this command needs it (see docs/operations.md)")
         return str(value)
 
     def deadline_for(self, content_type: str) -> int:
-        """The default `timeout_seconds` of a content type."""
+        """Return the default `timeout_seconds` of a content type."""
         return self.timeout_seconds.get(content_type, self.timeout_seconds["*"])
 
 
 def known_names() -> frozenset[str]:
-    """The names that the environment may set."""
+    """Return the names that the environment may set."""
     return frozenset(PREFIX + field.upper() for field in Settings.model_fields)
 
 
 def unknown_names(environment: Mapping[str, str]) -> list[str]:
-    """One line for each `BRIDGE_…` name that is set and that nothing reads, with the nearest known one."""
+    """Return one line for each `BRIDGE_…` name that is set and that nothing reads, with the nearest known name."""
     lines = []
     for name in sorted(n for n, value in environment.items() if _is_unknown(n) and value != ""):
         near = difflib.get_close_matches(name, known_names(), 1)
@@ -251,22 +251,22 @@ def unknown_names(environment: Mapping[str, str]) -> list[str]:
 
 
 def without_unknown(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child: names that nothing reads are empty, so that it does not warn of them again."""
+    """Return the environment of a child: unknown names are empty, so that it does not warn about them again."""
     return {name: "" if _is_unknown(name) else value for name, value in environment.items()}
 
 
 def _is_unknown(name: str) -> bool:
-    """Whether nothing reads it. Kubernetes injects BRIDGE_SERVICE_… and BRIDGE_PORT_… for a Service named `bridge`."""
+    """Return whether nothing reads it. Kubernetes sets BRIDGE_SERVICE_… and BRIDGE_PORT_… for a Service `bridge`."""
     return name.startswith(PREFIX) and name not in known_names() and not re.match(r"BRIDGE_(SERVICE_|PORT_)", name)
 
 
 def read_environment(dotenv: str | Path = ".env") -> dict[str, str]:
-    """`.env` (where there is one) beneath the environment, both as text."""
+    """Return `.env` (if there is one) overlaid with the environment, both as text."""
     return {**{k: v for k, v in dotenv_values(dotenv).items() if v is not None}, **os.environ}
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process. Raises SettingsError naming the first bad one."""
+    """Return the settings of this process. Raises SettingsError naming the first bad one."""
     source = read_environment() if environment is None else environment
     given = {n[len(PREFIX) :].lower(): v for n, v in source.items() if n in known_names() and v != ""}
     try:

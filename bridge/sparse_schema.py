@@ -1,4 +1,4 @@
-"""Schemas of many fields, few of which are sent: to the default of each other one marshmallow takes a microsecond."""
+"""Schemas of many fields, few of which are sent: marshmallow takes a microsecond to default each of the others."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class Sparse(Schema):
     _parts: dict[tuple[str, ...], _Part | None] | None = None
 
     def load(self, data: Any, **options: Any) -> Any:
-        """As marshmallow's. Raises ValidationError."""
+        """Load as marshmallow does. Raises ValidationError."""
         part = self._part(data) if not any(options.values()) else None
         if part is None:
             return super().load(data, **options)
@@ -36,7 +36,7 @@ class Sparse(Schema):
         return loaded
 
     def _part(self, data: Any) -> _Part | None:
-        """The schema of the fields that these data have, and the others' defaults; None: there is none."""
+        """Return the schema of the fields that are sent, and the defaults of the others; None if there is none."""
         if type(data) is not dict or self.many or self.partial or self.only is not None:
             return None
         if self._parts is None:

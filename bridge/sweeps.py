@@ -15,13 +15,13 @@ ON CONFLICT (name) DO UPDATE SET ran_at = now(), seconds = excluded.seconds, cha
 WHERE sweeps.changed > 0 OR excluded.changed > 0 OR sweeps.ran_at < now() - interval '5 seconds'
 """)
 
-# A sweep is late after so many of its periods, but not before so many seconds: it may have been started just now.
+# A sweep is late after this many of its periods, but not before this many seconds: it may have just been started.
 LATE_PERIODS = 4
 LATE_SECONDS = 30
 
 
 def is_late(name: str, age: float) -> bool:
-    """Whether a sweep that ran last so many seconds ago should have run since."""
+    """Return whether a sweep that ran last `age` seconds ago should have run since."""
     period = SWEEP_PERIODS.get(f"bridge.{name}")
     return period is not None and age > max(LATE_SECONDS, LATE_PERIODS * period)
 

@@ -1,8 +1,8 @@
-"""Traces: the way of a job as spans of one trace, across HTTP and Celery. Nothing is done where they are off.
+"""Traces: a job's progress as spans of one trace, across HTTP and Celery. Nothing is done if they are off.
 
-A job keeps the `traceparent` of its create (W3C Trace Context). It is told with each claim and with each outcome, so
-that what workers and pipelines record joins the trace of the job; where the bridge records nothing itself, it hands on
-what the create was given.
+A job keeps the `traceparent` of its create (W3C Trace Context). It is sent with each claim and with each outcome, so
+that what workers and pipelines record joins the job's trace; if the bridge records nothing itself, it passes on what
+the create was given.
 """
 
 import re
@@ -14,17 +14,17 @@ from typing import NamedTuple, Protocol
 from bridge.job_events import StateChange
 from bridge.settings import read_environment
 
-# Of the request or task that is served now, as it was sent or as the span is that was begun for it; None: of none.
+# Of the request or task being served: as it was sent, or that of the span that was begun for it; None: of none.
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 LONGEST = 512  # characters of a traceparent; that of today's version has 55
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?=-|\Z)")
-# Any of these turns traces on; what else the SDK of OpenTelemetry reads, the exporter and the sampler go by.
+# Any of these turns traces on; the exporter and the sampler follow what else the SDK of OpenTelemetry reads.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def valid(sent: object) -> str | None:
-    """The traceparent that was sent, in the form of version 00; None where it is not one.
+    """Return the traceparent that was sent, in the form of version 00; None if it is not one.
 
     A version that is not known yet may have more fields, which are left out. `tracestate` is not handed on.
     """
@@ -39,14 +39,14 @@ def valid(sent: object) -> str | None:
 
 
 class Span(Protocol):
-    """A step that was begun."""
+    """A step that has begun."""
 
     @property
     def traceparent(self) -> str | None:
-        """What a step within it names as its parent."""
+        """Return what a step within it names as its parent."""
 
     def end(self, name: str | None = None, /, **facts: str | int | float | None) -> None:
-        """It is over. One that is never ended is not recorded. `facts` that are None are left out."""
+        """End the step. One that is never ended is not recorded. `facts` that are None are left out."""
 
 
 class Traces(Protocol):
@@ -59,14 +59,14 @@ class Traces(Protocol):
         """
 
     def changed(self, event: str, told: StateChange) -> None:
-        """A job's state has changed; recorded as what has lasted until now, in the job's trace."""
+        """Record a change of a job's state as a step that lasted until now, in the job's trace."""
 
     def close(self) -> None:
-        """Send what is recorded, for two seconds at most."""
+        """Send what is recorded, within two seconds at most."""
 
 
 def facts_of(told: StateChange) -> dict[str, str | int | None]:
-    """What a span tells of a change."""
+    """Return the attributes of a change's span."""
     return {
         "bridge.job_id": str(told.job_id),
         "bridge.tenant": told.tenant,
@@ -101,7 +101,7 @@ class Untraced:
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:
-    """Whether traces are on. Raises SettingsError where they are, and OpenTelemetry is not installed."""
+    """Return whether traces are on. Raises SettingsError if they are and OpenTelemetry is not installed."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environment.get(one) for one in ENDPOINTS):
         return False
     import_module("bridge.recorded_traces")  # an extra, and half a second of imports
@@ -109,9 +109,9 @@ def asked_for(environment: Mapping[str, str]) -> bool:
 
 
 def traces_of(process: str, environment: Mapping[str, str] | None = None) -> Traces:
-    """The traces of this process, named so; off unless an endpoint is set. After a fork: it starts a thread.
+    """Return the traces of this process (its name); off unless an endpoint is set. After a fork: it starts a thread.
 
-    Raises SettingsError where OpenTelemetry is not installed.
+    Raises SettingsError if OpenTelemetry is not installed.
     """
     environment = read_environment() if environment is None else environment
     if not asked_for(environment):

@@ -6,5 +6,5 @@ from importlib import metadata
 
 @cache
 def version() -> str:
-    """Return the version of `jobbridge`. Raises importlib.metadata.PackageNotFoundError where it is not installed."""
+    """Return the version of `jobbridge`. Raises importlib.metadata.PackageNotFoundError if it is not installed."""
     return metadata.version("jobbridge")

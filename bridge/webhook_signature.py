@@ -1,4 +1,4 @@
-"""Signatures of webhooks, as Standard Webhooks 1.0 says, and the envelope, CloudEvents 1.0."""
+"""Signatures of webhooks, as Standard Webhooks 1.0 defines them, and the envelope, CloudEvents 1.0."""
 
 import base64
 import hashlib
@@ -17,17 +17,17 @@ PREFIX = "whsec_"
 
 
 def new_secret() -> bytes:
-    """A secret of 256 random bits."""
+    """Make a secret of 256 random bits."""
     return secrets.token_bytes(SECRET_BYTES)
 
 
 def shown(secret: bytes) -> str:
-    """A secret as its receiver is given it."""
+    """Format a secret as its receiver is given it."""
     return PREFIX + base64.b64encode(secret).decode()
 
 
 def envelope(event_id: str, tenant: str, data: dict[str, Any]) -> bytes:
-    """The body: an outcome as a CloudEvent in structured JSON. Equal bytes for equal data."""
+    """Build the body: an outcome as a CloudEvent in structured JSON. Equal bytes for equal data."""
     return orjson.dumps(
         {
             "specversion": "1.0",
@@ -44,7 +44,7 @@ def envelope(event_id: str, tenant: str, data: dict[str, Any]) -> bytes:
 
 
 def headers(event_id: str, seconds: int, body: bytes, keys: Sequence[bytes]) -> dict[str, str]:
-    """What stands beside the body that is sent at this second of the epoch; one signature for each secret."""
+    """Build the headers of a body that is sent at this second of the epoch; one signature for each secret."""
     signed = b"%s.%d.%s" % (event_id.encode(), seconds, body)
     signatures = (base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys)
     return {

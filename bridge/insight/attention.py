@@ -1,4 +1,4 @@
-"""What needs somebody: what is stuck, where, since when, whose it is, what to do. Pure: nothing here asks anybody."""
+"""What needs attention: what is stuck, where, since when, whose it is, what to do. Pure: nothing here does I/O."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,16 +16,16 @@ from models.pause import PausedBy
 
 MOST = 20  # sentences of a kind
 COLLECTION = COLLECT.removeprefix("bridge.")  # the one sweep that needs the store
-STUCK_SECONDS = 60  # a job that may be claimed and was not for so long, while nobody asks for its type
+STUCK_SECONDS = 60  # after which a claimable job that nobody asks for is stuck
 
 
 class QueueNow(NamedTuple):
-    """A content type: what is to be done, by whom, and how it went within the last hour."""
+    """A content type: what there is to do, by whom, and how it went within the last hour."""
 
     content_type: str
     pending: int
     processing: int
-    oldest_seconds: float | None  # for how long its oldest claimable job waits
+    oldest_seconds: float | None  # for how long its oldest claimable job has waited
     workers_waiting: int
     workers: int
     completed: int  # within the last hour, as the next
@@ -39,12 +39,12 @@ class QueueNow(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Something that does not mend itself."""
+    """Something that does not repair itself."""
 
     kind: str  # a stable word
     what: str  # a sentence
     do: str  # what to do about it
-    page: str  # of the dashboard, where more is to be seen
+    page: str  # of the dashboard that shows more
 
 
 def needs(
@@ -57,7 +57,7 @@ def needs(
     webhooks: Sequence[Row[Any]] = (),
     full: Sequence[Share] = (),
 ) -> list[Need]:
-    """All of it, the most urgent first."""
+    """Return all that needs attention, the most urgent first."""
     return [
         *_sweeps(sweeps),
         *_redis(known),
@@ -94,7 +94,7 @@ def _redis(known: Roster) -> Iterator[Need]:
     if not known.redis:
         yield Need(
             "redis_away",
-            "Redis does not answer or takes no writes. Jobs go on, slower; who waits for jobs is not known.",
+            "Redis does not answer or takes no writes. Jobs go on, more slowly; which workers wait is not known.",
             "See /readyz and Redis' own log: is it up, has it memory and disk?",
             "sweeps",
         )
@@ -157,5 +157,5 @@ def _paused(known: Roster) -> Iterator[Need]:
 
 
 def counted(count: int, what: str) -> str:
-    """A number of things, in words."""
+    """Format a number of things, in words."""
     return f"{count} {what}{'' if count == 1 else 's'}"

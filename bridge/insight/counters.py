@@ -49,7 +49,7 @@ WITH folded AS (
 SELECT count(*) FROM folded
 """)
 
-# One statement sees the jobs and their counters at the same moment. What differs is put right by one more change, so
+# One statement sees the jobs and their counters at the same moment. What differs is corrected by one more change, so
 # that nobody who changes a job has to wait.
 CHECK = text(f"""
 WITH counted AS (
@@ -68,7 +68,7 @@ FORGET = text("DELETE FROM job_counts WHERE jobs = 0")
 
 
 class Count(NamedTuple):
-    """So many jobs of a content type are in this state."""
+    """How many jobs of a content type are in a state."""
 
     content_type: str
     status: str
@@ -76,17 +76,17 @@ class Count(NamedTuple):
 
 
 def of_tenant(connection: Connection, tenant: str) -> list[Count]:
-    """The jobs of a tenant by content type and state; what there is none of is left out."""
+    """Count the jobs of a tenant by content type and state; zeros are left out."""
     return [Count(*row) for row in connection.execute(OF_TENANT, {"tenant": tenant})]
 
 
 def unfinished(connection: Connection) -> Sequence[Row[Any]]:
-    """The unfinished jobs by tenant, content type and state: (tenant, content_type, status, jobs)."""
+    """Count the unfinished jobs by tenant, content type and state: (tenant, content_type, status, jobs)."""
     return connection.execute(OF_ALL).all()
 
 
 def fold(runtime: Runtime, *, batch: int = 10000, rounds: int = 50) -> int:
-    """Take what has changed into the counters; how many changes. Bounded."""
+    """Fold the changes into the counters; return how many changes. Bounded."""
 
     def once() -> int:
         with runtime.engine.begin() as connection:
@@ -96,10 +96,10 @@ def fold(runtime: Runtime, *, batch: int = 10000, rounds: int = 50) -> int:
 
 
 def check(runtime: Runtime) -> int:
-    """Compare the counters with a full count and put right what differs; by how many jobs they differed in all.
+    """Compare the counters with a full count and correct them; return by how many jobs they differed in all.
 
-    The one statement here that reads the whole table, so it runs seldom. Every difference is logged: there is none
-    unless somebody switched the triggers off.
+    Its statement is the only one here that reads the whole table, so it runs seldom. Every difference is logged: there
+    is none unless somebody switched the triggers off.
     """
     with runtime.engine.begin() as connection:
         if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": LOCK}):

@@ -1,7 +1,7 @@
 """What is counted of what happens to jobs, wherever it happens: the same names in the API and in Celery's processes.
 
-Labels are bounded: words of ours, and content types, of which those that came first have their own and whatever a key
-makes up shares one.
+Labels are bounded: constants of ours, and content types, of which those that came first have their own labels and all
+further ones, which a key may make up, share one.
 """
 
 from itertools import product
@@ -11,11 +11,11 @@ from bridge.insight.gauges import MOST_TYPES, OTHER
 from bridge.job_events import StateChange
 from models.job_state import FINAL, LATE_CHANGES, Change
 
-MOST_TIMED = 30  # content types with histograms of their own
+MOST_TIMED = 30  # content types with separate histograms
 
 
 class Family:
-    """A counter, or a histogram where it has buckets (upper bounds, in seconds).
+    """A counter, or a histogram if it has buckets (upper bounds, in seconds).
 
     `known`: labels of a counter that is shown from the start, as 0, so that the first that comes is an increase.
     """
@@ -59,14 +59,14 @@ class Tally(Protocol):
 
 
 class Labels:
-    """The content types that have a label of their own in this process."""
+    """The content types that have a separate label in this process."""
 
     def __init__(self, most: int) -> None:
         self._own: set[str] = set()
         self._most = most
 
     def __call__(self, content_type: str) -> str:
-        """A content type as a label."""
+        """Return the label of a content type."""
         if content_type in self._own:
             return content_type
         if len(self._own) >= self._most:

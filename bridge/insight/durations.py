@@ -40,25 +40,25 @@ MEDIANS = text("SELECT content_type, median_seconds, jobs FROM job_durations WHE
 
 
 def refresh(runtime: Runtime) -> int:
-    """Bring the medians up to date; how many were."""
+    """Bring the medians up to date; return how many were."""
     with runtime.engine.begin() as connection:
         return connection.execute(REFRESH).rowcount
 
 
 def median_seconds(connection: Connection, tenant: str, content_type: str) -> float | None:
-    """The median from claim to result; None while no job of this type was completed."""
+    """Return the median from claim to result, in seconds; None while no job of this type was completed."""
     median: float | None = connection.scalar(MEDIAN, {"tenant": tenant, "content_type": content_type})
     return median
 
 
 def expected_seconds(connection: Connection, tenant: str, content_type: str) -> float:
-    """How long a job of this type is expected to run: the median, or a guess."""
+    """Return how long a job of this type is expected to run, in seconds: the median, or a guess."""
     median = median_seconds(connection, tenant, content_type)
     return GUESSES.get(content_type, GUESS) if median is None else median
 
 
 def estimated_completion(runtime: Runtime, job: Row[Any]) -> datetime:
-    """When the running attempt is expected to be done: by its progress, else by how long its type takes."""
+    """Estimate when the running attempt will be done: by its progress, else by how long its type takes."""
     with runtime.engine.connect() as connection:
         if job.progress:
             elapsed = connection.execute(select(func.extract("epoch", func.now() - job.started_at))).scalar_one()
@@ -71,5 +71,5 @@ def estimated_completion(runtime: Runtime, job: Row[Any]) -> datetime:
 
 
 def medians(connection: Connection, tenant: str) -> list[Row[tuple[str, float, int]]]:
-    """All medians of a tenant: (content_type, median_seconds, jobs)."""
+    """Return all medians of a tenant: (content_type, median_seconds, jobs)."""
     return list(connection.execute(MEDIANS, {"tenant": tenant}))

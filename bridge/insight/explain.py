@@ -17,10 +17,10 @@ from models.job_state import JobState
 
 MOST_AHEAD = 1000
 MOST_ATTEMPTS = 5
-# A poll that waits is noted every 10 s: a worker that was not seen for so long waits no more.
+# A poll that waits is noted every 10 s: after this time without one a worker no longer waits.
 WAITING = timedelta(seconds=25)
 
-# Who is served before it: in each list of a higher priority all that are due, in its own the older ones.
+# The jobs served before it: in each list of a higher priority all that are due, in its own list the older ones.
 AHEAD = text(f"""
 SELECT count(*) FROM (
   SELECT FROM generate_series(0, CAST(:priority AS int)) AS p(rank), LATERAL (
@@ -62,7 +62,7 @@ class Facts(NamedTuple):
     job: Row[Any]
     now: datetime
     attempts: Sequence[Row[Any]]  # the last ones that ended, newest first
-    jobs_ahead: int | None = None  # while pending; MOST_AHEAD means so many or more
+    jobs_ahead: int | None = None  # while pending; MOST_AHEAD means that many or more
     accepting: Sequence[WorkerInfo] = ()  # the workers that were seen asking for its type
     denied: Sequence[WorkerInfo] = ()  # those that ask for it with a key that does not allow it
     some_key_allows: bool = True
@@ -78,17 +78,17 @@ class Facts(NamedTuple):
 
     @property
     def active(self) -> list[WorkerInfo]:
-        """The workers that can be counted on for its type: they wait now, or work on a job."""
+        """Return the workers that can be relied on for its type: they wait now, or work on a job."""
         return [
             hand for hand in self.accepting if hand.pause is None and (hand.jobs_in_hand > 0 or self.is_waiting(hand))
         ]
 
     def is_waiting(self, hand: WorkerInfo) -> bool:
-        """Whether it asks for jobs now, as far as is known."""
+        """Return whether it asks for jobs now, as far as is known."""
         return hand.last_seen is not None and hand.last_seen > self.now - WAITING
 
     def free_slots(self, hand: WorkerInfo) -> int:
-        """How many jobs it would take now; one where it waits and has said nothing."""
+        """Return how many jobs it would take now; one if it waits and has not said."""
         if not self.is_waiting(hand):
             return 0
         if hand.slots.free is not None:
@@ -97,7 +97,7 @@ class Facts(NamedTuple):
 
 
 def explain(runtime: Runtime, seen: WorkerRegistry, tenant: str, job_id: str, *, keys: bool) -> Facts:
-    """The facts about a job. `keys`: whether keys are asked for at all. Raises NotFound."""
+    """Gather the facts about a job. `keys`: whether keys are asked for at all. Raises NotFound."""
     job = find(runtime, tenant, job_id, STANDING)
     with runtime.engine.connect() as connection:
         now = connection.scalar(text("SELECT now()"))
@@ -138,9 +138,9 @@ def _pending(connection: Connection, facts: Facts, keys: bool) -> Facts:
 
 
 def starts_at(facts: Facts) -> datetime | None:
-    """When it may be claimed, if each worker goes on as the recent ones did; None where nobody can be counted on.
+    """Estimate when it is claimed, if each worker goes on as the recent ones did; None if no worker can be relied on.
 
-    Rough: a worker that does not tell its slots has one, and jobs of other types count for nothing.
+    Rough: a worker that does not state its slots has one, and jobs of other types do not count.
     """
     active = facts.active
     if not active or facts.jobs_ahead is None or facts.expected_seconds is None:

@@ -1,4 +1,4 @@
-"""Numbers about the whole, for /metrics: what waits, what is stuck, when each sweep last ran and what it found."""
+"""Numbers about the whole bridge, for /metrics: what waits, what is stuck, when each sweep ran and what it found."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -45,11 +45,11 @@ FROM unnest(CAST(:tenants AS text[]), CAST(:content_types AS text[])) AS q(tenan
 ) oldest
 GROUP BY q.content_type
 """)
-MOST_TYPES = 100  # content types with numbers of their own, those with the most jobs; the others share one
-OTHER = "(other)"  # no content type is called so
+MOST_TYPES = 100  # content types with separate numbers, those with the most jobs; the others share one
+OTHER = "(other)"  # no content type has this name
 MOST_QUEUES = 500  # whose mirror is measured
 MOST_NOT_DUE = 10_000
-# Of the pending jobs those that do not belong into the mirror yet.
+# The pending jobs that do not belong in the mirror yet.
 NOT_MIRRORED = text(f"""
 SELECT tenant, content_type, count(*) AS jobs FROM (
   SELECT tenant, content_type FROM remote_jobs WHERE {NOT_DUE} LIMIT {MOST_NOT_DUE}
@@ -83,14 +83,14 @@ SELECT (SELECT count(*) FROM (SELECT FROM upload_segments WHERE upload_id IS NUL
 
 
 def sweeps(connection: Connection) -> Sequence[Row[Any]]:
-    """Each sweep: seconds since it ran (`age`), how long that took, what it found to change, then and in `total`."""
+    """Return of each sweep: seconds since it ran (`age`), how long that took, what it changed, then and in `total`."""
     return connection.execute(SWEEPS).all()
 
 
 def oldest(connection: Connection, queues: Iterable[tuple[str, str]]) -> dict[str, float]:
-    """Of these queues (tenant, content type), by content type: the seconds for which its oldest claimable job waits.
+    """Return, by content type of these queues (tenant, content type), how long (s) its oldest claimable job has waited.
 
-    A content type of which none may be claimed now is left out.
+    A content type without a claimable job is left out.
     """
     tenants, content_types = zip(*queues, strict=True) if (queues := list(queues)) else ((), ())
     found = connection.execute(OLDEST, {"tenants": [*tenants], "content_types": [*content_types]})
@@ -98,12 +98,12 @@ def oldest(connection: Connection, queues: Iterable[tuple[str, str]]) -> dict[st
 
 
 def backlog(connection: Connection) -> dict[str, int]:
-    """By sweep, how much of its work is due and not done; counted to a thousand."""
+    """Return, by sweep, how much of its work is due and not done; counted to a thousand."""
     return dict(connection.execute(BACKLOG).one()._mapping)
 
 
 class Facts(NamedTuple):
-    """What /metrics tells of the whole."""
+    """What /metrics shows of the whole bridge."""
 
     depth: dict[tuple[str, ...], float]  # unfinished jobs, by content type and status
     oldest: dict[str, float]
@@ -117,7 +117,7 @@ class Facts(NamedTuple):
 
 
 def read(runtime: Runtime) -> Facts:
-    """Unfinished jobs, the oldest claimable, continuations not handed over, the sweeps, and what Redis lacks."""
+    """Read unfinished jobs, the oldest claimable, continuations not handed over, the sweeps, and what Redis lacks."""
     depth: Counter[tuple[str, ...]] = Counter()
     with runtime.engine.connect() as connection:
         unfinished = counters.unfinished(connection)
@@ -146,9 +146,9 @@ def read(runtime: Runtime) -> Facts:
 
 
 def _gap(runtime: Runtime, wanted: Counter[Queue]) -> int | None:
-    """By how many IDs the mirror differs from what it should hold, over the longest queues.
+    """Return by how many IDs the mirror differs from what it should hold, over the longest queues.
 
-    What is on its way at this moment counts too.
+    IDs that are on their way at this moment count too. None if Redis does not answer.
     """
     if runtime.mirror.breaker.away:
         return None

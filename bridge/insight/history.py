@@ -25,7 +25,7 @@ from models.job_state import FINAL
 LOCK = 7268122  # an arbitrary number that no other advisory lock of the bridge uses
 MOST_LINES = 500  # of one step, over all tenants: those with the most jobs
 MOST_ENDED = 100_000  # jobs that one run looks at; beyond them a run's counts are too low
-SETTLED_SECONDS = 2  # a step is recorded once so long has passed since its end: transactions end before they commit
+SETTLED_SECONDS = 2  # between the end of a step and its recording: jobs end before their transactions commit
 
 
 class Span(NamedTuple):
@@ -101,7 +101,7 @@ GROUP BY content_type
 
 
 def record(runtime: Runtime) -> int:
-    """Record the steps that are over and forget the old ones; how many steps. One process at a time does it."""
+    """Record the steps that are over and forget the old ones; return how many steps. One process at a time does it."""
     with runtime.engine.begin() as connection:
         if not connection.scalar(TRY_LOCK, {"lock": LOCK}):
             return 0
@@ -169,11 +169,11 @@ def _oldest(
 
 
 def series(connection: Connection, tenant: str, span: Span, content_type: str | None = None) -> Sequence[Row[Any]]:
-    """The recorded steps of a tenant (of one content type, where it is named), oldest first; zeros included."""
+    """Return the recorded steps of a tenant (of one content type, if named), oldest first; zeros included."""
     values = {"step": span.step, "seconds": span.seconds, "tenant": tenant, "content_type": content_type}
     return connection.execute(SERIES, values).all()
 
 
 def last_hour(connection: Connection, tenant: str) -> dict[str, Row[Any]]:
-    """By content type, what ended within the last hour and how long it took."""
+    """Return, by content type, what ended within the last hour and how long it took."""
     return {row.content_type: row for row in connection.execute(LAST_HOUR, {"tenant": tenant})}

@@ -1,4 +1,4 @@
-"""The whole of a tenant on one page: its queues, its workers, what went wrong lately, and what needs somebody."""
+"""A tenant's whole state on one page: its queues, its workers, what went wrong lately, and what needs attention."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ class Overview(NamedTuple):
 
 
 def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
-    """All of it, each part read by an index or from counters. Raises SQLAlchemyError."""
+    """Read all of it, each part by an index or from counters. Raises SQLAlchemyError."""
     known = roster_of(runtime, seen, tenant)
     with runtime.engine.connect() as connection:
         counts = counters.of_tenant(connection, tenant)
@@ -91,7 +91,7 @@ def overview(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Overview:
 
 
 def waits(hand: WorkerInfo, now: Any) -> bool:
-    """Whether a worker asks for jobs now, as far as is known, and has room for one."""
+    """Return whether a worker asks for jobs now, as far as is known, and has room for one."""
     return hand.pause is None and hand.last_seen is not None and hand.last_seen > now - WAITING and hand.slots.free != 0
 
 

@@ -1,4 +1,4 @@
-"""How many workers each content type asks for: what an autoscaler needs to know."""
+"""How many workers each content type needs: what an autoscaler asks for."""
 
 import math
 from collections import Counter
@@ -19,15 +19,15 @@ from models.job_state import JobState
 MOST_TYPES = 200  # of a list, those with the most to do
 MOST_NOT_DUE = 10_000  # counted of all tenants' jobs that wait for their time
 
-# Of the pending jobs those that may not be claimed yet.
+# The pending jobs that may not be claimed yet.
 NOT_YET = text(f"""
 SELECT content_type, count(*) AS jobs FROM (
   SELECT tenant, content_type FROM remote_jobs WHERE {NOT_DUE} AND available_at > now() LIMIT {MOST_NOT_DUE}
 ) due_later WHERE tenant = :tenant GROUP BY content_type
 """)
 
-CLEAR_WITHIN = 600  # seconds, where nobody names another time
-MOST_TENANTS, MOST_LINES = 20, 60  # of those of all tenants
+CLEAR_WITHIN = 600  # seconds, unless another time is named
+MOST_TENANTS, MOST_LINES = 20, 60  # in the list of all tenants
 # Those with unfinished jobs first, the most first; then those whose content types have a median.
 TENANTS = text("""
 SELECT tenant FROM (
@@ -38,7 +38,7 @@ SELECT tenant FROM (
 
 
 class Scale(NamedTuple):
-    """A content type: what there is to do, and how many workers that asks for."""
+    """A content type: what there is to do, and how many workers that needs."""
 
     content_type: str
     claimable: int
@@ -53,7 +53,7 @@ class Scale(NamedTuple):
 def scaling(
     runtime: Runtime, seen: WorkerRegistry, tenant: str, clear_within: int, content_type: str | None = None
 ) -> list[Scale]:
-    """Each content type that has an unfinished job, a median or a worker, by name; or the one that is named alone."""
+    """Return each content type with an unfinished job, a median or a worker, by name; or only the one that is named."""
     known = roster_of(runtime, seen, tenant)
     with runtime.engine.connect() as connection:
         jobs = {(count.content_type, count.status): count.jobs for count in counters.of_tenant(connection, tenant)}
@@ -85,15 +85,15 @@ _UNFINISHED = (JobState.PENDING, JobState.PROCESSING)
 
 
 def workers_wanted(jobs: int, seconds: float, clear_within: int) -> int:
-    """How many workers, each with one job at a time, do so many jobs of so many seconds within that time.
+    """Return how many workers, each with one job at a time, do `jobs` of `seconds` each within `clear_within` seconds.
 
-    No more than there are jobs, and one where there is any.
+    No more than there are jobs, and at least one if there is any.
     """
     return min(jobs, max(1, math.ceil(jobs * seconds / clear_within)))
 
 
 def scaling_of_all(runtime: Runtime, seen: WorkerRegistry) -> list[tuple[str, Scale]]:
-    """The same of all tenants, zeros included: (tenant, scale); of many those with the most to do."""
+    """Do the same for all tenants, zeros included: (tenant, scale); of many, those with the most to do."""
     with runtime.engine.connect() as connection:
         tenants = [row.tenant for row in connection.execute(TENANTS, {"most": MOST_TENANTS})]
     scales = [(tenant, one) for tenant in tenants for one in scaling(runtime, seen, tenant, CLEAR_WITHIN)]

@@ -1,4 +1,4 @@
-"""The facts about a job as sentences that a person can act on. Pure: nothing here asks anybody."""
+"""The facts about a job as sentences that a person can act on. Pure: nothing here does I/O."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from bridge.queues import RANKS
 from bridge.workers.roster import WorkerInfo
 from models.job_state import FINAL, JobState, WebhookState
 
-MOST_NAMED = 10  # workers, each in a sentence of its own
+MOST_NAMED = 10  # workers, each in a separate sentence
 
 
 class Clock(NamedTuple):
@@ -25,7 +25,7 @@ class Clock(NamedTuple):
 
 
 def waits_for(facts: Facts) -> str | None:
-    """What a pending job waits for, in a word."""
+    """Return what a pending job waits for, as one word; None if unknown or not pending."""
     job = facts.job
     if job.status != JobState.PENDING:
         return None
@@ -37,7 +37,7 @@ def waits_for(facts: Facts) -> str | None:
 
 
 def clocks(facts: Facts) -> list[Clock]:
-    """The clocks that run, the next to end first."""
+    """Return the running clocks, the next to end first."""
     job = facts.job
     if job.status == JobState.PENDING:
         return [Clock("queue", job.timeout_at, "If no worker has claimed it by then, it goes to `timeout`.")]
@@ -54,7 +54,7 @@ def clocks(facts: Facts) -> list[Clock]:
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Where the job is, why, and what comes next."""
+    """Say where the job is, why, and what comes next."""
     status = JobState(facts.job.status)
     if status in FINAL:
         said = _ended(facts)
@@ -62,7 +62,7 @@ def sentences(facts: Facts) -> list[str]:
         said = _pending(facts)
     else:
         said = _processing(facts)
-    refused = [] if facts.source_refused is None else [f"Its source will not be had: {facts.source_refused}"]
+    refused = [] if facts.source_refused is None else [f"Its source will not be fetched: {facts.source_refused}"]
     return [
         *said,
         *refused,
@@ -80,7 +80,7 @@ def _pending(facts: Facts) -> Iterator[str]:
         if job.attempt_end is not None:
             yield f"It waits {until}, before retry {job.retry_count} of {job.max_retries} (the backoff)."
         else:
-            yield f"It is not to be claimed {until}, as its `available_at` asks."
+            yield f"It may not be claimed {until}, as its `available_at` asks."
     if facts.attempts:
         last = facts.attempts[0]
         ended = f"{last.how} at {_at(last.ended_at)}{_why(last.why)}"
@@ -105,7 +105,7 @@ def _workers(facts: Facts) -> Iterator[str]:
         who = "1 worker waits" if len(waiting) == 1 else f"{len(waiting)} workers wait"
         yield f"{who} for `{kind}` now, with {'1 free slot' if free == 1 else f'{free} free slots'}."
     if active:
-        yield f"In the hands of workers that take `{kind}`: {_count(sum(hand.jobs_in_hand for hand in active))}."
+        yield f"Held by workers that take `{kind}`: {_count(sum(hand.jobs_in_hand for hand in active))}."
     elif facts.redis and not any(hand.pause for hand in facts.accepting):
         yield f"No worker waits for `{kind}` now or works on a job: start one that names this content type."
         last = max((hand for hand in facts.accepting if hand.last_seen), key=_seen, default=None)
@@ -143,14 +143,14 @@ def _ended(facts: Facts) -> Iterator[str]:
     if sent is None:
         yield "No continuation was recorded: BRIDGE_CONTINUATION_TASK was not set when it ended."
     elif sent.confirmed_at is not None:
-        yield f"The pipeline has confirmed the continuation at {_at(sent.confirmed_at)}."
+        yield f"The pipeline confirmed the continuation at {_at(sent.confirmed_at)}."
     elif sent.sent_at is not None and sent.next_at is None:
         yield f"The continuation was handed over at {_at(sent.sent_at)}."
     elif sent.sent_at is not None:
         again = (
             f"it is sent again at {_at(sent.next_at)}"
             if sent.next_at > facts.now
-            else "it is sent again when it cannot lie in the pipeline's queue still"
+            else "it is sent again once it can no longer be in the pipeline's queue"
         )
         yield f"The continuation was handed over at {_at(sent.sent_at)} and is not confirmed; {again}."
     else:
@@ -167,10 +167,10 @@ def _webhook(call: Row[Any], now: datetime) -> str:
     if call.state == WebhookState.DELIVERED:
         return f"Its webhook was delivered to {call.receiver} at {_at(call.delivered_at)}."
     if call.state == WebhookState.FAILED:
-        return f"Its webhook to {call.receiver} was given up{_why(call.last_error)} It goes only if it is sent again."
+        return f"Its webhook to {call.receiver} was given up{_why(call.last_error)} It is sent only if resent."
     if call.tries == 0:
         late = call.next_at < now - timedelta(seconds=DUE_SECONDS)
-        hint = f" although it is due since {_at(call.next_at)}: does a Celery worker take bridge.webhooks?"
+        hint = f" although it has been due since {_at(call.next_at)}: does a Celery worker take bridge.webhooks?"
         return f"Its webhook to {call.receiver} was not tried yet{hint if late else '.'}"
     times = "once" if call.tries == 1 else f"{call.tries} times"
     tried = f"Its webhook to {call.receiver} was tried {times} and not delivered{_why(call.last_error)}"

@@ -24,7 +24,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Statistics:
-    """The numbers of a tenant; the sweeps and their backlog are those of the whole bridge."""
+    """Return the numbers of a tenant; the sweeps and their backlog are those of the whole bridge."""
     with runtime.engine.connect() as connection:
         jobs = counters.of_tenant(connection, tenant)
         waiting = [(tenant, count.content_type) for count in jobs if count.status == "pending"]

@@ -1,7 +1,7 @@
-"""What Celery's processes count: added up in memory, told to PostgreSQL every few seconds, shown by every API process.
+"""What Celery's processes count: summed in memory, written to PostgreSQL every few seconds, shown by all API processes.
 
-Nobody can ask a Celery process for its metrics, and it may run on any machine. What it had not told when it was killed
-is lost.
+Nobody can ask a Celery process for its metrics, and it may run on any machine. What it had not written when it was
+killed is lost.
 """
 
 import json
@@ -21,7 +21,7 @@ from bridge.insight.gauges import MOST_TYPES, OTHER
 TELL_SECONDS = 5.0
 
 LOCK = 7268123  # an arbitrary number that no other advisory lock of the bridge uses
-# One process tells at a time: those of tomorrow meet other content types, and all of them together keep to the bound.
+# One process writes at a time, so that all together keep the bound on content types, also those that start later.
 ALONE = text(f"SELECT pg_advisory_xact_lock({LOCK})")
 KNOWN = text("SELECT DISTINCT name, CAST(labels AS json) ->> 'content_type' AS content_type FROM metric_totals")
 ADD = text("""
@@ -34,7 +34,7 @@ READ = text("SELECT name, labels, value FROM metric_totals")
 
 
 class Totals:
-    """The counts of a process that PostgreSQL has not yet; a bridge.insight.counting.Tally."""
+    """The counts of a process that PostgreSQL does not have yet; a bridge.insight.counting.Tally."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -59,7 +59,7 @@ class Totals:
                 self._since[name, json.dumps(labels, sort_keys=True)] += value
 
     def tell(self) -> None:
-        """Tell PostgreSQL what came since the last time. Raises SQLAlchemyError; then it is told the next time."""
+        """Write what came since the last time to PostgreSQL. Raises SQLAlchemyError; the next time writes it then."""
         with self._lock:
             since = dict(self._since)
         if not since:
@@ -76,7 +76,7 @@ class Totals:
                     del self._since[key]
 
     def keep(self) -> None:
-        """Tell every few seconds from now on, in a thread of its own."""
+        """Write every few seconds from now on, in a separate thread."""
         quietly, never = Supervised("tell what was counted"), threading.Event()
 
         def tell_on() -> None:
@@ -87,7 +87,7 @@ class Totals:
 
 
 def _bounded(connection: Connection, since: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    """The same counts; content types beyond those that have a label of their own in the table share one."""
+    """Bound the counts: content types beyond those that have a separate label in the table share one."""
     own: defaultdict[str, set[str]] = defaultdict(set)
     for row in connection.execute(KNOWN):
         own[row.name].add(row.content_type)
@@ -104,7 +104,7 @@ def _bounded(connection: Connection, since: Mapping[tuple[str, str], float]) -> 
 
 
 def add_totals(connection: Connection, metrics: Iterable[Metric]) -> list[Metric]:
-    """These metrics of the API's processes, with what Celery's have counted."""
+    """Return these metrics of the API's processes, with what Celery's processes have counted."""
     found = {metric.name: metric for metric in metrics}
     kept: defaultdict[str, list[Any]] = defaultdict(list)
     for row in connection.execute(READ):
@@ -127,7 +127,7 @@ def add_totals(connection: Connection, metrics: Iterable[Metric]) -> list[Metric
 
 
 def _place(sample: tuple[tuple[str, tuple[tuple[str, str], ...]], float]) -> Any:
-    """A histogram's lines stand together, its buckets in their order."""
+    """Return the sort key that keeps a histogram's lines together, its buckets in order."""
     (name, labels), _ = sample
     bound = next((float(value) for label, value in labels if label == "le"), float("inf"))
     order = ("_bucket", "_count", "_sum")

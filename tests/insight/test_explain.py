@@ -199,7 +199,7 @@ def test_the_workers_that_accept_its_type_are_shown_with_what_they_hold(bridge, 
     assert (worker["worker_id"], worker["job_ids"]) == ("gpu-1", [claimed["job_id"]])
     assert shown["waits_for"] == "pickup"
     sentences = " ".join(shown["sentences"])
-    assert "In the hands of workers that take `video`: 1 job." in sentences
+    assert "Held by workers that take `video`: 1 job." in sentences
     assert "The key of worker cpu-1" in sentences
     assert "does not allow `video`" in sentences
     start = datetime.fromisoformat(shown["estimated_start"])
@@ -253,7 +253,7 @@ def test_a_finished_job_says_what_ended_it_and_what_became_of_its_continuation(b
     assert (shown["clocks"], shown["waits_for"], shown["error_message"]) == ([], None, "no codec")
     assert shown["continuation"]["sent_at"] is not None
     bridge.sql("UPDATE continuations SET confirmed_at = now() WHERE job_id = :id", id=job_id)
-    assert "The pipeline has confirmed the continuation" in said(client, job_id)
+    assert "The pipeline confirmed the continuation" in said(client, job_id)
     bridge.sql("UPDATE continuations SET confirmed_at = NULL, next_at = now() + interval '1 hour' WHERE job_id = :id",
                id=job_id)  # fmt: skip
     assert "is not confirmed; it is sent again at " in said(client, job_id)

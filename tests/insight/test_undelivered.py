@@ -80,7 +80,7 @@ def test_what_was_given_up_is_told_for_a_day_and_what_nobody_sends_at_once(core,
     job_id = core.ended(there.url)
     core.send()
     assert list(needed(core, seen)) == ["webhooks_given_up"]
-    assert "was given up: The receiver answered 410. It goes only if it is sent again." in said(core, seen, job_id)
+    assert "was given up: The receiver answered 410. It is sent only if resent." in said(core, seen, job_id)
     core.sql("UPDATE webhooks SET since = since - interval '5 days'")
     assert not needed(core, seen)
     unsent = core.ended(there.url)
@@ -128,8 +128,8 @@ def test_a_source_that_settings_refuse_is_told(make_runtime, core, seen):
     allowing = Calling(make_runtime(source_allow="https://files.example.org"))
     job_id = core.create()
     core.sql("UPDATE remote_jobs SET source_file_path = :url, source_size = NULL", url=there)
-    assert "Its source will not be had: Sources at addresses are off" in said(core, seen, job_id)
-    assert "source will not be had" not in said(allowing, seen, job_id)
+    assert "Its source will not be fetched: Sources at addresses are off" in said(core, seen, job_id)
+    assert "source will not be fetched" not in said(allowing, seen, job_id)
 
 
 def test_the_gauge_of_what_is_overdue_counts_from_the_moment_it_was_due(core, there):
