@@ -38,20 +38,20 @@ from bridge.runtime import Runtime
 from bridge.version import version
 
 API_TITLE = "The bridge"
-DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md tells how to write one."
+DESCRIPTION = "Hands heavy conversions to remote workers. docs/protocol.md describes how to write one."
 
 
 class Documented(Api):
-    """flask-smorest's Api without its catch-all error: api.http.documented_errors documents each that a route gives."""
+    """flask-smorest's Api without its catch-all error: api.http.documented_errors documents each error of a route."""
 
     DEFAULT_ERROR_RESPONSE_NAME = ""
 
 
 def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
-    """The application on a runtime. `reserved`: the same with connections of its own for claims, keys and limits.
+    """Create the application. `reserved`: the same runtime with its own connections for claims, keys and limits.
 
-    Starts the dispatcher, so it needs a gevent-patched process. Asks neither PostgreSQL nor Redis for anything: a
-    process that cannot start ends all of them.
+    Starts the dispatcher, so it needs a gevent-patched process. Asks nothing of PostgreSQL and Redis: a process that
+    cannot start ends all of them.
     """
     app = Flask("api", static_folder=None)
     exact(app.url_map)
@@ -90,7 +90,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
     problems.register(app)  # after flask-smorest's own handler, which it replaces
     for blueprint in (producers, batches, work, results, operators, continuations, webhooks, keys, uploads, health):
         api.register_blueprint(blueprint)
-    for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route of ours gives
+    for unused in ("Error", "PaginationMetadata"):  # flask-smorest's own shapes, which no route here uses
         api.spec.components.schemas.pop(unused)
     if runtime.settings.ui:
         dashboard.register(app)

@@ -1,9 +1,9 @@
 """Plain creates, polls and results, answered before Flask: the same schemas, the same calls, the same bytes.
 
-Flask, Flask-Smorest and webargs take most of a request's time. What is plain in every respect does not need them; what
-is not (api/http/plain_requests.py), or passes a limit, goes on to Flask as it came, with nothing done and nothing
-counted. What fails after that, foreseen or not, is answered by Flask's own error handlers. BRIDGE_FAST_ROUTES=off
-leaves all to Flask.
+Flask, Flask-Smorest and webargs take most of a request's time. A request that is plain in every respect does not need
+them; any other (api/http/plain_requests.py), or one beyond a limit, is passed to Flask as it came, with nothing done or
+counted. Whatever fails after that, foreseen or not, is answered by Flask's own error handlers. BRIDGE_FAST_ROUTES=off
+leaves everything to Flask.
 """
 
 import io
@@ -43,14 +43,14 @@ _RULES = {
 
 
 class _Answer(NamedTuple):
-    """A 200, what stands in its head before that of every answer, and the job's state behind it."""
+    """A 200: its body, its headers in addition to those of every answer, and the job's state."""
 
     body: dict[str, Any]
     headers: Headers = ()
     job_status: str | None = None
 
     def whole(self) -> Response:
-        """In Flask's hands, which can count and stream it."""
+        """Return it as Flask's response, which can be counted and streamed."""
         if self.job_status is not None:
             g.job_status = self.job_status
         return with_headers(self.headers, json_response(self.body))
@@ -66,7 +66,7 @@ def _raising(error: Exception) -> Callable[..., Response]:
 
 
 class FastRoutes:
-    """The WSGI application before Flask's."""
+    """The WSGI application in front of Flask's."""
 
     def __init__(self, app: Flask, flask: Wsgi) -> None:
         self._app, self._flask = app, flask
@@ -84,7 +84,7 @@ class FastRoutes:
         try:
             self._bridge.limits.request(plain.who.key_id, plain.who.tenant)
         except TooMany:
-            return self._flask(environ, start_response)  # which hears the same
+            return self._flask(environ, start_response)  # which gets the same refusal
         prove()
         environ["HTTP_X_REQUEST_ID"] = request_id = begin_request(environ)
         environ["bridge.span"] = span = begin_span(self._bridge.runtime.traces)
@@ -120,7 +120,7 @@ class FastRoutes:
         told, status = accepted_view(accepted), str(accepted.status)
         if plain.poll is None:
             return _Answer(told, (), status)
-        environ["wsgi.input"] = io.BytesIO()  # who waits does not hold what it has sent
+        environ["wsgi.input"] = io.BytesIO()  # a request that waits must not hold its body
         fields.clear()
         plain.body.clear()
         told_next, headers = next_claim(bridge, who, plain.poll, connection)
@@ -129,7 +129,7 @@ class FastRoutes:
     def _by_flask(
         self, plain: Plain | None, view: Callable[..., Response], environ: Environ, start_response: Any
     ) -> Iterable[bytes]:
-        """What Flask makes of what its view has returned or raised."""
+        """Answer through Flask: its hooks, and its error handlers for what the view raises."""
         with self._app.request_context(environ):
             self._app.preprocess_request()
             if plain is not None:

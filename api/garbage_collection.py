@@ -1,9 +1,9 @@
 """Python's cyclic garbage collector, kept from stopping the event loop.
 
-A full collection looks at every container there is: 80 ms for what is imported at the start, half a second where ten
-thousand polls are parked. By itself it comes whenever the heap has grown by a quarter, so in a storm again and again
-(docs/decisions/0040). Here what the start has made is left out for good; young objects are collected as ever; and a
-full collection comes where memory has grown by what could be garbage, and takes a fiftieth of the time at most.
+A full collection visits every container: 80 ms for what is imported at the start, half a second where ten thousand
+polls are parked. Python runs one whenever the heap has grown by a quarter, so repeatedly under a burst of requests
+(docs/decisions/0040). Here the objects of the start are exempt for good; young objects are collected as usual; and a
+full collection runs where memory has grown by what could be garbage, and takes a fiftieth of the time at most.
 """
 
 import gc
@@ -12,17 +12,17 @@ from pathlib import Path
 
 MIB = 1024 * 1024
 PAGE_BYTES = 4096
-YOUNG, MIDDLE = 2000, 10  # containers made and not freed, and collections of these: a millisecond, some milliseconds
+YOUNG, MIDDLE = 2000, 10  # containers allocated and not freed; young collections: one millisecond, some milliseconds
 NEVER = 1_000_000  # collections of the middle generation before a full one
 GROWN_BYTES = 32 * MIB
-CHEAP_SECONDS, CHEAP_BYTES = 0.02, 4 * MIB  # after a collection that took less, the next one comes sooner
+CHEAP_SECONDS, CHEAP_BYTES = 0.02, 4 * MIB  # after a collection that took less, the next one may come sooner
 LOOK_SECONDS = 0.25
 MOST_OF_TIME = 0.02
 _STATM = Path("/proc/self/statm")
 
 
 class FullCollections:
-    """When this process looks through its whole heap."""
+    """Decides when this process collects its whole heap."""
 
     def __init__(self, grown_bytes: int = GROWN_BYTES) -> None:
         self._grown = grown_bytes
@@ -30,8 +30,8 @@ class FullCollections:
         self._took = self._next = 0.0
 
     def begin(self) -> bool:
-        """Leave what is there out of all collections; False where the memory of a process cannot be read (macOS), and
-        all stays as Python has it."""
+        """Exempt all existing objects from collections; return False, and change nothing, where the memory of a process
+        cannot be read (macOS)."""
         if not _STATM.exists():
             return False
         gc.collect()
@@ -41,7 +41,7 @@ class FullCollections:
         return True
 
     def look(self) -> bool:
-        """Collect where memory has grown since it was least after the last collection; whether that was done."""
+        """Collect if memory has grown from its least since the last collection; return whether it did."""
         began, memory = time.monotonic(), _memory()
         self._least = min(self._least, memory)
         grown = CHEAP_BYTES if self._took < CHEAP_SECONDS else self._grown
@@ -55,5 +55,5 @@ class FullCollections:
 
 
 def _memory() -> int:
-    """Bytes that are resident."""
+    """Return the resident memory in bytes."""
     return int(_STATM.read_text().split()[1]) * PAGE_BYTES

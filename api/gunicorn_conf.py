@@ -38,30 +38,29 @@ workers = settings.api_processes
 worker_class = "api.gunicorn_worker.Worker"
 logger_class = "api.gunicorn_worker.ErrorLogger"
 gunicorn.app.base.Arbiter = Master  # type: ignore[misc]  # there is no setting for the master's class
-# gunicorn's pool of greenlets, one a connection: the default of 1000 would leave no place for a create while 1000 polls
-# are parked. An eighth is kept from polls (bridge/admission/limits.py).
-# Each is a descriptor: the usual soft limit of 1024 is for
-# programs that use select(), the hard one is what counts.
-OTHER_FILES = 300  # what a process opens beside its connections
+# gunicorn's pool of greenlets, one per connection: the default of 1000 would leave no room for a create while 1000
+# polls are parked. An eighth is kept from polls (bridge/admission/limits.py). Each connection is a descriptor: the
+# usual soft limit of 1024 is for programs that use select(); the hard limit is the one that counts.
+OTHER_FILES = 300  # what a process opens besides its connections
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 wanted = settings.api_connections + OTHER_FILES
 files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 if soft != resource.RLIM_INFINITY and soft < files:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
 worker_connections = max(files - OTHER_FILES, 64)
-os.environ["BRIDGE_API_CONNECTIONS"] = str(worker_connections)  # what bridge/admission/limits.py takes its share of
+os.environ["BRIDGE_API_CONNECTIONS"] = str(worker_connections)  # bridge/admission/limits.py takes shares of it
 backlog = 4096
-SWITCH_SECONDS = 0.0005  # for which a thread computes on while another one wants its turn
+SWITCH_SECONDS = 0.0005  # for which a thread goes on computing while another one wants its turn
 # Longer than the longest poll, so that a worker's connection survives between its polls (the default of 2 s does not).
 keepalive = 75
-# How long requests under way may take after SIGTERM; parked polls are answered at once.
+# How long running requests may take after SIGTERM; parked polls are answered at once.
 graceful_timeout = 20
-sendfile = False  # past api/http/gunicorn_response.py; nothing here is sent so
+sendfile = False  # it would bypass api/http/gunicorn_response.py
 timeout = 60
-# Its default is a socket in the home directory that a second instance would share.
+# The default is a socket in the home directory, which a second instance would share.
 control_socket_disable = True
 forwarded_allow_ips = ",".join(settings.trusted_proxies)
-forwarder_headers = ""  # its default believes SCRIPT_NAME, which moves the path
+forwarder_headers = ""  # the default trusts SCRIPT_NAME, which changes the path
 loglevel = settings.log_level
 # Everything goes to the root logger, whose one handler bridge.logs sets up.
 logconfig_dict = {
@@ -77,7 +76,7 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counters)
 
 
 def on_starting(server: Any) -> None:
-    """The master logs as its workers do. Counters begin at nought. Memory is kept as its workers will keep it."""
+    """Set the master up: logs and memory as in its workers, counters at zero."""
     configure_logging(settings)
     memory_allocator.give_back()
     shutil.rmtree(counters, ignore_errors=True)
@@ -92,23 +91,23 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Without keys nobody beyond this machine gets in, also where the socket is systemd's (BRIDGE_HOST is not)."""
+    """Refuse to serve other machines without keys, also on systemd's socket, which BRIDGE_HOST does not describe."""
     addresses = [listener.getsockname() for listener in server.LISTENERS]
     beyond = [one[0] for one in addresses if isinstance(one, tuple) and not ip_address(one[0]).is_loopback]
     if beyond and not settings.auth and not settings.auth_off_anywhere:
         sys.exit(
-            f"BRIDGE_AUTH=off lets anybody in, and the socket that was handed over listens on {beyond[0]}: it must be a"
+            f"BRIDGE_AUTH=off lets anybody in, and the inherited socket listens on {beyond[0]}: it must be a"
             " loopback address (or set BRIDGE_AUTH_OFF_ANYWHERE=1)"
         )
 
 
 def on_reload(server: Any) -> None:
-    """gunicorn has set its own logging up anew."""
+    """Restore our logging, which gunicorn has replaced."""
     configure_logging(settings)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Answer parked polls as soon as this process is told to stop; keep the gauges of this process, and its heap."""
+    """Maintain this process's gauges and heap, and answer parked polls as soon as it is told to stop."""
     import gevent
 
     from api.garbage_collection import LOOK_SECONDS, FullCollections
@@ -129,8 +128,8 @@ def post_worker_init(worker: Any) -> None:
         PARKED.set(0)
 
     gevent.spawn(watch)
-    # The event loop gives its turn away with each read and write, several times for an answer. Python's 5 ms each,
-    # while a large body is parsed in its thread, would add up to a fifth of a second.
+    # The event loop yields the GIL at each read and write, several times per answer. Python's 5 ms each, while a large
+    # body is parsed in its thread, would add up to a fifth of a second.
     sys.setswitchinterval(SWITCH_SECONDS)
     collections = FullCollections()
     if collections.begin():
@@ -138,14 +137,14 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """What a process has counted since it last told is not lost with it."""
+    """Share what the process has counted since the last time."""
     from api.http.counted import Summed
 
     Summed.tell()
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A process that has gone counts no parked polls."""
+    """Remove the gauges of a process that has ended."""
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)

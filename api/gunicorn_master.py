@@ -1,4 +1,4 @@
-"""gunicorn's master, which ends no process before the one in its place serves."""
+"""gunicorn's master, which ends no process before its replacement serves."""
 
 import signal
 from typing import Any
@@ -9,21 +9,22 @@ STOPS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 
 class Master(Arbiter):
-    """At SIGHUP gunicorn itself stops the old processes as soon as it has forked new ones.
+    """Stops the old processes of a reload only once the new ones serve.
 
-    For as long as those take to load the application nobody would take a connection.
+    gunicorn itself stops them, at SIGHUP, as soon as it has forked new ones: nobody would accept a connection while
+    those load the application.
     """
 
     def spawn_worker(self) -> Any:
-        """Hold back from the new process what tells it to stop until it can hear it.
+        """Fork a process with stop signals blocked until it can handle them.
 
-        Until then it has the master's handlers, which only note a signal: it would never stop, and be killed when its
-        grace is over, with all its connections.
+        Until then it has the master's handlers, which only note a signal: it would never stop, and would be killed
+        with all its connections when its grace period is over.
         """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             return super().spawn_worker()
-        finally:  # here too when the new process ends
+        finally:  # also in the new process, when it ends
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def manage_workers(self) -> None:
@@ -31,13 +32,13 @@ class Master(Arbiter):
             super().manage_workers()
 
     def reap_workers(self) -> None:
-        """Also asked again and again while a reload waits for the old processes to end, which somebody must tell."""
+        """Reap ended processes; while a reload is under way, also stop the old processes once the new ones serve."""
         super().reap_workers()
         if len(self.WORKERS) > self.num_workers:
             self.manage_workers()
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Tell it once: a second SIGTERM would strike a process that has already taken its handlers down."""
+        """Send SIGTERM only once: a second one would hit a process that has already removed its handlers."""
         worker: Any = self.WORKERS.get(pid)
         if sig == signal.SIGTERM and worker is not None:
             if worker.told:

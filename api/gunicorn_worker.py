@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, which stops without waiting for clients that ask for nothing, and says little."""
+"""gunicorn's gevent worker, which stops without waiting for idle clients, and logs little."""
 
 import errno
 import gc
@@ -34,38 +34,38 @@ from api.http.connections import CURRENT, TICK_SECONDS, Connections, HungUp
 from api.http.gunicorn_response import TimedResponse
 from api.http.poll_pacing import PollPacing, polls
 
-# What is read of a body that nobody wanted, so that a client which sends all before it listens hears the answer.
+# How much of an unwanted body is read, so that a client that sends everything before it reads gets the answer.
 DRAIN_BYTES = 32 * 1024 * 1024
 DRAIN_SECONDS = 10.0
-SHARE_OF_GRACE = 0.8  # of graceful_timeout, after which the master kills: what a process has to end by itself
+SHARE_OF_GRACE = 0.8  # of graceful_timeout, after which the master kills: the time that a process has to end by itself
 ACCEPT_AT_ONCE = 100  # connections, without letting others run: about ten milliseconds
-LINGER_BYTES = 1024 * 1024  # the same of what was no request
+LINGER_BYTES = 1024 * 1024  # the same for input that was not a request
 LINGER_SECONDS = 1.0
 AGAIN_SECONDS = 1.0
-FULL_SECONDS = 10.0  # that no descriptor is left is said once in so long
-MOST_ADDRESSES = 4096  # of clients, of which it is remembered whether they are trusted proxies
+FULL_SECONDS = 10.0  # between two log lines that no descriptor is left
+MOST_ADDRESSES = 4096  # of clients, remembered as trusted proxies or not
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT)
 REFUSALS: list[tuple[type[Exception], int, str, str]] = [
     (LimitRequestLine, 414, "URI Too Long", "The request line is too long."),
     (LimitRequestHeaders, 431, "Request Header Fields Too Large", "The header fields are too large or too many."),
-    # RFC 9112 would have 501; a 5xx says that the server is at fault, and asks for a repetition.
+    # RFC 9112 suggests 501; a 5xx would blame the server and invite a retry.
     (UnsupportedTransferCoding, 400, "Bad Request", "This Transfer-Encoding is not supported; send chunked."),
-    (ExpectationFailed, 417, "Expectation Failed", "The only expectation that is met is 100-continue."),
+    (ExpectationFailed, 417, "Expectation Failed", "The only supported expectation is 100-continue."),
     (ParseException, 400, "Bad Request", "This is not a valid HTTP request."),
 ]
 
 
 class ErrorLogger(Logger):
-    """Keeps no access log: the application says what happened, and a line that nobody reads costs a twentieth."""
+    """Keeps no access log: the application logs what happened, and a line per request costs a twentieth of its time."""
 
     access_log_enabled = False
 
 
 class Worker(GeventWorker):
-    """Stops without waiting for clients that ask for nothing, and without a request that nobody answers.
+    """Stops without waiting for idle clients, and without leaving a request unanswered.
 
-    gunicorn itself waits for every open connection until `graceful_timeout`: with a keep-alive as long as ours every
-    restart took 20 s. Here a connection waits in `api.http.connections`, where it can be let go.
+    gunicorn itself waits for every open connection until `graceful_timeout`: with a keep-alive as long as ours, every
+    restart took 20 s. Here connections wait in `api.http.connections`, which can end the wait.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -73,23 +73,23 @@ class Worker(GeventWorker):
         keep, trusted = self.cfg.keepalive, self.cfg.forwarded_allow_ips
         self.connections = Connections(int(0.9 * self.worker_connections), keep, trusted)
         self.pacing = PollPacing()
-        self.told = False  # by the master, to stop; known there alone
+        self.told = False  # by the master, to stop; only the master knows
         self._said_full = -FULL_SECONDS
         self._serving = mmap.mmap(-1, 1)  # shared with the master, which forks after this
 
     @property
     def serves(self) -> bool:
-        """Whether this process takes connections, or has taken some."""
+        """Whether this process accepts connections, or did."""
         return self._serving[0] == 1
 
     def init_process(self) -> None:
         wsgi.Response = _Response  # type: ignore[misc]
         _Response.worker = self
         errors = wsgi.WSGIErrorsWrapper(self.cfg)
-        wsgi.WSGIErrorsWrapper = lambda _: errors  # type: ignore[assignment, misc]  # one for all, not one a request
-        # Each look at a setting is a search and two calls; a request takes about thirty.
+        wsgi.WSGIErrorsWrapper = lambda _: errors  # type: ignore[assignment, misc]  # one for all requests
+        # Each access to a setting is a search and two calls; a request makes about thirty.
         vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
-        # Clients come again from the same address, and an address is parsed for longer than a request line.
+        # Clients come again from the same address, and parsing an address takes longer than parsing a request line.
         cfg = self.cfg
         allowed = {"allow_list": cfg.forwarded_allow_ips, "networks": cfg.forwarded_allow_networks()}
         trusted = lru_cache(MOST_ADDRESSES)(partial(message._ip_in_allow_list, **allowed))  # noqa: SLF001
@@ -99,14 +99,14 @@ class Worker(GeventWorker):
         super().init_process()
 
     def init_signals(self) -> None:
-        """From here on the process hears what the master held back from it (api/gunicorn_master.py)."""
+        """Install the handlers and unblock the signals that the master blocked (api/gunicorn_master.py)."""
         super().init_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def load_wsgi(self) -> None:
-        """Load the application. One that cannot be loaded ends the master at its start, and later none but itself.
+        """Load the application. A failure ends the master at its start; later, only this process.
 
-        Nothing of it is garbage: looking for some takes a quarter of a second of a start.
+        Garbage collection is off meanwhile: it finds nothing, and takes a quarter of a second of the start.
         """
         gc.disable()
         try:
@@ -121,18 +121,18 @@ class Worker(GeventWorker):
             gc.enable()
 
     def run(self) -> None:
-        """Take connections until told to stop, then end those on which nothing is under way."""
+        """Accept connections until told to stop, then end those without a request."""
         gevent.get_hub().print_exception = self._failed
         pool = Pool(self.worker_connections)
-        # The name now: the socket may be closed by the time that a connection which came from it begins.
+        # Its name is read now: the socket may be closed when a connection from it begins.
         servers = [StreamServer(one, partial(self.handle, one.getsockname()), spawn=pool) for one in self.sockets]
         for server in servers:
             server.start()
         self._serving[0] = 1
         while self.alive:
             for server in servers:
-                # One at a time where others listen too, so that each gets its share; not while polls wait for their
-                # turn, since a create would wait behind polls in the kernel's queue.
+                # One at a time where other processes listen too, so that each gets its share; not while polls wait for
+                # their turn, since a create would wait behind polls in the kernel's queue.
                 server.max_accept = 1 if self.cfg.workers > 1 and not self.pacing.long else ACCEPT_AT_ONCE
             self.notify()
             gevent.sleep(TICK_SECONDS)
@@ -140,7 +140,7 @@ class Worker(GeventWorker):
         for server in servers:
             server.close()
         end = time.monotonic() + SHARE_OF_GRACE * self.cfg.graceful_timeout
-        while len(pool) and time.monotonic() < end:  # what was accepted and has not begun is there too
+        while len(pool) and time.monotonic() < end:  # includes connections that were accepted and have not begun
             self.notify()
             self.connections.let_go()
             gevent.sleep(TICK_SECONDS)
@@ -151,7 +151,7 @@ class Worker(GeventWorker):
                 server.stop(timeout=1)
 
     def _failed(self, context: object, kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        """What no greenlet caught, as a line of the log."""
+        """Log an exception that no greenlet caught."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             if time.monotonic() - self._said_full > FULL_SECONDS:
                 self._said_full = time.monotonic()
@@ -160,7 +160,7 @@ class Worker(GeventWorker):
         self.log.error("greenlet_failed", exc_info=(kind, error, trace))
 
     def handle(self, name: Any, client: Any, addr: Any) -> None:
-        """Serve a connection to its end; `name`: the address that it came to."""
+        """Serve a connection until it ends; `name`: the local address that it came to."""
         client.setblocking(1)
         self.pacing.came()
         connection = self.connections.open(client, addr)
@@ -186,16 +186,16 @@ class Worker(GeventWorker):
             refused = True
         finally:
             self.connections.close(connection)
-            if refused:  # what nobody has read of it would reset the connection, and the answer with it
+            if refused:  # unread input would reset the connection, and the answer would be lost
                 close_graceful(client, LINGER_SECONDS, LINGER_BYTES)
             else:
                 close(client)
 
     def handle_request(self, listener_name: object, req: Any, sock: object, addr: object) -> None:
-        """Serve it; a connection whose body goes on and on is closed, where gunicorn would read it to its end.
+        """Serve a request, then read the rest of its body within bounds; gunicorn would read an endless one forever.
 
-        One that ends with this answer is read as far: closed with a part of the body unread, it would be reset, and
-        the client might not see the answer.
+        This is also done where the connection ends with this answer: closed with a part of the body unread, it would
+        be reset, and the client might not see the answer.
         """
         try:
             super().handle_request(listener_name, req, sock, addr)
@@ -206,7 +206,7 @@ class Worker(GeventWorker):
             raise StopIteration
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what is no HTTP with a problem that repeats nothing of it; gunicorn's page tells what it saw."""
+        """Answer invalid HTTP with a problem that repeats nothing of it; gunicorn's own page would."""
         known = next((refusal for refusal in REFUSALS if isinstance(exc, refusal[0])), None)
         _, status, title, detail = known or (None, 500, "Internal Server Error", "The bridge failed to handle this.")
         self.log.log(logging.INFO if known else logging.ERROR, "a connection ends: %s", type(exc).__name__)
@@ -222,8 +222,8 @@ class Worker(GeventWorker):
 
 
 def _drained(req: Any) -> bool:
-    """Whether the rest of the body came within bounds."""
-    if getattr(req.body.reader, "length", None) == 0:  # most have been read, and a timeout costs as much as a look
+    """Read the rest of the body; return whether it ended within bounds."""
+    if getattr(req.body.reader, "length", None) == 0:  # most have been read, and a timeout costs more than this check
         return True
     drained = 0
     with gevent.Timeout(DRAIN_SECONDS, False), suppress(ParseException, OSError):

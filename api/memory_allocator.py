@@ -1,8 +1,8 @@
-"""What a process has freed goes back to the system at once.
+"""Makes the allocator return freed memory to the system at once.
 
 glibc raises its thresholds with the largest buffer that was ever freed (to 64 MiB), and keeps a heap for each thread:
-one large body, and a process stays as large as it was while it read it. With thresholds that stand still, what is
-larger than MMAP_BYTES is a mapping of its own, and gone when it is freed; small objects are Python's own business.
+after one large body, a process stays as large as it was while reading it. With fixed thresholds, a buffer larger than
+MMAP_BYTES is a separate mapping, unmapped when it is freed; small objects are left to Python.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
 def give_back() -> bool:
-    """Set it for this process and those that it forks; False where the C library has no such knobs (musl, macOS)."""
+    """Set this for the process and those it forks; return False where the C library lacks it (musl, macOS)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

@@ -24,7 +24,7 @@ def _cursor() -> str | None:
 @ui.route("/batches", methods=["GET"])
 @signed_in("read")
 def show_batches() -> Response:
-    """Batches, newest first, each with how many of its jobs are in which state."""
+    """Show batches, newest first, each with its number of jobs by state."""
     cursor = _cursor()
     found, more = batch_lists.newest(runtime(), caller().tenant, BATCHES_PER_PAGE, cursor)
     older = None if more is None else urlencode({"cursor": more})
@@ -34,7 +34,7 @@ def show_batches() -> Response:
 @ui.route("/batches/<job:batch_id>", methods=["GET"])
 @signed_in("read")
 def show_batch(batch_id: str) -> Response:
-    """One batch: how many of its jobs are in which state, and its jobs in their order."""
+    """Show a batch: its number of jobs by state, and its jobs in order."""
     cursor = _cursor()
     batch = batches.show(runtime(), caller().tenant, batch_id)
     jobs, more = batch_lists.jobs_of(runtime(), caller().tenant, batch.batch_id, JOBS_PER_PAGE, cursor)

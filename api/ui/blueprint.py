@@ -11,5 +11,5 @@ ui.after_request(protected)
 
 
 def seen() -> WorkerRegistry:
-    """Which workers ask for jobs."""
+    """Return the registry of the workers that ask for jobs."""
     return parts().polls.pauses.seen

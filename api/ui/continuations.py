@@ -1,4 +1,4 @@
-"""The page of outcomes on their way to the pipeline; send them again."""
+"""The page of outcomes on their way to the pipeline, and the form to send them again."""
 
 from urllib.parse import urlencode
 
@@ -23,7 +23,7 @@ PER_PAGE = 50
 @ui.route("/continuations", methods=["GET"])
 @signed_in("read")
 def show_continuations() -> Response:
-    """Outcomes that are still to be handed over or confirmed, or those in one state."""
+    """Show outcomes that are not yet handed over or confirmed, or those in one state."""
     given = {name: value for name, value in single(request.args).items() if name in ("state", "cursor")}
     query = loaded(ContinuationsQuery(), {**given, "limit": str(PER_PAGE)})
     rows, cursor = outcomes.page(runtime(), caller().tenant, query["state"], PER_PAGE, query["cursor"])

@@ -1,4 +1,4 @@
-"""The dashboard's routes that are no page of a resource: sign in and out, the overview, its plots, the sweeps."""
+"""The dashboard's routes that belong to no resource: sign in and out, the overview, its plots, the sweeps."""
 
 import time
 from typing import Any
@@ -23,18 +23,18 @@ from bridge.insight import gauges, history
 from bridge.insight.overview import Overview, overview
 from bridge.sweeps import is_late
 
-SHARED_SECONDS = 2.0  # a page that lives asks each 5 s
+SHARED_SECONDS = 2.0  # a page that updates itself asks every 5 s
 MOST_KEPT = 100  # tenants
 
 
 def register(app: Flask) -> None:
-    """Add the dashboard at /ui, and lead browsers there from `/`."""
+    """Add the dashboard at /ui, and redirect browsers there from `/`."""
     app.register_blueprint(ui)
     app.add_url_rule("/", "lead_to_ui", _lead, methods=["GET"])
 
 
 def _lead() -> Response:
-    """A browser looks for a page; everybody else is told that there is nothing."""
+    """Redirect a browser to the dashboard; answer any other client with 404."""
     if "text/html" not in request.headers.get("Accept", ""):
         raise NotFound
     return go("/ui/")
@@ -62,13 +62,13 @@ def _http(error: HTTPException) -> Response:
 
 @ui.route("/static/<name>", methods=["GET"])
 def show_static(name: str) -> Response:
-    """A script or a style."""
+    """Send a script or a style sheet."""
     return static_files.serve(name)
 
 
 @ui.route("/login", methods=["GET"])
 def show_sign_in() -> Response:
-    """Ask for a key."""
+    """Show the form that asks for a key."""
     return page("login", refused=None)
 
 
@@ -93,12 +93,12 @@ def do_sign_out() -> Response:
 @ui.route("/", methods=["GET"])
 @signed_in("read")
 def show_overview() -> Response:
-    """All at a glance."""
+    """Show the overview."""
     return page("overview", now=_overview(caller().tenant), spans=list(history.SPANS))
 
 
 def _overview(tenant: str) -> Overview:
-    """What the page shows. Pages that live, in however many tabs, share what one of them asked for just now."""
+    """Return what the page shows. Pages that update themselves share what one of them queried within SHARED_SECONDS."""
     kept: dict[str, tuple[float, Overview]] = current_app.extensions.setdefault("ui_overview", {})
     at, now = kept.get(tenant, (0.0, None))
     if now is not None and "HX-Request" in request.headers and time.monotonic() - at < SHARED_SECONDS:
@@ -113,7 +113,7 @@ def _overview(tenant: str) -> Overview:
 @ui.route("/history", methods=["GET"])
 @signed_in("read")
 def show_history() -> Response:
-    """What the plots draw, in columns: seconds since 1970, then one list a line."""
+    """Send the data of the plots in columns: seconds since 1970, then one list per line."""
     asked = single(request.args)
     span = history.SPANS.get(asked.get("span", "1h"))
     if span is None or set(asked) - {"span", "content_type"}:
@@ -129,7 +129,7 @@ def show_history() -> Response:
 @ui.route("/sweeps", methods=["GET"])
 @signed_in("read")
 def show_sweeps() -> Response:
-    """The repairs that run by themselves, and how the servers do."""
+    """Show the sweeps and the state of the servers."""
     with runtime().engine.connect() as connection:
         sweeps = gauges.sweeps(connection)
         backlog = gauges.backlog(connection)

@@ -1,4 +1,4 @@
-"""What a form of ours sends: few short fields, read once and within bounds."""
+"""What the dashboard's forms send: few short fields, read once and within bounds."""
 
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 
 def read_form() -> dict[str, str]:
-    """The fields of this request's form; of one that is given several times, all of them, separated by commas.
+    """Return the fields of this request's form; the values of a repeated field are joined by commas.
 
     Raises 400, 408, 413, 415, and Invalid.
     """
@@ -45,7 +45,7 @@ def read_form() -> dict[str, str]:
 
 
 def loaded(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
-    """What was given, as the API's own schema reads it; empty fields are left out. Raises Invalid."""
+    """Load the given fields by a schema of the API, without the empty ones. Raises Invalid."""
     try:
         read: dict[str, Any] = schema.load({name: value for name, value in given.items() if value not in ("", None)})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The pages of jobs: lists, one job, and what can be asked of one or of many."""
+"""The pages of jobs: lists, one job, and how to cancel or retry one or many."""
 
 import re
 from urllib.parse import urlencode
@@ -41,7 +41,7 @@ STATES = [str(state) for state in JobState]
 @ui.route("/jobs", methods=["GET"])
 @signed_in("read")
 def show_jobs() -> Response:
-    """Jobs that match, newest first."""
+    """Show jobs that match, newest first."""
     given = {name: value.strip() for name, value in single(request.args).items() if name in (*SHOWN, "q")}
     if (found := given.pop("q", "")) and re.fullmatch(read.JOB_ID_PATTERN, found):
         return go(f"/ui/jobs/{found.lower()}")
@@ -62,7 +62,7 @@ def show_jobs() -> Response:
 
 
 def _with_zone(given: dict[str, str]) -> dict[str, str]:
-    """The form's moments are in UTC, and a browser sends them without a zone (and without seconds)."""
+    """Add the zone to the form's moments: they are in UTC, but browsers send no zone (and maybe no seconds)."""
     for name in ("created_after", "created_before"):
         if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?", moment := given.get(name, "")):
             given = {**given, name: f"{moment if moment.count(':') == 2 else moment + ':00'}Z"}
@@ -72,7 +72,7 @@ def _with_zone(given: dict[str, str]) -> dict[str, str]:
 @ui.route("/jobs/bulk", methods=["GET"])
 @signed_in("submit")
 def ask_many() -> Response:
-    """How many jobs match, before anything is asked of them."""
+    """Show how many jobs match, before they are changed."""
     given = single(request.args)
     asked = _asked(given.pop("asked", ""))
     filters = {name: value for name, value in given.items() if name in FILTERS and value}
@@ -100,7 +100,7 @@ def _asked(word: str) -> Asked:
 @ui.route("/jobs/<job:job_id>", methods=["GET"])
 @signed_in("read")
 def show_job(job_id: str) -> Response:
-    """One job: where it is and why, what happened to it, what it was asked and what came out."""
+    """Show a job: its state and why, its history, its options and its result."""
     job = read.find(runtime(), caller().tenant, job_id, read.WHOLE)
     facts = explain(runtime(), seen(), caller().tenant, job_id, keys=runtime().settings.auth)
     past = read.history(runtime(), job)
@@ -149,7 +149,7 @@ def do_retry(job_id: str) -> Response:
 @ui.route("/jobs/<job:job_id>/result", methods=["GET"])
 @signed_in("read")
 def download_result(job_id: str) -> Response:
-    """The content of the result, as a file."""
+    """Send the content of the result as a file."""
     stored = read.result(runtime(), caller().tenant, job_id)
     file = artifacts.text_file(runtime(), stored.id) if stored.content_size is None else None
     return text_response(runtime(), stored, file)
@@ -158,15 +158,15 @@ def download_result(job_id: str) -> Response:
 @ui.route("/jobs/<job:job_id>/artifacts/<artifact:name>", methods=["GET"])
 @signed_in("read")
 def download_artifact(job_id: str, name: str) -> Response:
-    """A file of the result."""
+    """Send a file of the result."""
     return upload_response(runtime(), artifacts.artifact(runtime(), caller().tenant, job_id, name), name)
 
 
 @ui.route("/jobs/<job:job_id>/source", methods=["GET"])
 @signed_in("read")
 def download_source(job_id: str) -> AnyResponse:
-    """The source file; as over the API, only while the job is being processed."""
+    """Send the source file; as over the API, only while the job is being processed."""
     job = read.find(runtime(), caller().tenant, job_id)
     if job.status != JobState.PROCESSING:
-        raise Forbidden(f"The job is {job.status}; its source file is given out only while it is processed.")
+        raise Forbidden(f"The job is {job.status}; its source file can be downloaded only while it is processing.")
     return source_response(job)

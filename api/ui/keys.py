@@ -1,4 +1,4 @@
-"""The page of keys: make, list, revoke."""
+"""The page of keys: create, list and revoke."""
 
 import re
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ PER_PAGE = 100
 @ui.route("/keys", methods=["GET"])
 @signed_in("admin")
 def show_keys() -> Response:
-    """The keys that this one administers."""
+    """Show the keys that this one administers."""
     return _page()
 
 
@@ -56,7 +56,7 @@ def _page(made: str | None = None, secret: str | None = None) -> Response:
 @ui.route("/keys", methods=["POST"])
 @signed_in("admin")
 def do_make_key() -> Response:
-    """Make a key; it is shown on this page and never again."""
+    """Create a key; it is shown on this page and never again."""
     form = read_form()
     listed = {name: [one for one in re.split(r"[,\s]+", form.get(name, "")) if one]
               for name in ("scopes", "content_types")}  # fmt: skip
@@ -78,9 +78,9 @@ def do_make_key() -> Response:
 @ui.route("/keys/revoke", methods=["POST"])
 @signed_in("admin")
 def do_revoke_key() -> Response:
-    """Revoke a key, and with it those that it made, where that is wanted."""
+    """Revoke a key, and the keys that it created if asked to."""
     form = read_form()
     done = revoke(runtime(), caller(), form.get("prefix", ""), made=form.get("made") == "true")
     log.info("api_key_revoked", prefix=done.key.prefix, made=done.also, released=done.released, by=done.by)
-    more = f" and {done.also} that it had made" if done.also else ""
+    more = f" and {done.also} that it had created" if done.also else ""
     return go("/ui/keys", f"Key {done.key.prefix}{more} is revoked; {done.released} jobs are pending again.")

@@ -1,4 +1,4 @@
-"""Templates, and how values are shown: what a stranger wrote is text, bounded, and cannot turn the text around it."""
+"""Templates, and how values are shown: foreign text is escaped, bounded, and cannot reorder the text around it."""
 
 import json
 import re
@@ -21,17 +21,17 @@ from bridge.version import version
 
 HERE = Path(__file__).parent
 LONGEST_TEXT = 20_000  # characters of a document that a page shows
-# Nothing runs but our own files, nothing is loaded from elsewhere, and no form is sent elsewhere.
+# Only our own files run, nothing is loaded from elsewhere, and no form is sent elsewhere.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " form-action 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Control characters, and those that turn or hide text: shown as what they are.
+# Control characters, and those that reorder or hide text: shown by their codes.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
 
 
 def page(name: str, status: int = 200, **facts: Any) -> Response:
-    """A page; only its living part where htmx asks for that."""
+    """Return a page, or only the part that updates itself where htmx asks for it."""
     part = request.headers.get("HX-Request") == "true" and status == 200
     template = environment().get_template(f"parts/{name}.html" if part else f"{name}.html")
     mine = session.session() if "ui_session" in g else None
@@ -46,9 +46,9 @@ def page(name: str, status: int = 200, **facts: Any) -> Response:
 
 
 def protected(response: Response) -> Response:
-    """What every answer below /ui carries; cf. SAFE in api/create_app.py."""
+    """Set the headers of every answer below /ui; cf. SAFE in api/http/fixed_headers.py."""
     response.headers["Content-Security-Policy"] = POLICY
-    # `no-referrer` would make browsers hide from which site a form comes.
+    # `no-referrer` would make browsers hide which site a form comes from.
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers.setdefault("Vary", "Cookie, HX-Request")
     return session.after(response)
@@ -56,7 +56,7 @@ def protected(response: Response) -> Response:
 
 @cache
 def environment() -> Environment:
-    """The templates, each compiled once in a process."""
+    """Return the environment of the templates, each compiled once per process."""
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -83,19 +83,19 @@ def environment() -> Environment:
 
 
 def plain(value: object, most: int = 200) -> str:
-    """A text of somebody else's on a line of ours."""
+    """Return foreign text for display on one line, cut to `most` characters."""
     text = str(value)
     cut = text if len(text) <= most else text[: most - 1] + "…"
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", cut)
 
 
 def entities(value: object) -> Markup:
-    """A text of somebody else's as a field's value, sent back as it is: what turns or hides text stands by number."""
+    """Return foreign text as a field's value that is sent back unchanged: unseen characters become references."""
     return Markup(_UNSEEN.sub(lambda found: f"&#x{ord(found[0]):x};", str(escape(value))))
 
 
 def document(head: tuple[str, int], is_json: bool = False) -> str:
-    """The beginning of a document, and its size; JSON that is there as a whole is set out on lines."""
+    """Return the beginning of a document, and its size if that is cut; complete JSON is indented."""
     text, whole = head
     if is_json and whole == len(text.encode()):
         with suppress(ValueError, RecursionError):
@@ -105,7 +105,7 @@ def document(head: tuple[str, int], is_json: bool = False) -> str:
 
 
 def moment(value: datetime | None) -> str | Markup:
-    """A moment in UTC, to the second."""
+    """Return a moment in UTC, to the second."""
     if value is None:
         return "–"
     utc = value.astimezone(UTC)
@@ -115,12 +115,12 @@ def moment(value: datetime | None) -> str | Markup:
 
 
 def moments(sentence: str) -> str:
-    """The same, with each moment in it as the pages write them."""
+    """Return the sentence with each moment in the format of the pages."""
     return re.sub(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\+00:00\b", r"\1 \2 UTC", sentence)
 
 
 def ago(value: datetime | None) -> str | Markup:
-    """How long ago a moment was."""
+    """Return how long ago a moment was."""
     if value is None:
         return "–"
     past = (datetime.now(UTC) - value).total_seconds()
@@ -131,7 +131,7 @@ def ago(value: datetime | None) -> str | Markup:
 
 
 def seconds(value: float | None) -> str:
-    """A duration, in the two largest units that it has."""
+    """Return a duration in its two largest units."""
     if value is None:
         return "–"
     if value < 10:
@@ -145,12 +145,12 @@ def seconds(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A count, its digits in groups of three."""
+    """Return a count with its digits in groups of three."""
     return "–" if value is None else f"{round(float(value)):,}".replace(",", "\u202f")
 
 
 def size(value: int | None) -> str:
-    """A number of bytes."""
+    """Return a number of bytes in a readable unit."""
     if value is None:
         return "–"
     for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -1,7 +1,7 @@
-"""Who looks: a browser signed in with a key, by a cookie that only this bridge can have signed.
+"""Sessions: a browser signed in with a key has a cookie that only this bridge can have signed.
 
-The cookie names the key by its public prefix and says since when; the key itself is not in it. Each request looks
-whether that key counts still, so that revoking it ends its sessions within a second.
+The cookie names the key by its public prefix and says since when; the key itself is not in it. Each request checks that
+the key is still valid, so revoking it ends its sessions within a second.
 """
 
 import hmac
@@ -30,8 +30,8 @@ log = structlog.get_logger("api.ui")
 
 COOKIE = "bridge_session"
 SAID = "bridge_said"  # one sentence for the next page
-IDLE_SECONDS = 3600  # a session that nobody uses ends
-LONGEST_SECONDS = 12 * 3600  # and so does one that is used
+IDLE_SECONDS = 3600  # an idle session ends
+LONGEST_SECONDS = 12 * 3600  # and so does any other
 RENEW_SECONDS = 300
 PATH = "/ui"
 
@@ -48,7 +48,7 @@ class Session(NamedTuple):
 
     @property
     def csrf(self) -> str:
-        """What each form of this session carries, and no page of another site can know."""
+        """The token that each form of this session carries and no page of another site can know."""
         return hmac.digest(_secret(), f"csrf {self.prefix} {self.began}".encode(), "sha256").hex()
 
 
@@ -57,12 +57,12 @@ class NotSignedIn(Exception):
 
 
 def session() -> Session:
-    """The session of this request, inside of a view that `signed_in` guards."""
+    """Return the session of this request, inside a view that `signed_in` guards."""
     return cast(Session, g.ui_session)
 
 
 def signed_in(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let only sessions in whose key has one of these scopes; a POST must carry the token of its session too."""
+    """Admit only sessions whose key has one of these scopes; a POST must carry the session's token too."""
 
     def guard(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
@@ -85,13 +85,13 @@ def signed_in(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 def sign_in(key: str) -> Response:
-    """Begin a session for whoever shows this key. Raises Unauthorized, TooMany, Forbidden."""
+    """Begin a session for this key. Raises Unauthorized, TooMany, Forbidden."""
     if from_another_site():
         raise Forbidden("A page of another site may not sign anybody in.")
     ring = parts().keys
     caller = Caller() if ring is None else whose_key(ring, key)
     if not caller.may("read"):
-        raise Forbidden("This key lacks the scope read, without which there is nothing to see.")
+        raise Forbidden("This key lacks the scope read, which every page needs.")
     prefix = "" if ring is None else prefix_of(key)
     limits().request(caller.key_id, caller.tenant)
     log.info("signed_in", prefix=prefix, tenant=caller.tenant, address=_address())
@@ -109,16 +109,16 @@ def sign_out() -> Response:
 
 
 def to_sign_in() -> Response:
-    """Where a browser without a session is sent, to come back to where it wanted to go."""
+    """Redirect a browser without a session to sign in, and then back to the page it asked for."""
     here = request.full_path.rstrip("?") if request.method == "GET" and "HX-Request" not in request.headers else ""
     where = f"{PATH}/login" + (f"?next={quote(here, safe='')}" if here and here != f"{PATH}/" else "")
-    if "HX-Request" in request.headers:  # a part of a page is asked for: the whole page has to go
+    if "HX-Request" in request.headers:  # htmx asked for a part of a page: the whole page must change
         return Response(status=401, headers={"HX-Redirect": where})
     return redirect(where, 303)  # type: ignore[return-value]
 
 
 def go(where: str, said: str = "") -> Response:
-    """Send the browser to a page of ours (anything else is none), which says this sentence."""
+    """Redirect the browser to a page of the dashboard (its start for any other address), which shows the sentence."""
     ours = where.startswith(f"{PATH}/") and where.isprintable() and where.isascii() and "\\" not in where
     response = cast(Response, redirect(where if ours and "//" not in where.partition("?")[0] else f"{PATH}/", 303))
     if said:
@@ -127,7 +127,7 @@ def go(where: str, said: str = "") -> Response:
 
 
 def said() -> str | None:
-    """The sentence that the last action left for this page."""
+    """Return the sentence that the last action left for this page."""
     try:
         kept: str = _signer("said").loads(request.cookies.get(SAID, ""), max_age=60)
     except BadSignature:
@@ -166,7 +166,7 @@ def _from_our_page(mine: Session) -> None:
     token = read_form().get("csrf", "")
     if from_another_site() or not hmac.compare_digest(token.encode(), mine.csrf.encode()):
         log.warning("csrf_refused", route=request.endpoint, prefix=mine.prefix)
-        raise Forbidden("This did not come from a page of your session. Load the page anew and repeat it.")
+        raise Forbidden("This did not come from a page of your session. Reload the page and try again.")
 
 
 def _give(response: Response, mine: Session) -> None:
@@ -186,7 +186,7 @@ def _signer(purpose: str) -> URLSafeTimedSerializer:
 
 
 def _secret() -> bytes:
-    """Asked of PostgreSQL once in a process."""
+    """Return the secret that signs cookies, read from PostgreSQL once per process."""
     if "ui_secret" not in current_app.extensions:
         current_app.extensions["ui_secret"] = session_secret(runtime().engine, runtime().settings)
     return cast(bytes, current_app.extensions["ui_secret"])

@@ -1,4 +1,4 @@
-"""The dashboard's scripts and styles: few files, read once, named with what is in them so that browsers keep them."""
+"""The dashboard's scripts and styles: few files, read once, with hashes in their addresses for browsers to cache."""
 
 import hashlib
 import mimetypes
@@ -13,18 +13,18 @@ HERE = Path(__file__).parent / "static"
 
 @cache
 def files() -> dict[str, bytes]:
-    """What may be asked for: name → content."""
+    """Return the files that are served: name → content."""
     return {path.name: path.read_bytes() for path in sorted(HERE.iterdir()) if path.is_file()}
 
 
 @cache
 def versioned(name: str) -> str:
-    """The address of a file; another content gives another address."""
+    """Return the address of a file; it changes with the content."""
     return f"/ui/static/{name}?v={hashlib.sha256(files()[name]).hexdigest()[:12]}"
 
 
 def serve(name: str) -> Response:
-    """The file with this name. Raises 404."""
+    """Return the file with this name. Raises 404."""
     if name not in files():
         raise NotFound
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -1,4 +1,4 @@
-"""The life of a job as a picture: its attempts on an axis of time. Pure: where each bar lies and what it says."""
+"""The life of a job as a picture: its attempts on a time axis. Computes only where each bar is and what it says."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,9 +10,9 @@ from bridge.jobs.read import History
 from models.job_state import FINAL, JobState
 
 WIDTH = 1000.0  # of the axis, in the picture's own units
-ROW = 26  # height of a row
-MOST = 40  # bars; of more attempts the last ones
-LEAST = 3.0  # width of a bar that would not be seen
+ROW = 26  # height of a row, in the same units
+MOST = 40  # bars; with more attempts, the last ones
+LEAST = 3.0  # width of a bar that would be too short to see
 
 
 class Bar(NamedTuple):
@@ -28,18 +28,18 @@ class Bar(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What is to be drawn."""
+    """What to draw."""
 
     bars: list[Bar]
     began: datetime
     ended: datetime
     height: int
-    more: bool  # of its life came before
-    asked: list[tuple[float, str, datetime]]  # where somebody asked for something
+    more: bool  # whether earlier parts of its life are not shown
+    asked: list[tuple[float, str, datetime]]  # requests to cancel or retry: x, what, when
 
 
 def timeline(job: Row[Any], past: History, now: datetime) -> Picture:
-    """The picture of a job, from its creation to its end, or to now."""
+    """Return the picture of a job, from its creation to its end, or to now."""
     began: datetime = job.created_at
     ended = max(job.completed_at if job.status in FINAL else now, began)
     stretches = list(_stretches(job, past, ended))
@@ -61,9 +61,9 @@ def timeline(job: Row[Any], past: History, now: datetime) -> Picture:
 
 
 def _stretches(job: Row[Any], past: History, end: datetime) -> Iterator[tuple[str, str, datetime, datetime]]:
-    """(kind, label, from, to), in order: what ran, and the waits in between."""
+    """Yield (kind, label, from, to) in order: attempts, and the waits between them."""
     free = job.created_at
-    if past.attempts_before is not None:  # those before are not at hand
+    if past.attempts_before is not None:  # earlier ones were not read
         free = past.attempts[0].claimed_at
     for attempt in past.attempts:
         if attempt.claimed_at > free:

@@ -1,4 +1,4 @@
-"""The page of webhooks: outcomes on their way to callback addresses; send them again."""
+"""The page of webhooks: outcomes on their way to callback addresses, and the form to send them again."""
 
 from urllib.parse import urlencode
 
@@ -23,7 +23,7 @@ PER_PAGE = 50
 @ui.route("/webhooks", methods=["GET"])
 @signed_in("read")
 def show_webhooks() -> Response:
-    """Webhooks that are not delivered, or those in one state."""
+    """Show webhooks that are not delivered, or those in one state."""
     given = {name: value for name, value in single(request.args).items() if name in ("state", "cursor")}
     query = loaded(WebhooksQuery(), {**given, "limit": str(PER_PAGE)})
     rows, cursor = webhooks.page(runtime(), caller().tenant, query["state"], PER_PAGE, query["cursor"])

@@ -1,4 +1,4 @@
-"""The page of workers: what they ask for, hold, did and tell of themselves; pause, drain, evict and resume."""
+"""The page of workers: what they poll for, hold, did and report; how to pause, drain, evict and resume them."""
 
 import structlog
 from flask import Response, request
@@ -27,7 +27,7 @@ DURATIONS = {"": "until it is resumed", "600": "10 minutes", "3600": "1 hour", "
 @ui.route("/workers", methods=["GET"])
 @signed_in("read")
 def show_workers() -> Response:
-    """The workers that were seen within an hour, hold a job or are paused, those seen last first."""
+    """Show the workers that were seen within an hour, hold a job or are paused, the latest seen first."""
     known = roster_of(runtime(), seen(), caller().tenant)
     wanted = single(request.args).get("worker_id", "").strip()
     hands = [hand for hand in known.hands if wanted in hand.worker_id]
@@ -47,7 +47,7 @@ def show_workers() -> Response:
 @ui.route("/workers/pause", methods=["POST"])
 @signed_in("admin")
 def do_pause() -> Response:
-    """Give the worker no jobs."""
+    """Pause the worker: give it no jobs."""
     form = read_form()
     worker_id = checked(form.get("worker_id", ""))
     given: dict[str, object] = {"reason": form.get("reason", "").strip() or "Paused on the dashboard."}
@@ -63,7 +63,7 @@ def do_pause() -> Response:
 @ui.route("/workers/drain", methods=["POST"])
 @signed_in("admin")
 def do_drain() -> Response:
-    """Let the worker finish what it holds, and end."""
+    """Drain the worker: let it finish what it holds and end."""
     worker_id = checked(read_form().get("worker_id", ""))
     asked = loaded(DrainWorker(), {"reason": "Drained on the dashboard."})
     until = pause(runtime(), caller().tenant, worker_id, asked["reason"], asked["seconds"], drain=True)
@@ -74,7 +74,7 @@ def do_drain() -> Response:
 @ui.route("/workers/evict", methods=["POST"])
 @signed_in("admin")
 def do_evict() -> Response:
-    """Put back all that a worker holds that is gone."""
+    """Return all jobs that a vanished worker holds to their queues."""
     worker_id = checked(read_form().get("worker_id", ""))
     with runtime().engine.connect() as connection:
         key_ids = ids_of_tenant(connection, caller().tenant)

@@ -227,7 +227,7 @@ def test_files_of_a_result_are_listed_and_fetched_whatever_they_are_called(bridg
     ok(client.result(job, content=None, result_upload=upload, artifacts=artifacts))
     page = browser.get(f"/ui/jobs/{job['job_id']}").text
     assert "<img src=x" not in page
-    assert "it was uploaded" in page
+    assert ", uploaded)" in page
     [address] = re.findall(r'href="(/ui/jobs/[^"]+/artifacts/[^"]+)"', page)
     text = f"/ui/jobs/{job['job_id']}/result"
     for fetched, media_type in ((address, "application/octet-stream"), (text, "text/plain")):
