@@ -8,6 +8,7 @@ the tenant that was made for it (`client`). `own_bridge`: one for a test alone, 
 
 import os
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,15 @@ from tests.support.rights import give_rights
 from tests.support.running import Running, bridges, numbers
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no worker of pytest-xdist is left alone with one at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, so that no worker of pytest-xdist is left alone with one at the end.
+
+    For these workers the files of all folders are mixed: the tests of one folder compute, those of another wait, and
+    both cores are busy only where some of each run at a time.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    mixed = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.path not in slow, zlib.crc32(item.path.name.encode()) if mixed else 0))
 
 
 SHARED: list[embedded.Servers] = []  # servers that somebody started before the session (tests/system/drop_guards.py)

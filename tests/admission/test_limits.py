@@ -38,6 +38,7 @@ def too_many(answer):
     return True
 
 
+@pytest.mark.slow
 def test_requests_of_a_key_within_a_minute(limited, client):
     wait_until(lambda: too_many(client.get("")), "a refusal", 60)
     ok(limited.client(client.tenant).get(""))
@@ -161,6 +162,7 @@ def waits_for_its_turn(client, body):
     return False
 
 
+@pytest.mark.slow
 def test_large_bodies_of_a_key_take_turns_and_those_of_others_do_not_wait(own_bridge):
     """Each is held in memory while it drips in; a leaked key must not fill the memory with them."""
     bridge = own_bridge(api_processes="1", celery=False, beat=False)

@@ -123,6 +123,7 @@ def test_a_pause_that_has_ended_leaves_its_place(make_runtime):
     pause(runtime, "t1", "w4", "disk full")
 
 
+@pytest.mark.slow
 def test_over_http_too_many_keys_pauses_and_requests_of_a_tenant_are_a_429(own_bridge):
     bridge = own_bridge(limits="keys=3,pauses=2,tenant_requests=200", api_processes="1", celery=False, beat=False)
     client = bridge.client()

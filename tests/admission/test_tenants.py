@@ -146,6 +146,7 @@ COUNTED = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_every_statement_names_the_tenant_or_what_was_found_by_it(watched, statements):
     """By the tenant itself, by the caller's key, or by the ID of a job that was found or created with the tenant."""
     client = watched.client()

@@ -122,6 +122,7 @@ def test_postgresql_never_runs_as_root(own_servers):
     assert uid != 0
 
 
+@pytest.mark.slow
 def test_the_servers_listen_on_loopback_alone_and_want_a_password(own_servers):
     servers = own_servers()
     for pid in (servers.postgres.pid, servers.redis.pid):
@@ -172,6 +173,7 @@ def test_somebody_elses_directory_is_one_line(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_is_one_line_and_lets_the_directory_go(tmp_path):
     place = tmp_path / "data"
     with pytest.raises(embedded.EmbeddedError, match=r"embedded PostgreSQL ended with status 1: .*unheard_of") as bad:

@@ -212,6 +212,7 @@ def test_postgresql_runs_as_an_account_of_its_own_or_where_none_can_be_made_as_n
 # Logs.
 
 
+@pytest.mark.slow
 def test_no_text_of_a_document_reaches_the_servers_log(place):
     with embedded.start(place, redis=False, durable=False) as servers:
         engine = create_engine(servers.database_url)

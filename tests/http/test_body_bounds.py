@@ -36,6 +36,7 @@ DEAR = {
 
 
 @pytest.mark.parametrize("what", DEAR)
+@pytest.mark.slow
 def test_a_body_costs_no_more_memory_than_a_few_times_its_size(what):
     body = DEAR[what]
     tracemalloc.start()

@@ -192,6 +192,7 @@ def test_an_unknown_job_and_another_tenants_are_404(bridge, client, job):
     refused(bridge.client().get(job["source_file_url"]), 404, "not_found")
 
 
+@pytest.mark.slow
 def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(own_bridge, servers):
     bridge = own_bridge(celery=False, beat=False)
     client = bridge.client()
@@ -225,6 +226,7 @@ def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(o
         wait_until(renewed, "the lease to be renewed")
 
 
+@pytest.mark.slow
 def test_bytes_that_go_out_are_signs_of_life_and_end_with_the_holders_hold(client):
     large = 128 * 2**20
     path = client.source(b"")

@@ -134,6 +134,7 @@ def _crowd(alone, client, text):
     )
 
 
+@pytest.mark.slow
 def test_every_route_answers_within_its_bound(client, operations, burdened):
     document, every = operations
     sender, answered = Sender(document, client.source()), {}
@@ -165,6 +166,7 @@ def test_a_job_with_everything_is_given_whole_and_no_more(client, burdened):
     assert len(ok(result)["content"]) == BODY // 2 - 100
 
 
+@pytest.mark.slow
 def test_refusals_of_hostile_requests_are_small_on_every_route(client, operations, burdened):
     document, every = operations
     sender = Sender(document, client.source())

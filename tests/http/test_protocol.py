@@ -166,6 +166,7 @@ def test_a_broken_download_goes_on_where_it_broke(start, submit, finished, proxy
     assert b"if-range: " in heads[1].lower()
 
 
+@pytest.mark.slow
 def test_a_cancel_is_heard_and_nothing_is_submitted(start, submit, finished, proxy, client, tmp_path):
     start()
     job_id = submit(f"await {tmp_path / 'job'}")
@@ -176,6 +177,7 @@ def test_a_cancel_is_heard_and_nothing_is_submitted(start, submit, finished, pro
     assert not sent(proxy, "PUT", f"/{job_id}/result")
 
 
+@pytest.mark.slow
 def test_a_lost_lease_is_heard_and_nothing_is_submitted(start, submit, finished, proxy, bridge, client, tmp_path):
     start()
     job_id = submit(f"await {tmp_path / 'job'}")

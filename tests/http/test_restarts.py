@@ -192,6 +192,7 @@ def test_a_stop_is_heard_by_processes_that_have_just_been_forked(service):
     assert log.count("Booting worker") == log.count("Worker exiting"), "one was killed"
 
 
+@pytest.mark.slow
 def test_a_poll_whose_claim_fails_while_the_process_stops_is_answered(service, redis_of_service):
     activated, key, engine = service
     activated.start()

@@ -131,6 +131,7 @@ def long_claims(bridge, client):
 
 
 @pytest.mark.parametrize("what", [results, whole_jobs, pages, large_claims, long_claims])
+@pytest.mark.slow
 def test_unread_answers_hold_little_memory_and_too_many_of_a_key_are_a_429(alone, what):
     client, other = alone.client(), alone.client()
     paths = what(alone, client)

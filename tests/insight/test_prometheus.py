@@ -62,6 +62,7 @@ def test_the_files_are_what_promtool_takes():
     assert len(re.findall(r"^ +- alert:", text, re.M)) == len(re.findall(r"^ +runbook: '.+'", text, re.M)) >= 10
 
 
+@pytest.mark.slow
 def test_a_prometheus_loads_the_alerts_and_finds_every_metric_that_is_named(bridge, client, prometheus):
     client.create("metered")
     ok(client.result(job := client.claim("metered")))

@@ -223,6 +223,7 @@ def test_metrics_take_the_depth_from_the_counters(bridge, client):
     assert depth()[kind, "processing"] == 1
 
 
+@pytest.mark.slow
 def test_statistics_agree_with_a_full_count_after_hundreds_of_operations_and_kills(own_bridge):
     bridge = own_bridge(api_processes="2", ack_seconds="1", retry_backoff="base=0,max=0")
     client = bridge.client()

@@ -54,6 +54,7 @@ def _held(core, state, lease):
 
 
 @pytest.mark.parametrize("lease", LEASES)
+@pytest.mark.slow
 def test_it_completes_exactly_what_the_rule_of_ownership_lets_complete(core, lease):
     seen = set()
     for key, token in itertools.product(KEYS.values(), TOKENS):

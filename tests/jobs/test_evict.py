@@ -45,6 +45,7 @@ def worker(bridge, client):
     return bridge.client(client.tenant, ("work",))
 
 
+@pytest.mark.slow
 def test_over_http_a_worker_evicts_itself_and_an_admin_anybody(bridge, client, worker):
     client.create("evict")
     job = worker.claim("evict", worker_id="a/b ü", lease=600)

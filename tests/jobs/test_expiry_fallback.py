@@ -17,6 +17,7 @@ BY_NOW = {
 }
 
 
+@pytest.mark.slow
 def test_every_clock_ends_in_time_without_beat_and_without_celery(own_bridge):
     bridge = own_bridge(celery=False, beat=False, api_processes="2", continuation_task="pipeline.receive")
     client = bridge.client()

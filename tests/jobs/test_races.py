@@ -57,6 +57,7 @@ def overdue(core: Core, seconds: float = 61, **fields):
     return job
 
 
+@pytest.mark.slow
 def test_two_polls_of_one_claim_in_two_processes(core):
     """One claims, the other is given the same; and whoever claims for several claims at once never locks up."""
 
@@ -96,6 +97,7 @@ def test_result_and_expiry(core):
     assert seen["result first"] > 0
 
 
+@pytest.mark.slow
 def test_failure_and_expiry_spend_one_retry(core):
     for job, (result, _) in race(
         lambda: overdue(core), lambda job: core.result(job, success=False), lambda _: core.expire()
@@ -105,6 +107,7 @@ def test_failure_and_expiry_spend_one_retry(core):
         sound(core, job.job_id)
 
 
+@pytest.mark.slow
 def test_heartbeat_and_expiry(core):
     for job, (alive, expired) in race(lambda: overdue(core), core.heartbeat, lambda _: core.expire()):
         if expired:
@@ -245,6 +248,7 @@ def test_cancel_and_queue_clock(core):
 
 
 @pytest.mark.parametrize("pauses", [1, 2])
+@pytest.mark.slow
 def test_two_watches_pause_a_worker_in_trouble_once(core, pauses):
     def troubled():
         core.sql("TRUNCATE remote_jobs, worker_pauses CASCADE")

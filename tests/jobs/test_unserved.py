@@ -122,6 +122,7 @@ def test_a_create_of_before_keeps_its_hash():
     assert old.hex() == "cb3c28fc116198a4e9911af434dead3ceac54b5afcc18f1cc66bc275babaf606"
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_on_the_running_bridge_is_seen_to_ask(bridge, client):
     refused(client.post("", client.fields("seen", unserved_after_seconds=29)), 422, "validation")
     made = ok(client.post("", client.fields("seen", unserved_after_seconds=30, available_at="2999-01-01T00:00:00Z")))

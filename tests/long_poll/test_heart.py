@@ -23,6 +23,7 @@ def slow(own_bridge):
     return bridge, client, cancelled
 
 
+@pytest.mark.slow
 def test_a_poll_is_handed_a_job_while_slow_requests_hold_every_connection_of_theirs(slow):
     bridge, client, cancelled = slow
     client.create(available_at="2999-01-01T00:00:00+00:00")

@@ -115,6 +115,7 @@ def test_one_poll_gets_as_many_as_it_asks_for_in_order(client):
     assert len({job["lease_token"] for job in jobs}) == 3
 
 
+@pytest.mark.slow
 def test_a_poll_that_is_repeated_while_its_first_one_is_parked_gets_one_claim(client):
     """Whichever process each of them is parked in."""
     for n in range(6):

@@ -242,6 +242,7 @@ def test_the_answer_is_plain_json_with_moments_that_carry_an_offset(client):
         assert datetime.fromisoformat(job[name]).utcoffset() == timedelta(0)
 
 
+@pytest.mark.slow
 def test_a_poll_gets_as_many_jobs_as_one_answer_may_hold_and_the_next_one_the_rest(client):
     large = {"text": "x" * 12 * 1024 * 1024}
     job_ids = [client.create(task_options=large) for _ in range(4)]

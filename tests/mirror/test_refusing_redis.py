@@ -153,6 +153,7 @@ def is_away(client) -> bool:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.slow
 def test_a_redis_that_refuses_is_as_good_as_none_and_health_says_so(refusing, refusal):
     bridge, redis = refusing
     client = bridge.client()
@@ -197,6 +198,7 @@ def test_it_is_told_once_and_by_name(refusing):
 
 
 @pytest.mark.parametrize("refusal", ["READONLY", "OOM", "WRONGPASS", "a bad queue"])
+@pytest.mark.slow
 def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
     bridge, redis = refusing
     celery = next(child for child in bridge.stack.family.children if child.name == "celery")

@@ -16,6 +16,7 @@ RECEIVE = "sample_pipeline.receive"
 
 
 @pytest.mark.parametrize("refusal", ["READONLY", "NOREPLICAS", "a bad queue"])
+@pytest.mark.slow
 def test_the_sample_pipeline_outlives_a_broker_that_refuses(own_servers, tmp_path, refusal):
     url = own_servers(postgres=False).redis_url
     client = redis.Redis.from_url(url, decode_responses=True)

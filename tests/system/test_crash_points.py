@@ -167,6 +167,7 @@ def beyond_every_bound(site: Site, process: psutil.Process) -> None:
 
 
 @pytest.mark.parametrize(("point", "flow", "action"), PARAMETERS)
+@pytest.mark.slow
 def test_what_dies_or_stands_still_at_a_point_costs_no_job(site, directory, point, flow, action):
     reached = arm(directory, point, action)
     with ThreadPoolExecutor(1) as pool:

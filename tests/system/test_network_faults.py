@@ -176,6 +176,7 @@ def test_a_parked_poll_whose_claim_was_committed_without_an_answer_is_given_the_
     assert client.job(job_id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_slow_networks_only_cost_time(bridge, client, net):
     for proxy in net:
         proxy.latency(0.03)

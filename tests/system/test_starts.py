@@ -90,6 +90,7 @@ def test_api_processes_start_and_are_replaced_without_servers_and_make_the_boots
     ],
     ids=["celery", "beat", "flower"],
 )
+@pytest.mark.slow
 def test_a_process_of_celery_waits_for_its_broker(begin, arguments, line, tmp_path):
     process = begin(*arguments, BRIDGE_DATA_DIR=str(tmp_path))
     process.says(line)

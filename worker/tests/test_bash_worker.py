@@ -83,6 +83,7 @@ def heard(other: ScriptedBridge) -> int:
     return sum(other.calls_left(route) for route in ROUTES)
 
 
+@pytest.mark.slow
 def test_wrong_claims_cost_nothing_and_forge_no_log_line(bridge, start):
     wrong = [
         claim(job_id="a\n2099 forged"), claim(lease_token="a\nX-Forged: 1"), claim(content_type=["audio"]),

@@ -66,6 +66,7 @@ def test_a_machine_that_is_taken_away_gives_all_jobs_back(bridge, run, appears, 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the command is ended by a signal where the test fails")
+@pytest.mark.slow
 def test_the_command_ends_by_a_notice_in_a_file(bridge, appears, tmp_path):
     (tmp_path / "ends_handler.py").write_text(
         "import time\nfrom pathlib import Path\n"

@@ -203,6 +203,7 @@ def crowded(bridge, run, tmp_path: Path, slots: int, good: int, bad: int) -> Non
     assert gone(offspring(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_one_failure_that_says_what_happened_and_good_ones_complete(bridge, run, tmp_path):
     crowded(bridge, run, tmp_path, slots=4, good=20, bad=11)
 

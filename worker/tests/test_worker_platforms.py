@@ -193,6 +193,7 @@ def test_the_signals_that_stop_are_those_of_the_system():
 
 
 @pytest.mark.parametrize(("system", "stop"), [("darwin", signal.SIGTERM), ("win32", 21)])
+@pytest.mark.slow
 def test_the_whole_worker_where_only_that_is_to_be_had(bridge, tmp_path, system, stop):
     """Good files and bad ones, a kill, the next start, a stop."""
     environment = os.environ | {
