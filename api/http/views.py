@@ -185,7 +185,7 @@ def whole_view(job: Row[Any], history: History, result: Standing) -> dict[str, A
 
 
 def worker_view(hand: WorkerInfo) -> dict[str, Any]:
-    """schemas.ShownWorker"""
+    """Return a schemas.ShownWorker."""
     paused = hand.pause
     return {
         "worker_id": hand.worker_id,

@@ -1,1 +1,1 @@
-"""The routes, one file a resource: parse, make one call, render."""
+"""The routes, one file per resource: parse, make one call, render."""

@@ -1,4 +1,4 @@
-"""Batches as things of their own; they are created with the jobs (api/routes/jobs.py)."""
+"""The route of batches; they are created with their jobs (api/routes/jobs.py)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from api.schemas.jobs import BatchAnswer
 from bridge.jobs.batches import show
 from bridge.names import BATCHES_BASE
 
-batches = Blueprint("batches", __name__, url_prefix=BATCHES_BASE, description="Where a batch is.")
+batches = Blueprint("batches", __name__, url_prefix=BATCHES_BASE, description="Read the progress of a batch.")
 
 
 @batches.route("/<job:batch_id>", methods=["GET"])
@@ -17,5 +17,5 @@ batches = Blueprint("batches", __name__, url_prefix=BATCHES_BASE, description="W
 @batches.response(200, BatchAnswer())
 @gives(batches, 404)
 def show_batch(batch_id: str) -> Any:
-    """Return how many jobs of a batch are in which state."""
+    """Return the number of a batch's jobs by state."""
     return show(runtime(), caller().tenant, batch_id)._asdict()

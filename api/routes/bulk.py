@@ -1,4 +1,4 @@
-"""The routes of those who put things right: cancel or retry many jobs at once, see to outcomes on their way."""
+"""The routes of operators: cancel or retry many jobs at once, list and resend outcomes."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ continuations = Blueprint(
     "continuations",
     __name__,
     url_prefix=f"{API_ROOT}/continuations",
-    description="Outcomes and their delivery to the pipeline.",
+    description="List outcomes for the pipeline and resend them.",
 )
 
 
@@ -32,7 +32,7 @@ continuations = Blueprint(
 @producers.response(200, schemas.BulkChange())
 @gives(producers, body=True)
 def cancel_jobs(query: dict[str, Any]) -> Any:
-    """Cancel all jobs that match the list's filters. If the request breaks off, repeat it: it continues."""
+    """Cancel all jobs that match the list's filters. If the request is interrupted, repeat it: it continues."""
     return _steered(Asked.CANCEL, query)
 
 
@@ -75,7 +75,7 @@ def list_continuations(query: dict[str, Any]) -> Any:
 @continuations.response(200, schemas.Resent())
 @gives(continuations, 404, body=True)
 def resend_continuations(query: dict[str, Any]) -> Any:
-    """Resend a job's outcome, confirmed or not, or all failing ones. The Celery task ID stays the same."""
+    """Resend a job's outcome, confirmed or not, or all failing ones. Their Celery task IDs stay the same."""
     no_body(request)
     job_id, n = query["job_id"], query["n"]
     if (job_id is None) == (query["state"] is None) or (n is not None and job_id is None):

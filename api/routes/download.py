@@ -1,4 +1,4 @@
-"""The source file of a job: whole, or a range of it; a holder's download is a sign of life."""
+"""Download of a job's source file, whole or a range of it; the holder's download is a sign of life."""
 
 import os
 import time
@@ -34,18 +34,16 @@ from models.job_state import JobState
 
 log = structlog.get_logger("api")
 
-UNNAMED_LEASE_SECONDS = 60.0  # how often a download of a claim without a lease is looked at
+UNNAMED_LEASE_SECONDS = 60.0  # between two signs of life of a download whose claim named no lease
 BYTES = {"type": "string", "format": "binary"}
-BY_STORE = "The file is at this address, for the next 300 s, without key: BRIDGE_STORE_REDIRECT is on."
-ELSEWHERE = "The file is at this address, without key: in the store, or for its worker where `source_url` says."
+BY_STORE = "The file can be read at this address for the next 300 s, without a key: BRIDGE_STORE_REDIRECT is on."
+ELSEWHERE = "The file can be read at this address without a key: in the store, or, for its worker, at its `source_url`."
 
 
 @work.route("/<job:job_id>/download", methods=["GET"])
 @scope("work", "read")
 @work.response(200, BYTES, content_type="application/octet-stream")
-@work.alt_response(
-    206, schema=BYTES, content_type="application/octet-stream", description="The range that was asked for."
-)
+@work.alt_response(206, schema=BYTES, content_type="application/octet-stream", description="The requested range.")
 @work.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
 @work.alt_response(307, description=ELSEWHERE)
 @gives(work, 404, 409, 416)
@@ -64,14 +62,14 @@ def download(job_id: str) -> Any:
     if accelerates(runtime()) and not is_uploaded(job.source_file_path) and not is_remote(job.source_file_path):
         answer = redirected(runtime(), job.source_file_path, f"{job.id}.bin")
         if holder and request.method == "GET":
-            _renewer(job_id, token)()  # nginx does not tell of the bytes that go out: the beginning is the sign of life
+            _renewer(job_id, token)()  # nginx does not report what it sends: the request itself is the sign of life
         return answer
     if holder and job.source_fetch == WORKER and runtime().settings.source_worker_fetch:
         response = redirect_to_source(runtime(), job.source_file_path, f"{job.id}.bin")
     else:
         response = source_response(job, by_store=True)
     if holder and request.method == "GET" and response.status_code == 307:
-        _renewer(job_id, token)()  # nor does who gives the file there
+        _renewer(job_id, token)()  # nor is the download from another address reported
     if holder and request.method == "GET" and response.status_code in (200, 206):
         renew = _renewer(job_id, token)
         with ExitStack() as stack:
@@ -85,9 +83,9 @@ def download(job_id: str) -> Any:
 
 
 def source_response(job: Row[Any], *, by_store: bool = False) -> Response:
-    """The source of a job: an upload, what is at an address or in a bucket, or a file, closed with the response.
+    """Return a job's source: an upload, a file at an address or in a bucket, or a local file, closed with the response.
 
-    `by_store`: of an upload a redirect to the store, where the operator wants it to give the bytes itself.
+    `by_store`: redirect to the store for an upload, where the operator lets it send the bytes itself.
     Raises NotFound, Unavailable, 416.
     """
     process = runtime()
@@ -119,8 +117,8 @@ def _file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
 
 
 class _Bytes:
-    """So many bytes of an open file, in pieces. A file that shrinks, or whose file system does not answer any more,
-    ends it early, so that the client sees a gap."""
+    """A range of an open file, in pieces. It breaks off, so that the client notices, where the file shrinks or its
+    file system stops answering."""
 
     def __init__(self, file: BinaryIO, served: range, files: OnFiles) -> None:
         self._file = file
@@ -156,9 +154,10 @@ def _renewer(job_id: str, token: str | None) -> Any:
 
 
 def _lively(chunks: Iterable[bytes], renew: Any, every: float) -> Iterator[bytes]:
-    """Pass the bytes on; each third of a lease in which some went out is a sign of life.
+    """Pass the bytes on; renew after each third of a lease in which some were sent.
 
-    Only who has lost the job loses the download: a sign that PostgreSQL cannot take is given again with the next third.
+    Only a worker that has lost the job loses the download: a sign of life that PostgreSQL cannot take is repeated
+    after the next third.
     """
     last = time.monotonic()
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""The routes of those who watch the bridge: statistics, explanations of jobs, how many workers are needed."""
+"""The routes for monitoring: statistics, explanations of jobs, how many workers are needed."""
 
 import re
 from heapq import nlargest
@@ -78,7 +78,7 @@ def show_statistics() -> Any:
 @operators.response(200, schemas.Explanation())
 @gives(operators, 404)
 def explain_job(job_id: str) -> Any:
-    """Explain a job's state: what is ahead, which workers could take it, which clock runs; as fields and sentences."""
+    """Explain a job's state as fields and sentences: jobs ahead, workers that could take it, running clocks."""
     facts = explain(runtime(), _seen(), caller().tenant, job_id, keys=runtime().settings.auth)
     job = facts.job
     g.job_status = job.status
@@ -113,7 +113,7 @@ def explain_job(job_id: str) -> Any:
 @operators.response(200, schemas.Scaling())
 @gives(operators)
 def show_scaling(query: dict[str, Any]) -> Any:
-    """How many workers each content type asks for, to clear its queue in a given time."""
+    """Return how many workers each content type needs to clear its queue within a given time."""
     within = query["clear_within"]
     queues = scaling(runtime(), _seen(), caller().tenant, within)
     return json_response({"clear_within": within, "queues": [queue._asdict() for queue in queues]})
@@ -125,7 +125,7 @@ def show_scaling(query: dict[str, Any]) -> Any:
 @operators.response(200, schemas.QueueScale())
 @gives(operators)
 def show_scaling_of_type(query: dict[str, Any], content_type: str) -> Any:
-    """The same of one content type, zeros where there is nothing to do: what KEDA's metrics-api scaler reads."""
+    """Return the same for one content type, zeros if there is nothing to do; for KEDA's metrics-api scaler."""
     if not re.fullmatch(CONTENT_TYPE_PATTERN, content_type):
         raise Invalid({"content_type": ["Not a content type: use a-z 0-9 . _ and -."]})
     found = scaling(runtime(), _seen(), caller().tenant, query["clear_within"], content_type)

@@ -1,4 +1,4 @@
-"""What a worker keeps with its job: the log, which everybody may read, and a checkpoint for the next attempt."""
+"""What a worker stores with its job: the log, which others may read, and a checkpoint for the next attempt."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from bridge.jobs.read import find
 @gives(work, 404, 409, body=True)
 @work.doc(parameters=[TOKEN])
 def append_to_log(sent: dict[str, Any], job_id: str) -> Any:
-    """Append lines to the log of a job; a sign of life of its holder."""
+    """Append lines to a job's log; counts as its holder's sign of life."""
     return alive_view(job_log.append(runtime(), caller(), job_id, sent["lines"], token_of(sent)))
 
 
@@ -48,5 +48,5 @@ def show_log(query: dict[str, Any], job_id: str) -> Any:
 @gives(work, 404, 409, body=True)
 @work.doc(parameters=[TOKEN])
 def save_checkpoint(sent: dict[str, Any], job_id: str) -> Any:
-    """Keep a checkpoint, which the next claim of the job is given; a sign of life of its holder."""
+    """Store a checkpoint for the next claim of the job; counts as its holder's sign of life."""
     return alive_view(job_log.save(runtime(), caller(), job_id, sent["checkpoint"], token_of(sent)))

@@ -1,4 +1,4 @@
-"""The routes of those who submit and those who look."""
+"""The routes of producers and readers: create, list, show, cancel and retry jobs."""
 
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ IDEMPOTENCY = {
     "in": "header",
     "name": "Idempotency-Key",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "The same key with the same body gives the first answer again; with another body 422.",
+    "description": "Repeating a key with the same body returns the first answer again; with another body, 422.",
 }
 
 
@@ -39,12 +39,12 @@ IDEMPOTENCY = {
 @gives(producers, body=True)
 @producers.doc(parameters=[IDEMPOTENCY])
 def create_job(created: dict[str, Any]) -> Any:
-    """Create a job. Answers 200, not 201: existing clients test for it."""
+    """Create a job. The answer is 200, not 201, as existing clients test for it."""
     return json_response(create(parts(), caller(), created, header_text("Idempotency-Key", 255)))
 
 
 def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None = None) -> dict[str, Any]:
-    """What a create is answered, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
+    """Create a job and return the answer, however the request came in. Raises BridgeError, SQLAlchemyError."""
     admit = partial(bridge.limits.submit, asks.tenant, [created["content_type"]])
     with naming_roots(bridge.runtime.settings, asks):
         job = enqueue(bridge.runtime, asks.tenant, created, idempotency_key=key, admit=admit, asks=asks)
@@ -68,7 +68,7 @@ def create_batch(batch: dict[str, Any]) -> Any:
 
 
 def _created_view(job: Created) -> dict[str, Any]:
-    """schemas.JobCreated"""
+    """Return a schemas.JobCreated."""
     return {"job_id": job.job_id, "status": job.status, "created_at": job.created_at}
 
 

@@ -1,4 +1,4 @@
-"""The routes of those who administer keys: those of their own tenant, or of every tenant for an admin of `default`."""
+"""The routes that administer keys: of the caller's own tenant, or of every tenant for an admin of `default`."""
 
 import re
 from datetime import datetime
@@ -21,7 +21,7 @@ from bridge.names import KEYS_BASE
 from bridge.webhook_signature import shown
 
 log = structlog.get_logger("api")
-keys = Blueprint("keys", __name__, url_prefix=KEYS_BASE, description="Make, list and revoke keys.")
+keys = Blueprint("keys", __name__, url_prefix=KEYS_BASE, description="Create, list and revoke keys.")
 
 
 @keys.route("/", methods=["GET"])
@@ -46,8 +46,8 @@ def list_keys(query: dict[str, Any]) -> Any:
 @keys.response(201, schemas.CreatedKey())
 @gives(keys, body=True)
 def create_key(asked: dict[str, Any]) -> Any:
-    """Create a key with at most the caller's rights. Its secret is shown only once. Several keys may be valid side by
-    side, so that one can replace another."""
+    """Create a key with at most the caller's rights. Its secret is shown only once. Several keys may be valid at the
+    same time, so that one can replace another."""
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
     most, url, secret = runtime().settings.limits.keys, asked["callback_url"], None
     if url is not None:
@@ -67,7 +67,7 @@ def create_key(asked: dict[str, Any]) -> Any:
 @keys.response(200, schemas.WebhookSecret())
 @gives(keys, 404, body=True)
 def change_webhook_secret(prefix: str) -> Any:
-    """Make a key's webhook secret, or a new one. The one before signs beside it for a day. Shown only once."""
+    """Create or replace a key's webhook secret, which is shown only once. For a day, the previous one also signs."""
     no_body(request)
     secret = None
     if re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):
@@ -85,7 +85,7 @@ def change_webhook_secret(prefix: str) -> Any:
 @keys.arguments(schemas.RevokeQuery(), location="query")
 @gives(keys, 404, body=True)
 def revoke_key(query: dict[str, Any], prefix: str) -> Any:
-    """Revoke a key, in every API process within a second, and return its workers' jobs to the queue. Idempotent."""
+    """Revoke a key, within a second in every API process, and return its workers' jobs to the queue. Idempotent."""
     no_body(request)
     done = revoke(runtime(), caller(), prefix, made=query["made"])
     log.info("api_key_revoked", prefix=prefix, made=done.also, released=done.released, by=done.by)

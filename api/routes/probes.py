@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, what does it count, what does it speak."""
+"""Probes and metrics: whether the bridge is alive and ready, and what it counts."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ health = Blueprint("health", __name__, description="For load balancers and Prome
 @health.route("/health", methods=["GET"])
 @health.response(200, {"type": "object", "properties": {"status": {"type": "string"}}})
 def alive() -> Any:
-    """The process answers."""
+    """Report that the process answers."""
     return json_response({"status": "ok"})
 
 
 @health.route("/healthz", methods=["GET"])
 @health.response(200, {"type": "object", "properties": {"status": {"type": "string"}}})
 def alive_too() -> Any:
-    """The process answers."""
+    """Report that the process answers."""
     return json_response({"status": "ok"})
 
 
@@ -44,7 +44,7 @@ def alive_too() -> Any:
     503, schema=Problem(), content_type="application/problem+json", description="PostgreSQL does not answer."
 )
 def ready() -> Any:
-    """Report whether PostgreSQL answers. Without a Redis that takes writes the bridge goes on, slower, and says so."""
+    """Report whether PostgreSQL answers, and whether Redis takes writes: without it the bridge works on, slower."""
     try:
         with runtime().engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -66,7 +66,7 @@ def ready() -> Any:
     503, schema=Problem(), content_type="application/problem+json", description="PostgreSQL does not answer."
 )
 def metrics() -> Any:
-    """Prometheus metrics: for this machine, else for a key of tenant `default` with scope read (BRIDGE_METRICS)."""
+    """Return Prometheus metrics: to this machine, or to a key of tenant `default` with scope read (BRIDGE_METRICS)."""
     mode = runtime().settings.metrics
     if mode == "off":
         raise WerkzeugNotFound

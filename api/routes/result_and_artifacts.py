@@ -1,4 +1,4 @@
-"""What came of a job: its result's text, and the files beside it."""
+"""A job's result: its text and its artifacts."""
 
 from typing import Any
 

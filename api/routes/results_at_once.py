@@ -1,4 +1,4 @@
-"""Many results of one key at once: each is judged alone, as if it had come by itself."""
+"""Many results of one key in one request, each judged as if it had come alone."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +27,7 @@ RESULT = JobResult()
 
 
 class _Parser(StrictParser):
-    """What the guard refuses in a result stands in its place."""
+    """Puts the guard's refusal of a result in the result's place."""
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         return read_json(req, partial(json_guard.parse_each, name="results"))
@@ -46,7 +46,7 @@ results = _Blueprint("results", __name__, url_prefix=API_ROOT, description="Subm
 @results.response(200, ResultsAnswer())
 @gives(results, body=True)
 def submit_results(sent: dict[str, Any]) -> Any:
-    """Submit up to 100 results, each judged alone; the answers are in their order. May be repeated."""
+    """Submit up to 100 results, each judged separately; the answers are in the same order. May be repeated."""
     items = sent["results"]
     limits().as_many(caller().key_id, caller().tenant, len(items))
     read = list(map(_read, _in_turns(items)))
@@ -61,14 +61,14 @@ def submit_results(sent: dict[str, Any]) -> Any:
 
 
 def _in_turns(items: list[Any]) -> Iterator[Any]:
-    """Each of them; between two, others go on: a hundred with a thousand artifacts each are two seconds of work."""
+    """Yield each item, and let others run in between: a hundred with a thousand artifacts each take two seconds."""
     for item in items:
         yield item
         gevent.sleep(0)
 
 
 def _read(item: Any) -> Submission | Invalid:
-    """A result, or what is wrong with its form."""
+    """Return a result, or what is wrong with its form."""
     if isinstance(item, json_guard.Refused):
         return Unstorable.of(item)
     try:
@@ -80,13 +80,13 @@ def _read(item: Any) -> Submission | Invalid:
 
 
 def _told(one: Submission, outcome: Outcome) -> dict[str, Any]:
-    """schemas.JobResultAnswer. Raises SQLAlchemyError when PostgreSQL does not answer."""
+    """Return a schemas.JobResultAnswer. Raises SQLAlchemyError when PostgreSQL does not answer."""
     if isinstance(outcome, Accepted):
         note_accepted(outcome)
         return {**accepted_view(outcome), "problem": None}
     if isinstance(outcome, Conflict):
         note_refused(outcome)
-    if isinstance(outcome, Invalid):  # its files are not there, or no text
+    if isinstance(outcome, Invalid):  # its files are missing, or not text
         outcome.job_status = spend(one.job_id, lambda: one.token, outcome.detail)
     if isinstance(outcome, BridgeError):
         return _refused(outcome)
@@ -97,7 +97,7 @@ def _told(one: Submission, outcome: Outcome) -> dict[str, Any]:
 
 
 def _broken(item: Any, refusal: Invalid) -> dict[str, Any]:
-    """A result that can never be accepted ends its attempt, as far as it tells which."""
+    """End the attempt of a result that can never be accepted, as far as the result names it, and return the answer."""
     if isinstance(refusal, Unstorable):
         item = item.body
     job_id = item.get("job_id") if isinstance(item, dict) else None

@@ -1,4 +1,4 @@
-"""Uploads that resume, by the tus protocol: sources of producers, results of workers."""
+"""Resumable uploads by the tus protocol: sources of producers, results of workers."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -22,7 +22,7 @@ from bridge.jobs.upload_lease import sign_of_life
 from bridge.names import UPLOADS_BASE
 
 log = structlog.get_logger("api")
-uploads = Blueprint("uploads", __name__, url_prefix=UPLOADS_BASE, description="Uploads that resume (tus 1.0).")
+uploads = Blueprint("uploads", __name__, url_prefix=UPLOADS_BASE, description="Resumable uploads (tus 1.0).")
 uploads.after_request(tus.say_version)
 
 
@@ -31,11 +31,11 @@ def _header(name: str, meaning: str, *, required: bool = False) -> dict[str, Any
 
 
 RESUMABLE = _header("Tus-Resumable", "1.0.0.")
-LENGTH = _header("Upload-Length", "The bytes of the file.")
+LENGTH = _header("Upload-Length", "The length of the file in bytes.")
 METADATA = _header(
-    "Upload-Metadata", "Pairs of a key and a Base64 value: `filename`, `filetype`; of a worker's upload `job_id`."
+    "Upload-Metadata", "Pairs of a key and a Base64 value: `filename`, `filetype`; for a worker's upload, `job_id`."
 )
-OFFSET = _header("Upload-Offset", "How many bytes are there already.")
+OFFSET = _header("Upload-Offset", "How many bytes have been received.")
 CHECKSUM = _header("Upload-Checksum", "sha1, sha256 or sha512, a space, and the body's hash in Base64.")
 
 PIECE = {tus.BYTES: {"schema": {"type": "string", "format": "binary"}}}
@@ -49,7 +49,7 @@ PIECE = {tus.BYTES: {"schema": {"type": "string", "format": "binary"}}}
     parameters=[RESUMABLE, LENGTH, METADATA, CHECKSUM, TOKEN], requestBody={"required": False, "content": PIECE}
 )
 def create_upload() -> Any:
-    """Announce an upload, and perhaps send its first bytes. A worker's names the job that it holds."""
+    """Announce an upload, optionally with its first bytes. A worker's upload names the job that it holds."""
     tus.check_version()
     token = header_text("X-Lease-Token", 100)
     sent = bool(request.content_length) or "Transfer-Encoding" in request.headers
@@ -61,11 +61,11 @@ def create_upload() -> Any:
     said = Announced(length, tus.file_name(values), tus.media_type(values), raw)
     if "job_id" in values:
         if not caller().may("work"):
-            raise Forbidden("This key lacks the scope work, which an upload for a job asks for.")
+            raise Forbidden("This key lacks the scope work, which an upload for a job needs.")
         attempt = sign_of_life(runtime(), caller(), values["job_id"], token)
         said = said._replace(job_id=attempt.job_id, attempt=attempt.attempt)
     elif not caller().may("submit"):
-        why = "A key that may only work names the job that it holds: job_id, and its lease token in X-Lease-Token."
+        why = "A key with only the scope work must name the job it holds: job_id, and its lease token in X-Lease-Token."
         raise Invalid({"Upload-Metadata": [why]})
     upload = announce(runtime(), caller(), said)
     log.info("upload_created", upload_id=str(upload.id), length=length)
@@ -80,7 +80,7 @@ def create_upload() -> Any:
 @gives(uploads, 404, 412)
 @uploads.doc(parameters=[RESUMABLE])
 def show_upload(upload_id: str) -> Any:
-    """Return how far an upload is; HEAD says so in headers."""
+    """Return how far an upload has come; HEAD returns it in headers."""
     if request.method == "HEAD":
         tus.check_version()
     upload = find_upload(runtime(), caller(), upload_id)
@@ -93,13 +93,13 @@ def show_upload(upload_id: str) -> Any:
 @gives(uploads, 400, 404, 408, 409, 412, 413, 415, 460)
 @uploads.doc(parameters=[RESUMABLE, OFFSET, CHECKSUM, TOKEN], requestBody={"required": True, "content": PIECE})
 def append_to_upload(upload_id: str) -> Any:
-    """Append bytes to an upload, from the byte at which it ends."""
+    """Append bytes to an upload, from its current end."""
     tus.check_version()
     token = header_text("X-Lease-Token", 100)
     upload = find_upload(runtime(), caller(), upload_id)
     tus.check_body(upload.length)
     if tus.number("Upload-Offset") != upload.received:
-        raise Conflict(f"The upload has {upload.received} bytes: go on from there.", code="wrong_offset")
+        raise Conflict(f"The upload has {upload.received} bytes: continue from there.", code="wrong_offset")
     tus.check_body(upload.length - upload.received)
     checked = tus.checksum()
     if upload.received < upload.length:
@@ -113,7 +113,7 @@ def append_to_upload(upload_id: str) -> Any:
 @gives(uploads, 404, 412, body=True)
 @uploads.doc(parameters=[RESUMABLE])
 def delete_upload(upload_id: str) -> Any:
-    """End an upload, finished or not, and remove what came of it."""
+    """Delete an upload, finished or not, with the bytes received so far."""
     tus.check_version()
     no_body(request)
     give_up(runtime(), caller(), upload_id)
@@ -121,7 +121,7 @@ def delete_upload(upload_id: str) -> Any:
 
 
 def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> Row[Any]:
-    """Take the body in. What makes the process hold something is bounded: api/http/tus.py, bridge/admission/limits.py.
+    """Store the body. What the process holds meanwhile is bounded by api/http/tus.py and bridge/admission/limits.py.
 
     Raises TooMany, 400, and what `append` and `sign_of_life` raise.
     """
@@ -135,11 +135,11 @@ def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> R
             return append(runtime(), upload, arriving, checksum=checked, turn=turn)
         except Cut as cut:
             log.info("upload_cut", upload_id=str(upload.id), why=str(cut))
-            raise BadRequest("The body is broken: it ended early. What came of it is stored.") from None
+            raise BadRequest("The body is broken: it ended early. The bytes that came are stored.") from None
 
 
 def _view(upload: Row[Any]) -> dict[str, Any]:
-    """api.schemas.uploads.Upload"""
+    """Return an api.schemas.uploads.Upload."""
     told = {name: getattr(upload, name) for name in ("length", "received", "name", "media_type", "created_at")}
     sha256 = None if upload.sha256 is None else bytes(upload.sha256).hex()
     return {"upload_id": upload.id, **told, "sha256": sha256, "expires_at": upload.expires_at}

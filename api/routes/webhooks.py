@@ -1,4 +1,4 @@
-"""The routes of those who watch webhooks: the list, and sending again."""
+"""The routes of webhooks: list them and send them again."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from models.job_state import WebhookState
 
 log = structlog.get_logger("api")
 webhooks = Blueprint(
-    "webhooks", __name__, url_prefix=WEBHOOKS_BASE, description="Outcomes and their delivery to callback addresses."
+    "webhooks", __name__, url_prefix=WEBHOOKS_BASE, description="List outcomes for callback addresses and resend them."
 )
 
 

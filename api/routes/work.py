@@ -1,4 +1,4 @@
-"""The routes of workers: poll, claim, show a sign of life, submit, release.
+"""The routes of workers: poll, claim, give a sign of life, submit, release.
 
 A worker also calls download.py, job_logs.py, uploads.py, results_at_once.py, the status of a job (jobs.py) and the
 eviction of its own predecessors (workers.py).
@@ -48,14 +48,14 @@ TOKEN = {
 @work.response(200, schemas.PollAnswer())
 @gives(work, 429)
 def poll(query: dict[str, Any]) -> Any:
-    """Claim jobs, waiting up to wait seconds for the first one."""
-    if request.method == "HEAD":  # Flask lets it in with GET; it would claim jobs and not say which.
+    """Claim jobs, waiting up to `wait` seconds for the first one."""
+    if request.method == "HEAD":  # Flask routes it to the GET view, which would claim jobs and not say which.
         raise MethodNotAllowed(["GET"])
     return poll_response(claim_for(parts(), caller(), query, request.environ.get("gunicorn.socket")))
 
 
 def token_of(body: dict[str, Any] | None = None) -> str | None:
-    """The lease token of this call; the header and the body must not disagree."""
+    """Return the lease token of this call. Raises Invalid where the header and the body disagree."""
     sent = header_text("X-Lease-Token", 100)
     inside = (body or {}).get("lease_token")
     if sent is not None and inside is not None and sent != inside:
@@ -71,7 +71,7 @@ def token_of(body: dict[str, Any] | None = None) -> str | None:
 @gives(work, 404, 409, body=True)
 @work.doc(parameters=[TOKEN, {"in": "query", "schema": schemas.NextQuery(partial=True)}])
 def submit_result(result: dict[str, Any], job_id: str) -> Any:
-    """Submit the result, with next=true also poll. Repeating it gets the same 200; any other late result 409."""
+    """Submit the result; with next=true, also poll. A repeated result gets the same 200, any other late one 409."""
     accepted = accept(runtime(), caller(), job_id, result, token_of(result))
     g.job_status = accepted.status
     if "next" not in request.args:
@@ -81,7 +81,7 @@ def submit_result(result: dict[str, Any], job_id: str) -> Any:
 
 
 def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any], token: str | None) -> Accepted:
-    """What becomes of a result, whichever way it came in. Raises BridgeError, SQLAlchemyError."""
+    """Submit a result, however it came in, and count it. Raises BridgeError, SQLAlchemyError."""
     result["retryable"] = result["retryable"] is not False
     try:
         accepted = submit(bridge, holder, job_id, result, token)
@@ -94,18 +94,18 @@ def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any],
 
 
 def note_accepted(accepted: Accepted) -> None:
-    """Count a result that was accepted, the first time."""
+    """Count an accepted result, once."""
     if not accepted.replayed:
         ACCEPTED.inc(accepted.status)
 
 
 def note_refused(refusal: Conflict) -> None:
-    """Count a result that nobody waits for any more, or that is another's."""
+    """Count a refused result: stale, foreign or too late."""
     REFUSED.inc(refusal.code)
 
 
 def accepted_view(accepted: Accepted) -> dict[str, Any]:
-    """schemas.ResultAnswer"""
+    """Return a schemas.ResultAnswer."""
     return {"status": accepted.status, "ingestion_continued": accepted.ingestion_continued}
 
 
@@ -116,7 +116,7 @@ def accepted_view(accepted: Accepted) -> dict[str, Any]:
 @gives(work, 404, 409, body=True)
 @work.doc(parameters=[TOKEN])
 def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
-    """Send a sign of life: acknowledge the claim, renew its lease, report progress."""
+    """Give a sign of life: acknowledge the claim, renew its lease, report progress."""
     alive = extend(
         runtime(),
         caller(),
@@ -135,7 +135,7 @@ def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
 @gives(work, 404, 409, body=True)
 @work.doc(parameters=[TOKEN])
 def report_progress(sign: dict[str, Any], job_id: str) -> Any:
-    """Send a heartbeat in the form that existing clients use."""
+    """Give a sign of life with progress, in the form that existing clients use."""
     progress = sign["percentage"] / 100
     alive = extend(runtime(), caller(), job_id, token=token_of(), progress=progress, message=sign["message"])
     return alive_view(alive)
@@ -147,7 +147,7 @@ def report_progress(sign: dict[str, Any], job_id: str) -> Any:
 @work.response(200, schemas.ClaimedJob())
 @gives(work, 404, 409, body=True)
 def claim_job(asked: dict[str, Any], job_id: str) -> Any:
-    """Claim this job, without waiting: the same claim as a poll's. For a pipeline that does a job itself."""
+    """Claim this job without waiting, as a poll would. For a pipeline that does a job itself."""
     claimed = claim_one(parts(), caller(), job_id, asked)
     g.job_status = JobState.PROCESSING
     return json_response(claimed_view(claimed))

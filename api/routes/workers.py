@@ -62,7 +62,7 @@ def pause_worker(body: dict[str, Any], worker_id: str) -> Any:
 @operators.response(200, schemas.PauseAnswer())
 @gives(operators, body=True)
 def drain_worker(body: dict[str, Any], worker_id: str) -> Any:
-    """Ask a worker, at its next poll or heartbeat, to finish what it holds and to end; `resume` takes it back."""
+    """Ask a worker, at its next poll or heartbeat, to finish what it holds and to end; `resume` undoes it."""
     asked = schemas.DrainWorker().load({}) | body
     reason, seconds = asked["reason"], asked["seconds"]
     until = pause(runtime(), caller().tenant, checked(worker_id), reason, seconds, asked["key"], drain=True)
@@ -87,9 +87,9 @@ def resume_worker(body: dict[str, Any], worker_id: str) -> Any:
 @operators.response(200, schemas.Evicted())
 @gives(operators, body=True)
 def evict_worker(worker_id: str) -> Any:
-    """Put back at the head, without spending a retry, all that a worker holds that is gone. Idempotent.
+    """Return all jobs of a vanished worker to the head of their queues, without spending a retry. Idempotent.
 
-    A key with scope work evicts its own workers; an admin those of every key of the tenant.
+    A key with scope work evicts its own workers; an admin, those of every key of the tenant.
     """
     no_body(request)
     return json_response({"worker_id": worker_id, "released": _evict([checked(worker_id)])[worker_id]})
@@ -101,7 +101,7 @@ def evict_worker(worker_id: str) -> Any:
 @operators.response(200, schemas.EvictedWorkers())
 @gives(operators, body=True)
 def evict_workers(body: dict[str, Any]) -> Any:
-    """Put back what many workers hold that are gone, all of it at once. Idempotent."""
+    """Return the jobs of many vanished workers to their queues, in one request. Idempotent."""
     released = _evict([checked(one) for one in dict.fromkeys(body["worker_ids"])])
     workers = [{"worker_id": one, "released": jobs} for one, jobs in released.items()]
     return json_response({"released": released.total(), "workers": workers})
@@ -118,7 +118,7 @@ def _evict(worker_ids: list[str]) -> Counter[str]:
 
 
 def checked(worker_id: str) -> str:
-    """A worker's ID as a poll may name it. Raises Invalid."""
+    """Return a worker's ID if a poll may name it. Raises Invalid."""
     if not 1 <= len(worker_id) <= 255 or "\x00" in worker_id:
         raise Invalid({"worker_id": ["Must have 1 to 255 characters and no NUL."]})
     return worker_id

@@ -17,20 +17,22 @@ class Artifact(Schema):
     """A file of a job's result."""
 
     name = fields.String(required=True)
-    size = fields.Integer(required=True, metadata={"description": "Bytes."})
+    size = fields.Integer(required=True, metadata={"description": "In bytes."})
     media_type = fields.String(required=True)
     sha256 = fields.String(required=True)
 
 
 class ArtifactPage(Schema):
-    """A page of artifacts, by their names."""
+    """A page of artifacts, sorted by name."""
 
     items = fields.List(fields.Nested(Artifact()), required=True)
     next_cursor = fields.String(required=True, allow_none=True)
 
 
 class ResultText(Schema):
-    """The text of a result, without the text."""
+    """The size and hash of a result's text."""
 
-    size = fields.Integer(required=True, metadata={"description": "Bytes of UTF-8."})
-    sha256 = fields.String(required=True, allow_none=True, metadata={"description": "null: it was not uploaded."})
+    size = fields.Integer(required=True, metadata={"description": "In bytes of UTF-8."})
+    sha256 = fields.String(
+        required=True, allow_none=True, metadata={"description": "In hex; null if it was not uploaded."}
+    )

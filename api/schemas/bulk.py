@@ -1,4 +1,4 @@
-"""What operators send and get."""
+"""Requests and answers of bulk changes, and of outcomes for the pipeline."""
 
 from marshmallow import Schema, fields, validate
 
@@ -23,7 +23,7 @@ class SteerQuery(Filters):
 
 
 class BulkChange(Schema):
-    """What a change of many jobs came to."""
+    """The effect of a change of many jobs."""
 
     matched = fields.Integer(
         required=True, metadata={"description": "Jobs that matched and were in a state that allows the change."}
@@ -47,7 +47,7 @@ class Continuation(Schema):
     """An outcome on its way to the pipeline."""
 
     job_id = fields.UUID(required=True)
-    n = fields.Integer(required=True, metadata={"description": "How many outcomes the job has had, this one included."})
+    n = fields.Integer(required=True, metadata={"description": "The number of the outcome within the job, from 1."})
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     state = fields.String(
         required=True,
@@ -67,12 +67,12 @@ class Continuation(Schema):
 
 
 class PipelineQueue(Schema):
-    """The pipeline's queue as the bridge saw it last."""
+    """The pipeline's queue as the bridge last saw it."""
 
     queue = fields.String(required=True)
-    messages = fields.Integer(required=True, metadata={"description": "How many wait there, whoever sent them."})
+    messages = fields.Integer(required=True, metadata={"description": "Messages that wait there, whoever sent them."})
     untouched_seconds = fields.Float(
-        required=True, metadata={"description": "For so long the same message has been the next one."}
+        required=True, metadata={"description": "For how many seconds the same message has been the next one."}
     )
     looked_at = fields.AwareDateTime(required=True, metadata={"description": "When the bridge looked."})
     consumed = fields.Boolean(
@@ -89,7 +89,7 @@ class ContinuationPage(Schema):
         PipelineQueue(),
         required=True,
         allow_none=True,
-        metadata={"description": "Null until it was looked at, and to keys of other tenants than `default`."},
+        metadata={"description": "Null until the bridge has looked, and for keys of other tenants than `default`."},
     )
 
 
@@ -106,6 +106,6 @@ class ResendQuery(Strict):
 
 
 class Resent(Schema):
-    """How many outcomes are sent again."""
+    """How many outcomes or webhooks are sent again."""
 
     changed = fields.Integer(required=True)

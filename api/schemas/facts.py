@@ -1,4 +1,4 @@
-"""What a worker tells of itself with a poll or a heartbeat, and what is shown of it."""
+"""What a worker reports about itself with a poll or a heartbeat, and how it is shown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,21 +29,21 @@ class _Texts(Sparse):
 
 
 class QueryFacts(_Texts):
-    """The facts as they stand in a poll's query."""
+    """The facts in a poll's query."""
 
     memory = QueryInteger(load_default=None, validate=_BYTES, metadata=_MEMORY)
     memory_free = QueryInteger(load_default=None, validate=_BYTES, metadata=_FREE)
 
 
 class BodyFacts(_Texts):
-    """The same in a heartbeat's body."""
+    """The facts in a heartbeat's body."""
 
     memory = StrictInteger(load_default=None, allow_none=True, validate=_BYTES, metadata=_MEMORY)
     memory_free = StrictInteger(load_default=None, allow_none=True, validate=_BYTES, metadata=_FREE)
 
 
 class ShownFacts(Schema):
-    """What a worker tells of itself; null where it did not. Nothing of it is checked."""
+    """What a worker reports about itself, unverified; null where it reports nothing."""
 
     version = fields.String(required=True, allow_none=True)
     host = fields.String(required=True, allow_none=True)
@@ -54,5 +54,5 @@ class ShownFacts(Schema):
 
 
 def facts_of(told: Mapping[str, Any]) -> Facts:
-    """The facts among the fields of a poll or a heartbeat."""
+    """Return the facts among the fields of a poll or a heartbeat."""
     return Facts(*(told.get(name) for name in Facts._fields))

@@ -1,4 +1,4 @@
-"""What those who operate the bridge send and get."""
+"""Requests and answers of operators."""
 
 from marshmallow import Schema, fields, validate
 
@@ -30,7 +30,7 @@ class Sweep(Schema):
     backlog = fields.Integer(
         required=True,
         allow_none=True,
-        metadata={"description": "Work that is due and not done, counted up to 1000; null if unknown."},
+        metadata={"description": "Work that is due and not yet done, counted up to 1000; null if unknown."},
     )
 
 
@@ -73,7 +73,7 @@ class ShownPause(Schema):
     reason = fields.String(required=True)
     paused_at = fields.AwareDateTime(required=True)
     until = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "null: until resumed."})
-    drain = fields.Boolean(required=True, metadata={"description": "It is asked to finish what it holds and to end."})
+    drain = fields.Boolean(required=True, metadata={"description": "Whether it is asked to finish its jobs and end."})
 
 
 class ShownWorker(Schema):
@@ -112,10 +112,10 @@ class WorkersQuery(Strict):
 
 
 class WorkerList(Schema):
-    """The workers of the key's tenant, those seen last first: seen within an hour, holding a job, or paused."""
+    """The tenant's workers that were seen within an hour, hold a job or are paused, the latest seen first."""
 
     workers = fields.List(fields.Nested(ShownWorker()), required=True)
-    count = fields.Integer(required=True, metadata={"description": "Over all workers, not only those on this page."})
+    count = fields.Integer(required=True, metadata={"description": "Of all workers, not only those on this page."})
     next_cursor = fields.String(required=True, allow_none=True)
     redis = fields.String(
         required=True,
@@ -125,7 +125,7 @@ class WorkerList(Schema):
 
 
 class PauseWorker(Strict):
-    """Give a worker no jobs."""
+    """Pause a worker: give it no jobs."""
 
     reason = fields.String(
         required=True, validate=validate.Length(1, 500), metadata={"description": "Shown to the worker."}
@@ -145,7 +145,7 @@ class PauseWorker(Strict):
 
 
 class DrainWorker(PauseWorker):
-    """Let a worker finish what it holds, and end."""
+    """Drain a worker: let it finish what it holds and end."""
 
     reason = fields.String(
         load_default="It is to end.", validate=validate.Length(1, 500), metadata={"description": "Shown to the worker."}
@@ -153,12 +153,12 @@ class DrainWorker(PauseWorker):
     seconds = StrictInteger(
         load_default=86400,
         validate=validate.Range(1, 2592000),
-        metadata={"description": "Seconds in which a worker of this name is given no jobs and is asked to end."},
+        metadata={"description": "For how many seconds a worker with this ID is given no jobs and is asked to end."},
     )
 
 
 class ResumeWorker(Strict):
-    """Give a worker jobs again."""
+    """Resume a worker: give it jobs again."""
 
     key = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 100))
 
@@ -173,50 +173,52 @@ class PauseAnswer(Schema):
 
 
 class Evicted(Schema):
-    """What was taken from a worker."""
+    """The jobs taken from a worker."""
 
     worker_id = fields.String(required=True)
-    released = fields.Integer(required=True, metadata={"description": "Its jobs, which are at the head again."})
+    released = fields.Integer(required=True, metadata={"description": "Its jobs, now at the head of their queues."})
 
 
 class EvictWorkers(Strict):
-    """Workers that are gone."""
+    """Workers that have vanished."""
 
     worker_ids = BoundedList(fields.String(validate=validate.Length(1, 255)), most=1000, required=True)
 
 
 class EvictedWorkers(Schema):
-    """What was taken from each."""
+    """The jobs taken from each worker."""
 
-    released = fields.Integer(required=True, metadata={"description": "Their jobs, which are at the head again."})
+    released = fields.Integer(required=True, metadata={"description": "Their jobs, now at the head of their queues."})
     workers = fields.List(fields.Nested(Evicted()), required=True)
 
 
 class ScalingQuery(Strict):
-    """In which time the queues are to be cleared."""
+    """The time within which the queues are to be cleared."""
 
     clear_within = QueryInteger(
         load_default=600,
         validate=validate.Range(1, 604800),
-        metadata={"description": "Seconds; `workers_wanted` is made for it."},
+        metadata={"description": "In seconds; `workers_wanted` is computed for it."},
     )
 
 
 class QueueScale(Schema):
-    """How much of a content type there is to do, and how many workers that asks for; zeros included."""
+    """How much work of a content type there is, and how many workers it needs; zeros included."""
 
     content_type = fields.String(required=True)
     claimable = fields.Integer(required=True, metadata={"description": "Jobs that may be claimed now."})
     processing = fields.Integer(required=True)
     workers_waiting = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "That ask for it now; null: Redis does not answer."}
+        required=True, allow_none=True, metadata={"description": "Workers polling for it now; null without Redis."}
     )
-    workers_busy = fields.Integer(required=True, metadata={"description": "That hold a job of it."})
-    oldest_seconds = fields.Float(required=True, metadata={"description": "Of the oldest claimable job; else 0."})
-    median_seconds = fields.Float(required=True, metadata={"description": "From claim to result; before, a guess."})
+    workers_busy = fields.Integer(required=True, metadata={"description": "Workers that hold a job of it."})
+    oldest_seconds = fields.Float(required=True, metadata={"description": "Age of the oldest claimable job, or 0."})
+    median_seconds = fields.Float(required=True, metadata={"description": "From claim to result; at first a guess."})
     workers_wanted = fields.Integer(
         required=True,
-        metadata={"description": "One job at a time each, to do all within `clear_within`; at least 1 for any job."},
+        metadata={
+            "description": "Workers with one slot that clear the queue within `clear_within`; at least 1 for any job."
+        },
     )
 
 
@@ -228,7 +230,7 @@ class Scaling(Schema):
 
 
 class RunningClock(Schema):
-    """A clock that runs."""
+    """A running clock."""
 
     name = fields.String(required=True, validate=validate.OneOf(["queue", "acknowledgement", "lease", "deadline"]))
     ends_at = fields.AwareDateTime(required=True)
@@ -247,7 +249,7 @@ class EndedAttempt(Schema):
 
 
 class HandedOver(Schema):
-    """What became of the outcome that the pipeline is to hear of."""
+    """The delivery of the job's outcome to the pipeline."""
 
     n = fields.Integer(required=True)
     created_at = fields.AwareDateTime(required=True)
@@ -259,7 +261,7 @@ class HandedOver(Schema):
 
 
 class Explanation(Schema):
-    """Why a job is where it is."""
+    """Why a job is in its state."""
 
     job_id = fields.UUID(required=True)
     status = fields.String(required=True, validate=validate.OneOf([*STATES, UNSERVED, BATCH_ENDED]))
@@ -275,7 +277,7 @@ class Explanation(Schema):
         metadata={"description": "What the pending job is waiting for."},
     )
     available_at = fields.AwareDateTime(required=True)
-    jobs_ahead = fields.Integer(required=True, allow_none=True, metadata={"description": "At most 1000 are counted."})
+    jobs_ahead = fields.Integer(required=True, allow_none=True, metadata={"description": "Counted up to 1000."})
     jobs_ahead_or_more = fields.Boolean(required=True, metadata={"description": "True if jobs_ahead is a lower bound."})
     workers = fields.List(
         fields.Nested(ShownWorker()),

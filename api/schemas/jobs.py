@@ -1,4 +1,4 @@
-"""What those who submit and those who look send and get."""
+"""Requests and answers of producers and readers."""
 
 from marshmallow import EXCLUDE, Schema, fields, validate
 
@@ -47,25 +47,25 @@ class CreateBatch(Strict):
         load_default=None,
         allow_none=True,
         validate=validate.Length(1, LONGEST),
-        metadata={"description": "With `outcome`: an https address that is told of it too; default: that of the key."},
+        metadata={"description": "With `outcome`: an https address that receives it too. Default: the key's."},
     )
 
 
 class BatchCreated(Schema):
-    """The answer to a batch, in its order."""
+    """The answer to a batch, in the order of its jobs."""
 
     jobs = fields.List(fields.Nested(JobCreated()), required=True)
     batch_id = fields.UUID(
-        required=True, allow_none=True, metadata={"description": "null: the replay of an earlier version's batch."}
+        required=True, allow_none=True, metadata={"description": "null: the replay of a batch of an earlier version."}
     )
 
 
 class BatchAnswer(Schema):
-    """Where a batch is."""
+    """The progress of a batch."""
 
     batch_id = fields.UUID(required=True)
-    ended = fields.Boolean(required=True, metadata={"description": "Whether all its jobs have, at this moment."})
-    jobs = fields.Integer(required=True, metadata={"description": "When it was created; some may be deleted since."})
+    ended = fields.Boolean(required=True, metadata={"description": "Whether all its jobs have ended at this moment."})
+    jobs = fields.Integer(required=True, metadata={"description": "At its creation; some may have been deleted since."})
     by_status = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
     created_at = fields.AwareDateTime(required=True)
     ended_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -79,7 +79,7 @@ class StateAnswer(Schema):
 
 
 class ShortJob(Schema):
-    """Return the short view of a job."""
+    """The short view of a job."""
 
     job_id = fields.UUID(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATES))
@@ -98,7 +98,7 @@ class ShortJob(Schema):
 
 
 class Job(Schema):
-    """A job as it stands in a list: everything but its attempts, its result's content and any token."""
+    """A job as listed: everything but its attempts, its result's content and any token."""
 
     job_id = fields.UUID(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATES))
@@ -132,7 +132,7 @@ class Job(Schema):
 
 
 class Refusal(Schema):
-    """A call about an attempt that was refused."""
+    """A refused call about an attempt."""
 
     refused_at = fields.AwareDateTime(required=True)
     code = fields.String(required=True)
@@ -173,7 +173,7 @@ class WholeJob(Job):
         metadata={"description": "The text of its result, or null while there is none."},
     )
     artifacts = fields.Integer(
-        required=True, metadata={"description": "How many files its result has beside the text."}
+        required=True, metadata={"description": "How many files its result has besides the text."}
     )
 
     attempts = fields.List(

@@ -1,4 +1,4 @@
-"""What administrators of keys send and get."""
+"""Requests and answers about keys."""
 
 from marshmallow import Schema, fields, validate
 
@@ -37,7 +37,7 @@ class CreateKey(Strict):
         load_default=None,
         allow_none=True,
         validate=validate.Length(1, LONGEST),
-        metadata={"description": "An https address that is told of the outcomes of its jobs which name none."},
+        metadata={"description": "An https address that receives the outcomes of those of its jobs that name none."},
     )
 
 
@@ -56,27 +56,27 @@ class Key(Schema):
     made_by = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "The prefix of the key that made it, or `command`, `bootstrap`, `no-key`."},
+        metadata={"description": "The prefix of the key that created it, or `command`, `bootstrap`, `no-key`."},
     )
     revoked_by = fields.String(required=True, allow_none=True)
     callback_url = fields.String(required=True, allow_none=True)
 
 
 class CreatedKey(Key):
-    """A new key with its secret, which is shown this once and not stored."""
+    """A new key with its secret, which is shown only once and not stored."""
 
     key = fields.String(required=True)
     webhook_secret = fields.String(
         required=True,
         allow_none=True,
         metadata={
-            "description": "What its webhooks are signed with (`whsec_…`), where it has a callback_url; shown once."
+            "description": "The secret that signs its webhooks (`whsec_…`), if it has a callback_url; shown once."
         },
     )
 
 
 class WebhookSecret(Schema):
-    """A key's new webhook secret, shown this once."""
+    """A key's new webhook secret, shown only once."""
 
     prefix = fields.String(required=True)
     webhook_secret = fields.String(required=True)
@@ -88,7 +88,7 @@ class KeysQuery(Strict):
     made_by = fields.String(
         load_default=None,
         validate=validate.Length(1, 40),
-        metadata={"description": "Only keys made by the key with this prefix."},
+        metadata={"description": "Only keys created by the key with this prefix."},
     )
     limit = QueryInteger(load_default=100, validate=validate.Range(1, 500))
     cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
@@ -108,12 +108,12 @@ class RevokeQuery(Strict):
         load_default=False,
         truthy={"true"},
         falsy={"false"},
-        metadata={"description": "Also revoke every key made by it, directly or indirectly."},
+        metadata={"description": "Also revoke every key that it created, directly or indirectly."},
     )
 
 
 class RevokedKey(Schema):
-    """What revoking did."""
+    """The effect of revoking a key."""
 
     prefix = fields.String(required=True)
     revoked_at = fields.AwareDateTime(required=True)
@@ -121,4 +121,4 @@ class RevokedKey(Schema):
     released = fields.Integer(
         required=True, metadata={"description": "Jobs of its workers that were returned to the queue."}
     )
-    also_revoked = fields.Integer(required=True, metadata={"description": "Keys made by it that were revoked with it."})
+    also_revoked = fields.Integer(required=True, metadata={"description": "Keys that it created, revoked with it."})

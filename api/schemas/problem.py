@@ -1,4 +1,4 @@
-"""The shape of every error, and the words that several shapes share."""
+"""The shape of every error, and the values that several shapes share."""
 
 from marshmallow import Schema, fields
 
@@ -17,6 +17,6 @@ class Problem(Schema):
     detail = fields.String(required=True, metadata={"description": "A human-readable explanation."})
     code = fields.String(required=True, metadata={"description": "Stable; see docs/protocol.md."})
     drain = fields.Boolean(
-        metadata={"description": "With `paused`, if true: the worker is to finish what it holds and to end."}
+        metadata={"description": "With code `paused`: if true, the worker is to finish what it holds and to end."}
     )
-    errors = fields.Dict(keys=fields.String(), metadata={"description": "Validation: field → messages."})
+    errors = fields.Dict(keys=fields.String(), metadata={"description": "Of a validation: field → messages."})

@@ -11,7 +11,7 @@ MOST = 100
 
 
 class JobResult(Result):
-    """A result, and what it is of."""
+    """A result, and the job it belongs to."""
 
     job_id = fields.String(required=True, metadata={"format": "uuid"})
 
@@ -26,19 +26,19 @@ class Results(Schema):
 
 
 class JobResultAnswer(Schema):
-    """What became of one of them: `problem` is null when it was accepted."""
+    """The answer to one result: `problem` is null if it was accepted."""
 
     status = fields.String(
         required=True,
         allow_none=True,
         validate=validate.OneOf([*STATES, None]),
-        metadata={"description": "The job's state; null where the bridge did not come to look at the job."},
+        metadata={"description": "The job's state; null if the bridge did not look the job up."},
     )
     ingestion_continued = fields.Boolean(required=True, allow_none=True)
     problem = fields.Nested(Problem(), required=True, allow_none=True)
 
 
 class ResultsAnswer(Schema):
-    """The answers, each in the place of its result."""
+    """The answers, in the order of the results."""
 
     results = fields.List(fields.Nested(JobResultAnswer()), required=True)

@@ -1,4 +1,4 @@
-"""Fields of HTTP alone that take what is written as it is, and nothing that only looks like it."""
+"""Fields of HTTP requests that accept exactly their type, and nothing that only looks like it."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from bridge.jobs.read import JOB_ID_PATTERN
 
 
 class QueryInteger(fields.Integer):
-    """An integer in a query: plain digits, not everything that int() reads (`+5`, ` 5`, `1_0`, `٣`)."""
+    """An integer in a query: plain digits, not everything that int() accepts (`+5`, ` 5`, `1_0`, `٣`)."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
         if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}", value):
@@ -20,7 +20,7 @@ class QueryInteger(fields.Integer):
 
 
 class QueryNumber(fields.Float):
-    """A number in a query: digits and at most a point, not everything that float() reads."""
+    """A number in a query: digits and at most a point, not everything that float() accepts."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> float:
         if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
@@ -29,7 +29,7 @@ class QueryNumber(fields.Float):
 
 
 class JobId(fields.UUID):
-    """A job's ID as it stands in a path, not everything that uuid.UUID reads (braces, `urn:uuid:`, no hyphens)."""
+    """A job's ID as in a path, not everything that uuid.UUID accepts (braces, `urn:uuid:`, no hyphens)."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> uuid.UUID:
         if not isinstance(value, str) or not re.fullmatch(JOB_ID_PATTERN, value):
@@ -49,14 +49,14 @@ class StrictFloat(fields.Float):
 
 
 class Untouched(fields.Nested):
-    """What looks like this schema, or does not: it is judged later. The OpenAPI document has the schema."""
+    """A value that is passed on unvalidated and judged later. The OpenAPI document shows the schema."""
 
     def deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return value
 
 
 class StrictBoolean(fields.Boolean):
-    """true or false, not something that looks like it."""
+    """true or false, not something that looks like them."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):

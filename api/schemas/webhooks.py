@@ -1,4 +1,4 @@
-"""What is shown of webhooks, and which are sent again."""
+"""Requests and answers about webhooks."""
 
 from marshmallow import Schema, fields, validate
 
@@ -27,7 +27,7 @@ class Webhook(Schema):
     """An outcome on its way to a receiver."""
 
     job_id = fields.UUID(required=True)
-    n = fields.Integer(required=True, metadata={"description": "The number of the outcome; 0: the end of a batch."})
+    n = fields.Integer(required=True, metadata={"description": "The number of the outcome; 0: the end of the batch."})
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     receiver = fields.String(
         required=True, metadata={"description": "Host and port; the rest of the address may hold a secret."}
@@ -56,7 +56,7 @@ class WebhookPage(Schema):
 
 
 class ResendWebhooks(Strict):
-    """Which to send again: a job's, or all that are failing or failed."""
+    """Which webhooks to send again: a job's, or all that are failing or failed."""
 
     job_id = JobId(load_default=None)
     n = QueryInteger(

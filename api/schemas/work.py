@@ -1,4 +1,4 @@
-"""What workers send and get."""
+"""Requests and answers of workers."""
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
@@ -14,7 +14,7 @@ MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]{1,60}/[A-Za-z0-9!#$&^_.+-]{1,60}\Z"
 
 
 class PollQuery(QueryFacts):
-    """What a worker asks for."""
+    """The query of a poll."""
 
     class Meta:
         unknown = EXCLUDE
@@ -56,19 +56,19 @@ class PollQuery(QueryFacts):
 
 
 class NextQuery(PollQuery):
-    """What a worker asks for with a result."""
+    """The query of a result that also polls."""
 
     next = fields.String(
         validate=validate.Equal("true", error="Must be true."),
         metadata={
-            "description": "With `true` the answer to an accepted result has `next`, what a poll with the other"
-            " parameters is answered; without it they mean nothing."
+            "description": "With `true`, the answer to an accepted result has `next`, the answer to a poll with the"
+            " other parameters; without it they are ignored."
         },
     )
 
 
 class ClaimNamed(Schema):
-    """Who claims a job that it names."""
+    """A claim of a job by its ID."""
 
     class Meta:
         unknown = EXCLUDE
@@ -85,14 +85,14 @@ class ClaimNamed(Schema):
         allow_none=True,
         validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ and -."),
         metadata={
-            "description": "Identifies the claim: repeated with it, it gets the same answer, unless acknowledged.",
+            "description": "Identifies the claim: a request that repeats it gets the same answer, unless acknowledged.",
             "pattern": "^[A-Za-z0-9_-]{1,64}$",
         },
     )
 
 
 class ClaimedJob(Schema):
-    """A job in its worker's hands."""
+    """A claimed job, as its worker gets it."""
 
     job_id = fields.UUID(required=True)
     source_file_url = fields.String(required=True)
@@ -106,7 +106,7 @@ class ClaimedJob(Schema):
         metadata={"description": "Size in bytes when the job was created; null if not recorded."},
     )
     source_sha256 = fields.String(
-        required=True, allow_none=True, metadata={"description": "In hex; null where the file was not uploaded."}
+        required=True, allow_none=True, metadata={"description": "In hex; null if the file was not uploaded."}
     )
     source_media_type = fields.String(
         required=True,
@@ -115,7 +115,7 @@ class ClaimedJob(Schema):
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)
     checkpoint = fields.String(
-        required=True, allow_none=True, metadata={"description": "What an earlier attempt kept last; null: nothing."}
+        required=True, allow_none=True, metadata={"description": "The last one of an earlier attempt; null: none."}
     )
     attempt = fields.Integer(required=True)
     retry_count = fields.Integer(required=True)
@@ -129,12 +129,12 @@ class ClaimedJob(Schema):
     traceparent = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "Of the job's create (W3C Trace Context), for who records traces; null: of no trace."},
+        metadata={"description": "The trace in which the job was created (W3C Trace Context); null if there is none."},
     )
 
 
 class PollAnswer(Schema):
-    """What a worker gets; the first job's fields stand outside too, null when none came."""
+    """The answer to a poll: the jobs, and the first job's fields again outside the list, null if there is none."""
 
     job_id = fields.UUID(required=True, allow_none=True)
     source_file_url = fields.String(required=True, allow_none=True)
@@ -166,7 +166,7 @@ class NamedArtifact(Schema):
 
 
 class Result(Sparse):
-    """What came of an attempt. Unknown fields are ignored."""
+    """The result of an attempt. Unknown fields are ignored."""
 
     class Meta:
         unknown = EXCLUDE
@@ -176,12 +176,12 @@ class Result(Sparse):
     metadata = JsonObject(load_default=None, allow_none=True)
     error_message = fields.String(load_default=None, allow_none=True)
     processing_time = StrictFloat(
-        load_default=None, allow_none=True, validate=validate.Range(min=0), metadata={"description": "Seconds."}
+        load_default=None, allow_none=True, validate=validate.Range(min=0), metadata={"description": "In seconds."}
     )
     result_upload = fields.String(
         load_default=None,
         allow_none=True,
-        metadata={"format": "uuid", "description": "In the place of content: a finished upload of the attempt, UTF-8."},
+        metadata={"format": "uuid", "description": "Instead of content: a finished upload of the attempt, in UTF-8."},
     )
     artifacts = BoundedList(
         fields.Nested(NamedArtifact()), most=MOST_ARTIFACTS, least=0, load_default=None, allow_none=True
@@ -191,7 +191,7 @@ class Result(Sparse):
 
 
 class ResultAnswer(Schema):
-    """What became of a result."""
+    """The answer to a result."""
 
     status = fields.String(required=True, validate=validate.OneOf(STATES))
     ingestion_continued = fields.Boolean(
@@ -200,7 +200,7 @@ class ResultAnswer(Schema):
     next = fields.Nested(
         PollAnswer(),
         allow_none=True,
-        metadata={"description": "With next=true: what the poll is answered; null when it is refused."},
+        metadata={"description": "With next=true: the answer to the poll; null if it was refused."},
     )
     next_problem = fields.Nested(Problem(), metadata={"description": "Why the poll was refused."})
 
@@ -233,7 +233,7 @@ class HeartbeatAnswer(Schema):
     lease_expires_at = fields.AwareDateTime(required=True, allow_none=True)
     cancel_requested = fields.Boolean(required=True)
     drain = fields.Boolean(
-        required=True, metadata={"description": "An operator drains the worker: it is to finish this and to end."}
+        required=True, metadata={"description": "Whether an operator drains the worker: finish this job, then end."}
     )
 
 
@@ -248,13 +248,13 @@ class LogLines(Schema):
 
 
 class Checkpoint(Schema):
-    """What the next attempt shall have."""
+    """A checkpoint for the next attempt."""
 
     class Meta:
         unknown = EXCLUDE
 
     checkpoint = fields.String(
-        required=True, metadata={"description": "Text of at most 1 MiB in UTF-8; takes the place of an earlier one."}
+        required=True, metadata={"description": "Text of at most 1 MiB in UTF-8; replaces an earlier one."}
     )
     lease_token = fields.String(load_default=None, allow_none=True)
 
@@ -268,14 +268,14 @@ class LogQuery(Schema):
     after = QueryInteger(
         load_default=None,
         validate=validate.Range(0, 2**53),
-        metadata={"description": "Only pieces after this one, the oldest first; without it the newest."},
+        metadata={"description": "Only pieces after this one, oldest first; omit for the newest."},
     )
 
 
 class LogPiece(Schema):
-    """What one request has appended."""
+    """The lines that one request appended."""
 
-    n = fields.Integer(required=True, metadata={"description": "From 1, in the order in which they came."})
+    n = fields.Integer(required=True, metadata={"description": "The number of the piece, from 1, in order of arrival."})
     attempt = fields.Integer(required=True)
     at = fields.AwareDateTime(required=True)
     lines = fields.String(required=True, metadata={"description": "Each ends with a line feed."})
