@@ -1,13 +1,13 @@
 """The command `jobbridge`.
 
-The CLI imports neither `api` nor `tasks`: it starts them by name, as processes of their own.
+The CLI imports neither `api` nor `tasks`: it starts them by name, as separate processes.
 """
 
 import sys
 
 
 def main() -> None:
-    """Runs the command line. What is refused is one line on standard error; an error of set-up has exit status 2."""
+    """Run the command line. A refusal is one line on standard error; an error of set-up has exit status 2."""
     from bridge.cli.local.checkout import ROOT
 
     sys.path.insert(0, str(ROOT))  # `models` is a generic name: the one beside this package wins

@@ -1,4 +1,4 @@
-"""The commands and their options; each does its work in a module of its own."""
+"""The commands and their options; each does its work in a separate module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bridge.cli.secret import shown_or_kept
 from bridge.settings import read_environment, unknown_names
 from bridge.version import version
 
-# Beside an argument's name it writes the type in Python's words: `FILE <list[Path]>`.
+# Otherwise it writes the Python type beside an argument's name: `FILE <list[Path]>`.
 TyperArgument.display_type_rich = lambda self, ctx: None  # type: ignore[method-assign]
 
 app = typer.Typer(
@@ -49,7 +49,7 @@ def _say_version(wanted: bool) -> None:
 def jobbridge(
     _: bool = typer.Option(False, "--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
 ) -> None:
-    """A bridge between a Celery ingestion pipeline and remote workers."""
+    """Warn about settings that nothing reads, before any command."""
     for line in unknown_names(read_environment()):
         typer.echo(f"warning: {line}", err=True)
 
@@ -70,7 +70,7 @@ def up(
     port: int | None = typer.Option(None, metavar="PORT", min=1, max=65535, help="The API's, instead of BRIDGE_PORT."),
     data_dir: Path | None = typer.Option(None, metavar="DIRECTORY", help="Instead of BRIDGE_DATA_DIR."),
 ) -> None:
-    """Runs the whole bridge in this terminal until Ctrl-C.
+    """Run the whole bridge in this terminal until Ctrl-C.
 
     The next `up` finds the same data.
     """
@@ -85,7 +85,7 @@ def demo(
         None, metavar="DIRECTORY", help="Keep data and logs here instead of in a temporary directory."
     ),
 ) -> None:
-    """Sends real files through the whole bridge and shows how."""
+    """Send real files through the whole bridge and show how."""
     from bridge.cli.local.demo import run
 
     raise typer.Exit(run(keep))
@@ -93,7 +93,7 @@ def demo(
 
 @app.command()
 def api() -> None:
-    """Runs the HTTP API alone (gunicorn)."""
+    """Run the HTTP API alone (gunicorn)."""
     settings, environment = beside_up.settings_and_environment("database_url", "redis_url")
     database.refuse_unfit(settings.database_url, settings.redis_url)
     checkout.execute(command_lines.api(), environment)
@@ -101,7 +101,7 @@ def api() -> None:
 
 @app.command(context_settings=_PASS_ON)
 def celery(context: typer.Context) -> None:
-    """Runs the bridge's Celery worker alone.
+    """Run the bridge's Celery worker alone.
 
     Further options go to `celery worker`.
     """
@@ -112,7 +112,7 @@ def celery(context: typer.Context) -> None:
 
 @app.command(context_settings=_PASS_ON)
 def beat(context: typer.Context) -> None:
-    """Runs the bridge's beat alone, once in an installation.
+    """Run the bridge's beat alone, once in an installation.
 
     Further options go to `celery beat`.
     """
@@ -128,7 +128,7 @@ def flower(
     ),
     port: int = typer.Option(5555, metavar="PORT", min=1, max=65535, help="The port to listen on."),
 ) -> None:
-    """Runs Flower alone, read-only and behind a password.
+    """Run Flower alone, read-only and behind a password.
 
     Further options go to Flower.
     """

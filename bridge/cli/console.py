@@ -14,7 +14,7 @@ from rich.text import Text
 from bridge.cli.text import clean
 
 _PIPE_WIDTH = 200  # a pipe has no width: little is cut for the program that reads it
-WIDE = 110  # from here on there is room for what is good to know
+WIDE = 110  # columns, from which on there is room for details
 STYLES = {
     "pending": "yellow",
     "processing": "cyan",
@@ -31,7 +31,7 @@ STYLES = {
 
 
 def console() -> Console:
-    """Standard output for people. A character that its encoding lacks becomes `?`."""
+    """Return standard output for people. A character that its encoding lacks becomes `?`."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     paper = Console(highlight=False, markup=False, emoji=False)
@@ -41,28 +41,28 @@ def console() -> Console:
 
 
 def print_json(document: Any) -> None:
-    """The document as it came, in ASCII: what a terminal would obey is escaped."""
+    """Print the document as it came, in ASCII: what a terminal would obey is escaped."""
     print(json.dumps(document, indent=2))
 
 
 def text(content: object, style: str = "") -> Text:
-    """Others' text, harmless and without markup."""
+    """Make others' text harmless, without markup."""
     return Text(clean(content), style=style)
 
 
 def line(content: object) -> Text:
-    """The same, cut where there is no room for it on one line."""
+    """Do the same, cut where it does not fit on one line."""
     return Text(clean(content), no_wrap=True, overflow="ellipsis")
 
 
 def coloured(name: str) -> Text:
-    """A state in its colour."""
+    """Return a state in its colour."""
     return text(name, STYLES.get(name, ""))
 
 
 def table(*columns: str, give: Iterable[str] = (), right: Iterable[str] = ()) -> Table:
-    """An empty table. Where the terminal is narrow the columns in `give` get less; the others keep their words whole,
-    a job's ID above all: it is what the next command needs."""
+    """Return an empty table. On a narrow terminal the columns in `give` get less; the others keep their words whole,
+    above all a job's ID: the next command needs it."""
     made = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", no_wrap=name not in give, overflow="fold")
@@ -72,7 +72,7 @@ def table(*columns: str, give: Iterable[str] = (), right: Iterable[str] = ()) ->
 def print_noted(
     paper: Console, columns: Iterable[str], rows: Iterable[tuple[Iterable[Text], str]], right: Iterable[str] = ()
 ) -> None:
-    """A list on a narrow terminal: a row's cells, and below them what a column of their own would cut to nothing."""
+    """Print a list on a narrow terminal: a row's cells, and below them what a separate column would cut to nothing."""
     names, filled = list(columns), [(list(cells), note) for cells, note in rows]
     whole = [[Text(name, style="bold") for name in names], *(cells for cells, _ in filled)]
     widths = [max(cells[place].cell_len for cells in whole) for place in range(len(names))]
@@ -85,7 +85,7 @@ def print_noted(
 
 
 def pairs(rows: Iterable[tuple[str, RenderableType]]) -> Table:
-    """Names and values, one pair a line."""
+    """Lay out names and values, one pair a line."""
     made = Table.grid(padding=(0, 2, 0, 0))
     made.add_column(style="dim", no_wrap=True)
     made.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""What a command says, in one line, when it cannot do what it was told; and the exit status that goes with it."""
+"""What a command says, in one line, if it cannot do what it was told; and the exit status that goes with it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Unreachable(Refused):
 
 
 def refusal_of(problem: Exception) -> Refused | None:
-    """What a person can act on, PostgreSQL's refusals among it; None for a defect, which keeps its trace."""
+    """Return a refusal that a person can act on, PostgreSQL's included; None for a defect, which keeps its trace."""
     if isinstance(problem, Refused):
         return problem
     if isinstance(problem, CheckoutError | NotOurs | SettingsError):
         return Refused(str(problem))
-    from sqlalchemy.exc import DBAPIError, OperationalError  # a quarter of a second that others need not wait
+    from sqlalchemy.exc import DBAPIError, OperationalError  # a quarter of a second that others need not wait for
 
     from bridge.embedded import EmbeddedError
 

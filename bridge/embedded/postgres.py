@@ -25,7 +25,7 @@ from bridge.embedded.ports import free_port
 from bridge.embedded.process import await_ready, is_running, spawn, stop
 from bridge.private_files import open_log, read_of_another, write_private
 
-_NAME = "jobbridge"  # of the database and of the role that owns it, which is no superuser
+_NAME = "jobbridge"  # of the database and of the role that owns it, which is not a superuser
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     # TCP alone: a socket's path has a limit of 107 bytes, a data directory has none.
@@ -44,12 +44,12 @@ _SETTINGS = {
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
 }
-#: For data that nobody will miss (tests, demo): about half the time of a commit.
+#: For disposable data (tests, demo): about half the time of a commit.
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 def running_url(data_dir: Path) -> str | None:
-    """The URL of the server that another process of ours runs for this data directory, if one does."""
+    """Return the URL of the server that another process of ours runs for this data directory, if one does."""
     try:
         lines = read_of_another(data_dir / "postgres" / "cluster" / "postmaster.pid").splitlines()
         password = (data_dir / "secrets" / "postgres").read_text().strip()
@@ -82,12 +82,12 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """SQLAlchemy's URL of the database; it holds the password."""
+        """Return SQLAlchemy's URL of the database; it holds the password."""
         return f"postgresql+psycopg2://{_NAME}:{self._password}@127.0.0.1:{self.port}/{_NAME}"
 
     @property
     def superuser_url(self) -> str:
-        """The same of the superuser, whom only the tests and the preparation of the cluster need."""
+        """Return the superuser's URL, which only the tests and the preparation of the cluster need."""
         return roles.url(self.port, self._data.secret("postgres-superuser"))
 
     @property
@@ -130,19 +130,19 @@ class PostgresServer:
             self._child = None
 
     def kill(self) -> None:
-        """The end without a shutdown, as a power cut would be; for tests."""
+        """End the server without a shutdown, as a power cut would; for tests."""
         if self._child is not None:
             stop(self._child, signal.SIGQUIT)  # PostgreSQL's immediate shutdown takes its children along
             self._child = None
 
     def discard(self) -> None:
-        """Removes the cluster, also where it lies outside the data directory."""
+        """Remove the cluster, also if it is outside the data directory."""
         self.stop()
         shutil.rmtree(self._home, ignore_errors=True)
         (self._data.path / "postgres").unlink(missing_ok=True) if self._user else None
 
     def _ready(self) -> bool:
-        """The postmaster writes its state into the eighth line of its PID file: no connection is needed to ask."""
+        """Return whether the server is ready: the eighth line of its PID file says so, without a connection."""
         try:
             lines = read_of_another(self._cluster / "postmaster.pid").splitlines()
         except OSError:
@@ -176,5 +176,5 @@ class PostgresServer:
             raise EmbeddedError(f"initdb failed: {reason} (log: {self.log})")
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of ours: no PGDATA, no key, no locale that the server's user may lack."""
+        """Return an environment with nothing of ours: no PGDATA, no key, no locale that the server's user may lack."""
         return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "HOME": "/"}

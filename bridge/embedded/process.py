@@ -15,7 +15,7 @@ from pathlib import Path
 from bridge.embedded.errors import EmbeddedError
 from bridge.private_files import UMASK, open_log
 
-SHORT_SECONDS = 10.0  # a process that lived for less ended at its start
+SHORT_SECONDS = 10.0  # a process that lived shorter ended at its start
 LONGEST_PAUSE = 30.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class Lives:
-    """When a process that ended is started again: at once, then after growing pauses while it does not last.
+    """When a process that ended is restarted: at once, then after growing pauses while it does not last.
 
     All times are those of time.monotonic().
     """
@@ -33,7 +33,7 @@ class Lives:
     due: float | None = None  # when it is started again; None while it runs
 
     def ended(self) -> float:
-        """Note that it has ended; the pause until its next start, in seconds."""
+        """Note that it has ended; return the pause until its next start, in seconds."""
         now = time.monotonic()
         self.short = self.short + 1 if now - self.began < SHORT_SECONDS else 0
         pause = min(2.0 ** (self.short - 2), LONGEST_PAUSE) if self.short > 1 else 0.0
@@ -45,12 +45,12 @@ class Lives:
         return self.due is not None and time.monotonic() >= self.due
 
     def begin(self) -> None:
-        """Note that it is started."""
+        """Note that it was started."""
         self.began, self.due = time.monotonic(), None
 
 
 def dies_with_parent(signum: int) -> Callable[[], None]:
-    """A `preexec_fn`: the kernel sends the child `signum` when the thread that started it ends.
+    """Return a `preexec_fn`: the kernel sends the child `signum` when the thread that started it ends.
 
     It must be used from the main thread, because Linux ties the signal to the parent *thread*.
     """
@@ -67,7 +67,7 @@ def dies_with_parent(signum: int) -> Callable[[], None]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process with this ID lives; a zombie, which `kill(pid, 0)` still finds, does not."""
+    """Return whether a process with this ID lives; a zombie, which `kill(pid, 0)` still finds, does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -86,7 +86,7 @@ def spawn(
     feed: bytes = b"",
     keep_open: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a server in a session of its own (a Ctrl-C in the terminal is ours to pass on, in order).
+    """Start a server in a separate session (a Ctrl-C in the terminal is ours to pass on, in order).
 
     `death`: the signal it gets when we die. `user`: (uid, gid) to run as. `feed`: what it reads on standard input.
     `keep_open`: a descriptor that it inherits, which holds the data directory's lock until it has ended.
@@ -121,7 +121,7 @@ def spawn(
 def await_ready(
     child: subprocess.Popen[bytes], ready: Callable[[], bool], *, what: str, log: Path, seconds: float = 30.0
 ) -> None:
-    """Waits until `ready()`; EmbeddedError with the log's last line when the child ends or the time is over."""
+    """Wait until `ready()`. Raises EmbeddedError with the log's last line if the child ends or time runs out."""
     end = time.monotonic() + seconds
     while not ready():
         ended = child.poll() is not None
@@ -134,7 +134,7 @@ def await_ready(
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty."""
+    """Return the last line of a log that is not empty."""
     try:
         lines = log.read_text(errors="replace")[-4000:].strip().splitlines()
     except OSError:
@@ -143,7 +143,7 @@ def last_line(log: Path) -> str:
 
 
 def stop(child: subprocess.Popen[bytes], signum: int, *, seconds: float = 15.0) -> None:
-    """Ends a child with `signum`, and with SIGKILL when that took too long."""
+    """End a child with `signum`, and with SIGKILL if that takes longer than `seconds`."""
     if child.poll() is None:
         child.send_signal(signum)
         try:

@@ -45,12 +45,12 @@ END $$
 
 
 def url(port: int, password: str) -> str:
-    """The superuser's URL, for SQLAlchemy."""
+    """Return the superuser's URL, for SQLAlchemy."""
     return f"postgresql+psycopg2://{SUPERUSER}:{password}@127.0.0.1:{port}/postgres"
 
 
 def prepare(port: int, name: str, password: str, superuser_password: str) -> None:
-    """See to it that role and database `name` are there, as they should be; to be called when the server has started.
+    """Make sure that role and database `name` exist as they should; to be called when the server has started.
 
     A cluster of an earlier version, whose role `name` is the superuser, is changed in one transaction.
     Raises psycopg2.Error.
@@ -74,9 +74,9 @@ def prepare(port: int, name: str, password: str, superuser_password: str) -> Non
 
 
 def _take_rights(port: int, name: str, password: str, superuser_password: str) -> bool:
-    """The superuser `name` becomes SUPERUSER, and a new role `name` without rights gets all that it had.
+    """Make the superuser `name` SUPERUSER, and give all that it had to a new role `name` without rights.
 
-    False where `name` is none, and nothing was changed.
+    Returns False if `name` is not a superuser, and nothing was changed.
     """
     with _closing(_connect(port, name, password, name)) as old, old, old.cursor() as cursor:
         cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")

@@ -41,11 +41,11 @@ class Servers:
         return self.redis.url
 
     def stopped(self) -> str | None:
-        """The name of a server that is not running although it should be, for a supervisor."""
+        """Return the name of a server that is not running although it should be, for a supervisor."""
         return next((name for name, server in self._servers() if not server.running()), None)
 
     def revive(self) -> list[str]:
-        """Start a server that has ended by itself again on its data, for a supervisor; a sentence for each start.
+        """Restart servers that have ended by themselves, on their data, for a supervisor; return a sentence for each.
 
         One that does not last, or cannot start, is tried again after growing pauses, for ever: what needs it waits.
         To be called from the main thread, again and again.
@@ -77,7 +77,7 @@ class Servers:
         )
 
     def stop(self) -> None:
-        """Stops both cleanly; what is not durable and lies outside the data directory is removed. Repeatable."""
+        """Stop both cleanly; remove what is not durable and outside the data directory. Repeatable."""
         if self._stopped:
             return
         self._stopped = True
@@ -106,10 +106,10 @@ def start(
     postgres_options: Mapping[str, str] | None = None,
     redis_options: Mapping[str, str] | None = None,
 ) -> Servers:
-    """Starts the servers of a data directory, making it where it is missing; data are kept between runs.
+    """Start the servers of a data directory, creating it if it is missing; data are kept between runs.
 
-    `durable=False` is for data that nobody will miss: no fsync. `keep=False`, the default when not durable, removes
-    the cluster at `stop`.
+    `durable=False` is for disposable data: no fsync. `keep=False`, the default if not durable, removes the cluster at
+    `stop`.
     `postgres_options` and `redis_options` are added to the servers' settings. To be called from the main thread.
     Raises EmbeddedError, whose text is one line for a person.
     """

@@ -20,7 +20,7 @@ from bridge.embedded.process import await_ready, is_running, spawn, stop
 
 _SETTINGS = {
     "bind": "127.0.0.1",
-    "dir": ".",  # its working directory is the place: no path has to be quoted
+    "dir": ".",  # its working directory: no path has to be quoted
     "daemonize": "no",
     "logfile": '""',
     "save": '""',
@@ -36,13 +36,13 @@ BROKER_URL = "broker-url"
 
 
 def running_redis_url(data_dir: Path) -> str | None:
-    """The URL of the server that another process of ours runs for this data directory, if one does."""
+    """Return the URL of the server that another process of ours runs for this data directory, if one does."""
     try:
         holder = (data_dir / "lock").read_text().strip()
         url = (data_dir / "secrets" / BROKER_URL).read_text().strip()
     except OSError:
         return None
-    # While nobody holds the directory its port may be somebody else's, who is not to hear the password.
+    # While nobody holds the directory its port may be somebody else's, who must not receive the password.
     return url if holder.isdigit() and is_running(int(holder)) and _answers(url) else None
 
 
@@ -74,7 +74,7 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
-        """redis-py's URL; it holds the password."""
+        """Return redis-py's URL; it holds the password."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     @property
@@ -96,7 +96,7 @@ class ValkeyServer:
             [
                 self._binary,
                 "-",
-            ],  # the configuration comes on standard input: a password in argv is for all to see
+            ],  # the configuration comes on standard input: everybody can see a password in argv
             death=signal.SIGTERM,
             log=self.log,
             cwd=self._place,
@@ -112,7 +112,7 @@ class ValkeyServer:
             self._child = None
 
     def kill(self) -> None:
-        """The end without a shutdown, as a power cut would be; for tests."""
+        """End the server without a shutdown, as a power cut would; for tests."""
         if self._child is not None:
             stop(self._child, signal.SIGKILL)
             self._child = None

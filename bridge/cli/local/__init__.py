@@ -1,1 +1,1 @@
-"""Commands that start processes here or speak to the database."""
+"""Commands that start processes here or use the database."""

@@ -7,7 +7,7 @@ from bridge.settings import PREFIX, Settings, SettingsError
 
 
 def settings_and_environment(*needed: str) -> tuple[Settings, dict[str, str]]:
-    """As `checkout.settings_and_environment`; PostgreSQL and Redis that are not set are those of a running `up`.
+    """Do as `checkout.settings_and_environment`; if PostgreSQL and Redis are not set, use those of a running `up`.
 
     `needed` are fields without which the command cannot run. Raises SettingsError naming the first that is missing.
     """
@@ -22,7 +22,7 @@ def settings_and_environment(*needed: str) -> tuple[Settings, dict[str, str]]:
 
 
 def found() -> tuple[Settings, dict[str, str]]:
-    """The same, whatever is missing."""
+    """Do the same, whatever is missing."""
     settings, environment = checkout.settings_and_environment()
     if settings.database_url is not None and settings.redis_url is not None:
         return settings, environment

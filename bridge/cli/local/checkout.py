@@ -1,4 +1,4 @@
-"""Where the server's code lies, and that it is ours that will be imported."""
+"""Where the server's code is, and whether it is ours that will be imported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CheckoutError(Exception):
 
 
 def check() -> None:
-    """Refuses to go on when `models`, a generic name, would be somebody else's."""
+    """Refuse to go on if `models`, a generic name, would be somebody else's."""
     spec = importlib.util.find_spec("models")
     origin = spec.origin if spec else None
     if origin is None or Path(origin).resolve().parent.parent != ROOT:
@@ -37,7 +37,7 @@ def check() -> None:
 
 
 def _overwritten() -> Path | None:
-    """The first installed module that differs from its recorded hash. A checkout has no record, so nothing differs."""
+    """Return the first installed module that differs from its recorded hash. A checkout has no record: none differs."""
     for file in metadata.files("jobbridge") or ():
         if file.suffix == ".py" and file.hash is not None:
             path = Path(str(file.locate()))
@@ -50,11 +50,11 @@ def _overwritten() -> Path | None:
 def settings_and_environment(
     changes: Mapping[str, str] | None = None, *, hermetic: bool = False
 ) -> tuple[Settings, dict[str, str]]:
-    """The settings, and the environment with which a child started in ROOT comes to the same ones.
+    """Return the settings, and the environment with which a child started in ROOT gets the same ones.
 
     A `.env` is looked for in the current directory, and a relative BRIDGE_DATA_DIR starts there too; children have
-    another current directory. So every setting is put into their environment, empty (which means unset) where
-    nothing set it. `changes` win over everything; `hermetic` takes no setting but them.
+    another current directory. So every setting is put into their environment, empty (which means unset) if
+    nothing set it. `changes` win over everything; `hermetic` takes no other setting.
     """
     around = read_environment()
     if hermetic:
@@ -66,7 +66,7 @@ def settings_and_environment(
 
 
 def execute(arguments: list[str], environment: Mapping[str, str]) -> NoReturn:
-    """Becomes another program: signals and exit status are its own."""
+    """Become another program: signals and exit status are its own."""
     check()
     os.umask(UMASK)
     os.chdir(ROOT)

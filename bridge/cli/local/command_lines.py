@@ -13,7 +13,7 @@ from bridge.settings import Settings, SettingsError
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 #: Celery warns that a worker that runs as root executes whatever a pickled message says. Ours accepts JSON alone
-#: (celeryconfig.py), and a trial as root is what `up` and `demo` are for: the warning would only hide real ones.
+#: (celeryconfig.py), and `up` and `demo` are for trials as root too: the warning would only hide real ones.
 _NO_ROOT_WARNING = "ignore:You're running the worker with superuser privileges"
 
 #: What Flower keeps is bounded below its own 100 000 tasks, about 100 MB; workers that are gone leave its page.
@@ -25,7 +25,7 @@ def api() -> list[str]:
 
 
 def celery_worker(extra: list[str]) -> list[str]:
-    """A worker for all queues of the bridge, or for those that `extra` names (`-Q`, `--queues`).
+    """Return the command line of a worker for all queues of the bridge, or those that `extra` names (`-Q`, `--queues`).
 
     Without gossip and mingle: they synchronise workers, which nothing here needs, and cost 11 s at a reconnect.
     """
@@ -56,7 +56,7 @@ def flower(address: str, port: int, extra: list[str]) -> list[str]:
 
 
 def remote_worker(url: str, worker_id: str, handlers: Mapping[str, str], concurrency: int = 1) -> list[str]:
-    """A worker for the content types of `handlers` (type → module:function); its key comes by BRIDGE_KEY."""
+    """Return the command line of a worker for `handlers` (type → module:function); its key comes by BRIDGE_KEY."""
     chosen = [part for name, function in handlers.items() for part in ("--handler", f"{name}={function}")]
     return [
         sys.executable, "-m", "bridge_worker", "--url", url, "--worker-id", worker_id,
@@ -70,10 +70,10 @@ def celery_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def flower_environment(environment: Mapping[str, str], address: str) -> tuple[dict[str, str], str | None]:
-    """Flower's environment and the credentials that were made up, if any (`user:password`).
+    """Return Flower's environment and the credentials that were made up, if any (`user:password`).
 
     Flower shows every task, so it always asks for a password and never lets a visitor change anything. On loopback
-    a password is made up; beyond it, somebody must have chosen one. It goes by the environment: argv is public.
+    a password is made up; beyond it, somebody must have chosen one. It is passed by the environment: argv is public.
     """
     made = None
     given = dict(environment)
@@ -90,5 +90,5 @@ def flower_environment(environment: Mapping[str, str], address: str) -> tuple[di
 
 
 def _celery(command: str, app: str = "tasks.app") -> list[str]:
-    """Without Celery's banner, which would stand among the lines of JSON."""
+    """Return Celery's command line, without its banner, which would mix with the lines of JSON."""
     return [sys.executable, "-m", "celery", "--quiet", "-A", app, command]

@@ -1,6 +1,6 @@
 """`jobbridge db`: the schema; and the connection that the commands use.
 
-SQLAlchemy and the servers are imported where they are used: most commands speak HTTP and need not wait for them.
+SQLAlchemy and the servers are imported where they are used: most commands use HTTP and need not wait for them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="The database's schema.")
 
 @contextmanager
 def reachable() -> Iterator[Settings]:
-    """The settings; where no URL is set, with the embedded PostgreSQL of a running `up`, or one started for this."""
+    """Yield the settings; if no URL is set, with the embedded PostgreSQL of a running `up`, or one started for this."""
     checkout.check()
     settings, environment = checkout.settings_and_environment()
     if settings.database_url is not None:
@@ -46,7 +46,7 @@ def reachable() -> Iterator[Settings]:
 
 @contextmanager
 def reachable_engine() -> Iterator[Engine]:
-    """An engine on the same."""
+    """Yield an engine on the same database."""
     from bridge.db import make_engine
 
     with reachable() as settings:
@@ -59,7 +59,7 @@ def reachable_engine() -> Iterator[Engine]:
 
 @contextmanager
 def connection() -> Iterator[Connection]:
-    """A connection whose transaction is committed at the end."""
+    """Yield a connection whose transaction is committed at the end."""
     with reachable_engine() as engine, engine.begin() as open_connection:
         yield open_connection
 
@@ -75,7 +75,7 @@ def _known_revision(revision: str) -> Iterator[None]:
 
 
 def refuse_unfit(database_url: str | None, redis_url: str | None = None) -> list[str]:
-    """What is not as it should be of servers that answer, a line each. Raises Refused where the bridge cannot work."""
+    """Return what is wrong with the servers that answer, a line each. Raises Refused if the bridge cannot work."""
     from bridge.server_requirements import findings
 
     found = findings(database_url, redis_url)
@@ -87,9 +87,9 @@ def refuse_unfit(database_url: str | None, redis_url: str | None = None) -> list
 
 @app.command()
 def check() -> None:
-    """Compares PostgreSQL and Redis with what is needed.
+    """Compare PostgreSQL and Redis with what is needed.
 
-    Exit status 0 when nothing is missing, else 1. `jobbridge doctor` looks at all the rest too.
+    Exit status 0 if nothing is missing, else 1. `jobbridge doctor` checks everything else too.
     """
     from bridge.server_requirements import findings
 
@@ -102,7 +102,7 @@ def check() -> None:
 
 @app.command()
 def upgrade(revision: str = typer.Argument("head", metavar="REVISION", help="A revision.")) -> None:
-    """Brings the schema up to a revision (the newest)."""
+    """Bring the schema up to a revision (the newest)."""
     from models import migrations
 
     with reachable() as settings, _known_revision(revision):
@@ -116,7 +116,7 @@ def upgrade(revision: str = typer.Argument("head", metavar="REVISION", help="A r
 def downgrade(
     revision: str = typer.Argument(metavar="REVISION", help="A revision, or `base`, which drops all tables."),
 ) -> None:
-    """Takes the schema back to a revision.
+    """Take the schema back to a revision.
 
     Data that it cannot hold are lost.
     """
@@ -130,7 +130,7 @@ def downgrade(
 
 @app.command()
 def current() -> None:
-    """Prints the revision of the database."""
+    """Print the revision of the database."""
     from models import migrations
 
     with reachable() as settings:

@@ -29,7 +29,7 @@ WORKERS = {"worker-text": ("document", "web"), "worker-media": ("audio", "video"
 
 
 def run(keep: Path | None) -> int:
-    """Runs the demo; 0 only when every job was completed and continued exactly once."""
+    """Run the demo; return 0 only if every job was completed and continued exactly once."""
     files = sorted(path for path in SAMPLES.glob("*") if path.suffix in SUFFIXES)
     if not files:
         raise CheckoutError(f"no sample files in {SAMPLES}")
@@ -74,7 +74,7 @@ def _settings(place: Path) -> dict[str, str]:
 
 
 def _run(stack: Stack, files: list[Path], console: Console, signals: Signals) -> tuple[list[str], Receipts]:
-    """Starts everything, sends the files, watches them; what was wrong, as sentences, and what was received."""
+    """Start everything, send the files and watch them; return what was wrong, as sentences, and what was received."""
     copies = [Path(shutil.copy(path, stack.settings.source_roots[0])) for path in files]
     stack.migrate()
     reader = stack.make_key("demo reader", ["read"])
@@ -91,11 +91,11 @@ def _run(stack: Stack, files: list[Path], console: Console, signals: Signals) ->
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {reader}"
     sent = _enqueue(stack, copies)
-    console.print(f"{len(sent)} jobs enqueued through the Celery task {names.ENQUEUE}. What becomes of them:\n")
+    console.print(f"{len(sent)} jobs enqueued through the Celery task {names.ENQUEUE}. Their progress:\n")
     _watch(stack, session, sent, console, signals)
     receipts = read_receipts(_receipts(stack))
     console.print("Each job's way, with the time since the step before, and the text that the pipeline received.")
-    console.print("(Speech is recognised by a model of a few megabytes: it shows the way, not what is possible.)\n")
+    console.print("(Speech is recognised by a model of a few megabytes: a demonstration, not the best quality.)\n")
     jobs = {job.job_id: _job(stack, session, job.job_id) for job in sent}
     for job in sent:
         show(console, job, jobs[job.job_id], receipts.get(job.job_id, []))
@@ -107,7 +107,7 @@ def _receipts(stack: Stack) -> Path:
 
 
 def _pipeline_environment(stack: Stack) -> dict[str, str]:
-    """What a pipeline knows of the bridge: the broker. None of our settings."""
+    """Return what a pipeline knows of the bridge: the broker. None of our settings."""
     outside = {name: value for name, value in stack.environment.items() if not name.startswith("BRIDGE_")}
     broker = stack.settings.require("broker_url")
     return {**outside, "PIPELINE_BROKER_URL": broker, "PIPELINE_STATE": str(_receipts(stack))}
@@ -122,7 +122,7 @@ def _start_pipeline(stack: Stack) -> None:
 
 
 def _enqueue(stack: Stack, files: list[Path]) -> list[Sent]:
-    """Sends a Celery message for each file, as a pipeline would; it waits for the job IDs."""
+    """Send a Celery message for each file, as a pipeline would, and wait for the job IDs."""
     done = subprocess.run(
         [sys.executable, str(PIPELINE / "enqueue.py"), *map(str, files)],
         cwd=PIPELINE, env=_pipeline_environment(stack), capture_output=True, text=True, check=False,
@@ -142,7 +142,7 @@ def _job(stack: Stack, session: requests.Session, job_id: str) -> dict[str, obje
 
 
 def _watch(stack: Stack, session: requests.Session, sent: list[Sent], console: Console, signals: Signals) -> None:
-    """Prints every change of a job's state until all were received, then waits for what should not come."""
+    """Print every change of a job's state until all were received, then wait for what should not come."""
     began = time.monotonic()
     shown: dict[str, str] = {}
     settled: float | None = None

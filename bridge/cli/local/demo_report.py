@@ -41,7 +41,7 @@ Receipts = dict[str, list[Receipt]]
 
 
 def read_receipts(place: Path) -> Receipts:
-    """The pipeline's receipts by job ID; none while it has not begun."""
+    """Return the pipeline's receipts by job ID; none while it has not begun."""
     if not place.exists():
         return {}
     found: Receipts = {}
@@ -50,7 +50,7 @@ def read_receipts(place: Path) -> Receipts:
             rows = connection.execute(
                 "SELECT job_id, n, status, coalesce(content, ''), received_at, deliveries FROM receipts ORDER BY n"
             ).fetchall()
-        except sqlite3.OperationalError:  # the table is not made yet
+        except sqlite3.OperationalError:  # the table does not exist yet
             return {}
     for job_id, n, status, content, received_at, deliveries in rows:
         moment = datetime.fromtimestamp(received_at, UTC)
@@ -59,7 +59,7 @@ def read_receipts(place: Path) -> Receipts:
 
 
 def steps(job: Mapping[str, Any], receipts: list[Receipt]) -> list[tuple[str, datetime]]:
-    """The moments of a job's way, in order: what happened, and when."""
+    """Return the moments of a job's way, in order: what happened, and when."""
     found = [("created", _moment(job["created_at"]))]
     for attempt in job["attempts"]:
         number = f" (attempt {attempt['attempt']})" if len(job["attempts"]) > 1 else ""
@@ -82,7 +82,7 @@ def _moment(text: str) -> datetime:
 
 
 def show(console: Console, sent: Sent, job: Mapping[str, Any], receipts: list[Receipt]) -> None:
-    """One job: its file, its timeline, the first lines of its text."""
+    """Print one job: its file, its timeline, the first lines of its text."""
     console.print(f"[bold]{escape(sent.file)}[/]  {sent.content_type}  [dim]{sent.job_id}[/]")
     before: datetime | None = None
     for what, moment in steps(job, receipts):
@@ -102,7 +102,7 @@ def show(console: Console, sent: Sent, job: Mapping[str, Any], receipts: list[Re
 
 
 def faults(sent: list[Sent], jobs: Mapping[str, Mapping[str, Any]], receipts: Receipts) -> list[str]:
-    """Why the demo is no proof, one sentence for each reason; none when everything holds."""
+    """Say why the demo proves nothing, one sentence for each reason; none if everything holds."""
     found = []
     for job in sent:
         status = jobs[job.job_id]["status"]
@@ -123,7 +123,7 @@ def faults(sent: list[Sent], jobs: Mapping[str, Mapping[str, Any]], receipts: Re
 
 
 def verdict(problems: list[str], receipts: Receipts, workers: int, seconds: float) -> str:
-    """The last line. A repeated delivery is no fault (the pipeline knows it by its number), but it is told."""
+    """Return the last line. A repeated delivery is no fault (the pipeline knows its number), but it is reported."""
     if problems:
         return "[bold red]Not proven:[/] " + escape("; ".join(problems))
     files = len(receipts)

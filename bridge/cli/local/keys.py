@@ -1,4 +1,4 @@
-"""Keys straight in the database: for the first one, and where no admin key is at hand."""
+"""Keys directly in the database: for the first one, and if no admin key is available."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def create(
     expires: datetime | None,
     callback_url: str | None,
 ) -> tuple[str, str | None]:
-    """Make a key; its text, and its webhook secret where it has an address to call. Raises Refused."""
+    """Make a key; return its text, and its webhook secret if it has an address to call. Raises Refused."""
     from bridge.admission import keys
     from bridge.errors import Invalid
     from bridge.jobs.callbacks import check_callback
@@ -39,7 +39,7 @@ def create(
 
 
 def change_webhook_secret(prefix: str) -> str | None:
-    """Make a key's webhook secret, or a new one; None: no such key counts."""
+    """Make a key's webhook secret, or a new one, and return it; None if no such key is valid."""
     with connection() as database:
         return _new_secret(database, prefix)
 
@@ -53,7 +53,7 @@ def _new_secret(database: Any, prefix: str) -> str | None:
 
 
 def listed(made_by: str | None) -> list[Mapping[str, Any]]:
-    """Every key, or those that the key with this prefix made; as the API tells of them."""
+    """Return every key, or those that the key with this prefix made, as the API shows them."""
     from bridge.admission import keys
 
     with connection() as database:
@@ -61,7 +61,7 @@ def listed(made_by: str | None) -> list[Mapping[str, Any]]:
 
 
 def revoke(prefix: str, *, with_made: bool) -> tuple[int, int]:
-    """Revoke a key (`with_made`: and those it made, and so on); how many were, and how many jobs are pending again."""
+    """Revoke a key (`with_made`: and those it made, and so on); return the number of keys, and of jobs put back."""
     from bridge.admission import keys
     from bridge.jobs.release import take_from_key
 

@@ -29,10 +29,10 @@ class Stack:
     """PostgreSQL and Redis (embedded where no URL is set), the migrated schema, and the family of processes."""
 
     def __init__(self, changes: dict[str, str], *, throw_away: bool = False, fsync: bool = True) -> None:
-        """`changes` are settings that win over the environment. Raises SettingsError, EmbeddedError.
+        """Start the servers; `changes` are settings that win over the environment. Raises SettingsError, EmbeddedError.
 
         `throw_away`: nothing is read from the environment, and the data do not outlive the stack. `fsync` off
-        makes the embedded servers quicker and their data unsafe.
+        makes the embedded servers faster and their data unsafe.
         """
         checkout.check()
         settings, environment = checkout.settings_and_environment(changes, hermetic=throw_away)
@@ -48,7 +48,7 @@ class Stack:
             if need_redis:
                 environment["BRIDGE_REDIS_URL"] = self.servers.redis_url
             settings, environment = checkout.settings_and_environment(environment)
-        if throw_away:  # what a process leaves in it that had to be killed does not outlive the stack either
+        if throw_away:  # so what a killed process leaves in it does not outlive the stack either
             temporary = settings.data_dir / "tmp"
             temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
             environment["TMPDIR"] = str(temporary)
@@ -65,9 +65,9 @@ class Stack:
         return f"http://{host}:{self.settings.port}"
 
     def migrate(self) -> list[str]:
-        """Bring the schema up to date; what is not as it should be of servers that are not ours, a line each.
+        """Bring the schema up to date; return what is wrong with servers that are not ours, a line each.
 
-        Raises Refused where the bridge cannot work with them.
+        Raises Refused if the bridge cannot work with them.
         """
         from models import migrations  # after checkout.check()
 
@@ -78,7 +78,7 @@ class Stack:
     def make_key(
         self, name: str, scopes: list[str], *, content_types: list[str] | None = None, only_first: bool = False
     ) -> str | None:
-        """A new key's text; with `only_first` None when there is any key already, and None when keys are off."""
+        """Make a key and return its text; None if keys are off, or with `only_first` if there is any key already."""
         if not self.settings.auth:
             return None
         engine = make_engine(self.settings)
@@ -91,13 +91,13 @@ class Stack:
             engine.dispose()
 
     def start_remote_worker(self, name: str, handlers: Mapping[str, str], key: str | None) -> None:
-        """A worker as it would run on another machine: it knows one address and one key, and no other setting."""
+        """Start a worker as it would run on another machine: it knows one address and one key, and no other setting."""
         outside = {name: value for name, value in self.environment.items() if not name.startswith("BRIDGE_")}
         arguments = command_lines.remote_worker(self.url, name, handlers)
         self.family.start(name, arguments, {**outside, **({"BRIDGE_KEY": key} if key else {})})
 
     def start_processes(self, *, api: bool = True, celery: bool = True, beat: bool = True) -> None:
-        """API, Celery worker and beat, in the order in which they are stopped."""
+        """Start API, Celery worker and beat, in the order in which they are stopped."""
         environment = command_lines.celery_environment(self.environment)
         if api:
             self.family.start("api", command_lines.api(), self.environment)
@@ -107,7 +107,7 @@ class Stack:
             self.family.start("beat", command_lines.beat(self.settings, []), environment)
 
     def await_api(self, signals: Signals, seconds: float = 60.0) -> bool:
-        """Waits until the API answers; False when a signal came first. Raises ChildEnded."""
+        """Wait until the API answers; return False if a signal came first. Raises ChildEnded."""
         if wait_until(self._api_answers, signals, self.family, seconds):
             return True
         if not signals.seen:
@@ -115,20 +115,20 @@ class Stack:
         return False
 
     def check(self) -> None:
-        """Raises ChildEnded when a process or an embedded server has ended."""
+        """Check that all still run. Raises ChildEnded if a process or an embedded server has ended."""
         self.family.check()
         self._check_servers()
 
     def keep_up(self) -> list[str]:
-        """Start servers and processes that have ended again; a sentence for each.
+        """Restart servers and processes that have ended; return a sentence for each.
 
-        Raises ChildEnded for a process that is hopeless although its servers are well.
+        Raises ChildEnded for a process that keeps ending although its servers are well.
         """
         said = self.servers.revive() if self.servers else []
         return said + self.family.revive(self._servers_are_ill)
 
     def _servers_are_ill(self) -> bool:
-        """Whether PostgreSQL, Redis or the broker is away, or takes no writes."""
+        """Return whether PostgreSQL, Redis or the broker is away, or takes no writes."""
         engine = make_engine(self.settings, pool_size=1, name="bridge-up")
         try:
             with engine.connect():
@@ -150,7 +150,7 @@ class Stack:
             raise ChildEnded(f"{stopped} ended: read {self.settings.data_dir / 'logs' / stopped}.log")
 
     def stop(self) -> None:
-        """Remote workers (they hand in what they have begun), API, Celery, beat, then the servers."""
+        """Stop remote workers (they hand in what they have begun), API, Celery and beat, then the servers."""
         self.family.stop(last=PROCESSES)
         if self.servers is not None:
             self.servers.stop()
@@ -163,7 +163,7 @@ class Stack:
 
 
 def kept_worker_key(stack: Stack, place: Path) -> str | None:
-    """The key of the local worker, made once and kept in a file that only its owner may read."""
+    """Return the key of the local worker, made once and kept in a file that only its owner may read."""
     if place.exists():
         return place.read_text().strip()
     key = stack.make_key("local worker", ["work"])

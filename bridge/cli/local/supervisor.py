@@ -1,4 +1,4 @@
-"""Child processes that are watched together: one that dies is started again, or ends all; they end in an order."""
+"""Child processes that are watched together: one that dies is restarted, or ends all; they are stopped in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bridge.cli.local.checkout import ROOT
 from bridge.embedded.process import Lives, spawn
 from bridge.private_files import private_directory
 
-MOST_SHORT_LIVES = 3  # a process that ends at its start so often in a row, while its servers are well, is hopeless
+MOST_SHORT_LIVES = 3  # a process that ends at its start this often in a row, with healthy servers, is hopeless
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Child:
     hopeless: int = 0  # lives in a row that ended at their start although the servers were well
 
     def ended(self) -> str | None:
-        """How it ended; None while it runs."""
+        """Return how it ended; None while it runs."""
         status = self.process.poll()
         if status is None:
             return None
@@ -64,20 +64,20 @@ class Family:
     def begin(
         self, arguments: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        """Start a process in a session of its own, which ends with us."""
+        """Start a process in a separate session, which ends with us."""
         return spawn(arguments, death=signal.SIGTERM, log=log, cwd=cwd, environment=environment)
 
     def check(self) -> None:
-        """Raises ChildEnded when one of them has ended."""
+        """Check that all still run. Raises ChildEnded if one has ended."""
         for child in self.children:
             if how := child.ended():
                 raise ChildEnded(f"{how}: read {child.log}")
 
     def revive(self, ill: Callable[[], bool] = lambda: False) -> list[str]:
-        """Start those again that have ended by themselves, after growing pauses; a sentence for each.
+        """Restart those that have ended by themselves, after growing pauses; return a sentence for each.
 
-        A supervisor does it in production: Celery's worker, for one, may end when Redis is killed (celery#4652).
-        `ill`: whether the servers that they need are away or refuse; asked when one ended at its start.
+        A supervisor does it in production: Celery's worker, for example, may end when Redis is killed (celery#4652).
+        `ill`: whether the servers that they need are away or refuse; called when one ended at its start.
         Raises ChildEnded for one that ends again and again at its start although they are well.
         """
         said = []
@@ -96,20 +96,20 @@ class Family:
         return said
 
     def stop(self, *, last: Sequence[str] = (), seconds: float = 20.0) -> None:
-        """SIGTERM to one after the other, those in `last` after the rest; SIGKILL to what takes longer."""
+        """Send SIGTERM to one after the other, those in `last` after the rest; SIGKILL what takes longer."""
         for child in sorted(self.children, key=lambda child: last.index(child.name) if child.name in last else -1):
             end_tree(child.process, seconds)
         self.children.clear()
 
 
 def end_tree(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Ends a child politely, then with its whole session when that took longer than `seconds`."""
+    """End a child politely, then with its whole session if that takes longer than `seconds`."""
     if process.poll() is None and seconds > 0:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # each child leads a session of its own; its own children are in it
+        os.killpg(process.pid, signal.SIGKILL)  # each child leads its own session, which holds its children
     process.wait()
 
 
@@ -121,7 +121,7 @@ class Signals:
         self.seen = 0
 
     def wait(self, seconds: float) -> bool:
-        """Whether one has come, now or within `seconds`."""
+        """Return whether one has come, now or within `seconds`."""
         if select.select([self._read_end], [], [], seconds)[0]:
             self.seen += len(os.read(self._read_end, 16))
         return self.seen > 0
@@ -129,7 +129,7 @@ class Signals:
 
 @contextmanager
 def ending_signals() -> Iterator[Signals]:
-    """While this lasts, SIGINT, SIGTERM and SIGHUP are noted instead of ending us; a third one ends us at once."""
+    """Note SIGINT, SIGTERM and SIGHUP instead of ending, while the block lasts; a third one ends us at once."""
     read_end, write_end = os.pipe()
     counted = 0
 
@@ -152,7 +152,7 @@ def ending_signals() -> Iterator[Signals]:
 
 
 def wait_until(ready: Callable[[], bool], signals: Signals, family: Family, seconds: float) -> bool:
-    """Waits until `ready()`; False after `seconds` or a signal. Raises ChildEnded."""
+    """Wait until `ready()`; return False after `seconds` or a signal. Raises ChildEnded."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         family.check()

@@ -24,9 +24,9 @@ HANDLERS = {
 
 
 def run(changes: dict[str, str], *, flower: int | None, worker: bool) -> int:
-    """Runs the stack until a signal (status 0) or the end of one of its processes (status 1).
+    """Run the stack until a signal arrives (status 0) or one of its processes ends for good (status 1).
 
-    `flower` is the port of Flower; None: without it.
+    `flower` is the port of Flower; None: no Flower.
     """
     console = Console(highlight=False, soft_wrap=True)
     if flower is not None:
@@ -74,7 +74,7 @@ def _warn(line: str) -> None:
 
 
 def _start_flower(stack: Stack, port: int) -> str | None:
-    """Starts Flower; returns what to log in with, or where that lies, unless somebody has chosen it."""
+    """Start Flower; return what to log in with, or the file that holds it; None if the login was configured."""
     environment, made = command_lines.flower_environment(stack.environment, "127.0.0.1")
     stack.family.start("flower", command_lines.flower("127.0.0.1", port, []), environment)
     return shown_or_kept(made, stack.settings.data_dir, "flower-login") if made else None
@@ -86,7 +86,7 @@ def _start_worker(stack: Stack) -> None:
 
 
 def _noted_broker(stack: Stack) -> Path | None:
-    """The embedded Redis' address, with its password, in a file of its owner: a pipeline on this machine needs it."""
+    """Write the embedded Redis' address, with its password, to a private file: a pipeline on this machine needs it."""
     if stack.servers is None or stack.servers.redis is None:
         return None
     place = stack.settings.data_dir / "secrets" / embedded.BROKER_URL

@@ -8,7 +8,7 @@ from bridge.settings import SettingsError
 
 
 def refuse_used_port(host: str, port: int, what: str, advice: str) -> None:
-    """One line instead of a process that starts over and over behind a port that another program has."""
+    """Refuse a port that another program has: one line instead of a process that starts over and over."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,1 +1,1 @@
-"""Commands that speak HTTP to a bridge; they import neither SQLAlchemy nor the servers."""
+"""Commands that use a bridge over HTTP; they import neither SQLAlchemy nor the servers."""

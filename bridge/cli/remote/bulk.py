@@ -19,7 +19,7 @@ _DONE = {"cancel": "cancelled", "retry": "put back"}
 
 
 def steer_one(bridge: Bridge, verb: str, job_id: str, *, json: bool) -> None:
-    """Changes one job and prints its state. Raises RefusedByBridge."""
+    """Change one job and print its state. Raises RefusedByBridge."""
     answer = bridge.post(f"{API_BASE}/{job_id}/{verb}")
     if json:
         print_json(answer.body)
@@ -30,7 +30,7 @@ def steer_one(bridge: Bridge, verb: str, job_id: str, *, json: bool) -> None:
 def steer_many(
     reach: Callable[[], Bridge], verb: str, query: dict[str, Any], *, dry_run: bool, yes: bool, json: bool
 ) -> None:
-    """Changes all jobs that match, once somebody has said yes. Raises Refused without a filter, or without anybody."""
+    """Change all matching jobs, after a confirmation. Raises Refused without a filter, or if nobody can confirm."""
     if not query:
         raise Refused(f"name a JOB, or at least one filter: {_FILTERS}")
     if not (dry_run or yes or sys.stdin.isatty()):
@@ -47,7 +47,7 @@ def steer_many(
 
 
 def confirm(question: str) -> None:
-    """Asks on standard error. Ends the command with status 1 unless the answer is yes."""
+    """Ask on standard error; end the command with status 1 unless the answer is yes."""
     if not typer.confirm(question, err=True):
         typer.echo("jobbridge: nothing was changed", err=True)
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`jobbridge continuations`: outcomes that the pipeline has not got, and to send them again."""
+"""`jobbridge continuations`: list outcomes that the pipeline does not have yet, and send them again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def list_(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lists outcomes to be handed over or confirmed.
+    """List outcomes to be handed over or confirmed.
 
     Newest first.
     """
@@ -90,7 +90,7 @@ def resend(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Sends an outcome again, or all that fail.
+    """Send an outcome again, or all that fail.
 
     Confirmed or not; asks before many.
     """

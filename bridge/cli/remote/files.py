@@ -1,4 +1,4 @@
-"""Files that go to the bridge and come from it, however large, by its client for pipelines."""
+"""Files sent to the bridge and fetched from it, however large, by its client for pipelines."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PATIENCE = 15.0  # seconds in which nothing comes through; somebody waits for th
 
 
 def upload(bridge: Bridge, path: Path) -> str:
-    """Send a file; its upload's ID. Raises Refused: it cannot be read, or the bridge refuses it; Unreachable."""
+    """Send a file; return its upload's ID. Raises Refused: it cannot be read, or the bridge refuses it; Unreachable."""
     return _by_client(bridge, lambda client: client.upload(path)).upload_id
 
 
 def save_text(bridge: Bridge, job_id: str, output: Path) -> None:
-    """Write the text of a job's result into a file, which is empty where there is none. Raises Refused, Unreachable.
+    """Write the text of a job's result into a file, which is empty if there is none. Raises Refused, Unreachable.
 
-    A regular file is replaced when all has come. `-` is standard output; into it, a pipe or a device all is written
-    once it has come.
+    A regular file is replaced when all has come. `-` is standard output; to it, a pipe or a device all is written once
+    it has come.
     """
     if not _is_stream(output):
         _fetch_text(bridge, job_id, output)
@@ -48,7 +48,7 @@ def save_text(bridge: Bridge, job_id: str, output: Path) -> None:
 
 
 def _is_stream(output: Path) -> bool:
-    """Whether this is no file to be replaced: standard output, a pipe, a device, or an open file by its number."""
+    """Return whether this is no file to replace: standard output, a pipe, a device, or an open file by its number."""
     if str(output) == "-":
         return True
     if output.is_dir():
@@ -61,7 +61,7 @@ def _is_stream(output: Path) -> bool:
 
 
 def _opened(output: Path) -> BinaryIO:
-    """Open for writing at its end; standard output is left open when this is closed."""
+    """Open it for appending; standard output stays open when this is closed."""
     return os.fdopen(os.dup(1) if str(output) == "-" else os.open(output, os.O_WRONLY | os.O_APPEND), "wb")
 
 

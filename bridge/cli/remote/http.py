@@ -1,4 +1,4 @@
-"""The bridge as the client commands see it: over HTTP, with BRIDGE_URL and BRIDGE_KEY, and nothing else of it."""
+"""The bridge as the client commands see it: only over HTTP, with BRIDGE_URL and BRIDGE_KEY."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER_SECONDS = 60.0
 
 
 class Answer(NamedTuple):
-    """What the bridge said, and what its clock showed: ages are told by that one, not by this machine's."""
+    """What the bridge said, and the time of its clock: ages follow that one, not this machine's."""
 
     body: dict[str, Any]
     now: datetime
@@ -31,7 +31,7 @@ class Bridge:
     """A bridge at an address."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        """Raises Refused when either cannot be what it should."""
+        """Take an address and a key. Raises Refused if either is malformed."""
         try:
             parts = urlsplit(url)
             bad = parts.scheme not in ("http", "https") or not parts.hostname or bool(parts.query or parts.fragment)
@@ -47,11 +47,11 @@ class Bridge:
         self._client = Client(self.url, key, patience=0, allow_http=True)
 
     def get(self, path: str, **query: Any) -> Answer:
-        """`ask`, to read."""
+        """Call `ask`, to read."""
         return self.ask("GET", path, query)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Answer:
-        """`ask`, to change."""
+        """Call `ask`, to change."""
         return self.ask("POST", path, query, body)
 
     def ask(
@@ -64,7 +64,7 @@ class Bridge:
         headers: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> Answer:
-        """One request. `query`: None is left out. Raises RefusedByBridge, Unreachable."""
+        """Send one request. `query`: None is left out. Raises RefusedByBridge, Unreachable."""
         params = {name: _written(value) for name, value in query.items() if value is not None}
         try:
             reply = self._client.call(method, path, params, body, headers=headers, seconds=seconds)
@@ -78,7 +78,7 @@ class Bridge:
         return self._read(reply)
 
     def _read(self, reply: Reply) -> Answer:
-        """What the bridge said. Raises RefusedByBridge; Unreachable where it is somebody else."""
+        """Return what the bridge said. Raises RefusedByBridge; Unreachable if somebody else answered."""
         status, document = reply.status, None
         with suppress(ValueError, RecursionError):
             document = json.loads(reply.body)
@@ -89,7 +89,7 @@ class Bridge:
         raise RefusedByBridge(self._said(status, document), passing=status in (429, 503))
 
     def _said(self, status: int, problem: dict[str, Any]) -> list[str]:
-        """The problem's detail, and each field with its messages; what stands in both is told once."""
+        """Return the problem's detail, and each field with its messages; what both say appears once."""
         detail, errors = str(problem.get("detail", "")), problem.get("errors")
         fields = sorted(errors.items()) if isinstance(errors, dict) else []
         if fields:
@@ -104,13 +104,13 @@ class Bridge:
 
 
 def bridge_at(url: str | None) -> Bridge:
-    """The bridge of these settings, or at another address. Raises SettingsError, Refused."""
+    """Return the bridge of these settings, or at another address. Raises SettingsError, Refused."""
     settings = load_settings()
     return Bridge(url or settings.require("url"), settings.key)
 
 
 def part(text: object) -> str:
-    """A text as one part of a path, whatever it holds."""
+    """Encode a text as one part of a path, whatever it holds."""
     return quote(str(text), safe="")
 
 
@@ -128,7 +128,7 @@ def _clock(reply: Reply) -> datetime:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason that the system gave, such as `Connection refused`; empty where it gave none."""
+    """Return the innermost reason that the system gave, such as `Connection refused`; empty if it gave none."""
     reason = ""
     step: BaseException | None = error
     while step is not None:

@@ -1,4 +1,4 @@
-"""How jobs look to people: a list, a whole one, and why it is where it is."""
+"""How jobs are shown to people: a list, a whole one, and why it is where it is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOMENTS = ("_at", "_start", "_completion")
 
 
 def show_list(console: Console, answer: Answer) -> None:
-    """Prints a page of jobs, and how the next one is opened."""
+    """Print a page of jobs, and how to open the next one."""
     jobs, now = answer.body["jobs"], answer.now
     if not jobs:
         console.print("No job matches.")
@@ -52,13 +52,13 @@ def _print_narrow(console: Console, jobs: list[dict[str, Any]], now: datetime) -
 
 
 def show_more(console: Console, cursor: str | None) -> None:
-    """Prints how the next page is opened, if there is one; the cursor stays in one piece."""
+    """Print how to open the next page, if there is one; the cursor stays in one piece."""
     if cursor is not None:
         console.print(Text("There are more: --cursor", style="dim"), clean(cursor), soft_wrap=True)
 
 
 def show_batch(console: Console, answer: Answer) -> None:
-    """Prints where a batch is, and its jobs by state."""
+    """Print the state of a batch, and its jobs by state."""
     batch = answer.body
     console.print(text(batch["batch_id"]), "has ended" if batch["ended"] else "is under way")
     rows = table("Status", "Jobs", right=["Jobs"])
@@ -76,13 +76,13 @@ def _note(job: dict[str, Any], now: datetime) -> str:
 
 
 def progress(job: Mapping[str, Any]) -> str:
-    """What the worker reported: `40 %, page 2 of 5`."""
+    """Format what the worker reported: `40 %, page 2 of 5`."""
     done = [] if job["progress"] is None else [f"{job['progress']:.0%}".replace("%", " %")]
     return ", ".join([*done, *([job["message"]] if job["message"] else [])])
 
 
 def show_whole(console: Console, answer: Answer) -> None:
-    """Prints a job's fields, its ended attempts, who asked for what, and what was refused."""
+    """Print a job's fields, its ended attempts, who asked for what, and what was refused."""
     job, now = answer.body, answer.now
     lists = ("attempts", "refusals", "requests")
     console.print(pairs((name, _field(name, job[name], now)) for name in job if name not in lists))
@@ -101,7 +101,7 @@ def show_whole(console: Console, answer: Answer) -> None:
 
 
 def _key(row: dict[str, Any]) -> str:
-    """A key as people know it. A bridge of an earlier version tells its ID alone."""
+    """Return a key as people know it. A bridge of an earlier version gives only its ID."""
     key = row.get("key")
     return f"{key['name']} ({key['prefix']})" if key else row["key_id"]
 
@@ -127,7 +127,7 @@ def _attempts(attempts: list[dict[str, Any]], now: datetime) -> Table:
 
 
 def explanation(answer: Answer, width: int) -> Group:
-    """Why a job is where it is: the API's sentences, then workers and attempts."""
+    """Lay out why a job is where it is: the API's sentences, then workers and attempts."""
     why, now = answer.body, answer.now
     parts: list[RenderableType] = [
         Text.assemble(text(why["job_id"], "bold"), "  ", coloured(why["status"]), "  ", text(why["content_type"]))
@@ -141,7 +141,7 @@ def explanation(answer: Answer, width: int) -> Group:
 
 
 def show_explanation(console: Console, answer: Answer) -> None:
-    """Prints why a job is where it is."""
+    """Print why a job is where it is."""
     console.print(explanation(answer, console.width))
 
 

@@ -1,4 +1,4 @@
-"""`jobbridge jobs`: see jobs, submit them, steer them. Over HTTP only."""
+"""`jobbridge jobs`: see jobs, submit them, cancel and retry them. Over HTTP only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bridge.cli.remote import bulk, job_tables, logs, result, submit, watch
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.names import API_BASE, BATCHES_BASE
 
-app = options.group("See jobs, submit them, steer them.", no_args_is_help=True)
+app = options.group("See jobs, submit them, cancel and retry them.", no_args_is_help=True)
 app.command(epilog=options.ENDS)(submit.submit)
 app.command(epilog=options.EXIT)(result.result)
 app.command(epilog=options.EXIT)(result.artifacts)
@@ -50,20 +50,20 @@ def list_(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lists jobs, newest first."""
+    """List jobs, newest first."""
     query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
     _tell(bridge_at(url).get(f"{API_BASE}/", **query, limit=limit, cursor=cursor), job_tables.show_list, json=json)
 
 
 @app.command()
 def show(job: Job, json: Json = False, url: Url = None) -> None:
-    """Shows a job with its attempts."""
+    """Show a job with its attempts."""
     _tell(bridge_at(url).get(f"{API_BASE}/{job}"), job_tables.show_whole, json=json)
 
 
 @app.command()
 def explain(job: Job, json: Json = False, url: Url = None) -> None:
-    """Says why a job is where it is, and what comes next."""
+    """Say why a job is where it is, and what comes next."""
     _tell(bridge_at(url).get(f"{API_BASE}/{job}/explain"), job_tables.show_explanation, json=json)
 
 
@@ -73,7 +73,7 @@ def batch(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Counts the jobs of a batch by state."""
+    """Count the jobs of a batch by state."""
     _tell(bridge_at(url).get(f"{BATCHES_BASE}/{batch_id}"), job_tables.show_batch, json=json)
 
 
@@ -93,9 +93,9 @@ def watch_(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Watches a job until it ends, or all queues until Ctrl-C.
+    """Watch a job until it ends, or all queues until Ctrl-C.
 
-    Without a terminal it tells a job's changes line by line, and the queues once.
+    Without a terminal it prints a job's changes line by line, and the queues once.
     """
     bridge = bridge_at(url)
     if job is None:
@@ -131,8 +131,8 @@ def _steering_command(verb: str, summary: str) -> None:
     app.command(verb, help=summary)(command)
 
 
-_steering_command("cancel", "Cancels a job, or all that match; asks before many.")
+_steering_command("cancel", "Cancel a job, or all that match; asks before many.")
 _steering_command(
     "retry",
-    "Puts a job that failed back, or all that match.\n\nFailed, timed-out and cancelled ones; asks before many.",
+    "Put a job that failed back, or all that match.\n\nFailed, timed-out and cancelled ones; asks before many.",
 )

@@ -22,7 +22,7 @@ def create(
     expires: datetime | None,
     callback_url: str | None,
 ) -> tuple[str, str | None]:
-    """Make a key; its text, and its webhook secret where it has an address to call.
+    """Make a key; return its text, and its webhook secret if it has an address to call.
 
     Raises RefusedByBridge, Unreachable.
     """
@@ -40,12 +40,12 @@ def create(
 
 
 def change_webhook_secret(bridge: Bridge, prefix: str) -> str:
-    """Make a key's webhook secret, or a new one. Raises RefusedByBridge, Unreachable."""
+    """Make a key's webhook secret, or a new one, and return it. Raises RefusedByBridge, Unreachable."""
     return str(bridge.post(f"{KEYS_BASE}/{part(prefix)}/webhook-secret").body["webhook_secret"])
 
 
 def listed(bridge: Bridge, made_by: str | None) -> list[Mapping[str, Any]]:
-    """Every key that ours administers, or those that the key with this prefix made."""
+    """Return every key that ours administers, or those that the key with this prefix made."""
     found: list[Mapping[str, Any]] = []
     cursor = None
     while True:
@@ -57,7 +57,7 @@ def listed(bridge: Bridge, made_by: str | None) -> list[Mapping[str, Any]]:
 
 
 def revoke(bridge: Bridge, prefix: str, *, with_made: bool) -> tuple[int, int]:
-    """Revoke a key (`with_made`: and those it made, and so on); how many were, and how many jobs are pending again."""
+    """Revoke a key (`with_made`: and those it made, and so on); return the number of keys, and of jobs put back."""
     done = bridge.ask("DELETE", f"{KEYS_BASE}/{part(prefix)}", {"made": with_made or None}).body
     return 1 + done["also_revoked"], done["released"]
 

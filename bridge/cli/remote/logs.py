@@ -25,7 +25,7 @@ def logs(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Prints the log of a job; with --json a line for each piece."""
+    """Print the log of a job; with --json a line for each piece."""
     bridge = bridge_at(url)
     shown = 0
     try:
@@ -42,7 +42,7 @@ def logs(
 
 
 def _show(bridge: Bridge, job: str, after: int, *, json: bool) -> int:
-    """Print all pieces after this one; the number of the last."""
+    """Print all pieces after this one; return the number of the last."""
     while pieces := bridge.get(f"{API_BASE}/{job}/log", after=after).body["pieces"]:
         for piece in pieces:
             _print(piece, json=json)

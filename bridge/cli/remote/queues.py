@@ -18,7 +18,7 @@ def queues(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Shows the content types with their jobs by state."""
+    """Show the content types with their jobs by state."""
     numbers = bridge_at(url).get(f"{API_BASE}/statistics").body
     if json:
         print_json(numbers)

@@ -1,4 +1,4 @@
-"""To send outcomes again: one of a job, or all in a state, about which the command asks first."""
+"""Send outcomes again: one of a job, or all in a state, after a confirmation."""
 
 from __future__ import annotations
 

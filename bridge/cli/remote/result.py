@@ -27,7 +27,7 @@ def result(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Shows a result's text, or writes it into a file."""
+    """Show a result's text, or write it into a file."""
     bridge = bridge_at(url)
     if output is not None and not json:
         files.save_text(bridge, job, output)
@@ -49,7 +49,7 @@ def artifacts(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lists or fetches the files beside a result's text."""
+    """List or fetch the files beside a result's text."""
     bridge = bridge_at(url)
     if output is not None:
         for path in files.save_artifacts(bridge, job, output):

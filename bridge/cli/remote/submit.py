@@ -24,7 +24,7 @@ def submit(
     *,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Read where it lies if the bridge sees it there, else sent to it."),
+        typer.Argument(metavar="FILE", help="Read in place if the bridge sees it there, else sent to it."),
     ] = None,
     source_url: Annotated[
         list[str] | None,
@@ -32,7 +32,7 @@ def submit(
     ] = None,
     source_fetch: Annotated[
         str | None,
-        typer.Option(metavar="WHO", help="Of --source-url: bridge (the default), or worker, without the bridge."),
+        typer.Option(metavar="WHO", help="Who fetches --source-url: bridge (the default), or the worker directly."),
     ] = None,
     content_type: Annotated[
         str, typer.Option("--content-type", "--type", metavar="TYPE", help="It selects the workers.")
@@ -67,7 +67,7 @@ def submit(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Creates a job for each file or address: all of them, or none. What the bridge does not see is sent to it."""
+    """Create a job for each file or address: all of them, or none. What the bridge does not see is sent to it."""
     files, urls = files or [], source_url or []
     if not files and not urls:
         raise Refused("name a FILE or --source-url")
@@ -116,7 +116,7 @@ def _created(
     idempotency_key: str | None,
     upload: bool,
 ) -> dict[str, Any]:
-    """The answer to a batch of these jobs, one for each file and address; files are sent where asked for or needed."""
+    """Create a batch of these jobs, one for each file and address, and return the answer; send files if needed."""
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     sources = [{"source_file_path": str(file.absolute())} for file in files]
 
@@ -131,7 +131,7 @@ def _created(
         except RefusedByBridge as refused:
             missing = [file for file in files if not file.is_file()]
             if missing and "source_file_path: Must lie" in str(refused):
-                typer.echo(f"jobbridge: {clean(missing[0])} is no file of this machine", err=True)
+                typer.echo(f"jobbridge: {clean(missing[0])} is not a file on this machine", err=True)
             if "source_file_path: " not in str(refused) or missing:
                 raise
     sources = [{"source_upload": files_.upload(bridge, file)} for file in files]
@@ -139,12 +139,12 @@ def _created(
 
 
 def _last_part(url: str) -> str:
-    """What an address is called by: the last part of its path, without what may open it."""
+    """Return what an address is called by: the last part of its path, without what may grant access."""
     return url.partition("?")[0].rstrip("/").rpartition("/")[2][:255] or "source"
 
 
 def task_options(pairs: list[str]) -> dict[str, Any]:
-    """`k=v` as an object: `pages=5` is a number, `language=en` a text, `x="5"` a text again. Raises Refused."""
+    """Parse `k=v` into an object: `pages=5` is a number, `language=en` a text, `x="5"` a text again. Raises Refused."""
     options: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text_ = pair.partition("=")

@@ -27,7 +27,7 @@ from bridge.names import API_BASE, API_ROOT, WEBHOOKS_BASE
 from models.job_state import FINAL, JobState
 
 _MOST_WORKERS = 200  # asked for; as many are shown as there are lines
-# Of which there should be none that is failing; where to ask for each.
+# None of these should be failing; where to ask for each.
 _TROUBLES = {"continuations": f"{API_ROOT}/continuations/", "webhooks": f"{WEBHOOKS_BASE}/"}
 
 
@@ -37,7 +37,7 @@ def top(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Shows queues, workers and rates, live; q ends.
+    """Show queues, workers and rates, live; q ends.
 
     Rates are those between two looks. With --json, or without a terminal, one look.
     """
@@ -59,7 +59,7 @@ def _workers(bridge: Bridge | Eye) -> Any:
 
 
 def _troubles(bridge: Bridge | Eye) -> list[str]:
-    """A line for each kind of outcome of which some were tried often and have not arrived."""
+    """Return a line for each kind of outcome of which some were tried often and have not arrived."""
     told = []
     for name, path in _TROUBLES.items():
         answer = bridge.get(f"{path}?state=failing&limit=1")
@@ -69,7 +69,7 @@ def _troubles(bridge: Bridge | Eye) -> list[str]:
 
 
 def _live(bridge: Bridge, paper: Console, every: float) -> None:
-    """Until q or Ctrl-C. Raises Unreachable, RefusedByBridge."""
+    """Show it until q or Ctrl-C. Raises Unreachable, RefusedByBridge."""
     eye, numbers, workers = Eye(bridge), None, None
     earlier: tuple[float, Any] | None = None
     with _keys() as pressed, Live(console=paper, auto_refresh=False, screen=True) as screen:
@@ -90,7 +90,7 @@ def _live(bridge: Bridge, paper: Console, every: float) -> None:
 
 
 def _rates(then: float, before: Mapping[str, Any], now: float, after: Mapping[str, Any]) -> dict[str, float]:
-    """Jobs per second that came to each final state between two looks; what was purged meanwhile counts as none."""
+    """Return the jobs per second that reached each final state between two looks; purged ones count as none."""
     passed = max(now - then, 0.001)
     return {
         state: max(0, after["by_status"].get(state, 0) - before["by_status"].get(state, 0)) / passed for state in FINAL
@@ -126,7 +126,7 @@ def _shown(
 
 @contextmanager
 def _keys() -> Iterator[Any]:
-    """`pressed(seconds)` waits for so long and says whether q was pressed; the terminal is as before afterwards."""
+    """Yield `pressed(seconds)`, which waits and returns whether q was pressed; restore the terminal afterwards."""
     place = sys.stdin.fileno() if sys.stdin.isatty() else None
     if place is None:
         yield lambda seconds: time.sleep(seconds)

@@ -24,7 +24,7 @@ from models.job_state import FINAL, JobState
 #: How the command ends: the first of these that any job came to.
 EXITS = {JobState.FAILED: 4, JobState.TIMEOUT: 5, JobState.CANCELLED: 6, JobState.COMPLETED: 0}
 INTERRUPTED = 130
-PATIENCE = 120.0  # seconds that a bridge which answered once may be silent, as while it is started anew
+PATIENCE = 120.0  # seconds that a bridge which answered once may be silent, as while it restarts
 
 
 class Eye:
@@ -36,7 +36,7 @@ class Eye:
         self.trouble = ""
 
     def get(self, path: str) -> Answer | None:
-        """An answer; None when there was none this time. Raises Unreachable, RefusedByBridge when that is for good."""
+        """Return an answer, or None this time. Raises Unreachable, RefusedByBridge if there will be none."""
         try:
             answer = self._bridge.get(path)
         except (RefusedByBridge, Unreachable) as problem:
@@ -53,7 +53,7 @@ class Eye:
 
 
 def watch_queues(bridge: Bridge, every: float) -> None:
-    """Shows the queues, on a terminal until Ctrl-C. Raises Unreachable, RefusedByBridge."""
+    """Show the queues, on a terminal until Ctrl-C. Raises Unreachable, RefusedByBridge."""
     paper, eye = console(), Eye(bridge)
     try:
         with _screen(paper, kept=True) as screen:
@@ -73,7 +73,7 @@ def watch_queues(bridge: Bridge, every: float) -> None:
 
 
 def watch_jobs(bridge: Bridge, names: Mapping[str, str], every: float = 1.0, *, json: bool) -> int:
-    """Watches jobs (ID → what people call it) until all have ended; the exit status says how.
+    """Watch jobs (ID → what people call it) until all have ended; return the exit status, which says how.
 
     On a terminal live, else a line for each change; with `json` nothing but their statuses at the end, of a single one
     without a name as the API gives it. Raises Unreachable, RefusedByBridge.
@@ -116,12 +116,12 @@ def _ended(job: Mapping[str, Any] | None) -> bool:
 
 
 def _news(job: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
-    """What is told when it changes."""
+    """Return what is shown when it changes."""
     return None if job is None else (job["status"], job["attempt"], job["progress"], job["message"])
 
 
 def _note(job: Mapping[str, Any]) -> str:
-    """What there is to say about a job in this state."""
+    """Return what there is to say about a job in this state."""
     if job["status"] == JobState.PROCESSING:
         return ", ".join(filter(None, (f"attempt {job['attempt']} by {job['worker_id']}", progress(job))))
     return job["error_message"] or ""

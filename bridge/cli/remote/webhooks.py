@@ -1,4 +1,4 @@
-"""`jobbridge webhooks`: outcomes that receivers have not got, and to send them again."""
+"""`jobbridge webhooks`: list outcomes that receivers do not have yet, and send them again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def list_(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lists outcomes on their way to callback addresses.
+    """List outcomes on their way to callback addresses.
 
     Newest first.
     """
@@ -85,7 +85,7 @@ def resend(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Sends a webhook again, or all in a state.
+    """Send a webhook again, or all in a state.
 
     Delivered or not; asks before many.
     """

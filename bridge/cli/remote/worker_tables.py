@@ -1,4 +1,4 @@
-"""How workers and queues look to people."""
+"""How workers and queues are shown to people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.job_state import JobState
 
 
 def workers_table(workers: list[dict[str, Any]], now: datetime, width: int) -> Table:
-    """The workers with who they are, whole: their names are what `workers pause` takes."""
+    """Lay out the workers, with whole names: `workers pause` takes them."""
     wide = width >= WIDE
     machines = ["Machine"] if wide else []
     names = ("Worker", *(["Key name"] if wide else []), "Key", "Types", "Seen", "In hand", "Slots", *machines, "Paused")
@@ -38,13 +38,13 @@ def workers_table(workers: list[dict[str, Any]], now: datetime, width: int) -> T
 
 
 def _slots(worker: dict[str, Any]) -> str:
-    """Free slots of all, as the worker says; a bridge of an earlier version says nothing of them."""
+    """Format free slots of all, as the worker says; a bridge of an earlier version does not report them."""
     busy, free = worker.get("slots_busy"), worker.get("slots_free")
     return "–" if free is None else f"{free} free" if busy is None else f"{free}/{busy + free} free"
 
 
 def machine(facts: dict[str, Any]) -> str:
-    """What a worker tells of itself, as one line; a bridge of an earlier version says nothing of it."""
+    """Format what a worker says about itself, as one line; a bridge of an earlier version does not report it."""
     memory, free = facts.get("memory"), facts.get("memory_free")
     room = None
     if memory is not None:
@@ -66,7 +66,7 @@ def _pause(paused: dict[str, Any] | None, now: datetime) -> Text:
 
 
 def overview(numbers: dict[str, Any]) -> Group:
-    """The queues: content types with their jobs by state, how long the oldest has waited, how long jobs take."""
+    """Lay out the queues: content types with jobs by state, how long the oldest has waited, how long jobs take."""
     parked = numbers["parked_polls"]
     waiting = (
         "Redis is away" if parked is None else f"{parked} {'poll waits' if parked == 1 else 'polls wait'} for jobs"
@@ -97,7 +97,7 @@ def _age(seconds: float | None) -> str:
 
 
 def sweeps_table(sweeps: list[dict[str, Any]]) -> Table:
-    """The sweeps: when each ran last, what it found, and what it has left."""
+    """Lay out the sweeps: when each ran last, what it found, and what it has left."""
     rows = table(
         "Sweep", "Ran before", "Took", "Changed", "Backlog", right=["Ran before", "Took", "Changed", "Backlog"]
     )

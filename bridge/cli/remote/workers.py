@@ -1,4 +1,4 @@
-"""`jobbridge workers`: who works, and who is to pause."""
+"""`jobbridge workers`: list workers, pause, drain and evict them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KeyPrefix = Annotated[
 
 @app.command("list")
 def list_(json: Json = False, url: Url = None) -> None:
-    """Lists the workers of the last hour.
+    """List the workers of the last hour.
 
     And those that hold a job or are paused.
     """
@@ -52,7 +52,7 @@ def pause(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Gives a worker no jobs; it keeps those that it holds."""
+    """Give a worker no jobs; it keeps those that it holds."""
     body = {"reason": reason, "seconds": seconds, "key": key_prefix}
     _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/pause", body), json=json)
 
@@ -66,9 +66,9 @@ def drain(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Lets a worker finish what it holds and end.
+    """Let a worker finish what it holds and end.
 
-    `resume` takes it back.
+    `resume` revokes this.
     """
     told = {"reason": reason, "seconds": seconds, "key": key_prefix}
     body = {name: value for name, value in told.items() if value is not None}
@@ -77,7 +77,7 @@ def drain(
 
 @app.command()
 def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url: Url = None) -> None:
-    """Gives a worker jobs again, whoever paused or drained it."""
+    """Give a worker jobs again, whoever paused or drained it."""
     body = {} if key_prefix is None else {"key": key_prefix}
     _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/resume", body), json=json)
 
@@ -88,9 +88,9 @@ def evict(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Puts back what workers that are gone hold.
+    """Put back what workers that are gone hold.
 
-    Their jobs stand at the head of their queues, no retry spent.
+    Their jobs go to the head of their queues, without spending a retry.
     """
     answer = bridge_at(url).post(f"{API_ROOT}/workers/evict", {"worker_ids": workers})
     if json:

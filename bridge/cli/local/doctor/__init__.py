@@ -1,1 +1,1 @@
-"""`jobbridge doctor`: looks at everything that the bridge stands on, and says what to do about what is wrong."""
+"""`jobbridge doctor`: checks everything that the bridge depends on, and says what to do about what is wrong."""

@@ -1,4 +1,4 @@
-"""Celery's processes: whether beat sends, whether workers take, and whether anybody takes what goes to the pipeline."""
+"""Celery's processes: whether beat sends, workers take, and anybody takes what goes to the pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANSWER_SECONDS = 1.5
 
 
 def sweeps(ages: Mapping[str, float], lying: Mapping[str, int]) -> Iterator[Finding]:
-    """Sweeps that did not come in time, and whose fault that is."""
+    """Find sweeps that did not come in time, and whose fault that is."""
     late = sorted(name for name, age in ages.items() if is_late(name, age))
     if ages and not late:
         return
@@ -37,7 +37,7 @@ def sweeps(ages: Mapping[str, float], lying: Mapping[str, int]) -> Iterator[Find
 
 
 def queues(lying: Mapping[str, int]) -> Iterator[Finding]:
-    """Queues that grow."""
+    """Find queues that grow."""
     for name, most in MOST_LYING.items():
         if lying[name] > most:
             do = f"Start more of `jobbridge celery --queues {name}`, or see why those that run are stuck."
@@ -45,7 +45,7 @@ def queues(lying: Mapping[str, int]) -> Iterator[Finding]:
 
 
 def continuation(settings: Settings) -> Iterator[Finding]:
-    """The pipeline's queue: messages that lie there while no worker that answers takes them."""
+    """Find messages that stay in the pipeline's queue while no worker that answers takes them."""
     queue = settings.continuation_queue
     if settings.continuation_task is None or settings.broker_url is None or queue in names.QUEUES:
         return
@@ -54,13 +54,13 @@ def continuation(settings: Settings) -> Iterator[Finding]:
         return
     after = lying(settings.broker_url, [queue])[queue]
     if after >= before:
-        what = f"{after} outcomes lie in the pipeline's queue {queue}, and nothing was seen to take them."
+        what = f"{after} outcomes wait in the pipeline's queue {queue}, and nothing was seen to take them."
         do = f"Start the pipeline's Celery worker with -Q {queue}, or correct BRIDGE_CONTINUATION_QUEUE."
         yield warning("continuation_queue", what, do)
 
 
 def _taken(broker: str) -> set[str]:
-    """The queues of the workers that answer; those that were told not to are not known."""
+    """Return the queues of the workers that answer; those that are configured not to answer stay unknown."""
     if broker.startswith(SENTINEL):
         return set()
     app = Celery("doctor", broker=for_celery(broker), set_as_current=False)
@@ -70,6 +70,6 @@ def _taken(broker: str) -> set[str]:
 
 
 def lying(broker: str, queues: Iterator[str] | list[str] | tuple[str, ...] = names.QUEUES) -> dict[str, int]:
-    """How many messages lie in each queue. Raises redis.RedisError."""
+    """Count the messages in each queue. Raises redis.RedisError."""
     with connect(broker, socket_timeout=3) as client:
         return {name: int(client.llen(name)) for name in queues}

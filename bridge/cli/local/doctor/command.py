@@ -13,11 +13,10 @@ from bridge.settings import SettingsError, read_environment
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print as JSON, for monitoring.")] = False) -> None:
-    """Says what is wrong here, and what to do about it.
+    """Say what is wrong here, and what to do about it.
 
-    Looks at PostgreSQL, Redis, Celery, beat, webhooks, files, the store and settings from this machine, and changes
-    nothing. Beside
-    `jobbridge up` it needs no settings. Exit status: 0 nothing is wrong; 1 warnings; 2 errors.
+    Checks PostgreSQL, Redis, Celery, beat, webhooks, files, the store and settings from this machine, and changes
+    nothing. Beside `jobbridge up` it needs no settings. Exit status: 0 nothing is wrong; 1 warnings; 2 errors.
     """
     from bridge.cli.local.doctor.examine import Report, examine
     from bridge.cli.local.doctor.finding import error

@@ -24,7 +24,7 @@ LOOK_UP_SECONDS = 3.0  # for all of them
 
 
 def webhooks(connection: Connection, settings: Settings, lying: Mapping[str, int] | None) -> Iterator[Finding]:
-    """Webhooks of all tenants that need somebody. `lying`: messages in the bridge's queues, where that is known."""
+    """Find webhooks of all tenants that need attention. `lying`: messages in the bridge's queues, if known."""
     rows = undelivered(connection, tenants_of(connection), settings.webhook_retry_seconds)
     for trouble, told in sentences(rows).items():
         do = DO[trouble]
@@ -32,12 +32,12 @@ def webhooks(connection: Connection, settings: Settings, lying: Mapping[str, int
             told = f"{told} {lying[names.WEBHOOKS]} messages wait in {names.WEBHOOKS} and nobody takes them."
             do = f"Start `jobbridge celery`, or let one take {names.WEBHOOKS}."
         elif trouble is Trouble.GIVEN_UP:
-            do = "Mend the receiver or its address; then `jobbridge webhooks resend --state failed`."
+            do = "Repair the receiver or its address; then `jobbridge webhooks resend --state failed`."
         yield warning("webhooks", told, do)
 
 
 def addresses(settings: Settings) -> Iterator[Finding]:
-    """Entries of the lists of addresses that can never be reached from here, and networks that have no effect."""
+    """Find entries of the address lists that can never be reached from here, and networks that have no effect."""
     sources = allowed_addresses(settings)
     receivers = Allowed.of(settings.webhook_allow, [network(one) for one in settings.webhook_networks])
     for kind, allowed in (("SOURCE", sources), ("WEBHOOK", receivers)):
@@ -52,13 +52,13 @@ def addresses(settings: Settings) -> Iterator[Finding]:
 
 
 def authorities(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether there are certificates of authorities, without which no https address can be trusted."""
+    """Check that there are certificates of authorities, without which no https address can be trusted."""
     paths = ssl.get_default_verify_paths()
     given = {name: environment[name] for name in (paths.openssl_cafile_env, paths.openssl_capath_env)
              if environment.get(name)}  # fmt: skip
     for name, place in given.items():
         if not Path(place).exists():
-            what = f"{name} names {place}, which is not there."
+            what = f"{name} names {place}, which does not exist."
             yield warning("authorities", what, "Correct it: sources at addresses and webhooks fail by TLS.")
     if not given and not ssl.create_default_context().get_ca_certs() and not _any_file(paths.capath):
         what = "This machine has no certificates of authorities: https addresses cannot be trusted."
@@ -70,7 +70,7 @@ def _any_file(directory: str | None) -> bool:
 
 
 def _unreachable(patterns: Sequence[Pattern], networks: Sequence[Network]) -> Iterator[tuple[Pattern, str]]:
-    """The entries that name one host, which may not be reached or cannot be looked up; and why."""
+    """Yield the entries that name one host which may not be reached or cannot be looked up, and why."""
     named = list({one.host: one for one in patterns if "*" not in one.host}.values())[:MOST_LOOKED_UP]
     found: dict[str, Sequence[str]] = {}
     threads = [threading.Thread(target=_look_up, args=(one, found), daemon=True) for one in named]
@@ -83,7 +83,7 @@ def _unreachable(patterns: Sequence[Pattern], networks: Sequence[Network]) -> It
     for one in named:
         ips = known.get(one.host)
         if not ips:
-            yield one, "its name cannot be looked up" if ips is not None else "nobody answers what its address is"
+            yield one, "its name cannot be looked up" if ips is not None else "no name server answers"
         elif why := next(filter(None, (refusal(ip, networks) for ip in ips)), None):
             yield one, why
 

@@ -1,4 +1,4 @@
-"""All looks, one after the other; what one cannot see does not keep the next from looking."""
+"""All checks, one after the other; one that fails does not stop the next."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _PASSING = (SQLAlchemyError, redis.RedisError, OperationalError, OSError, checko
 
 
 class Report(NamedTuple):
-    """What was found, and of what versions everything is."""
+    """What was found, and the versions of everything."""
 
     findings: list[Finding]
     facts: dict[str, str]
 
     @property
     def status(self) -> int:
-        """The exit status: 0 nothing, 1 warnings alone, 2 an error."""
+        """Return the exit status: 0 nothing, 1 warnings alone, 2 an error."""
         levels = {one.level for one in self.findings}
         return 2 if Level.ERROR in levels else 1 if levels else 0
 
 
 def examine(settings: Settings, environment: Mapping[str, str]) -> Report:
-    """Look at everything. Changes nothing, and takes about two seconds where everything answers."""
+    """Check everything. Changes nothing, and takes about two seconds if everything answers."""
     found: list[Finding] = []
     facts = {"jobbridge": version()}
 
     def look(check: str, at: Callable[[], Iterable[Finding]]) -> bool:
-        """Whether it could be looked at."""
+        """Run one check; return whether it could be made."""
         try:
             found.extend(at())
         except _PASSING as problem:
-            found.append(warning(check, f"It could not be looked at: {_first_line(problem)}", "Mend the rest first."))
+            found.append(warning(check, f"It could not be checked: {_first_line(problem)}", "Repair the rest first."))
             return False
         return True
 
@@ -66,7 +66,7 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Report:
 
 
 def _redis(settings: Settings, found: list[Finding], facts: dict[str, str]) -> dict[str, int] | None:
-    """How many messages lie in the broker's queues; None where that is not known."""
+    """Check Redis and the broker; return how many messages are in the broker's queues, None if unknown."""
     if settings.redis_url is None or settings.broker_url is None:
         do = "Set it, or start `jobbridge up` in this directory."
         found.append(error("redis", "BRIDGE_REDIS_URL is not set.", do))

@@ -1,4 +1,4 @@
-"""What a look may find."""
+"""What a check may find."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class Finding(NamedTuple):
 
 
 def warning(check: str, what: str, do: str) -> Finding:
-    """Make a finding with which the bridge works."""
+    """Make a finding despite which the bridge works."""
     return Finding(check, Level.WARNING, what, do)
 
 
 def error(check: str, what: str, do: str) -> Finding:
-    """Make a finding with which a part of the bridge does not work."""
+    """Make a finding because of which a part of the bridge does not work."""
     return Finding(check, Level.ERROR, what, do)
 
 
 def skewed(check: str, whose: str, ahead: float) -> list[Finding]:
-    """A clock that is `ahead` of this machine's by so many seconds (negative: behind)."""
+    """Find a clock that is ahead of this machine's by too many seconds (`ahead`; negative: behind)."""
     if abs(ahead) <= MOST_SKEW_SECONDS:
         return []
     how = "ahead of" if ahead > 0 else "behind"
     what = f"{whose} clock is {abs(ahead):.0f} s {how} this machine's."
-    return [warning(check, what, "Set the clocks of both by NTP: expiry of keys and displays go by them.")]
+    return [warning(check, what, "Set the clocks of both by NTP: expiry of keys and displays depend on them.")]
 
 
 MOST_SKEW_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""What lies on this machine: settings, packages, directories and their permissions."""
+"""What is on this machine: settings, packages, directories and their permissions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FOR_OTHERS = 0o077
 
 
 def names(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Settings whose names nothing reads."""
+    """Find settings whose names nothing reads."""
     for line in unknown_names(environment):
-        yield warning("unknown_setting", f"{line}.", "Correct or remove it: what it was to set has its default.")
+        yield warning("unknown_setting", f"{line}.", "Correct or remove it: what it was meant to set has its default.")
 
 
 def packages(distribution: str = "jobbridge") -> Iterator[Finding]:
-    """Python packages that are missing, or of a version that the code does not know."""
+    """Find Python packages that are missing, or of a version that the code does not know."""
     try:
         needed = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
@@ -44,11 +44,11 @@ def packages(distribution: str = "jobbridge") -> Iterator[Finding]:
 
 
 def source_roots(settings: Settings) -> Iterator[Finding]:
-    """Directories of source files that are missing or cannot be read."""
+    """Find directories of source files that are missing or cannot be read."""
     for root in settings.source_roots:
         if not root.is_dir():
             is_made = root == settings.data_dir / "files"
-            do = "Make it, mount it, or correct BRIDGE_SOURCE_ROOTS: creates and downloads below it are refused."
+            do = "Create it, mount it, or correct BRIDGE_SOURCE_ROOTS: creates and downloads below it are refused."
             found = f"The source root {root} is not a directory."
             yield warning("source_roots", found, do) if is_made else error("source_roots", found, do)
         elif not os.access(root, os.R_OK | os.X_OK):
@@ -57,10 +57,10 @@ def source_roots(settings: Settings) -> Iterator[Finding]:
 
 
 def data_directory(settings: Settings) -> Iterator[Finding]:
-    """A data directory that others may enter or that is not ours, and secrets that others may read."""
+    """Find a data directory that others may enter or that is not ours, and secrets that others may read."""
     place = settings.data_dir
     if not place.exists():
-        return  # it is made by the first process that needs it
+        return  # the first process that needs it creates it
     if not place.is_dir() or not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         yield error("data_directory", f"{place} cannot be used.", "Run as its owner, or set BRIDGE_DATA_DIR.")
         return
@@ -68,13 +68,13 @@ def data_directory(settings: Settings) -> Iterator[Finding]:
         do = "Run as its owner: what is written there would be another user's."
         yield warning("data_directory", f"{place} belongs to user {place.stat().st_uid}.", do)
     if place.stat().st_mode & stat.S_IRWXO:
-        what = f"Everybody may enter {place}, where files, logs and secrets lie."
+        what = f"Everybody may enter {place}, which holds files, logs and secrets."
         yield warning("data_directory", what, f"chmod 700 {place}")
     secrets = place / "secrets"
     for one in [secrets, *_listed(secrets)]:
         if one.exists() and one.lstat().st_mode & _FOR_OTHERS and not one.is_symlink():
             mode = "700" if one.is_dir() else "600"
-            do = f"chmod {mode} {one}, and make what lies in it anew where others use this machine."
+            do = f"chmod {mode} {one}, and replace the secrets in it if others use this machine."
             yield error("secrets", f"Others may read {one}.", do)
 
 

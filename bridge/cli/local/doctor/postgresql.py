@@ -1,4 +1,4 @@
-"""PostgreSQL, and what stands in it about the bridge's own work."""
+"""PostgreSQL, and what it holds about the bridge's own work."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ MANY_UNACKNOWLEDGED = 10  # within an hour
 
 
 def engine_of(url: str) -> Engine:
-    """An engine whose statements end soon. Unlike the bridge's own it also takes a server that is read-only."""
+    """Return an engine whose statements end soon. Unlike the bridge's own it also accepts a read-only server."""
     patient = {"connect_timeout": PATIENCE_SECONDS, "options": f"-c statement_timeout={PATIENCE_SECONDS}s"}
     return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=patient)
 
 
 def server(connection: Connection, settings: Settings, facts: dict[str, str]) -> Iterator[Finding]:
-    """The server and the role."""
+    """Check the server and the role."""
     before = time.time()
     row = connection.execute(FACTS).one()
     facts["PostgreSQL"] = row.version
@@ -84,7 +84,7 @@ def server(connection: Connection, settings: Settings, facts: dict[str, str]) ->
 
 
 def schema(engine: Engine, facts: dict[str, str]) -> Iterator[Finding]:
-    """Whether the schema is the one that this code knows."""
+    """Check that the schema is the one that this code knows."""
     known = ScriptDirectory.from_config(migrations.config(engine=engine))
     head, current = known.get_current_head(), migrations.current(engine)
     facts["schema"] = current or "none"
@@ -98,7 +98,7 @@ def schema(engine: Engine, facts: dict[str, str]) -> Iterator[Finding]:
 
 
 def gaps(connection: Connection) -> Iterator[Finding]:
-    """Outcomes that do not leave, and claims that nobody acknowledges."""
+    """Find outcomes that do not leave, and claims that nobody acknowledges."""
     outbox: Any = connection.execute(OUTBOX).one()
     if outbox.failing:
         why = f" The last error: {outbox.last_error}" if outbox.last_error else ""
@@ -117,5 +117,5 @@ def gaps(connection: Connection) -> Iterator[Finding]:
 
 
 def ages(connection: Connection) -> dict[str, float]:
-    """How many seconds ago each sweep ran last."""
+    """Return how many seconds ago each sweep ran last."""
     return {row.name: row.age for row in connection.execute(SWEEPS)}

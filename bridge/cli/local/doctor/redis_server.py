@@ -31,7 +31,7 @@ STILL = text(
 
 
 def server(url: str, prefix: str, called: str, facts: dict[str, str]) -> Iterator[Finding]:
-    """One Redis. Raises redis.RedisError while it does not answer."""
+    """Check one Redis. Raises redis.RedisError if it does not answer."""
     client = connect(url, socket_timeout=PATIENCE_SECONDS)
     before = time.time()
     seconds, micro = client.time()
@@ -56,12 +56,12 @@ def server(url: str, prefix: str, called: str, facts: dict[str, str]) -> Iterato
         Mirror(url, prefix, "doctor").serves()
     except redis.RedisError as refusal:
         what = f"{called} takes no writes ({refusal})."
-        do = "Name the primary; see its log for memory, disk and replicas. Jobs go on from PostgreSQL, slower."
+        do = "Name the primary; see its log for memory, disk and replicas. Jobs go on from PostgreSQL, more slowly."
         yield error("redis_writes", what, do)
 
 
 def mirror(url: str, prefix: str, connection: Connection) -> Iterator[Finding]:
-    """Whether jobs that have been claimable for a while stand in the mirror."""
+    """Check that jobs that have been claimable for a while are in the mirror."""
     seen = Mirror(url, prefix, "doctor")
     queues = [Queue(*row) for row in connection.execute(QUEUES).fetchmany(MOST_QUEUES)]
     if not seen.serves():

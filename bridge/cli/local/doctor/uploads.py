@@ -27,7 +27,7 @@ _DO = "Correct BRIDGE_STORE, its rights or its credentials: uploads and their do
 
 
 def place(settings: Settings) -> Iterator[Finding]:
-    """The store itself. Changes nothing in it."""
+    """Check the store itself. Changes nothing in it."""
     try:
         store(settings).look()
     except SettingsError as bad:
@@ -47,22 +47,22 @@ def _directory(root: Path, settings: Settings) -> Iterator[Finding]:
         what = f"The disk of the store {root} is nearly full: {left:.1f} GiB are free."
         yield warning("store_space", what, "Make room: uploads are refused once it is full.")
     if there != root:
-        return  # it is made by the first upload
+        return  # the first upload creates it
     if root.stat().st_uid != os.geteuid():
         do = "Run as its owner: what is written there would be another user's."
         yield warning("store", f"The store {root} belongs to user {root.stat().st_uid}.", do)
     if root.stat().st_mode & stat.S_IRWXO and not root.is_relative_to(settings.data_dir):
-        what = f"Everybody may enter {root}, where uploaded files lie."
+        what = f"Everybody may enter {root}, which holds uploaded files."
         yield warning("store", what, f"chmod 700 {root}")
 
 
 def content(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """Whether the store has what PostgreSQL says that it has."""
+    """Check that the store has what PostgreSQL says that it has."""
     for name in connection.scalars(KEPT):
         try:
             store(settings).read(name, 0, 1)
         except NotFound:
-            what = f"The store {settings.store} lacks {name}, which an upload of this database consists of."
+            what = f"The store {settings.store} lacks {name}, which an upload in this database needs."
             do = "Name the store that this database was filled with, as API and Celery do; or restore it."
             yield error("store_content", what, do)
             return
@@ -72,6 +72,6 @@ def content(connection: Connection, settings: Settings) -> Iterator[Finding]:
 
 
 def quotas(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """Quotas that are nearly full."""
+    """Find quotas that are nearly full."""
     for share in nearly_full(connection, settings.limits, None):
         yield warning("upload_quota", share.sentence(), share.cure())
