@@ -2,8 +2,9 @@
 
     .venv/bin/python bench/baselines.py [--seconds 4] [--rounds 5] [--jobs 4000] [--only NAME,…] [--json FILE]
 
-Each round measures, one after the other: the bare Flask-Smorest echo, the bridge (128 and 512 connections), the same
-with its default log lines, the same with two API processes, and the others in bench/others. Those of PyPI need
+Each round measures, one after the other: the bare Flask-Smorest echo (under gunicorn's gevent class and under the
+bridge's own), the bridge (128 and 512 connections), the same with its default log lines, the same with two API
+processes, and the others in bench/others. Those of PyPI need
 .venv-bench (`make bench-full` makes it); what is not installed is named and left out. All are durable as far as they
 can be: fsync on; a Celery broker is Valkey as the bridge's own is.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.lifecycles import ROOT, Target, about, bridge, build_client, echo, life
+from bench.lifecycles import OUR_CLASS, ROOT, Target, about, bridge, build_client, echo, life
 from bench.others import beanstalkd, pgbench, server
 from bridge import embedded
 
@@ -33,6 +34,8 @@ BRIDGE = "bridge, 128 connections"
 RATIOS = [
     (BRIDGE, "echo, 128 connections"),
     ("bridge, 512 connections", "echo, 512 connections"),
+    (BRIDGE, "echo, the bridge's class, 128 connections"),
+    ("bridge, 512 connections", "echo, the bridge's class, 512 connections"),
     ("bridge, info lines, 128 connections", "echo, 128 connections"),
     ("bridge, two processes, 512 connections", "bridge, 512 connections"),
     *((BRIDGE, other) for other in ("first design", "Celery", "procrastinate", "PgQueuer", "pgbench", "beanstalkd")),
@@ -115,11 +118,11 @@ def everything(seconds: float, jobs: int) -> Iterator[dict[str, Callable[[], flo
                 ("info", ["BRIDGE_API_PROCESSES=1", "BRIDGE_LOG_LEVEL=info"]),
             )
         )
-        bare = running.enter_context(echo())
+        bare, bare_ours = running.enter_context(echo()), running.enter_context(echo(worker_class=OUR_CLASS))
         servers = embedded.start(place / "servers", keep=False)
         running.callback(servers.stop)
         database, broker = servers.database_url, servers.redis_url
-        for target in (one, two, info, bare):
+        for target in (one, two, info, bare, bare_ours):
             life(target, 32, min(2.0, seconds))  # warm
 
         def lives(target: Target, connections: int) -> float:
@@ -127,9 +130,11 @@ def everything(seconds: float, jobs: int) -> Iterator[dict[str, Callable[[], flo
 
         turns: dict[str, Callable[[], float | None]] = {
             "echo, 128 connections": partial(lives, bare, 128),
+            "echo, the bridge's class, 128 connections": partial(lives, bare_ours, 128),
             BRIDGE: partial(lives, one, 128),
             "bridge, info lines, 128 connections": partial(lives, info, 128),
             "echo, 512 connections": partial(lives, bare, 512),
+            "echo, the bridge's class, 512 connections": partial(lives, bare_ours, 512),
             "bridge, 512 connections": partial(lives, one, 512),
             "bridge, two processes, 512 connections": partial(lives, two, 512),
             "Celery": partial(server.celery_drain, broker, place, jobs),

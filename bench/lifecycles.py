@@ -32,6 +32,7 @@ ROOT = HERE.parent
 CLIENT = HERE / "load_client"
 BASE = "/api/v1/remote-jobs"
 PHASES = ("create", "poll", "result")
+OUR_CLASS = "api.gunicorn_worker.Worker"
 
 
 class Target(NamedTuple):
@@ -211,13 +212,13 @@ def bridge(name: str, checkout: Path, settings: list[str]) -> Iterator[Target]:
 
 
 @contextmanager
-def echo(processes: str = "1") -> Iterator[Target]:
-    """The bare echo under gunicorn's own gevent worker."""
+def echo(processes: str = "1", worker_class: str = "gevent") -> Iterator[Target]:
+    """The bare echo, under gunicorn's own gevent worker unless another class is named."""
     from bridge.embedded.ports import free_port
 
     port = free_port()
     command = [
-        sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", processes, "-b", f"127.0.0.1:{port}",
+        sys.executable, "-m", "gunicorn", "-k", worker_class, "-w", processes, "-b", f"127.0.0.1:{port}",
         "--worker-connections", "2000", "--keep-alive", "75", "--no-control-socket",
         "--log-level", "warning", "bench.echo:app",
     ]  # fmt: skip
