@@ -30,7 +30,10 @@ COSTLY = {"memdump", "memsample", "objgraph"}  # questions whose answer takes th
 
 # Not the current app: an installed celeryconfig must not become other programs' default.
 app = Celery(
-    "bridge", set_as_current=False, include=["tasks.intake", "tasks.upkeep", "tasks.continuation", "tasks.webhooks"]
+    "bridge",
+    set_as_current=False,
+    include=["tasks.intake", "tasks.upkeep", "tasks.continuation", "tasks.webhooks"],
+    loader="tasks.answers:Loader",
 )
 app.config_from_object("celeryconfig")
 

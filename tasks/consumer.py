@@ -1,10 +1,16 @@
-"""Celery's consumer of messages, which neither leaks connections nor goes deaf where the broker fails."""
+"""Celery's consumer of messages, which neither leaks connections nor goes deaf where the broker fails.
 
+It also does less for each message (docs/decisions/0051-what-a-message-does-not-cost.md).
+"""
+
+import time
 from contextlib import ExitStack
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.transport import redis, virtual
+
+EVENTS_SECONDS = 0.5  # for which what happens to tasks is gathered before Flower is told
 
 
 class Unacknowledged(redis.QoS):
@@ -14,6 +20,17 @@ class Unacknowledged(redis.QoS):
     asks for nothing any more, hears of no lost connection, and stays so. The message itself comes back after the
     visibility timeout, and is done twice.
     """
+
+    channel: Any
+    _one: Any = None
+
+    def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Any:
+        """One client for all commands: kombu makes one for each, which takes longer than the command."""
+        if pipe is None and client is None:
+            if self._one is None or self._one.connection_pool is not self.channel.pool:  # else of a lost connection
+                self._one = self.channel._create_client()  # noqa: SLF001
+            client = self._one
+        return super().pipe_or_acquire(pipe, client)
 
     def ack(self, delivery_tag: str) -> None:
         """Raises what the broker's client raises."""
@@ -36,7 +53,20 @@ class Consumer(CeleryConsumer):
     A Redis that is read-only for a quarter of an hour would have all its 10 000 connections taken by one worker.
     """
 
+    hub: Any
+    _flush_events: Any
     _opened: Any = None
+    _events_due = 0.0
+
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its stub says a property
+        """Tell what has happened to tasks in half a second, or when there are 24 events; Celery does at once.
+
+        By time and not by a flag: a lost connection clears the loop's timers.
+        """
+        now = time.monotonic()
+        if self.hub and now >= self._events_due:
+            self._events_due = now + EVENTS_SECONDS
+            self.hub.call_later(EVENTS_SECONDS, self._flush_events)
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         """Note the connection, so that `connect` can close it."""
