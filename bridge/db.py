@@ -110,7 +110,7 @@ def _replace_what_was_cut(engine: Engine) -> None:
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError("a connection was cut while it lay idle") from error
+            raise InvalidatePoolError("a connection was cut while it was idle") from error
 
 
 def _set_without_asking(engine: Engine) -> None:

@@ -1,7 +1,7 @@
 """Traces that are recorded, and sent to a collector over OTLP/HTTP by the SDK of OpenTelemetry.
 
 Spans wait in a queue of bounded length (OTEL_BSP_MAX_QUEUE_SIZE, 2048) for a thread that sends them; while the
-collector is away or slow, the oldest give way. Nothing of a document, a key or a file's content becomes an attribute.
+collector is away or slow, the oldest are dropped. Nothing of a document, key or file becomes an attribute.
 """
 
 import logging

@@ -75,7 +75,7 @@ class Runtime:
     nudge: Nudge
     files: OnFiles = at_once
     batches: Batching = one_by_one
-    observer: Observer = field(default_factory=Unobserved)  # hears of every change once it is committed
+    observer: Observer = field(default_factory=Unobserved)  # is told every change once it is committed
     traces: Traces = field(default_factory=Untraced)
     call_back: Callable[[], None] = lambda: None  # ask for the due webhooks to be sent soon, as `nudge` does
 

@@ -20,7 +20,7 @@ MOST_VALUES = 250_000  # in one body
 LONGEST_NAME = 256  # of an object's member
 LARGEST_INTEGER = 2**53  # beyond it JSON implementations differ
 
-_NO_NUMBER = ("NaN", "Infinity")  # orjson names the place behind a sign
+_NO_NUMBER = ("NaN", "Infinity")  # orjson reports the position after a sign
 
 
 class NotJson(ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 
 PIECE = 256 * 1024  # bytes, or characters
 
-# Of a text without escapes. One that is not closed reaches to the end, so that the time is linear.
+# A string in a text without escapes. An unclosed one reaches to the end, so that the time is linear.
 _STRING = re.compile(rb'"[^"]*"?')
 
 
@@ -39,7 +39,7 @@ def has_more_values(raw: bytes, most: int) -> bool:
     that is not JSON the answer may be either.
     """
     if count(raw, b",") < most and count(raw, b"[") + count(raw, b"{") <= most:
-        return False  # whatever of these stands in strings
+        return False  # however many of these are in strings
     commas = opened = quotes = start = 0
     while start < len(raw):
         piece = raw[start : start + PIECE]

@@ -18,7 +18,7 @@ from bridge.webhook_signature import new_secret
 from models.key import api_keys
 
 SCOPES = ("submit", "work", "read", "admin")
-# Who made or revoked a key, where it was no key; no prefix looks like one of them.
+# What made or revoked a key, if not a key; no prefix looks like one of these.
 BY_COMMAND = "command"  # `jobbridge keys`, or another process with the database in its hands
 BY_BOOTSTRAP = "bootstrap"  # BRIDGE_BOOTSTRAP_KEY
 BY_NOBODY = "no-key"  # a request with BRIDGE_AUTH=off

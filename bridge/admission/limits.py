@@ -203,7 +203,7 @@ class Limits:
 
     def _exchange(self, minute: str) -> None:
         unshared = self._unshared
-        # Who asked within this minute is asked about again: others may count it now.
+        # Keys that asked within this minute are looked up again: others may count them now.
         self._unshared = Counter({counted: 0 for counted in unshared if counted[2] == minute})
         if self._runtime.mirror.breaker.away:
             return

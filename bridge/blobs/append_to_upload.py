@@ -24,7 +24,7 @@ SEGMENT_BYTES = 8 * 1024 * 1024  # the most of an object; what a process that is
 REDIRECT_BYTES = 64 * 1024 * 1024
 SEGMENT_SECONDS = 300.0  # for which a slow one is written to at most
 WRITE_BYTES = 256 * 1024  # gathered in memory, so that a thread is woken seldom
-# Senders of small pieces make many objects; an upload may have some, and beyond them one for so many bytes.
+# Senders of small pieces create many objects; an upload may have this many, and one more for each SMALL_BYTES.
 FREE_SEGMENTS = 100
 SMALL_BYTES = 16 * 1024
 

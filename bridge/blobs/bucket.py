@@ -16,7 +16,7 @@ from bridge.settings import SettingsError
 
 log = structlog.get_logger("bridge.blobs")
 
-# Of the store to one request. http:// is spoken where AWS_ENDPOINT_URL says so.
+# For one request to the store. http:// is used if AWS_ENDPOINT_URL says so.
 CLIENT: Any = {"timeout": "10s", "allow_http": True}
 AT_ONCE = 8 * 1024 * 1024  # bytes of an object that is put in one request, and in memory meanwhile
 PARTS: Any = {"chunk_size": 5 * 1024 * 1024, "max_concurrency": 2}  # of a larger one: the least that S3 takes

@@ -21,7 +21,7 @@ MOST_QUEUES = 100  # shown, those with the most to do
 MOST_REASONS = 10
 MOST_COUNTED = 1000
 
-# Of the newest bad ends of all tenants as many as can be looked at; those of a tenant by reason. The job of each is
+# The newest bad ends of all tenants, as many as can be looked at; those of the tenant by reason. The job of each is
 # looked up by its ID (OFFSET 0): a join may read the whole table instead.
 REASONS = text(f"""
 SELECT how, why, count(*) AS times, max(ended_at) AS last, (array_agg(job_id ORDER BY ended_at DESC))[1] AS job_id

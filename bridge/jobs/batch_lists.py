@@ -36,7 +36,7 @@ class ListedBatch(NamedTuple):
 
     id: UUID
     jobs: int  # when it was created; some may have been deleted since
-    outcome: bool  # whether its pipeline is told of its end
+    outcome: bool  # whether its end is reported to the pipeline
     created_at: datetime
     by_status: Mapping[str, int]
 

@@ -42,7 +42,7 @@ def place_of(settings: Settings, url: str) -> Place:
 
 
 def look_at_object(runtime: Runtime, url: str) -> Seen:
-    """Ask the bucket for an object's metadata. Raises NotFound, which no repetition mends; Unavailable."""
+    """Ask the bucket for an object's metadata. Raises NotFound, which no retry changes; Unavailable."""
     try:
         place = place_of(runtime.settings, url)
     except BadAddress as why:

@@ -32,7 +32,7 @@ _these = (
     .with_for_update()
 )
 _status, _worker = cast(bindparam("status"), Text), cast(bindparam("worker_id"), Text)
-# Of the filters only these can have changed since the jobs were looked up.
+# Only these filters may match differently since the jobs were looked up.
 _STILL = (
     jobs.id.in_(_these.scalar_subquery()),
     or_(_status.is_(None), jobs.status == _status),

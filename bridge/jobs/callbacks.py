@@ -21,7 +21,7 @@ class Callback(NamedTuple):
 def callback_for(settings: Settings, asks: Caller, url: str | None) -> Callback:
     """Decide whom a job created with this address, or none, calls. Raises Invalid if that can be told without DNS."""
     if url is None:
-        # That of the key was judged when it was named.
+        # The key's address was checked when it was set.
         return Callback(asks.callback_url, asks.key_id) if asks.callback_url and asks.signs else Callback()
     if not asks.signs:
         raise Invalid({"callback_url": ["Your key has no webhook secret, which signs what is sent: have one made."]})

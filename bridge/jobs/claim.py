@@ -34,7 +34,7 @@ class Fate(StrEnum):
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].sources))
 _TARGET = EDGES[Change.CLAIM].target
 
-# Tenant and type are checked although the queue was the right one: what stands in Redis is a hint that others may
+# Tenant and type are checked although the queue was the right one: what is in Redis is a hint that others may
 # write, and a key may be limited to some types. The jobs are named by their IDs, so no other index may serve:
 # bridge.jobs.transition.among_named says why the status is written so.
 _FREE = f"""j.tenant || '' = o.tenant

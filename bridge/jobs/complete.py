@@ -1,6 +1,6 @@
 """Successes as one guarded UPDATE, without a look before it: those of the same moment in one statement and one commit.
 
-The rule of bridge.jobs.ownership stands here in SQL, for the most frequent case alone: a success for a job that is in
+The rule of bridge.jobs.ownership is stated here in SQL, only for the most frequent case: a success for a job that is in
 processing, from who holds it. What does not match is left as it is, and goes the way of every other result
 (bridge.jobs.submit_result): look, decide, tell.
 """
@@ -20,7 +20,7 @@ MOST_TOGETHER_BYTES = 64 * 1024  # of content and metadata: a larger result is w
 
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.COMPLETE].sources))
 
-# A job that somebody else is changing just now is passed over: its result waits for it alone, not its whole batch. The
+# A job that somebody else is changing just now is skipped: only its own result waits for it, not the whole batch. The
 # jobs are named by their IDs, so no other index may serve: bridge.jobs.transition.among_named says why.
 _HELD = text(f"""
 SELECT o.* FROM unnest(

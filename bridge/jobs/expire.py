@@ -62,7 +62,7 @@ class Sweep(NamedTuple):
 
     statement: Executable
     to_head: bool = False  # jobs that are pending again are mirrored at the head
-    unmirror: bool = False  # jobs that waited and wait no more are taken out of the mirror
+    unmirror: bool = False  # jobs that no longer wait are taken out of the mirror
 
 
 SWEEPS = [

@@ -111,13 +111,13 @@ class CreateFields(Strict):
         load_default=None,
         allow_none=True,
         validate=validate.Length(1, LONGEST),
-        metadata={"description": "An https address that is told of the job's outcomes; default: that of the key."},
+        metadata={"description": "An https address that receives the job's outcomes; default: that of the key."},
     )
     available_at = Moment(
         format="iso",
         load_default=None,
         # Every clock that is computed from it must stay within the years that a client can read.
-        validate=validate.Range(max=LATEST, error=f"Must lie before the year {LATEST.year}."),
+        validate=validate.Range(max=LATEST, error=f"Must be before the year {LATEST.year}."),
         metadata={"description": "Not to be claimed before this moment (with an offset, in the future)."},
     )
 

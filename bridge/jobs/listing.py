@@ -35,7 +35,7 @@ from models.job_state import JobState
 
 FILTERS = ("status", "content_type", "ingestion_task_id", "worker_id", "created_after", "created_before")
 
-# Of what a page holds in documents, as they are sent: a page ends with the job that passes it.
+# The documents of a page, as they are sent: a page ends with the job that exceeds it.
 MOST_BYTES = 2**20
 _TEXTS = ("message", "source_file_path", "ingestion_task_id", "worker_id")  # short, and any number of them
 _STORED = ("task_options", "result_data", "error_message")
@@ -140,7 +140,7 @@ def _weighed(query: Any) -> Select[Any]:
     stored = (func.coalesce(func.pg_column_size(found.c[name]), 0) for name in _STORED)
     rough = _before(sum(stored, start=literal(0)), found).label("rough")
     found = select(found, rough).subquery("roughly")
-    # What is stored compressed has to be read for its size: no more of it than a page may have of what is not.
+    # Compressed documents must be read to know their size: so only as many bytes as a page may have uncompressed.
     near = found.c.rough < MOST_BYTES
     sizes = {size_of(name): case((near, shown(name, found.c)[1])) for name in _DOCUMENTS}
     texts = (func.left(found.c.error_message, LONGEST_MESSAGE), *(found.c[name] for name in _TEXTS))

@@ -22,4 +22,4 @@ def again_if_lost(runtime: Runtime, tenant: str, job_id: str, once: Callable[[Ro
         job = find(runtime, tenant, job_id)
         if (done := once(job)) is not None:
             return done
-    raise Conflict("The job changed too often while it was judged; send the request again.", job_status=job.status)
+    raise Conflict("The job changed too often while the request was checked; send it again.", job_status=job.status)

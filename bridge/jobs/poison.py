@@ -24,6 +24,6 @@ _others = (
     .scalar_subquery()
 )
 
-# Of a job whose holder has just lost it: whether that is one worker too many.
+# Whether the holder that has just lost a job is one worker too many.
 IS_POISON: ColumnElement[bool] = _others >= WORKERS - 1
 WHY = f"Lost by {WORKERS} different workers, each silent for longer than its lease: it is not handed out again."

@@ -1,7 +1,7 @@
 """Raise the jobs that have waited long in a list of a lower priority (BRIDGE_PRIORITY_AGING_SECONDS; off unless set).
 
 Priority is strict: while jobs of a higher one keep coming, a job of a lower one waits until its queue clock ends it.
-With ageing, a job that has waited so long in its list goes to the end of the next higher one. It is a change of the
+With ageing, a job that has waited that long in its list goes to the end of the next higher one. It is a change of the
 row, so that the lists in Redis, what PostgreSQL offers while Redis is away, and what `explain` counts stay one order,
 and claims cost what they did.
 """

@@ -47,7 +47,7 @@ MOST_SHOWN = 50  # ended attempts, and requests, in one answer
 MOST_REFUSALS = 20  # kept with a job, and shown
 LONGEST_WHY = 1000  # characters of why an attempt ended, and of why a call was refused
 _MESSAGE = func.left(_c.error_message, LONGEST_MESSAGE).label("error_message")
-# What is told of where a job stands: all but the documents.
+# The columns of a job's status: all but the documents.
 STANDING: tuple[ColumnElement[Any], ...] = (
     *(column for column in _c if column.name not in ("task_options", "result_data", "error_message")),
     _MESSAGE,

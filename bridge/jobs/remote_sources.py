@@ -100,7 +100,7 @@ def open_remote(
 ) -> Part:
     """Ask the server of a tenant's source, for a range if one is given, within `seconds`. To be closed.
 
-    Raises NotFound, which no repetition mends; Unavailable; OutsideFile.
+    Raises NotFound, which no retry changes; Unavailable; OutsideFile.
     """
     headers = {} if asked is None else {"Range": asked}
     if asked is not None and if_range is not None:

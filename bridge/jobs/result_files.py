@@ -30,7 +30,7 @@ NAME_RULE = (
 )
 _NO_UPLOAD = "No such upload of this job's attempt, or not all of its bytes are there."
 
-# Of the attempt that the result is of, made with its holder's key: the fence of the attempt holds for its files too.
+# Only uploads of the result's attempt, made with its holder's key: the fence of the attempt holds for its files too.
 FIND = text("""
 SELECT id, media_type, utf8 FROM uploads WHERE id = ANY (CAST(:uploads AS uuid[]))
   AND tenant = :tenant AND key_id = :key_id AND job_id = :job_id AND attempt = :attempt AND sha256 IS NOT NULL

@@ -67,7 +67,7 @@ def _completed(runtime: Runtime, successes: Mapping[int, Success]) -> dict[int, 
         except Exception as error:
             if not is_of_a_row(error):
                 raise
-            continue  # which one it was is seen when each is judged alone
+            continue  # judging each alone shows which one it was
         for place, row in zip(places, rows, strict=True):
             if row is not None:
                 done[place] = accepted(runtime, JobState(row.status))

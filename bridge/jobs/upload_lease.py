@@ -12,7 +12,7 @@ from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
 from bridge.runtime import Runtime
 
-UNNAMED_LEASE_SECONDS = 180.0  # of a claim without a lease, which is looked at as often as if it had this one
+UNNAMED_LEASE_SECONDS = 180.0  # of a claim without a lease, whose signs of life are due as if it had this one
 
 
 class Attempt(NamedTuple):

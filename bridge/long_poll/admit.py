@@ -11,7 +11,7 @@ from bridge.workers.registry import Worker
 
 
 class LongPoll:
-    """The polls of one API process: its dispatcher, who is paused, and the limits, conducted in one place."""
+    """The polls of one API process: its dispatcher, the paused workers, and the limits, coordinated in one place."""
 
     def __init__(self, runtime: Runtime, reserved: Runtime, limits: Limits) -> None:
         """Take what requests work with, and `reserved`, whose connections no request can take."""

@@ -275,7 +275,7 @@ class Dispatcher:
             return lines[0]
 
         handed = self._claim(find, new, locks=True)
-        self._mirror.drop(handed.claimed)  # Their IDs may still stand in the mirror, at the head.
+        self._mirror.drop(handed.claimed)  # Their IDs may still be in the mirror, at the head.
         claimed = {entry.queue for entry in handed.claimed}
         for queue, count in places.items():
             self._turns.served(queue)

@@ -1,4 +1,4 @@
-"""What a pipeline or a receiver is told of an outcome: what was recorded with it, and the result as it is stored.
+"""What a pipeline or a receiver is told about an outcome: what was recorded with it, and the result as it is stored.
 
 A text is in the message up to BRIDGE_CONTINUATION_INLINE_BYTES, so that documents do not fill the broker; for a larger
 one, and for every one that was uploaded, the message says where it is. Artifacts are never in it.
@@ -32,7 +32,7 @@ WHERE c.job_id = :job_id AND c.n = :n
 
 
 READ = read_of("continuations")
-# The text stands before all others.
+# The text comes before all others.
 FILES = text("""
 SELECT f.name, f.media_type, u.length, u.sha256, count(*) OVER () AS of_all
 FROM job_files f JOIN uploads u ON u.id = f.upload_id WHERE f.job_id = :job_id ORDER BY f.name LIMIT :most

@@ -12,7 +12,7 @@ from bridge.broker import lying
 from bridge.crash_points import reach
 from bridge.names import CONTINUE, OUTCOMES, SEND_WEBHOOKS, WEBHOOKS
 
-MOST_WAITING = 10000  # jobs that have ended and are not asked for yet
+MOST_WAITING = 10000  # jobs that have ended and for which no nudge was sent yet
 MOST_TOGETHER = 500  # jobs in one message
 MOST_LYING = 1000  # messages that nobody reads: then no further one is sent, and beat's sweep finds the outcomes
 LOOK_SECONDS = 1.0

@@ -5,7 +5,7 @@ again; the Celery task ID is the same at every try, so that the receiver can tel
 read one by one (message.py): each may be as large as the largest body.
 
 What was sent and is not confirmed in time is sent again (`repeat`), ever more seldom (less so while the pipeline
-confirms: resend_sooner.py), and only as far as it cannot lie in the pipeline's queue still: a pipeline that is slow or
+confirms: resend_sooner.py), and only if it can no longer be in the pipeline's queue: a pipeline that is slow or
 away is not sent what it already has.
 """
 

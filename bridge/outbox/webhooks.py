@@ -2,7 +2,7 @@
 
 One is taken (its next try is set ahead, and committed) before it is sent, so that a crash in between sends it again,
 under the same ID. Tenants take turns, and the receivers of a tenant among them: each step reads one entry of an index,
-so that a hundred thousand which wait for one receiver are not passed over one by one.
+so that a hundred thousand which wait for one receiver are not skipped one by one.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ _NOT_PUBLIC_4 = [
         "168.63.129.16/32",  # Azure's own services, at a public address
     )
 ]  # fmt: skip
-# All that is public in IPv6 lies in here. Outside are loopback, mapped and compatible IPv4, NAT64 (64:ff9b::), unique
+# All public IPv6 addresses are in here. Outside are loopback, mapped and compatible IPv4, NAT64 (64:ff9b::), unique
 # local (fc00::/7), link-local and multicast addresses.
 _UNICAST_6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [

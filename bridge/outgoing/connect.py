@@ -57,7 +57,7 @@ def connected(allowed: Allowed, url: str, seconds: float, ask: Resolve) -> tuple
 def _judged(to: Destination, also: Sequence[Network], ask: Resolve) -> Sequence[str]:
     """Return the IP addresses of a destination, each of which may be reached. Raises BadAddress, NotSent."""
     if to.is_ip:
-        return [to.host]  # judged with the address
+        return [to.host]  # checked with the address
     try:
         ips = ask(to.host, to.port)
     except (OSError, UnicodeError):

@@ -22,7 +22,7 @@ from models.pause import PausedBy
 log = structlog.get_logger("bridge.workers.quarantine")
 
 CLAIMS = 3
-AT_ONCE_SECONDS = 2  # a failure within so long of its claim is one of the worker, as far as can be told
+AT_ONCE_SECONDS = 2  # a failure this soon after its claim is probably the worker's fault
 FIRST_PAUSE_SECONDS = 30
 LONGEST_PAUSE_SECONDS = 3600
 LOOK_BACK_SECONDS = 60  # bad ends that are older were looked at, or the worker has gone on meanwhile

@@ -116,7 +116,7 @@ class WorkerRegistry:
             seen, _, key = self._keys.workers(tenant)
             for some in _batches(workers):
                 with self._client.pipeline(transaction=False) as pipe:
-                    # A worker that is busy for hours polls no more: its heartbeats keep it remembered.
+                    # A worker that is busy for hours does not poll: its heartbeats keep it remembered.
                     pipe.zadd(seen, {_member(who): time.time() for who in some}, xx=True)
                     pipe.hset(key, mapping={_member(who): facts.stored(told) for who, told in some.items()})
                     pipe.expire(key, REMEMBERED_SECONDS)

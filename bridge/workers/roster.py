@@ -20,7 +20,7 @@ from bridge.workers.slots import UNTOLD, Slots
 MOST_JOBS = 100  # IDs shown of what a worker holds
 
 KEYS = text("SELECT id, name, prefix FROM api_keys WHERE tenant = :tenant")
-# A lease shows when it was last renewed: so long before it ends.
+# A lease shows when it was last renewed: its length before its end.
 HELD = text(f"""
 SELECT key_id, worker_id, count(*) AS jobs,
   CAST((array_agg(id ORDER BY started_at, id))[1:{MOST_JOBS}] AS text[]) AS ids,

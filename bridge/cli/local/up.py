@@ -49,7 +49,7 @@ def run(changes: dict[str, str], *, flower: int | None, worker: bool) -> int:
 
 def _run(stack: Stack, console: Console, signals: Signals, *, flower: int | None, worker: bool) -> int:
     if stack.settings.data_dir.stat().st_mode & 0o007:
-        _warn(f"everybody may enter {stack.settings.data_dir}, where files and results lie: chmod 700 it")
+        _warn(f"everybody may enter {stack.settings.data_dir}, which holds files and results: chmod 700 it")
     for line in stack.migrate():
         _warn(line)
     admin = stack.make_key("admin", ["admin"], only_first=True)

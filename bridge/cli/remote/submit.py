@@ -51,7 +51,7 @@ def submit(
         int | None, typer.Option(metavar="SECONDS", help="Longest time in the queue.")
     ] = None,
     callback_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="An https address that is told of the outcomes.")
+        str | None, typer.Option(metavar="URL", help="An https address that receives the outcomes.")
     ] = None,
     available_at: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601; UTC if no offset.")] = None,
     idempotency_key: Annotated[
