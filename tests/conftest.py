@@ -62,7 +62,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Serve
 
 @pytest.fixture(scope="session")
 def new_database(servers: embedded.Servers) -> Callable[[], str]:
-    """Makes a migrated database and returns its URL; each is a copy of one that was migrated once."""
+    """Return a function that makes a migrated database and gives its URL; each is a copy of one migrated once."""
     server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     mine = f"t{uuid.uuid4().hex[:8]}"
     template = servers.database_url.rpartition("/")[0] + f"/{mine}"
@@ -83,14 +83,14 @@ def new_database(servers: embedded.Servers) -> Callable[[], str]:
 
 @pytest.fixture
 def redis(servers: embedded.Servers) -> Iterator["redis_py.Redis"]:
-    """A client of the session's Redis."""
+    """Yield a client of the session's Redis."""
     with redis_py.Redis.from_url(servers.redis_url, decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
 def background_ends_with_its_test() -> Iterator[None]:
-    """An application that a test makes in this process starts greenlets, which would go on in the tests after it."""
+    """Stop the greenlets of an application that a test makes in this process: they would run on in later tests."""
     mine: list[gevent.Greenlet] = []
     gevent.Greenlet.add_spawn_callback(mine.append)
     yield
@@ -104,7 +104,7 @@ def background_ends_with_its_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def core_engine(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The engine of the core tests' database, made as the processes make theirs."""
+    """Yield the engine of the core tests' database, made as the processes make theirs."""
     engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": new_database()}), pool_size=40)
     yield engine
     engine.dispose()
@@ -121,7 +121,7 @@ class Nudged(list[str]):
 def make_runtime(
     core_engine: Engine, servers: embedded.Servers, redis: "redis_py.Redis", tmp_path: Path
 ) -> Callable[..., Runtime]:
-    """Makes a runtime on the emptied database and mirror: `make_runtime(process="p2", ack_seconds="5")`."""
+    """Return a function that makes a runtime on emptied servers: `make_runtime(process="p2", ack_seconds="5")`."""
     _empty(core_engine)
     for key in redis.scan_iter("core:*"):
         redis.delete(key)
@@ -147,7 +147,7 @@ def make_runtime(
 
 @pytest.fixture
 def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
-    """A runtime with the default settings, on an empty database and an empty mirror whose epoch is set."""
+    """Return a runtime with the default settings, on an empty database and an empty mirror whose epoch is set."""
     return make_runtime()
 
 
@@ -166,7 +166,7 @@ def _empty(engine: Engine) -> None:
 def start_bridge(
     servers: embedded.Servers, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Running]]:
-    """Starts a whole bridge on a new database: `start_bridge(ack_seconds="2")`; stopped after the tests of the file."""
+    """Yield a function that starts a whole bridge on a new database; each is stopped after the tests of the file."""
     with bridges(servers, new_database, tmp_path_factory) as start:
         yield start
 
@@ -175,20 +175,20 @@ def start_bridge(
 def bridge(
     servers: embedded.Servers, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
-    """The bridge that the tests share; its continuation goes to a queue that nobody reads."""
+    """Yield the bridge that the tests share; its continuation goes to a queue that nobody reads."""
     with bridges(servers, new_database, tmp_path_factory) as start:
         yield start(api_processes="2", continuation_task="pipeline.receive", continuation_queue="nobody")
 
 
 @pytest.fixture
 def client(bridge: Running) -> Client:
-    """A client with an admin key of a tenant made for this test."""
+    """Return a client with an admin key of a tenant made for this test."""
     return bridge.client()
 
 
 @pytest.fixture
 def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., embedded.Servers]]:
-    """Starts servers for this test alone, to stop, to kill and to empty: `own_servers(postgres=False)`."""
+    """Yield a function that starts servers for this test alone, to stop, kill and empty."""
     mine: list[embedded.Servers] = []
 
     def start(**options: Any) -> embedded.Servers:
@@ -204,7 +204,7 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 def own_bridge(
     start_bridge: Callable[..., Running], own_servers: Callable[..., embedded.Servers]
 ) -> Iterator[Callable[..., Running]]:
-    """Starts a bridge for this test alone, stopped with it, and before servers of the test's own."""
+    """Yield a function that starts a bridge for this test alone; it is stopped before the test's own servers."""
     mine: list[Running] = []
 
     def start(**options: Any) -> Running:
@@ -218,5 +218,5 @@ def own_bridge(
 
 @pytest.fixture
 def core(runtime: Runtime) -> Core:
-    """The core's verbs on the empty database."""
+    """Return the core's verbs on the empty database."""
     return Core(runtime)

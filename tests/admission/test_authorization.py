@@ -92,7 +92,7 @@ def sender(document, client):
 
 @pytest.fixture
 def held(bridge, client):
-    """Makes a job in a worker's hands, with a mark in all that is told of it; the worker's client and the claim."""
+    """Create a job held by a worker, with a mark in each of its texts; return the worker's client and the claim."""
 
     def make():
         worker = bridge.client(client.tenant, ("work",))
@@ -181,7 +181,7 @@ def test_another_tenant_sees_of_a_job_what_it_sees_of_none(bridge, client, guard
 
 
 def of_the_holder(guarded):
-    """The routes about a job that only its holder may use, for a key that may do nothing but work."""
+    """Return the routes about a job that only its holder may use, for a key that may do nothing but work."""
     found = []
     for method, path, operation in guarded:
         if "{job_id}" in path and "work" in operation["x-scopes"] and (method != "GET" or "download" in path):

@@ -18,7 +18,7 @@ VALUES = st.recursive(
 
 
 def values_in(value):
-    """What the guard counts: what follows a comma, or objects and arrays; the more of both."""
+    """Return what the guard counts: what follows a comma, or objects and arrays; the more of both."""
     commas = opened = 0
     below = [value]
     while below:

@@ -232,7 +232,7 @@ def test_a_wrong_secret_does_not_count_and_spoils_nothing(runtime, made_key, wro
 
 
 def held_by(runtime, key, count):
-    """The IDs of new jobs that a worker with this key has claimed."""
+    """Return the IDs of new jobs that a worker with this key has claimed."""
     source = runtime.settings.source_roots[0] / "source"
     source.write_bytes(b"x")
     who = Claimant(KeyCache(runtime.engine).caller(key).key_id, "w", 600)

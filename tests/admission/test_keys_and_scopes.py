@@ -217,7 +217,7 @@ def test_with_keys_off_no_web_page_of_another_site_does_anything(with_keys_off):
 
 @pytest.fixture(scope="module")
 def with_keys_off(start_bridge):
-    """A bridge that asks for no keys."""
+    """Return a bridge that asks for no keys."""
     return start_bridge(celery=False, beat=False, auth="off", api_processes="1")
 
 

@@ -20,7 +20,7 @@ _addresses = (f"203.0.113.{n}" for n in itertools.count(1))
 
 @pytest.fixture(scope="module")
 def limited(start_bridge):
-    """A bridge whose limits a test can reach, behind a proxy on this machine."""
+    """Return a bridge whose limits a test can reach, behind a proxy on this machine."""
     return start_bridge(celery=False, beat=False, api_processes="2", limits=LIMITS, trusted_proxies="127.0.0.1")
 
 

@@ -26,7 +26,7 @@ def admitted(limits, key_id, most=30):
 
 @pytest.fixture
 def still(monkeypatch):
-    """The minute does not end within the test."""
+    """Keep the minute from ending within the test."""
     monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
 
 
@@ -47,7 +47,7 @@ def test_requests_are_counted_together_once_they_are_shared(two, still):
 
 
 def parked(limits, key_id, *content_types):
-    """A poll that waits, refused where it may not."""
+    """Return a poll that waits, refused where it may not."""
     limits.check_parked(key_id, "default", content_types)
     return limits.parked(key_id, "default", content_types)
 

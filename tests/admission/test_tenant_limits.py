@@ -18,13 +18,13 @@ LIMITS = "tenant_requests=10,tenant_parked=4,tenant_in_hand=3,pauses=3"
 
 @pytest.fixture
 def still(monkeypatch):
-    """The minute does not end within the test."""
+    """Keep the minute from ending within the test."""
     monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
 
 
 @pytest.fixture
 def two(make_runtime):
-    """The limits of two processes."""
+    """Return the limits of two processes."""
     return [Limits(make_runtime(process=name, limits=LIMITS)) for name in ("p1", "p2")]
 
 
@@ -45,7 +45,7 @@ def admitted(limits, tenant, keys):
 
 
 def parked(limits, tenant="t1"):
-    """A poll of a new key that waits, refused where it may not."""
+    """Return a poll of a new key that waits, refused where it may not."""
     key_id = uuid4()
     limits.check_parked(key_id, tenant, ["a"])
     return limits.parked(key_id, tenant, ["a"])

@@ -14,7 +14,7 @@ from tests.support.waiting import LATEST, wait_until
 
 
 def logged(path, start):
-    """The statements in PostgreSQL's log from a place on, each on one line."""
+    """Return the statements in PostgreSQL's log from a place on, each on one line."""
     with path.open() as log:
         log.seek(start)
         text = re.sub(r"\n\t", " ", log.read())
@@ -111,7 +111,7 @@ ID = re.compile(r"'([0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]
 
 @pytest.fixture(scope="module")
 def watched(start_bridge):
-    """A bridge without beat, whose statements stand in PostgreSQL's log: those of the API and of Celery's tasks."""
+    """Return a bridge without beat whose statements, of the API and of Celery's tasks, are in PostgreSQL's log."""
     pipeline = {"continuation_task": "pipeline.receive", "continuation_queue": "nobody"}
     bridge = start_bridge(beat=False, api_processes="1", continuation_confirm_seconds="3600", **pipeline)
     name = bridge.settings.database_url.rpartition("/")[2]
@@ -129,7 +129,7 @@ def watched(start_bridge):
 
 @pytest.fixture
 def statements(servers):
-    """Gives what was logged since the test began, about tables that belong to tenants."""
+    """Return a function that gives what was logged since the test began about tables that belong to tenants."""
     log = servers.postgres.log
     start = log.stat().st_size
 

@@ -139,7 +139,7 @@ def test_the_command_line_names_objects(bridge, client, tmp_path):
 
 @pytest.fixture
 def elsewhere(make_runtime, monkeypatch):
-    """A core whose store is at another endpoint."""
+    """Yield a core whose store is at another endpoint."""
 
     def at(url: str):
         for name, value in {**ACCESS, "AWS_ENDPOINT_URL": url}.items():

@@ -17,7 +17,7 @@ LIMITS = f"upload_bytes={3 * MIB},tenant_upload_bytes={4 * MIB},tenant_kept_byte
 
 @pytest.fixture
 def small(make_runtime):
-    """A core whose keys have room for three uploads, and whose tenants for four, and 40 KiB of what jobs name."""
+    """Return a core with room for three uploads per key, and per tenant four, and 40 KiB of files that jobs name."""
     return Core(make_runtime(limits=LIMITS))
 
 
@@ -26,19 +26,19 @@ def announced(core, length=1, key=KEY, **of_attempt):
 
 
 def whole(core, length=1, key=KEY, **of_attempt):
-    """A new upload that has all its bytes; its ID."""
+    """Create a complete upload and return its ID."""
     upload = announced(core, length, key, **of_attempt)
     return str(append_to_upload.append(core.runtime, upload, iter([b"x" * length])).id)
 
 
 def job_of(core, upload):
-    """A new job whose source is this upload; its ID."""
+    """Create a job whose source is this upload and return its ID."""
     said = {"source_upload": upload, "content_type": "audio", "ingestion_task_id": "x"}
     return str(enqueue(core.runtime, core.tenant, CreateFields().load(said)).job_id)
 
 
 def source(core, length=1, key=KEY):
-    """A new job with a new upload; its ID."""
+    """Return a new job with a new upload; its ID."""
     return job_of(core, whole(core, length, key))
 
 

@@ -46,7 +46,7 @@ def client(bridge):
 
 
 def sent(client, *parts: bytes, **metadata) -> str:
-    """An upload that came in these requests; its address."""
+    """Return an upload that came in these requests; its address."""
     place, at = announce(client, sum(map(len, parts)), **metadata), 0
     for part in parts:
         assert append(client, place, at, part).status_code == 204
@@ -55,7 +55,7 @@ def sent(client, *parts: bytes, **metadata) -> str:
 
 
 def job_of(client, *parts: bytes, **metadata: str):
-    """A job of such an upload, claimed; and its holder's token."""
+    """Return a job of such an upload, claimed; and its holder's token."""
     upload = sent(client, *parts, **metadata).rpartition("/")[2]
     made = {"content_type": "audio", "ingestion_task_id": "x", "source_upload": upload}
     job_id = ok(client.post("", made))["job_id"]
@@ -118,7 +118,7 @@ def test_workers_fetch_there_without_key_and_token(bridge, client, store, tmp_pa
 
 @pytest.fixture
 def ended(client):
-    """A completed job with a text and an artifact that were uploaded; what they are."""
+    """Return a completed job with an uploaded text and artifact, and their contents."""
     client.create("audio")
     job = client.claim("audio")
     files = {"text": "Größe ✓ ".encode() * 100_000, "page.png": FILE}

@@ -28,7 +28,7 @@ JS = Path(__file__).parent / "tus_js"
 
 @pytest.fixture(scope="module", params=["directory", "bucket"])
 def ours(request, start_bridge, tmp_path_factory):
-    """A bridge of one process over either store."""
+    """Yield a bridge of one process over either store."""
     options = {"celery": False, "beat": False, "api_processes": "1"}
     if request.param == "directory":
         bridge = start_bridge(**options)
@@ -45,7 +45,7 @@ def ours(request, start_bridge, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A file of random bytes, and its SHA-256."""
+    """Return a file of random bytes, and its SHA-256."""
     path = tmp_path_factory.mktemp("file") / "large.bin"
     whole = hashlib.sha256()
     with path.open("wb") as out:

@@ -58,7 +58,7 @@ def test_what_the_server_can_do_is_told(client):
 
 
 def cut(client, place, start, sent, promised):
-    """A PATCH whose connection ends after some of its bytes."""
+    """Send a PATCH whose connection ends after some of its bytes."""
     head = (
         f"PATCH {place} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {client.key}\r\nTus-Resumable: 1.0.0\r\n"
         f"Content-Type: {BYTES}\r\nUpload-Offset: {start}\r\nContent-Length: {promised}\r\n\r\n"

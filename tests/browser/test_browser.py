@@ -56,7 +56,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def tenant(bridge):
-    """A client of a tenant with jobs in each state, and strings of somebody who means no good in each field."""
+    """Return a client of a tenant with jobs in each state, and strings of somebody who means no good in each field."""
     client = bridge.client()
     bridge.sql("UPDATE api_keys SET name = :n WHERE tenant = :t", n=HOSTILE[:100], t=client.tenant)
     for number in range(12):
@@ -140,7 +140,7 @@ class Looking:
         self.page.wait_for_load_state("networkidle")
 
     def serious(self):
-        """What axe-core finds of the page. It runs beside the page's own policy, in the tool's world."""
+        """Return what axe-core finds of the page. It runs beside the page's own policy, in the tool's world."""
         source = AXE.read_text()
         self.page.evaluate(f"() => {{ {source}\n; window.axe = window.axe || axe; }}")
         found = self.page.evaluate("() => axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")

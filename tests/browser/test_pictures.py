@@ -27,7 +27,7 @@ WIDTH = 1280
 
 @pytest.fixture(scope="module")
 def tenant(bridge):
-    """A tenant with a day's work as it may look."""
+    """Return a tenant with a day's work as it may look."""
     client = bridge.client("acme")
     for number in range(24):
         kind = ("document", "document", "audio")[number % 3]

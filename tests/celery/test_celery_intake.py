@@ -251,5 +251,5 @@ def test_events_name_tasks_and_ids_and_no_text_of_a_document(bridge, client):
 
 
 def _words(event):
-    """The words of a task's arguments, as the event shows them."""
+    """Return the words of a task's arguments, as the event shows them."""
     return re.findall(r"[0-9a-f-]{36}", event["kwargs"])

@@ -44,7 +44,7 @@ def test_where_it_is_on_a_worker_answers_questions_and_obeys_nobody(own_bridge):
 
 
 def accounts():
-    """The file of docs/security.md, by account."""
+    """Return the file of docs/security.md, by account."""
     page = (ROOT / "docs" / "security.md").read_text()
     (block,) = re.findall(r"```acl\n(.*?)```", page, re.S)
     lines = [line for line in block.splitlines() if line.startswith("user ")]

@@ -46,7 +46,7 @@ class Clock:
 
 
 def sent(broker):
-    """The tasks that lie in the sweeps' queue, which is emptied."""
+    """Return the tasks that lie in the sweeps' queue, which is emptied."""
     raw = broker.lrange(names.SWEEPS, 0, -1)
     broker.delete(names.SWEEPS)
     return sorted(json.loads(one)["headers"]["task"] for one in raw)

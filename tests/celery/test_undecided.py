@@ -16,7 +16,7 @@ from tests.support.waiting import LATEST, wait_until
 
 @pytest.fixture(scope="module")
 def hanging(start_bridge):
-    """A bridge whose Celery worker stands before a mount that hangs while `hanging` is there."""
+    """Return a bridge whose Celery worker reads a mount that hangs while the file `hanging` exists."""
     bridge = start_bridge(celery=False)
     arguments = [
         "tests.support.hanging" if part == "tasks.app" else part for part in command_lines.celery_worker(["-c", "2"])
@@ -28,7 +28,7 @@ def hanging(start_bridge):
 
 @pytest.fixture
 def mount(hanging):
-    """The file that says so."""
+    """Yield the file that says so."""
     place = hanging.files / "hanging"
     place.touch()
     yield place

@@ -72,7 +72,7 @@ class Caller:
         return {}
 
     def _learn(self, call: Call, body: dict[str, Any]) -> None:
-        """What an answer says about jobs."""
+        """Note what an answer says about jobs."""
         if call.what == "poll":
             call.given = tuple(Given(job["job_id"], job["attempt"], job["lease_token"], job["content_type"])
                                for job in body["jobs"])  # fmt: skip

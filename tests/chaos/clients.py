@@ -102,7 +102,7 @@ class Worker:
                 self._do(given)
 
     def _claim(self) -> tuple[Given, ...]:
-        """The answer of a poll, asked for again under the same claim_id until it comes."""
+        """Return the answer of a poll, asked for again under the same claim_id until it comes."""
         worker = f"{self._name}-{self._life}"
         wait = self._random.choice([1, 2, 5])
         params = {
@@ -154,7 +154,7 @@ class Worker:
         self._call("heartbeat", given, json={"lease_token": given.token, "progress": 0.5})
 
     def _submit(self, given: Given, content: str | None) -> None:
-        """A result, repeated as it is until it is answered, as a worker must."""
+        """Submit a result, repeated unchanged until it is answered, as a worker must."""
         body: dict[str, Any] = {"success": content is not None, "lease_token": given.token}
         body |= {"content": content} if content is not None else {"error_message": "no"}
         for _ in range(20):
@@ -212,7 +212,7 @@ class Operator:
 
 
 def clients(system: System, history: History, phase: Phase, seed: str, workers: int) -> list[Callable[[], None]]:
-    """The loops of all clients that speak HTTP."""
+    """Return the loops of all clients that speak HTTP."""
     producers = [Producer(system, history, phase, tenant, seed) for tenant in (*TENANTS, PROCESS_TENANT)]
     doing = [Worker(system, history, phase, n, seed) for n in range(workers)]
     zombies = [Worker(system, history, phase, 1000 + n, seed, zombie=True) for n in range(3)]

@@ -101,7 +101,7 @@ METRIC = re.compile(r'^bridge_jobs\{content_type="([^"]*)",status="([^"]*)"\} (\
 
 
 def read_jobs(engine: Engine, end: EndState) -> None:
-    """The jobs with their attempts and outcomes, the batches, and both counts."""
+    """Read the jobs with their attempts and outcomes, the batches, and both counts."""
     shift = time.monotonic() - time.time()
 
     def at(moment: datetime) -> float:
@@ -144,7 +144,7 @@ def read_counts(engine: Engine, end: EndState) -> None:
 
 
 def read_mirror(engine: Engine, client: "redis.Redis", prefix: str, end: EndState) -> None:
-    """What waits as Redis has it, and as PostgreSQL has it. `client` decodes its answers."""
+    """Read the pending jobs from Redis and from PostgreSQL. `client` decodes its answers."""
     end.mirrored.clear()
     end.claimed.clear()
     for key in client.scan_iter(f"{prefix}:{{*}}:*", count=1000):
@@ -159,7 +159,7 @@ def read_mirror(engine: Engine, client: "redis.Redis", prefix: str, end: EndStat
 
 
 def read_pipeline(place: Path, end: EndState) -> None:
-    """What the pipeline received, and what it did about it."""
+    """Read what the pipeline received, and what it did with it."""
     with closing(sqlite3.connect(place)) as connection:
         for table, into in (("deliveries", end.deliveries), ("effects", end.effects)):
             rows = connection.execute(f"SELECT job_id, n, status, content FROM {table} ORDER BY rowid")
@@ -172,7 +172,7 @@ def read_metrics(page: str, end: EndState) -> None:
 
 
 def declared(document: dict[str, Any]) -> dict[tuple[str, str], frozenset[int]]:
-    """The statuses that the OpenAPI document gives to each operation."""
+    """Return the statuses that the OpenAPI document gives to each operation."""
     return {
         (method.upper(), path.rstrip("/")): frozenset(
             int(status) for status in operation["responses"] if status.isdigit()

@@ -132,7 +132,7 @@ def reload_api(hands: Hands) -> Iterator[float]:
 
 
 def two_beats(hands: Hands) -> Iterator[float]:
-    """A second beat for a while."""
+    """Yield a second beat for a while."""
     hands.system.start("beat-2")
     try:
         yield hands.random.uniform(5, 10)
@@ -249,7 +249,7 @@ def read_only_redis(hands: Hands) -> Iterator[float]:
 
 
 def wrong_type(hands: Hands) -> Iterator[float]:
-    """A key of the mirror holds something else: WRONGTYPE."""
+    """Yield a key of the mirror holds something else: WRONGTYPE."""
     queue = f"{hands.random.choice(TENANTS)}:{hands.random.choice(CONTENT_TYPES)}"
     key = f"bridge:{{{queue}}}:pending:normal"
     with hands.system.redis() as client, suppress(redis.RedisError):

@@ -6,11 +6,11 @@ from bridge_worker import Job, Result
 
 
 def content(job_id: str, attempt: int) -> str:
-    """The only text that such a worker submits for an attempt."""
+    """Return the only text that such a worker submits for an attempt."""
     return f"process {job_id} {attempt}"
 
 
 def handle(job: Job, path: Path) -> Result:
-    """The handler for bridge-worker."""
+    """Return the handler for bridge-worker."""
     path.read_bytes()
     return Result(content(job.id, job.attempt))

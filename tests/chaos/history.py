@@ -123,7 +123,7 @@ class History:
         return trouble
 
     def of(self, *whats: str) -> list[Call]:
-        """The calls of these kinds."""
+        """Return the calls of these kinds."""
         return [call for call in self.calls if call.what in whats]
 
 

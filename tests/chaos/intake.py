@@ -81,7 +81,7 @@ class Intake:
         return False
 
     def _answer(self, task_id: str) -> dict[str, Any] | None:
-        """What the result backend has of this task."""
+        """Return what the result backend has of this task."""
         try:
             raw = self._redis.get(f"celery-task-meta-{task_id}")
         except redis.RedisError:

@@ -12,7 +12,7 @@ CLOCK_SECONDS = 0.05  # by which two readings of one clock may differ
 
 
 def disjoint_leases(history: History, end: EndState) -> Iterator[Violation]:
-    """A job's attempts are 1, 2, 3 … without a gap and one after the other; each has a token and a holder of its own.
+    """Check that a job's attempts are 1, 2, 3 … without gap or overlap, each with its own token and holder.
 
     By what PostgreSQL has, and by what the polls were answered.
     """

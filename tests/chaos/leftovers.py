@@ -7,7 +7,7 @@ from tests.chaos.history import History, Violation
 
 
 def mirror_equal(history: History, end: EndState) -> Iterator[Violation]:
-    """The pending lists hold each claimable job once and nothing else; the claimed lists are empty."""
+    """Check that the pending lists hold each claimable job once and nothing else; the claimed lists are empty."""
     for place in end.claimable - set(end.mirrored):
         yield Violation(f"{place} is claimable and not in the mirror")
     for place, count in end.mirrored.items():
@@ -21,7 +21,7 @@ def mirror_equal(history: History, end: EndState) -> Iterator[Violation]:
 
 
 def counters(history: History, end: EndState) -> Iterator[Violation]:
-    """The counters equal a full count, and the gauges what waited at rest."""
+    """Yield the counters equal a full count, and the gauges what waited at rest."""
     for place in {*end.counted, *end.kept}:
         if end.counted[place] != end.kept[place]:
             yield Violation(f"counter of {place}: {end.kept[place]} for {end.counted[place]} jobs")
@@ -31,7 +31,7 @@ def counters(history: History, end: EndState) -> Iterator[Violation]:
 
 
 def nothing_left(history: History, end: EndState) -> Iterator[Violation]:
-    """What a bridge at rest has none of."""
+    """Yield what a bridge at rest has none of."""
     for name, count in end.left.items():
         if count:
             yield Violation(f"{count} {name}")

@@ -63,7 +63,7 @@ def reset(where: Where) -> Fault:
 
 
 def cut_after(where: Where) -> Fault:
-    """Some connections end in the middle of what they carry."""
+    """Cut some connections in the middle of a message."""
 
     def fault(hands: Hands) -> Iterator[float]:
         with _healed(where(hands.system)) as proxy:
@@ -76,7 +76,7 @@ def cut_after(where: Where) -> Fault:
 
 
 def cut_on(where: Where, pattern: Pattern, *, before: bool, name: str, times: int = 3) -> Fault:
-    """Some connections end when this passes: before the server sees it, or after, without its answer."""
+    """Cut some connections when this passes: before the server sees it, or after it, without the answer."""
 
     def fault(hands: Hands) -> Iterator[float]:
         with _healed(where(hands.system)) as proxy:

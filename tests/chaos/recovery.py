@@ -42,7 +42,7 @@ def _seen(kind: str, seconds: float, event: object) -> Recovery:
 
 
 def _confirmed(told: Told, job_id: str) -> Recovery:
-    """An outcome that faults took from the pipeline again and again may be as late as all its waits."""
+    """Return how late an outcome may be that faults took from the pipeline repeatedly: as late as all its waits."""
     waits = sum(STEP_SECONDS * k + LOOK_SECONDS for k in range(1, told.sendings))
     limit = max(LIMITS["outcome → confirmed"], waits + LAST_SECONDS)
     return Recovery("outcome → confirmed", (told.confirmed or 0.0) - told.created, (job_id, told), limit)
@@ -88,7 +88,7 @@ def _next(trouble: Trouble, kind: str, asked: list[float], good: list[float]) ->
 
 
 def worst(seen: Iterator[Recovery]) -> dict[str, float]:
-    """The slowest of each kind."""
+    """Return the slowest of each kind."""
     slowest: dict[str, float] = {}
     for one in seen:
         slowest[one.kind] = max(one.seconds, slowest.get(one.kind, 0.0))

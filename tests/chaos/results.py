@@ -9,7 +9,7 @@ from tests.chaos.history import Call, History, Outcome, Violation
 
 
 def one_result(history: History, end: EndState) -> Iterator[Violation]:
-    """A success that was accepted is the job's result, and the only one."""
+    """Check that an accepted success is the job's result, and the only one."""
     accepted: dict[str, Call] = {}
     for call in history.of("result"):
         if not call.ok or call.content is None:
@@ -52,7 +52,7 @@ def legal_paths(history: History, end: EndState) -> Iterator[Violation]:
 
 
 def _resurrected(job_id: str, calls: list[Call], restarts: list[Call]) -> Iterator[Violation]:
-    """A state that nobody may leave was left, as clients saw it."""
+    """Report a state that is final and was left, as clients saw it."""
     finals = [call for call in calls if call.state in FINAL]
     if not finals:
         return
@@ -68,7 +68,7 @@ def _resurrected(job_id: str, calls: list[Call], restarts: list[Call]) -> Iterat
 
 
 def _recorded(job: Job, restarts: list[Call], cancelled: bool) -> Iterator[Violation]:
-    """What is recorded of a job is a way that it can have gone."""
+    """Check that the recorded history of a job is a possible one."""
     ends = [told.status for told in job.told]
     if [told.n for told in job.told] != list(range(1, job.outcome_count + 1)):
         yield Violation(f"job {job.job_id} ended {job.outcome_count} times and has outcomes {job.told}")

@@ -67,7 +67,7 @@ class Run:
         self.nemesis.run(planned, seconds, self.look)
 
     def look(self) -> None:
-        """What a supervisor does, about five times a second."""
+        """Do what a supervisor does, about five times a second."""
         for line in self.system.revive(self.nemesis.held):
             print(f"{time.strftime('%X')}  {line}", flush=True)
 
@@ -119,7 +119,7 @@ class Run:
         }
 
     def _wait(self, done: Callable[[], bool], what: str, since: float, seconds: float = DRAIN_SECONDS) -> None:
-        """What does not come is seen by the checker, which says more."""
+        """Wait; what never comes is left to the checker, which says more."""
 
         def looked() -> bool:
             self.look()
@@ -132,7 +132,7 @@ class Run:
             print(f"{time.strftime('%X')}  {late}", flush=True)
 
     def left(self) -> dict[str, int]:
-        """What a bridge at rest has none of."""
+        """Return what a bridge at rest has none of."""
         count = "SELECT count(*) FROM "
         others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND "
         asked = {
@@ -167,7 +167,7 @@ class Run:
         return check(self.history, self.end)
 
     def summary(self) -> Sequence[str]:
-        """What happened, in lines."""
+        """Return what happened, in lines."""
         calls, jobs = self.history.calls, self.end.jobs.values()
         ok, unanswered = sum(call.ok for call in calls), sum(call.status is None for call in calls)
         told = sum(len(job.told) for job in jobs)

@@ -61,7 +61,7 @@ CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_dat
 
 
 def gentle(seed: str, seconds: float) -> list[Planned]:
-    """A fault every ten seconds, one after the other; a function of the seed."""
+    """Return a schedule, decided by the seed, of one fault every ten seconds."""
     rng = random.Random(f"{seed}-soak")
     planned = []
     for n in range(int(seconds / EVERY_SECONDS)):
@@ -73,7 +73,7 @@ def gentle(seed: str, seconds: float) -> list[Planned]:
 
 
 def sample(system: System) -> dict[str, float]:
-    """What the run measures; of several processes the largest."""
+    """Return what the run measures; of several processes the largest."""
     found: dict[str, float] = {}
 
     def most(name: str, value: float) -> None:
@@ -107,7 +107,7 @@ def sample(system: System) -> dict[str, float]:
 
 
 def leaked(before: dict[str, float], after: dict[str, float]) -> list[str]:
-    """What did not come back, as sentences."""
+    """Return what did not come back, as sentences."""
     lines = []
     for name, (share, plus) in MORE.items():
         limit = before[name] * (1 + share) + plus

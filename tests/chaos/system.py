@@ -98,7 +98,7 @@ class System:
             return keys.create_key(connection, "chaos", scopes, tenant, content_types)
 
     def _limit_role(self) -> None:
-        """The limits that the bridge asks for at each connection, set on its role."""
+        """Set on the role the limits that the bridge asks for at each connection."""
         engine = make_engine(self.stack.settings)
         with engine.begin() as connection:
             for one in SESSION.split("-c ")[1:]:
@@ -166,7 +166,7 @@ class System:
         end_tree(self.process(name), seconds)
 
     def children(self, name: str) -> list[psutil.Process]:
-        """The processes that a master has forked."""
+        """Return the processes that a master has forked."""
         try:
             forked: list[psutil.Process] = psutil.Process(self.process(name).pid).children()
             return forked
@@ -201,11 +201,11 @@ class System:
         raise AssertionError(f"PostgreSQL did not come back: {last}")
 
     def number(self, statement: str) -> int:
-        """The one number that a statement gives."""
+        """Return the one number that a statement gives."""
         return int(self.sql(statement)[0][0])  # type: ignore[index]
 
     def redis(self) -> "redis.Redis":
-        """A client of the real Redis, past the proxies."""
+        """Return a client of the real Redis, past the proxies."""
         return redis.Redis.from_url(self.servers.redis_url, decode_responses=True, socket_timeout=5)
 
     def signal_server(self, server: str, signum: int) -> None:

@@ -15,7 +15,7 @@ def settings(client):
 
 @pytest.fixture
 def run(tmp_path, settings):
-    """Runs a command as this test's tenant, to its end; the installed one where more than settings is changed."""
+    """Run a command as this test's tenant, to its end; the installed one if more than settings is changed."""
 
     def begin(*arguments, **changes):
         command = quick_jobbridge if all(name.startswith("BRIDGE_") for name in changes) else jobbridge
@@ -26,7 +26,7 @@ def run(tmp_path, settings):
 
 @pytest.fixture
 def terminal(tmp_path, settings):
-    """Starts a command in a terminal; killed with the test."""
+    """Yield a function that starts a command in a terminal; it is killed with the test."""
     started = []
 
     def begin(*arguments, width=80):
@@ -40,7 +40,7 @@ def terminal(tmp_path, settings):
 
 @pytest.fixture
 def begin(tmp_path, settings):
-    """Starts a command without a terminal; killed with the test."""
+    """Yield a function that starts a command without a terminal; it is killed with the test."""
     started = []
 
     def start(*arguments):
@@ -54,12 +54,12 @@ def begin(tmp_path, settings):
 
 @pytest.fixture(scope="session")
 def doctors_redis(tmp_path_factory):
-    """A Redis whose settings a test may change; each installation sets them back."""
+    """Yield a Redis whose settings a test may change; each installation sets them back."""
     with embedded.start(tmp_path_factory.mktemp("doctor"), postgres=False, durable=False) as running:
         yield running.redis_url
 
 
 @pytest.fixture
 def place(doctors_redis, new_database, tmp_path):
-    """An installation that is well, but for fsync."""
+    """Return a healthy installation, except for fsync."""
     return Installation(new_database(), doctors_redis, tmp_path / "data")

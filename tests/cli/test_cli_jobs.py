@@ -74,7 +74,7 @@ def test_a_page_says_how_the_next_one_is_opened(run, client):
 
 @pytest.fixture
 def busy(client, bridge):
-    """A tenant with something in every table, and long words in it; a failed job's ID."""
+    """Return a tenant with something in every table, and long words in it; a failed job's ID."""
     failed = end(client, bridge, "failed")
     end(client, bridge, "completed")
     client.create("a-content-type-of-fifty-characters-that-are-many-x", ingestion_task_id="t" * 255)

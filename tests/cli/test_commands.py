@@ -14,14 +14,14 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def empty_database(servers):
-    """The URL of a database without any schema."""
+    """Yield the URL of a database without any schema."""
     with own_database(servers.database_url) as url:
         yield url
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a command with these settings in a directory that holds nothing."""
+    """Run a command with these settings in an empty directory."""
 
     def begin(*arguments, **settings):
         return jobbridge(*arguments, cwd=tmp_path, **settings)
@@ -30,7 +30,7 @@ def run(tmp_path):
 
 
 def said(done) -> str:
-    """What a command that went well printed."""
+    """Return what a command that went well printed."""
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -91,7 +91,7 @@ def test_without_any_database_the_two_ways_are_named(run, tmp_path):
 
 @pytest.fixture
 def keys(run, bridge):
-    """Runs `jobbridge keys …` on the shared bridge's database."""
+    """Run `jobbridge keys …` on the shared bridge's database."""
 
     def begin(*arguments):
         return run("keys", *arguments, BRIDGE_DATABASE_URL=bridge.settings.require("database_url"))

@@ -17,7 +17,7 @@ WELL = {
 
 
 def webhook(place, **columns):
-    """A webhook of a job that has ended, as it is unless told otherwise: tried nine times, to be tried again."""
+    """Insert a webhook of an ended job; by default tried nine times, to be tried again."""
     ago = columns.pop("ago", "2 hours")
     given = {"job_id": place.job(mirrored=False), "n": 1, "tenant": "default", "key_id": str(uuid.uuid4()),
              "url": "https://hooks.example.org/a", "kwargs": "{}", "tries": 9,
@@ -38,7 +38,7 @@ def given_up(place):
 
 
 def upload(place, length=10):
-    """The name of the object that a new upload consists of."""
+    """Return the name of the object that a new upload consists of."""
     upload_id, key = str(uuid.uuid4()), str(uuid.uuid4())
     place.sql("INSERT INTO uploads (id, tenant, key_id, length, received, sha256) VALUES"
               " (:id, 'acme', :key, :length, :length, sha256('x'))",

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a command with these settings in a directory that holds nothing."""
+    """Run a command with these settings in an empty directory."""
 
     def begin(*arguments, **settings):
         return jobbridge(*arguments, cwd=tmp_path, **settings)
@@ -31,7 +31,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def begin(tmp_path):
-    """Starts a command of these servers; killed with the test."""
+    """Yield a function that starts a command with these servers; it is killed with the test."""
     started = []
 
     def start(*arguments, **settings):
@@ -45,7 +45,7 @@ def begin(tmp_path):
 
 @pytest.fixture
 def production(servers, new_database, tmp_path):
-    """The settings of an installation with servers of its own, in a `.env` file, as one would write it."""
+    """Return the settings of an installation with servers of its own, in a `.env` file, as one would write it."""
     settings = {
         "BRIDGE_DATABASE_URL": new_database().replace("+psycopg2", ""),
         "BRIDGE_REDIS_URL": servers.redis_url.rpartition("/")[0] + "/901",

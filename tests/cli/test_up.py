@@ -53,7 +53,7 @@ class Up(Started):
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory):
-    """An `up` that these tests share, with a local worker."""
+    """Yield an `up` that these tests share, with a local worker."""
     running = Up(tmp_path_factory.mktemp("a place"), "--worker", BRIDGE_PROT="8000")
     yield running
     running.family()

@@ -16,7 +16,7 @@ async def _call(name, url, key, options, *arguments, **named):
 
 @pytest.fixture(params=["sync", "async"])
 def either(request, client):
-    """Calls a method of either client: `either("wait", job, url=…, options={…})`."""
+    """Return a function that calls a method of either client: `either("wait", job, url=…, options={…})`."""
 
     def call(name, *arguments, url=client.url, key=client.key, options=None, **named):
         options = {"patience": 30.0, **(options or {})}
@@ -31,6 +31,6 @@ def either(request, client):
 
 @pytest.fixture
 def sdk(client):
-    """A client with the key of this test's tenant."""
+    """Yield a client with the key of this test's tenant."""
     with Client(client.url, client.key, patience=30.0) as made:
         yield made

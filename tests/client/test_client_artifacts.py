@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def uploaded(client, job, content):
-    """A worker's upload of the job that it holds."""
+    """Return a worker's upload of the job that it holds."""
     token = {"X-Lease-Token": job["lease_token"]}
     place = announce(client, len(content), token, job_id=job["job_id"])
     assert append(client, place, 0, content, token).status_code == 204

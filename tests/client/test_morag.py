@@ -119,7 +119,7 @@ RUN = "import json, sys; from bridge_outcomes import receive; [receive(**one) fo
 
 @pytest.fixture
 def adapter(bridge, client, servers):
-    """Gives outcomes to the adapter; what MoRAG and the bridge are sent then, as (task, arguments)."""
+    """Pass outcomes to the adapter; return what it sends to MoRAG and the bridge, as (task, arguments)."""
     broker = servers.redis_url.rpartition("/")[0] + "/999"
     environment = {
         **os.environ,
@@ -149,7 +149,7 @@ def _body(message):
 
 
 def outcome_of(bridge, job_id):
-    """What the bridge itself has sent for a job."""
+    """Return what the bridge itself has sent for a job."""
     with redis.Redis.from_url(bridge.settings.require("broker_url"), decode_responses=True) as broker:
 
         def look():

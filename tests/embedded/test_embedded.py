@@ -45,7 +45,7 @@ def sql(servers, statement):
 
 @pytest.fixture
 def hold():
-    """Starts a process that holds the servers of a directory; its handle and the servers' process IDs."""
+        """Yield a function that starts a process holding the servers of a directory; it returns it and their PIDs."""
     started = []
 
     def start(place):

@@ -88,7 +88,7 @@ def test_the_bridges_role_is_no_superuser_and_runs_no_program(place):
 
 @pytest.fixture
 def an_old_cluster(place):
-    """A data directory of an earlier version: its role is the superuser; as root, PostgreSQL's user owns all of it."""
+    """Return a data directory of an earlier version: its role is a superuser; as root, PostgreSQL's user owns it."""
     with embedded.start(place, redis=False) as servers:
         migrations.upgrade(servers.database_url)
         with connect(servers.database_url) as connection, connection.cursor() as cursor:

@@ -25,7 +25,7 @@ for module in pkgutil.iter_modules(models.__path__):
 
 @pytest.fixture
 def empty(servers):
-    """The engine of an empty database."""
+    """Yield the engine of an empty database."""
     with own_database(servers.database_url) as url:
         engine = create_engine(url)
         yield engine
@@ -33,7 +33,7 @@ def empty(servers):
 
 
 def things(engine):
-    """What stands in the database beside Alembic's own table."""
+    """Return what stands in the database beside Alembic's own table."""
     with engine.connect() as connection:
         functions = connection.execute(
             text("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1")
@@ -141,7 +141,7 @@ RETURNING id
 
 
 def _fields(state):
-    """The columns that a state ties, with values that its CHECKs accept."""
+    """Return the columns that a state ties, with values that its CHECKs accept."""
     running, final = state == JobState.PROCESSING, state not in (JobState.PENDING, JobState.PROCESSING)
     moment = "2026-01-01T00:00:00+00:00"
     return {

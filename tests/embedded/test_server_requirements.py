@@ -25,7 +25,7 @@ def superuser(servers):
 
 @pytest.fixture
 def make_database(servers, superuser):
-    """Makes a database of an encoding; its URL."""
+    """Return a function that makes a database with an encoding and gives its URL."""
 
     def make(encoding: str) -> str:
         name = f"r{uuid.uuid4().hex[:8]}"

@@ -24,7 +24,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def bridge(start_bridge, tmp_path_factory):
-    """A bridge with two source roots, the first one named by a link, that sends what nginx asks for by nginx."""
+    """Yield a bridge with two source roots, the first one named by a link, that sends what nginx asks for by nginx."""
     place = tmp_path_factory.mktemp("roots")
     for name in ("first", "second"):
         (place / name).mkdir()
@@ -40,7 +40,7 @@ def bridge(start_bridge, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proxy(bridge, tmp_path_factory):
-    """The address of an nginx before it."""
+    """Yield the address of an nginx before it."""
     place, port = tmp_path_factory.mktemp("nginx"), free_port()
     (block,) = re.findall("```nginx location\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
     blocks = [
@@ -60,7 +60,7 @@ def proxy(bridge, tmp_path_factory):
 
 @pytest.fixture
 def client(bridge, proxy):
-    """A client that reaches the bridge through nginx."""
+    """Return a client that reaches the bridge through nginx."""
     tenant = bridge.client().tenant
     one = Client(proxy, bridge.key(tenant), bridge.roots[0], tenant)
     one.session.trust_env = False
@@ -68,7 +68,7 @@ def client(bridge, proxy):
 
 
 def claimed(client, path):
-    """A claimed job whose source file is this one."""
+    """Return a claimed job whose source file is this one."""
     uri = "file://" + "".join(f"%{byte:02x}" if byte != 47 else "/" for byte in os.fsencode(path))
     body = {"source_file_path": uri, "content_type": "audio", "ingestion_task_id": "task"}
     ok(client.post("", body))

@@ -12,7 +12,7 @@ MEGABYTE = 2**20
 
 @pytest.fixture
 def burdened(bridge, client):
-    """A job with all that an earlier version would have kept, in texts of megabytes."""
+    """Return a job with everything that an earlier version would have kept, in texts of megabytes."""
     client.create("burdened")
     job = client.claim("burdened")
     ok(client.result(job, success=False, retryable=False))

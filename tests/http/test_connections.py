@@ -18,7 +18,7 @@ def connections():
 
 @pytest.fixture
 def waiting(connections):
-    """A connection that waits for its first request, and the client's end of it."""
+    """Yield a connection that waits for its first request, and the client's end of it."""
     client, server = gevent.socket.socketpair()  # type: ignore[attr-defined]
     with client, server:
         connection = connections.open(server, STRANGER)

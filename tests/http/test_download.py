@@ -238,7 +238,7 @@ def test_bytes_that_go_out_are_signs_of_life_and_end_with_the_holders_hold(clien
         first = client.job(job["job_id"])["lease_expires_at"]
 
         def renewed():
-            """Takes a little more of the file at each look."""
+            """Return a function that reads a little more of the file at each call."""
             return answer.raw.read(2**16) and client.job(job["job_id"])["lease_expires_at"] > first
 
         wait_until(renewed, "the lease to be renewed by what is read")

@@ -242,7 +242,7 @@ def test_an_error_names_no_path_of_the_server_no_sql_and_no_code(client):
 
 @pytest.fixture
 def walled(core_engine):
-    """The error handlers on views that fail."""
+    """Return the error handlers on views that fail."""
     app = Flask("walled")
     problems.register(app)
 

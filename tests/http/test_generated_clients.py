@@ -26,7 +26,7 @@ content_type_overrides:
 
 @pytest.fixture(scope="module")
 def made(bridge):
-    """The directory that the clients are generated into, with the bridge's document in it."""
+    """Return the directory that the clients are generated into, with the bridge's document in it."""
     place = HERE / "made"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()

@@ -26,7 +26,7 @@ class Sending:
 
 
 def _exchange(method, status, headers, pieces, version=(1, 1)):
-    """What a client reads, and the packets in which it was sent."""
+    """Return what a client reads, and the packets in which it was sent."""
     here, there = gevent.socket.socketpair()  # type: ignore[attr-defined]
     with here, there:
         sending = Sending(here)

@@ -112,7 +112,7 @@ def test_no_query_gets_a_500(client, query):
 
 
 def raw(client: Client, request: bytes) -> bytes:
-    """The first bytes of the answer to bytes that no HTTP client would send."""
+    """Return the first bytes of the answer to bytes that no HTTP client would send."""
     address = urlsplit(client.url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(request)

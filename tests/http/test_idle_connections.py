@@ -18,7 +18,7 @@ from tests.support.waiting import LATEST, wait_until
 
 @pytest.fixture
 def pool(new_database):
-    """An engine with eight connections at rest, and its URL; `made` are the connections that it made."""
+    """Yield an engine with eight connections at rest, and its URL; `made` are the connections that it made."""
     url = new_database()
     engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": url}))
     made: list[object] = []
@@ -48,7 +48,7 @@ MINE = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_datab
 
 @pytest.fixture
 def all_are_gone(pool):
-    """Waits until the server has none of the engine's connections any more."""
+    """Yield a function that waits until the server has none of the engine's connections left."""
     watch = make_engine(load_settings({"BRIDGE_DATABASE_URL": pool[1]}), pool_size=1, name="watch")
 
     def gone() -> bool:
@@ -86,7 +86,7 @@ def test_what_is_busy_pays_no_ping(pool):
     seen = text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
 
     def commits() -> int:
-        """A ping is a transaction of its own that commits; what `ask` does is rolled back."""
+        """Return the number of commits: a ping is a transaction that commits; what `ask` does is rolled back."""
         with engine.connect() as connection:
             connection.execute(text("SELECT pg_stat_force_next_flush()"))
         with engine.connect() as connection:
@@ -114,7 +114,7 @@ def test_what_the_server_says_unasked_is_no_goodbye(pool):
 
 @pytest.fixture
 def quiet_bridge(own_servers, own_bridge):
-    """A bridge on a Redis of its own, whose outcomes go to a queue that nobody reads, and a client of that Redis."""
+    """Yield a bridge on its own Redis, whose outcomes go to a queue that nobody reads, and a client of that Redis."""
     redis_url = own_servers(postgres=False).redis_url
     given = {"continuation_task": "pipeline.receive", "continuation_queue": "outcomes"}
     bridge = own_bridge(redis_url=redis_url, api_processes="1", beat=False, **given)

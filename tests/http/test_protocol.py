@@ -82,14 +82,14 @@ def lose(proxy: FaultProxy, method: str, path: str, **how: Any) -> Fault:
 
 
 def sent(proxy: FaultProxy, method: str, path: str) -> list[bytes]:
-    """The heads of the requests whose path matches."""
+    """Return the heads of the requests whose path matches."""
     request = re.compile(rf"{method} \S*{path}\S* HTTP".encode())
     return [chunk.partition(b"\r\n\r\n")[0] for chunk in list(proxy.recorded) if request.match(chunk)]
 
 
 @pytest.fixture
 def start(kind: str, bridge, client, proxy, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Starts a worker of this kind behind the proxy, for content type `audio` of the test's tenant."""
+    """Yield a function that starts a worker of this kind behind the proxy, for type `audio` of the test's tenant."""
     key = bridge.key(client.tenant, ("work",))
     started: list[Worker] = []
 
@@ -113,7 +113,7 @@ def start(kind: str, bridge, client, proxy, tmp_path: Path) -> Iterator[Callable
 
 @pytest.fixture
 def submit(client) -> Callable[..., str]:
-    """Creates a job whose file says what is to be done with it; its ID."""
+    """Create a job whose file says what to do with it; return its ID."""
 
     def create(order: str, rest: bytes = b"") -> str:
         body = {**client.fields(), "source_file_path": client.source(order.encode() + b"\n" + rest)}
@@ -124,7 +124,7 @@ def submit(client) -> Callable[..., str]:
 
 @pytest.fixture
 def finished(client) -> Callable[[str], dict[str, Any]]:
-    """Waits until a job is in a final state; the whole of it."""
+    """Wait until a job is in a final state and return it."""
 
     def look(job_id: str) -> dict[str, Any] | None:
         job = client.job(job_id)

@@ -34,12 +34,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def bridge(start_bridge):
-    """A bridge behind proxies, whose metrics are for this machine and for keys (the default)."""
+    """Return a bridge behind proxies, whose metrics are for this machine and for keys (the default)."""
     return start_bridge(celery=False, beat=False, api_processes="1", trusted_proxies="127.0.0.1")
 
 
 def documented(language: str, replaced: dict[str, str]) -> str:
-    """The configuration of the page, with what differs here in place of what it says."""
+    """Return the configuration of the page, with what differs here in place of what it says."""
     (site,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for ours, here in replaced.items():
         assert site.count(ours) == 1
@@ -71,7 +71,7 @@ def haproxy(place: Path, port: int, bridge) -> list[str]:
 
 @pytest.fixture(scope="module", params=[nginx, haproxy], ids=["nginx", "haproxy"])
 def proxy(request, bridge, tmp_path_factory):
-    """A bridge behind a proxy: both, the address of the proxy, and its certificate."""
+    """Yield a bridge behind a proxy: both, the address of the proxy, and its certificate."""
     if request.param is haproxy and HAPROXY is None:
         pytest.skip("haproxy is missing")
     place, port = tmp_path_factory.mktemp("proxy"), free_port()
@@ -83,7 +83,7 @@ def proxy(request, bridge, tmp_path_factory):
 
 @pytest.fixture
 def client(proxy):
-    """A client that reaches the bridge through the proxy alone."""
+    """Return a client that reaches the bridge through the proxy alone."""
     bridge, url, certificate = proxy
     tenant = bridge.client().tenant
     one = Client(url, bridge.key(tenant), bridge.files, tenant)

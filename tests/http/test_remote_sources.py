@@ -52,7 +52,7 @@ def body(url: str) -> dict[str, str]:
 
 
 def taken(client: Client, url: str):
-    """A job of this address, claimed; and its holder's token."""
+    """Return a job of this address, claimed; and its holder's token."""
     job_id = ok(client.post("", body(url)))["job_id"]
     job = client.claim("doc")
     assert job["job_id"] == job_id

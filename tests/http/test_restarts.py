@@ -121,7 +121,7 @@ class Clients:
 
 @pytest.fixture
 def service(servers, new_database, tmp_path):
-    """The API on a socket of the test's own, a key for it, and its database."""
+    """Yield the API on a socket of the test's own, a key for it, and its database."""
     database = new_database()
     given = {"BRIDGE_DATABASE_URL": database, "BRIDGE_REDIS_URL": redis_url(servers), "BRIDGE_API_PROCESSES": "2"}
     activated = Activated(tmp_path, **given, BRIDGE_REDIS_PREFIX="restarts")

@@ -140,7 +140,7 @@ def test_a_client_that_goes_away_is_given_nothing_and_its_result_stands(client, 
 
 @pytest.fixture
 def side(make_runtime):
-    """An application, a key of it, and a held job's address; `at_claim` runs what it is given when the result is
+    """Return an application, a key of it, and a held job's address; `at_claim` runs what it is given when the result is
     stored and the poll begins."""
     runtime = make_runtime()
     core = Core(runtime)

@@ -22,7 +22,7 @@ STRANGERS = 2000
 
 @pytest.fixture
 def api(servers, new_database, tmp_path):
-    """The API, of one process, not started."""
+    """Yield the API, of one process, not started."""
     redis = servers.redis_url.rpartition("/")[0] + "/903"
     given = {"BRIDGE_DATABASE_URL": new_database(), "BRIDGE_REDIS_URL": redis, "BRIDGE_API_PROCESSES": "1"}
     activated = Activated(tmp_path, **given, BRIDGE_REDIS_PREFIX="strangers")
@@ -32,7 +32,7 @@ def api(servers, new_database, tmp_path):
 
 @pytest.fixture
 def many_files():
-    """This process may open as many as the test needs."""
+    """Raise the limit of open files to what the test needs."""
     if HARD < 2 * STRANGERS:
         pytest.skip(f"the hard limit of open files is {HARD}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (HARD, HARD))

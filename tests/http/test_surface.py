@@ -177,7 +177,7 @@ def test_an_error_tells_nothing_of_what_is_inside(error):
 
 
 def exchange(bridge, sent: bytes, answers_within: float = 20) -> bytes:
-    """What comes back for these bytes until the other side closes, or has answered and waits."""
+    """Return what comes back for these bytes until the other side closes, or has answered and waits."""
     with closing(socket.create_connection((bridge.settings.host, bridge.settings.port), answers_within)) as connection:
         received = b""
         try:

@@ -58,7 +58,7 @@ def alone(start_bridge):
 
 
 def memory_of(bridge):
-    """The resident bytes of its one API process."""
+    """Return the resident bytes of its one API process."""
     master = psutil.Process(bridge.stack.family.children[0].process.pid)
     return max(child.memory_info().rss for child in master.children())
 
@@ -108,7 +108,7 @@ def pages(bridge, client):
 
 
 def _claims(bridge, client, jobs, text):
-    """Polls that repeat claims which hold `jobs` each."""
+    """Return polls that repeat claims holding `jobs` each."""
     polls = []
     for claim in range(4):
         made = [{**client.fields("unread"), "source_file_path": client.source()} for _ in range(jobs)]

@@ -28,7 +28,7 @@ def expressions():
 
 @pytest.fixture
 def prometheus(bridge, tmp_path):
-    """The address of a Prometheus with our rules that scrapes the shared bridge once a second."""
+    """Yield the address of a Prometheus with our rules that scrapes the shared bridge once a second."""
     target = bridge.url.removeprefix("http://")
     (tmp_path / "prometheus.yml").write_text(
         f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{RULES}']\n"

@@ -232,7 +232,7 @@ def test_statistics_agree_with_a_full_count_after_hundreds_of_operations_and_kil
     types = ("audio", "video", "web")
 
     def kill_one() -> None:
-        """An API process or a Celery worker process; its parent starts another one."""
+        """Kill an API process or a Celery worker process; its parent starts another one."""
         celery = next(child.process.pid for child in bridge.stack.family.children if child.name == "celery")
         victims = psutil.Process(master).children() + psutil.Process(celery).children()
         with suppress(ProcessLookupError):
@@ -267,7 +267,7 @@ def test_statistics_agree_with_a_full_count_after_hundreds_of_operations_and_kil
     wait_until(lambda: bridge.sql(folded), "Celery to fold again after the kills")
 
     def agrees() -> bool:
-        """The jobs go on moving by their clocks, so the two may be looked at on either side of a change."""
+        """Return the jobs go on moving by their clocks, so the two may be looked at on either side of a change."""
         shown = wait_until(lambda: client.get("statistics"), "an answer").json()["by_status"]
         rows = bridge.sql("SELECT status, count(*) AS n FROM remote_jobs GROUP BY 1")
         return shown == {row.status: row.n for row in rows}

@@ -34,7 +34,7 @@ def there():
 
 
 def needed(core, seen, tenant="default"):
-    """What needs somebody, by kind."""
+    """Return what needs somebody, by kind."""
     return {need.kind: need for need in overview(core.runtime, seen, tenant).needs}
 
 
@@ -43,7 +43,7 @@ def said(core, seen, job_id):
 
 
 def refused_often(core, there, status):
-    """A job whose webhook was answered so until it counts as failing."""
+    """Return a job whose webhook was answered this way until it counts as failing."""
     there.answers = answer(status, "out of order")
     job_id = core.ended(there.url)
     for _ in range(FAILING_TRIES):

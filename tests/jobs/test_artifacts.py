@@ -25,7 +25,7 @@ PICTURE = os.urandom(70_000)
 
 
 def sent(client, job, content, **metadata):
-    """A worker's upload for a job; its ID."""
+    """Return a worker's upload for a job; its ID."""
     token = {"X-Lease-Token": job["lease_token"]}
     place = announce(client, len(content), token, job_id=job["job_id"], **metadata)
     assert append(client, place, 0, content, token).status_code == 204
@@ -126,7 +126,7 @@ def test_what_is_refused_among_results_that_come_together_ends_its_attempt(clien
 
 @pytest.fixture
 def work(core, tmp_path):
-    """Makes claims and their uploads, in a store of this test alone."""
+    """Return a maker of claims and their uploads, in a store of this test alone."""
     object.__setattr__(core.runtime.settings, "store", f"file:{tmp_path / 'uploads'}")
     return Work(core)
 

@@ -13,13 +13,13 @@ from tests.support.racing import at_once
 
 
 def made(core, count=3, outcome=True, **how):
-    """The jobs of a new batch, and its ID."""
+    """Return the jobs of a new batch, and its ID."""
     job_ids = core.create_batch([core.fields() for _ in range(count)], outcome=outcome, **how)
     return job_ids, core.row(job_ids[0]).batch_id
 
 
 def ended(core, batch_id):
-    """The outcomes of the batch."""
+    """Return the outcomes of the batch."""
     return core.sql(
         "SELECT c.* FROM continuations c JOIN remote_jobs j ON j.id = c.job_id WHERE j.batch_id = :id AND c.n = 0",
         id=str(batch_id),

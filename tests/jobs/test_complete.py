@@ -31,7 +31,7 @@ def tried(core, *successes):
 
 
 def places(core, lease):
-    """A job in every state, and where they differ for a result in more than one way."""
+    """Yield a job in every state, and where they differ for a result in more than one way."""
     for state in JobState:
         yield in_state(core, state) if state == JobState.PENDING else _held(core, state, lease)
     timed_out = core.held()  # its late result counts, and has to be judged

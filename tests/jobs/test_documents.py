@@ -23,7 +23,7 @@ DOCUMENTS = {"task_options", "result_data", "content"}
 
 @contextmanager
 def fetched(core):
-    """The names of the columns that PostgreSQL answers with meanwhile."""
+    """Yield the names of the columns that PostgreSQL answers with meanwhile."""
     names: set[str] = set()
 
     def note(connection, cursor, *_):

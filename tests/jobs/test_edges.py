@@ -13,7 +13,7 @@ STATES = list(JobState)
 
 
 def in_state(core: Core, state: JobState, **fields):
-    """A job in this state, by the service's own verbs; its last claim, or its ID while it has none."""
+    """Return a job in this state, by the service's own verbs; its last claim, or its ID while it has none."""
     if state == JobState.PENDING:
         return core.create(**fields)
     job = core.held(**fields)

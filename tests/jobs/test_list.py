@@ -14,7 +14,7 @@ def ids(answer):
 
 
 def pages(client, **query):
-    """The IDs of every page, one list a page."""
+    """Return the IDs of every page, one list a page."""
     cursor, found = None, []
     while True:
         params = {**query, **({"cursor": cursor} if cursor else {})}

@@ -5,7 +5,7 @@ from tests.support.core import KEY, OTHER_KEY, Core
 
 
 def lose(core, job_id, worker, key=KEY):
-    """This worker claims the job, shows a sign of life, and is not heard of again."""
+    """Let this worker claim the job, show a sign of life, and fall silent."""
     core.age(job_id, 5000)  # beyond any backoff
     job = core.claim(str(job_id), worker, key=key, lease=60)
     assert job is not None, f"{worker} did not get it"

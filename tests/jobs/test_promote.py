@@ -23,7 +23,7 @@ def ageing(make_runtime):
 
 
 def wait_for(core, seconds, *job_ids):
-    """These have waited so much longer."""
+    """Make these jobs look as if they had waited that much longer."""
     core.sql(
         "UPDATE remote_jobs SET queued_at = queued_at - make_interval(secs => :seconds)"
         " WHERE id = ANY(CAST(:ids AS uuid[]))",
@@ -37,7 +37,7 @@ def ranks(core, *job_ids):
 
 
 def mirrored(core):
-    """What Redis would give, in order; and the lists are as they were."""
+    """Return what Redis would give, in order, and leave the lists unchanged."""
     taken = core.runtime.mirror.take({AUDIO: 100}).entries
     core.runtime.mirror.put_back(taken)
     return [(entry.job_id, str(entry.priority)) for entry in taken]

@@ -13,7 +13,7 @@ def job(client):
 
 
 def age_lease(bridge, client, job):
-    """The lease of an acknowledged claim runs out; its job is pending when this returns."""
+    """Let the lease of an acknowledged claim run out; its job is pending when this returns."""
     bridge.sql("UPDATE remote_jobs SET lease_expires_at = now() - interval '1 s' WHERE id = :id", id=job["job_id"])
     wait_until(lambda: client.status(job["job_id"]) == "pending", "the lease to run out")
 

@@ -8,7 +8,7 @@ from tests.support.core import KEY, OTHER_KEY, outcome_of
 
 
 def lost(core, *, acknowledge: bool = True, **fields):
-    """A claim that its clock ended; the job waits."""
+    """Return a claim that its clock ended; the job waits."""
     job = core.held(acknowledge=acknowledge, **fields)
     core.age(job.job_id, 61)
     core.expire()

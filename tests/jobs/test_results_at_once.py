@@ -45,7 +45,7 @@ SENT: dict[str, dict[str, Any]] = {
 
 
 def told(answer):
-    """What the answer to a single result says, in the form of a place."""
+    """Return what the answer to a single result says, in the form of a place."""
     body = answer.json()
     if answer.status_code == 200:
         return {**body, "problem": None}

@@ -17,7 +17,7 @@ VALUES = {"22012": "1 / (length(new.{column}) - length(new.{column}))", "54000":
 
 @pytest.fixture(scope="module")
 def walled(start_bridge):
-    """A bridge alone with its database, so that a test may let PostgreSQL refuse what it likes."""
+    """Return a bridge alone with its database, so that a test may let PostgreSQL refuse what it likes."""
     return start_bridge(celery=False, beat=False, continuation_task="pipeline.receive")
 
 
@@ -52,7 +52,7 @@ def refuse(walled, sqlstate):
 
 
 def told(bridge):
-    """The SQLSTATEs that the API has logged so far."""
+    """Return the SQLSTATEs that the API has logged so far."""
     return [event["sqlstate"] for _, event in events(bridge) if event["event"] == "postgresql_refused_value"]
 
 

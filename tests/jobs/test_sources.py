@@ -19,7 +19,7 @@ CONTENT = b"inside the root"
 
 @pytest.fixture
 def place(tmp_path):
-    """A root with a file in it, and all kinds of things beside and inside it that must not be read."""
+    """Yield a root with a file in it, and all kinds of things beside and inside it that must not be read."""
     root, beside = tmp_path / "root", tmp_path / "beside"
     for directory in (root / "sub", beside, tmp_path / "root-twin"):
         directory.mkdir(parents=True)

@@ -16,7 +16,7 @@ SAID = "the private words of a document"
 
 
 def late(core: Core, **fields):
-    """A job that waits again and whose last attempt's result still counts."""
+    """Return a job that is pending again and whose last attempt's result still counts."""
     job = core.held(acknowledge=False, **fields)
     core.age(job.job_id, 61)
     core.expire()

@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 
 
 def waiting(core, seconds=100, **fields):
-    """A job that has waited so long, and is to be told after 60 s without an asker."""
+    """Return a job that has waited that long, with `unserved_after_seconds` 60."""
     job_id = core.create(unserved_after_seconds=60, **fields)
     core.age(job_id, seconds)
     return job_id

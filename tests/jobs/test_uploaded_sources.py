@@ -24,7 +24,7 @@ SHA256 = hashlib.sha256(FILE)
 
 @pytest.fixture
 def upload(client):
-    """A whole upload's address, and its ID."""
+    """Return a whole upload's address, and its ID."""
     place = announce(client, len(FILE), filename="Bericht ü.pdf", filetype="application/x-test")
     assert append(client, place, 0, FILE).status_code == 204
     return place, place.rpartition("/")[2]
@@ -98,7 +98,7 @@ def test_only_a_whole_upload_of_the_tenant_is_a_source(bridge, client, upload):
 
 @pytest.fixture
 def whole(core, monkeypatch, tmp_path):
-    """A whole upload in a store of this test alone."""
+    """Return a whole upload in a store of this test alone."""
     object.__setattr__(core.runtime.settings, "store", f"file:{tmp_path / 'uploads'}")
     began = uploads.announce(core.runtime, KEY, uploads.Announced(len(FILE)))
     return append_to_upload.append(core.runtime, began, iter([FILE]))
@@ -170,7 +170,7 @@ def age_and_collect(core):
 
 
 def sent(core, size=5, key=KEY, **said):
-    """An upload of which all bytes are there."""
+    """Return a complete upload."""
     began = uploads.announce(core.runtime, key, uploads.Announced(size, **said))
     return append_to_upload.append(core.runtime, began, iter([b"x" * size]))
 

@@ -27,7 +27,7 @@ def given_to_another(core: Core, connection, job) -> None:
 
 
 def lapsed(core: Core, connection, job) -> None:
-    """The attempt has ended without a result, and the job waits."""
+    """End the attempt without a result; the job is pending again."""
     connection.execute(
         text(
             "UPDATE remote_jobs SET status = 'pending', lease_expires_at = NULL, ack_by = NULL,"
@@ -180,7 +180,7 @@ def test_an_operators_retry_that_waited_for_another_changes_nothing_more(core):
 
 
 def bystanders(core: Core) -> list[str]:
-    """A job in every place that a verb might touch by mistake."""
+    """Return a job in every place that a verb might touch by mistake."""
     waiting = [core.create(), core.create("video")]
     lost, returned = late(core), core.held("b3")
     core.release(returned)
@@ -231,7 +231,7 @@ def test_a_verb_touches_no_other_job(core, verb):
 
 
 def spent(core: Core, **fields):
-    """A claim whose release ends the job: the fifth return in a row, and no retry left."""
+    """Return a claim whose release ends the job: the fifth return in a row with no retry left."""
     job = core.held(max_retries=0, **fields)
     core.sql("UPDATE remote_jobs SET return_count = 4 WHERE id = :id", id=str(job.job_id))
     return job

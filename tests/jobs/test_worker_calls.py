@@ -12,7 +12,7 @@ def job(client):
 
 
 def call(client, job, what, **options):
-    """The worker's call named `what`, without any token."""
+    """Return the worker's call named `what`, without any token."""
     method, body = {
         "result": ("PUT", {"success": True}),
         "heartbeat": ("POST", {}),

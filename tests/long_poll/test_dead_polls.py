@@ -20,7 +20,7 @@ SOON = 40  # seconds: each poll ends by itself after 60
 
 @pytest.fixture(scope="module")
 def small(start_bridge):
-    """A bridge of one process that takes few connections, and of a key few polls that wait."""
+    """Return a bridge of one process that accepts few connections, and few waiting polls of a key."""
     return start_bridge(
         celery=False, beat=False, api_processes="1", api_connections=str(CONNECTIONS), log_level="warning",
         limits=f"parked={PARKED_OF_A_KEY}",

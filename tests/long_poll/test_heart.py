@@ -13,7 +13,7 @@ SLEEPERS = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_d
 
 @pytest.fixture
 def slow(own_bridge):
-    """A bridge of one process, on which whoever shows a cancelled job holds its connection for 14 s."""
+    """Return a bridge of one process, on which whoever shows a cancelled job holds its connection for 14 s."""
     bridge = own_bridge(api_processes="1", beat=False, celery=False)
     client = bridge.client()
     cancelled = client.create("video")

@@ -37,7 +37,7 @@ def without_redis(start_bridge):
 
 @pytest.fixture(params=["with_redis", "without_redis"])
 def alone(request):
-    """A client of a bridge of one process, with Redis and without."""
+    """Return a client of a bridge of one process, with Redis and without."""
     return request.getfixturevalue(request.param).client()
 
 
@@ -74,7 +74,7 @@ def test_every_one_of_many_queues_that_fill_at_once_is_served(alone):
 
 
 def answer_lines(answer) -> list[bytes]:
-    """The head of an HTTP answer, line by line, and its body."""
+    """Return the head of an HTTP answer, line by line, and its body."""
     lines = list(iter(answer.readline, b"\r\n"))
     length = next(int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length"))
     return [*lines, answer.read(length)]

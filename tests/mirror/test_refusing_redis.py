@@ -73,7 +73,7 @@ def no_saving(redis: "Refusing") -> Iterator[None]:
 
 @contextmanager
 def loading(redis: "Refusing") -> Iterator[None]:
-    """LOADING: it reads its data, a tenth of a second for each key."""
+    """Make Redis answer LOADING: it reads its data, a tenth of a second for each key."""
     other = redis_py.Redis.from_url(redis.url)
     with other.pipeline() as pipe:
         for number in range(200):
@@ -131,7 +131,7 @@ REFUSALS: dict[str, Callable[["Refusing"], AbstractContextManager[None]]] = {
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory, start_bridge):
-    """A bridge whose Redis can be told to refuse, and that Redis."""
+    """Yield a bridge whose Redis can be told to refuse, and that Redis."""
     options = {"enable-debug-command": "local", "loading-process-events-interval-bytes": "1024"}
     place = tmp_path_factory.mktemp("refusing")
     servers = embedded.start(place, postgres=False, durable=False, redis_options=options)

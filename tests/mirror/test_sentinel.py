@@ -45,7 +45,7 @@ class Server:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[tuple[Server, Server, Server]]:
-    """A master, its replica and the sentinel that watches them."""
+    """Yield a master, its replica and the sentinel that watches them."""
     secret = [f'requirepass "{PASSWORD}"', f'masterauth "{PASSWORD}"', 'save ""', "repl-diskless-sync-delay 0"]
     master = Server(tmp_path / "master", *secret)
     replica = Server(tmp_path / "replica", *secret, f"replicaof 127.0.0.1 {master.port}")

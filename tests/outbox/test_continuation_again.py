@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 
 def taken(bridge, job_id):
-    """The next deliveries of a job's outcomes, taken off the queue by a pipeline that confirms nothing."""
+    """Return the next deliveries of a job's outcomes, taken off the queue by a pipeline that confirms nothing."""
     found = delivered(bridge, job_id)
     with redis.Redis.from_url(bridge.settings.require("broker_url")) as direct:
         direct.delete(bridge.settings.continuation_queue)

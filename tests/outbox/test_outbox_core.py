@@ -48,7 +48,7 @@ def due(core: Core, job_id: str) -> bool:
 
 
 def due_in(core: Core, job_id: str) -> float:
-    """The seconds until it is."""
+    """Return the seconds until it is due."""
     seconds = "SELECT extract(epoch FROM next_at - now()) AS s FROM continuations WHERE job_id = :id"
     return float(core.sql(seconds, id=job_id)[0].s)
 

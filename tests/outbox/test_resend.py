@@ -42,7 +42,7 @@ def pipeline(runtime):
 
 
 def finished(core) -> str:
-    """A completed job's ID."""
+    """Return a completed job's ID."""
     job = core.held()
     core.result(job)
     return str(job.job_id)

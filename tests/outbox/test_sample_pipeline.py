@@ -32,7 +32,7 @@ def enqueue(tmp_path, broker, *arguments):
 
 
 def lies(broker_url):
-    """The keys of the creates that lie in the queue."""
+    """Return the keys of the creates that lie in the queue."""
     with redis.Redis.from_url(broker_url, decode_responses=True) as broker:
         return broker.llen(names.QUEUE)
 

@@ -15,7 +15,7 @@ NOWHERE = "https://hooks.example.invalid/in?token=s3cret"  # a name that no reso
 
 @pytest.fixture
 def calling(bridge, client):
-    """A client whose key has an address that is called, and a webhook secret."""
+    """Return a client whose key has a callback address and a webhook secret."""
     asked = {"name": "calls", "scopes": ["admin"], "callback_url": NOWHERE}
     answer = client.post(f"{KEYS_BASE}/", asked)
     assert answer.status_code == 201
@@ -26,7 +26,7 @@ def calling(bridge, client):
 
 
 def tried(client, job_id):
-    """The webhook of a job, once it was tried."""
+    """Return the webhook of a job, once it was tried."""
 
     def found():
         rows = ok(client.get(f"{WEBHOOKS_BASE}/"))["webhooks"]

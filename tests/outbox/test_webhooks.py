@@ -39,7 +39,7 @@ def there() -> Iterator[Receiver]:
 
 
 def documented() -> Callable[[str, dict[str, str], bytes], bytes]:
-    """The ten lines of docs/protocol.md."""
+    """Return the ten lines of docs/protocol.md."""
     page = (ROOT / "docs" / "protocol.md").read_text()
     found = re.search(r"^    import base64, .*?^        return body$", page, re.M | re.S)
     assert found is not None

@@ -8,7 +8,7 @@ from bridge_worker import public_addresses
 
 
 def edges() -> list[str]:
-    """The first and the last address of every network that one of both tables has, and their neighbours."""
+    """Return the first and last address of every network in either table, and their neighbours."""
     networks: list[public_addresses.Network] = [addresses._UNICAST_6]
     for room in (addresses, public_addresses):
         networks += [*room._NOT_PUBLIC_4, *room._NOT_PUBLIC_6]

@@ -31,7 +31,7 @@ ON CONFLICT DO NOTHING -- another file of tests may have used the same table
 
 @pytest.fixture(scope="module")
 def big(big_table):
-    """The big table with its counters, its medians and an ended attempt of every fourth finished job."""
+    """Return the big table with its counters, its medians and an ended attempt of every fourth finished job."""
     with big_table.engine.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("SET LOCAL statement_timeout = 0"))

@@ -153,7 +153,7 @@ def of_the_code() -> Iterator[tuple[str, Any]]:
 
 
 def of_each(plans: list[Plan]) -> dict[str, list[Plan]]:
-    """The plans of each statement."""
+    """Return the plans of each statement."""
     found: dict[str, list[Plan]] = {}
     for plan in plans:
         found.setdefault(plan.statement, []).append(plan)

@@ -27,7 +27,7 @@ def run(*command, cwd, **options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The directory with the wheels and sdists."""
+    """Return the directory with the wheels and sdists."""
     place = tmp_path_factory.mktemp("dist")
     for project in (ROOT, ROOT / "worker", ROOT / "client"):
         run(sys.executable, "-m", "build", "-q", "--no-isolation", "-o", place, project, cwd=place)
@@ -36,7 +36,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(built, tmp_path_factory):
-    """The `bin` directory of an environment with the server and its embedded servers, as pipx would make it."""
+    """Return the `bin` directory of an environment with the server and its embedded servers, as pipx would make it."""
     place = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", place, cwd=place)
     (wheel,) = built.glob("jobbridge-[0-9]*.whl")

@@ -26,7 +26,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, without its head."""
+    """Return the cells of the first table below a heading, without its head."""
     below = (DOCS / page).read_text().partition(f"\n{heading}\n")[2]
     assert below, f"{page} has no {heading!r}"
     table = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
@@ -36,7 +36,7 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def code(cell: str) -> str:
-    """What stands between the first backticks."""
+    """Return what stands between the first backticks."""
     found = re.search(r"`([^`]*)`", cell)
     return found[1] if found else cell
 
@@ -78,7 +78,7 @@ INSTRUMENTS = {"crash_points"}  # of the tests: CONTRIBUTING.md has them
 
 
 def default(name: str) -> str:
-    """A setting's default as the page writes it."""
+    """Return a setting's default as the page writes it."""
     value = Settings.model_fields[name].default
     return MADE.get(name) or {None: "unset", True: "on", False: "off"}.get(value, str(value))
 
@@ -198,7 +198,7 @@ def test_links_lead_somewhere(page: Path):
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

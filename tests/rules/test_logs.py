@@ -26,7 +26,7 @@ def events(bridge):
 
 @pytest.fixture(scope="module")
 def logged(start_bridge):
-    """A bridge on which much has happened, at the most talkative level; and the secrets that were used there."""
+    """Return a bridge with much activity, logged at debug level, and the secrets that were used there."""
     bootstrap = "a-bootstrap-key-that-nobody-may-read"
     bridge = start_bridge(log_level="debug", continuation_task="pipeline.receive", bootstrap_key=bootstrap)
     client = bridge.client()

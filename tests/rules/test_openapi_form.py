@@ -19,7 +19,7 @@ NAMED = {"properties", "schemas", "headers", "responses", "parameters", "paths",
 
 
 def form_of(node, names=False):
-    """The node without its texts. `names`: its keys are names of our own."""
+    """Return the node without its texts. `names`: its keys are names of our own."""
     if isinstance(node, list):
         return [form_of(one) for one in node]
     if not isinstance(node, dict):
@@ -29,7 +29,7 @@ def form_of(node, names=False):
 
 
 def parts_of(document):
-    """The form by its parts: every operation, every component, and the rest."""
+    """Return the form by its parts: every operation, every component, and the rest."""
     whole = form_of(document)
     paths, components = whole.pop("paths"), whole.pop("components")
     parts = {f"{method.upper()} {path}": form for path, item in paths.items() for method, form in item.items()}
@@ -40,7 +40,7 @@ def parts_of(document):
 
 
 def as_text(parts):
-    """A part a line, so that a difference shows what has changed."""
+    """Return a part a line, so that a difference shows what has changed."""
     lines = [f"{json.dumps(name)}: {json.dumps(parts[name], sort_keys=True)}" for name in sorted(parts)]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -19,7 +19,7 @@ def load(**given):
 
 
 def bare():
-    """The environment of a process that no setting of the bridge reaches."""
+    """Return the environment of a process that no setting of the bridge reaches."""
     return {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
 
 

@@ -64,7 +64,7 @@ class Activated:
         return self.process.wait(60)
 
     def close(self) -> None:
-        """The end of both."""
+        """Close both."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

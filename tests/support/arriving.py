@@ -15,12 +15,12 @@ FILE = os.urandom(SEGMENT_BYTES * 2 + 12345)
 
 
 def announced(core: Core, length: int = len(FILE), key: Caller = KEY) -> Row[Any]:
-    """A new upload of so many bytes, of FILE unless told."""
+    """Return a new upload of so many bytes, of FILE unless told."""
     return uploads.announce(core.runtime, key, uploads.Announced(length))
 
 
 def stands(core: Core, upload: Row[Any], key: Caller = KEY) -> Row[Any]:
-    """The upload as it is now."""
+    """Return the upload as it is now."""
     return uploads.find_upload(core.runtime, key, str(upload.id))
 
 

@@ -122,7 +122,7 @@ class BigTable:
         self.runtime = runtime
 
     def plans(self, call: Callable[[], Any]) -> list[Plan]:
-        """Makes the call; each of its statements is tried with EXPLAIN ANALYZE, and taken back, before it is run."""
+        """Make the call; each statement first runs under EXPLAIN ANALYZE and is rolled back. Return the plans."""
         found: list[Plan] = []
 
         def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -155,7 +155,7 @@ class BigTable:
 def big_table(
     new_database: Callable[[], str], servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BigTable]:
-    """The big database, one for each file that uses it; mark its tests `scale`: the first waits for the loading."""
+    """Yield the big database, one per file that uses it; mark its tests `scale`: the first waits for the loading."""
     url = new_database()
     _load(url)
     settings = load_settings(

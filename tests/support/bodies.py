@@ -18,5 +18,5 @@ WITH_BODY = [
 
 
 def send(client: Client, method: str, path: str, body: Any, **headers: str) -> requests.Response:
-    """The answer to these bytes, sent as JSON unless the headers say otherwise."""
+    """Return the answer to these bytes, sent as JSON unless the headers say otherwise."""
     return client.request(method, path, data=body, headers={**JSON, **headers})

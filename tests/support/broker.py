@@ -22,7 +22,7 @@ class Message(NamedTuple):
 
 
 def messages(broker_url: str, queue: str, job_id: str | None = None) -> list[Message]:
-    """The tasks in a queue, oldest first; with `job_id` only those whose kwargs name it."""
+    """Return the tasks in a queue, oldest first; with `job_id` only those whose kwargs name it."""
     with redis.Redis.from_url(broker_url, decode_responses=True) as client:
         raw = client.lrange(queue, 0, -1)
     found = []
@@ -34,17 +34,17 @@ def messages(broker_url: str, queue: str, job_id: str | None = None) -> list[Mes
 
 
 def handed_over(bridge: Running, job_id: str) -> list[Message]:
-    """What the pipeline would receive about a job: every delivery, oldest first."""
+    """Return what the pipeline would receive about a job: every delivery, oldest first."""
     return messages(bridge.settings.require("broker_url"), bridge.settings.continuation_queue, job_id)
 
 
 def outcome(bridge: Running, job_id: str, n: int = 1) -> Any:
-    """The row of one outcome of a job."""
+    """Return the row of one outcome of a job."""
     return bridge.sql(OUTCOME, id=job_id, n=n)[0]
 
 
 def delivered(bridge: Running, job_id: str, count: int = 1) -> list[Message]:
-    """The deliveries of a job's outcomes, once there are `count`."""
+    """Return the deliveries of a job's outcomes, once there are `count`."""
 
     def enough() -> list[Message] | None:
         bridge.stack.keep_up()  # Celery's worker may end by itself when its broker goes (docs/operations.md)

@@ -22,19 +22,19 @@ class Browser:
         return self.session.get(self.url + path, timeout=60, **options)
 
     def send(self, path: str, /, *, headers: dict[str, str] | None = None, follow: bool = True, **fields: Any) -> Any:
-        """A form as a page of ours sends it, without the token unless it is given."""
+        """Send a form as our pages do, without the token unless it is given."""
         sent = {"Sec-Fetch-Site": "same-origin", "Origin": self.url, **(headers or {})}
         return self.session.post(
             self.url + path, data=fields, headers=sent, timeout=60, allow_redirects=follow
         )  # fmt: skip
 
     def act(self, path: str, **fields: Any) -> requests.Response:
-        """A form with the token of this session."""
+        """Return a form with the token of this session."""
         answer: requests.Response = self.send(path, csrf=self.token(), **fields)
         return answer
 
     def token(self) -> str:
-        """What the forms of this session carry."""
+        """Return what the forms of this session carry."""
         pages = self.get("/ui/").text + self.get("/ui/keys").text  # without keys there is no form to sign out
         found = re.search(r'name="csrf" value="([0-9a-f]{64})"', pages)
         assert found
@@ -42,5 +42,5 @@ class Browser:
 
 
 def shown(answer: requests.Response) -> str:
-    """The text of a page, without its tags."""
+    """Return the text of a page, without its tags."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", answer.text)))

@@ -40,36 +40,36 @@ class Client:
         return self.request("PUT", path, json=json, **options)
 
     def source(self, content: bytes = b"source", name: str | None = None) -> str:
-        """A source file under the root; its path."""
+        """Return a source file under the root; its path."""
         path = self.files / (name or f"source-{next(_numbers)}.bin")
         path.write_bytes(content)
         return str(path)
 
     def fields(self, content_type: str = "audio", **fields: Any) -> dict[str, Any]:
-        """The body of a valid create."""
+        """Return the body of a valid create."""
         given = {"content_type": content_type, "ingestion_task_id": f"task-{next(_numbers)}", **fields}
         return {"source_file_path": self.source() if "source_file_path" not in fields else "", **given}
 
     def create(self, content_type: str = "audio", *, headers: dict[str, str] | None = None, **fields: Any) -> str:
-        """A new job's ID."""
+        """Return a new job's ID."""
         return str(ok(self.post("", self.fields(content_type, **fields), headers=headers))["job_id"])
 
     def poll(
         self, content_types: str = "audio", worker_id: str = "w1", timeout: float = 70, **query: Any
     ) -> requests.Response:
-        """A poll; without `wait` in the query it does not wait."""
+        """Poll; without `wait` in the query the poll does not wait."""
         params = {"worker_id": worker_id, "content_types": content_types, "wait": 0, **query}
         given = {name: value for name, value in params.items() if value is not None}
         return self.get("poll", params=given, timeout=timeout)
 
     def claim(self, content_types: str = "audio", worker_id: str = "w1", **query: Any) -> dict[str, Any]:
-        """A claimed job, waited for."""
+        """Return a claimed job, waited for."""
         jobs = ok(self.poll(content_types, worker_id, **{"wait": 50, "lease": 60, **query}))["jobs"]
         assert jobs, f"no job of {content_types} came"
         return dict(jobs[0])
 
     def result(self, job: dict[str, Any], **body: Any) -> requests.Response:
-        """The result of a claimed job: a success unless `success=False`."""
+        """Return the result of a claimed job: a success unless `success=False`."""
         sent = {"success": True, "content": "text", "lease_token": job.get("lease_token"), **body}
         return self.put(f"{job['job_id']}/result", sent)
 
@@ -78,7 +78,7 @@ class Client:
         return self.post(f"{job['job_id']}/heartbeat", sent, timeout=timeout)
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """The whole job."""
+        """Return the whole job."""
         return ok(self.get(job_id))
 
     def status(self, job_id: str) -> str:
@@ -86,13 +86,13 @@ class Client:
 
 
 def ok(response: requests.Response) -> dict[str, Any]:
-    """The body of a 200."""
+    """Return the body of a 200."""
     assert response.status_code == 200, f"{response.status_code}: {response.text[:500]}"
     return dict(response.json())
 
 
 def refused(response: requests.Response, status: int, code: str | None = None) -> dict[str, Any]:
-    """The problem of a refusal with this status (and code)."""
+    """Return the problem of a refusal with this status (and code)."""
     assert response.status_code == status, f"{response.status_code} instead of {status}: {response.text[:500]}"
     assert response.headers["Content-Type"] == "application/problem+json"
     problem = dict(response.json())

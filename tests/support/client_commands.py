@@ -21,14 +21,14 @@ def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def lines(done: subprocess.CompletedProcess[str], status: int) -> list[str]:
-    """What a command that did not do it said of it on standard error."""
+    """Return what a command that did not do it said of it on standard error."""
     assert done.returncode == status, f"{done.returncode}: {done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()
 
 
 def end(client: Client, bridge: Running, how: str) -> str:
-    """A job that came to this end."""
+    """Return a job that came to this end."""
     job_id = client.create()
     if how == "cancelled":
         ok(client.post(f"{job_id}/cancel"))

@@ -34,11 +34,11 @@ class Collector:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def of(self, trace: str) -> list[Seen]:
-        """The spans of a trace."""
+        """Return the spans of a trace."""
         return [span for span in self.spans if span.trace == trace]
 
     def span(self, name: str, job_id: str) -> Seen | None:
-        """The span of a job that is called so."""
+        """Return the span of a job with this name."""
         return next((one for one in self.spans if (one.name, one.facts.get("bridge.job_id")) == (name, job_id)), None)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ def _facts(attributes: Any) -> dict[str, Any]:
 
 @contextmanager
 def collector() -> Iterator[Collector]:
-    """A collector on a port of its own."""
+    """Yield a collector on a port of its own."""
     one = Collector()
     try:
         yield one

@@ -22,13 +22,13 @@ JOBBRIDGE = str(Path(sys.executable).with_name("jobbridge"))
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process' environment without any setting of the bridge or of Flower."""
+    """Return this process's environment without any setting of the bridge or of Flower."""
     around = {name: value for name, value in os.environ.items() if not name.startswith(("BRIDGE_", "FLOWER_"))}
     return {**around, **changes}
 
 
 def jobbridge(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end."""
+    """Run a command to its end."""
     return subprocess.run(
         [JOBBRIDGE, *arguments],
         cwd=cwd,
@@ -41,7 +41,7 @@ def jobbridge(*arguments: str, cwd: Path, **settings: str) -> subprocess.Complet
 
 
 def refusal(done: subprocess.CompletedProcess[str], status: int = 2) -> str:
-    """The one line with which a command refused."""
+    """Return the one line with which a command refused."""
     assert done.returncode == status, f"{done.returncode}: {done.stdout}{done.stderr}"
     assert done.stderr.startswith("jobbridge: "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr

@@ -27,7 +27,7 @@ def convert(path: Path, cancelled: Callable[[], bool] = lambda: False) -> str:
 
 
 def handle(job: Job, path: Path) -> Result:
-    """The handler for bridge-worker."""
+    """Return the handler for bridge-worker."""
     try:
         return Result(convert(path, lambda: job.is_cancelled))
     except ValueError as error:

@@ -59,7 +59,7 @@ class Core:
         self.source.write_bytes(b"source")
 
     def fields(self, content_type: str = "audio", **fields: Any) -> dict[str, Any]:
-        """What creates a job, validated."""
+        """Return what creates a job, validated."""
         given = {
             "source_file_path": str(self.source),
             "content_type": content_type,
@@ -86,7 +86,7 @@ class Core:
         lease: int | None = 60,
         claim_id: str | None = None,
     ) -> Fates:
-        """These jobs to that worker, at once."""
+        """Offer these jobs to that worker, at once."""
         who = Claimant(key.key_id, worker, lease, claim_id, self.tenant)
         with self.engine.begin() as connection:
             fates = claim(connection, [(job_id, who) for job_id in job_ids], self.runtime.settings.ack_seconds)
@@ -100,24 +100,24 @@ class Core:
         return fates
 
     def claim(self, job_id: str, worker: str = "w1", *, acknowledge: bool = False, **said: Any) -> Claimed | None:
-        """This job for that worker; None when it is not free for it."""
+        """Claim this job for that worker; return None if it is not free."""
         job = self.offer([job_id], worker, **said).claimed.get(0)
         if job is not None and acknowledge:
             self.heartbeat(job, key=said.get("key", KEY))
         return job
 
     def held(self, worker: str = "w1", *, acknowledge: bool = True, **fields: Any) -> Claimed:
-        """A new job in a worker's hands, acknowledged unless said otherwise."""
+        """Return a new job in a worker's hands, acknowledged unless said otherwise."""
         job = self.claim(self.create(**fields), worker, acknowledge=acknowledge)
         assert job is not None
         return job
 
     def next(self, content_type: str = "audio", count: int = 10) -> list[str]:
-        """The IDs that PostgreSQL would offer next, in order."""
+        """Return the IDs that PostgreSQL would offer next, in order."""
         return self.lines([content_type], count)[0]
 
     def lines(self, content_types: Iterable[str], count: int = 10) -> list[list[str]]:
-        """The same of several content types."""
+        """Return the same of several content types."""
         queues = [Queue(self.tenant, content_type) for content_type in content_types]
         with self.engine.begin() as connection:
             found = next_in_line(connection, dict.fromkeys(queues, count)).found
@@ -141,7 +141,7 @@ class Core:
         return restart(self.runtime, self.of(KEY), str(job_id))
 
     def of(self, key: Caller) -> Caller:
-        """The key as one of this core's tenant, unless the test names another."""
+        """Return the key as one of this core's tenant, unless the test names another."""
         return key._replace(tenant=self.tenant) if key.tenant == KEY.tenant else key
 
     def expire(self) -> int:
@@ -197,12 +197,12 @@ class Core:
 
 
 def _token(job: Claimed, token: str | None) -> str | None:
-    """The claim's own token, unless the test names another (or none)."""
+    """Return the claim's own token, unless the test names another (or none)."""
     return job.lease_token if token == "" else token
 
 
 def outcome_of(verb: Callable[..., Any]) -> Any:
-    """What a verb returns, or the code of its refusal."""
+    """Return what a verb returns, or the code of its refusal."""
     try:
         return verb()
     except BridgeError as refusal:

@@ -60,7 +60,7 @@ def batch(site: Site) -> list[str]:
 
 
 def named(site: Site) -> list[str]:
-    """A pipeline does a job itself."""
+    """Let a pipeline do a job itself."""
     job_id = site.create()
     asked = {"worker_id": "pipeline", "lease": 60, "claim_id": new_name()}
     site.do(ok(site.again(lambda **how: site.client.post(f"{job_id}/claim", asked, **how))))
@@ -68,7 +68,7 @@ def named(site: Site) -> list[str]:
 
 
 def together(site: Site) -> list[str]:
-    """A result that comes with others."""
+    """Submit a result together with others."""
     job_id = site.create()
     job = site.claim()
     said = {"job_id": job_id, "success": True, "content": "x", "lease_token": job["lease_token"]}
@@ -77,7 +77,7 @@ def together(site: Site) -> list[str]:
 
 
 def with_files(site: Site) -> list[str]:
-    """A result whose text and artifact were uploaded: both are there, or the job waits for them still."""
+    """Submit a result with an uploaded text and artifact: both are there, or the job still waits for them."""
     job_id = site.create()
     job = site.claim()
     token = {"X-Lease-Token": job["lease_token"]}
@@ -148,7 +148,7 @@ def restarted(site: Site) -> list[str]:
 
 
 def expired(site: Site) -> list[str]:
-    """A worker is silent for longer than its lease."""
+    """Let a worker be silent for longer than its lease."""
     job_id = site.create()
     job = site.claim()
     site.again(lambda **how: site.client.post(f"{job_id}/heartbeat", {"lease_token": job["lease_token"]}, **how))
@@ -187,7 +187,7 @@ def promoted(site: Site) -> list[str]:
 
 
 def left_over(site: Site) -> list[str]:
-    """A process has taken an ID, and died."""
+    """Let a process take an ID and die."""
     job_id = site.create()
     prefix = f"{site.bridge.settings.redis_prefix}:{{{site.client.tenant}:audio}}"
     with redis.Redis.from_url(site.bridge.settings.require("redis_url"), decode_responses=True) as mirror:

@@ -42,7 +42,7 @@ def uploaded(site: Site) -> list[str]:
 
 
 def collected(site: Site) -> list[str]:
-    """What is left behind goes too, and what is named does not."""
+    """Return what is left behind goes too, and what is named does not."""
     uploaded(site)
     tenant = {"t": site.client.tenant}
     of_tenant = "object LIKE 'tenant-' || :t || '/%'"

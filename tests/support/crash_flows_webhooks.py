@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 
 def called(site: Site) -> list[str]:
-    """A job whose receiver is told, also where nobody asks for it to be sent; each time the same, under one ID."""
+    """Deliver a webhook, also if nobody asks for it; every delivery is the same, under one ID."""
     with receiver() as there:
         made = ok(
             site.again(lambda **how: site.client.post(f"{KEYS_BASE}/{prefix_of(_key(site))}/webhook-secret", **how))

@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 
 def new_name() -> str:
-    """A key, or a claim_id, that was not used before."""
+    """Return a key, or a claim_id, that was not used before."""
     return f"n{next(_numbers)}"
 
 
@@ -39,7 +39,7 @@ class Site:
         self.bridge.celery.send_task(task, queue=names.QUEUE, ignore_result=True)
 
     def again(self, request: Callable[..., requests.Response]) -> requests.Response:
-        """The answer to a request that is repeated until there is one; a refusal for now is none."""
+        """Repeat a request until it is answered; a temporary refusal is no answer."""
 
         def answered() -> list[requests.Response]:
             try:

@@ -18,7 +18,7 @@ def terminate_backends(url: str) -> None:
 
 @contextmanager
 def no_connections(url: URL) -> Iterator[None]:
-    """The database takes no connections and has none: to its clients PostgreSQL is away."""
+    """Let the database refuse all connections and end those it has: to its clients PostgreSQL is away."""
     admin = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
 

@@ -59,14 +59,14 @@ class FaultProxy:
 
     @classmethod
     def before(cls, url: str, record: re.Pattern[bytes] | None = None) -> "FaultProxy":
-        """A proxy before the server of a URL, whose port has to be named."""
+        """Return a proxy before the server of a URL, whose port has to be named."""
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None, f"{parts.scheme}://… names no port"
         return cls((parts.hostname, parts.port), record)
 
     def url(self, of: str) -> str:
-        """The same URL, with this proxy as its host."""
+        """Return the same URL, with this proxy as its host."""
         parts = urlsplit(of)
         user, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{user}{at}{self.address[0]}:{self.address[1]}").geturl()
@@ -227,7 +227,7 @@ class FaultProxy:
             await queue.put((self._loop.time() + self._latency, chunk))
 
     def _judged(self, connection: "_Connection", direction: Direction, chunk: bytes) -> tuple[bytes, bool]:
-        """What of a chunk goes through, and whether the connection ends then."""
+        """Return what of a chunk goes through, and whether the connection ends then."""
         if direction in connection.mute:
             return b"", False
         if direction == "up" and self._record is not None and self._record.match(chunk):

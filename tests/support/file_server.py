@@ -23,7 +23,7 @@ def certificate_for(at: Path) -> Path:
 
 
 def files(handler: BaseHTTPRequestHandler, came: Received) -> None:
-    """A server of files that knows ranges."""
+    """Serve files, with ranges."""
     asked = came.headers.get("range")
     whole = asked is None or came.headers.get("if-range", ETAG) != ETAG
     first = 0 if whole or asked is None else int(asked.removeprefix("bytes=").partition("-")[0])
@@ -41,7 +41,7 @@ def files(handler: BaseHTTPRequestHandler, came: Received) -> None:
 
 
 def raw(head: str, rest: bytes = b"") -> Answers:
-    """What answers always with this head, whatever is wrong with it."""
+    """Return what answers always with this head, whatever is wrong with it."""
     return lambda handler, _: handler.wfile.write(
         b"HTTP/1.1 " + head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + rest
     )

@@ -16,7 +16,7 @@ class Died(Exception):
 
 
 def handed_over(runtime: Runtime, tenant: str, broker: str) -> set[tuple[str, int]]:
-    """The outcomes of a tenant that a broker took: (job ID, n).
+    """Return the outcomes of a tenant that a broker took: (job ID, n).
 
     It `takes` what it is given, `confirms` it as a quick pipeline does, before the sender has noted that it was taken,
     or `refuses` it; or the sender `dies` at the first one.

@@ -45,7 +45,7 @@ class Installation:
         engine.dispose()
 
     def job(self, **columns: Any) -> str:
-        """A job that has been claimable for ten minutes."""
+        """Return a job that has been claimable for ten minutes."""
         given = {"id": str(uuid.uuid4()), "tenant": "default", "ingestion_task_id": "x", "source_file_path": "/x",
                  "source_size": 1, "content_type": "audio", "task_options": "{}", "priority": 1, "max_retries": 0,
                  "timeout_seconds": 60, "queue_timeout_seconds": 9000, "status": "pending", "mirrored": True,

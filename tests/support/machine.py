@@ -129,7 +129,7 @@ class Machine(RuleBasedStateMachine):
                 self.heartbeat((job, key), False, True)
 
     def call(self, claim: tuple[Claimed, int], token: bool, foreign: bool = False) -> tuple[Any, dict[str, Any]]:
-        """A worker's call about its job, as the model and as the core has it."""
+        """Return a worker's call about its job, as the model and as the core has it."""
         job, key = claim[0], 1 - claim[1] if foreign else claim[1]
         said = {"key": KEYS[key], **({} if token else {"token": None})}
         return (key, job.attempt if token else None), said
@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
         self.core.expire()
 
     def go_silent(self, job_id: str, worker: tuple[int, str], live: bool) -> None:
-        """What is lost again and again, by different workers, is reached by chance too seldom."""
+        """Lose a job repeatedly, by different workers: chance alone reaches this too seldom."""
         self.let_pass(job_id, BACKOFF[-1])
         self.claim(job_id, worker, leased=True, claim_id=False, all_=False, live=live)
         self.let_pass(job_id, LEASE)

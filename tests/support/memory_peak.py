@@ -8,7 +8,7 @@ from tests.support.running import Running
 
 
 def processes(bridge: Running) -> list[psutil.Process]:
-    """The API's processes that serve: the children of gunicorn's master."""
+    """Return the API's processes that serve: the children of gunicorn's master."""
     found = psutil.Process(bridge.stack.family.children[0].process.pid).children()
     assert found
     return found

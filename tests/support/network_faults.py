@@ -38,7 +38,7 @@ class Progress:
         self._followed: set[Fault] = set()
 
     def met(self, faults: Iterable[Fault], direction: Direction, chunk: bytes) -> tuple[Fault, bytes] | None:
-        """The first of these faults that this chunk meets, and what of the chunk goes through."""
+        """Return the first of these faults that this chunk meets, and what of the chunk goes through."""
         tail = self._tails[direction]
         self._tails[direction] = (tail + chunk)[-LONGEST:]
         first = None

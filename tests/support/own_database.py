@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 @contextmanager
 def own_database(database_url: str, options: str = "") -> Iterator[str]:
-    """The URL of an empty database made with these options of CREATE DATABASE; it is dropped after the block."""
+    """Yield the URL of an empty database, made with these options of CREATE DATABASE and dropped after the block."""
     server = create_engine(database_url, isolation_level="AUTOCOMMIT")
     name = f"own_{uuid4().hex}"
     with server.connect() as connection:

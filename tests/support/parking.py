@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 
 
 def park(client: Client, content_types: str, worker_id: str = "idle", wait: int = 60) -> socket.socket:
-    """Sends a poll that waits; its answer is left unread."""
+    """Send a waiting poll and leave its answer unread."""
     address = urlsplit(client.url)
     query = urlencode({"worker_id": worker_id, "content_types": content_types, "wait": wait, "lease": 60})
     sent = socket.create_connection((address.hostname, address.port), timeout=30)
@@ -28,7 +28,7 @@ def parked(client: Client) -> int:
 
 @contextmanager
 def parking(client: Client, polls: list[str]) -> Iterator[list[socket.socket]]:
-    """A poll for each of these content types waits while the block runs."""
+    """Let a poll for each of these content types wait while the block runs."""
     wait_until(lambda: parked(client) == 0, "nobody to wait")
     sockets = [park(client, content_types, f"idle-{n}") for n, content_types in enumerate(polls)]
     try:

@@ -9,7 +9,7 @@ from bridge.errors import BridgeError
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Runs each call in a thread of its own, all let go together; their answers, a refusal (BridgeError) as such."""
+    """Run each call in its own thread, all released together; return their answers, a BridgeError as such."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:

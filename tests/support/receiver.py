@@ -21,7 +21,7 @@ Answers = Callable[["BaseHTTPRequestHandler", Received], object]
 
 
 def answer(status: int, text: str = "", **headers: str) -> Answers:
-    """What answers always the same; `Retry_After="5"` is a header."""
+    """Return a handler that always gives the same answer; `Retry_After="5"` is a header."""
 
     def answers(handler: BaseHTTPRequestHandler, _: Received) -> None:
         handler.send_response(status)

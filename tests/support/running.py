@@ -44,7 +44,7 @@ class Running:
             return keys.create_key(connection, "test", scopes, tenant, **options)
 
     def client(self, tenant: str | None = None, scopes: tuple[str, ...] = ("admin",), **options: Any) -> Client:
-        """A client with a key of its own; of a new tenant unless one is named."""
+        """Return a client with its own key, of a new tenant unless one is named."""
         tenant = tenant or f"t-{uuid.uuid4().hex[:12]}"
         return Client(self.url, self.key(tenant, scopes, **options), self.files, tenant)
 
@@ -57,7 +57,7 @@ class Running:
         return app
 
     def sql(self, statement: str, **parameters: Any) -> list[Any]:
-        """Runs SQL beside the service, as time and accidents would: `sql("UPDATE …", id=…)`."""
+        """Run SQL beside the service, to do what time and accidents would: `sql("UPDATE …", id=…)`."""
         with self.engine.begin() as connection:
             done = connection.execute(text(statement), parameters)
             return list(done) if done.returns_rows else []
@@ -88,7 +88,7 @@ def _quick(arguments: list[str]) -> list[str]:
 def bridges(
     servers: embedded.Servers, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Running]]:
-    """What starts bridges, each on a database of its own; they are stopped at the end."""
+    """Yield what starts bridges, each on a database of its own; they are stopped at the end."""
     running: list[Running] = []
 
     def start(*, beat: bool = True, celery: bool = True, **changes: str) -> Running:

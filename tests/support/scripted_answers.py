@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 def answer(status: str, body: bytes = b"{}", *headers: str, kind: str = "application/json") -> bytes:
-    """An answer of HTTP; `kind` is its media type."""
+    """Return an HTTP answer; `kind` is its media type."""
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
@@ -22,7 +22,7 @@ class Scripted:
 
 @contextmanager
 def scripted(*answers: bytes) -> Iterator[Scripted]:
-    """A server on loopback; one connection for each answer, the last one is given again and again."""
+    """Yield a server on loopback: one connection for each answer; the last answer is repeated."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = Scripted(f"http://127.0.0.1:{listening.getsockname()[1]}")
 

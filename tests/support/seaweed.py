@@ -21,7 +21,7 @@ ACCESS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "no-secret", "A
 
 @contextmanager
 def bucket(place: Path) -> Iterator[dict[str, str]]:
-    """A server with a bucket `files`; the environment by which obstore finds it. Skips where none is installed."""
+    """Yield the environment by which obstore finds a server with a bucket `files`. Skip if none is installed."""
     pytest.importorskip("obstore")
     weed = Path(sys.prefix) / "bin" / "weed"
     if not weed.exists():
@@ -49,7 +49,7 @@ def bucket(place: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def watched_bucket(place: Path) -> Iterator[FaultProxy]:
-    """A bucket, found by this process' environment, behind a fault proxy that keeps the requests for objects."""
+    """Yield a bucket, found by this process' environment, behind a fault proxy that keeps the requests for objects."""
     recorded = re.compile(rb"(GET|HEAD) \S+ HTTP/1\.1\r\n")
     with ExitStack() as stack:
         environment = stack.enter_context(bucket(place))

@@ -15,7 +15,7 @@ BYTES = "application/offset+octet-stream"
 def tus(
     client: Client, method: str, path: str = "", headers: dict[str, Any] | None = None, **options: Any
 ) -> requests.Response:
-    """A request of the protocol, below the base of uploads unless `path` is a whole one."""
+    """Return a request of the protocol, below the base of uploads unless `path` is a whole one."""
     sent = {"Tus-Resumable": "1.0.0", **{name: str(value) for name, value in (headers or {}).items()}}
     whole = path if path.startswith("/") else f"{UPLOADS_BASE}/{path}".rstrip("/")
     return client.request(method, whole, headers=sent, **options)
@@ -27,7 +27,7 @@ def said(**values: str) -> str:
 
 
 def announce(client: Client, length: int, headers: dict[str, Any] | None = None, **metadata: str) -> str:
-    """A new upload's address."""
+    """Return a new upload's address."""
     sent = {"Upload-Length": length, **({"Upload-Metadata": said(**metadata)} if metadata else {}), **(headers or {})}
     answer = tus(client, "POST", headers=sent)
     assert answer.status_code == 201, answer.text

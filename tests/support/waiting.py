@@ -11,7 +11,7 @@ LATEST = 150.0
 
 
 def wait_until(predicate: Callable[..., T | None], what: str, seconds: float = LATEST) -> T:
-    """The first true value of `predicate()`. Fails, saying `what` was waited for, after `seconds`.
+    """Return the first true value of `predicate()`. Fails, saying `what` was waited for, after `seconds`.
 
     Fewer than LATEST are for what comes in a slower way, too, which the test rules out; never to see that it is quick.
 

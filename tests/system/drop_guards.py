@@ -172,7 +172,7 @@ def _sweeper(index: int, sweep: expire.Sweep) -> Put:
 
 
 def clauses(sql: str) -> list[str]:
-    """The conditions of every WHERE, each once."""
+    """Return the conditions of every WHERE, each once."""
     found: dict[str, None] = {}
     for match in re.finditer(r"\bWHERE\b", sql):
         start = depth = 0
@@ -195,7 +195,7 @@ def clauses(sql: str) -> list[str]:
 
 
 def without(statement: Executable, clause: str) -> TextClause:
-    """The statement with this condition always true."""
+    """Return the statement with this condition always true."""
     assert isinstance(statement, TextClause)
     mutant = text(str(statement).replace(clause, "TRUE"))
     binds = statement._bindparams
@@ -218,7 +218,7 @@ class OfTheCore:
 
 
 def child(attempt: Try, slot: int, log: Path) -> int:
-    """The process that runs the tests with this mutant; its exit status is 0 when it survives."""
+    """Run the tests with this mutant; return 0 if it survives."""
     pid = os.fork()
     if pid:
         return pid

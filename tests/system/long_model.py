@@ -44,7 +44,7 @@ class Report(NamedTuple):
 
 
 def core_at(database_url: str, redis_url: str, files: Path) -> Core:
-    """The core on this database, with the settings that the model expects."""
+    """Return the core on this database, with the settings that the model expects."""
     given = {f"BRIDGE_{name.upper()}": value for name, value in SETTINGS.items()}
     settings = load_settings(
         {
@@ -106,14 +106,14 @@ def _ends_by_itself(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
 
 
 def _a_day_later(core: Core) -> None:
-    """What is finished is gone, and what is not ends by its clocks."""
+    """Let a day pass: finished jobs are purged, others end by their clocks."""
     core.sql("DELETE FROM remote_jobs WHERE completed_at IS NOT NULL")
     for row in core.sql("SELECT id FROM remote_jobs"):
         core.age(row.id, 86400)
 
 
 def child(database_url: str, redis_url: str, place: Path, seed: int) -> None:
-    """Makes steps until it is killed."""
+    """Make steps until killed."""
     core = core_at(database_url, redis_url, place)
     written = os.open(place / "steps", os.O_WRONLY | os.O_APPEND)
     drive(core, ENDLESS, seed_number=seed, at_each=lambda: os.write(written, b"."))
@@ -165,7 +165,7 @@ def run_at_once(lanes: int, seed: int, steps: int) -> list[Report]:
 
 
 def new_database(server_url: str, name: str) -> str:
-    """A migrated database of this name; its URL."""
+    """Return a migrated database of this name; its URL."""
     server = create_engine(server_url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))

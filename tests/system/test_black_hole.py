@@ -55,7 +55,7 @@ def ip(*arguments: str) -> None:
 
 @pytest.fixture
 def link() -> Iterator[None]:
-    """A network namespace whose only way out is one link."""
+    """Yield a network namespace whose only way out is one link."""
     if os.geteuid() or not shutil.which("ip"):
         pytest.skip("needs root and ip (apt-get install -y iproute2)")
     try:
@@ -74,7 +74,7 @@ def link() -> Iterator[None]:
 
 
 def forwarded(url: str) -> str:
-    """The same server, at this end of the link."""
+    """Return the same server, at this end of the link."""
     parts = urlsplit(url)
     listener = socket.create_server((HERE, 0))
 

@@ -86,7 +86,7 @@ class Evidence:
         return self.history.of(what)[0]
 
     def unanswered(self, what: str) -> "Evidence":
-        """The outcome of the first such call is unknown."""
+        """Return the history with the outcome of the first such call unknown."""
         self.of(what).outcome = Outcome.UNKNOWN
         return self
 
@@ -103,7 +103,7 @@ def told(job: Job, n: int, **changes: object) -> None:
 
 
 def by_the_first_holder(what: str) -> Break:
-    """A call that is answered with success after another worker has claimed the job."""
+    """Return a call that is answered with success after another worker has claimed the job."""
     return lambda e: e.call(what, 16.0, job_id="two", attempt=1, worker="w1", state="processing")
 
 

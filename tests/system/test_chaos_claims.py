@@ -16,7 +16,7 @@ TYPES = frozenset({"audio"})
 
 
 def claims(core, claim, next_in_line) -> tuple[History, EndState]:
-    """Rounds in which several workers ask for one job at the same moment, and whoever gets it hands in a result."""
+    """Return rounds in which several workers ask for one job at once, and the one that gets it submits a result."""
     history, end = History(), EndState()
     barrier = threading.Barrier(WORKERS)
 
@@ -59,7 +59,7 @@ def claims(core, claim, next_in_line) -> tuple[History, EndState]:
 
 
 def broken(history: History, end: EndState) -> set[str]:
-    """The invariants of claims and results that do not hold."""
+    """Return the invariants of claims and results that do not hold."""
     looked_at = ("conservation", "no invention", "isolation", "disjoint leases", "fencing", "one result", "legal paths")
     return {name for name in looked_at if [*INVARIANTS[name](history, end)]}
 

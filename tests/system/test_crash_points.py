@@ -153,7 +153,7 @@ def in_its_place(process: psutil.Process, *states: str) -> bool:
 
 
 def beyond_every_bound(site: Site, process: psutil.Process) -> None:
-    """What passes while a process stands: PostgreSQL ends its transactions (after 15 s), and every lease runs out."""
+    """Let time pass as if the process stood still: PostgreSQL ends its transactions (15 s), every lease runs out."""
     ports = [end.laddr.port for end in process.net_connections("tcp") if end.status == psutil.CONN_ESTABLISHED]
     idle = "FROM pg_stat_activity WHERE client_port = ANY(:ports) AND state = 'idle in transaction'"
 

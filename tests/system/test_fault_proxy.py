@@ -31,7 +31,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.heard: list[bytes] = []
 
     def handle_error(self, request, client_address) -> None:
-        """A connection that a fault ended is nothing to print."""
+        """Print nothing about a connection that a fault ended."""
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class Networks(NamedTuple):
 
 @pytest.fixture(scope="module")
 def behind(start_bridge, servers, new_database) -> Iterator[tuple[Running, Networks]]:
-    """The bridge, which the test itself asks past the faults, and the networks."""
+    """Yield the bridge, which the test itself asks past the faults, and the networks."""
     database, redis_url = new_database(), servers.redis_url.rpartition("/")[0]
     with ExitStack() as stack:
         net = Networks(*(stack.enter_context(FaultProxy.before(url)) for url in (database, redis_url, redis_url)))
@@ -58,7 +58,7 @@ def bridge(behind) -> Running:
 
 @pytest.fixture
 def net(behind, bridge, client) -> Iterator[Networks]:
-    """The networks before a bridge that is whole; healed after the test, and then what became of its jobs is sound."""
+    """Yield the networks in front of a whole bridge; after the test they are healed and its jobs are checked."""
 
     def whole() -> bool:
         bridge.stack.keep_up()  # Celery's worker may end by itself when its broker goes (docs/operations.md)
@@ -73,7 +73,7 @@ def net(behind, bridge, client) -> Iterator[Networks]:
 
 
 def repeated(request: Callable[[], requests.Response]) -> tuple[dict[str, Any], list[int]]:
-    """The answer of a client that repeats what was not answered, and the refusals that it got before."""
+    """Return the answer of a client that repeats unanswered calls, and the refusals that it got before."""
     refusals: list[int] = []
 
     def answered() -> requests.Response | None:

@@ -84,7 +84,7 @@ class Worker:
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a worker: `start(bridge, client, "held")`; each has a name of its own."""
+    """Yield a function that starts a worker with its own name: `start(bridge, client, "held")`."""
     (tmp_path / "my_handlers.py").write_text(HANDLERS)
     workers: list[Worker] = []
     keys: dict[str, str] = {}
@@ -102,7 +102,7 @@ def start(tmp_path):
 
 
 def ends(client, job_id, status="completed"):
-    """The whole job, once it has this state."""
+    """Return the whole job, once it has this state."""
     wait_until(lambda: client.status(job_id) == status, f"{job_id} to be {status}")
     return client.job(job_id)
 

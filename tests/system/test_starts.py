@@ -18,7 +18,7 @@ NOWHERE = "redis://127.0.0.1:1/0"
 
 @pytest.fixture
 def begin(tmp_path):
-    """Starts a command whose servers do not answer; killed with the test."""
+    """Yield a function that starts a command whose servers do not answer; it is killed with the test."""
     started = []
 
     def start(*arguments, **settings):
@@ -33,7 +33,7 @@ def begin(tmp_path):
 
 @pytest.fixture
 def closed_database(servers, new_database):
-    """The URL of a database that lets nobody in, and what opens it."""
+    """Yield the URL of a database that lets nobody in, and what opens it."""
     url = new_database()
     server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
 

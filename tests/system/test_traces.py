@@ -94,7 +94,7 @@ def test_one_trace_from_the_pipelines_message_through_the_worker_to_the_outcome(
         spans = {span.name: span for span in seen.of(TRACE)}
 
         def within(name):
-            """What a span stands in, from the outside."""
+            """Return what a span stands in, from the outside."""
             parent = next((one for one in spans.values() if one.id == spans[name].parent), None)
             return [*within(parent.name), parent.name] if parent else [spans[name].parent]
 

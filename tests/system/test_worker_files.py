@@ -56,7 +56,7 @@ def test_a_handlers_files_come_to_the_bridge(bridge, client, tmp_path):
 
 @pytest.fixture
 def held(bridge, client):
-    """A claim of the worker's client, whose calls go through a network that breaks."""
+    """Yield a claim of the worker's client, whose calls go through a network that breaks."""
     client.create("cut")
     with FaultProxy.before(bridge.url) as proxy:
         worker = BridgeClient(proxy.url(bridge.url), bridge.key(client.tenant, ("work",)), "w1")

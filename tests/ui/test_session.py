@@ -23,7 +23,7 @@ def browser(bridge, client):
 
 
 def rules(runtime):
-    """(method, path) of each page and action, and the scopes it asks for."""
+    """Yield (method, path) of each page and action, and the scopes it requires."""
     app = create_app(runtime, runtime)
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith("ui.") and (scopes := getattr(app.view_functions[rule.endpoint], "scopes", ())):

@@ -44,7 +44,7 @@ def miss(core, worker="w1"):
 
 
 def over(core):
-    """The pause ends, and what went before it lies a while back."""
+    """Let the pause end, and what preceded it lie a while back."""
     core.sql("UPDATE worker_pauses SET until = now(), paused_at = paused_at - interval '1 hour'")
 
 

@@ -29,7 +29,7 @@ def paused(core):
 
 
 def kept(core):
-    """The pauses that are kept, whether they are on or over."""
+    """Return the stored pauses, whether active or over."""
     rows = core.sql("SELECT worker_id FROM worker_pauses WHERE tenant = :tenant ORDER BY 1", tenant=core.tenant)
     return [row.worker_id for row in rows]
 

@@ -20,7 +20,7 @@ def pausing(client, worker_id="w1", **body):
 
 
 def told(client, worker_id="w1", **query):
-    """Waits until a poll is refused; every API process knows within a second."""
+    """Wait until a poll is refused; every API process knows within a second."""
 
     def answers() -> list[Any] | None:
         polls = [client.poll("image", worker_id, **query) for _ in range(4)]

@@ -22,7 +22,7 @@ W1 = Worker(UUID(int=1), "w1")
 
 @pytest.fixture
 def seen(servers, redis):
-    """The soft state of a process, under a prefix of its own."""
+    """Return the soft state of a process, under a prefix of its own."""
     for key in redis.scan_iter("seen-test:*"):
         redis.delete(key)
     return WorkerRegistry(servers.redis_url, "seen-test", "p1")

@@ -37,7 +37,7 @@ def text(job: Job, path: Path) -> Result:
 
 
 def show(job: Job, path: Path) -> Result:
-    """What the handler was given."""
+    """Return what the handler was given."""
     seen = {name: getattr(job, name) for name in ("task_options", "attempt", "source_name", "source_size")}
     return Result(str(path), {**seen, "media": job.source_media_type, "pid": os.getpid(), "env": dict(os.environ)})
 
@@ -87,7 +87,7 @@ def deaf(job: Job, path: Path) -> Result:
 
 
 def by_file(job: Job, path: Path) -> Result:
-    """What the file says: one handler for good and bad ones."""
+    """Return what the file says: one handler for good and bad ones."""
     order = path.read_text().strip()
     if order == "abort":
         print("about to abort", file=sys.stderr)
@@ -164,7 +164,7 @@ def _leave_instead(what: str) -> None:
 
 
 def raises(job: Job, path: Path) -> Result:
-    """What `task_options` name."""
+    """Return what `task_options` name."""
     kind = job.task_options["error"]
     if kind == "ValueError":
         raise ValueError("two\nlines\x00")
@@ -241,7 +241,7 @@ class Model:
 
 
 def escape(job: Job, path: Path) -> Result:
-    """What a handler can reach: its own files, another's, an address of this machine."""
+    """Return what a handler can reach: its own files, another's, an address of this machine."""
     reached = {}
 
     def attempt(name: str, action: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ LIMITS = {"memory": MEMORY, "cpu_seconds": 1, "descriptors": 128, "processes": 4
 
 
 def offspring(place: Path) -> list[int]:
-    """What runs of all that a worker below this directory has started, whoever is its parent now."""
+    """Return what runs of all that a worker below this directory has started, whoever is its parent now."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -93,7 +93,7 @@ def start(bridge: ScriptedBridge, place: Path, point: str = "") -> subprocess.Po
 
 
 def marked(mark: str, *, alone: bool = True) -> list[psutil.Process]:
-    """What runs with this mark in its environment: the worker, its handlers' processes, and what these started.
+    """Return what runs with this mark in its environment: the worker, its handlers' processes, and what these started.
 
     Without `alone`: but for what a handler put into a session of its own, which no kernel ends with the worker.
     """
