@@ -45,7 +45,7 @@ def sql(servers, statement):
 
 @pytest.fixture
 def hold():
-        """Yield a function that starts a process holding the servers of a directory; it returns it and their PIDs."""
+    """Yield a function that starts a process holding the servers of a directory; it returns it and their PIDs."""
     started = []
 
     def start(place):
