@@ -21,7 +21,7 @@ SECONDS = 15.0  # that one is waited for, the wait for a thread included; its th
 
 
 class FilePool:
-    """One per process; a bridge.runtime.OnFiles. Made in the thread whose greenlets call it.
+    """One per process; a bridge.runtime.OnFiles. To be made in the thread whose greenlets call it.
 
     `queue` off: nobody waits for a thread when all are busy. That is for a process which does one thing at a time: its
     busy threads are those that hang.

@@ -36,7 +36,7 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class StateChange(NamedTuple):
-    """What happened to a job."""
+    """One change of a job's state."""
 
     change: Change | None  # None: it was created
     job_id: UUID
@@ -67,7 +67,7 @@ class Observer(Protocol):
 
 
 class Unobserved:
-    """Nobody counts."""
+    """An observer that counts nothing."""
 
     def changed(self, told: StateChange) -> None:
         pass

@@ -44,7 +44,7 @@ class Batches:
 
 
 class _Turn(Generic[A, R]):
-    """One that waits for its batch."""
+    """A write that waits for its batch."""
 
     __slots__ = ("done", "error", "one", "outcome")
 
@@ -56,7 +56,7 @@ class _Turn(Generic[A, R]):
 
 
 class _Line(Generic[A, R]):
-    """Those that wait for one kind of write, and its lanes."""
+    """The waiting writes of one kind, and its lanes."""
 
     def __init__(self, together: Together[A, R], runtime: Runtime, lanes: int, most: int) -> None:
         self._together, self._runtime = together, runtime

@@ -88,7 +88,7 @@ class Passed(NamedTuple):
 
 
 class Untraced:
-    """Traces are off."""
+    """Traces that are off: they record nothing."""
 
     def begin(self, name: str, parent: str | None, kind: str = "internal") -> Span:
         return Passed(parent)

@@ -57,7 +57,7 @@ Turn = Callable[[], AbstractContextManager[None]]
 
 
 class Cut(Exception):
-    """No more comes from the client. What came counts."""
+    """The client sends no more. What came counts."""
 
 
 class Checksum:

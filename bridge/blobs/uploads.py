@@ -91,7 +91,7 @@ FORGET_EXPIRED = text(
 
 
 class Announced(NamedTuple):
-    """What is said about a file before it comes."""
+    """The announcement of a file, before its bytes come."""
 
     length: int  # bytes
     name: str | None = None

@@ -40,7 +40,7 @@ SELECT count(*) FROM (
 
 
 class Overview(NamedTuple):
-    """What the first page shows."""
+    """The content of the dashboard's first page."""
 
     by_state: dict[str, int]
     queues: list[QueueNow]

@@ -27,7 +27,7 @@ WHERE r.job_id = :job_id
 
 
 class Standing(NamedTuple):
-    """What there is of a result."""
+    """The stored parts of a result."""
 
     size: int | None = None  # bytes of its text; None: it has none
     sha256: bytes | None = None  # of a text that was uploaded

@@ -23,7 +23,7 @@ MOST_BYTES = 32 * 1024 * 1024
 
 
 class Fate(StrEnum):
-    """What became of an offer; one that has no row was not free any more."""
+    """The outcome of an offer; a job without a row was no longer free."""
 
     CLAIMED = "claimed"
     AGAIN = "again"  # the claimant's claim_id has jobs already; they are given again, the offered job stays free
@@ -196,7 +196,7 @@ class Claimed(NamedTuple):
 
 
 class Fates(NamedTuple):
-    """What became of the offers, by their index: an ID that was offered twice is claimed for one of the two.
+    """The outcomes of offers, by index: an ID that was offered twice is claimed for one of the two.
 
     A job that is in none of these is no longer available.
     """
@@ -208,7 +208,7 @@ class Fates(NamedTuple):
 
 
 class InLine(NamedTuple):
-    """What may be handed out, by queue, and whom a job of it is withheld from, as far as that is known."""
+    """The jobs that may be handed out, by queue, and from whom they are withheld, as far as that is known."""
 
     found: Mapping[Queue, list[Entry]]
     withheld: set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job

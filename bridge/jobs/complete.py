@@ -55,7 +55,7 @@ COMPLETE = moving(
 
 
 class Success(NamedTuple):
-    """What a worker hands in."""
+    """A success as its worker submits it."""
 
     job_id: UUID
     tenant: str

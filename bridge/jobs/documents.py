@@ -30,7 +30,7 @@ IN_MEMORY = 256 * 1024  # bytes of a document that needs no file
 
 
 class Document(StrEnum):
-    """What may be large."""
+    """A document of a job; any of them may be large."""
 
     TASK_OPTIONS = "task_options"  # JSON, given on as the text that it is stored as
     METADATA = "metadata"  # JSON, likewise

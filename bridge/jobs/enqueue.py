@@ -87,7 +87,7 @@ class Created(NamedTuple):
 
 
 class _New(NamedTuple):
-    """A job that may be created, its file looked at."""
+    """A job that may be created: its source is checked."""
 
     tenant: str
     fields: Fields

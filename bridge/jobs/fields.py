@@ -50,7 +50,7 @@ class JsonObject(fields.Dict):
 
 
 class CreateFields(Strict):
-    """What creates a job."""
+    """The fields that create a job."""
 
     source_file_path = fields.String(
         validate=validate.Length(1, 4096),

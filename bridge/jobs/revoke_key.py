@@ -18,7 +18,7 @@ _UNKNOWN = "The key was not found: no key that you administer has this prefix."
 
 
 class Revoked(NamedTuple):
-    """What revoking did."""
+    """The effect of revoking a key."""
 
     key: Row[tuple[object, ...]]
     by: str

@@ -20,7 +20,7 @@ Find = Callable[[Connection], InLine]
 
 
 class Handed(NamedTuple):
-    """What became of the IDs that were handed out."""
+    """The outcomes of the IDs that were handed out."""
 
     tried: set[Poll]  # the polls that were offered something
     claimed: list[Entry]

@@ -8,7 +8,7 @@ from bridge.queues import Queue
 
 
 class Wanting(Protocol):
-    """What sharing out needs to know of a poll."""
+    """The part of a poll that sharing out needs."""
 
     queues: Sequence[Queue]
 

@@ -27,7 +27,7 @@ FEW = 4  # IDs of one list for which LREM is quicker
 
 
 class Taken(NamedTuple):
-    """What the mirror gave."""
+    """The entries taken from the mirror."""
 
     entries: list[Entry]
     whole: bool  # else claims must come from PostgreSQL too: the epoch is missing, or a queue's list is not a list

@@ -63,7 +63,7 @@ ORDER BY queued_at DESC, id DESC
 
 
 class Repaired(NamedTuple):
-    """What a run found: the gap between the mirror and the truth."""
+    """The findings of a run: the gap between the mirror and PostgreSQL."""
 
     rebuilt: int = 0
     returned: int = 0

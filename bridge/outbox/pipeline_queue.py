@@ -30,7 +30,7 @@ FROM pipeline_queues WHERE queue = :queue
 
 
 class PipelineQueue(NamedTuple):
-    """What was seen of the queue."""
+    """The queue as it was last seen."""
 
     queue: str
     messages: int

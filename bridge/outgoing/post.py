@@ -20,7 +20,7 @@ LONGEST_EXCERPT = 300
 
 
 class Answer(NamedTuple):
-    """What was answered: the beginning of its text, printable, and how long to wait where it asked for that."""
+    """An answer: the beginning of its text, printable, and how long to wait if it asked for that."""
 
     status: int
     excerpt: str

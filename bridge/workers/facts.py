@@ -8,7 +8,7 @@ MOST_BYTES = 2**53 - 1  # of memory: what JSON's readers take for an integer
 
 
 class Facts(NamedTuple):
-    """Each is None where it was not told."""
+    """A worker's facts; None for each that it did not state."""
 
     version: str | None = None  # of the worker's program
     host: str | None = None

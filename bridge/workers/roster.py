@@ -34,14 +34,14 @@ GROUP BY key_id, worker_id
 
 
 class Key(NamedTuple):
-    """What is shown of a key."""
+    """The part of a key that is shown."""
 
     name: str
     prefix: str
 
 
 class WorkerInfo(NamedTuple):
-    """A worker as it is known."""
+    """A worker, and what is known about it."""
 
     worker_id: str
     key: Key | None  # None: with keys off, or of a pause for all keys
@@ -111,7 +111,7 @@ def _place(hand: WorkerInfo) -> tuple[bool, float, str, str]:
 
 
 class Holding(NamedTuple):
-    """What a worker holds."""
+    """The jobs that a worker holds."""
 
     jobs: int
     ids: Sequence[str]
