@@ -1,1 +1,1 @@
-"""What a job is: its states, its tables, its migrations. Imports nothing of ours."""
+"""What a job is: its states, its tables, its migrations. Imports no other room."""

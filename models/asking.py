@@ -1,10 +1,10 @@
-"""When workers last asked for a content type of which jobs wait that are to be told unserved."""
+"""When workers last polled for a content type with pending jobs that are to be reported as unserved."""
 
 from sqlalchemy import Column, Table, Text
 
 from models.job import Moment, metadata
 
-# One row for each queue that had such a job, written by the API processes; forgotten when it has none any more.
+# One row per queue with such a job, written by the API processes; deleted when it has none any more.
 queue_asks = Table(
     "queue_asks",
     metadata,

@@ -1,4 +1,4 @@
-"""Batches, and their answers under an Idempotency-Key: for as long as one of their jobs is there."""
+"""Batches, and their answers under an Idempotency-Key; kept as long as one of their jobs."""
 
 from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -14,7 +14,7 @@ job_batches = Table(
     Column("idempotency_hash", LargeBinary, nullable=False),
     Column("job_ids", ARRAY(Uuid), nullable=False),  # in the order in which the jobs were sent
     Column("created_at", Moment, nullable=False),
-    Column("batch_id", Uuid),  # null: of a version whose batches had no ID
+    Column("batch_id", Uuid),  # null: created by a version whose batches had no ID
 )
 Index("job_batches_age", job_batches.c.created_at)
 
@@ -26,9 +26,9 @@ batches = Table(
     Column("jobs", Integer, nullable=False),  # when it was created
     Column("outcome", Boolean, nullable=False),  # whether an outcome was asked for when all of them have ended
     Column("created_at", Moment, nullable=False),
-    Column("callback_url", Text),  # called when all of them have ended, as that of a job
+    Column("callback_url", Text),  # called when all of them have ended, like a job's
     Column("callback_key", Uuid),
-    Column("look_at", Moment),  # when the sweep looks next whether they have; null: recorded, or not asked for
+    Column("look_at", Moment),  # when the sweep next checks for their end; null: recorded, or not asked for
 )
 Index("batches_open", batches.c.look_at, postgresql_where=text("look_at IS NOT NULL"))
 Index("batches_age", batches.c.created_at)

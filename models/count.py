@@ -1,8 +1,8 @@
-"""How many jobs of a tenant and content type are in which state, kept by the database itself in each transaction.
+"""The number of jobs by tenant, content type and state, kept by the database itself in each transaction.
 
 A counter that every transaction updates would be a row that all wait for. So the triggers on `remote_jobs` (see the
-first migration) only append what changed to `job_moves`; a sweep folds that into `job_counts`, and a reader adds up
-both (bridge/insight/counters.py).
+first migration) only append what changed to `job_moves`; a sweep folds that into `job_counts`, and a reader sums both
+(bridge/insight/counters.py).
 """
 
 from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, Text
@@ -25,7 +25,7 @@ job_moves = Table(
     metadata,
     Column("tenant", Text, nullable=False),
     Column("content_type", Text, nullable=False),
-    Column("gone", Text),  # the state that so many jobs left; null: they are new
+    Column("gone", Text),  # the state that these jobs left; null: they are new
     Column("came", Text),  # the state that they came to; null: they were deleted
     Column("jobs", BigInteger, nullable=False),
 )

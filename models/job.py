@@ -36,7 +36,7 @@ Moment = DateTime(timezone=True)
 
 
 def one_of(column: str, words: Iterable[str]) -> str:
-    """The SQL condition that a column holds one of these words."""
+    """Return the SQL condition that a column holds one of these words."""
     return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
 
 
@@ -44,9 +44,8 @@ _FINAL = one_of("status", FINAL)
 _PENDING = f"status = '{JobState.PENDING}'"
 _PROCESSING = f"status = '{JobState.PROCESSING}'"
 
-# `task_options` and `result_data` are json, not jsonb: jsonb changes numbers and key order (notes: JSONB is no
-# faithful store). worker_id … attempt_ended_at describe the latest attempt and stay after it has ended, which is
-# what a late or repeated result is judged by.
+# `task_options` and `result_data` are json, not jsonb: jsonb changes numbers and key order. worker_id …
+# attempt_ended_at describe the latest attempt and stay after it has ended: a late or repeated result is judged by them.
 remote_jobs = Table(
     "remote_jobs",
     metadata,
@@ -54,29 +53,29 @@ remote_jobs = Table(
     Column("tenant", Text, nullable=False),
     Column("ingestion_task_id", Text, nullable=False),
     Column("source_file_path", Text, nullable=False),
-    Column("source_fetch", Text),  # `worker`: its worker asks the source's server; null: the bridge does
-    Column("source_size", BigInteger),  # bytes, when it was created; null: created before it was recorded
+    Column("source_fetch", Text),  # `worker`: the worker fetches from the source's server; null: the bridge does
+    Column("source_size", BigInteger),  # bytes at its creation; null: created before this was recorded
     Column("content_type", Text, nullable=False),
     Column("task_options", JSON, nullable=False),
-    Column("priority", SmallInteger, nullable=False),  # the list that it waits in
+    Column("priority", SmallInteger, nullable=False),  # the list it waits in
     Column("asked_priority", SmallInteger),  # what it was created with, once its age has raised it; else null
     Column("batch_id", Uuid),
-    Column("batch_outcome", Boolean),  # its end may be that of its batch, of which somebody is to be told
-    Column("traceparent", Text),  # of its create, in the form of W3C Trace Context; null: of no trace
+    Column("batch_outcome", Boolean),  # its end may be its batch's, which is to be reported
+    Column("traceparent", Text),  # of its create (W3C Trace Context); null: no trace
     Column("callback_url", Text),  # called with its outcomes, signed by the secret of the key `callback_key`
     Column("callback_key", Uuid),
     Column("idempotency_key", Text),
     Column("idempotency_hash", LargeBinary),
     Column("status", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
-    Column("queued_at", Moment, nullable=False),  # the age that the order within a content type goes by
+    Column("queued_at", Moment, nullable=False),  # orders the jobs within a content type
     Column("available_at", Moment, nullable=False),  # not claimable before
-    Column("mirrored", Boolean, nullable=False),  # its ID belongs into the Redis mirror
+    Column("mirrored", Boolean, nullable=False),  # its ID belongs in the Redis mirror
     Column("timeout_at", Moment, nullable=False),  # pending: the queue clock; processing: the deadline
     Column("timeout_seconds", Integer, nullable=False),
     Column("queue_timeout_seconds", Integer, nullable=False),
-    Column("unserved_after_seconds", Integer),  # null: nobody is told that it is not served
-    Column("unserved_at", Moment),  # when that is looked at next; null: not any more
+    Column("unserved_after_seconds", Integer),  # null: not reported as unserved
+    Column("unserved_at", Moment),  # when that is checked next; null: no longer
     Column("max_retries", Integer, nullable=False),
     Column("retry_count", Integer, nullable=False, server_default=text("0")),
     Column("return_count", SmallInteger, nullable=False, server_default=text("0")),  # returns in a row, no retry spent
@@ -124,9 +123,9 @@ remote_jobs = Table(
 
 _c = remote_jobs.c
 # The planner takes a partial index for an empty one while the statistics are from a moment when no job waited (or was
-# in hand), and reads any that a statement's conditions imply. So each of them has a predicate of its own that only the
-# statements meant for it imply: a queue's (QUEUED), the clock of the queue, what waits for its time, a lease, a
-# deadline, a worker's. By the CHECKs above each says the same as the state. docs/decisions/0020.
+# in hand), and reads any that a statement's conditions imply. So each has a predicate that only the statements meant
+# for it imply: the queue, the queue clock, jobs not yet due, a lease, a deadline, a worker's jobs. By the CHECKs above
+# each means the same as the state. docs/decisions/0020.
 QUEUED = f"{_PENDING} AND completed_at IS NULL"
 QUEUE_CLOCK_RUNS = "completed_at IS NULL AND lease_expires_at IS NULL"
 NOT_DUE = "completed_at IS NULL AND ack_by IS NULL AND NOT mirrored"
@@ -189,7 +188,7 @@ job_results = Table(
     Column("content", Text),
 )
 
-# Ended attempts; the latest one stands in the job's row until it ends.
+# Ended attempts; the latest one is in the job's row until it ends.
 job_attempts = Table(
     "job_attempts",
     metadata,
@@ -207,6 +206,6 @@ job_attempts = Table(
     Column("result_digest", LargeBinary),  # of the result that was accepted for this attempt
     CheckConstraint(one_of("how", AttemptEnd), name="how"),
 )
-# The last claims of a worker; and which workers' claims ended badly a short while ago (bridge/workers/quarantine.py).
+# A worker's last claims; and whose claims ended badly a short while ago (bridge/workers/quarantine.py).
 Index("job_attempts_worker", job_attempts.c.key_id, job_attempts.c.worker_id, job_attempts.c.ended_at)
 Index("job_attempts_bad", job_attempts.c.ended_at, postgresql_where=text(one_of("how", BAD_ENDS)))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class JobState(StrEnum):
-    """Where a job is; the comment says who moves it on."""
+    """The state of a job; the comment says what moves it on."""
 
     PENDING = "pending"  # a worker's claim, or the queue clock
     PROCESSING = "processing"  # its holder's result, or a clock
@@ -57,18 +57,18 @@ class Change(StrEnum):
     RESTART = "restart"  # an operator's retry
 
 
-# What a result does that comes after its attempt has ended.
+# What a result can do that comes after its attempt has ended.
 LATE_CHANGES = frozenset({Change.LATE_COMPLETE, Change.LATE_RETRY, Change.LATE_FAIL})
 
 
 class Asked(StrEnum):
-    """What somebody can ask of a job; kept with it (models/request.py)."""
+    """What can be requested of a job; stored with it (models/request.py)."""
 
     CANCEL = "cancel"
     RETRY = "retry"
 
 
-# The changes that are made because somebody asked for them.
+# The changes that are made on request.
 ON_REQUEST = {Change.CANCEL: Asked.CANCEL, Change.RESTART: Asked.RETRY}
 
 
@@ -100,7 +100,7 @@ EDGES: dict[Change, Edge] = {
 
 
 def legal_moves() -> frozenset[tuple[JobState, JobState]]:
-    """Every (from, to) that some change allows."""
+    """Return every (from, to) that some change allows."""
     return frozenset((source, edge.target) for edge in EDGES.values() for source in edge.sources)
 
 
@@ -118,22 +118,22 @@ class Priority(StrEnum):
 
 
 BATCH_ENDED = "batch_ended"  # the `status` of an outcome: all jobs of a batch have ended
-UNSERVED = "unserved"  # the `status` of an outcome, not of a job: nobody asks for its content type, and it waits on
+UNSERVED = "unserved"  # the `status` of an outcome, not of a job: no worker polls for its content type; it waits on
 
 
 class WebhookState(StrEnum):
-    """How far an outcome is on its way to its receiver; the comment says who moves it on."""
+    """How far an outcome has come on its way to its receiver; the comment says what moves it on."""
 
     WAITING = "waiting"  # the next sending
     FAILING = "failing"  # the same, but it was tried often: somebody should look why
-    DELIVERED = "delivered"  # nobody: the receiver has answered that it has it
-    FAILED = "failed"  # an operator's resending: it was given up
+    DELIVERED = "delivered"  # nobody: the receiver has acknowledged it
+    FAILED = "failed"  # an operator's resend: it was given up
 
 
 class OutcomeState(StrEnum):
-    """How far an outcome is on its way to the pipeline; the comment says who moves it on."""
+    """How far an outcome has come on its way to the pipeline; the comment says what moves it on."""
 
-    WAITING = "waiting"  # the next sending, or the confirmation that is waited for
+    WAITING = "waiting"  # the next sending, or the awaited confirmation
     FAILING = "failing"  # the same, but it was tried often: somebody should look why
-    SENT = "sent"  # nobody: the broker has it, and no confirmation is asked for
+    SENT = "sent"  # nobody: the broker has it, and no confirmation is required
     CONFIRMED = "confirmed"  # nobody: the pipeline's work on it is safe

@@ -19,13 +19,13 @@ api_keys = Table(
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
-    # The prefix of the key that did it; a word of bridge/admission/keys.py where it was no key.
+    # The prefix of the key that did it, or a word of bridge/admission/keys.py where it was not a key.
     # null: before this was recorded.
     Column("made_by", Text),
     Column("revoked_by", Text),
     Column("callback_url", Text),  # called for its jobs that name none
-    Column("webhook_secret", LargeBinary),  # signs what its jobs' receivers get; null: none was made
-    # The one before, which signs beside it for a while after the change.
+    Column("webhook_secret", LargeBinary),  # signs its jobs' webhooks; null: none was created
+    # The previous one, which signs too for a while after the change.
     Column("webhook_secret_before", LargeBinary),
     Column("webhook_secret_at", Moment),
     CheckConstraint("scopes <@ ARRAY['submit', 'work', 'read', 'admin'] AND scopes <> '{}'", name="scopes"),

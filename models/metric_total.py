@@ -1,4 +1,4 @@
-"""What processes that nobody can ask have counted (bridge/insight/totals.py)."""
+"""Counts of processes that cannot be scraped (bridge/insight/totals.py)."""
 
 from sqlalchemy import Column, Float, Table, Text
 

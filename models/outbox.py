@@ -1,4 +1,4 @@
-"""The outbox: outcomes that the pipeline is to hear of, recorded in the transaction of the state change."""
+"""The outbox: outcomes to be handed to the pipeline, recorded in the transaction of the state change."""
 
 from sqlalchemy import JSON, Column, Computed, ForeignKey, Index, Integer, Table, Text, Uuid, text
 

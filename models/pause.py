@@ -26,14 +26,14 @@ class PausedBy(StrEnum):
     BRIDGE = "bridge"  # its last claims were all lost or failed at once; a success ends it
 
 
-# A pause by the bridge stays after it has ended, until a success: it tells how long the next one is to be.
+# A pause by the bridge is kept after it has ended, until a success: it decides how long the next one is.
 worker_pauses = Table(
     "worker_pauses",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("tenant", Text, nullable=False),
     Column("worker_id", Text, nullable=False),
-    Column("key_id", Uuid),  # null: whichever key the worker shows
+    Column("key_id", Uuid),  # null: whichever key the worker uses
     Column("by", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("paused_at", Moment, nullable=False),

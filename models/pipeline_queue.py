@@ -10,6 +10,6 @@ pipeline_queues = Table(
     Column("queue", Text, primary_key=True),
     Column("looked_at", Moment, nullable=False),
     Column("messages", BigInteger, nullable=False),
-    Column("oldest", LargeBinary),  # the digest of the message that is taken next; null: there is none
-    Column("untouched_since", Moment, nullable=False),  # the same one has been next since, or there was none
+    Column("oldest", LargeBinary),  # the digest of the next message; null: there is none
+    Column("untouched_since", Moment, nullable=False),  # since when the same message has been next, or there was none
 )

@@ -1,4 +1,4 @@
-"""Results that were refused, kept with the attempt they were meant for."""
+"""Refused results, stored with the attempt they were meant for."""
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Index, Integer, Table, Text, Uuid
 

@@ -1,11 +1,11 @@
-"""What operators and producers asked of a job: its cancels and retries, with who asked."""
+"""What operators and producers requested of a job: its cancels and retries, with the requesting key."""
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Identity, Index, Table, Text, Uuid
 
 from models.job import Moment, metadata, one_of
 from models.job_state import Asked
 
-# Append-only: a line is written by the very statement that changes the job (bridge/jobs/transition.py).
+# Append-only: a row is written by the very statement that changes the job (bridge/jobs/transition.py).
 job_requests = Table(
     "job_requests",
     metadata,

@@ -1,4 +1,4 @@
-"""Secrets that all processes of one bridge share, made once by whichever needs one first."""
+"""Secrets that all processes of one bridge share, created once by the process that first needs one."""
 
 from sqlalchemy import Column, LargeBinary, Table, Text, text
 

@@ -11,5 +11,5 @@ sweeps = Table(
     Column("ran_at", Moment, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("changed", Integer, nullable=False),  # rows or IDs that the last run moved
-    Column("total", BigInteger, nullable=False),  # that all runs moved
+    Column("total", BigInteger, nullable=False),  # rows or IDs that all runs moved
 )

@@ -1,4 +1,4 @@
-"""Uploaded files: what is there of each, the objects that hold it, and how much every key has."""
+"""Uploaded files: how much of each is stored, in which objects, and how many bytes each key takes."""
 
 from sqlalchemy import (
     BigInteger,
@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 from models.job import Moment, metadata
 
-# The file of a finished upload is its segments in their order. `received` and the segments change together, in one
+# The file of a finished upload is its segments in order. `received` and the segments change together, in one
 # statement, after the segments' objects were stored.
 uploads = Table(
     "uploads",
@@ -25,10 +25,10 @@ uploads = Table(
     Column("id", Uuid, primary_key=True),
     Column("tenant", Text, nullable=False),
     Column("key_id", Uuid, nullable=False),
-    Column("job_id", Uuid),  # of a worker's upload: the job whose attempt it belongs to; no reference, it may be gone
+    Column("job_id", Uuid),  # of a worker's upload: the job of its attempt; no foreign key, as it may be deleted
     Column("attempt", Integer),
-    Column("length", BigInteger, nullable=False),  # bytes that were announced
-    Column("received", BigInteger, nullable=False, server_default=text("0")),  # bytes that are stored
+    Column("length", BigInteger, nullable=False),  # announced bytes
+    Column("received", BigInteger, nullable=False, server_default=text("0")),  # stored bytes
     Column("segments", Integer, nullable=False, server_default=text("0")),
     Column("name", Text),
     Column("media_type", Text),
@@ -45,9 +45,9 @@ uploads = Table(
 Index("uploads_expire", uploads.c.expires_at)
 Index("uploads_named", uploads.c.tenant, postgresql_where=text("expires_at IS NULL AND NOT kept"))
 
-# The objects in the store. Each has its row before there is an object of that name, so that whatever becomes of the
-# process the object is found again: `size` is null until the upload counts it, and what belongs to no upload any more
-# is removed, first the object, then its row.
+# The objects in the store. Each has its row before an object of that name exists, so that the object is found again
+# even if the process dies: `size` is null until the upload counts it, and what belongs to no upload any more is
+# removed, first the object, then its row.
 upload_segments = Table(
     "upload_segments",
     metadata,
@@ -64,8 +64,8 @@ Index("upload_segments_of", _s.upload_id, _s.start)
 Index("upload_segments_unnamed", _s.written_at, postgresql_where=text("upload_id IS NULL"))
 Index("upload_segments_uncounted", _s.written_at, postgresql_where=text("size IS NULL AND upload_id IS NOT NULL"))
 
-# How many bytes the uploads of a key take: of its quota, and of its tenant's for what jobs name. Changed together with
-# them; what jobs have named since is moved from the one to the other by whoever announces and finds no room.
+# How many bytes the uploads of a key take: of its quota, and of its tenant's for uploads that jobs name. Changed
+# together with them; an announcement that finds no room moves what jobs have named since from one to the other.
 upload_usage = Table(
     "upload_usage",
     metadata,
@@ -75,8 +75,8 @@ upload_usage = Table(
     Column("kept", BigInteger, nullable=False, server_default=text("0")),
 )
 
-# Which job needs which upload: it stays for as long as the job does. Where the last of these rows goes, a trigger gives
-# the upload its end back.
+# Which job needs which upload: the upload stays as long as the job. When the last of these rows is deleted, a trigger
+# sets the upload's expiry again.
 job_uploads = Table(
     "job_uploads",
     metadata,
@@ -87,8 +87,8 @@ Index("job_uploads_upload", job_uploads.c.upload_id)
 
 TEXT = ""  # the name of a result's text among its files
 
-# The files of a job's result: its artifacts by their names, and its text where that was uploaded.
-# That their bytes stay is said in job_uploads.
+# The files of a job's result: its artifacts by their names, and its text if that was uploaded. job_uploads keeps their
+# bytes.
 job_files = Table(
     "job_files",
     metadata,

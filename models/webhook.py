@@ -1,4 +1,4 @@
-"""Webhooks: outcomes that a receiver is to be told of over HTTP, recorded in the transaction of the state change."""
+"""Webhooks: outcomes to be posted to a receiver, recorded in the transaction of the state change."""
 
 from sqlalchemy import JSON, Column, Computed, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
@@ -19,12 +19,12 @@ webhooks = Table(
     Column("tenant", Text, nullable=False),
     Column("key_id", Uuid, nullable=False),  # whose secret signs it
     Column("url", Text, nullable=False),
-    # Host and port, which is what is shown of the address and what is sent to in turns.
+    # Host and port: all that is shown of the address, and the unit of taking turns.
     Column("receiver", Text, Computed("lower(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1))",
                                       persisted=True), nullable=False),
     Column("kwargs", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
-    Column("since", Moment, nullable=False),  # it is given up so long after it; a resending begins anew
+    Column("since", Moment, nullable=False),  # when the time starts after which it is given up; a resend restarts it
     Column("next_at", Moment),  # when it is to be sent (again); null: delivered, or given up
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("delivered_at", Moment),

@@ -25,8 +25,8 @@ from bridge.settings import load_settings, read_environment, unknown_names
 from bridge.traces import TRACEPARENT, traces_of, valid
 
 log = structlog.get_logger("tasks.app")
-MOST_HANGING = 4  # system calls on files that do not come back; then further creates are put off at once
-COSTLY = {"memdump", "memsample", "objgraph"}  # questions whose answer takes the worker's time or memory
+MOST_HANGING = 4  # system calls on files that hang; beyond these, further creates are postponed at once
+COSTLY = {"memdump", "memsample", "objgraph"}  # commands whose answer costs the worker much time or memory
 
 # Not the current app: an installed celeryconfig must not become other programs' default.
 app = Celery(
@@ -47,21 +47,21 @@ def _logs(**_: Any) -> None:
 
 @task_prerun.connect
 def _begin(task_id: str, task: Task[Any, Any], **_: Any) -> None:
-    """What a task does to jobs is logged with the task's ID, and joins the trace that its message names."""
+    """Log what a task does under the task's ID, within the trace that its message names."""
     REQUEST_ID.set(task_id)
     TRACEPARENT.set(valid(task.request.get("traceparent")))
 
 
 @worker_process_shutdown.connect
 def _end(**_: Any) -> None:
-    """A pool's process leaves without more ado: what it has recorded is sent before."""
+    """Send the spans recorded so far: a pool's process exits without running exit handlers."""
     if runtime.cache_info().currsize:
         runtime().traces.close()
 
 
 @worker_init.connect
 def _only_questions(**_: Any) -> None:
-    """Whoever can write to the broker may ask a worker, where that is on, and not stop or change it."""
+    """Keep only remote-control commands that ask: whoever can write to the broker must not stop or change a worker."""
     for name, command in Panel.meta.items():
         if command.type != "inspect" or name in COSTLY:
             Panel.data.pop(name, None)
@@ -70,7 +70,7 @@ def _only_questions(**_: Any) -> None:
 
 @cache
 def runtime() -> Runtime:
-    """This process' runtime, made at its first task: connections must not be shared across a fork."""
+    """Return this process's runtime, made at its first task: connections must not be shared across a fork."""
     settings = load_settings()
     crash_points.arm(settings.crash_points)
     process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

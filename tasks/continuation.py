@@ -1,4 +1,4 @@
-"""The pipeline's way out: outcomes are handed to its own task, by name."""
+"""Hands outcomes to the pipeline's own task, by name."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def _send(task_id: str, kwargs: dict[str, Any], tenant: str) -> None:
 
 @app.task(name=names.CONTINUE)
 def continue_ingestion(job_id: str | None = None, job_ids: list[str] | None = None) -> None:
-    """Hand over the outcomes of these jobs (or this one, as older processes ask), or all that were not sent yet."""
+    """Hand over the outcomes of these jobs (or of one, as older processes ask), or all that were not sent yet."""
     asked = job_ids if job_id is None else [job_id]
     if asked is not None:
         with left_to_the_next("continue_ingestion"):
@@ -45,16 +45,16 @@ def continue_ingestion(job_id: str | None = None, job_ids: list[str] | None = No
 
 @app.task(name=names.REPEAT, send_events=False)  # a sweep: tasks/upkeep.py
 def repeat_outcomes() -> None:
-    """Send again what was sent and is not confirmed, unless it lies in the pipeline's queue still."""
+    """Resend outcomes that were sent and are not confirmed, unless they are still in the pipeline's queue."""
     with sweep("repeat_outcomes") as run:
-        # A confirmation may lie in the intake's queue too, where pipelines used to send it.
+        # A confirmation may also be in the intake's queue, where pipelines used to send it.
         there = lying(app, runtime().settings.continuation_queue, names.OUTCOMES, names.QUEUE)
         run["changed"] = outcomes.repeat(runtime(), _send, BROKEN, there)
         _look_at_pipeline()
 
 
 def _look_at_pipeline() -> None:
-    """Keep how many outcomes and other messages wait for the pipeline, and whether it takes them."""
+    """Record how many outcomes and other messages wait for the pipeline, and whether it takes them."""
     settings = runtime().settings
     if settings.continuation_task is None:
         return
@@ -66,7 +66,7 @@ def _look_at_pipeline() -> None:
 
 @app.task(name=names.CONFIRM)
 def confirm_continuation(job_id: str, n: int) -> bool:
-    """The pipeline's work on the outcome is safe: it is sent no more."""
+    """Mark an outcome as confirmed, so that it is not sent again: the pipeline's work on it is safe."""
     known = outcomes.confirm(runtime(), job_id, n)
     resend_sooner(runtime())
     return known

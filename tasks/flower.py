@@ -1,7 +1,7 @@
-"""The Celery application as Flower sees it (`celery -A tasks.flower`): its page of the broker has every queue.
+"""The Celery application for Flower (`celery -A tasks.flower`): Flower's broker page shows every queue.
 
-Flower lists the queues of the workers that answer, else those of the settings. The pipeline's is neither, and it is
-the one that fills while nobody consumes it.
+Flower lists the queues of the workers that answer, else those of the settings. The pipeline's queue is neither, and it
+is the one that fills while nobody consumes it.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ _answered = BaseHandler.get_active_queue_names
 
 
 def _all_queues(page: Any) -> list[str]:
-    """The queues that workers answer for, the bridge's own, and the one that outcomes are sent to."""
+    """Return the queues that workers answer for, the bridge's own, and the one that outcomes are sent to."""
     settings = load_settings()
     outcomes = {settings.continuation_queue} if settings.continuation_task else set()
     return sorted({*_answered(page), *names.QUEUES, *outcomes})

@@ -1,4 +1,4 @@
-"""The pipeline's way in. A message is acknowledged when it is decided, by a job or by a refusal, and not before."""
+"""Creates the pipeline's jobs. A message is acknowledged once it is decided, by a job or a refusal, and not before."""
 
 import re
 import time
@@ -22,10 +22,10 @@ from tasks.app import app, runtime
 
 FIELDS = CreateFields()
 MOST_TENANTS = 10_000  # that a process remembers
-LONGEST_DELAY_SECONDS = 30  # before it is tried again; celeryconfig's visibility_timeout is above it
+LONGEST_DELAY_SECONDS = 30  # before a retry; celeryconfig's visibility_timeout is longer
 
 
-_tenants = {names.DEFAULT_TENANT}  # for which a key was ever made: that stays so
+_tenants = {names.DEFAULT_TENANT}  # for which a key was ever created: this does not change
 
 
 class Refused(Exception):
@@ -38,7 +38,7 @@ class Refused(Exception):
     ignore_result=False,
     max_retries=None,
     throws=(Refused,),
-    acks_on_timeout=False,  # at the hard time limit nothing was decided: the message goes back
+    acks_on_timeout=False,  # at the hard time limit nothing is decided yet: the message goes back
 )
 def enqueue_remote_job(
     self: Task[Any, Any],
@@ -48,9 +48,9 @@ def enqueue_remote_job(
     callback_key: str | None = None,
     **fields: Any,
 ) -> dict[str, str]:
-    """Create a job. A redelivered task makes no second one: its own ID is the key where none is given.
+    """Create a job. A redelivered task creates no second one: its own ID is the idempotency key where none is given.
 
-    `callback_key`: the prefix of the key of the tenant in whose name a receiver is called.
+    `callback_key`: the prefix of the tenant's key in whose name receivers are called.
     """
     try:
         reach("intake.before_create")
@@ -74,7 +74,7 @@ def enqueue_remote_job(
     except BridgeError as error:
         raise Refused(error.detail) from None
     except SQLAlchemyError as error:
-        if (sqlstate(error) or "")[:2] in ("22", "54"):  # a second wall, as over HTTP
+        if (sqlstate(error) or "")[:2] in ("22", "54"):  # a value that the guard let through, as over HTTP
             raise Refused("The request was refused. PostgreSQL cannot store a value of it.") from None
         if not is_unavailable(error):
             raise
@@ -87,29 +87,29 @@ def enqueue_remote_job(
 
 
 def _later(task: Task[Any, Any], error: Exception) -> Exception:
-    """Put the task off; what to raise then. It is tried again, for ever, ever more seldom."""
+    """Postpone the task and return what to raise. It is retried for ever, with growing delays."""
     try:
         countdown = min(2**task.request.retries, LONGEST_DELAY_SECONDS)
         later: Exception = task.retry(exc=error, countdown=countdown, throw=False)
-    except Reject:  # The broker takes no message for later, and Celery would drop the one in hand as well.
+    except Reject:  # The broker takes no delayed message, and Celery would drop the current one as well.
         time.sleep(1)
         return Reject(error, requeue=True)
     return later
 
 
 def _refuse_unknown(tenant: str) -> None:
-    """A misspelt tenant would make a job that nobody can see or work on. Raises Invalid."""
+    """Raise Invalid for an unknown tenant: nobody could see or process a job of a misspelt one."""
     if tenant in _tenants:
         return
     with runtime().single.connect() as connection:
         if not tenant_has_key(connection, tenant):
-            raise Invalid({"tenant": ["No key was ever made for it: correct it, or make one (jobbridge keys create)."]})
+            raise Invalid({"tenant": ["It has never had a key: correct it, or create one (jobbridge keys create)."]})
     if len(_tenants) < MOST_TENANTS:
         _tenants.add(tenant)
 
 
 def _asks(tenant: str, callback_key: object) -> Caller:
-    """The key that signs what a receiver gets. Raises Invalid."""
+    """Return the caller whose key signs webhooks. Raises Invalid."""
     if callback_key is None:
         return Caller(tenant=tenant)
     with runtime().single.connect() as connection:

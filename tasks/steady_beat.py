@@ -1,4 +1,4 @@
-"""Beat's schedule by a clock that nobody can set: sweeps go on whatever becomes of the machine's time."""
+"""Beat's schedule by a monotonic clock: sweeps run on, whatever happens to the machine's time."""
 
 import time
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from bridge import names
 from bridge.background import Supervised
 from bridge.broker import lying
 
-# Sweeps that wait while no Celery worker takes them; each finds all that is due, so more are worth no more.
+# Queued sweeps that no Celery worker takes; each finds all that is due, so more of them are of no use.
 MOST_LYING = 50
-FIRST_SECONDS = 600.0  # after the start at the latest: where beat is restarted often, the rare sweeps run too
-PAUSE_SECONDS = 1.0  # when nothing can be sent, or need be
+FIRST_SECONDS = 600.0  # after the start, at the latest: rare sweeps run even if beat is restarted often
+PAUSE_SECONDS = 1.0  # while nothing can be sent, or needs to be
 
 
 class Steady(beat.Scheduler):
     """Sends each sweep once in its period, counted from beat's start; keeps nothing on disk.
 
-    Celery's own reckons by the machine's time: set back by two minutes, it sends nothing for two minutes.
+    Celery's own uses the machine's time: set back by two minutes, it sends nothing for two minutes.
     """
 
     def __init__(self, *args: Any, monotonic: Callable[[], float] = time.monotonic, **options: Any) -> None:
@@ -30,7 +30,7 @@ class Steady(beat.Scheduler):
         super().__init__(*args, **options)
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Send what is due; the seconds until something is due again."""
+        """Send what is due and return the seconds until something is due again."""
         now = self._monotonic()
         if not self._due:
             self._due = {name: now + _first(_seconds(entry)) for name, entry in self.schedule.items()}
@@ -38,7 +38,7 @@ class Steady(beat.Scheduler):
         if due and self._unread():
             return PAUSE_SECONDS
         for name in due:
-            # From now, not from when it was due: what was missed in a long pause is not made up for.
+            # From now, not from when it was due: sweeps missed in a long pause are not caught up on.
             self._due[name] = now + _seconds(self.schedule[name])
             self.apply_entry(self.schedule[name], producer=self.producer)
         return max(0.01, min(self._due.values()) - self._monotonic())

@@ -1,4 +1,4 @@
-"""A run of a sweep in Celery: recorded, or left to the next one where a server is away."""
+"""A run of a sweep in Celery: recorded, or left to the next run where a server is away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ log = structlog.get_logger("tasks.sweep")
 
 @contextmanager
 def left_to_the_next(name: str) -> Iterator[None]:
-    """Do what a later run does as well; PostgreSQL or Redis being away ends it with a line of the log.
+    """Run work that a later run can do as well: if PostgreSQL or Redis is away, it ends with a log line.
 
-    A task that raises sends its whole traceback to Celery's parent. One through SQLAlchemy has some 90 KB, more than
-    the pipe between them holds: a parent that was told to stop reads it no more, and would wait for its child for ever.
+    A task that raises sends its whole traceback to Celery's parent process. One through SQLAlchemy has some 90 KB, more
+    than the pipe holds: a parent that was told to stop no longer reads it, and would wait for its child for ever.
     """
     try:
         yield
@@ -33,6 +33,6 @@ def left_to_the_next(name: str) -> Iterator[None]:
 
 @contextmanager
 def sweep(name: str) -> Iterator[dict[str, int]]:
-    """Record a run: set `changed` to what it moved. One that was skipped is not noted: its age tells."""
+    """Record a run; set `changed` to the rows that it changed. A skipped run is not recorded: the age shows it."""
     with left_to_the_next(name), swept(runtime().engine, name) as run:
         yield run

@@ -1,4 +1,4 @@
-"""What beat runs: the clocks, and the repair of what was missed."""
+"""The sweeps that beat runs: the clocks, and the repair of what was missed."""
 
 from collections.abc import Callable
 
@@ -67,5 +67,5 @@ def _sweep(name: str, work: Callable[[Runtime], int]) -> Callable[[], None]:
 
 
 for task, work in SWEEPS.items():
-    # No events: 130 runs a minute would be all that Flower shows; /metrics and the dashboard tell how sweeps do.
+    # No events: Flower would show little but 130 runs a minute; /metrics and the dashboard show the sweeps.
     app.task(name=task, send_events=False)(_sweep(task.removeprefix("bridge."), work))

@@ -1,4 +1,4 @@
-"""Webhooks: sent by threads of a Celery process, so that a receiver which hangs takes no place of a task."""
+"""Webhooks: sent by threads of a Celery process, so that a hanging receiver occupies no task."""
 
 from functools import cache, partial
 
@@ -12,24 +12,24 @@ from bridge.outgoing.post import post
 from tasks.app import app, runtime
 from tasks.sweep import sweep
 
-MOST_LYING = 50  # messages that nobody reads; each finds all that is due, so more are worth no more
+MOST_LYING = 50  # unread messages; each finds all that is due, so more of them are of no use
 
 
 @cache
 def senders() -> Senders:
-    """This process' threads."""
+    """Return this process's sender threads."""
     return Senders(runtime(), partial(post, allowed(runtime().settings)))
 
 
 @app.task(name=names.SEND_WEBHOOKS, send_events=False)
 def send_webhooks() -> None:
-    """Begin to send the webhooks that are due; nothing is waited for."""
+    """Start sending the webhooks that are due, without waiting for them."""
     senders().wake()
 
 
 @app.task(name=names.CALL_BACK, send_events=False)  # a sweep: tasks/upkeep.py
 def call_back() -> None:
-    """Ask for the webhooks that are due to be sent, where nobody has asked, or who had them in hand is gone."""
+    """Request sending if webhooks are due: nobody may have requested it, or their sender may have died."""
     with sweep("call_back"):
         if any_due(runtime()) and lying(app, names.WEBHOOKS) < MOST_LYING:
             reach("webhooks.before_call")

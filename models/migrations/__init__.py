@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine
 
 
 def config(url: str | None = None, engine: Engine | None = None) -> Config:
-    """Alembic's configuration for a database, by URL or by engine."""
+    """Return Alembic's configuration for a database, by URL or by engine."""
     made = Config()
     made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     made.set_main_option("path_separator", "os")
@@ -28,7 +28,7 @@ def downgrade(target: Engine | str, revision: str) -> None:
 
 
 def current(target: Engine | str) -> str | None:
-    """The revision that the database is at; None before the first."""
+    """Return the revision that the database is at, or None before the first."""
     engine = _engine(target) if isinstance(target, str) else target
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: by the engine it is given. One migration run at a time, others wait."""
+"""How Alembic reaches the database: by the engine it is given. Migrations run one at a time; others wait."""
 
 from alembic import context
 from sqlalchemy import text

@@ -1,7 +1,7 @@
 """A requests adapter whose waiting connections can be ended from another thread.
 
-A long-poll blocks its thread in recv for up to a minute; a worker that stops wants it to end now, so that
-the bridge sees it go and gives it nothing more. Through a proxy the poll runs out by itself.
+A long-poll blocks its thread in recv for up to a minute; a worker that stops ends it at once, so that
+the bridge notices and gives it no more jobs. Through a proxy the poll ends by its own timeout.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class AbortableAdapter(HTTPAdapter):
         for connection in list(self._connections):
             if (sock := getattr(connection, "sock", None)) is not None:
                 with contextlib.suppress(OSError, TypeError):
-                    # Also for TLS: SSLSocket.shutdown would pull its state away under the reader.
+                    # Also for TLS: SSLSocket.shutdown would remove the state that the reader uses.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _registering(pool: Any, register: weakref.WeakSet[Any]) -> Any:
     """Return a subclass of a urllib3 pool whose connections add themselves to `register` on connect."""
 
-    class Connection(pool.ConnectionCls):  # type: ignore[misc]  # http or https: known when it runs
+    class Connection(pool.ConnectionCls):  # type: ignore[misc]  # http or https: known at run time
         def connect(self) -> None:
             super().connect()
             register.add(self)

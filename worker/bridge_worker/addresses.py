@@ -1,4 +1,4 @@
-"""Where what is sent to an address goes."""
+"""Checks of addresses that something is sent to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 def is_file_address(location: str, *, unencrypted: bool) -> bool:
-    """Whether a redirect names where a file may be fetched, without a key; `unencrypted`: over plain http too."""
+    """Return whether a redirect's target may be fetched, without a key; `unencrypted`: plain http is allowed too."""
     if len(location) > 8192 or not re.fullmatch(r"https?://[!-~]+", location):
         return False
     try:
@@ -19,7 +19,7 @@ def is_file_address(location: str, *, unencrypted: bool) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to this host stays on this machine."""
+    """Return whether what is sent to this host stays on this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads what the bridge answers, and never more of it than is good: bounded, not decoded, of the right types."""
+"""Reads the bridge's answers safely: bounded, not decoded, of the right types."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bridge_worker.text import one_line
 
 PIECE = 65536  # bytes that are read at once
 TOKEN_LIMIT = 1_000_000  # strings, commas and brackets of an answer: two bytes of JSON can become a hundred of memory
-RETRY_AFTER_LIMIT = 3600.0  # seconds, the longest pause that the bridge asks for by itself
+RETRY_AFTER_LIMIT = 3600.0  # seconds, the longest pause that the bridge itself asks for
 _TOKEN = re.compile(rb'"[^"]*"?|[,\[{]')
 
 
@@ -53,7 +53,7 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A successful answer: its JSON object and what it says of the job's state."""
+    """A successful answer: its JSON object and what it says about the job's state."""
 
     body: dict[str, Any]
     job_status: str | None
@@ -81,15 +81,15 @@ def json_object(response: requests.Response, limit: int, seconds: float) -> dict
 
 
 def _has_too_many_tokens(data: bytes) -> bool:
-    """Whether a JSON text would take too much memory once it is read."""
+    """Return whether a JSON text would take too much memory once it is parsed."""
     if sum(data.count(token) for token in (b",", b"[", b"{", b'"')) <= TOKEN_LIMIT:
         return False
-    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # a quote that is left begins or ends a string
+    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # a remaining quote begins or ends a string
     return next(itertools.islice(_TOKEN.finditer(plain), TOKEN_LIMIT, None), None) is not None
 
 
 def read_bounded(response: requests.Response, limit: int, seconds: float) -> bytes:
-    """Read an answer of at most `limit` bytes, encoded or dripping ones not at all. Raises CallFailed."""
+    """Read an answer of at most `limit` bytes. Raises CallFailed, also for one that is encoded or too slow."""
     if encoding := encoded(response):
         raise CallFailed(f"the answer has Content-Encoding {encoding}, which was not asked for")
     until = time.monotonic() + seconds + 60
@@ -116,12 +116,12 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
 
 
 def text_of(value: Any, limit: int) -> str:
-    """Return a member of an answer that should be a text as one line, or nothing where it is none."""
+    """Return a member of an answer that should be text as one line, or "" if it is not text."""
     return one_line(value, limit) if isinstance(value, str) else ""
 
 
 def refusal(response: requests.Response) -> CallFailed:
-    """Turn an answer that is no success into an error that names the bridge's code and sentence."""
+    """Turn an answer that is not a success into an error with the bridge's code and detail."""
     try:
         problem = json_object(response, 65536, 10)
     except CallFailed:
@@ -141,7 +141,7 @@ def refusal(response: requests.Response) -> CallFailed:
 
 
 def outcomes_of(body: dict[str, Any], count: int) -> list[Answer | CallFailed]:
-    """Read what each of `count` results that were sent together came to. Raises CallFailed."""
+    """Read the outcomes of `count` results that were sent together. Raises CallFailed."""
     told = body.get("results")
     if not isinstance(told, list) or len(told) != count or not all(isinstance(one, dict) for one in told):
         raise CallFailed(f"the answer to {count} results was not understood")

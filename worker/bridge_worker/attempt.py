@@ -28,7 +28,7 @@ RESULT_LIMIT = 64 * 2**20  # bytes of a result's JSON
 
 
 class MachineFault(Exception):
-    """Something is wrong with this worker and not with the file: the job goes back, no retry spent."""
+    """Something is wrong with this worker and not with the file: the job is returned without spending a retry."""
 
 
 class Processes(Protocol):
@@ -39,19 +39,19 @@ class Processes(Protocol):
 
 
 class Attempt:
-    """Works on one claim. `run` never raises: all is logged and reported."""
+    """Processes one claim. `run` never raises: everything is logged and reported."""
 
     def __init__(
         self, client: BridgeClient, results: Results, held: Held, processes: Processes, place: Path, **limits: Any
     ) -> None:
-        """`place` is where the source file is put; `limits` are those of Download."""
+        """Prepare the attempt; `place` is the directory for the source file, `limits` are those of Download."""
         self._results = results
         self._client, self._held, self._processes, self._place, self._limits = client, held, processes, place, limits
         self._files = result_files.Files()
-        self.outcome = ""  # for the counters: what it came to
+        self.outcome = ""  # for the counters: how it ended
 
     def run(self, lease: int) -> None:
-        """Fetch the file, have it converted, submit what came of it."""
+        """Fetch the file, have it converted and submit the result."""
         held = self._held
         log.info("job=%s begun content_type=%s attempt=%d", held.id, held.claim.content_type, held.claim.attempt)
         began = time.monotonic()
@@ -112,7 +112,7 @@ class Attempt:
         return _failure(outcome.text, retryable=outcome.kind in ("crash", "unclear"))
 
     def _convert(self, source: Path) -> tuple[Outcome, dict[str, Any]]:
-        """Have the file converted; once more in a fresh process where an earlier file may have spoilt the first."""
+        """Have the file converted, and again in a fresh process where an earlier file may have spoilt the first."""
         before = _stamp(source)
         while True:
             process = self._processes.ready()
@@ -140,7 +140,7 @@ class Attempt:
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _send_files(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Upload what the result names beside itself, and name it; None when the job is no longer wanted."""
+        """Upload the result's files and name them in it; return None when the job is no longer wanted."""
         try:
             return {**body, **Sending(self._client, self._held).send(self._files)}
         except CallFailed as error:
@@ -181,7 +181,7 @@ class Attempt:
 
 
 def release(client: BridgeClient, held: Held) -> None:
-    """Give a job back, no retry spent; what cannot be given back goes back when its lease runs out."""
+    """Release a job without spending a retry; if that fails, it returns to its queue when its lease expires."""
     kill_points.reach("release.before_send")
     try:
         retrying.call(f"job={held.id} release", lambda: client.release(held.claim), patience=10)

@@ -1,9 +1,9 @@
 """The program of a handler's process: loads the handlers once, then converts one file after another.
 
-It speaks with the worker in lines of JSON, by what were its standard input and output; files and results go through
+It exchanges lines of JSON with the worker over what were its standard input and output; files and results go through
 the job's directory. The lines it reads: its set-up, then `{"job": DIRECTORY}`, `{"cancel": REASON}`, `{"close": true}`.
 Those it writes: `{"ready": true}` or `{"refused": TEXT}` or `{"broken": TEXT}`, then `{"progress": …}`,
-`{"log": [LINE]}`, `{"checkpoint": true}` (it lies in the job's directory) and `{"done": KIND, "text": …}` for each job.
+`{"log": [LINE]}`, `{"checkpoint": true}` (it is in the job's directory) and `{"done": KIND, "text": …}` for each job.
 When its input ends, the worker is gone, and so is this process at once.
 """
 
@@ -26,7 +26,7 @@ from bridge_worker.job import Job
 from bridge_worker.loading import BadHandler, Loaded
 from bridge_worker.text import one_line
 
-PROGRESS_SECONDS = 0.2  # progress is told to the worker no more often than this
+PROGRESS_SECONDS = 0.2  # progress is reported to the worker no more often than this
 TEXT_LIMIT = 2000  # characters of a message
 
 
@@ -39,7 +39,7 @@ class Child:
         self._todo: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._job: Job | None = None
         self._directory = Path()
-        self._keeping = threading.Lock()  # what is kept is told in its order
+        self._keeping = threading.Lock()  # log lines and checkpoints are sent in order
         self._progressed = threading.Event()
         self._pid = os.getpid()
 
@@ -90,14 +90,14 @@ class Child:
             kill_points.reach("convert.before_handler", in_handlers_process=True)
             kind, text = converting.convert(by_type[job.content_type].function, job, directory)
             if os.getpid() != self._pid:
-                os._exit(0)  # a handler that forked came back twice: this is the copy
+                os._exit(0)  # a handler that forked returns twice: this is the copy
             self._job = None
             self._tell_kept(job)
             kill_points.reach("convert.result_written", in_handlers_process=True)
             self._say(done=kind, text=text, leftovers=not had_children and platforms.has_children())
 
     def _listen(self) -> None:
-        """Hear the worker while the handler works; without a worker there is nothing left to do."""
+        """Listen to the worker while the handler runs; kill this process group when the worker is gone."""
         for line in self._incoming:
             message = json.loads(line)
             if "cancel" in message:
@@ -137,7 +137,7 @@ class Child:
 
 
 def start() -> None:
-    """Take standard input and output for the line to the worker; what a handler prints goes to standard error."""
+    """Reserve standard input and output for the worker; what a handler prints goes to standard error."""
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -146,4 +146,4 @@ def start() -> None:
     sys.stdout = sys.stderr
     status = Child(incoming, outgoing).run()
     sys.stderr.flush()
-    os._exit(status)  # threads and libraries of a handler must not hold up the end
+    os._exit(status)  # threads and libraries of a handler must not delay the exit

@@ -1,4 +1,4 @@
-"""One claimed job as the bridge told it: every field has the right type and a bounded size, or it is not a claim."""
+"""One claimed job as the bridge sent it: every field has the right type and a bounded size, or it is not a claim."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CONTENT_TYPE = re.compile(r"[a-z0-9._-]{1,50}")
 TOKEN = re.compile(r"[!-~]{1,500}")
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")  # of this host: no //, no backslash, nothing that is not ASCII
+PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")  # on the same host: no //, no backslash, only ASCII
 
 
 class BadClaim(ValueError):
-    """A claim that cannot be worked on; the text names the field."""
+    """A claim that cannot be processed; the text names the field."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _count(fields: Mapping[str, Any], name: str) -> int | None:
 
 
 def _loose(fields: Mapping[str, Any], name: str, limit: int) -> str | None:
-    """Return a text that only describes: what is wrong with it must not cost the job."""
+    """Return a merely descriptive text: an invalid one must not cost the job."""
     value = fields.get(name)
     return one_line(value, limit) or None if isinstance(value, str) else None
 

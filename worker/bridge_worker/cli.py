@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         types = [name.strip() for name in options.content_types.split(",") if name.strip()]
         setup = setup_of(options, types, options.concurrency)
         most = size("--max-download", options.max_download)
-        events = listen_for_signals()  # before there is anything to be removed
+        events = listen_for_signals()  # before there is anything to remove
         traces.start(options.worker_id)
         work = WorkDirectory(options.work_dir)
     except (UsageError, BadHandler, traces.NotInstalled) as error:
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def set_up_log(level: str) -> None:
-    """Log to standard error, one line an event."""
+    """Log to standard error, one line per event."""
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )  # fmt: skip
-    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its lines hold addresses with claim IDs
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its lines contain addresses with claim IDs
 
 
 def listen_for_signals() -> queue.SimpleQueue[str]:
@@ -70,7 +70,7 @@ def listen_for_signals() -> queue.SimpleQueue[str]:
     signals = 0
 
     def on_signal(number: int, _frame: Any) -> None:
-        # Only what is safe at any moment of the main thread: it may hold a lock just now.
+        # Only what is safe at any moment of the main thread, which may hold a lock.
         nonlocal signals
         signals += 1
         if signals > 1:
@@ -89,7 +89,7 @@ def refuse(text: str) -> int:
 
 
 class _Worker:
-    """Everything that runs, from the first process to the last."""
+    """Everything that runs, from start to end."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class _Worker:
             self._notice = SpotNotice(options.spot_notice, self._runner.end_at_once)
 
     def run(self) -> int:
-        """Run until the end; return the exit status."""
+        """Run until the worker ends; return the exit status."""
         options = self._options
         try:
             try:
@@ -136,7 +136,7 @@ class _Worker:
     def _serve(self) -> int:
         options, slots = self._options, self._slots
         slots.start_all()
-        # Wrong handlers are refused before the bridge is asked for a job.
+        # Wrong handlers are refused before the first poll.
         while not slots.wait(lambda: slots.free() or slots.trouble, 0.2):
             if not self._events.empty():
                 return 0
@@ -158,7 +158,7 @@ class _Worker:
     def _next_event(self) -> str:
         while True:
             try:
-                return self._events.get(timeout=0.5)  # Windows hears no signal in a wait without an end
+                return self._events.get(timeout=0.5)  # Windows handles no signal during a wait without a timeout
             except queue.Empty:
                 continue
 

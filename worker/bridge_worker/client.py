@@ -1,4 +1,4 @@
-"""The bridge's HTTP interface for a worker: one method a route, each a single attempt."""
+"""The bridge's HTTP interface for a worker: one method per route, each a single try."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 BASE = "/api/v1/remote-jobs"
 CONNECT_SECONDS = 10.0
 RESULT_SECONDS = 60.0
-FILES_SECONDS = 600.0  # where the bridge reads or writes a large file before it answers
+FILES_SECONDS = 600.0  # for calls in which the bridge reads or writes a large file before it answers
 POLL_LIMIT = 64 * 2**20  # bytes of a poll's answer: a claim holds up to about 32 MiB of task_options
 ANSWER_LIMIT = 2**20  # bytes of any other answer
 
@@ -56,14 +56,14 @@ class BridgeClient:
         facts: Facts | None = None,
         source_networks: Sequence[Network] = (),
     ) -> None:
-        """`url` is the bridge's address, with a path prefix if it has one; `key` None where keys are off.
+        """Take the bridge's address `url`, with a path prefix if it has one; `key` is None where keys are off.
 
-        `facts` are told with polls and heartbeats. `source_networks`: not public, may be fetched from.
+        `facts` are sent with polls and heartbeats. `source_networks` may be fetched from although not public.
         """
         self._source_networks = source_networks
         self._url = url.rstrip("/")
         self.worker_id = worker_id
-        self.on_drain: Callable[[], object] = lambda: None  # called when an answer says that this worker is to end
+        self.on_drain: Callable[[], object] = lambda: None  # called when an answer asks this worker to end
         self._facts = facts
         self._poll_adapter = AbortableAdapter(pool_maxsize=1)
         self._poll_session = self._session(key, self._poll_adapter)
@@ -95,7 +95,7 @@ class BridgeClient:
     ) -> list[Claim]:
         """Claim up to `max_jobs` jobs, waiting up to `wait` s. The same `claim_id` gives the same jobs again.
 
-        `busy` and `max_jobs` also tell how many slots work and wait. `parked` polls can be ended by `abort_poll`.
+        `busy` and `max_jobs` also report the busy and free slots. `parked` polls can be ended by `abort_poll`.
         Raises CallFailed.
         """
         facts = self._facts.due() if self._facts else {}
@@ -113,7 +113,7 @@ class BridgeClient:
         session = self._poll_session if parked else self._job_session
         answer = self._json(session, "GET", BASE + "/poll", params=params, read_seconds=wait + 15, limit=POLL_LIMIT)
         self._told(facts)
-        # A bridge that names only the first job has no list.
+        # An old bridge names only the first job, without a list.
         claims = answer.body.get("jobs") or ([answer.body] if answer.body.get("job_id") else [])
         if not isinstance(claims, list):
             raise CallFailed("the answer to the poll was not understood: jobs is not a list")
@@ -130,7 +130,7 @@ class BridgeClient:
         self._poll_adapter.abort()
 
     def heartbeat(self, claim: Claim, report: dict[str, Any]) -> Answer:
-        """Show a sign of life with the handler's progress. Raises CallFailed."""
+        """Give a sign of life with the handler's progress. Raises CallFailed."""
         facts = self._facts.due() if self._facts else {}
         answer = self._job_json(claim, "POST", "/heartbeat", {"lease_token": claim.lease_token, **report, **facts})
         self._told(facts)
@@ -141,7 +141,7 @@ class BridgeClient:
         return self._job_json(claim, "POST", "/log", {"lease_token": claim.lease_token, "lines": lines})
 
     def save_checkpoint(self, claim: Claim, checkpoint: str) -> Answer:
-        """Keep a text for the next attempt at the job. Raises CallFailed."""
+        """Store a text for the next attempt at the job. Raises CallFailed."""
         return self._job_json(claim, "PUT", "/checkpoint", {"lease_token": claim.lease_token, "checkpoint": checkpoint})
 
     def _told(self, facts: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ class BridgeClient:
             self._facts.told(facts)
 
     def evict(self) -> Answer:
-        """Give back all that this worker holds, at once and without a retry spent. Raises CallFailed."""
+        """Give back all jobs that this worker holds, in one call, without spending a retry. Raises CallFailed."""
         path = f"/api/v1/workers/{quote(self.worker_id, safe='')}/evict"
         return self._json(self._job_session, "POST", path, read_seconds=10)
 
@@ -169,7 +169,7 @@ class BridgeClient:
         )
 
     def submit_many(self, results: Sequence[tuple[Claim, bytes]]) -> list[Answer | CallFailed]:
-        """Send up to 100 results, each encoded as a JSON object, together; what each came to. Raises CallFailed."""
+        """Send up to 100 results, each encoded as a JSON object; return the outcome of each. Raises CallFailed."""
         named = [data[:-1] + b',"job_id":' + json.dumps(claim.job_id).encode() + b"}" for claim, data in results]
         answer = self._json(
             self._job_session,
@@ -182,7 +182,7 @@ class BridgeClient:
         return outcomes_of(answer.body, len(results))
 
     def open_download(self, claim: Claim, headers: dict[str, str]) -> requests.Response:
-        """Begin to read the source file; to be closed (200 or 206). Raises CallFailed, SourceRefused."""
+        """Open the source file for reading (200 or 206); the caller closes it. Raises CallFailed, SourceRefused."""
         if claim.source_file_url == "":
             raise CallFailed("the bridge named a source file elsewhere; the key is not sent there", status=400)
         path = claim.source_file_url or f"{BASE}/{claim.job_id}/download"
@@ -196,16 +196,16 @@ class BridgeClient:
             return self._from_store(answer.headers, headers)
 
     def _from_its_server(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:
-        """Begin to read a source at the address that its producer has named. Raises CallFailed, SourceRefused."""
+        """Open a source at the address that its producer named. Raises CallFailed, SourceRefused."""
         response = open_source(told.get("Location", ""), {"Accept": "*/*", **asked}, self._source_networks)
         for name in ("Content-Disposition", "X-Job-Status"):
             response.headers[name] = told.get(name, "")
         return response
 
     def _from_store(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:
-        """Begin to read a file where the bridge says that it lies, without key and token. Raises CallFailed.
+        """Open a file at the address that the bridge names, without key and token. Raises CallFailed.
 
-        What the bridge tells of the file stands in the answer's headers in place of what the store tells.
+        In the answer's headers, what the bridge says about the file replaces what the store says.
         """
         address = told.get("Location", "")
         if not is_file_address(address, unencrypted=self._url.startswith("http:")):
@@ -227,7 +227,7 @@ class BridgeClient:
         return response
 
     def tus(self, claim: Claim, method: str, path: str, headers: dict[str, str], data: Any = None) -> dict[str, str]:
-        """Make a call of the tus protocol about an upload of this attempt; the answer's headers. Raises CallFailed."""
+        """Make a tus call about an upload of this attempt; return the answer's headers. Raises CallFailed."""
         sent = {"Tus-Resumable": "1.0.0", **headers, **self._lease(claim)}
         options = {"headers": sent, "data": data, "read_seconds": FILES_SECONDS}
         with self._send(self._job_session, method, path, stream=True, **options) as answer:

@@ -1,4 +1,4 @@
-"""One call of a handler, whatever kind it is, and what came of it.
+"""One call of a handler, whatever its kind, and the outcome.
 
 The kinds of outcome, and whose fault each is (worker/README.md has the rule):
 `result`; `cancelled`; `file` (PermanentError and what will be the same next time); `limit` (this process ran out of
@@ -55,7 +55,7 @@ def convert(handler: Callable[..., Any], job: Job, directory: Path) -> tuple[str
 
 
 def finish(returned: Any, job: Job | None = None) -> Any:
-    """Return what a handler's call comes to: a value, an awaitable's, or that of a generator that yields progress."""
+    """Return the value of a handler's call: its own, an awaitable's, or that of a generator that yields progress."""
     if inspect.isgenerator(returned):
         return _run_generator(returned, job)
     if inspect.isasyncgen(returned):
@@ -78,7 +78,7 @@ def _run_generator(steps: Generator[Any, Any, Any], job: Job | None) -> Any:
 
 
 async def _run_async_generator(steps: AsyncGenerator[Any, Any], job: Job | None) -> Any:
-    """The same for one that cannot return: its Result is what it yields last."""
+    """Take progress until the generator ends; return the Result that it yields last."""
     last: Any = None
     async for step in steps:
         last = _step(step, job)
@@ -95,7 +95,7 @@ def _step(step: Any, job: Job | None) -> Any:
 
 
 def _await(awaitable: Any, job: Job | None) -> Any:
-    """Run to its end in this process' one loop, so that what `setup` made there can be used; a cancel cancels it."""
+    """Run it to the end in this process's one loop, where what `setup` created can be used; a cancel cancels it."""
     global _loop
     if _loop is None:
         _loop = asyncio.new_event_loop()
@@ -118,7 +118,7 @@ def _write(result: Result, directory: Path) -> tuple[str, str]:
         return "worker", str(error)
     except (TypeError, ValueError, RecursionError) as error:
         return "file", f"the handler's result is not JSON: {error_text(error)}"
-    # Whole or not at all: where the handler forked, its copy writes, too, while the worker reads.
+    # Atomically: if the handler forked, its copy writes too, while the worker reads.
     new = directory / f"{RESULT_FILE}.{os.getpid()}"
     new.write_text(text, encoding="utf-8")
     new.replace(directory / RESULT_FILE)

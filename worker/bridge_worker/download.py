@@ -21,17 +21,17 @@ from bridge_worker.held import Held
 from bridge_worker.source_fetch import SourceRefused
 
 log = logging.getLogger(__name__)
-LOOK = 64 * 2**20  # bytes between two looks at the free room, where the bridge told no size
-RESERVE = 64 * 2**20  # bytes of the disk that a download leaves free
+LOOK = 64 * 2**20  # bytes between two checks of the free space, where the bridge named no size
+RESERVE = 64 * 2**20  # bytes of disk space that a download leaves free
 MOST = 16 * 2**30  # bytes of a source file, unless --max-download says otherwise
 
 
 class Refused(Exception):
-    """A source file that this attempt cannot have, and no later one: gone, or too large."""
+    """A source file that neither this attempt nor a later one can get: gone, or too large."""
 
 
 class NotHere(OSError):
-    """A source file that this machine cannot take now: no room, or something between it and the bridge."""
+    """A source file that this machine cannot take now: no space, or something between it and the bridge."""
 
 
 class Download:
@@ -47,7 +47,7 @@ class Download:
         reserve: int = RESERVE,
         look: int = LOOK,
     ) -> None:
-        """In bytes: the largest file that is taken, what of the disk stays free, how often that is looked at."""
+        """Take limits in bytes: `most` of a file, `reserve` kept free on the disk, `look` between checks of that."""
         self._client, self._held, self._directory = client, held, directory
         self._most, self._reserve, self._look = most, reserve, look
         self._partial = directory / "source.part"
@@ -61,7 +61,7 @@ class Download:
         """Download the whole file and return its path, with the suffix its name or type suggests.
 
         Raises CallFailed when the bridge refuses or stays away until the job's deadline or a cancel, Refused where no
-        later attempt would fare better, and OSError when the file cannot be stored.
+        later attempt would succeed, and OSError when the file cannot be stored.
         """
         retrying.call(
             f"job={self._held.id} download",
@@ -131,7 +131,7 @@ class Download:
             raise CallFailed("the bytes that came are not those of the digest that the bridge tells")
 
     def _check_room(self, response: requests.Response, expected: int | None) -> None:
-        """Refuse before a byte is written what would not fit."""
+        """Refuse a file that would not fit, before a byte is written."""
         if encoding := encoded(response):
             raise NotHere(f"the source file came with Content-Encoding {encoding}: what stands between must not encode")
         if expected is not None and expected > self._most:
@@ -139,7 +139,7 @@ class Download:
         self._check_free(expected)
 
     def _check_free(self, expected: int | None) -> None:
-        """Raises NotHere where what is still to come does not fit on the disk."""
+        """Raise NotHere where the remaining bytes do not fit on the disk."""
         free = shutil.disk_usage(self._directory).free
         needed = max(0, (expected or 0) - self._received) + self._reserve
         if free < needed:
@@ -164,13 +164,13 @@ class Download:
 
 
 def _end_reading(response: requests.Response) -> None:
-    """From another thread: let whoever waits for the next byte of this answer go on at once."""
+    """Wake the thread that waits for the next byte of this answer; called from another thread."""
     with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
         response.raw.shutdown()
 
 
 def _digest(response: requests.Response) -> bytes | None:
-    """Return the SHA-256 that Repr-Digest tells (RFC 9530), if it tells one."""
+    """Return the SHA-256 in Repr-Digest (RFC 9530), if there is one."""
     found = re.search(r"(?:^|[ ,])sha-256=:([A-Za-z0-9+/]{43}=):", response.headers.get("Repr-Digest", ""))
     return None if found is None else base64.b64decode(found[1])
 

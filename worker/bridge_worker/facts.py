@@ -1,4 +1,4 @@
-"""What this worker tells of itself and its machine, for the people who run many."""
+"""What this worker reports about itself and its machine, for operators of many workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 from bridge_worker import __version__, platforms
 from bridge_worker.text import one_line
 
-PERIOD = 60.0  # seconds between two tellings
+PERIOD = 60.0  # seconds between two reports
 MOST = 100  # characters of a text that the bridge takes
 GPU_SECONDS = 10.0  # for nvidia-smi, which is slow where no driver keeps the GPU awake
 
@@ -24,7 +24,7 @@ class Facts:
     """Due once a minute, with whichever call comes first. Safe to share between threads."""
 
     def __init__(self, period: float = PERIOD) -> None:
-        """Look at the machine. Runs a program: to be called before there are handlers' processes to be told from it."""
+        """Inspect the machine. Runs a program, so construct it before handlers' processes exist."""
         self._period, self._told_at = period, float("-inf")
         memory = platforms.total_memory()
         what = f"{platform.platform(terse=True)} {platform.machine()}, Python {platform.python_version()}"
@@ -35,7 +35,7 @@ class Facts:
             self._fixed["gpu"] = found
 
     def due(self) -> dict[str, Any]:
-        """Return the fields to be told with the next call; none while the last telling is fresh."""
+        """Return the fields to send with the next call; none while the last report is recent."""
         if time.monotonic() - self._told_at < self._period:
             return {}
         free = min(int(psutil.virtual_memory().available), self._fixed["memory"])
@@ -49,7 +49,7 @@ class Facts:
 
 
 def gpus() -> str:
-    """Return the NVIDIA GPUs with their memory, as nvidia-smi names them; empty where there are none, or no program."""
+    """Return the NVIDIA GPUs with their memory, as nvidia-smi names them; empty without GPUs or nvidia-smi."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""

@@ -1,4 +1,4 @@
-"""How the worker is: a file and an HTTP port for whoever watches it, and counters in Prometheus' text form."""
+"""The worker's health: a file and an HTTP port for monitoring, and counters in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bridge_worker.runner import Runner
 from bridge_worker.slots import Slots
 
 log = logging.getLogger(__name__)
-PERIOD = 5.0  # seconds between two writings of the file
+PERIOD = 5.0  # seconds between two writes of the file
 MOST_CONNECTIONS = 16  # at a time; more are closed at once
-SILENT = 300.0  # seconds without an answer to a poll, though slots are free, after which it is not healthy
+SILENT = 300.0  # seconds without an answer to a poll, although slots are free, after which it is unhealthy
 
 
 class Health:
-    """Counts, and answers. `watch` says of what."""
+    """Counts attempts and reports the state of what `watch` was given."""
 
     def __init__(self, worker_id: str, slots: int) -> None:
         self._worker_id, self._ended = worker_id, threading.Event()
@@ -35,22 +35,22 @@ class Health:
         self.port: int | None = None  # on which it listens
         self._threads: list[threading.Thread] = []
         self.registry = registry = CollectorRegistry()
-        self._jobs = Counter("bridge_worker_jobs", "Attempts that ended, by outcome.", ["outcome"], registry=registry)
+        self._jobs = Counter("bridge_worker_jobs", "Ended attempts, by outcome.", ["outcome"], registry=registry)
         self._seconds = Histogram(
             "bridge_worker_job_seconds", "From the claim to the answer to the result.", registry=registry,
             buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400),
         )  # fmt: skip
         self._ends = Counter("bridge_worker_process_ends", "Handlers' processes that were replaced.", registry=registry)
-        Gauge("bridge_worker_slots", "Jobs at a time.", registry=registry).set(slots)
+        Gauge("bridge_worker_slots", "Jobs that can run at a time.", registry=registry).set(slots)
         busy = Gauge("bridge_worker_slots_busy", "Jobs in hand.", registry=registry)
         free = Gauge("bridge_worker_slots_free", "Slots that wait for a job.", registry=registry)
-        silence = Gauge("bridge_worker_poll_age_seconds", "Since the bridge last answered a poll.", registry=registry)
+        silence = Gauge("bridge_worker_poll_age_seconds", "Seconds since the last answer to a poll.", registry=registry)
         busy.set_function(lambda: self.state()["slots_busy"])
         free.set_function(lambda: self.state()["slots_free"])
         silence.set_function(lambda: self.state()["poll_age_seconds"])
 
     def watch(self, slots: Slots, runner: Runner) -> None:
-        """Tell of these."""
+        """Report on these slots and this runner."""
         self._slots, self._runner = slots, runner
 
     def outcome(self, outcome: str, seconds: float) -> None:
@@ -59,7 +59,7 @@ class Health:
         self._seconds.observe(seconds)
 
     def process_ended(self) -> None:
-        """Count a process that was replaced."""
+        """Count a replaced process."""
         self._ends.inc()
 
     def state(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Health:
         }  # fmt: skip
 
     def serve(self, file: Path | None, address: str, port: int | None) -> None:
-        """Write `file` again and again, and listen on `port`, where they are given. Raises OSError."""
+        """Write `file` every PERIOD seconds and listen on `port`, where they are given. Raises OSError."""
         if file is not None:
             self._file = file
             self._write()
@@ -94,7 +94,7 @@ class Health:
             thread.start()
 
     def close(self) -> None:
-        """Stop; the file goes away, since nobody writes it any more."""
+        """Stop, and remove the file, which nobody writes any more."""
         self._ended.set()
         if self._server is not None:
             self._server.shutdown()
@@ -119,7 +119,7 @@ class Health:
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread a connection, and a bounded number of them."""
+    """One thread per connection, up to MOST_CONNECTIONS."""
 
     daemon_threads = True
 
@@ -140,7 +140,7 @@ class _Server(ThreadingHTTPServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that have gone."""
+        """Log nothing about clients that have gone."""
 
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:

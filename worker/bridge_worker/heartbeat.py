@@ -1,4 +1,4 @@
-"""Shows the bridge from a thread of its own that a job is being worked on."""
+"""Sends heartbeats for a job from a separate thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bridge_worker.send_kept import send_kept
 log = logging.getLogger(__name__)
 LONGEST_INTERVAL = 20.0  # seconds: a third of the default window in which a claim must be acknowledged
 PROGRESS_INTERVAL = 2.0  # seconds: progress is sent no more often than this
-AFTER_FAILURE = 1.0  # seconds until a beat that found no bridge is sent again, doubled each time
+AFTER_FAILURE = 1.0  # seconds until a failed heartbeat is sent again, doubled each time
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def beating(client: BridgeClient, held: Held, lease: int) -> Iterator[None]:
     finally:
         stop.set()
         held.changed.set()
-        # A beat that hangs must not hold up the next job; the thread ends by itself.
+        # A hanging heartbeat must not delay the next job; the thread ends by itself.
         thread.join(timeout=1)
 
 

@@ -1,4 +1,4 @@
-"""One attempt in this worker's hands: whether it is still wanted, how far it is, when it ends at the latest."""
+"""One attempt of this worker: whether it is still wanted, its progress, and its deadline."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Held:
         self.reason = ""
         self.give_back = False  # whether to release it, as nobody else has ended it
         self.submitting = threading.Event()
-        self.hurry = threading.Event()  # the worker stops: what is tried again and again is tried no more
-        self.changed = threading.Event()  # there is progress to be sent
+        self.hurry = threading.Event()  # the worker stops: calls are no longer repeated
+        self.changed = threading.Event()  # there is progress to send
         self.deadline = time.monotonic() + claim.seconds_left if claim.seconds_left is not None else None
         self._lock = threading.Lock()
         self._progress: dict[str, Any] = {}
-        self.kept = Kept()  # of the handler, on its way to the bridge
+        self.kept = Kept()  # the handler's log and checkpoint, on their way to the bridge
         self._on_over: Callable[[], object] = lambda: None
 
     def on_over(self, callback: Callable[[], object]) -> None:
@@ -56,13 +56,13 @@ class Held:
         return True
 
     def is_over(self) -> bool:
-        """Whether the work is no longer wanted; past its deadline it is abandoned here."""
+        """Return whether the work is no longer wanted; abandon it here once its deadline has passed."""
         if self.deadline is not None and time.monotonic() > self.deadline:
             self.abandon("its deadline has passed")
         return self.over.is_set()
 
     def begin_submitting(self) -> bool:
-        """Pass the point after which only the answer to the result decides; False when it is not wanted."""
+        """Pass the point after which only the answer to the result decides; return False when it is not wanted."""
         with self._lock:
             if self.over.is_set():
                 return False
@@ -70,7 +70,7 @@ class Held:
             return True
 
     def progress(self, report: dict[str, Any]) -> None:
-        """Keep what the handler reported, for the next heartbeat."""
+        """Store what the handler reported, for the next heartbeat."""
         with self._lock:
             self._progress = report
         self.changed.set()
@@ -82,13 +82,13 @@ class Held:
             return dict(self._progress)
 
     def patience(self) -> float:
-        """Seconds for which repeating a call makes sense: until the deadline, between a minute and a day."""
+        """Return for how many seconds to repeat a call: until the deadline, between a minute and a day."""
         if self.deadline is None:
             return 3600.0
         return min(86400.0, max(60.0, self.deadline - time.monotonic()))
 
     def hear(self, answer: Answer | CallFailed) -> None:
-        """Abandon the work when an answer says that it is over (docs/protocol.md, "Hear that it is over")."""
+        """Abandon the work if an answer says that it is over (docs/protocol.md, "Hear that it is over")."""
         reason = _over(answer)
         if reason and self.abandon(reason):
             log.warning("job=%s no longer wanted: %s", self.id, reason)

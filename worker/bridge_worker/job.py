@@ -16,7 +16,7 @@ MESSAGE_LIMIT = 500  # characters the bridge takes with a heartbeat
 
 
 class PermanentError(Exception):
-    """Raised by a handler for an input that no retry will mend: the job fails at once."""
+    """Raised by a handler for an input that no retry will fix: the job fails at once."""
 
 
 class JobCancelled(Exception):
@@ -27,11 +27,11 @@ class JobCancelled(Exception):
 class Result:
     """A converted file: its text, and metadata that must be JSON (no NaN, no bytes).
 
-    The text stands in `content`, or in a file of any size, in UTF-8, that `path` names. `artifacts` are further files,
-    at most 1000, by their names (`subtitles.vtt`): bytes, or the path of a file. What is named by a path is taken away
-    from there where that can be done.
+    The text is `content`, or a file of any size, in UTF-8, that `path` names. `artifacts` are further files, at most
+    1000, by their names (`subtitles.vtt`): bytes, or the path of a file. Files named by a path are moved away where
+    possible.
 
-    An empty or doubtful text SHOULD say why it may be so in `metadata["warnings"]`, a list of sentences.
+    An empty or doubtful text SHOULD be explained in `metadata["warnings"]`, a list of sentences.
     """
 
     content: str = ""
@@ -89,7 +89,7 @@ class Job:
             raise JobCancelled(self.cancel_reason)
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Report how far the work is, 0 to 1; sent with the next heartbeat, within seconds. Never raises."""
+        """Report the progress, 0 to 1; sent with the next heartbeat, within seconds. Never raises."""
         report: dict[str, Any] = {}
         try:
             number = float(fraction)
@@ -103,7 +103,7 @@ class Job:
         self._on_progress()
 
     def progress_report(self) -> dict[str, Any]:
-        """Return what was last reported: `progress` and `message`, empty at first."""
+        """Return the last report: `progress` and `message`, empty at first."""
         with self._lock:
             return dict(self._progress)
 
@@ -113,7 +113,7 @@ class Job:
         self._on_progress()
 
     def save_checkpoint(self, text: str) -> None:
-        """Keep a text of at most 1 MiB for the next attempt, which finds it in `checkpoint`; the last one counts.
+        """Store a text of at most 1 MiB for the next attempt, which finds it in `checkpoint`; the last one counts.
 
         Raises ValueError when it is larger.
         """
@@ -129,7 +129,7 @@ class Job:
         callback()
 
     def cancel(self, reason: str) -> None:
-        """Mark the work as no longer wanted. Called by the worker; a handler only hears of it."""
+        """Mark the work as no longer wanted. For the worker; a handler is only notified."""
         with self._lock:
             if self.cancelled.is_set():
                 return

@@ -1,6 +1,6 @@
-"""What a handler keeps with its job on the bridge: lines of its log, and a checkpoint for the next attempt.
+"""What a handler stores with its job on the bridge: log lines, and a checkpoint for the next attempt.
 
-A handler's process imports this, and all of its slots have one: no HTTP here (`send_kept` sends it).
+Every handler's process imports this: no HTTP here (`send_kept` sends it).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from bridge_worker.result_files import BadFiles, open_left
 from bridge_worker.text import one_line
 
-MOST_LINES = 1000  # that wait to be sent; of more the oldest are dropped
+MOST_LINES = 1000  # waiting to be sent; beyond that the oldest are dropped
 LINE_CHARACTERS = 500
-TOGETHER = 20  # lines in one request and in one message, whose bounds they keep whatever they are
+TOGETHER = 20  # lines in one request and in one message, small enough for the bounds of both
 CHECKPOINT_BYTES = 2**20
 CHECKPOINT_FILE = "checkpoint"  # in the job's directory: from the handler's process to the worker
 
@@ -35,7 +35,7 @@ class Kept:
             self._lines.extend(one_line(str(line), LINE_CHARACTERS) for line in lines)
 
     def replace(self, checkpoint: str, *, unless_newer: bool = False) -> None:
-        """Put a checkpoint in the place of one that was not sent yet. Raises ValueError: it is too large."""
+        """Replace a checkpoint that was not sent yet. Raises ValueError for one that is too large."""
         if len(checkpoint.encode("utf-8", "replace")) > CHECKPOINT_BYTES:
             raise ValueError(f"a checkpoint has at most {CHECKPOINT_BYTES} bytes")
         with self._lock:
@@ -43,7 +43,7 @@ class Kept:
                 self._checkpoint = checkpoint
 
     def take(self) -> tuple[list[str], str | None]:
-        """Return what is to be sent next, at most TOGETHER lines, and forget it."""
+        """Remove and return what to send next, at most TOGETHER lines."""
         with self._lock:
             lines = [self._lines.popleft() for _ in range(min(TOGETHER, len(self._lines)))]
             checkpoint, self._checkpoint = self._checkpoint, None
@@ -51,14 +51,14 @@ class Kept:
 
 
 def write_checkpoint(directory: Path, checkpoint: str) -> None:
-    """Leave a checkpoint for the worker, whole or not at all."""
+    """Write a checkpoint for the worker, atomically."""
     new = directory / f"{CHECKPOINT_FILE}.new"
     new.write_text(checkpoint, encoding="utf-8", errors="replace")
     new.replace(directory / CHECKPOINT_FILE)
 
 
 def read_checkpoint(directory: Path) -> str | None:
-    """Read what the handler's process left; None where there is nothing of use."""
+    """Read the checkpoint that the handler's process left, or None if there is no valid one."""
     try:
         with open_left(directory / CHECKPOINT_FILE) as file:
             found = file.read(CHECKPOINT_BYTES + 1)

@@ -1,7 +1,7 @@
-"""Named points in a job's life at which a test kills the worker; an instrument of the tests, and otherwise off.
+"""Named points in a job's life at which a test kills the worker; off outside tests.
 
-`reach` does nothing unless BRIDGE_WORKER_KILL_AT names the point. In the worker, it then dies as by `kill -9`. In a
-handler's process it is the worker that dies, and this process goes no further: the end of the worker must end it.
+`reach` does nothing unless BRIDGE_WORKER_KILL_AT names the point. The worker is then killed as by `kill -9`, also from
+a handler's process, which then goes no further: the worker's end must end it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _armed = os.environ.get("BRIDGE_WORKER_KILL_AT", "")
 
 
 def reach(point: str, *, in_handlers_process: bool = False) -> None:
-    """The worker is at a point of POINTS."""
+    """Kill the worker if this point, one of POINTS, is armed."""
     if _armed != point:
         return
     os.kill(os.getppid() if in_handlers_process else os.getpid(), 9)

@@ -13,7 +13,7 @@ from bridge_worker.job import Result
 from bridge_worker.text import one_line
 
 Handler = Callable[..., Any]
-#: What a handler might be said to return by mistake; what is not listed is looked at when it comes.
+#: Return annotations that are certainly wrong; any other value is checked when it is returned.
 _NEVER = (str, bytes, dict, list, tuple, int, float, bool, type(None))
 
 
@@ -91,16 +91,16 @@ class Loaded:
 
 
 def _check(name: str, function: Handler) -> None:
-    """Refuse what cannot be called with (job, path), or says that it returns no Result."""
+    """Refuse a function that cannot be called with (job, path), or is annotated to return no Result."""
     try:
         inspect.signature(function).bind("job", "path")
     except TypeError as error:
         raise BadHandler(f"--handler {name}: cannot be called with (job, path): {error}") from error
     except ValueError:
-        pass  # a function of C that does not tell
+        pass  # a C function without a signature
     try:
         returns = typing.get_type_hints(function).get("return", Result)
     except Exception:
-        return  # annotations that cannot be read say nothing
+        return  # unreadable annotations are ignored
     if returns in _NEVER:
         raise BadHandler(f"--handler {name}: is annotated to return {returns.__name__}, not bridge_worker.Result")

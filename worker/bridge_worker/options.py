@@ -20,7 +20,7 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 class UsageError(Exception):
-    """A wrong argument; its text is one line for a person."""
+    """A wrong argument; its text is one line for people."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,24 +55,24 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--wait", type=int, default=30, metavar="S", help="seconds a poll waits, 0–60 (default 30)")
     p.add_argument(
         "--drain-seconds", type=float, metavar="S",
-        help="after a stop: give back what is not finished by then (default: finish everything)",
+        help="after a stop, give back what is not finished in time (default: finish everything)",
     )  # fmt: skip
     p.add_argument(
         "--spot-notice", metavar="URL|FILE",
-        help="looked at every 5 s: once it answers (or is there), all jobs go to other workers and this one ends",
+        help="checked every 5 s: once it answers (or exists), all jobs go to other workers and this one ends",
     )  # fmt: skip
     p.add_argument(
         "--max-jobs-per-process", type=int, default=0, metavar="N",
-        help="a fresh process after so many jobs (default 0: none)",
+        help="start a fresh process after N jobs (default 0: never)",
     )  # fmt: skip
     p.add_argument("--max-download", default="16G", metavar="SIZE", help="largest source file (default 16G)")
     p.add_argument(
         "--source-networks", default="", metavar="NETWORK,…",
-        help="not public, and sources may be fetched from there, where jobs have the worker do it (default: none)",
+        help="private networks from which sources may be fetched by the worker (default: none)",
     )  # fmt: skip
     p.add_argument("--work-dir", type=Path, metavar="DIR", help="for temporary files (default: the system's)")
-    p.add_argument("--health-file", type=Path, metavar="FILE", help="its state as JSON, written every 5 s")
-    p.add_argument("--health-port", type=int, metavar="PORT", help="/healthz and /metrics by HTTP")
+    p.add_argument("--health-file", type=Path, metavar="FILE", help="the worker's state as JSON, written every 5 s")
+    p.add_argument("--health-port", type=int, metavar="PORT", help="serve /healthz and /metrics over HTTP")
     p.add_argument("--health-address", default="127.0.0.1", metavar="ADDRESS", help="for --health-port")
     p.add_argument("--version", action="version", version=f"bridge-worker {__version__}")
     _of_handlers(p)
@@ -83,7 +83,7 @@ def try_parser() -> argparse.ArgumentParser:
     """Return the parser of `bridge-worker try`."""
     p = argparse.ArgumentParser(prog="bridge-worker try", description="Runs a handler over one file, without a bridge.")
     p.add_argument("file", type=Path)
-    p.add_argument("--content-type", default="", metavar="TYPE", help="what the job says it is")
+    p.add_argument("--content-type", default="", metavar="TYPE", help="the job's content type")
     p.add_argument("--task-options", default="{}", metavar="JSON", help="the producer's options of the job")
     p.add_argument("--seconds", type=float, metavar="S", help="the job's deadline (default: none)")
     _of_handlers(p)
@@ -91,7 +91,7 @@ def try_parser() -> argparse.ArgumentParser:
 
 
 def _of_handlers(p: argparse.ArgumentParser) -> None:
-    """Add what both commands say of handlers and their processes."""
+    """Add the arguments of both commands about handlers and their processes."""
     p.add_argument(
         "--handler", action="append", required=True, metavar="[TYPE=]MODULE:NAME",
         help="a function (job, path) -> Result or a class with such a method `handle`, for one type or for all;"
@@ -100,13 +100,13 @@ def _of_handlers(p: argparse.ArgumentParser) -> None:
     p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="for the handlers: job.options")
     p.add_argument(
         "--max-memory", default="", metavar="SIZE",
-        help="of one job, such as 4G; 0: no limit (default: the machine's, divided among the slots)",
+        help="per job, such as 4G; 0: no limit (default: the machine's, divided among the slots)",
     )  # fmt: skip
-    p.add_argument("--max-cpu-seconds", type=int, default=7200, metavar="S", help="of one job (default 7200; 0: none)")
-    p.add_argument("--max-descriptors", type=int, default=1024, metavar="N", help="of one process (default 1024)")
-    p.add_argument("--max-processes", type=int, default=256, metavar="N", help="that one job may start (default 256)")
+    p.add_argument("--max-cpu-seconds", type=int, default=7200, metavar="S", help="per job (default 7200; 0: no limit)")
+    p.add_argument("--max-descriptors", type=int, default=1024, metavar="N", help="per process (default 1024)")
+    p.add_argument("--max-processes", type=int, default=256, metavar="N", help="that a job may start (default 256)")
     p.add_argument("--start-seconds", type=float, default=600, metavar="S", help="to load the handlers (default 600)")
-    p.add_argument("--cancel-seconds", type=float, default=5, metavar="S", help="to clean up in when cancelled (5)")
+    p.add_argument("--cancel-seconds", type=float, default=5, metavar="S", help="to clean up on a cancel (default 5)")
     p.add_argument(
         "--sandbox", default="auto", choices=["auto", "on", "off"],
         help="no network and no other files for the handlers, on Linux (auto: for bridge_worker.handlers alone)",

@@ -2,7 +2,7 @@
 
 Linux has most: a process group that the kernel kills when the worker's end of a pipe closes, a network namespace,
 Landlock. macOS and other POSIX systems have process groups and resource limits; Windows has a job object. What a
-system lacks is left out: each function says what then remains.
+system lacks is left out; each function says what remains then.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _NTSTATUS = {0xC0000005: "access violation", 0xC00000FD: "stack overflow", 0xC00
 
 
 class Leash:
-    """Ties a child process and what it starts to this process: when this one ends, however, they are killed.
+    """Ties a child process and what it starts to this process: however this one ends, they are killed.
 
     Linux: a pipe whose closing makes the kernel send SIGKILL to the child's process group. Windows: a job object.
-    Elsewhere the child itself must look for the end of its standard input (`bridge_worker.child` does).
+    Elsewhere the child itself must watch for the end of its standard input (`bridge_worker.child` does).
     """
 
     def __init__(self) -> None:
@@ -48,14 +48,14 @@ class Leash:
             self.child_fd, self._own_fd = os.pipe()
 
     def popen_options(self) -> dict[str, Any]:
-        """Return the options of `subprocess.Popen` that put the child on this leash and in a group of its own."""
+        """Return the options of `subprocess.Popen` that put the child on this leash and in a separate group."""
         if WINDOWS:
             # CREATE_NEW_PROCESS_GROUP (Ctrl-C is the worker's, not the handler's) and CREATE_NO_WINDOW
             return {"creationflags": 0x00000200 | 0x08000000}
         return {"start_new_session": True, "pass_fds": () if self.child_fd is None else (self.child_fd,)}
 
     def started(self, process: subprocess.Popen[bytes]) -> None:
-        """Take up the started child."""
+        """Attach the started child."""
         if self.child_fd is not None:
             os.close(self.child_fd)
             self.child_fd = None
@@ -63,7 +63,7 @@ class Leash:
             self._job = _job_object(int(process._handle))  # type: ignore[attr-defined]  # noqa: SLF001
 
     def cut(self) -> None:
-        """Give up the leash: whatever is still on it is killed."""
+        """Release the leash: whatever is still on it is killed."""
         for fd in (self.child_fd, self._own_fd):
             if fd is not None:
                 os.close(fd)
@@ -74,24 +74,24 @@ class Leash:
 
 
 def wear_leash(fd: int | None) -> None:
-    """In the child: let the kernel kill this process group when the other end of `fd` closes."""
+    """Let the kernel kill this process group when the other end of `fd` closes; called in the child."""
     if LINUX and fd is not None:
         fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC)
     if LINUX:
-        # What a handler starts and loses stays below this process, where it is found.
+        # Orphans of a handler stay below this process, where they are found.
         _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """In a program that is a worker and nothing else: become the parent of what outlives a handler's process."""
+    """Become the parent of what outlives a handler's process; only for a program that is just a worker."""
     if LINUX:
         _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_strays(known: Iterable[int]) -> int:
-    """In such a program: kill and wait for children not `known`, nor in its session; how many. Linux only."""
+    """Kill and reap children that are neither `known` nor in its session; return how many. Linux only."""
     if not LINUX:
         return 0
     ours, session = set(known), os.getsid(0)
@@ -104,7 +104,7 @@ def reap_strays(known: Iterable[int]) -> int:
 
 
 def kill_own_group() -> None:
-    """In the child: end it with all that it started."""
+    """Kill this process, the child, with all that it started."""
     if WINDOWS:
         os._exit(1)
     os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -124,7 +124,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def _kill_all(processes: list[psutil.Process]) -> None:
-    """Kill these and what they started meanwhile, a few times over: what forks faster is caught by its group."""
+    """Kill these and what they started meanwhile, in several rounds: what forks faster is caught by its group."""
     for _ in range(5):
         found = list(processes)
         for process in processes:
@@ -147,7 +147,7 @@ def _status(process: psutil.Process) -> str:
 
 
 def has_children() -> bool:
-    """Whether this process has children, finished ones that nobody waited for included. False where unknown."""
+    """Return whether this process has children, unreaped ones included; False where unknown."""
     if not hasattr(os, "waitid"):
         return False
     with contextlib.suppress(ChildProcessError):
@@ -157,7 +157,7 @@ def has_children() -> bool:
 
 
 def limit_process(memory: int | None, descriptors: int | None) -> None:
-    """In the child: bound allocations (bytes; a backstop for what outruns `usage`) and open descriptors, if it can."""
+    """Bound allocations (bytes; a backstop for what outruns `usage`) and open descriptors; called in the child."""
     if WINDOWS:
         return
     if descriptors:
@@ -166,14 +166,14 @@ def limit_process(memory: int | None, descriptors: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if memory and LINUX:
-        # Private writable pages, also untouched ones; not address space, of which CUDA reserves terabytes.
+        # Private writable pages, also untouched ones; not the address space, of which CUDA reserves terabytes.
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         wanted = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def limit_cpu(seconds: int | None) -> None:
-    """In the child: allow so much CPU time from now on; beyond it the system sends SIGXCPU."""
+    """Allow this much CPU time from now on, beyond which the system sends SIGXCPU; called in the child."""
     if WINDOWS or not seconds:
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -183,7 +183,7 @@ def limit_cpu(seconds: int | None) -> None:
 
 
 def ended_by_cpu_limit(status: int) -> bool:
-    """Whether an exit status means that the CPU limit ended the process."""
+    """Return whether an exit status means that the CPU limit ended the process."""
     return not WINDOWS and status == -signal.SIGXCPU
 
 
@@ -211,7 +211,7 @@ def total_memory() -> int:
 
 
 def proportional_memory(process: psutil.Process) -> int:
-    """Return a process' memory with shared pages divided among those that share them (elsewhere than on Linux: all)."""
+    """Return a process's memory; on Linux, shared pages are divided among those that share them."""
     try:
         return int(process.memory_full_info().pss if LINUX else process.memory_info().rss)
     except psutil.Error:
@@ -219,7 +219,7 @@ def proportional_memory(process: psutil.Process) -> int:
 
 
 def try_lock(file: BinaryIO) -> bool:
-    """Lock an open file for this process, until it is closed or the process ends; False when another has it."""
+    """Lock an open file for this process until it is closed or the process ends; return False if another has it."""
     try:
         if WINDOWS:
             import msvcrt
@@ -233,7 +233,7 @@ def try_lock(file: BinaryIO) -> bool:
 
 
 def cut_off_network() -> bool:
-    """In the child, before it has threads: leave it no network at all. False where the system does not let it."""
+    """Cut this process, a child without threads, off the network; return False where the system forbids that."""
     if not LINUX:
         return False
     libc = _libc()
@@ -243,7 +243,7 @@ def cut_off_network() -> bool:
 
 
 def allow_only(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
-    """In the child, before it has threads: let it open nothing but these (Landlock). False where that is missing."""
+    """Restrict this process, a child without threads, to these paths (Landlock); return False where it is missing."""
     if not LINUX:
         return False
     libc = _libc()
@@ -252,7 +252,7 @@ def allow_only(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
         return False
     every = (1 << 13) - 1 | (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
     network = 0b11 if version >= 4 else 0  # TCP: bind and connect
-    scope = 0b11  # no signal to what is outside, and no abstract socket of it
+    scope = 0b11  # no signals to processes outside, and no abstract sockets of theirs
     attributes = struct.pack("=QQQ", every, network, scope)[: 24 if version >= 6 else 16 if version >= 4 else 8]
     rules = libc.syscall(444, attributes, len(attributes), 0)
     if rules < 0:
@@ -263,7 +263,7 @@ def allow_only(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
             for path in paths:
                 _allow(libc, rules, path, rights)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        # Of root's capabilities those to read and write files: others may look into the worker, which has the key.
+        # Keep of root's capabilities only those on files: others would allow access to the worker, which has the key.
         libc.capset(struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", 0b110, 0b110, 0, 0, 0, 0))
         return bool(libc.syscall(446, rules, 0) == 0)
     finally:
@@ -277,7 +277,7 @@ def _allow(libc: Any, rules: int, path: Path, rights: int) -> None:
         return
     try:
         if not path.is_dir():
-            rights &= 0b110 | 1 << 14 | 1  # what a file has: write, read, truncate, execute
+            rights &= 0b110 | 1 << 14 | 1  # the rights that files have: write, read, truncate, execute
         libc.syscall(445, rules, 1, struct.pack("=Qi", rights, fd), 0)
     finally:
         os.close(fd)

@@ -25,17 +25,17 @@ from bridge_worker.text import one_line
 from bridge_worker.workdir import end_what_runs_on
 
 log = logging.getLogger(__name__)
-#: With the worker's own search path: the current directory comes last, so that no file there replaces a library.
+#: With the worker's search path: the current directory comes last, so that no file there replaces a library.
 PROGRAM = "import sys; sys.path[:] = {!r}; from bridge_worker.child import start; start()"
-TICK = 0.2  # seconds between two looks at a deadline
-ENDING_SECONDS = 2.0  # that a process may take to end after it has closed its line
+TICK = 0.2  # seconds between two checks of a deadline
+ENDING_SECONDS = 2.0  # that a process may take to exit after it has closed its output
 LINE_LIMIT = 65536  # bytes of one message
-LOG_LINES = 100  # of standard error that are logged for one job; more is only kept for its failure's message
+LOG_LINES = 100  # of standard error that are logged per job; the rest is only kept for a failure's message
 TAIL_LINES, TAIL_CHARACTERS = 5, 600  # of standard error in a failure's message
 
 
 class NotStarted(Exception):
-    """The handlers could not be made ready. `refused`: they are wrong, and would be the next time."""
+    """The handlers could not be loaded. `refused`: they are wrong, and would be the next time too."""
 
     def __init__(self, text: str, *, refused: bool = False) -> None:
         super().__init__(text)
@@ -60,7 +60,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended in its process: a kind of `converting`, or `crash` or `stopped`; whether it may be served on."""
+    """How a job ended in its process: a kind of `converting`, or `crash`, `cpu` or `stopped`, and a text about it."""
 
     kind: str
     text: str = ""
@@ -70,7 +70,7 @@ class HandlerProcess:
     """One process, for one slot. Used by one thread; `exceed` and `cancel` may come from others."""
 
     def __init__(self, setup: Setup, directory: Path) -> None:
-        """Start it, with `directory` as its own; `wait_ready` tells when it can be given jobs."""
+        """Start it, with a directory for its files; `wait_ready` returns when it can be given jobs."""
         self._setup, self.directory = setup, directory
         self.served = 0
         self.usable = True
@@ -94,7 +94,7 @@ class HandlerProcess:
         self._leash.started(self.process)
         for target in (self._read_messages, self._read_errors):
             threading.Thread(target=target, name=f"{target.__name__}-{self.process.pid}", daemon=True).start()
-        # RLIMIT_DATA is only a backstop: what is allocated and not used does no harm.
+        # RLIMIT_DATA is only a backstop: memory that is allocated and not used does no harm.
         backstop = 2 * setup.memory + 2**30 if setup.memory else None
         self._send(
             leash=child_fd, handlers=setup.handlers, options=setup.options, memory=backstop,
@@ -120,15 +120,15 @@ class HandlerProcess:
         return False
 
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs and may be given jobs."""
         return self.usable and self.process.poll() is None
 
     def exceed(self, limit: str) -> None:
-        """Tell that the job has passed a limit of memory or processes: it is stopped and fails."""
+        """Report that the job has passed a limit of memory or processes: it is stopped and fails."""
         self._messages.put({"exceeded": limit})
 
     def run(self, directory: Path, held: Held) -> Outcome:
-        """Let it convert what lies in `directory`, until it is done, over, past its deadline, or dead."""
+        """Let it convert the job in `directory` until it is done, unwanted, past its deadline, or dead."""
         self._tail.clear()
         self._lines, self.job_id = 0, held.id
         self._drop_old_messages()
@@ -193,7 +193,7 @@ class HandlerProcess:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def new_job_directory(self) -> Path:
-        """Return an empty directory for one job's files, below the process' own."""
+        """Return an empty directory for one job's files, below the process's own."""
         return Path(tempfile.mkdtemp(prefix="job-", dir=self.directory))
 
     def _crash(self) -> Outcome:
@@ -205,10 +205,10 @@ class HandlerProcess:
         return Outcome("crash", f"the conversion's process was {reason}" if status < 0 else reason)
 
     def _ending(self) -> str:
-        """Say how the process ended, with the last of what it wrote to standard error."""
+        """Return how the process ended, with its last lines of standard error."""
         try:
             reason = platforms.exit_reason(self.process.wait(ENDING_SECONDS))
-        except subprocess.TimeoutExpired:  # a library that makes itself a daemon closes what is not its own
+        except subprocess.TimeoutExpired:  # a library that daemonizes closes all descriptors
             self.kill()
             reason = "ended, as it had closed its line to the worker"
         time.sleep(0.05) if not self._tail else None
@@ -216,13 +216,13 @@ class HandlerProcess:
         return reason + (f"; its last lines: {tail}" if tail else "")
 
     def _next(self) -> dict[str, Any]:
-        """Return the next message; an empty one after a tick without; `ended` when the process is no more."""
+        """Return the next message; an empty one after a tick without any; `ended` when the process has ended."""
         try:
             return self._messages.get(timeout=TICK)
         except queue.Empty:
             if self.process.poll() is None:
                 return {}
-        try:  # A copy of the process (a fork) may hold the pipe open, so that its end is not seen there.
+        try:  # A forked copy of the process may hold the pipe open, which then shows no end.
             return self._messages.get(timeout=TICK)
         except queue.Empty:
             return {"ended": True}
@@ -234,7 +234,7 @@ class HandlerProcess:
                 return
 
     def _send(self, **message: Any) -> None:
-        """Write one line; a process that is gone is noticed by whoever reads."""
+        """Write one line; a process that has ended is noticed when reading."""
         try:
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -270,7 +270,7 @@ class HandlerProcess:
 
 
 def _progress(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the two fields of a report that a heartbeat takes, as far as they have the right types."""
+    """Return the fields of a report that a heartbeat takes, as far as they have the right types."""
     fraction, message = report.get("progress"), report.get("message")
     kept: dict[str, Any] = {}
     if isinstance(fraction, (int, float)) and 0 <= fraction <= 1:

@@ -1,4 +1,4 @@
-"""Which IP addresses a source may be fetched from: those of the public internet, and networks of the operator's choice.
+"""Which IP addresses a source may be fetched from: public ones, and networks of the operator's choice.
 
 The bridge judges by the same table (bridge/outgoing/addresses.py there); a test compares both.
 """
@@ -19,7 +19,7 @@ _NOT_PUBLIC_4 = [
         "168.63.129.16/32",  # Azure's own services, at a public address
     )
 ]  # fmt: skip
-_UNICAST_6 = IPv6Network("2000::/3")  # outside of it nothing is public: mapped and translated IPv4 addresses neither
+_UNICAST_6 = IPv6Network("2000::/3")  # nothing outside it is public, nor are mapped and translated IPv4 addresses
 _NOT_PUBLIC_6 = [IPv6Network(one) for one in ("2001::/23", "2001:db8::/32", "3fff::/20", "2002::/16")]
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of an interface's ID that holds an IPv4 address
 
@@ -30,7 +30,7 @@ def read_networks(text: str) -> list[Network]:
 
 
 def is_allowed(address: str, networks: Sequence[Network] = ()) -> bool:
-    """Whether an IP address is public, or of one of these networks."""
+    """Return whether an IP address is public or in one of these networks."""
     try:
         ip = ip_address(address)
     except ValueError:

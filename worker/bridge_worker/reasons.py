@@ -24,7 +24,7 @@ _CERTIFICATES = (
 
 
 def why_no_answer(error: BaseException) -> str:
-    """Return the deepest known cause of an exception of requests as one line, the proxy named where it is one's."""
+    """Return the deepest known cause of an exception of requests as one line; name the proxy if it is at fault."""
     causes = _causes(error)
     proxy = any(isinstance(e, (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)) for e in causes)
     words = next((found for e in reversed(causes) if (found := _words(e))), "")
@@ -35,7 +35,7 @@ def why_no_answer(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an exception and what is behind it: causes, contexts, and those that urllib3 carries along."""
+    """Return an exception and those behind it: causes, contexts, and those that urllib3 carries along."""
     found: list[BaseException] = []
     todo: list[object] = [error]
     while todo and len(found) < 30:

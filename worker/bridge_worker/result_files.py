@@ -1,7 +1,7 @@
 """The files of a handler's result on their way from its process to the worker, in the job's directory.
 
-The handler's process leaves them there under names of ours; the worker takes them out into a directory of its own,
-where the handler's process cannot change what they are.
+The handler's process leaves them there under fixed names; the worker moves them to a separate directory, where the
+handler's process cannot replace them.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ TEXT_FILE, ARTIFACT_FILE = "result-text", "artifact-{}"
 
 
 class BadFiles(Exception):
-    """What a handler returned as files is none; its text is one line."""
+    """What a handler returned as files is invalid; the text is one line."""
 
 
 @dataclass
 class Files:
-    """What of a result is to be uploaded."""
+    """The files of a result to upload."""
 
     text: Path | None = None
     artifacts: list[tuple[str, str, Path]] = field(default_factory=list)  # name, media type, file
 
 
 def leave(result: Result, directory: Path) -> dict[str, Any]:
-    """Leave the text and the artifacts for the worker; the members of the result that tell of them.
+    """Leave the text and the artifacts for the worker; return the members of the result that name them.
 
-    Raises BadFiles: the result is put together wrongly; OSError.
+    Raises OSError, and BadFiles for an invalid result.
     """
     content = storable(result.content) if result.path is None else ""
     fields: dict[str, Any] = {"content": content, "text": None, "artifacts": []}
@@ -67,7 +67,7 @@ def leave(result: Result, directory: Path) -> dict[str, Any]:
 
 
 def _is_name(name: object) -> bool:
-    """Whether the bridge takes it (docs/protocol.md)."""
+    """Return whether the bridge accepts the name (docs/protocol.md)."""
     return (
         isinstance(name, str)
         and 1 <= len(name) <= LONGEST_NAME
@@ -95,9 +95,9 @@ def _put(what: object, place: Path) -> None:
 
 
 def take(fields: dict[str, Any], directory: Path, into: Path) -> Files:
-    """Move the files that a result tells of into a directory of the worker's; takes `text` and `artifacts` off it.
+    """Move the files that a result names into a directory of the worker's; remove `text` and `artifacts` from it.
 
-    Nothing that the handler's process told or left is trusted. Raises BadFiles, OSError.
+    Nothing that the handler's process sent or left is trusted. Raises BadFiles, OSError.
     """
     text, names = fields.pop("text", None), fields.pop("artifacts", None) or []
     if not isinstance(names, list) or len(names) > MOST_ARTIFACTS or not all(map(_is_name, names)):
@@ -114,7 +114,7 @@ def take(fields: dict[str, Any], directory: Path, into: Path) -> Files:
 
 
 def open_left(file: Path) -> BinaryIO:
-    """Open what the handler's process left, never waiting. Raises BadFiles: nothing, a link, a pipe; OSError."""
+    """Open a file that the handler's process left, never waiting. Raises OSError; BadFiles: nothing, a link, a pipe."""
     flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
     try:
         fd = os.open(file, os.O_RDONLY | sum(flags))

@@ -1,4 +1,4 @@
-"""Submits results. Those that are ready while others are on their way go together, in one request."""
+"""Submits results. Those that become ready while others are being sent go together, in one request."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bridge_worker.client import BridgeClient
 
 MOST = 100  # results that the bridge takes in one request
 MOST_BYTES = 2**20  # of one request
-LARGE = 2**16  # bytes of a result that goes by itself, so that no other waits for it
+LARGE = 2**16  # bytes of a result that is sent alone, so that no other waits for it
 UNKNOWN_ROUTE = (404, 405)
 
 
 @dataclass(eq=False)
 class _Ready:
-    """A result, and what the bridge has said to it."""
+    """A result, and the bridge's answer to it."""
 
     claim: Claim
     data: bytes
@@ -25,18 +25,18 @@ class _Ready:
 
 
 class Results:
-    """What the slots submit. Safe to share between threads; one that is alone is sent at once, as ever."""
+    """The results of all slots. Safe to share between threads; a single result is sent at once."""
 
     def __init__(self, client: BridgeClient) -> None:
         self._client = client
         self._ready: list[_Ready] = []
         self._lock, self._sending = threading.Lock(), threading.Lock()
-        self._together = True  # until the bridge turns out to be one that has no such route
+        self._together = True  # until the bridge turns out to have no such route
 
     def submit(self, claim: Claim, data: bytes, *, files: bool = False) -> Answer:
         """Send a result, already encoded as a JSON object. Safe to repeat. Raises CallFailed.
 
-        One that names `files` goes by itself: the bridge may read gigabytes before it answers.
+        One that names `files` is sent alone: the bridge may read gigabytes before it answers.
         """
         if files or len(data) > LARGE or not self._together:
             return self._client.submit(claim, data, files=files)
@@ -51,7 +51,7 @@ class Results:
         return mine.outcome
 
     def waiting(self) -> int:
-        """Return how many wait for those that are on their way."""
+        """Return how many results wait while others are being sent."""
         with self._lock:
             return len(self._ready)
 
@@ -67,7 +67,7 @@ class Results:
         return taken
 
     def _send(self, batch: list[_Ready]) -> None:
-        """Let each have its outcome, whatever happens: a thread waits for it."""
+        """Send these; give each its outcome whatever happens, since a thread waits for it."""
         try:
             if len(batch) == 1:
                 self._send_alone(batch[0])

@@ -17,12 +17,12 @@ from bridge_worker.held import Held
 from bridge_worker.slots import Slots
 
 log = logging.getLogger(__name__)
-MOST_JOBS = 100  # that one poll may name
+MOST_JOBS = 100  # that one poll may ask for
 PAUSED = "paused"
-SHORT = 0.5  # seconds: a poll that brings nothing sooner is followed by a rest
-SUBMITTING = 5.0  # seconds that results on their way may take before the worker evicts itself
-EVICTING = 5.0  # seconds for which it tries to
-ENDING = 30.0  # seconds from the end of the drain until the worker ends, whatever has not
+SHORT = 0.5  # seconds: an empty answer sooner than this is followed by a pause
+SUBMITTING = 5.0  # seconds for results being submitted before the worker evicts itself
+EVICTING = 5.0  # seconds for trying that
+ENDING = 30.0  # seconds from the end of the drain until the worker ends, whatever is unfinished
 LONGEST_REST = 300.0  # seconds without a poll while every job shows that something is wrong with this machine
 
 
@@ -39,7 +39,7 @@ class Runner:
         ending: float = ENDING,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        """`wait` is how long a poll waits, `ending` how long a drained worker may take to end, in seconds.
+        """Take in seconds how long a poll waits (`wait`) and how long a drained worker may take to end (`ending`).
 
         `on_end` is called after the last job.
         """
@@ -52,11 +52,11 @@ class Runner:
         self.answered_at = time.monotonic()  # when the bridge last answered a poll
 
     def start(self) -> None:
-        """Begin to poll, in a thread."""
+        """Start polling, in a thread."""
         threading.Thread(target=self._run, name="poll", daemon=True).start()
 
     def stop(self, drain: float | None = None) -> None:
-        """Poll no more. Returns at once; `on_end` tells when all is finished. May be repeated.
+        """Stop polling. Returns at once; `on_end` is called when all is finished. May be repeated.
 
         What is not finished after `drain` seconds is stopped and given back.
         """
@@ -67,16 +67,16 @@ class Runner:
             threading.Thread(target=self._drain, args=(drain,), name="drain", daemon=True).start()
 
     def end_by_request(self) -> None:
-        """End as an operator asks for: what has begun is finished, however long that takes."""
+        """End on an operator's request: running jobs are finished, however long that takes."""
         if not self._stopping.is_set():
             log.info("an operator drains this worker: it finishes what it holds, and ends")
             self.stop()
 
     def end_at_once(self, reason: str) -> None:
-        """End because this machine is taken away: all that it holds goes to other workers, no retry spent."""
+        """End because this machine is about to go: its jobs go to other workers without spending a retry."""
         log.warning("this machine is about to end, its jobs go to others: %s", reason)
         self.stop()
-        # What is being submitted would be refused after the eviction.
+        # Results being submitted would be refused after the eviction.
         self._slots.wait(lambda: not any(held.submitting.is_set() for held in self._slots.busy()), SUBMITTING)
         try:
             retrying.call("evict", self._client.evict, patience=EVICTING)
@@ -95,7 +95,7 @@ class Runner:
                 self._on_end()
 
     def _unpark(self) -> None:
-        """End a waiting poll, also one that is only about to begin."""
+        """End a waiting poll, also one that is about to begin."""
         while self._parked.is_set():
             self._client.abort_poll()
             time.sleep(0.1)
@@ -129,7 +129,7 @@ class Runner:
             self._stopping.wait(rest)
         claim_id = uuid.uuid4().hex
         began = time.monotonic()
-        self._parked.set()  # before the look at _stopping, as stop() sets that before it looks here
+        self._parked.set()  # before _stopping is read, as stop() sets that before it reads this
         try:
             if self._stopping.is_set():
                 return
@@ -137,8 +137,8 @@ class Runner:
         except CallFailed as error:
             if not error.retryable:
                 raise
-            # Only a stop ends the retries. What the lost answer held, the bridge knows by the claim_id; of a drained
-            # worker it was just asked for that.
+            # Only a stop ends the retries. The bridge knows what the lost answer held by the claim_id; the refusal of
+            # a drained worker was such an answer.
             claims = [] if error.drain else self._ask_again(claim_id)
         finally:
             self._parked.clear()
@@ -146,14 +146,14 @@ class Runner:
             kill_points.reach("claim.received")
             self._begin(claim)
         if not claims and time.monotonic() - began < SHORT < self._wait:
-            self._stopping.wait(SHORT)  # a bridge that is about to restart says so by an early empty answer
+            self._stopping.wait(SHORT)  # a bridge that is about to restart answers early and empty
 
     def _free_slots(self) -> int:
         self._slots.wait(lambda: self._stopping.is_set() or self._slots.free())
         return 0 if self._stopping.is_set() else self._slots.free()
 
     def _poll(self, claim_id: str, wait: int, *, parked: bool = True) -> list[Claim]:
-        """Poll once. A bridge that is paused counts as one that may answer later."""
+        """Poll once. The refusal of a paused worker counts as one that passes."""
         most = min(MOST_JOBS, max(1, self._slots.free()))
         busy = len(self._slots.busy())
         try:

@@ -1,7 +1,7 @@
-"""What the handlers of this package may reach: the job's directory and what is installed, no address.
+"""What the handlers of this package may access: the job's directory and what is installed, no address.
 
-A playlist, a concat list or a document can name other files and addresses; the libraries are told not to follow, and
-where the system can do it (Linux), the process could not if it wanted to.
+A playlist, a concat list or a document can name other files and addresses; the libraries are told not to follow them,
+and where the system supports it (Linux), the process cannot.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 from bridge_worker import platforms
 
 log = logging.getLogger(__name__)
-#: What programs and libraries read of the system. Not /etc, /home, /root, /srv, /var, /tmp, /mnt.
+#: System paths that programs and libraries read. Not /etc, /home, /root, /srv, /var, /tmp, /mnt.
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/sys", "/proc", "/dev/null", "/dev/urandom",
           "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/etc/fonts", "/etc/alternatives", "/etc/ssl",
           "/dev/shm", "/etc/nsswitch.conf", "/etc/passwd")  # fmt: skip
 
 
-#: What drivers of GPUs open. Whoever may compute there may write there.
+#: Device files of GPU drivers, which are opened for writing.
 DEVICES = ("nvidia*", "dri", "kfd", "dxg")
 
 
 def enter(directory: Path, also_readable: Iterable[Path] = ()) -> None:
-    """Shut this process in: files of the system and of Python to be read, `directory` to be written, no network.
+    """Confine this process: it may read files of the system and of Python and write `directory`, without a network.
 
-    Call it before there are threads. What the system cannot do is left out, and said at level debug.
+    Call it before there are threads. What the system cannot do is left out, and logged at level debug.
     """
     ours = str(Path(__file__).parents[1])  # an editable install is not on the search path
     packages = [sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(), *sys.path, ours]

@@ -1,7 +1,6 @@
-"""Sends what a handler keeps with its job: beside the heartbeats, and before the result.
+"""Sends what a handler stores with its job: along with heartbeats, and before the result.
 
-Neither may cost the job: where the bridge does not take them, they are dropped (a log) or sent again later (a
-checkpoint).
+Neither may cost the job: if the bridge does not take it, a log is dropped and a checkpoint is sent again later.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def send_kept(client: BridgeClient, held: Held) -> None:
-    """Send what the handler keeps. Never raises: the answers to heartbeats and the result decide about the job."""
+    """Send the log lines and the checkpoint. Never raises: other answers decide on the job."""
     while not held.over.is_set():
         lines, checkpoint = held.kept.take()
         if not lines and checkpoint is None:

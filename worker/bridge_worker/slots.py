@@ -1,4 +1,4 @@
-"""The slots: each has one handler's process, kept ready, and works on one job at a time in a thread of its own."""
+"""The slots: each has one handler's process, kept ready, and a thread that processes one job at a time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bridge_worker.results import Results
 from bridge_worker.usage import Watch
 
 log = logging.getLogger(__name__)
-LONGEST_WAIT = 60.0  # seconds between two starts of a process that fails to start
-LOOK = 1.0  # seconds between two looks at a process that waits for a job
+LONGEST_WAIT = 60.0  # seconds between two tries to start a process
+LOOK = 1.0  # seconds between two checks of a process that waits for a job
 
 
 class Slot:
@@ -37,16 +37,16 @@ class Slot:
         self.thread = threading.Thread(target=self._run, name=f"slot-{number}", daemon=True)
 
     def give(self, held: Held) -> None:
-        """Let it work on this."""
+        """Give the slot a job."""
         self.held = held
         self._todo.put(held)
 
     def end(self) -> None:
-        """Let the thread end after what it works on."""
+        """Let the thread end after its current job."""
         self._todo.put(None)
 
     def ready(self) -> HandlerProcess:
-        """Return a process that waits for a job, a fresh one where the last is used up. Raises NotStarted."""
+        """Return a process that waits for a job, a fresh one if the last cannot be used again. Raises NotStarted."""
         most = self._slots.jobs_per_process
         if self.process is not None and (not self.process.alive() or (most and self.process.served >= most)):
             self._close()
@@ -82,7 +82,7 @@ class Slot:
                 self.is_ready = False
                 failures += 1
                 delay = min(LONGEST_WAIT, 2.0 ** min(failures, 10))
-                if not error.refused or self._started > 1:  # else it is the command's to say
+                if not error.refused or self._started > 1:  # else the command reports it
                     log.error("the handlers are not ready: %s; again in %.0f s", error, delay)
                 self._slots.not_started(error)
             except Exception:
@@ -91,7 +91,7 @@ class Slot:
                 log.exception("a handler's process could not be started")
             try:
                 held = self._todo.get(timeout=delay or LOOK)
-            except queue.Empty:  # a process that dies while it waits is replaced before there is a job for it
+            except queue.Empty:  # a process that dies while waiting is replaced before a job comes
                 continue
             if held is None:
                 break
@@ -106,7 +106,7 @@ class Slot:
 
 
 class Slots:
-    """All of them, and what they share."""
+    """All slots, and what they share."""
 
     def __init__(
         self,
@@ -122,11 +122,11 @@ class Slots:
         on_process_end: Callable[[], object] = lambda: None,
         **download: Any,
     ) -> None:
-        """`download` are the limits of Download; `on_outcome` hears how each attempt ended and how long it took.
+        """Take `download`, the limits of Download; call `on_outcome` with each attempt's outcome and its seconds.
 
-        `owns_children`: this program is a worker and nothing else, so that what it has for children are handlers'
-        processes and what outlived them. Elsewhere nobody's children are touched, and what cleared its environment and
-        made itself a session lives on.
+        `owns_children`: this program is just a worker, so that its children are handlers' processes and what outlived
+        them. Otherwise no foreign child is touched, and a process that cleared its environment and started its own
+        session survives.
         """
         self._client, self._setup, self.lease, self._download = client, setup, lease, download
         self.place, self.jobs_per_process = place, jobs_per_process
@@ -151,11 +151,11 @@ class Slots:
 
     @property
     def content_types(self) -> list[str]:
-        """Return what there are handlers for."""
+        """Return the content types that have handlers."""
         return list(self._setup.handlers)
 
     def start_all(self) -> None:
-        """Start the threads, and with them the processes."""
+        """Start the threads, which start the processes."""
         for slot in self.all:
             slot.thread.start()
 
@@ -174,21 +174,21 @@ class Slots:
         return sum(1 for slot in self.all if slot.held is None and slot.is_ready)
 
     def busy(self) -> list[Held]:
-        """Return what is being worked on."""
+        """Return the attempts that are being processed."""
         return [held for slot in self.all if (held := slot.held) is not None]
 
     def wait(self, condition: Callable[[], Any], seconds: float | None = None) -> Any:
-        """Wait until `condition()` is true, or the time is over; return what it was last."""
+        """Wait until `condition()` is true or the time is over; return its last value."""
         with self._condition:
             return self._condition.wait_for(condition, seconds)
 
     def changed(self) -> None:
-        """Let those that wait look again."""
+        """Wake the threads that wait for a condition."""
         with self._condition:
             self._condition.notify_all()
 
     def give(self, held: Held) -> bool:
-        """Give a job to a slot without one; False when there is none."""
+        """Give a job to a free slot; return False if there is none."""
         slot = next((s for s in sorted(self.all, key=lambda s: not s.is_ready) if s.held is None), None)
         if slot is None:
             return False
@@ -196,12 +196,12 @@ class Slots:
         return True
 
     def not_started(self, error: NotStarted) -> None:
-        """Keep why a process did not come up."""
+        """Record why a process did not start."""
         self.trouble = error
         self.changed()
 
     def work(self, slot: Slot, held: Held, place: Path) -> None:
-        """Work on one job, in its slot's thread."""
+        """Process one job, in its slot's thread."""
         began = time.monotonic()
         attempt = Attempt(self._client, self.results, held, slot, place, **self._download)
         try:
@@ -213,7 +213,7 @@ class Slots:
             self._on_outcome(attempt.outcome or "broken", time.monotonic() - began)
 
     def close(self, seconds: float = 10.0) -> None:
-        """End threads and processes, after what they work on; those that do not end in time are killed."""
+        """End threads and processes after their current jobs; those that do not end in time are killed."""
         self.aborted.set()
         for slot in self.all:
             slot.end()

@@ -1,8 +1,8 @@
-"""A source file that this worker fetches by itself, from an address that the job's producer has named.
+"""Fetches a source file from an address that the job's producer named.
 
-Nothing is sent there but a GET, over TLS: no key, no cookie, no proxy in between, and no redirect is followed. The name
-is looked up once, every IP address of it is judged, and a judged one is connected to: a job must not lead this worker
-into networks that only it can reach, or to a cloud's metadata.
+Only a GET is sent there, over TLS: no key, no cookie, no proxy in between, and no redirect is followed. The name is
+resolved once, all its IP addresses are checked, and the connection is made to one of these: a job must not lead this
+worker into networks that only it can reach, or to a cloud's metadata.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from bridge_worker.reasons import why_no_answer
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # without a byte
-HEAD_SECONDS = 60.0  # until the answer's head is there
-MOST_ADDRESSES = 8  # of a name, that are tried
-_PASSES = (408, 425, 429)  # of what a server refuses: this may be otherwise a little later
+HEAD_SECONDS = 60.0  # until the answer's head is complete
+MOST_ADDRESSES = 8  # of a name, tried in turn
+_PASSES = (408, 425, 429)  # refusals that may pass soon
 _FAILURES = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, ValueError)
 
 
 class SourceRefused(Exception):
-    """What asking again will not mend; the text has nothing of the address but its host."""
+    """A refusal that a retry will not change; of the address, the text contains only the host."""
 
 
 def open_source(address: str, headers: Mapping[str, str], networks: Sequence[Network] = ()) -> requests.Response:
-    """Begin to read what is at an address (200 or 206); the caller closes it.
+    """Open the file at an address for reading (200 or 206); the caller closes it.
 
-    `networks`: those that are not public and may be reached all the same. Raises SourceRefused; CallFailed, with status
-    416 where the range that was asked for lies outside.
+    `networks`: private ones that may be reached. Raises SourceRefused; CallFailed, with status 416 where the requested
+    range lies outside the file.
     """
     if not is_file_address(address, unencrypted=False):
         raise SourceRefused("the source's address is none that may be fetched from")
@@ -104,7 +104,7 @@ def _judged(host: str, port: int, networks: Sequence[Network]) -> Sequence[str]:
 
 
 class _Response(requests.Response):
-    """An answer that takes its connection along when it is closed."""
+    """An answer that closes its connection too."""
 
     def __init__(self, connection: HTTPSConnection) -> None:
         super().__init__()
@@ -141,14 +141,14 @@ def _check(response: requests.Response, host: str) -> None:
 
 
 def _why(error: BaseException) -> str:
-    """Return why there is no answer, in words that hold nothing of the address."""
+    """Return why there is no answer, without any part of the address."""
     words = why_no_answer(error)
     return "the connection failed" if "/" in words or "?" in words else words
 
 
 @contextlib.contextmanager
 def _ended(connection: HTTPSConnection) -> Iterator[None]:
-    """End what takes longer than HEAD_SECONDS, however a server trickles."""
+    """End the connection if the block takes longer than HEAD_SECONDS, however a server trickles."""
 
     def cut() -> None:
         if (sock := connection.sock) is not None:
@@ -166,7 +166,7 @@ def _ended(connection: HTTPSConnection) -> Iterator[None]:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """The authorities that requests goes by too."""
+    """Return a TLS context with the certificate authorities that requests uses."""
     at = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
     is_directory = os.path.isdir(at)
     return ssl.create_default_context(cafile=None if is_directory else at, capath=at if is_directory else None)

@@ -1,6 +1,6 @@
 """Watches for the notice that this machine is about to be taken away: a file, or an address of the cloud's metadata.
 
-An address gives the notice when it answers 200 with anything but FALSE or NONE. So it is with AWS
+An address gives the notice when it answers 200 with anything but FALSE or NONE. This fits AWS
 (http://169.254.169.254/latest/meta-data/spot/instance-action: 404 until then, a token where it is asked for) and Google
 (http://metadata.google.internal/computeMetadata/v1/instance/preempted: FALSE until then).
 """
@@ -19,30 +19,30 @@ from bridge_worker.reasons import why_no_answer
 from bridge_worker.text import one_line
 
 log = logging.getLogger(__name__)
-PERIOD = 5.0  # seconds between two looks, as AWS recommends; its notice comes 120 s before the end, Google's 30 s
+PERIOD = 5.0  # seconds between two checks, as AWS recommends; its notice comes 120 s before the end, Google's 30 s
 TOKEN_SECONDS = 21600
-TIMEOUT = (1.0, 2.0)  # seconds to connect and to read: the metadata are on this machine
+TIMEOUT = (1.0, 2.0)  # seconds to connect and to read: the metadata service is local
 NO_NOTICE = ("", "FALSE", "NONE")
 
 
 class SpotNotice:
-    """Looks from `start` until the notice has come or `close`."""
+    """Checks from `start` until the notice has come or `close` is called."""
 
     def __init__(self, where: str, on_notice: Callable[[str], object], *, period: float = PERIOD) -> None:
-        """`where` is an http address or a file; `on_notice` is called once, from another thread, with what it says."""
+        """Watch `where`, an http address or a file; call `on_notice` once, from another thread, with its text."""
         self._where, self._on_notice, self._period = where, on_notice, period
         self._ended = threading.Event()
         self._token = ""
         self._complained = False
         self._session = requests.Session()
-        self._session.trust_env = False  # not through a proxy: another machine's notice is not ours
+        self._session.trust_env = False  # not through a proxy, which would return another machine's notice
 
     def start(self) -> None:
-        """Begin to look, in a thread."""
+        """Start checking, in a thread."""
         threading.Thread(target=self._run, name="spot-notice", daemon=True).start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._ended.set()
 
     def _run(self) -> None:
@@ -86,5 +86,5 @@ class SpotNotice:
 
 
 def is_address(where: str) -> bool:
-    """Whether a notice comes from there by HTTP, else it is a file."""
+    """Return whether the notice comes over HTTP rather than from a file."""
     return where.startswith(("http://", "https://"))

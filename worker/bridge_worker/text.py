@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit for a log line, a header and the bridge's storage."""
+"""Foreign text, made safe for a log line, a header and the bridge's storage."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Traces of attempts, sent to an OpenTelemetry collector; off unless its address is set (OTEL_EXPORTER_OTLP_ENDPOINT).
 
-Each step of an attempt is a span below the one around it, the attempt itself below the `traceparent` of its claim. Each
-call about a job names the step that it is made in; where nothing is recorded, it names what the claim has told.
+Each step of an attempt is a child span of the step around it, the attempt itself of the `traceparent` of its claim.
+Each call about a job names the step it is made in; where nothing is recorded, the traceparent of the claim.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 CLOSE_SECONDS = 2
 
 _provider: Any = None
-_steps: dict[str, str] = {}  # by job, the step that its attempt is at
+_steps: dict[str, str] = {}  # by job: the current step of its attempt
 
 
 class NotInstalled(Exception):
-    """Traces are asked for, and the library is missing."""
+    """Traces are configured, and the library is missing."""
 
 
 def start(worker_id: str) -> None:
-    """Begin to record, where an endpoint is set. Raises NotInstalled."""
+    """Start recording if an endpoint is set. Raises NotInstalled."""
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if off or not any(os.environ.get(name) for name in ENDPOINTS):
         return
@@ -44,13 +44,13 @@ def start(worker_id: str) -> None:
         ) from None
 
     class Bounded(BatchSpanProcessor):
-        """The SDK's, whose end takes up to 30 s by default."""
+        """The SDK's processor, with a bounded shutdown (30 s by default)."""
 
         def shutdown(self) -> None:
             self._batch_processor.shutdown(timeout_millis=1000 * CLOSE_SECONDS)
 
     global _provider
-    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # each try at a collector that is away is a warning
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # each try to reach an absent collector logs a warning
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "bridge-worker"}
     told = {"service.version": __version__, "service.instance.id": worker_id, **named}
     _provider = TracerProvider(resource=Resource.create(told), shutdown_on_exit=False)
@@ -58,7 +58,7 @@ def start(worker_id: str) -> None:
 
 
 def stop() -> None:
-    """Send what is recorded, for two seconds at most."""
+    """Send what is recorded, within two seconds at most."""
     global _provider
     if _provider is not None:
         _provider.shutdown()
@@ -73,7 +73,7 @@ def header(claim: Claim) -> dict[str, str]:
 
 @contextmanager
 def step(claim: Claim, name: str) -> Iterator[dict[str, str]]:
-    """A step of the attempt; what is put into the yielded mapping is told with it."""
+    """Record a step of the attempt; what is put into the yielded mapping becomes its attributes."""
     facts: dict[str, str] = {}
     if _provider is None:
         yield facts

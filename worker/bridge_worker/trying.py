@@ -1,4 +1,4 @@
-"""`bridge-worker try`: one file through a handler in a process as the worker's, without a bridge."""
+"""`bridge-worker try`: runs a handler over one file in a process like the worker's, without a bridge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bridge_worker.workdir import WorkDirectory
 
 
 def main(given: Sequence[str]) -> int:
-    """Print the text; metadata and what went wrong go to standard error. Status 0: done; 1: failed; 2: refused."""
+    """Print the text, and metadata or errors to standard error. Return 0: done; 1: failed; 2: refused."""
     options = arguments.try_parser().parse_args(given)
     logging.basicConfig(level=options.log_level.upper(), stream=sys.stderr, format="%(message)s")
     try:

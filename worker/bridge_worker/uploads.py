@@ -1,4 +1,4 @@
-"""Uploads the files of a result, each by the tus protocol, going on where a connection broke off."""
+"""Uploads the files of a result by the tus protocol, resuming where a connection broke off."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bridge_worker.result_files import Files
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 UPLOADS = "/api/v1/uploads"
-NO_UPLOADS = (404, 405)  # of a bridge that has no such route
+NO_UPLOADS = (404, 405)  # from a bridge without such a route
 WRONG_OFFSET = "wrong_offset"
-UNREAD = ""  # the code of an answer whose body did not come
+UNREAD = ""  # the code of an answer whose body was lost
 BYTES = {"Content-Type": "application/offset+octet-stream"}
-AT_ONCE_BYTES = 2**20  # of a file that goes with its announcement
-INLINE_LIMIT = 64 * 2**20  # bytes of a text that is sent in the result where a bridge takes no uploads
+AT_ONCE_BYTES = 2**20  # of a file that is sent with its announcement
+INLINE_LIMIT = 64 * 2**20  # bytes of a text that is sent in the result if the bridge takes no uploads
 
 
 class Sending:
@@ -33,10 +33,10 @@ class Sending:
         self._client, self._held = client, held
 
     def send(self, files: Files) -> dict[str, Any]:
-        """Upload the files; the members of the result that name them, none where there are none.
+        """Upload the files; return the members of the result that name them.
 
-        Each try is repeated until the deadline, the work is no longer wanted, or the worker stops. Raises CallFailed,
-        OSError.
+        Each call is repeated until the deadline has passed, the work is no longer wanted, or the worker stops. Raises
+        CallFailed, OSError.
         """
         named: dict[str, Any] = {}
         if files.text is not None:
@@ -55,13 +55,13 @@ class Sending:
         return named
 
     def _inline(self, text: Path, error: CallFailed) -> str:
-        """A text in the result itself, for a bridge that takes no uploads: it was all that there was."""
+        """Return a text to be sent in the result itself, for an older bridge that takes no uploads."""
         if text.stat().st_size > INLINE_LIMIT:
             raise error
         return text.read_text(encoding="utf-8", errors="replace")
 
     def _upload(self, path: Path, media_type: str) -> str:
-        """Upload one file; its ID."""
+        """Upload one file and return its ID."""
         size = path.stat().st_size
         said = {"job_id": self._held.id, "filetype": media_type}
         metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in said.items())
@@ -87,8 +87,8 @@ class Sending:
         except CallFailed as error:
             if error.status != 409 or error.code not in (WRONG_OFFSET, UNREAD):
                 raise
-            # What was sent before a cut came after all; it is asked for anew. The bridge says so before it has read the
-            # bytes, and the connection may end before its reason is read.
+            # What was sent before a cut arrived after all; ask for the offset again. The bridge answers before it has
+            # read the bytes, and the connection may end before its reason is read.
             raise CallFailed(str(error)) from None
 
     def _call(

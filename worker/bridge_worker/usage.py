@@ -1,4 +1,4 @@
-"""Looks at what the busy handlers' processes use, with all that they started, and stops those that pass a limit."""
+"""Watches what the busy handlers' processes use, with all that they started, and stops those that pass a limit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bridge_worker import platforms
 from bridge_worker.process import HandlerProcess
 
 log = logging.getLogger(__name__)
-PERIOD = 0.25  # seconds between two looks: what grows faster than a limit in this time is stopped a little later
+PERIOD = 0.25  # seconds between two checks: a process that grows faster is stopped a little late
 
 
 class Watch:
-    """A thread that looks at `processes()` again and again, as long as one of them is busy."""
+    """A thread that checks `processes()` every PERIOD seconds."""
 
     def __init__(self, processes: Callable[[], Iterable[HandlerProcess]], memory: int | None, count: int) -> None:
-        """`memory` in bytes and `count` of processes are what one job may use."""
+        """Take the limits of one job: `memory` in bytes, and `count` of processes."""
         self._processes, self._memory, self._count = processes, memory, count
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
@@ -35,11 +35,11 @@ class Watch:
         while not self._ended.wait(PERIOD):
             try:
                 self.look()
-            except Exception:  # a process that ends meanwhile; the next look sees it
+            except Exception:  # a process that ended meanwhile; the next check sees it
                 log.debug("usage not read", exc_info=True)
 
     def look(self) -> None:
-        """Look once, and tell each busy process that has passed a limit."""
+        """Check once, and notify each busy process that has passed a limit."""
         busy = [process for process in self._processes() if process.job_id]
         if not busy:
             return

@@ -1,4 +1,4 @@
-"""The directory for temporary files: this worker's own, locked while it lives; those of dead workers are removed."""
+"""The worker's directory for temporary files, locked while it lives; those of dead workers are removed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class WorkDirectory:
             file = (self._place / f"{name}.lock").open("xb")
             if platforms.try_lock(file):
                 return file, name
-            file.close()  # somebody who cleans up was quicker, and will remove it
+            file.close()  # another worker's clean-up was quicker, and will remove it
 
     def _remove_left_over(self) -> int:
         """Remove the directories of workers that were killed: nobody holds their locks any more."""
@@ -68,7 +68,7 @@ class WorkDirectory:
 
 
 def end_what_runs_on(directory: Path) -> None:
-    """Kill what handlers put into sessions of their own, and what outlived them: its temporary files are there."""
+    """Kill what handlers put into other sessions, and what outlived them: their temporary files are in `directory`."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if directory in Path(process.environ().get("TMPDIR", "")).parents:

@@ -13,7 +13,7 @@ LANGUAGE = re.compile(r"[A-Za-z_]{3,20}(\+[A-Za-z_]{3,20}){0,5}")
 
 
 def installed() -> bool:
-    """Whether there is a tesseract."""
+    """Return whether tesseract is installed."""
     return shutil.which("tesseract") is not None
 
 

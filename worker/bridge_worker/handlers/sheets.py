@@ -34,7 +34,7 @@ def _table(sheet: Any) -> list[str]:
 
 
 def _cells(row: tuple[object, ...]) -> dict[int, str]:
-    """What is written in a row, by column."""
+    """Return the text of a row's cells, by column."""
     return {column: text for column, value in enumerate(row) if value is not None and (text := _text(value))}
 
 

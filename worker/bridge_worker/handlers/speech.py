@@ -16,7 +16,7 @@ from bridge_worker.job import Job, Result
 
 
 def handle(job: Job, path: Path) -> Result:
-    """Transcribe a sound file, one line an utterance. Raises PermanentError when it cannot be read."""
+    """Transcribe a sound file, one line per utterance. Raises PermanentError when it cannot be read."""
     return transcribed("speech", job, sound.look(job, path))
 
 

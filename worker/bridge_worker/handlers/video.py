@@ -9,5 +9,5 @@ from bridge_worker.job import Job, Result
 
 
 def handle(job: Job, path: Path) -> Result:
-    """Transcribe a video's first sound track. Raises PermanentError when it cannot be read."""
+    """Transcribe a video's first audio track. Raises PermanentError when it cannot be read."""
     return speech.transcribed("video", job, sound.look(job, path))

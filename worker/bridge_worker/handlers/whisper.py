@@ -36,7 +36,7 @@ class Whisper:
         )  # fmt: skip
 
     def handle(self, job: Job, path: Path) -> Result:
-        """Transcribe; `task_options["language"]` such as "de" spares the guess. Raises PermanentError, JobCancelled."""
+        """Transcribe; `task_options["language"]` such as "de" saves guessing. Raises PermanentError, JobCancelled."""
         source = sound.look(job, path)
         samples = numpy.frombuffer(b"".join(source.pcm()), numpy.int16).astype(numpy.float32) / 32768
         language = job.task_options.get("language")
