@@ -8,7 +8,7 @@ LEAST = {"lines": 98.0, "branches": 95.0}  # per cent
 
 
 def main() -> int:
-    """Say both shares; 1 where one is below its bound."""
+    """Print both shares; return 1 if one is below its bound."""
     totals = json.loads(Path(sys.argv[1]).read_text())["totals"]
     reached = {
         "lines": 100 * totals["covered_lines"] / totals["num_statements"],

@@ -27,7 +27,7 @@ def checked(url: str, key: str | None, *, allow_http: bool) -> str:
 
 
 def is_address(location: str) -> bool:
-    """Whether a redirect names where a file may be fetched, without a key."""
+    """Return whether a redirect's target may be fetched, without a key."""
     if len(location) > 8192 or not re.fullmatch(r"https?://[!-~]+", location):
         return False
     try:
@@ -43,7 +43,7 @@ def host(address: str) -> str:
 
 
 def stays_here(url: str) -> bool:
-    """Whether what is sent there, unencrypted or not, stays on this machine."""
+    """Return whether what is sent there stays on this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

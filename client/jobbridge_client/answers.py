@@ -1,4 +1,4 @@
-"""Reads what the bridge answers: JSON objects, refusals, and how long to wait before the next try."""
+"""Reads the bridge's answers: JSON objects, refusals, and how long to wait before the next try."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def json_object(reply: Reply) -> dict[str, Any]:
 
 
 def refusal(reply: Reply) -> Refused | BadAnswer:
-    """Turn an answer that is no success into the exception for it."""
+    """Turn an answer that is not a success into its exception."""
     if 300 <= reply.status < 400:
         return BadAnswer(f"the address redirects to {reply.headers.get('location', '?')[:200]!r}: use that one")
     try:
@@ -61,18 +61,18 @@ def retry_after(reply: Reply) -> float | None:
 
 
 class Pauses:
-    """The pauses between tries of one thing: growing, with jitter, never shorter than Retry-After."""
+    """The pauses between tries: growing, with jitter, never shorter than Retry-After."""
 
     def __init__(self, patience: float) -> None:
-        """`patience`: seconds from the first failure on after which nothing is tried any more."""
+        """Take the patience: the seconds from the first failure on for which to try again."""
         self._patience, self._next, self._until = patience, FIRST_PAUSE, 0.0
 
     def again(self) -> None:
-        """Begin anew: something went well."""
+        """Start over after some progress."""
         self._next, self._until = FIRST_PAUSE, 0.0
 
     def next(self, asked: float | None) -> float | None:
-        """Return the next pause in seconds; None where it would go beyond the patience."""
+        """Return the next pause in seconds, or None if it would exceed the patience."""
         now = time.monotonic()
         self._until = self._until or now + self._patience
         pause = max(asked or 0.0, self._next) * random.uniform(1.0, 1.25)
@@ -81,9 +81,9 @@ class Pauses:
 
 
 def patient(request: Request, patience: float) -> Steps[Reply]:
-    """Make a request that may be repeated, until it is answered with anything but a passing refusal.
+    """Make a repeatable request until the answer is anything but a passing refusal.
 
-    Raises Unreachable, BadAnswer; Refused where it is refused for longer than `patience` seconds.
+    Raises Unreachable, BadAnswer; Refused if it is refused for longer than `patience` seconds.
     """
     pauses, repeated = Pauses(patience), False
     while True:

@@ -33,10 +33,10 @@ T = TypeVar("T")
 class AsyncClient:
     """A bridge at an address, with a key. An async context manager, or `close` it.
 
-    Each call repeats what may pass (no answer, 429, 5xx) for up to `patience` seconds, never sooner than Retry-After
-    says, and then raises; every call may raise Unreachable, Refused and BadAnswer. A key goes over plain http to this
-    machine only, unless `allow_http` says that the network is yours. `tls` is for a certificate authority of your own;
-    else the system's are trusted.
+    Each call repeats failures that may pass (no answer, 429, 5xx) for up to `patience` seconds, never sooner than
+    Retry-After says, and then raises; every call may raise Unreachable, Refused and BadAnswer. Over plain http a key is
+    sent to this machine only, unless `allow_http` says that the network is yours. `tls` is for your own certificate
+    authority; by default the system's are trusted.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class AsyncClient:
         allow_http: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Raises BadSetting."""
+        """Check the settings; raise BadSetting for a wrong one."""
         self._settings = Settings(url, key, allow_http=allow_http, patience=patience, tls=tls)
         self._patience = patience
         self._http = httpx2.AsyncClient(**self._settings.options())
@@ -73,9 +73,9 @@ class AsyncClient:
         progress: Callable[[Upload], object] | None = None,
         **fields: Unpack[JobFields],
     ) -> Job:
-        """Send a local file and create a job for it; `ingestion_task_id` is the file's name unless it is given.
+        """Send a local file and create a job for it; `ingestion_task_id` defaults to the file's name.
 
-        For a job that must not be made twice by a restarted program, `upload` and `create` it under a key of your own.
+        For a job that a restarted program must not create twice, `upload` and `create` it under your own key.
         Raises BadFile.
         """
         given = {"content_type": content_type, "ingestion_task_id": ingestion_task_id, **fields}
@@ -92,9 +92,9 @@ class AsyncClient:
         idempotency_key: str | None = None,
         **fields: Unpack[JobFields],
     ) -> Job:
-        """Create a job for a file that the bridge sees at a path, for an upload, or for what is at an address.
+        """Create a job for a file that the bridge sees at a path, for an upload, or for a file at an address.
 
-        `idempotency_key`: the same key is the same job, for as long as the job is kept; without one, for this call.
+        `idempotency_key`: the same key names the same job, as long as that is kept; by default one key per call.
         """
         source = calls.source(source_file_path, source_upload, source_url)
         given = {"content_type": content_type, "ingestion_task_id": ingestion_task_id, **source, **fields}
@@ -110,7 +110,7 @@ class AsyncClient:
     ) -> Batch:
         """Create 1 to 1000 jobs, all or none; each is a mapping of a job's fields.
 
-        `outcome`: the pipeline is told once when all of them have ended, and so is `callback_url`, if there is one.
+        `outcome`: the pipeline gets one outcome when all of them have ended, and so does `callback_url`, if given.
         """
         told = {"outcome": outcome or None, "callback_url": callback_url}
         return await self._run(calls.create_batch(jobs, told, idempotency_key, self._patience))
@@ -124,20 +124,20 @@ class AsyncClient:
         resume: str | None = None,
         progress: Callable[[Upload], object] | None = None,
     ) -> Upload:
-        """Send a local file; what came through before a connection broke is not sent again.
+        """Send a local file; what arrived before a connection broke is not sent again.
 
-        `progress` is called with the state, first when the upload has its ID: a program that keeps it goes on after a
-        restart by `resume`. An upload lives for a day after its last byte. Raises BadFile; `error.upload` is how far it
-        came.
+        `progress` is called with the state, first when the upload has its ID: a program that stores it can go on after
+        a restart by `resume`. An upload is kept for a day after its last byte. Raises BadFile; `error.upload` is how
+        far it came.
         """
         return await self._run(uploads.upload(path, name, media_type, resume, progress, self._patience))
 
     async def status(self, job: Job | str) -> Job:
-        """Tell where a job is."""
+        """Return the state of a job, in its short form."""
         return await self._run(calls.status(job, self._patience))
 
     async def get(self, job: Job | str) -> Job:
-        """Tell all of a job; its attempts stand in `data`."""
+        """Return the whole job; its attempts are in `data`."""
         return await self._run(calls.get(job, self._patience))
 
     async def page(self, *, cursor: str | None = None, limit: int = 50, **filters: Unpack[Filters]) -> Page:
@@ -155,7 +155,7 @@ class AsyncClient:
                 return
 
     async def batch(self, batch_id: str) -> BatchState:
-        """Tell where a batch is."""
+        """Return the state of a batch."""
         return await self._run(calls.batch_state(batch_id, self._patience))
 
     async def wait(
@@ -173,34 +173,34 @@ class AsyncClient:
         return await self._run(calls.wait(job, timeout, check, seen, self._patience))
 
     async def result(self, job: Job | str) -> Result:
-        """Fetch a result with its text, of at most 64 MiB as JSON; a longer one by `save_result`.
+        """Fetch a result with its text, of at most 64 MiB as JSON; for a longer one, use `save_result`.
 
         Raises Conflict (`not_ready`) where there is no result.
         """
         return await self._run(calls.result(job, self._patience))
 
     async def save_result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
-        """Fetch a result's text, however long, into a file, which is there once it is whole. Raises BadFile."""
+        """Fetch a result's text, however long, into a file, which appears once it is complete. Raises BadFile."""
         return await self._run(downloads.save_result(job, path, self._patience))
 
     async def artifacts(self, job: Job | str) -> list[Artifact]:
-        """List the files that a job's result has beside its text, by their names; at most 1000."""
+        """List the files that a job's result has besides its text, by name; at most 1000."""
         return await self._run(downloads.artifacts(job, self._patience))
 
     async def save_artifact(self, job: Job | str, artifact: Artifact | str, path: str | os.PathLike[str]) -> Path:
-        """Fetch an artifact into a file, which is there once it is whole. Raises BadFile."""
+        """Fetch an artifact into a file, which appears once it is complete. Raises BadFile."""
         return await self._run(downloads.save_artifact(job, artifact, path, self._patience))
 
     async def save_artifacts(self, job: Job | str, directory: str | os.PathLike[str]) -> list[Path]:
-        """Fetch all artifacts of a job into a directory, under their names; an old file of a name is replaced."""
+        """Fetch all artifacts of a job into a directory, under their names; existing files are replaced."""
         return await self._run(downloads.save_artifacts(job, directory, self._patience))
 
     async def cancel(self, job: Job | str) -> Job:
-        """Cancel a job. Raises Conflict where it has ended otherwise."""
+        """Cancel a job. Raises Conflict if it has ended in another way."""
         return await self._run(calls.cancel(job, self._patience))
 
     async def retry(self, job: Job | str) -> Job:
-        """Put a failed, timed-out or cancelled job back. Raises Conflict where it is completed or processed."""
+        """Retry a failed, timed-out or cancelled job. Raises Conflict if it is completed or processing."""
         return await self._run(calls.retry(job, self._patience))
 
     async def call(
@@ -213,12 +213,12 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         seconds: float = 60.0,
     ) -> Reply:
-        """Make a request that no other method makes, once, and return whatever is answered, up to 64 MiB."""
+        """Make a request that no other method makes, once, and return the answer, whatever it is, up to 64 MiB."""
         asked = Request(method, path, params or {}, json, headers=headers or {}, seconds=seconds, limit=DOCUMENT_LIMIT)
         return await self._run(send(asked))
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Do what a call asks for, until it returns."""
+        """Run the steps of a call until it returns."""
         with closing(steps):
             came: Any = None
             while True:

@@ -17,7 +17,7 @@ from jobbridge_client.records import Batch, BatchState, Job, Page, Result, Uploa
 from jobbridge_client.steps import DOCUMENT_LIMIT, Pause, Request, Steps
 
 BASE = "/api/v1/remote-jobs"
-FIRST_LOOK, LONGEST_LOOK = 0.25, 5.0  # seconds between two looks at a job that is waited for
+FIRST_LOOK, LONGEST_LOOK = 0.25, 5.0  # seconds between two checks of a job while waiting
 
 
 def path_of(job: Job | str, rest: str = "") -> str:
@@ -26,14 +26,14 @@ def path_of(job: Job | str, rest: str = "") -> str:
 
 
 def part(text: str) -> str:
-    """Return a text as one part of a path. Raises BadSetting for one that can be none."""
+    """Return a text as one part of a path. Raises BadSetting for one that cannot be."""
     if text in ("", ".", ".."):
-        raise BadSetting(f"{text!r} is no ID and no name")
+        raise BadSetting(f"{text!r} is neither an ID nor a name")
     return quote(text, safe="")
 
 
 def create(fields: Mapping[str, Any], idempotency_key: str | None, patience: float) -> Steps[Job]:
-    """Create a job. One key is one job, also over repetitions after lost answers."""
+    """Create a job. One key is one job, also when repeated after a lost answer."""
     answer = yield from patient(_creating(BASE, _written(fields), idempotency_key), patience)
     return Job.read(document(answer))
 
@@ -49,7 +49,7 @@ def create_batch(
 
 
 def batch_state(batch_id: str, patience: float) -> Steps[BatchState]:
-    """Tell where a batch is."""
+    """Return the state of a batch."""
     asked = Request("GET", f"/api/v1/batches/{part(batch_id)}")
     data = document((yield from patient(asked, patience)))
     counts = (member(data, "jobs", int), member(data, "by_status", dict))
@@ -57,12 +57,12 @@ def batch_state(batch_id: str, patience: float) -> Steps[BatchState]:
 
 
 def status(job: Job | str, patience: float) -> Steps[Job]:
-    """Tell where a job is, shortly."""
+    """Return the state of a job, in its short form."""
     return Job.read(document((yield from patient(Request("GET", path_of(job, "/status")), patience))))
 
 
 def get(job: Job | str, patience: float) -> Steps[Job]:
-    """Tell all of a job: `data` has its attempts."""
+    """Return the whole job; its attempts are in `data`."""
     return Job.read(document((yield from patient(Request("GET", path_of(job), limit=DOCUMENT_LIMIT), patience))))
 
 
@@ -80,7 +80,7 @@ def cancel(job: Job | str, patience: float) -> Steps[Job]:
 
 
 def retry(job: Job | str, patience: float) -> Steps[Job]:
-    """Put a job back that failed, timed out or was cancelled."""
+    """Retry a job that failed, timed out or was cancelled."""
     yield from _steer(job, "/retry", patience)
     return (yield from status(job, patience))
 
@@ -90,7 +90,7 @@ def _steer(job: Job | str, verb: str, patience: float) -> Steps[None]:
     try:
         document(reply)
     except Conflict as refused:
-        # A retry whose answer was lost, and the job is in a worker's hands by now: that is what was asked for.
+        # The retry took effect, its answer was lost, and a worker has claimed the job since.
         if not (reply.repeated and verb == "/retry" and refused.code == "not_ready"):
             raise
 
@@ -98,11 +98,11 @@ def _steer(job: Job | str, verb: str, patience: float) -> Steps[None]:
 def wait(
     job: Job | str, timeout: float | None, check: bool, seen: Callable[[Job], object] | None, patience: float
 ) -> Steps[Job]:
-    """Look at a job until it has ended: at first after 0.25 s, then ever more seldom, up to 5 s."""
+    """Check a job until it has ended: first after 0.25 s, then less and less often, up to every 5 s."""
     until = None if timeout is None else time.monotonic() + timeout
     look, last = FIRST_LOOK, None
     while True:
-        # A bridge that is away for a while ends no wait that has longer.
+        # A bridge that is away for a while does not end a longer wait.
         now = yield from status(job, patience if until is None else max(patience, until - time.monotonic()))
         if seen is not None and now != last:
             seen(now)
@@ -120,7 +120,7 @@ def wait(
 
 
 def result(job: Job | str, patience: float) -> Steps[Result]:
-    """Fetch a result with its text, which must be below 64 MiB; a larger one goes into a file."""
+    """Fetch a result with its text, of at most 64 MiB as JSON."""
     asked = Request("GET", path_of(job, "/result"), limit=DOCUMENT_LIMIT)
     data = document((yield from patient(asked, patience)))
     counted = optional(data, "processing_time", float)

@@ -1,4 +1,4 @@
-"""What both clients share of a connection: its settings, requests as httpx2 has them, errors as ours."""
+"""What both clients share of a connection: settings, and the mapping of requests and errors to and from httpx2."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from jobbridge_client.errors import BadAnswer, BadFile, BadSetting, BridgeError,
 from jobbridge_client.steps import Reply, Request, Taker
 
 CONNECT_SECONDS = 10.0
-BEYOND_SECONDS = 60.0  # an answer may take so much longer than its first byte
+BEYOND_SECONDS = 60.0  # that an answer may take beyond the time allowed for its first byte
 ENDLESS = "the answer does not come to its end"
 
 
 class Settings:
-    """A checked address and key, and how patient to be."""
+    """A checked address and key, and the patience."""
 
     def __init__(
         self, url: str, key: str | None, *, allow_http: bool, patience: float, tls: ssl.SSLContext | None
     ) -> None:
-        """Raises BadSetting."""
+        """Check the settings; raise BadSetting for a wrong one."""
         if patience < 0:
             raise BadSetting("patience: seconds, not below 0")
         self.url, self.patience = checked(url, key, allow_http=allow_http), patience
         self._key, self._tls = key, tls
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments of httpx2's clients: nothing is followed, kept or decoded that was not asked for."""
+        """Return the arguments of httpx2's clients: no redirects, no cookies, no decoding."""
         # No compression: a small answer must not become a large one.
         headers = {"User-Agent": "jobbridge-client/0.1.0", "Accept": "application/json", "Accept-Encoding": "identity"}
         if self._key:
@@ -38,7 +38,7 @@ class Settings:
         return {
             "base_url": self.url,
             "headers": headers,
-            "follow_redirects": False,  # the key goes nowhere else
+            "follow_redirects": False,  # the key is sent nowhere else
             "trust_env": not (self.url.startswith("http:") and stays_here(self.url)),  # no proxy for this machine
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             "verify": True if self._tls is None else self._tls,
@@ -46,7 +46,7 @@ class Settings:
 
 
 def built(http: httpx2.Client | httpx2.AsyncClient, request: Request, content: Any) -> httpx2.Request:
-    """Return a request as httpx2 sends it, without the key where it goes to another server. Raises BadAnswer."""
+    """Return a request as httpx2 sends it, without the key if it goes to another server. Raises BadAnswer."""
     made = http.build_request(content=content, **_arguments(request))
     if request.away:
         made.headers.pop("Authorization", None)
@@ -78,13 +78,13 @@ def head(response: httpx2.Response) -> Reply:
 
 
 class Body:
-    """The bytes of an answer that is no file: not more than `limit` of them."""
+    """The bytes of an answer that is not a file, at most `limit`."""
 
     def __init__(self, limit: int) -> None:
         self.data, self._limit = bytearray(), limit
 
     def begin(self, reply: Reply) -> None:
-        """Nothing stands in the head that must be known."""
+        """Ignore the head."""
 
     def take(self, piece: bytes) -> None:
         """Keep the next bytes. Raises BadAnswer."""
@@ -94,7 +94,7 @@ class Body:
 
 
 def takers(request: Request, reply: Reply) -> tuple[Taker, Body]:
-    """Return what takes the bytes of this answer, and what keeps them where it is no file that was asked for.
+    """Return what takes the bytes of this answer, and what holds them if they are not the requested file.
 
     Raises BadAnswer.
     """
@@ -105,7 +105,7 @@ def takers(request: Request, reply: Reply) -> tuple[Taker, Body]:
 
 
 def told(error: Exception, url: str) -> Exception:
-    """Turn what httpx2 and the file system raised into what this package raises, with that as its cause."""
+    """Turn an exception of httpx2 or the file system into this package's, with the original as its cause."""
     ours = _told(error, url)
     if ours is not error:
         ours.__cause__ = error

@@ -1,4 +1,4 @@
-"""Fetches texts and artifacts into files, in pieces that resume."""
+"""Fetches texts and artifacts into files, resuming after broken connections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_result(job: Job | str, path: PathLike, patience: float) -> Steps[Path]:
 
 
 def artifacts(job: Job | str, patience: float) -> Steps[list[Artifact]]:
-    """List what a job's result has beside its text."""
+    """List the files that a job's result has besides its text."""
     found: list[Artifact] = []
     query: dict[str, str] = {"limit": "500"}
     while len(found) <= MOST_ARTIFACTS:
@@ -62,20 +62,20 @@ def save_artifacts(job: Job | str, directory: PathLike, patience: float) -> Step
 
 
 class _Saving:
-    """Takes the bytes of answers to one file; a 206 goes on where the last one broke off."""
+    """Writes the bytes of answers to one file; a 206 continues where the last one broke off."""
 
     def __init__(self, file: BinaryIO, media_type: str) -> None:
         self._file, self._media_type = file, media_type
         self.received, self.etag, self.digest, self._away = 0, "", "", False
 
     def asked(self) -> dict[str, str]:
-        """Return the headers that ask the bridge for what is missing."""
+        """Return the headers that request the missing bytes from the bridge."""
         self._away = False
         going_on = {"Range": f"bytes={self.received}-", "If-Range": self.etag} if self.received and self.etag else {}
         return {"Accept": self._media_type, **going_on}
 
     def sent_away(self, reply: Reply) -> dict[str, str]:
-        """Note what the bridge tells of a file that a store gives; the headers that ask that one. Raises BadAnswer."""
+        """Note what the bridge says about a file in a store; return the headers for the store. Raises BadAnswer."""
         going_on = self.received and self.etag and self.etag == reply.headers.get("etag")
         self._look(reply)
         self._away = True
@@ -87,7 +87,7 @@ class _Saving:
         self.etag, self.digest = reply.headers.get("etag", ""), reply.headers.get("repr-digest", "")
 
     def begin(self, reply: Reply) -> None:
-        """Look where the bytes belong. Raises BadAnswer."""
+        """Find where the bytes belong. Raises BadAnswer."""
         if not self._away:
             self._look(reply)
         begins = re.match(r"bytes (\d{1,18})-", reply.headers.get("content-range", ""))
@@ -105,7 +105,7 @@ class _Saving:
 
 
 def _save(place: str, media_type: str, path: PathLike, sha256: str | None, patience: float) -> Steps[Path]:
-    target = Path(os.path.realpath(path))  # what a symbolic link names is replaced, not the link
+    target = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     if (yield from work(lambda: target.exists() and not target.is_file())):
         raise BadFile(f"{path} is not a regular file")
     part = target.with_name(f".part-{uuid.uuid4().hex[:12]}")
@@ -159,7 +159,7 @@ def _receive(place: str, saving: _Saving, patience: float) -> Steps[None]:
 
 
 def _receive_away(redirect: Reply, saving: _Saving) -> Steps[None]:
-    """Fetch the rest from where the bridge says, which another answer of the bridge may say better."""
+    """Fetch the rest from the address in a redirect; a failure is retried with the bridge, which may name another."""
     address = redirect.headers.get("location", "")
     if not is_address(address):
         raise refusal(redirect)

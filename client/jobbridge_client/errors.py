@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class BridgeError(Exception):
-    """The call did not succeed. `upload`: how far the file came, where one was being sent; give it to `resume`."""
+    """The call did not succeed. `upload`: how far a file that was being sent has come; pass its ID to `resume`."""
 
     upload: Upload | None = None
 
 
 class BadSetting(BridgeError, ValueError):
-    """The address, the key or an argument cannot be what it should; nothing was sent."""
+    """The address, the key or an argument is invalid; nothing was sent."""
 
 
 class BadFile(BridgeError):
@@ -24,22 +24,22 @@ class BadFile(BridgeError):
 
 
 class BadAnswer(BridgeError):
-    """What answered is not the bridge, or said more than it should, or bytes came that are not those promised."""
+    """The answer is not the bridge's, or is too large, or its bytes are not those promised."""
 
 
 class Unreachable(BridgeError):
-    """No answer came within the client's patience. What was asked for may have been done."""
+    """No answer came within the client's patience. The request may have been carried out."""
 
 
 class BadSignature(BridgeError):
-    """A webhook is not from the bridge, or too old to be believed."""
+    """A webhook is not from the bridge, or too old to be trusted."""
 
 
 class Refused(BridgeError):
     """The bridge refused: an `application/problem+json` (RFC 9457).
 
-    `status` is HTTP's, `code` the bridge's stable word for it, `detail` a sentence, `fields` (with 422) has the
-    messages of each bad field, `retry_after` is in seconds, `request_id` finds the request in the bridge's log.
+    `status` is HTTP's, `code` the bridge's stable name for it, `detail` a sentence, `fields` (with 422) has the
+    messages of each bad field, `retry_after` is in seconds, `request_id` identifies the request in the bridge's log.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Refused(BridgeError):
 
 
 class Denied(Refused):
-    """401 or 403: the key does not count, has ended, or lacks a scope or a content type."""
+    """401 or 403: the key is invalid, has ended, or lacks a scope or a content type."""
 
 
 class NotFound(Refused):
@@ -72,7 +72,7 @@ class Conflict(Refused):
 
 
 class Invalid(Refused):
-    """422: `fields` says what is wrong. Never repeat it as it is."""
+    """422: `fields` says what is wrong. Do not repeat the request unchanged."""
 
 
 class TooMany(Refused):
@@ -80,7 +80,7 @@ class TooMany(Refused):
 
 
 class JobFailed(BridgeError):
-    """The job ended, and not with a result. `job` says how: `job.status`, `job.error_message`."""
+    """The job ended without a result. `job` says how: `job.status`, `job.error_message`."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"job {job.job_id}: {job.status}: {job.error_message or 'no reason was given'}")
@@ -88,7 +88,7 @@ class JobFailed(BridgeError):
 
 
 class WaitTimeout(BridgeError, TimeoutError):
-    """The job had not ended in the time given. It goes on; `job` is its last known state."""
+    """The job had not ended in the time given. It continues; `job` is its last known state."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"job {job.job_id} is still {job.status}")

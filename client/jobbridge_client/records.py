@@ -1,4 +1,4 @@
-"""What the bridge tells of, as frozen records. `data` has every member as it came, those of later versions too."""
+"""The bridge's objects, as frozen records. `data` has every member as it came, those of later versions too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FINAL = ("completed", "failed", "timeout", "cancelled")
 
 
 class JobFields(TypedDict, total=False):
-    """What else a job may be created with; docs/protocol.md has ranges and defaults."""
+    """Further fields of a new job; docs/protocol.md has ranges and defaults."""
 
     source_fetch: Literal["bridge", "worker"]
     task_options: dict[str, Any]
@@ -27,7 +27,7 @@ class JobFields(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """Which jobs a list has; the moments are exclusive."""
+    """Filters of a list of jobs; the moments are exclusive."""
 
     status: str
     content_type: str
@@ -39,7 +39,7 @@ class Filters(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as one answer showed it. What the answer did not tell is None."""
+    """A job as one answer showed it. Fields that the answer lacked are None."""
 
     job_id: str
     status: str
@@ -80,7 +80,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Page:
-    """Some jobs, newest first, and where the next page begins (None: nowhere)."""
+    """Some jobs, newest first, and the cursor of the next page (None: there is none)."""
 
     jobs: list[Job]
     next_cursor: str | None
@@ -96,7 +96,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchState:
-    """Where a batch is: how many jobs it was created with, and how many of them are in which state."""
+    """The state of a batch: the number of jobs at its creation, and of those still stored by state."""
 
     batch_id: str
     jobs: int
@@ -106,7 +106,7 @@ class BatchState:
 
 @dataclass(frozen=True)
 class Upload:
-    """A file on its way: bytes that the bridge has for good, of how many; `sha256` (hex) once it is whole."""
+    """An upload: its bytes in all and those stored by the bridge; `sha256` (hex) once it is complete."""
 
     upload_id: str
     length: int
@@ -122,7 +122,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a job; `processing_time` is in seconds."""
+    """The result of a job; `processing_time` is in seconds."""
 
     text: str
     metadata: dict[str, Any] | None
@@ -132,7 +132,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A named file that a worker made beside the text: size in bytes, SHA-256 in hex."""
+    """A named file of a result besides its text: size in bytes, SHA-256 in hex."""
 
     name: str
     size: int

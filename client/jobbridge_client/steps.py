@@ -1,7 +1,7 @@
-"""What a call asks of the connection, so that each call is written once for the sync and the async client.
+"""The steps of calls, so that each call is written once for the sync and the async client.
 
-A call is a generator: it yields a Request, a Pause or a Work, is given what came of it, and returns its result. The two
-clients run it, each in its way.
+A call is a generator: it yields a Request, a Pause or a Work, is sent the outcome, and returns its result. The two
+clients run it, each in its own way.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jobbridge_client.errors import BadFile
 
 T = TypeVar("T")
 PIECE = 256 * 1024  # bytes that are read and written at once
-ANSWER_LIMIT = 2**20  # bytes of an answer that has no document in it
-DOCUMENT_LIMIT = 64 * 2**20  # bytes of one that has
+ANSWER_LIMIT = 2**20  # bytes of an answer without a document
+DOCUMENT_LIMIT = 64 * 2**20  # bytes of one with a document
 
 
 class Taker(Protocol):
@@ -31,7 +31,7 @@ class Taker(Protocol):
 
 @dataclass
 class FilePart:
-    """The rest of an open file as the body of a request; `sent` is told how many bytes went out so far."""
+    """The rest of an open file as the body of a request; `sent` is called with the bytes sent so far."""
 
     file: BinaryIO
     begin: int
@@ -52,7 +52,7 @@ class FilePart:
 
 @dataclass
 class Request:
-    """One request. `seconds` is how long the answer may let wait; `limit` how many bytes of it are read.
+    """One request. `seconds` is how long the answer may take; `limit` how many bytes of it are read.
 
     `away`: `path` is an address of another server, which is not given the key.
     """
@@ -71,7 +71,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What was answered. `repeated`: an earlier try of the same request got no answer, and may have been obeyed."""
+    """An answer. `repeated`: an earlier try of the same request got no answer, and may have been carried out."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -81,14 +81,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Pause:
-    """Wait so many seconds."""
+    """A wait, in seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something that reads or writes files: not for an event loop. Its result is given back."""
+    """A function that reads or writes files, so not for an event loop. Its result is sent back."""
 
     do: Callable[[], Any]
 
@@ -104,7 +104,7 @@ def send(request: Request) -> Steps[Reply]:
 
 
 def work(do: Callable[[], T]) -> Steps[T]:
-    """Do something with files. Raises what it raises."""
+    """Run a function that works on files. Raises what it raises."""
     done: T = yield Work(do)
     return done
 

@@ -1,4 +1,4 @@
-"""Sends a local file in pieces that resume (tus 1.0)."""
+"""Sends a local file as a resumable upload (tus 1.0)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobbridge_client.steps import FilePart, Pause, Reply, Request, Steps, send,
 UPLOADS = "/api/v1/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
 DIGEST_SECONDS = 600.0  # the answer to the last piece waits for the file's digest
-AGAIN = (400, 408, 409, 429, 460)  # the bytes may be sent again; so they may after any 5xx
+AGAIN = (400, 408, 409, 429, 460)  # the bytes may be sent again, as after any 5xx
 
 Progress = Callable[[Upload], object]
 
@@ -46,7 +46,7 @@ def upload(
     progress: Progress | None,
     patience: float,
 ) -> Steps[Upload]:
-    """Send a file; when it returns, the bridge has these very bytes. `patience` begins anew with each byte."""
+    """Send a file; on return the bridge has exactly its bytes. Any progress restarts the `patience`."""
     file = yield from work(lambda: _opened(path))
     try:
         length = yield from work(lambda: _length(file))

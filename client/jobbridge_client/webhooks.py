@@ -14,7 +14,7 @@ from typing import Any
 from jobbridge_client.errors import BadSetting, BadSignature
 
 PREFIX = "whsec_"
-MOST_SIGNATURES = 20  # of one message: each is a comparison that a stranger can ask for
+MOST_SIGNATURES = 20  # of one message: a stranger can cause a comparison with each
 
 
 def verify(secret: str | Iterable[str], headers: Mapping[str, str], body: bytes, *, tolerance: float = 300.0) -> Any:
@@ -22,7 +22,7 @@ def verify(secret: str | Iterable[str], headers: Mapping[str, str], body: bytes,
 
     `secret` is `whsec_…`, or several of them while one is replaced; `headers` and `body` are as they came (the body as
     bytes: JSON that was read and written again has another signature); `tolerance` is in seconds, both ways. The same
-    `webhook-id` may come again: whoever acts on it deduplicates. Raises BadSetting for a secret that is none.
+    `webhook-id` may come again: deduplicate by it. Raises BadSetting for an invalid secret.
     """
     found = {name.lower(): value for name, value in headers.items()}
     number, moment = found.get("webhook-id", ""), found.get("webhook-timestamp", "")

@@ -37,7 +37,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
-    # Names of its own: else two applications on one Redis put each other's messages back.
+    # Separate names: two applications on one Redis would otherwise restore each other's messages.
     broker_transport_options={
         "socket_timeout": 5,
         "unacked_key": "morag_outcomes.unacked",
@@ -55,7 +55,7 @@ def receive(*, job_id: str, n: int, recorded_at: str = "", **outcome: Any) -> No
     """Hand an outcome over once, and confirm each of its deliveries.
 
     MoRAG's tasks do not deduplicate, so what was handed over is remembered in its Redis. A process that dies between
-    the two hands over twice, under the same Celery task ID.
+    the two steps hands over twice, under the same Celery task ID.
     """
     key = f"morag_outcomes:{job_id}:{n}"
     with redis.Redis.from_url(MORAG_BROKER, decode_responses=True) as memory:
@@ -68,13 +68,13 @@ def receive(*, job_id: str, n: int, recorded_at: str = "", **outcome: Any) -> No
 
 
 def hand_over(job_id: str, n: int, outcome: dict[str, Any]) -> None:
-    """Send MoRAG the task for an outcome. Raises what is worth another try."""
+    """Send MoRAG the task for an outcome. Raises errors that are worth a retry."""
     status, task, options = outcome["status"], outcome["ingestion_task_id"], outcome.get("task_options") or {}
     reason, text = outcome.get("error_message"), outcome.get("content")
     if status == "batch_ended":
         return
     if status == "unserved":
-        # Nobody asks for it. The cancel gives another outcome, and that one is the failure.
+        # No worker polls for it. The cancel produces another outcome, which is the failure.
         if options.get("fallback_to_local", True):
             cancel(job_id)
         return
@@ -114,7 +114,7 @@ def fetched(job_id: str) -> str:
 
 
 def cancel(job_id: str) -> None:
-    """Cancel a job, unless it has ended or is claimed and done by now."""
+    """Cancel a job, unless it has ended by now."""
     with bridge() as client:
         try:
             client.cancel(job_id)

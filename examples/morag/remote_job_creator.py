@@ -33,19 +33,19 @@ class RemoteJobCreator:
     """Creates remote jobs and waits for them."""
 
     def __init__(self) -> None:
-        """Raises BadSetting."""
+        """Read the environment. Raises BadSetting."""
         url = os.environ.get("MORAG_API_BASE_URL", "http://localhost:8000")
         self._bridge = Client(url, os.environ.get("MORAG_API_KEY"))
 
     def should_use_remote_processing(self, content_type: str, remote_requested: bool) -> bool:
-        """Whether a file of this type is converted remotely."""
+        """Return whether a file of this type is converted remotely."""
         enabled = os.environ.get("MORAG_REMOTE_CONVERSION_ENABLED", "false").lower() == "true"
         return remote_requested and enabled and content_type in SUPPORTED
 
     def create_remote_job(self, request: Request) -> str | None:
-        """Create a job; its ID, or None where the bridge does not take it. One ingestion task makes one job.
+        """Create a job and return its ID, or None if the bridge refuses it. One ingestion task makes one job.
 
-        The file is sent where the bridge does not see it at its path.
+        The file is uploaded if the bridge does not see it at its path.
         """
         try:
             return self._create(request).job_id
@@ -76,9 +76,9 @@ class RemoteJobCreator:
         return next(self._bridge.jobs(ingestion_task_id=task))  # made by an earlier run of this task, by an upload
 
     def wait_for_remote_job_completion(self, job_id: str, timeout_seconds: int = 1800) -> dict[str, Any] | None:
-        """Wait for a job; its status, or None unless it was completed in time.
+        """Wait for a job and return its status, or None unless it was completed in time.
 
-        A job that is not waited for any more is cancelled, since the caller converts the file itself then.
+        After the timeout the job is cancelled, since the caller then converts the file itself.
         """
         try:
             job = self._bridge.wait(job_id, timeout=timeout_seconds, check=False)

@@ -2,7 +2,7 @@
 
 `python enqueue.py report.pdf video=strange.bin`. The bridge must see the same paths, below its
 BRIDGE_SOURCE_ROOTS. It asks until the bridge has answered; if it is ended before that, `python enqueue.py` without
-files goes on where it was.
+files continues.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def main() -> int:
     """Enqueue the files of the command line; 1 when a job was not accepted, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(description="Enqueues one job for each file.")
     parser.add_argument("files", nargs="*", metavar="[TYPE=]FILE")
-    parser.add_argument("--wait", type=float, default=30, help="seconds for an answer, then it asks again (30)")
-    parser.add_argument("--unserved-after", type=int, help="seconds without a worker, then it is converted here")
+    parser.add_argument("--wait", type=float, default=30, help="seconds until it asks again (default 30)")
+    parser.add_argument("--unserved-after", type=int, help="seconds without a worker until it is converted here")
     options = parser.parse_args()
     wanted = []
     for argument in options.files:

@@ -1,9 +1,9 @@
-"""Asking the bridge for jobs, so that none is lost: ask again, under the same idempotency key, until it has answered.
+"""Creates jobs so that none is lost: it asks again, under the same idempotency key, until the bridge has answered.
 
-A Celery worker that is killed can lose a message that it has taken off Redis and not yet noted as taken; so can a Redis
-that is emptied or fails over, and the answer can be lost in the same ways. No setting on either side closes that. So
-each job that is wanted is written down first, with its key, and crossed out when the bridge has answered: asked twice
-or five times, a key becomes one job. This module is meant to be copied; `wishes` is a table of your own database.
+A Celery worker that is killed can lose a message that it has taken off Redis and not yet recorded; so can a Redis that
+is emptied or fails over, and the answer can be lost in the same ways. No setting on either side prevents that. So each
+wanted job is written down first, with its key, and deleted when the bridge has answered: however often it is asked
+for, a key becomes one job. This module is meant to be copied; `wishes` becomes a table of your own database.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from celery.result import AsyncResult
 from kombu.exceptions import KombuError
 from pipeline_app import BRIDGE_QUEUE, ENQUEUE, app, state
 
-FIRST_WAIT = 30.0  # seconds for an answer, then it is asked again; each further wait is twice as long, up to
-LONGEST_WAIT = 600.0  # this: a bridge that is away for long finds few messages for each job
-MOST_ASKED = 500  # jobs that are asked for at a time; the others wait here, and not in the broker
+FIRST_WAIT = 30.0  # seconds to wait for an answer before asking again; each further wait is twice as long, up to
+LONGEST_WAIT = 600.0  # this, so that a bridge that was away for long finds few messages per job
+MOST_ASKED = 500  # jobs asked for at a time; the others wait here, not in the broker
 AWAY = (KombuError, redis.RedisError, RuntimeError, OSError)  # Celery says RuntimeError when results cannot be read
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS wishes (key TEXT PRIMARY KEY, fields TEXT NOT NULL)"
 
 
 class Answer(NamedTuple):
-    """What the bridge said: `job` is `{"job_id", "status", "created_at"}`; or None, and `refused` says why not."""
+    """What the bridge said: `job` is `{"job_id", "status", "created_at"}`; or None, and `refused` says why."""
 
     fields: dict[str, Any]
     job: dict[str, Any] | None
@@ -37,16 +37,16 @@ class Answer(NamedTuple):
 
 
 def want(key: str, fields: dict[str, Any]) -> None:
-    """Note that a job is wanted. From here on it is asked for, also by the next process when this one dies."""
+    """Record that a job is wanted. From here on it is asked for, also by the next process if this one dies."""
     with state() as connection:
         connection.execute(SCHEMA)
         connection.execute("INSERT OR IGNORE INTO wishes VALUES (?, ?)", (key, json.dumps(fields)))
 
 
 def answers(first_wait: float = FIRST_WAIT) -> Iterator[Answer]:
-    """Ask for all that is wanted, in the order in which it was, until each is answered; give the answers as they come.
+    """Ask for all wanted jobs, in order, until each is answered; yield the answers as they come.
 
-    One process at a time is enough; two do no harm. Ends when nothing is wanted any more.
+    One process at a time is enough; two do no harm. Ends when no wanted job is left.
     """
     while wanted := _wanted():
         asked = [_Asked(key, fields, first_wait) for key, fields in wanted]
@@ -55,7 +55,7 @@ def answers(first_wait: float = FIRST_WAIT) -> Iterator[Answer]:
                 if answer := one.answer():
                     asked.remove(one)
                     yield answer
-                    # Crossed out after whoever asked has taken the answer: to hear it twice is harmless.
+                    # Deleted after the caller has taken the answer: getting it twice is harmless.
                     with state() as connection:
                         connection.execute("DELETE FROM wishes WHERE key = ?", (one.key,))
 
@@ -68,7 +68,7 @@ def _wanted() -> list[tuple[str, dict[str, Any]]]:
 
 
 class _Asked:
-    """A job that was asked for and not answered yet."""
+    """A job that was asked for, without an answer yet."""
 
     def __init__(self, key: str, fields: dict[str, Any], wait: float) -> None:
         self.key, self.fields, self.wait = key, fields, wait
@@ -78,11 +78,11 @@ class _Asked:
         self.until = time.monotonic() + self.wait
         self.sent: AsyncResult | None = None
         asked = {**self.fields, "idempotency_key": self.key}
-        with contextlib.suppress(*AWAY):  # Not sent is like lost: it is asked again.
+        with contextlib.suppress(*AWAY):  # Not sent is like lost: it is asked for again.
             self.sent = app.send_task(ENQUEUE, kwargs=asked, queue=BRIDGE_QUEUE, retry=False)
 
     def answer(self) -> Answer | None:
-        """The bridge's answer; None when there is none in time, and then it has been asked again."""
+        """Return the bridge's answer, or None if none came in time; then the job has been asked for again."""
         left = max(0.0, self.until - time.monotonic())
         try:
             if self.sent is None:

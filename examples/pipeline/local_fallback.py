@@ -1,8 +1,8 @@
-"""Converting a job here, when no remote worker asks for its type: claim it by its ID, convert it, hand the result in.
+"""Converts a job here when no remote worker polls for its type: claim it by its ID, convert it, submit the result.
 
 The bridge sends an outcome `unserved` for a job that was created with `unserved_after_seconds`. From its claim on, this
-process is a worker like any other: a lease, signs of life, a token. When it dies the lease runs out, and the job waits
-again. This module is meant to be copied; `convert` is where your own converter stands.
+process is a worker like any other: a lease, signs of life, a token. When it dies, the lease expires and the job waits
+again. This module is meant to be copied; put your own converter into `convert`.
 
 Environment: PIPELINE_BRIDGE_URL, PIPELINE_BRIDGE_KEY (a key with scope work). Without them nothing is converted here.
 """
@@ -20,7 +20,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-LEASE = 60  # seconds without a sign of life after which somebody else may have the job
+LEASE = 60  # seconds without a sign of life after which others may claim the job
 TIMEOUT = 60  # seconds for an answer
 
 
@@ -35,7 +35,7 @@ def convert(source: Path, content_type: str) -> str:
     try:
         from markitdown import MarkItDown
     except ImportError:
-        return source.read_text()  # raises UnicodeDecodeError, a ValueError, for what is no text
+        return source.read_text()  # raises UnicodeDecodeError, a ValueError, for anything but text
     try:
         return str(MarkItDown().convert_local(str(source)).text_content)
     except Exception as error:  # whatever a converter of files says, it is about this file
@@ -43,7 +43,7 @@ def convert(source: Path, content_type: str) -> str:
 
 
 def convert_here(job_id: str) -> bool:
-    """Claim this job and convert it; False where it is not to be had, or nothing is set up to do so.
+    """Claim this job and convert it; return False if it cannot be claimed, or nothing is set up to do so.
 
     Raises OSError (urllib's are) where the bridge does not answer: the caller tries again.
     """
@@ -58,18 +58,18 @@ def convert_here(job_id: str) -> bool:
 
 
 class _Claim:
-    """A job in our hands."""
+    """A job that this process holds."""
 
     def __init__(self, url: str, key: str, job_id: str) -> None:
         self.base = f"{url}/api/v1/remote-jobs/{job_id}"
         self.headers = {"Authorization": f"Bearer {key}"}
-        # As each claim has a name of its own, a repetition after a lost answer would get the same one.
+        # The claim_id lets a repetition after a lost answer get the same claim.
         asked = {"worker_id": f"pipeline-{socket.gethostname()}", "lease": LEASE, "claim_id": uuid.uuid4().hex}
         self.job = self.call("POST", "claim", asked)
         self.headers["X-Lease-Token"] = self.job["lease_token"]
 
     def work(self) -> None:
-        """Convert it, while a thread shows signs of life."""
+        """Convert it while a thread sends heartbeats."""
         done = threading.Event()
         beat = threading.Thread(target=self._beat, args=[done], daemon=True)
         beat.start()

@@ -1,12 +1,12 @@
-"""A sample ingestion pipeline: a Celery application of its own that knows the bridge only by task names.
+"""A sample ingestion pipeline: a separate Celery application that knows the bridge only by task names.
 
 Its task `sample_pipeline.receive` (queue `pipeline`) receives what the bridge hands over, records it and
 confirms. Start it with `celery -A pipeline_app worker -Q pipeline` in this directory.
 
 Environment: PIPELINE_BROKER_URL (the Redis that the bridge's Celery uses), PIPELINE_STATE (a SQLite file,
 default `pipeline.sqlite3` here), PIPELINE_RESULT_URL (default: the broker; where `enqueue.py` reads job IDs), and
-those of local_fallback.py, where it converts by itself what no remote worker asks for, and of results.py, where a text
-is too long for a message.
+those of local_fallback.py, to convert what no remote worker polls for, and of results.py, for texts that are too long
+for a message.
 
 The SQLite file, in WAL mode, holds one row for each outcome, however often it was delivered:
 
@@ -72,7 +72,7 @@ app.conf.update(
     # other's unacknowledged messages after its own visibility timeout.
     broker_transport_options={
         "visibility_timeout": 3600,
-        # Without them a connection that something cut silently is waited for without end.
+        # Without them a silently broken connection is waited for without end.
         "socket_timeout": 5,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
@@ -97,7 +97,7 @@ def state_path() -> Path:
 
 @contextlib.contextmanager
 def state() -> Iterator[sqlite3.Connection]:
-    """Open the file of receipts, made if it is not there; committed to disk when the block ends well."""
+    """Open the file of receipts, created if missing; commit to disk when the block ends without an error."""
     with contextlib.closing(sqlite3.connect(state_path(), timeout=30)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a receipt that was confirmed must survive a power cut
@@ -111,8 +111,8 @@ def state() -> Iterator[sqlite3.Connection]:
 def record(outcome: dict[str, Any]) -> int:
     """Write one delivery; return which one of this (job_id, n) it is, from 1.
 
-    One that was recorded later than what is written here is another outcome: the bridge's database was restored to a
-    moment before the first one, and the job ended anew. The later one holds.
+    A delivery with a later `recorded_at` is another outcome: the bridge's database was restored to a moment before the
+    first one, and the job ended again. The later one counts.
     """
     with state() as connection:
         row = connection.execute(
@@ -158,7 +158,7 @@ def receive(
     """Receive the outcome of a job, once or more often, and tell the bridge that it is safe here."""
     # Before it is confirmed: if this process dies on the way, the bridge hands the outcome over again.
     if status == "unserved":
-        log.info("job %s (%s): nobody asks for it, converted here: %s", job_id, content_type, convert_here(job_id))
+        log.info("job %s (%s): no worker polls for it; converted here: %s", job_id, content_type, convert_here(job_id))
     if result_url is not None:  # a text that is too long for a message
         content = text_of({"result_url": result_url, "result_sha256": result_sha256})
     delivery = record(

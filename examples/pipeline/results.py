@@ -1,4 +1,4 @@
-"""The text and the files of a result that an outcome only names: fetched in pieces, going on where a connection broke.
+"""Fetches the text and the files of a result that an outcome only names, resuming where a connection broke.
 
 `text_of(outcome)` and `save(url, sha256, path)`. This module is meant to be copied; standard library alone.
 
@@ -27,9 +27,9 @@ class Broken(OSError):
 
 
 def text_of(outcome: dict[str, Any]) -> str | None:
-    """Return the text of an outcome, wherever it is; in memory, so one of gigabytes is better saved.
+    """Return the text of an outcome, wherever it is; in memory, so use `save` for one of gigabytes.
 
-    Raises OSError (urllib's and Broken are some) where the bridge does not give it.
+    Raises OSError (such as urllib's and Broken) if the bridge does not send it.
     """
     if not outcome.get("result_url"):
         text: str | None = outcome.get("content")
@@ -41,9 +41,9 @@ def text_of(outcome: dict[str, Any]) -> str | None:
 
 
 def save(url: str, sha256: str, path: Path) -> None:
-    """Fetch `result_url`, or the `url` of an artifact, into a file, which is there as a whole or not at all.
+    """Fetch `result_url`, or the `url` of an artifact, into a file, atomically.
 
-    `path` is for you to choose: an artifact's name is a worker's word. Raises OSError.
+    Choose `path` yourself: an artifact's name comes from a worker. Raises OSError.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -55,7 +55,7 @@ def save(url: str, sha256: str, path: Path) -> None:
 
 
 def fetch(url: str, sha256: str, file: BinaryIO) -> None:
-    """Write what stands at a path of the bridge to a file that is empty. Raises OSError."""
+    """Write what is at a path of the bridge to an empty file. Raises OSError."""
     left, digest, why = TRIES, hashlib.sha256(), ""
     while True:
         at, whole = file.tell(), False
@@ -65,7 +65,7 @@ def fetch(url: str, sha256: str, file: BinaryIO) -> None:
             if error.code < 500 and error.code != 429:
                 raise
         except (http.client.HTTPException, OSError) as error:
-            why = str(error) or type(error).__name__  # what came counts
+            why = str(error) or type(error).__name__  # the bytes that came are kept
         if whole:
             break
         left = TRIES if file.tell() > at else left - 1
@@ -77,7 +77,7 @@ def fetch(url: str, sha256: str, file: BinaryIO) -> None:
 
 
 def _go_on(url: str, file: BinaryIO, digest: Any) -> bool:
-    """Append what is missing; whether that is all."""
+    """Append the missing bytes; return whether the file is complete."""
     base, key, at = os.environ.get("PIPELINE_BRIDGE_URL"), os.environ.get("PIPELINE_BRIDGE_KEY"), file.tell()
     if not base or not key:
         raise Broken("set PIPELINE_BRIDGE_URL and PIPELINE_BRIDGE_KEY: the outcome names a text that is there")

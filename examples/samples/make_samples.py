@@ -1,4 +1,4 @@
-"""Makes the sample files beside it. Run once, by hand; what it made is in the repository.
+"""Makes the sample files in this directory. Run once, by hand; the files are in the repository.
 
 Needs `apt-get install espeak-ng` and `pip install av numpy python-docx`. The PDF is written by hand, so that
 no PDF library is needed.
@@ -107,7 +107,7 @@ def speak(text: str, path: Path) -> None:
 
 
 def make_mp4(spoken: Path, path: Path) -> None:
-    """Write an MP4: a bar that grows over a plain ground, as long as `spoken`, with that sound in AAC."""
+    """Write an MP4: a growing bar on a plain background, as long as `spoken`, with that sound in AAC."""
     with av.open(str(spoken)) as source, av.open(str(path), "w") as target:
         seconds = source.duration / av.time_base
         pictures = target.add_stream("mpeg4", rate=FRAMES_PER_SECOND)
