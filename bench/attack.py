@@ -19,7 +19,7 @@ from bench.attack_routes import FORM, requests_of
 from bridge.names import API_BASE
 
 DRIPPING = 40  # connections
-PATIENCE = 30.0  # seconds for an answer; who has sent all says so by closing its half
+PATIENCE = 30.0  # seconds for an answer; a sender closes its half once everything is sent
 STRANGE: list[object] = [
     None, True, -1, 0, 2**53 + 1, 10**30, 1.5, 1e308, -0.0, "", "\x00", "\ud800", "a" * 70_000, [], {}, [[]], {"": {}},
     "../../etc/passwd", "'; DROP TABLE remote_jobs; --", "{{7*7}}", "\u202e", "<script>", "9" * 400, ["x"] * 5000,
@@ -52,7 +52,7 @@ HEADS = [
 
 
 class Attack:
-    """One thread's requests; `answers` counts what came back, `bad` keeps what must not."""
+    """One thread's requests; `answers` counts what came back, `bad` collects what must not."""
 
     def __init__(self, port: int, key: str, job_ids: list[str], source: str, seed: int) -> None:
         self.port, self.key, self.job_ids, self.source = port, key, job_ids, source
@@ -61,7 +61,7 @@ class Attack:
         self.bad: list[tuple[bytes, bytes]] = []
         self.accepted: dict[str, Any] = {}  # job ID → its task_options, as they were sent
         self.connection: socket.socket | None = None
-        self.session = self.csrf = ""  # of the dashboard: lines of a head, and what its forms carry
+        self.session = self.csrf = ""  # of the dashboard: header lines, and the token of its forms
 
     def sign_in(self) -> None:
         """Begin a session of the dashboard, where this key may have one."""
@@ -82,7 +82,7 @@ class Attack:
         return f"{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {self.key}\r\n".encode()
 
     def request(self) -> tuple[bytes, bytes | None]:
-        """The bytes of a request; its body, where nothing but that was bent."""
+        """Return the bytes of a request, and its body if nothing else was bent."""
         chance = self.chance
         asked = chance.choice(requests_of(chance.choice([*self.job_ids, "x", "%00", "../x"]), self.source, chance))
         head = self.head(asked.method, asked.path) + asked.lines.encode()
@@ -119,7 +119,7 @@ class Attack:
             given[chance.choice([*given, "lease_token", "unknown"])] = chance.choice(STRANGE)
         try:
             raw = orjson.dumps(given)
-        except TypeError:  # what orjson cannot write, the server has to refuse
+        except TypeError:  # what orjson cannot encode, the server has to refuse
             raw = repr(given).replace("'", '"').encode("utf-8", "surrogatepass")
         if chance.random() < 0.2:
             raw = raw.replace(b"1", chance.choice(NUMBERS), 1)
@@ -132,7 +132,7 @@ class Attack:
             if self.connection is None:
                 self.connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
             self.connection.sendall(sent)
-            if body is None:  # it may lack an end, for which the server would wait
+            if body is None:  # it may be incomplete, and the server would wait
                 self.connection.shutdown(socket.SHUT_WR)
             received = self.answer(self.connection, bodiless=sent.startswith(b"HEAD "))
         except TimeoutError:
@@ -142,7 +142,7 @@ class Attack:
         status = self.note(sent, received)
         if body is not None and status == "200" and sent.startswith(b"POST %s HTTP" % API_BASE.encode()):
             self.accepted[orjson.loads(received.partition(b"\r\n\r\n")[2])["job_id"]] = json.loads(body)
-        # What is left of the answer, or of a request in a request, must not be taken for the next one's answer.
+        # The rest of an answer, or the answer to a smuggled request, must not be taken for the next one's answer.
         if self.connection is not None and (body is None or status != "200" or self.chance.random() < 0.05):
             self.connection.close()
             self.connection = None
@@ -156,7 +156,7 @@ class Attack:
         return status
 
     def answer(self, connection: socket.socket, *, bodiless: bool = False) -> bytes:
-        """One whole answer; of a HEAD its head alone."""
+        """Return one whole answer, or only the head for a HEAD."""
         received = b""
         while True:
             head, end, body = received.partition(b"\r\n\r\n")
@@ -217,10 +217,10 @@ class Endless(Attack):
                     connection.sendall(endless[0])
                     while not ended.is_set():
                         connection.sendall(endless[1])
-                    continue  # it was not cut off yet when all ended
+                    continue  # it was not cut off before the end of the attack
                 except TimeoutError:
                     received = b"no answer"
                 except OSError:
-                    with suppress(OSError):  # what was answered before the end
+                    with suppress(OSError):  # what was answered before the connection ended
                         received = connection.recv(65536) or b"closed"
             self.note(endless[0], received)

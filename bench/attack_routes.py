@@ -1,6 +1,6 @@
-"""What bench/attack.py bends: a request of every route of the OpenAPI document, and of every page and form of /ui.
+"""What bench/attack.py bends: a request for every route of the OpenAPI document, and every page and form of /ui.
 
-tests/rules/test_hostile_routes.py holds them against both.
+tests/rules/test_hostile_routes.py compares them with both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Asked(NamedTuple):
 
 
 def requests_of(job: str, source: str, chance: random.Random) -> list[Asked]:
-    """Valid requests, about this job where they are about one."""
+    """Return valid requests, with this job where they name one."""
     new: dict[str, Any] = {"source_file_path": source, "content_type": "a", "ingestion_task_id": "t"}
     named = {**new, "callback_url": "https://hooks.example.org/a?b=c", "unserved_after_seconds": 30}
     result = {"success": True, "content": "c", "metadata": {"x": [1]}}
@@ -41,7 +41,7 @@ def requests_of(job: str, source: str, chance: random.Random) -> list[Asked]:
     mine = f"{API_BASE}/{job}"
     trace = f"traceparent: 00-{chance.choice(['0', '1', 'g']) * 32}-00f067aa0ba902b7-01\r\n"
     return [
-        # The first few are asked for more often: what they make is compared with what comes back.
+        # The first few are sent more often: what they create is compared with what comes back.
         *[Asked("POST", API_BASE, {**new, "task_options": {"x": 1, "y": [1.5, "z"]}}, trace)] * 4,
         *[Asked("POST", f"{API_BASE}/batch", {"jobs": [new, {**new, "priority": "high"}]})] * 2,
         Asked("POST", f"{API_BASE}/batch", {"jobs": [new], "outcome": True, "callback_url": "https://a.example.org/"}),
@@ -89,7 +89,7 @@ def requests_of(job: str, source: str, chance: random.Random) -> list[Asked]:
 
 
 def _pages(job: str, key: str) -> list[Asked]:
-    """The dashboard's; each form without its token, and by chance with the session that bench/attack.py has."""
+    """Return the dashboard's requests; forms lack their token, bench/attack.py may add it and its session."""
     csrf = {"csrf": "0" * 64}
     some = {"asked": "cancel", "status": "pending", "content_type": "a"}
     seen = ("", "login", "history?span=7d", "sweeps", "jobs?status=pending&cursor=x", "jobs/bulk?asked=cancel",

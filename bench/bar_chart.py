@@ -1,4 +1,4 @@
-"""Bars with their spread as an SVG that needs nothing else."""
+"""Bars with their spread as a self-contained SVG."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Bar(NamedTuple):
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
-    """The SVG's text; bars begin at zero, a line shows the spread. Raises ValueError without bars."""
+    """Return the SVG's text; bars begin at zero, a line shows the spread. Raises ValueError without bars."""
     scale = (WIDTH - LEFT - RIGHT) / max(bar.most for bar in bars)
     height = TOP + ROW * len(bars) + 12
     parts = [

@@ -1,12 +1,12 @@
-"""Lifecycles a second of the bridge ÷ what others do with a job, in one interleaved run.
+"""The bridge's lifecycles per second ÷ those of other systems, in one interleaved run.
 
     .venv/bin/python bench/baselines.py [--seconds 4] [--rounds 5] [--jobs 4000] [--only NAME,…] [--json FILE]
 
 Each round measures, one after the other: the bare Flask-Smorest echo (under gunicorn's gevent class and under the
 bridge's own), the bridge (128 and 512 connections), the same with its default log lines, the same with two API
 processes, and the others in bench/others. Those of PyPI need
-.venv-bench (`make bench-full` makes it); what is not installed is named and left out. All are durable as far as they
-can be: fsync on; a Celery broker is Valkey as the bridge's own is.
+.venv-bench (`make bench-full` makes it); what is not installed is named and left out. All are as durable as they can
+be: fsync on; Celery's broker is Valkey, like the bridge's own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from bench.lifecycles import OUR_CLASS, ROOT, Target, about, bridge, build_clien
 from bench.others import beanstalkd, pgbench, server
 from bridge import embedded
 
-FEW = 4  # connections of the first design: with many it stands still
+FEW = 4  # connections of the first design: with many it deadlocks
 BRIDGE = "bridge, 128 connections"
-#: What the bridge's rate is divided by, and whose rate is divided by what; each within its round.
+#: Pairs of dividend and divisor; each ratio is taken within a round.
 RATIOS = [
     (BRIDGE, "echo, 128 connections"),
     ("bridge, 512 connections", "echo, 512 connections"),
@@ -40,11 +40,11 @@ RATIOS = [
     ("bridge, two processes, 512 connections", "bridge, 512 connections"),
     *((BRIDGE, other) for other in ("first design", "Celery", "procrastinate", "PgQueuer", "pgbench", "beanstalkd")),
 ]
-Measured = dict[str, list[float | None]]  # rates by name, one a round
+Measured = dict[str, list[float | None]]  # rates by name, one per round
 
 
 def main() -> int:
-    """Measures, and prints two tables."""
+    """Measure, and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a look, not a figure")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
@@ -81,7 +81,7 @@ def _is_wanted(name: str, only: str) -> bool:
 
 
 def _tried(name: str, turn: Callable[[], float | None]) -> float | None:
-    """One that fails is said, and costs the others nothing."""
+    """Run one turn; report a failure without stopping the others."""
     try:
         return turn()
     except SystemExit as problem:
@@ -90,7 +90,7 @@ def _tried(name: str, turn: Callable[[], float | None]) -> float | None:
 
 
 def ratios_of(rates: Measured) -> dict[str, list[float]]:
-    """Each of RATIOS, by round; the rounds where one of both is missing are left out."""
+    """Return each of RATIOS by round, without the rounds in which one of the two is missing."""
     found = {}
     for of, by in RATIOS:
         pairs = zip(rates.get(of, []), rates.get(by, []), strict=False)
@@ -107,7 +107,7 @@ def _spread(values: list[float], how: str) -> str:
 
 @contextmanager
 def everything(seconds: float, jobs: int) -> Iterator[dict[str, Callable[[], float | None]]]:
-    """What is measured, by name: each a call that gives its rate, or None where something is not installed."""
+    """Yield what is measured, by name: a function that returns its rate, or None if something is not installed."""
     with ExitStack() as running:
         place = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="jobbridge-baselines-")))
         one, two, info = (

@@ -1,8 +1,8 @@
-"""Jobs a second on one connection: one by one ÷ fifty at a time (batch create, `max_jobs`, results together).
+"""Jobs per second on one connection: one by one ÷ fifty at a time (batch create, `max_jobs`, results together).
 
     .venv/bin/python bench/bulk.py [--seconds 5] [--rounds 3] [--json FILE]
 
-One API process, keys, guard and limits on, fsync on. The two take turns; only their ratio tells something.
+One API process, keys, guard and limits on, fsync on. The two take turns; only their ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Connection:
         return list(self._ask("GET", path)["jobs"])
 
     def one(self) -> int:
-        """A lifecycle; 1."""
+        """Run one lifecycle; return 1."""
         self._ask("POST", f"{BASE}/", self._job)
         (job,) = self._poll(1)
         self._ask("PUT", f"{BASE}/{job['job_id']}/result", RESULT)
         return 1
 
     def many(self) -> int:
-        """AT_ONCE lifecycles."""
+        """Run AT_ONCE lifecycles together; return their number."""
         self._ask("POST", f"{BASE}/batch", {"jobs": [self._job] * AT_ONCE})
         left = AT_ONCE
         while left:
@@ -74,7 +74,7 @@ class Connection:
 
 
 def turn(target: Target, what: Callable[[], int], seconds: float) -> tuple[float, float]:
-    """Jobs a second, and µs of CPU of the API for each."""
+    """Return the jobs per second, and the µs of the API's CPU for each."""
     cpu, began, jobs = _cpu(target), time.monotonic(), 0
     while time.monotonic() < began + seconds:
         jobs += what()
@@ -82,7 +82,7 @@ def turn(target: Target, what: Callable[[], int], seconds: float) -> tuple[float
 
 
 def main() -> int:
-    """Measures, and prints the ratio."""
+    """Measure, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)

@@ -38,7 +38,7 @@ FROM remote_jobs WHERE content_type = 'later'
 
 
 def measure(name: str, *, beat: bool = True, flood: int = 0) -> int:
-    """Prints a table; how many bounds were missed. `flood`: so many creates over Celery come first."""
+    """Print a table; return how many bounds were missed. `flood`: creates over Celery that come first."""
     print(f"{name}:")
     place = Path(tempfile.mkdtemp(prefix="jobbridge-clocks-"))
     changes = {"BRIDGE_DATA_DIR": str(place), "BRIDGE_PORT": str(free_port()), "BRIDGE_ACK_SECONDS": str(ACK_SECONDS)}
@@ -98,7 +98,7 @@ def _flood(broker: str, client: Client, count: int) -> None:
 
 
 def main() -> int:
-    """1 when a bound was missed."""
+    """Measure each case; return 1 if a bound was missed."""
     missed = measure("as usual")
     missed += measure("without beat", beat=False)
     missed += measure(f"behind a flood of {FLOOD} creates over Celery", flood=FLOOD)

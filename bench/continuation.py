@@ -1,4 +1,4 @@
-"""From a result's answer until the pipeline's task starts, while little goes on.
+"""The time from a result's answer to the start of the pipeline's task, under little load.
 
     .venv/bin/python bench/continuation.py [--jobs 100] [--json FILE]
 
@@ -31,7 +31,7 @@ PATIENCE = 60.0  # seconds
 
 
 def main() -> int:
-    """Measures, and prints median and 99th percentile."""
+    """Measure, and print median and 99th percentile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--short", action="store_true", help="a look, not a figure")
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _one(target: Target, noted: redis.Redis) -> float:
-    """Seconds from a result's answer to the task's start; negative where the task was faster than the answer."""
+    """Return the seconds from a result's answer to the task's start; negative if the task started first."""
     url = f"http://127.0.0.1:{target.port}{BASE}"
     job = {"source_file_path": target.environment["LOAD_SOURCE"], "content_type": "one", "ingestion_task_id": "1"}
     with requests.Session() as session:

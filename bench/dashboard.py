@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/dashboard.py [--jobs 1000000] [--tabs 20] [--slices 8] [--seconds 10]
 
-Prints the median and the longest time of each page, and lifecycles a second with the tabs open over those without, of
-slices that take turns. 1 where a page's median is 200 ms or more, or more than a twentieth of the lifecycles is lost.
+Prints the median and the longest time of each page, and the lifecycles per second with the tabs open ÷ without them, in
+alternating slices. Status 1 if a page's median is 200 ms or more, or more than a twentieth of the lifecycles is lost.
 """
 
 import argparse
@@ -57,7 +57,7 @@ CLIENTS = 4
 
 
 def load(url: str, jobs: int) -> None:
-    """So many finished jobs and a tenth of it pending, as the tests of plans have them."""
+    """Load this many finished jobs, and a tenth of it pending, as in the tests of plans."""
     scale = jobs / big_table.FINISHED
     engine = create_engine(url)
     statement = big_table.JOBS
@@ -77,7 +77,7 @@ def load(url: str, jobs: int) -> None:
 
 
 def page_times(browser: Browser, job_id: str) -> list[tuple[str, float, float]]:
-    """(page, median ms, longest ms)."""
+    """Return (page, median ms, longest ms) of each page."""
     found = []
     for page in (*PAGES, f"/ui/jobs/{job_id}"):
         took = []
@@ -98,7 +98,7 @@ class Lifecycles:
         self._headers = {"Authorization": f"Bearer {key}"}
 
     def rate(self, seconds: float) -> float:
-        """Lifecycles a second."""
+        """Return the lifecycles per second."""
         counts, end = [0] * CLIENTS, time.monotonic() + seconds
 
         def live(number: int) -> None:
@@ -123,7 +123,7 @@ class Lifecycles:
 
 
 class Tabs:
-    """The overview in so many tabs that are looked at: its numbers every 5 s, its plots every 15 s."""
+    """The overview in `count` visible tabs: its numbers every 5 s, its plots every 15 s."""
 
     def __init__(self, browser: Browser, count: int) -> None:
         self._browser, self._ended = browser, threading.Event()
@@ -150,7 +150,7 @@ class Tabs:
 
 
 def main() -> int:
-    """Measures; 1 where it costs more than it may."""
+    """Measure; return 1 if the dashboard costs more than it may."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=big_table.FINISHED)
     parser.add_argument("--tabs", type=int, default=20)

@@ -1,7 +1,7 @@
-"""How long a parked poll waits for a job, and how many lifecycles a second pass, on this machine.
+"""How long a parked poll waits for a job, and how many lifecycles per second are reached, on this machine.
 
 `make bench` (`ARGS=--short` for a quick look). It starts a private bridge (embedded servers with fsync, two API
-processes, keys on, Celery worker and beat), so nothing else may be busy on the machine. Prints a table.
+processes, keys on, Celery worker and beat), so the machine must be idle otherwise. Prints a table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROCESSES = 2
 
 
 def main() -> int:
-    """Runs the measurements; 1 when one could not be made."""
+    """Run the measurements; return 1 if one could not be made."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a look, not a figure: a tenth of the time")
     parser.add_argument("--json", type=Path)
@@ -78,13 +78,13 @@ def main() -> int:
 
 @contextmanager
 def _bridge(place: Path, signals: Signals) -> Iterator[tuple[Stack, dict[str, str]]]:
-    """A bridge with a key, and the load client's environment for it."""
+    """Run a bridge with a key; yield it and the load client's environment for it."""
     changes = {
         "BRIDGE_DATA_DIR": str(place),
         "BRIDGE_PORT": str(free_port()),
         "BRIDGE_API_PROCESSES": str(PROCESSES),
         "BRIDGE_LOG_LEVEL": "warning",
-        "BRIDGE_ACK_SECONDS": "3600",  # nobody works on what is claimed here: its workers would soon be paused
+        "BRIDGE_ACK_SECONDS": "3600",  # nobody processes what is claimed here: the workers would soon be paused
     }
     stack = Stack(changes, throw_away=True)
     try:
@@ -106,7 +106,7 @@ def _bridge(place: Path, signals: Signals) -> Iterator[tuple[Stack, dict[str, st
 
 @contextmanager
 def _echo(place: Path, signals: Signals) -> Iterator[str]:
-    """The bare route, under gunicorn and gevent with as many processes; its port."""
+    """Run the bare route under gunicorn and gevent with as many processes; yield its port."""
     port = free_port()
     family = Family(place / "logs")
     arguments = [
@@ -139,7 +139,7 @@ def _client(arguments: list[object], environment: dict[str, str]) -> str:
 
 
 def _figures(out: str, name: str) -> tuple[float, float]:
-    """Median and 99th percentile of one of the client's lines, in ms."""
+    """Return median and 99th percentile of one of the client's lines, in ms."""
     found = re.search(rf"^ {name}\s+n=\d+ p50=([\d.]+)ms .*p99=([\d.]+)ms", out, re.MULTILINE)
     if found is None:
         raise SystemExit(f"the load client reported no {name}:\n{out}")
@@ -154,7 +154,7 @@ def _rate(out: str) -> float:
 
 
 def _memory() -> float:
-    """What the API processes take together, in MiB, with what they share counted once for each."""
+    """Return the memory of the API processes together, in MiB; shared pages are counted for each."""
     ours = psutil.Process().children(recursive=True)
     api = [process for process in ours if any("gunicorn" in word for word in process.cmdline())]
     rss: int = sum(process.memory_info().rss for process in api)

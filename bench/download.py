@@ -2,10 +2,9 @@
 
     .venv/bin/python bench/download.py [--mib 1024] [--rounds 5]
 
-The plain copy is a process that reads a MiB and sends it, to the same client, which takes what comes and keeps
-nothing. A poll that finds nothing is asked for a hundred times a second by a process of its own: while nothing else
-happens, during the plain copies and during the downloads. One API process, keys, guard and limits on; the file lies in
-the system's cache.
+The plain copy is a process that reads a MiB and sends it, to the same client, which discards what it receives. A
+separate process sends empty polls, a hundred per second: while nothing else happens, during the plain copies and during
+the downloads. One API process, keys, guard and limits on; the file is in the system's cache.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ POLLS_EVERY = 0.01  # seconds
 
 
 def main() -> int:
-    """Measures, and prints what came of it."""
+    """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
@@ -93,13 +92,13 @@ def main() -> int:
 
 
 def quantiles(ms: list[float]) -> tuple[float, float]:
-    """The median and the 99th percentile."""
+    """Return the median and the 99th percentile."""
     return statistics.median(ms), sorted(ms)[int(len(ms) * 0.99)]
 
 
 @contextmanager
 def one_bridge() -> Iterator[dict[str, Any]]:
-    """A bridge of one process; where it is, and a key."""
+    """Run a bridge of one process; yield its port, a key and a source."""
     command = [sys.executable, str(HERE / "one_bridge.py"), "BRIDGE_API_PROCESSES=1"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -111,7 +110,7 @@ def one_bridge() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def child(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """This file as a process of its own, which ends when its input does."""
+    """Run this file as a separate process, which ends with its input."""
     command = [sys.executable, __file__, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -123,7 +122,7 @@ def child(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def polled(bridge: dict[str, Any]) -> Iterator[list[float]]:
-    """How long polls took within the block, in ms."""
+    """Poll during the block; the yielded list then has the time of each, in ms."""
     seen: list[float] = []
     with child("--poll", f"{bridge['port']} {bridge['key']}") as process:
         assert process.stdout is not None
@@ -135,7 +134,7 @@ def polled(bridge: dict[str, Any]) -> Iterator[list[float]]:
 
 
 def poll(bridge: str) -> int:
-    """Polls until the input ends; then how long each took, as JSON."""
+    """Poll until the input ends; then print how long each took, as JSON."""
     import select
 
     port, key = bridge.split()
@@ -157,7 +156,7 @@ def poll(bridge: str) -> int:
 
 
 def serve(path: Path) -> int:
-    """The plain copy: to each connection the file, by reading and sending a MiB at a time."""
+    """Serve the plain copy: send the file to each connection, reading and sending a MiB at a time."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(listening.getsockname()[1], flush=True)
         while True:
@@ -168,7 +167,7 @@ def serve(path: Path) -> int:
 
 
 def fetch(port: int, request: bytes, size: int) -> float:
-    """Seconds until all bytes of the body have come."""
+    """Return the seconds until all bytes of the body have come."""
     space = bytearray(MIB)
     begun = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port)) as sock:
@@ -188,7 +187,7 @@ def fetch(port: int, request: bytes, size: int) -> float:
 
 
 def request_of(bridge: dict[str, Any], source: dict[str, str]) -> bytes:
-    """The request of a claimed job's holder for its source."""
+    """Create and claim a job; return its holder's request for the source."""
     made = {**source, "content_type": "large", "ingestion_task_id": "1", "timeout_seconds": 3600}
     job_id = asked(bridge, "POST", BASE, json=made).json()["job_id"]
     query = {"worker_id": "w1", "content_types": "large", "wait": "5"}
@@ -199,7 +198,7 @@ def request_of(bridge: dict[str, Any], source: dict[str, str]) -> bytes:
 
 
 def uploaded(bridge: dict[str, Any], file: Path) -> dict[str, str]:
-    """The file as an upload, sent in one request."""
+    """Upload the file in one request; return the field that names it."""
     tus = {"Tus-Resumable": "1.0.0"}
     length = str(file.stat().st_size)
     place = asked(bridge, "POST", "/api/v1/uploads", headers={**tus, "Upload-Length": length}).headers["Location"]
@@ -211,7 +210,7 @@ def uploaded(bridge: dict[str, Any], file: Path) -> dict[str, str]:
 
 
 def asked(bridge: dict[str, Any], method: str, path: str, **options: Any) -> requests.Response:
-    """An answer that is a success."""
+    """Make a request; return its successful answer."""
     headers = {"Authorization": f"Bearer {bridge['key']}", **options.pop("headers", {})}
     answer = requests.request(
         method, f"http://127.0.0.1:{bridge['port']}{path}", headers=headers, timeout=600, **options

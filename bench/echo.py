@@ -1,7 +1,7 @@
-"""The bare Flask-Smorest echo: the three hot routes with the same shapes, and no bridge behind them.
+"""The bare Flask-Smorest echo: the three hot routes with the same shapes, without a bridge behind them.
 
-What Flask, Flask-Smorest and marshmallow cost alone; bench/load_client runs against it unchanged. It is what
-bench/lifecycles.py divides by.
+It shows what Flask, Flask-Smorest and marshmallow alone cost; bench/load_client runs against it unchanged, and
+bench/lifecycles.py divides by it.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class Created(Schema):
 
 
 class PollQuery(Schema):
-    """What a worker asks for."""
+    """The query of a poll."""
 
     class Meta:
         unknown = EXCLUDE
@@ -47,7 +47,7 @@ class PollQuery(Schema):
 
 
 class Job(Schema):
-    """A job in a worker's hands."""
+    """A claimed job."""
 
     job_id = fields.String()
     source_file_url = fields.String()
@@ -62,7 +62,7 @@ class Polled(Job):
 
 
 class Result(Schema):
-    """What came of a job."""
+    """The result of a job."""
 
     success = fields.Boolean(required=True)
     content = fields.String()
@@ -85,7 +85,7 @@ def _job_id() -> str:
 @_echo.arguments(Create())
 @_echo.response(200, Created())
 def create(job: dict[str, Any]) -> dict[str, Any]:
-    """Answer as a create does."""
+    """Answer like a create."""
     return {"job_id": _job_id(), "status": "pending", "created_at": "2026-01-01T00:00:00+00:00"}
 
 
@@ -93,7 +93,7 @@ def create(job: dict[str, Any]) -> dict[str, Any]:
 @_echo.arguments(PollQuery(), location="query")
 @_echo.response(200, Polled())
 def poll(query: dict[str, Any]) -> dict[str, Any]:
-    """Answer as a poll does that found a job."""
+    """Answer like a poll that found a job."""
     job = {"job_id": _job_id(), "source_file_url": "/", "content_type": "bench", "task_options": {"model": "base"}}
     return {**job, "jobs": [job]}
 
@@ -102,7 +102,7 @@ def poll(query: dict[str, Any]) -> dict[str, Any]:
 @_echo.arguments(Result())
 @_echo.response(200, Accepted())
 def result(result: dict[str, Any], job_id: str) -> dict[str, Any]:
-    """Answer as a result does that was accepted."""
+    """Answer like an accepted result."""
     return {"status": "completed", "ingestion_continued": False}
 
 

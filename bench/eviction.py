@@ -1,9 +1,9 @@
-"""How soon the jobs of workers that are gone are in other hands: from the call of evict to the answer of a poll.
+"""How soon the jobs of vanished workers are claimed by others: from the call of evict to the answer of a poll.
 
     .venv/bin/python bench/eviction.py
 
 A private bridge with keys, guard and limits on. A hundred workers hold a job each; they are evicted by one call, and
-a worker that lives claims all hundred. Then the same with a call for each worker, and a claim after each. Prints
+another worker claims all hundred. Then the same with a call for each worker, and a claim after each. Prints
 milliseconds.
 """
 
@@ -24,7 +24,7 @@ WORKERS = 100
 
 
 def main() -> int:
-    """Measures it once; 1 when a job did not come."""
+    """Measure once; return 1 if a job was missing."""
     command = [sys.executable, str(HERE / "one_bridge.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bridge:
         assert bridge.stdout is not None

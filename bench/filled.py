@@ -13,8 +13,8 @@ from bridge.insight.counters import CHECK
 from models import migrations
 
 TYPE = "life"
-# IDs and times grow together, as those of the bridge do: the newest of `count` is from an hour ago for jobs that ended,
-# from now for those that wait. `from` keeps the IDs of one load apart from another's.
+# IDs and times grow together, as the bridge's do: the newest of `count` is from an hour ago for ended jobs, from now
+# for pending ones. `from` keeps the IDs of two loads apart.
 _JOBS = text("""
 INSERT INTO remote_jobs (id, tenant, ingestion_task_id, source_file_path, content_type, task_options, priority, status,
   created_at, queued_at, available_at, mirrored, timeout_at, timeout_seconds, queue_timeout_seconds, max_retries,
@@ -39,7 +39,7 @@ WHERE schemaname = 'public' AND tablename = 'remote_jobs' AND indexname NOT LIKE
 
 @contextmanager
 def database(place: Path) -> Iterator[embedded.Servers]:
-    """Servers with fsync and the bridge's schema."""
+    """Run servers with fsync and the bridge's schema."""
     servers = embedded.start(place, keep=False)
     try:
         migrations.upgrade(servers.database_url)
@@ -50,7 +50,7 @@ def database(place: Path) -> Iterator[embedded.Servers]:
 
 @contextmanager
 def loading(servers: embedded.Servers) -> Iterator[Connection]:
-    """The superuser's connection: triggers rest within the block, which is one transaction."""
+    """Open a superuser's connection, with triggers off, for one transaction."""
     assert servers.postgres is not None
     name = servers.database_url.rpartition("/")[2]
     engine = create_engine(servers.postgres.superuser_url.rpartition("/")[0] + "/" + name)
@@ -62,14 +62,14 @@ def loading(servers: embedded.Servers) -> Iterator[Connection]:
 
 
 def load(connection: Connection, count: int, source: str, *, ended: bool) -> None:
-    """So many jobs that ended, or that wait."""
+    """Load `count` jobs, ended or pending ones."""
     first = 1_000_000_000 if ended else 100_000_000_000
     values = {"from": first, "count": count, "source": source, "type": TYPE, "ended": ended}
     connection.execute(_JOBS, values)
 
 
 def fill(servers: embedded.Servers, pending: int, finished: int, source: str) -> None:
-    """Load both kinds, with indexes that are built afterwards, counters and statistics as they shall be."""
+    """Load both kinds; build the indexes afterwards, and bring counters and statistics up to date."""
     with loading(servers) as connection:
         indexes = connection.execute(_INDEXES).all()
         for index in indexes:
@@ -86,7 +86,7 @@ def fill(servers: embedded.Servers, pending: int, finished: int, source: str) ->
 
 
 def vacuum(servers: embedded.Servers) -> None:
-    """Statistics, and the visibility map, of what is there now."""
+    """Update the statistics and the visibility map."""
     engine = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text("VACUUM ANALYZE remote_jobs"))

@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/full.py [--short] [--only NAME,…] [--against DIR]
 
-One that fails or takes longer than it may is said, and the next one goes on. `bench/report.py` writes the tables.
+A measurement that fails or takes too long is reported, and the next one follows. `bench/report.py` writes the tables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOUR = 3600.0
 
 
 class Command(NamedTuple):
-    """A measurement: for how many minutes it may take, and what it is asked for a figure and for a look."""
+    """A measurement: its limit in minutes, and its arguments for a figure and for a look."""
 
     minutes: float
     figure: list[str]
@@ -46,18 +46,18 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Runs them; 1 where one failed."""
+    """Run them all; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a look, not a figure")
     parser.add_argument("--only", default="", help=f"of {', '.join(COMMANDS)}; comma-separated")
-    parser.add_argument("--against", help="an installed checkout, measured beside this one by `lifecycles`")
+    parser.add_argument("--against", help="an installed checkout that `lifecycles` measures beside this one")
     asked = parser.parse_args()
     only = [name for name in asked.only.split(",") if name]
     if unknown := set(only) - set(COMMANDS):
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
     place = ROOT / "build" / ("bench-look" if asked.short else "bench-full")
     place.mkdir(parents=True, exist_ok=True)
-    # A shell without a terminal lets what it starts beside itself ignore this signal, and that is inherited.
+    # Background processes of a shell without a terminal ignore this signal, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     end, failed = time.monotonic() + HOUR, []
     for name, command in COMMANDS.items():
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def measured(name: str, arguments: list[str], place: Path, seconds: float) -> str | None:
-    """Run one of them; why it has no figure, or None. What an earlier run kept of it is removed first."""
+    """Run one of them; return why it has no figure, or None. The JSON of an earlier run is removed first."""
     if seconds <= 0:
         return "not begun: the hour is over"
     kept = place / f"{name}.json"
@@ -83,7 +83,7 @@ def measured(name: str, arguments: list[str], place: Path, seconds: float) -> st
     print(f"\n== {name}", flush=True)
     began = time.monotonic()
     command = [sys.executable, *arguments, "--json", str(kept)]
-    # A shell that starts this in the background lets it ignore the SIGINT by which a measurement is ended.
+    # Started in the background of a shell, this ignores SIGINT, by which a measurement is ended.
     hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=hears)
     try:
@@ -101,7 +101,7 @@ def measured(name: str, arguments: list[str], place: Path, seconds: float) -> st
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """By SIGINT for all of it, as a terminal does, so that it stops what it has started; killed after a minute."""
+    """End its process group by SIGINT, as a terminal does, so that it stops what it started; kill it after a minute."""
     os.killpg(process.pid, signal.SIGINT)
     try:
         process.wait(60)

@@ -1,11 +1,11 @@
-"""What an attack costs a process, seen from outside by a process of its own: its memory, and how long it stalls.
+"""What an attack costs a process, measured from another process: its memory, and how long it stalls.
 
 `python bench/gauge.py PORT PID` asks for /healthz over one kept connection, 20 times a second, and reads the memory of
-the API process meanwhile. For each line on standard input it answers with one of JSON: what it saw since the last.
+the API process meanwhile. It answers each line on standard input with a line of JSON: what it saw since the last.
 
-/healthz waits for nothing, so that what it takes beyond a millisecond is the event loop's: somebody else computes. On a
-busy machine it is the kernel's too, which lets other processes run first: what both processes, this one and the API's,
-stood ready and waited for a core (/proc/…/schedstat) is subtracted from `stall`, and is still in `wall`.
+/healthz waits for nothing, so the time beyond a millisecond is that of an event loop busy with something else. On a
+busy machine other processes run first too: the time that both processes, this one and the API's, waited for a core
+(/proc/…/schedstat) is subtracted from `stall`, and included in `wall`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATIENCE = 60.0  # seconds
 
 
 class Seen(NamedTuple):
-    """What was seen since the last look: in milliseconds and MiB."""
+    """What was seen since the last look, in milliseconds and MiB."""
 
     stall: float  # the longest answer, without the wait for a core
     wall: float  # the longest answer
@@ -46,7 +46,7 @@ class Gauge:
         self._process = process
 
     def look(self) -> Seen:
-        """What was seen since the last look."""
+        """Return what was seen since the last look."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -56,7 +56,7 @@ class Gauge:
 
 @contextmanager
 def measured(port: int, pid: int) -> Iterator[Gauge]:
-    """A gauge of the API process with this ID, for as long as the block takes."""
+    """Run a gauge of the API process with this ID during the block."""
     command = [sys.executable, __file__, str(port), str(pid)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -67,7 +67,7 @@ def measured(port: int, pid: int) -> Iterator[Gauge]:
 
 
 def memory(pid: int) -> float:
-    """The resident memory of a process in MiB; 0 where it is no more."""
+    """Return the resident memory of a process in MiB; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / MIB
     except OSError:
@@ -75,10 +75,10 @@ def memory(pid: int) -> float:
 
 
 def _waited(pid: int | str) -> float:
-    """For how long this process' first thread stood ready without a core so far, in seconds."""
+    """Return for how many seconds the process's first thread has waited for a core so far."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError):  # a kernel without it: then `stall` is as `wall`
+    except (OSError, IndexError):  # a kernel without it: `stall` is then the same as `wall`
         return 0.0
 
 
@@ -88,7 +88,7 @@ class _Probe:
         self._connection: socket.socket | None = None
 
     def __call__(self) -> bool:
-        """One question; whether it was answered."""
+        """Send one probe; return whether it was answered."""
         try:
             if self._connection is None:
                 self._connection = socket.create_connection(("127.0.0.1", self._port), PATIENCE)

@@ -1,10 +1,10 @@
-"""What a create and a claim take with millions of jobs in the database ÷ with none, and a claim in a burst.
+"""The time of a create and a claim with millions of jobs in the database ÷ with none, and of a claim in a burst.
 
     .venv/bin/python bench/growth.py [--pending 1000000] [--finished 5000000] [--rounds 5] [--json FILE]
 
-Two bridges of one API process take turns: one is empty, the other's database is filled before it starts; both make
-lifecycles of one queue, over one connection and over 32. Then, in SQL alone: claims of one job while 200 000 wait that
-came after the last ANALYZE, which saw 100 000 finished jobs and none that waits.
+Two bridges of one API process take turns: one is empty, the other's database is filled before it starts; both run
+lifecycles of one queue, over one connection and over 32. Then, in SQL alone: claims of one job while 200 000 are
+pending that came after the last ANALYZE, which saw 100 000 finished jobs and no pending one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STALE = (
 
 
 def main() -> int:
-    """Measures both, and prints them."""
+    """Measure both, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a look, not a figure: a hundredth of the jobs")
     parser.add_argument("--pending", type=int, default=1_000_000)
@@ -80,12 +80,12 @@ def main() -> int:
 
 
 def took(point: Point) -> float:
-    """A create and a claim, medians, ms."""
+    """Return the medians of a create and a claim together, in ms."""
     return point.p50["create"] + point.p50["poll"]
 
 
 def grown(pending: int, finished: int, seconds: float, rounds: int) -> dict[tuple[str, int], list[Point]]:
-    """Lifecycles of both bridges in turns."""
+    """Measure the lifecycles of both bridges in turns."""
     points: dict[tuple[str, int], list[Point]] = {}
     with ExitStack() as running:
         place = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="jobbridge-growth-")))
@@ -109,7 +109,7 @@ def grown(pending: int, finished: int, seconds: float, rounds: int) -> dict[tupl
 
 
 def stale(burst: int) -> list[tuple[float, float]]:
-    """The times of looks for the next job and of its claim, with their round trip, in ms."""
+    """Return the times of looking up the next job and of claiming it, with their round trips, in ms."""
     who = Claimant(uuid4(), "w", lease_seconds=60, content_types=filled.TYPE)
     queue = Queue("default", filled.TYPE)
     times = []

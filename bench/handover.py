@@ -28,7 +28,7 @@ from bridge.db import make_engine  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 
 CONFIRM_SECONDS = 10
-# As the statement that ends a job records it; the nudge is left to the sweep, which comes each 10 s.
+# As the statement that ends a job records it; the nudge is left to the sweep, which runs every 10 s.
 END = text("""
 WITH ended AS (
   INSERT INTO remote_jobs (id, tenant, ingestion_task_id, source_file_path, content_type, task_options, priority,
@@ -45,7 +45,7 @@ SELECT id, 1, 'default', json_build_object('job_id', id, 'n', 1, 'ingestion_task
 
 
 class Bench:
-    """A bridge without its API, whose outcomes go to a pipeline that takes so many seconds for each."""
+    """A bridge without its API, whose outcomes go to a slow pipeline."""
 
     def __init__(self, place: Path) -> None:
         self.servers = embedded.start(place / "servers", durable=False)
@@ -71,7 +71,7 @@ class Bench:
             return int(connection.execute(text(statement)).scalar_one())
 
     def end(self, jobs: int) -> None:
-        """Jobs that have ended, with their outcomes; the nudge for them as the API sends it."""
+        """Insert ended jobs with their outcomes, and send the nudge for them as the API does."""
         with self.engine.begin() as connection:
             ended = [str(row.job_id) for row in connection.execute(END, {"jobs": jobs})]
         self.nudge(ended)
@@ -128,7 +128,7 @@ def receive(job_id, n, **_):
 
 
 def outage(bench: Bench, scale: float) -> dict[str, object]:
-    """Five outcomes a second for a pipeline that does ten; it is away in the middle of them."""
+    """Record five outcomes per second for a pipeline that can do ten, and is away in between."""
     seconds = 0.1
     away = 60 * scale
     pipeline = bench.pipeline(seconds)
@@ -162,7 +162,7 @@ def outage(bench: Bench, scale: float) -> dict[str, object]:
 
 
 def never(bench: Bench, scale: float) -> dict[str, object]:
-    """Ten thousand outcomes that nobody takes: what the broker holds after each minute."""
+    """Record ten thousand outcomes that nobody takes; return what the broker holds over time."""
     outcomes = int(10_000 * scale)
     for _ in range(outcomes // 100):
         bench.end(100)
@@ -182,7 +182,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix=f"jobbridge-handover-{uuid.uuid4().hex[:6]}-") as place, ending_signals():
         bench = Bench(Path(place))
-        # The nudges go out as the API's do.
+        # The nudges are sent with the API's settings.
         os.environ.update({name: value for name, value in bench.stack.environment.items() if name.startswith("BRIDGE")})
         try:
             found = (outage if options.what == "outage" else never)(bench, 0.1 if options.short else 1.0)

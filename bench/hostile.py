@@ -1,17 +1,17 @@
 """Hostile requests through the real server: no 5xx, no dead process, no unreadable row, a budget of memory and time.
 
 `.venv/bin/python bench/hostile.py` (`--short`: a tenth of it, in about a minute; `--only NAME …`: some of the attacks).
-A hundred thousand valid requests, with a key of each scope, are bent in every way that we know: bytes of the body, of
-the head and of the JSON in it; and raw HTTP that is none (two lengths, bare line feeds, giant heads, broken chunks).
-All the while some connections drip their heads and bodies byte by byte, and one sends chunks without end. Afterwards
-every job is read, and what was accepted is compared with what comes back. Before that come the attacks of
-bench/hostile_kinds.py, each at one thing that could grow.
+A hundred thousand valid requests, with a key of each scope, are bent in every known way: bytes of the body, of the head
+and of the JSON in it; and invalid raw HTTP (two lengths, bare line feeds, giant heads, broken chunks). Meanwhile some
+connections drip their heads and bodies byte by byte, and one sends chunks without end. Afterwards every job is read,
+and what was accepted is compared with what comes back. Before that come the attacks of bench/hostile_kinds.py, each
+aimed at one thing that could grow.
 
 One API process gets all of it, and bench/gauge.py measures it: its memory over what it had when idle, and the longest
 stall of its event loop. Exit status 1 where something was found: a 5xx, a death, a row that changed, more than
 MOST_MEMORY, memory that is not back after BACK_SECONDS, and, but for `--short`, a stall longer than MOST_STALL. (The
-wait for a core is taken out of the stall, but a machine with other work also takes longer over the same computation:
-believe the figures of a quiet one.) `--json` prints the figures as JSON.
+wait for a core is subtracted from the stall, but a busy machine also takes longer for the same computation: trust the
+figures of a quiet one.) `--json` prints the figures as JSON.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ SCOPES = ("admin", "submit", "work", "read")
 MOST_MEMORY = 300.0  # MiB over the idle process
 MOST_STALL = 250.0  # milliseconds
 BACK_SECONDS = 60.0
-BACK = 100.0  # MiB over the idle process that count as back: what an allocator keeps, and caches
-WARM = 300  # requests before the idle process is measured: what it loads once
+BACK = 100.0  # MiB over the idle process that count as back: what an allocator and caches keep
+WARM = 300  # requests before the idle process is measured, for what is loaded once
 
 
 class Line(NamedTuple):
@@ -61,10 +61,10 @@ class Line(NamedTuple):
     attack: str
     seconds: float
     memory: float  # MiB over idle
-    back: float | None  # seconds until it was back; None: it was not
+    back: float | None  # seconds until it was back; None: it was not back
     left: float  # MiB over idle, then
     stall: float  # milliseconds
-    wall: float  # milliseconds, the wait for a core among them
+    wall: float  # milliseconds, including the wait for a core
     answers: dict[str, int]
 
     def breaches(self, short: bool) -> list[str]:
@@ -79,7 +79,7 @@ class Line(NamedTuple):
 
 
 def main() -> int:
-    """Runs the attacks; 1 when anything was found."""
+    """Run the attacks; return 1 if anything was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int)
     parser.add_argument("--seed", type=int, default=1)
@@ -171,12 +171,12 @@ def _shown(line: Line) -> str:
 
 
 class Bent:
-    """The hundred thousand bent requests, and what came of them."""
+    """The hundred thousand bent requests, and their outcome."""
 
     def __init__(self, target: Target, made: list[str], count: int, seed: int) -> None:
         self._target, self._count = target, count
         aims = [(target.port, target.keys[scope], made, target.source) for scope in SCOPES]
-        # Half of them with an admin's key, for which most is open.
+        # Half of them with an admin's key, which is allowed the most.
         self._attacks = [Attack(*aims[n % 4 if n % 2 else 0], seed + n) for n in range(THREADS)]
         self._slow, self._endless = Slow(*aims[0], seed - 1), Endless(*aims[0], seed - 2)
 
@@ -200,7 +200,7 @@ class Bent:
             self._target.answers.update(one.answers)
 
     def problems(self, session: requests.Session, url: str) -> list[str]:
-        """What was answered wrongly, and which jobs cannot be read or are not what was sent."""
+        """Return the wrong answers, and whether jobs cannot be read or differ from what was sent."""
         found = []
         for sent, received in [bad for one in [*self._attacks, self._slow, self._endless] for bad in one.bad]:
             found.append(f"SENT {sent[:600]!r} RECEIVED {received[:600]!r}")
@@ -211,7 +211,7 @@ class Bent:
 
 
 def _read_all(session: requests.Session, url: str, accepted: dict[str, dict[str, Any]]) -> tuple[int, int, int]:
-    """How many jobs there are, how many of them cannot be read, and how many are not what was sent."""
+    """Return how many jobs there are, how many cannot be read, and how many differ from what was sent."""
     query: dict[str, Any] = {"limit": 500, "content_type": "a"}
     listed: list[dict[str, Any]] = []
     cursor = None

@@ -1,4 +1,4 @@
-"""The attacks of bench/hostile.py beside the hundred thousand bent requests: each aims at one thing that could grow."""
+"""The attacks of bench/hostile.py besides the hundred thousand bent requests, each at one thing that could grow."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Target:
         return f"http://127.0.0.1:{self.port}"
 
     def some(self, many: int) -> int:
-        """So many, or a tenth of it in a short run."""
+        """Return this number, or a tenth of it in a short run."""
         return max(1, many // 10) if self.small else many
 
     def new(self, content_type: str = "a", **fields: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Target:
             self.answers[status] += 1
 
     def raw(self, into: ExitStack, sent: bytes) -> socket.socket:
-        """A connection that has sent this, open until `into` ends."""
+        """Open a connection, send this, and keep it open until `into` ends."""
         connection = into.enter_context(closing(socket.create_connection(("127.0.0.1", self.port), 30)))
         with suppress(OSError):
             connection.sendall(sent)
@@ -84,7 +84,7 @@ class Target:
 
 
 def together(count: int, work: Callable[[int], None]) -> None:
-    """Does it so many times at once."""
+    """Run the work this many times in parallel."""
     threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
@@ -93,7 +93,7 @@ def together(count: int, work: Callable[[int], None]) -> None:
 
 
 def deep_places(target: Target) -> None:
-    """Small bodies that were made to be dear to read."""
+    """Send small bodies that are expensive to parse."""
 
     def send(number: int) -> None:
         session = target.session(["admin", "submit"][number % 2])
@@ -104,7 +104,7 @@ def deep_places(target: Target) -> None:
 
 
 def unknown_names(target: Target) -> None:
-    """Bodies of 245 000 names that no schema knows."""
+    """Send bodies of 245 000 names that no schema knows."""
 
     def send(number: int) -> None:
         session = target.session()
@@ -116,7 +116,7 @@ def unknown_names(target: Target) -> None:
 
 
 def growing_labels(target: Target) -> None:
-    """Content types that a producer and a worker make up, with /metrics read meanwhile."""
+    """Invent content types as a producer and a worker, and read /metrics meanwhile."""
 
     def send(number: int) -> None:
         submit, work = target.session("submit"), target.session("work")
@@ -132,7 +132,7 @@ def growing_labels(target: Target) -> None:
 
 
 def made_up_workers(target: Target) -> None:
-    """Names of workers that poll once, and pauses of others; then the lists of both."""
+    """Invent workers that poll once, and pause others; then read the list of workers."""
 
     def send(number: int) -> None:
         work, admin = target.session("work"), target.session()
@@ -149,7 +149,7 @@ def made_up_workers(target: Target) -> None:
 
 
 def unfinished_heads(target: Target) -> None:
-    """Connections that have sent half a head, or nothing."""
+    """Hold connections that have sent half a head, or nothing."""
     with ExitStack() as held:
         for number in range(target.some(2000)):
             target.raw(held, b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " if number % 2 else b"")
@@ -157,20 +157,20 @@ def unfinished_heads(target: Target) -> None:
 
 
 def slow_bodies(target: Target) -> None:
-    """Bodies of 15 MB that come to a stop before their end, of keys of two scopes."""
+    """Send bodies of 15 MB that stop before their end, with keys of two scopes."""
     head = ("Content-Type: application/json", "Content-Length: 15000000")
     with ExitStack() as held:
         for number in range(target.some(200)):
             scope = ["submit", "admin"][number % 2]
             connection = target.raw(held, target.head("POST", API_BASE, *head, scope=scope))
             connection.settimeout(0.2)
-            with suppress(OSError):  # not all of it is taken
+            with suppress(OSError):  # not all of it is accepted
                 connection.sendall(b'{"x":"' + b"x" * (14_000_000 if number % 10 == 0 else 500_000))
         time.sleep(5)
 
 
 def huge_headers(target: Target) -> None:
-    """Heads as large as they may be, and larger."""
+    """Send heads as large as allowed, and larger."""
 
     def send(number: int) -> None:
         for turn in range(target.some(100)):
@@ -184,7 +184,7 @@ def huge_headers(target: Target) -> None:
 
 
 def unread_answers(target: Target) -> None:
-    """Results of 15 MiB and a claim of 30 MiB that are asked for on many connections and read on none."""
+    """Request results of 15 MiB and a claim of 30 MiB on many connections, and read none of them."""
     submit, work = target.session("submit"), target.session("work")
     created = submit.post(target.url + API_BASE, json=target.new("large"), timeout=60).json()["job_id"]
     query = {"worker_id": "w", "content_types": "large", "lease": "600"}
@@ -204,7 +204,7 @@ def unread_answers(target: Target) -> None:
 
 
 def large_lists(target: Target) -> None:
-    """Pages, bulk changes and explanations of jobs that hold as much as they may."""
+    """Request lists and explanations of jobs that are as large as allowed."""
     submit, read = target.session("submit"), target.session("read")
     for _ in range(target.some(40)):
         options = {"x": "x" * 2**20}
@@ -220,7 +220,7 @@ def large_lists(target: Target) -> None:
 
 
 def bent_forms(target: Target) -> None:
-    """The dashboard: forged sessions and tokens, forms too large, too many and cut, and pages asked for all at once."""
+    """Attack the dashboard: forged sessions and tokens, oversized and numerous forms, and all pages at once."""
     mine = requests.Session()
     mine.hooks["response"] = lambda answer, **_: target.note(str(answer.status_code))
     mine.headers.update({"Sec-Fetch-Site": "same-origin", "Origin": target.url, "Accept": "text/html"})
@@ -248,7 +248,7 @@ def bent_forms(target: Target) -> None:
 
 
 def bent_uploads(target: Target) -> None:
-    """Files announced and left, sent in crumbs, beyond their length, at wrong offsets, with wrong sums, and stopped."""
+    """Announce files and leave them, or send them in crumbs, too long, at wrong offsets, with wrong sums, stalled."""
     tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
     sums = ["sha256 AAAA", "sha1 " + "A" * 3000, "md5 x", "sha512"]
     named = ["filename " + "QUFB" * 1000, "filename ////", ",,,", "job_id QQ==", "a " * 2000]
@@ -295,5 +295,5 @@ KINDS: list[Callable[[Target], None]] = [
     bent_forms,
     bent_uploads,
     unread_answers,
-    growing_labels,  # last: it takes all the content types that a tenant may have
+    growing_labels,  # last: it uses up all the content types that a tenant may have
 ]

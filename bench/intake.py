@@ -1,8 +1,8 @@
-"""Intake over Celery while its worker is frozen and killed: a bare send_task loses some, asking again loses none.
+"""Intake over Celery while its worker is frozen and killed: a plain send_task loses some jobs, asking again loses none.
 
-`python bench/intake.py [--rounds 20]`: in each round a hundred creates a second, Celery stopped (SIGSTOP) and killed
-(SIGKILL) in the middle of them and started again; compared by key with what is in PostgreSQL. The creates are asked for
-as examples/pipeline/intake.py does; beside them as many are sent once and forgotten.
+`python bench/intake.py [--rounds 20]`: in each round a hundred creates per second, Celery stopped (SIGSTOP) and killed
+(SIGKILL) in the middle of them and started again; compared by key with what is in PostgreSQL. Half of the creates are
+repeated until answered, as examples/pipeline/intake.py does; the others are sent once and forgotten.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from bridge.cli.local.supervisor import end_tree, ending_signals  # noqa: E402
 from bridge.db import make_engine  # noqa: E402
 from bridge.embedded.ports import free_port  # noqa: E402
 
-RATE = 50  # a second, in each of the two ways
+RATE = 50  # per second, in each of the two ways
 ASKER = """
 import sys
 from intake import answers, want
@@ -76,7 +76,7 @@ class Bench:
             return set(connection.scalars(text("SELECT idempotency_key FROM remote_jobs")))
 
     def asker(self, name: str) -> "subprocess.Popen[str]":
-        """A pipeline's process that asks for what it reads, until it is answered."""
+        """Start a pipeline's process that asks for the jobs it reads until it is answered."""
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("BRIDGE_")},
             "PIPELINE_BROKER_URL": self.servers.redis_url,
@@ -95,7 +95,7 @@ class Bench:
 
 
 def one_round(bench: Bench, n: int, seconds: float) -> tuple[list[str], list[str]]:
-    """The keys of a round: asked for, and sent once."""
+    """Run a round; return the keys that were asked for, and those that were sent once."""
     asked = [f"asked-{n}-{i}" for i in range(int(RATE * seconds))]
     sent = [f"sent-{n}-{i}" for i in range(int(RATE * seconds))]
     asker = bench.asker(f"asker-{n}")
@@ -144,7 +144,7 @@ def main() -> int:
                 for both, new in zip((asked, sent), one_round(bench, n, options.seconds), strict=True):
                     both.update(new)
                 print(f"round {n + 1}: {len(asked - bench.keys())} of {len(asked)} asked for are missing", flush=True)
-            # What was in the hands of those that were killed comes back.
+            # Messages that the killed workers held come back.
             end = time.monotonic() + 200
             while sent - bench.keys() and time.monotonic() < end and not signals.wait(1.0):
                 pass

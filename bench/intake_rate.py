@@ -1,8 +1,8 @@
-"""Jobs a second that come over Celery, and the CPU of the Celery worker's processes for each.
+"""Jobs per second over Celery, and the CPU of the Celery worker's processes for each.
 
     .venv/bin/python bench/intake_rate.py [--jobs 2000] [--rounds 3] [--json FILE]
 
-A burst of messages without a key of their own is sent, and taken by one worker with two processes; each answer is kept
+A burst of messages without idempotency keys is sent, and taken by one worker with two processes; each answer is stored
 in Redis as for a pipeline that waits for it. fsync on.
 """
 
@@ -27,13 +27,13 @@ from bridge import names  # noqa: E402
 
 
 def celery_seconds(target: Target) -> float:
-    """Seconds of CPU that the Celery worker's processes have had."""
+    """Return the CPU seconds of the Celery worker's processes so far."""
     family = psutil.Process(target.master).children(recursive=True)
     return sum(sum(one.cpu_times()[:2]) for one in family if "celery" in one.cmdline() and "worker" in one.cmdline())
 
 
 def burst(target: Target, jobs: int) -> tuple[float, float]:
-    """Jobs a second from the first message to the last job, and µs of CPU for each."""
+    """Return the jobs per second from the first message to the last job, and the µs of CPU for each."""
     engine = create_engine(target.environment["LOAD_DATABASE"], isolation_level="AUTOCOMMIT")
     pipeline = Celery("pipeline", broker=target.environment["LOAD_REDIS"], set_as_current=False)
     fields = {"source_file_path": target.environment["LOAD_SOURCE"], "content_type": "burst", "ingestion_task_id": "b"}
@@ -52,7 +52,7 @@ def burst(target: Target, jobs: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Measures, and prints the medians."""
+    """Measure, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,10 +1,10 @@
-"""Lifecycles a second (create, claim, result) ÷ those of the bare Flask-Smorest echo, in one interleaved run.
+"""Lifecycles per second (create, claim, result) ÷ those of the bare Flask-Smorest echo, in one interleaved run.
 
     .venv/bin/python bench/lifecycles.py [--short] [--against DIR] [--setting NAME=value]
 
 Each round measures the echo, this checkout and, with `--against`, another one, one after the other, at each number of
 connections; a table shows the medians of the rounds with their spread. One API process, keys, guard and limits on,
-fsync on. Only ratios within one run tell something: the machine may be busy.
+fsync on. Only ratios within one run are meaningful: the machine may be busy.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class Target(NamedTuple):
     name: str
     port: int
     environment: dict[str, str]
-    master: int  # the process ID of gunicorn's master, or of who started it
+    master: int  # the process ID of gunicorn's master, or of its parent
 
 
 class Point(NamedTuple):
-    """What one run of the load client found."""
+    """The figures of one run of the load client."""
 
-    lifecycles: float  # a second
+    lifecycles: float  # per second
     p50: dict[str, float]  # ms, by phase
     p99: dict[str, float]
-    cpu: float = 0.0  # µs of the server's processes for each lifecycle; tells more than the time where others are busy
+    cpu: float = 0.0  # µs of the server's processes per lifecycle; more reliable than the time on a busy machine
 
 
 def main() -> int:
-    """Measures, and prints a table; with `--json` also a file of every point."""
+    """Measure, and print a table; with `--json`, also write a file of every point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a look, not a figure")
     parser.add_argument("--against", type=Path, help="another installed checkout to measure in the same run")
@@ -93,7 +93,7 @@ def main() -> int:
 def measure(
     targets: list[Target], connections: list[int], seconds: float, rounds: int
 ) -> dict[tuple[str, int], list[Point]]:
-    """Every target at every number of connections, in turns."""
+    """Measure every target at every number of connections, in turns."""
     points: dict[tuple[str, int], list[Point]] = {}
     for _ in range(rounds):
         for count in connections:
@@ -103,7 +103,7 @@ def measure(
 
 
 def show(points: dict[tuple[str, int], list[Point]], connections: list[int]) -> None:
-    """The medians with their spread, and each round's ratio to the echo."""
+    """Print the medians with their spread, and the ratios to the echo within each round."""
     names = list(dict.fromkeys(name for name, _ in points))
     print(
         f"\n{'connections':>11}  {'target':>8}  {'lifecycles/s':>20}  {'÷ echo':>18}  {'CPU, µs':>18}  p50, p99 in ms"
@@ -129,7 +129,7 @@ def _spread(values: list[float], how: str) -> str:
 
 
 def about(settings: list[str]) -> str:
-    """The machine, the date, the load and what is set."""
+    """Return the date, the commit, the machine, the load and the settings as text."""
     asked = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
@@ -141,7 +141,7 @@ def about(settings: list[str]) -> str:
 
 
 def processor() -> str:
-    """The name of the processor."""
+    """Return the name of the processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -149,14 +149,14 @@ def processor() -> str:
 
 
 def build_client() -> None:
-    """Compile the load client where its source is newer."""
+    """Compile the load client if its source is newer."""
     source = HERE / "load_client.c"
     if not CLIENT.exists() or CLIENT.stat().st_mtime < source.stat().st_mtime:
         subprocess.run(["cc", "-O2", "-w", "-o", str(CLIENT), str(source)], check=True)
 
 
 def life(target: Target, connections: int, seconds: float) -> Point:
-    """Lifecycles for so long. Raises SystemExit where a request was refused."""
+    """Run lifecycles for this long. Raises SystemExit if a request was refused."""
     before = _cpu(target)
     out = client(target, "life", BASE, connections, seconds, "life")
     spent = _cpu(target) - before
@@ -171,7 +171,7 @@ def life(target: Target, connections: int, seconds: float) -> Point:
 
 
 def _cpu(target: Target) -> float:
-    """Seconds of CPU that the API's processes have had."""
+    """Return the CPU seconds of the API's processes so far."""
     family = psutil.Process(target.master).children(recursive=True)
     return sum(
         sum(one.cpu_times()[:2])
@@ -181,7 +181,7 @@ def _cpu(target: Target) -> float:
 
 
 def client(target: Target, what: str, *arguments: object) -> str:
-    """What the load client prints. Raises SystemExit where it failed."""
+    """Run the load client and return its output. Raises SystemExit if it failed."""
     command = [str(CLIENT), what, str(target.port), *map(str, arguments)]
     done = subprocess.run(command, env=target.environment, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
@@ -191,7 +191,7 @@ def client(target: Target, what: str, *arguments: object) -> str:
 
 @contextmanager
 def bridge(name: str, checkout: Path, settings: list[str]) -> Iterator[Target]:
-    """A private bridge of a checkout."""
+    """Run a private bridge of a checkout."""
     command = [str(checkout / ".venv/bin/python"), str(HERE / "one_bridge.py"), *settings]
     with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -213,7 +213,7 @@ def bridge(name: str, checkout: Path, settings: list[str]) -> Iterator[Target]:
 
 @contextmanager
 def echo(processes: str = "1", worker_class: str = "gevent") -> Iterator[Target]:
-    """The bare echo, under gunicorn's own gevent worker unless another class is named."""
+    """Run the bare echo, under gunicorn's own gevent worker unless another class is named."""
     from bridge.embedded.ports import free_port
 
     port = free_port()

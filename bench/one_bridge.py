@@ -1,4 +1,4 @@
-"""A private bridge for a measurement: says where it is, one line of JSON, and stops when its input ends.
+"""A private bridge for a measurement: prints its port and keys as a line of JSON, and stops when its input ends.
 
     .venv/bin/python bench/one_bridge.py NAME=value …
 
@@ -31,13 +31,13 @@ def _read_to_the_end(ended: threading.Event) -> None:
 
 
 def main() -> int:
-    """Runs it until the input ends or a signal comes."""
+    """Run the bridge until the input ends or a signal arrives."""
     place = Path(tempfile.mkdtemp(prefix="jobbridge-bench-"))
     changes = {
         "BRIDGE_DATA_DIR": str(place),
         "BRIDGE_PORT": str(free_port()),
         "BRIDGE_LOG_LEVEL": "warning",
-        "BRIDGE_ACK_SECONDS": "3600",  # nobody works on what is claimed here: its workers would soon be paused
+        "BRIDGE_ACK_SECONDS": "3600",  # nobody processes what is claimed here: the workers would soon be paused
         **dict(setting.split("=", 1) for setting in sys.argv[1:]),
     }
     try:

@@ -1,4 +1,4 @@
-"""What many parked polls do to others: `python -m bench.parked starvation`, `… storm` (`--polls`, `--json FILE`).
+"""How parked polls affect other requests: `python -m bench.parked starvation`, `… storm` (`--polls`, `--json FILE`).
 
 Each starts private bridges (embedded servers with fsync, one API process, keys on; no Celery worker, no beat) on
 loopback. `starvation`: how long a job takes to reach the poll that waits for it beside idle ones, with Redis and
@@ -50,7 +50,7 @@ POLLS, WAIT = 10_000, 60
 
 
 class Polls:
-    """Polls on bare sockets; one that is refused is sent again after Retry-After, one that is answered at once."""
+    """Polls on bare sockets; a refused poll is sent again after Retry-After, an answered one at once."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
@@ -66,7 +66,7 @@ class Polls:
         self._selector.register(poll, selectors.EVENT_READ, content_types)
 
     def serve(self, seconds: float) -> None:
-        """Read answers for so long, and ask again."""
+        """Read answers for this long, and poll again."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for key, _ in self._selector.select(max(0, min(0.05, end - time.monotonic()))):
@@ -89,7 +89,7 @@ class Polls:
 
 
 class Bridge:
-    """A private bridge, asked with one key."""
+    """A private bridge, used with one key."""
 
     def __init__(self, stack: Stack, key: str) -> None:
         self.key, self.stack = key, stack
@@ -126,7 +126,7 @@ class Bridge:
         return sum(sum(one.cpu_times()[:2]) for one in self._api())
 
     def memory(self) -> float:
-        """Of the API's processes, MiB; what they share is counted once for each."""
+        """Return the memory of the API's processes in MiB; shared pages are counted for each."""
         return sum(int(one.memory_info().rss) for one in self._api()) / 2**20
 
     def _api(self) -> list[psutil.Process]:
@@ -150,7 +150,7 @@ def main() -> int:
 
 
 def starvation() -> dict[str, object]:
-    """Seconds from a create's answer to its claim, by Redis' state and the polls that wait for other types."""
+    """Measure the seconds from a create's answer to its claim, by the state of Redis and the polls for other types."""
     found: dict[str, object] = {}
     for redis in (True, False):
         with bridge(redis) as running:
@@ -173,7 +173,7 @@ def starvation() -> dict[str, object]:
 
 
 def _dispatch(running: Bridge, idle: int) -> float:
-    """From the create's answer until the claim's."""
+    """Return the seconds from the create's answer to the claim's."""
     got: list[tuple[str | None, float]] = []
     wait_until(lambda: running.parked() == idle, "the idle polls alone", 60)
     thread = threading.Thread(target=lambda: got.append((running.claim("busy"), time.monotonic())))
@@ -187,7 +187,7 @@ def _dispatch(running: Bridge, idle: int) -> float:
 
 
 def storm(count: int) -> dict[str, object]:
-    """So many polls park, vanish and come back at once; seconds, MiB, and the share of a core while they wait."""
+    """Park polls, let them vanish and come back at once; return seconds, MiB, and their share of a core while idle."""
     with bridge(True) as running:
         polls = Polls(running)
         alone = running.memory()
@@ -245,7 +245,7 @@ def _watch(
     sent: threading.Event,
     back: list[float],
 ) -> None:
-    """Create each 0.2 s on a new connection; once all polls are `sent` again, note when they alone are parked."""
+    """Create a job every 0.2 s on a new connection; once all polls are `sent` again, note when all are parked."""
     while time.monotonic() - began < 36:
         at = time.monotonic()
         with requests.Session() as session:

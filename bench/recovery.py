@@ -1,6 +1,6 @@
 """How long each recovery takes, at most: `python -m bench.recovery`. The bounds are those of docs/guarantees.md.
 
-A private bridge; each fault several times, with no backlog. One line a recovery; the exit status is 1 where a bound
+A private bridge; each fault several times, without a backlog. One line per recovery; the exit status is 1 if a bound
 was missed.
 """
 
@@ -31,7 +31,7 @@ SWEEP_BOUND, REDIS_BOUND, OUTCOME_BOUND = 7.0, 2.0, 20.0
 
 
 class Bench:
-    """A bridge whose nudges can be lost on their way, and what was measured of it."""
+    """A bridge whose nudges can be lost on their way, and its measurements."""
 
     def __init__(self, place: Path) -> None:
         self.servers = embedded.start(place / "servers", durable=False)
@@ -82,7 +82,7 @@ class Bench:
         print(f"{what:<58} {len(took):>3} times, at most {max(took):6.2f} s; the bound is {bound:.0f} s", flush=True)
 
     def clocks(self, when: str) -> None:
-        """Workers that fall silent, with and without a sign of life before."""
+        """Measure workers that fall silent, with and without an earlier sign of life."""
         kinds = [f"{kind}-{time.monotonic_ns()}" for kind in ("ack", "lease")]
         for n in range(TIMES):
             for kind in kinds:
@@ -103,7 +103,7 @@ class Bench:
             self.tell(f"{name}, {when}: pending again after its clock", late, SWEEP_BOUND)
 
     def first_claim(self, what: str, fault: Callable[[], object], heal: Callable[[], object], times: int = 5) -> None:
-        """From the fault to the first claim of a job that is created behind it, by a poll that waits since before."""
+        """Measure from the fault to the first claim of a job created after it, by a poll that was parked before."""
         took = []
         for n in range(times):
             self.whole()
@@ -121,7 +121,7 @@ class Bench:
         self.tell(f"Redis {what}: the first claim", took, REDIS_BOUND)
 
     def outcomes(self) -> None:
-        """Results whose nudge does not arrive: the sweep finds them."""
+        """Measure results whose nudge is lost, which the sweep finds."""
         self.whole()
         lost = self.broker.cut_on(re.compile(rb"LPUSH\r\n\$15\r\nbridge\.outcomes\r\n"), times=10**6)
         job_ids = []
@@ -140,7 +140,7 @@ class Bench:
 
 
 def main() -> int:
-    """1 when a bound was missed."""
+    """Measure each recovery; return 1 if a bound was missed."""
     bench = Bench(Path(tempfile.mkdtemp(prefix="jobbridge-recovery-")))
     server = bench.servers.redis
     assert server is not None

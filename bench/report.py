@@ -1,8 +1,8 @@
-"""Writes what bench/full.py measured into docs/benchmarks.md: tables between two marks, and a picture.
+"""Writes the figures of bench/full.py into docs/benchmarks.md: tables between two marks, and a picture.
 
     .venv/bin/python bench/report.py [--from build/bench-full] [--check]
 
-Whatever stands outside of the marks is kept. `--check` prints and writes nothing.
+Whatever is outside the marks is kept. `--check` prints and writes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BEGIN, END = "<!-- bench/report.py: begin -->", "<!-- bench/report.py: end -->"
 
 
 def main() -> int:
-    """Renews the page; 1 where there is nothing to write."""
+    """Update the page; return 1 if there is nothing to write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--from", dest="kept", type=Path, default=ROOT / "build/bench-full")
     parser.add_argument("--check", action="store_true")
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def renewed(page: str, written: str) -> str:
-    """The page with other text between the marks. Raises SystemExit where they are not there once each, in order."""
+    """Return the page with new text between the marks. Raises SystemExit unless each is there once, in order."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in before + after:
@@ -54,7 +54,7 @@ def renewed(page: str, written: str) -> str:
 
 
 def picture(kept: Any) -> str:
-    """The bars of the rates."""
+    """Return the bar chart of the rates."""
     bars = [
         Bar(name, statistics.median(values), min(values), max(values), name.startswith("bridge"))
         for name, values in rates(kept).items()

@@ -1,11 +1,11 @@
-"""What keys, JSON guard and limits add to a claim: `GET /poll` that gets a job, with the three and without them.
+"""What keys, JSON guard and limits add to a claim: a `GET /poll` that gets a job, with and without the three.
 
-`.venv/bin/python bench/security.py` (`--short` for a look). Two API processes, one with and one without, stand beside
-each other on one database; short rounds go to the one and the other in turn (A B B A …), each of claims alone: the
-jobs are made beforehand, not through the API. A pair of rounds gives one ratio, and the median of the ratios is the
-outcome, so that what else the machine does falls on both sides alike; both processes are started anew several times,
-because one may be a little slower than its twin for all its life. CPU time is that of the API process. `--noise` puts
-the same on both sides: what it prints is what the method cannot tell from nothing.
+`.venv/bin/python bench/security.py` (`--short` for a look). Two API processes, one with and one without, use the
+same database; short rounds go to each in turn (A B B A …), of claims alone: the jobs are created beforehand, not
+through the API. A pair of rounds gives one ratio, and the median of the ratios is the figure, so that other load on the
+machine affects both sides alike; both processes are restarted several times, because one may be a little slower than
+its twin for its whole life. CPU time is that of the API process. `--noise` runs the same on both sides: it prints what
+the method cannot distinguish from zero.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from models.job import metadata  # noqa: E402
 GUARDED, UNGUARDED = "api.wsgi:app", "bench.unguarded:app"
 CONTENT_TYPE = "claimed"
 EACH = 400  # claims in a round
-PAIRS = {1: 5, 8: 15}  # of rounds for each start of the processes, by connections
+PAIRS = {1: 5, 8: 15}  # of rounds per start of the processes, by connections
 
 
 class Round(NamedTuple):
-    """Seconds for one claim."""
+    """Seconds per claim."""
 
     cpu: float
     wall: float
@@ -88,10 +88,10 @@ class Side:
 
 
 def main() -> int:
-    """Runs the measurement and prints the ratios."""
+    """Run the measurement and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a look, not a figure")
-    parser.add_argument("--noise", action="store_true", help="with on both sides")
+    parser.add_argument("--noise", action="store_true", help="keys, guard and limits on both sides")
     given = parser.parse_args()
     subprocess.run(["cc", "-O2", "-o", str(CLIENT), str(HERE / "load_client.c")], check=True)
     print(f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}")
@@ -127,7 +127,7 @@ def _report(connections: int, rounds: list[tuple[Round, Round]]) -> None:
 
 
 class Bench:
-    """The database that both sides share."""
+    """The database that both sides use."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -141,7 +141,7 @@ class Bench:
         self._load = {**os.environ, "LOAD_KEY": str(stack.make_key("bench", ["work"]))}
 
     def make_jobs(self) -> None:
-        """The jobs of a round, in place of those of the last one."""
+        """Replace the jobs of the last round by new ones."""
         tables = ", ".join(table.name for table in metadata.sorted_tables if table.name != "api_keys")
         with self._engine.begin() as connection:
             connection.execute(text(f"TRUNCATE {tables}"))
@@ -149,7 +149,7 @@ class Bench:
 
     @contextmanager
     def sides(self, without: str, signals: Signals) -> Iterator[tuple[Side, Side]]:
-        """The two API processes."""
+        """Run the two API processes."""
         family = self._stack.family
         both = Side(self._stack, GUARDED, self._load), Side(self._stack, without, self._load)
         try:
@@ -168,10 +168,10 @@ def _bench() -> Iterator[Bench]:
         "BRIDGE_PORT": str(free_port()),
         "BRIDGE_API_PROCESSES": "1",
         "BRIDGE_LOG_LEVEL": "warning",
-        # The limits count, and are far away.
+        # The limits count, but are never reached.
         "BRIDGE_LIMITS": "requests=100000000,in_hand=10000000,pending=10000000",
     }
-    # Without waiting for the disk, which is no part of the question: with it the ratio would only be smaller.
+    # Without waiting for the disk, which is not the question: with it the ratio would only be smaller.
     stack = Stack(changes, throw_away=True, fsync=False)
     try:
         stack.migrate()
@@ -182,7 +182,7 @@ def _bench() -> Iterator[Bench]:
 
 
 def _on_cpu(pid: int) -> float:
-    """Seconds that all threads of a process were on a CPU, in nanoseconds where /proc/<pid>/stat counts ticks."""
+    """Return the CPU seconds of all threads of a process, exact to nanoseconds where /proc/<pid>/stat counts ticks."""
     return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()) / 1e9
 
 

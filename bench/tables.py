@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md, made of the JSON of bench/full.py; empty where nothing of it was measured."""
+"""The tables of docs/benchmarks.md, made from the JSON of bench/full.py; empty if nothing was measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PICTURE = "images/benchmarks.svg"  # below docs
 
 
 def runs(found: Found) -> str:
-    """When, where and under which load each was measured, one line for those of one machine and commit."""
+    """Return when, where and under which load each was measured, one line per machine and commit."""
     told: dict[str, list[str]] = {}
     for name, kept in found.items():
         about = re.match(r"(\S+ \S+) UTC, (.*?), load ([\d.]+)", kept.get("about", ""))
@@ -24,7 +24,7 @@ def runs(found: Found) -> str:
 
 
 def wanted(found: Found) -> str:
-    """Each figure with its bound; bold where the bound does not hold."""
+    """Return the table of figures with their bounds; bold where a bound does not hold."""
     lines = ["| figure | wanted | seen: median (least–most) |", "| --- | --- | --- |"]
     for row in WANTED:
         values = row.seen(found)
@@ -34,7 +34,7 @@ def wanted(found: Found) -> str:
 
 
 def baselines(found: Found) -> str:
-    """Rates of one interleaved run, and what the bridge makes of each."""
+    """Return the table of the rates of one interleaved run, and the bridge's ratio to each."""
     if "baselines" not in found:
         return ""
     kept = found["baselines"]
@@ -47,13 +47,13 @@ def baselines(found: Found) -> str:
 
 
 def rates(kept: Any) -> dict[str, list[float]]:
-    """What was measured of each, without the rounds that failed."""
+    """Return the rates of each, without failed rounds."""
     all_ = {name: [one for one in values if one] for name, values in kept["rates"].items()}
     return {name: values for name, values in all_.items() if values}
 
 
 def lifecycles(found: Found) -> str:
-    """Echo and bridge at each number of connections, with one process and with two."""
+    """Return the table of echo and bridge at each number of connections, with one process and with two."""
     lines = [
         "| processes, connections | lifecycles/s: echo | bridge | ÷ echo | CPU of the API (µs): echo, bridge "
         f"| bridge, p50 / p99 (ms): {'; '.join(PHASES)} |",
@@ -75,7 +75,7 @@ def lifecycles(found: Found) -> str:
 
 
 def dispatch(found: Found) -> str:
-    """Polls that wait: how long a job takes to one of them, and what they cost."""
+    """Return the table of parked polls: how soon a job reaches one of them, and what they cost."""
     if "dispatch" not in found:
         return ""
     kinds = ("from the answer", "from sending", "create")
@@ -91,7 +91,7 @@ def dispatch(found: Found) -> str:
 
 
 def spread(values: list[float], unit: str) -> str:
-    """The median, and least and most where there are several."""
+    """Return the median, with the least and the most if there are several values."""
     median = _short(statistics.median(values))
     return f"{median}{unit}" if len(values) == 1 else f"{median}{unit} ({_short(min(values))}–{_short(max(values))})"
 

@@ -13,7 +13,7 @@ NOBODY = Caller()
 
 
 class Unlimited(limits.Limits):
-    """Counts nothing."""
+    """Limits that count nothing."""
 
     def keep(self) -> None:
         pass
@@ -34,7 +34,7 @@ class Unlimited(limits.Limits):
 access.authenticate = lambda: NOBODY
 json_guard.parse = orjson.loads  # type: ignore[assignment]
 limits.Limits = Unlimited  # type: ignore[misc]
-from api import create_app, wsgi  # noqa: E402  (what is above has to be in place first)
+from api import create_app, wsgi  # noqa: E402  (after the replacements above)
 
 assert vars(create_app)["Limits"] is Unlimited
 assert vars(body)["json_guard"].parse is orjson.loads

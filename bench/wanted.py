@@ -1,4 +1,4 @@
-"""What is wanted of the figures, and where each stands in the JSON of bench/full.py."""
+"""The bounds of the figures, and where each figure is in the JSON of bench/full.py."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Wanted(NamedTuple):
 
     figure: str
     measurement: str  # in bench/full.py
-    values: Callable[[Any], list[float]]  # of its JSON: one a round, or all samples; the median is judged
+    values: Callable[[Any], list[float]]  # of its JSON: one per round, or all samples; the median is judged
     least: float | None = None
     most: float | None = None
     unit: str = ""
 
     def bound(self) -> str:
-        """As a reader sees it."""
+        """Return the bound as text."""
         if self.least is not None:
             return f"≥ {self.least:g}{self.unit}"
         return "–" if self.most is None else f"≤ {self.most:g}{self.unit}"
 
     def seen(self, found: Found) -> list[float]:
-        """The values; none where it was not measured."""
+        """Return the values; none if it was not measured."""
         if self.measurement not in found:
             return []
         try:
@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
             return []
 
     def holds(self, values: Sequence[float]) -> bool | None:
-        """Whether the median is within the bound; None without a bound or a value."""
+        """Return whether the median is within the bound; None without a bound or a value."""
         if not values or (self.least is None and self.most is None):
             return None
         median = statistics.median(values)
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
 
 
 def points(kept: Any, target: str, connections: int) -> list[Any]:
-    """The rounds of a target."""
+    """Return the rounds of a target."""
     return [one for one in kept["points"] if (one["target"], one["connections"]) == (target, connections)]
 
 
@@ -56,7 +56,7 @@ def _ratio(of: str, by: str, connections: int) -> Callable[[Any], list[float]]:
 
 
 def _at(*path: str, times: float = 1) -> Callable[[Any], list[float]]:
-    """What stands at the end of a path, a list or one value, in another unit."""
+    """Return a function that reads a list or one value at a path, scaled by `times`."""
 
     def values(kept: Any) -> list[float]:
         for name in path:

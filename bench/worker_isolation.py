@@ -1,8 +1,8 @@
-"""What a process of its own costs a warm worker for each job: the handler called in it, and called directly.
+"""What the handler's process costs a warm worker per job: the handler called in it, and called directly.
 
     .venv/bin/python bench/worker_isolation.py [JOBS]
 
-One slot, a handler that returns at once, a file of 64 KiB that is there already; the bridge is left out on both sides.
+One slot, a handler that returns at once, a local file of 64 KiB; no bridge on either side.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def once(process: HandlerProcess, source: Path) -> float:
 
 
 def main() -> int:
-    """Print the figures; status 1 where isolation costs more than 10 ms a job, or a slot more than one process."""
+    """Print the figures; return 1 if isolation costs more than 10 ms per job, or a slot more than one process."""
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "source"

@@ -32,7 +32,7 @@ class _Client:
         self.socket.sendall(PUT)
 
     def read(self) -> bool:
-        """Take what came and ask the next; whether a job was deleted. Raises SystemExit where it was refused."""
+        """Take the answer, send the next command; return whether a job was deleted. Raises SystemExit for a refusal."""
         self._got += self.socket.recv(65536)
         line, end, rest = self._got.partition(b"\r\n")
         what = line.split()
@@ -49,12 +49,12 @@ class _Client:
 
 
 def missing() -> bool:
-    """Whether it is not installed."""
+    """Return whether it is not installed."""
     return shutil.which("beanstalkd") is None
 
 
 def lifecycles(place: Path, seconds: float) -> float:
-    """A second, on an empty log of its own. Raises SystemExit where it does not start, or refuses."""
+    """Return the lifecycles per second, on an empty log. Raises SystemExit if it does not start, or refuses."""
     port, kept = free_port(), place / "beanstalkd"
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()

@@ -16,7 +16,7 @@ app.conf.update(task_default_queue=QUEUE, task_ignore_result=True, broker_connec
 
 @app.task(name="bench.noop")
 def noop(place: int, of: int) -> None:
-    """Nothing; the first and the last of a burst say when they ran."""
+    """Do nothing; the first and the last of a burst note when they ran."""
     if place in (0, of - 1):
         with redis.Redis.from_url(_URL) as noted:
             noted.set(FIRST if place == 0 else LAST, repr(time.time()))

@@ -1,9 +1,9 @@
-"""The first design of this service as it was written, its races too: FastAPI and SQLAlchemy's ORM, no wait, no Celery.
+"""The first design of this service as it was written, with its races: FastAPI and SQLAlchemy's ORM, no wait, no Celery.
 
     FIRST_DESIGN_URL=postgresql+psycopg2://… .venv-bench/bin/python -m uvicorn bench.others.first_design:app
 
-Each poll selects, changes row by row and commits. Its routes are coroutines that block, so that more than about fifteen
-requests at a time wait for each other's connections for ever: it is measured with four connections, its better case.
+Each poll selects, changes row by row and commits. Its routes are coroutines that block, so more than about fifteen
+concurrent requests wait for each other's connections for ever: it is measured with four connections, its better case.
 """
 
 import logging
@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 class RemoteJob(Base):
-    """A job, with an index for each column that somebody might ask for."""
+    """A job, with an index for each column that might be queried."""
 
     __tablename__ = "first_design_jobs"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
@@ -75,7 +75,7 @@ class Created(BaseModel):
 
 
 class Polled(BaseModel):
-    """The answer to a poll; all of it null where no job waits."""
+    """The answer to a poll; all fields are null if no job waits."""
 
     job_id: str | None = None
     source_file_url: str | None = None
@@ -84,7 +84,7 @@ class Polled(BaseModel):
 
 
 class Result(BaseModel):
-    """What came of a job."""
+    """The result of a job."""
 
     success: bool
     content: str | None = None
@@ -101,7 +101,7 @@ class Accepted(BaseModel):
 
 
 def session() -> Iterator[Session]:
-    """A session for a request."""
+    """Open a session for a request."""
     with sessions() as opened:
         yield opened
 
@@ -122,7 +122,7 @@ async def create(request: Create, db: Session = Depends(session)) -> Created:  #
 
 @router.get("/poll", response_model=Polled)
 async def poll(worker_id: str, content_types: str, max_jobs: int = 1, db: Session = Depends(session)) -> Polled:  # noqa: B008
-    """Hand the oldest job out, to as many as ask in the same moment."""
+    """Hand the oldest job out, to everybody who asks at the same moment."""
     wanted = [one.strip() for one in content_types.split(",")]
     in_time = or_(RemoteJob.timeout_at.is_(None), RemoteJob.timeout_at > _now())
     waiting = select(RemoteJob).where(RemoteJob.status == "pending", RemoteJob.content_type.in_(wanted), in_time)
@@ -142,7 +142,7 @@ async def poll(worker_id: str, content_types: str, max_jobs: int = 1, db: Sessio
 
 @router.put("/{job_id}/result", response_model=Accepted)
 async def result(job_id: str, result: Result, db: Session = Depends(session)) -> Accepted:  # noqa: B008
-    """Record what came of a job, whoever says so."""
+    """Record the result of a job, whoever sends it."""
     job = db.scalars(select(RemoteJob).where(RemoteJob.id == uuid.UUID(job_id))).first()
     if job is None:
         raise HTTPException(404, "unknown job")

@@ -1,4 +1,4 @@
-"""The least that PostgreSQL can be asked for a job: insert, claim by FOR UPDATE SKIP LOCKED, finish; three commits."""
+"""The least work in PostgreSQL for a job: insert, claim by FOR UPDATE SKIP LOCKED, finish; three commits."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ TABLE = """
 CREATE TABLE IF NOT EXISTS bare_jobs (id bigserial PRIMARY KEY, state text NOT NULL, path text, result text);
 CREATE INDEX IF NOT EXISTS bare_jobs_pending ON bare_jobs (id) WHERE state = 'pending'
 """
-# An aggregate has a row also where nothing was claimed, so that the variable is always set.
+# An aggregate returns a row even if nothing was claimed, so the variable is always set.
 LIFECYCLE = """
 INSERT INTO bare_jobs (state, path) VALUES ('pending', '/data/in/file.mp4');
 WITH claimed AS (UPDATE bare_jobs SET state = 'processing' WHERE id = (SELECT id FROM bare_jobs
@@ -25,7 +25,7 @@ UPDATE bare_jobs SET state = 'completed', result = 'hello world' WHERE id = :id;
 
 
 def lifecycles(url: str, place: Path, seconds: float) -> float:
-    """A second, of CLIENTS connections that prepare their statements. Raises SystemExit where pgbench failed."""
+    """Return the lifecycles per second of CLIENTS connections, statements prepared. Raises SystemExit if it fails."""
     with psycopg2.connect(plain(url)) as connection, connection.cursor() as cursor:
         cursor.execute(TABLE)
     script = place / "lifecycle.sql"
@@ -34,7 +34,7 @@ def lifecycles(url: str, place: Path, seconds: float) -> float:
     assert spec is not None
     assert spec.origin is not None
     binary = Path(spec.origin).parent / "pginstall/bin/pgbench"
-    # Whole seconds are what it takes.
+    # It takes whole seconds.
     arguments = ["-n", "-M", "prepared", "-c", CLIENTS, "-T", max(1, round(seconds)), "-f", script, plain(url)]
     done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
     found = re.search(r"^tps = ([\d.]+)", done.stdout, re.M)

@@ -1,7 +1,7 @@
 """PgQueuer's drain of no-ops: `.venv-bench/bin/python pgqueuer_noops.py URL JOBS` prints jobs a second.
 
-It writes what is done later, many at a time: the last of that is within the time here, but a job is not durably done
-when its task ends, as it is with the bridge.
+It records finished jobs later, many at a time: the last of these writes is within the time here, but a job is not
+durably done when its task ends, unlike with the bridge.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pgqueuer.types import QueueExecutionMode  # type: ignore[import-not-found]
 
 
 async def main(url: str, jobs: int) -> None:
-    """Enqueue so many, then take them until none is left."""
+    """Enqueue the jobs, then process them until none is left."""
     connection = await asyncpg.connect(url)
     driver = AsyncpgDriver(connection)
     queries = Queries(driver)
@@ -25,7 +25,7 @@ async def main(url: str, jobs: int) -> None:
 
     @manager.entrypoint("noop")
     async def noop(job: Job) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     await queries.enqueue(["noop"] * jobs, [None] * jobs, [0] * jobs)
     began = time.monotonic()

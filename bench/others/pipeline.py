@@ -1,4 +1,4 @@
-"""A pipeline's Celery worker whose task notes when it starts: `celery -A bench.others.pipeline worker -Q pipeline`."""
+"""A pipeline's Celery worker that notes when its task starts: `celery -A bench.others.pipeline worker -Q pipeline`."""
 
 import os
 import time
@@ -17,7 +17,7 @@ app.conf.update(task_default_queue=QUEUE, task_ignore_result=True, broker_connec
 
 @app.task(name=TASK)
 def receive(**outcome: Any) -> None:
-    """Note the start."""
+    """Record the start."""
     now = time.time()
     with redis.Redis.from_url(_URL) as noted:
         noted.hset(STARTED, outcome["job_id"], repr(now))

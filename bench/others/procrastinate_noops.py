@@ -10,12 +10,12 @@ CONCURRENCY = 10  # jobs at a time in one worker; with one at a time it is slowe
 
 
 async def main(url: str, jobs: int) -> None:
-    """Defer so many, then let a worker take them until none is left."""
+    """Defer the jobs, then let a worker process them until none is left."""
     app = App(connector=PsycopgConnector(conninfo=url))
 
     @app.task(name="noop")
     async def noop(place: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     async with app.open_async():
         if await app.connector.execute_query_one_async("SELECT to_regclass('procrastinate_jobs') IS NULL AS new") == {

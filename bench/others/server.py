@@ -1,4 +1,4 @@
-"""What the baselines share: the servers that they run on, and their processes."""
+"""What the baselines share: their servers and processes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from bench.others import celery_noops
 from bridge.embedded.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-bench/bin/python"  # with what the bridge does not need
+PYTHON = ROOT / ".venv-bench/bin/python"  # with packages that the bridge does not need
 
 
 def plain(url: str) -> str:
-    """The URL as libpq and asyncpg take it."""
+    """Return the URL in the form that libpq and asyncpg take."""
     return url.replace("postgresql+psycopg2://", "postgresql://")
 
 
 @contextmanager
 def process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
-    """A process with its children, ended with the block; its ID."""
+    """Run a process, ended with its children when the block ends; yield its ID."""
     with log.open("ab") as out:
         started = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=out, stderr=out)
     try:
@@ -47,7 +47,7 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
 
 @contextmanager
 def first_design(url: str, place: Path) -> Iterator[tuple[int, int]]:
-    """The first design under uvicorn; its port and its process ID. Raises SystemExit where it does not start."""
+    """Run the first design under uvicorn; yield its port and process ID. Raises SystemExit if it does not start."""
     port, log = free_port(), place / "first-design.log"
     command = [str(PYTHON), "-m", "uvicorn", "bench.others.first_design:app", "--port", str(port), "--no-access-log"]
     with process(command, {"FIRST_DESIGN_URL": url}, log) as pid:
@@ -67,7 +67,7 @@ def _answers(url: str) -> bool:
 
 
 def celery_drain(url: str, place: Path, jobs: int) -> float:
-    """Jobs a second of one prefork process, from the first to the last of a backlog. Raises SystemExit after 120 s."""
+    """Return the jobs per second of one prefork process, from first to last. Raises SystemExit after 120 s."""
     celery_noops.app.conf.update(broker_url=url)
     with redis.Redis.from_url(url) as noted:
         noted.delete(celery_noops.FIRST, celery_noops.LAST)
@@ -87,7 +87,7 @@ def celery_drain(url: str, place: Path, jobs: int) -> float:
 
 
 def drain_of(script: str, url: str, jobs: int) -> float:
-    """Jobs a second that a script of this folder prints. Raises SystemExit where it fails."""
+    """Return the jobs per second that a script of this folder prints. Raises SystemExit if it fails."""
     command = [str(PYTHON), str(ROOT / "bench/others" / script), plain(url), str(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
