@@ -82,7 +82,7 @@ def test_two_polls_of_one_claim_in_two_processes(core):
         for ids, jobs in zip(subject, [one[0], one[1]], strict=True):
             winners[ids.index(str(jobs[0][0]))] += 1
             assert sorted(core.status(job_id) for job_id in ids) == ["pending", "processing"]
-        core.sql("TRUNCATE remote_jobs CASCADE")
+        core.sql("DELETE FROM remote_jobs")  # a TRUNCATE takes longer than the round
     assert min(winners[0], winners[1]) > 0
 
 
@@ -251,7 +251,8 @@ def test_cancel_and_queue_clock(core):
 @pytest.mark.slow
 def test_two_watches_pause_a_worker_in_trouble_once(core, pauses):
     def troubled():
-        core.sql("TRUNCATE remote_jobs, worker_pauses CASCADE")
+        core.sql("DELETE FROM remote_jobs")
+        core.sql("DELETE FROM worker_pauses")
         for nth in range(1, pauses + 1):
             for _ in range(3):
                 core.result(core.held(max_retries=0), success=False)

@@ -7,7 +7,7 @@ of the tests pays. How often each runs in production: tests/celery/test_upkeep.p
 from bridge import names
 from tasks.app import app
 
-USUAL = {names.UNSERVED, names.BATCHES, names.HISTORY}
+USUAL = {names.UNSERVED, names.BATCHES, names.HISTORY, names.FOLD, names.CALL_BACK}
 
 for entry in app.conf.beat_schedule.values():
     if 5 <= entry["schedule"] < 60 and entry["task"] not in USUAL:
