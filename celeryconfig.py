@@ -24,7 +24,7 @@ task_serializer = "json"
 result_serializer = "json"
 
 # Explicit exchanges and keys: a bare Queue would be bound to the default exchange and get everybody's messages. Redis
-# has no place for the urgent in a queue, so what must not wait for a burst of creates has one of its own.
+# cannot put urgent messages first in a queue, so what must not wait behind a burst of creates has a separate one.
 task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names.QUEUES]
 task_default_queue = names.QUEUE
 task_default_exchange = names.QUEUE
@@ -50,12 +50,12 @@ broker_transport_options: dict[str, object] = {
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
     "health_check_interval": 15,
-    # A send that is refused is told at once, and the outbox keeps it; by default it is tried for 6 s, and 50 of them
-    # would outlast a task's time limit. The worker's own reconnection is ruled by broker_connection_max_retries.
+    # A refused send fails at once, and the outbox keeps the outcome; by default it is retried for 6 s, and 50 of them
+    # would exceed a task's time limit. The worker's own reconnection is ruled by broker_connection_max_retries.
     "max_retries": 1,
     "interval_start": 0,
     "interval_max": 0.1,
-    # With the default names two applications on one Redis would restore each other's messages.
+    # With the default names, two applications on one Redis would restore each other's messages.
     "unacked_key": "bridge.unacked",
     "unacked_index_key": "bridge.unacked_index",
     "unacked_mutex_key": "bridge.unacked_mutex",
@@ -69,13 +69,13 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # the default gives up for good after 100 tries
 # A broker that answers and refuses (read-only, out of memory, a failed save) ends the worker by default.
 broker_channel_error_retry = True
-worker_consumer = "tasks.consumer:Consumer"  # each refused try would leave its connections open
+worker_consumer = "tasks.consumer:Consumer"  # otherwise each refused try would leave its connections open
 
 # A task counts as done when it is done; all of them are safe to repeat.
 task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
-# Creates that are tried again later are in the worker's memory meanwhile: so many, and the rest waits in the broker.
+# Creates to be retried later are in the worker's memory meanwhile: at most this many, the rest waits in the broker.
 worker_eta_task_limit = 1000
 # Tasks finish while the broker restarts, and are acknowledged after it; cancelling them would repeat them.
 worker_cancel_long_running_tasks_on_connection_loss = False

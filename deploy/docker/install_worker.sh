@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs a worker into a new environment, from the root of a checkout: install_worker.sh DIRECTORY [handlers|whisper]
-# The Dockerfiles run it, and so may any machine. Nothing but wheels; the reference handlers as locked, with hashes.
+# The Dockerfiles run it, and any machine may. Only wheels; the reference handlers as locked, with hashes.
 set -eu
 target=$1
 extra=${2:-}

@@ -15,7 +15,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends tesseract-ocr &
 COPY --from=build /opt/worker /opt/worker
 USER worker
 ENV PATH=/opt/worker/bin:$PATH
-# `docker stop` waits 10 s unless it is told otherwise (`--stop-timeout 120`): less than a conversion may need.
+# `docker stop` waits 10 s by default, less than a conversion may need: use `--stop-timeout 120`.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --start-period=120s CMD ["python", "-c", \
     "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9100/healthz', timeout=5)"]

@@ -17,7 +17,7 @@ most=${WORKER_MAX_DOWNLOAD:-17179869184} # bytes of a source file
 limit=67108864                           # bytes of any other answer
 reserve=67108864                         # bytes of the disk that stay free
 
-# The key goes unencrypted to this machine alone, and there past any proxy, unless somebody says that the network is theirs.
+# The key is sent unencrypted only to this machine, and there without a proxy, unless WORKER_ALLOW_HTTP says otherwise.
 direct=()
 if [[ $base =~ ^http://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$) ]]; then
   direct=(--noproxy '*')
@@ -27,36 +27,36 @@ elif [[ ${BRIDGE_KEY-} && $base != https://* && ${WORKER_ALLOW_HTTP-} != 1 ]]; t
 fi
 
 umask 077
-# Temporary files of workers that were killed: the name has their process ID.
+# Remove temporary files of killed workers: the name has their process ID.
 for left in "${TMPDIR:-/tmp}"/bridge-worker-sh.*; do
   pid=${left#*/bridge-worker-sh.}
   if [[ -O $left && ${pid%%.*} =~ ^[0-9]+$ ]] && ! kill -0 "${pid%%.*}" 2>/dev/null; then rm -rf "$left"; fi
 done
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bridge-worker-sh.$$.XXXXXX")
-# Once more where something that is just being ended still wrote. By this shell alone: a process that is ended when it was
-# only just forked has this trap, too, and would take the place away from the worker.
+# Again after a second if a process that was being ended still wrote. Only by this shell: a process that is ended just
+# after its fork has this trap, too, and would remove the worker's directory.
 trap 'if [[ $BASHPID == "$$" ]]; then rm -rf "$tmp" 2>/dev/null || { sleep 1; rm -rf "$tmp"; }; fi' EXIT
-# Secrets go to curl in files: what stands in its arguments can be seen by every user of the machine.
+# Secrets are passed to curl in files: its arguments are visible to every user of the machine.
 printf '%s\n' "${BRIDGE_KEY:+Authorization: Bearer $BRIDGE_KEY}" >"$tmp/key"
 unset BRIDGE_KEY
 
-# One line, whatever others have written into it.
+# Log one line, whatever foreign text it contains.
 log() {
   local text=${*//[[:cntrl:]]/ }
   printf '%(%FT%T%z)T %s\n' -1 "${text:0:1000}" >&2
 }
 
-# What reads the bridge's JSON takes no more than 1 GiB of memory.
+# Whatever reads the bridge's JSON gets at most 1 GiB of memory.
 jq() (ulimit -v 1048576 && exec jq "$@")
 
-# What runs now, as `run` started it, and what has been heard meanwhile.
+# The process that `run` started, what it is for, and the signals received meanwhile.
 child='' doing='' stopping='' heard=''
 
-# Whether somebody has heard that the job is over: the heartbeats, beside this shell, tell it by a file, since bash may
-# sleep through a signal that comes just as it begins to wait.
+# Whether the job is known to be over: the heartbeats, in another process, report it by a file, since bash may miss a
+# signal that comes just as it begins to wait.
 gone() { [[ -e $tmp/gone ]]; }
 
-# Whether an operator asks this worker to end: it finishes what it holds, and takes nothing more.
+# Whether an operator asks this worker to end: it finishes its job and takes no other.
 drained() { [[ -e $tmp/drained ]]; }
 
 # hear_drain NAME: from the answer to a poll or a heartbeat.
@@ -80,15 +80,15 @@ hear() {
   if [[ $child ]] && unwanted; then end_group "$child"; fi
 }
 
-# end_group ID: SIGTERM, and once more: a process that was only just forked may still have this shell's traps.
+# end_group ID: SIGTERM, twice: a process that was just forked may still have this shell's traps.
 end_group() {
   kill -- "-$1"
   (sleep 0.5 && kill -- "-$1") &
 } 2>/dev/null
 trap 'stopping=1; hear' TERM INT
 
-# end_job: what is done for the job is not wanted any more. Called beside `run`: it notes first, then looks what runs;
-# `run` notes what runs, then looks here. So one of them ends it.
+# end_job: end the work for a job that is no longer wanted. Called from the heartbeats while `run` runs: this notes the end
+# first, then checks what runs; `run` notes what runs, then checks for the end. So one of them ends it.
 end_job() {
   local running
   : >"$tmp/gone"
@@ -96,10 +96,10 @@ end_job() {
   if [[ $running ]]; then end_group "$running"; fi
 }
 
-# run COMMAND …: like running it, but signals are heard meanwhile, and what is not wanted any more is ended with all
-# of its children (its process group, which is why job control is on for a moment). What ends in the moment in which a
-# signal interrupts `wait` is lost to bash, which would wait for it for ever: so its status is in a file too, and there
-# is no second `wait` for what is no longer there.
+# run COMMAND …: run it while handling signals, and end it with all of its children if it is no longer wanted (by its
+# process group, which is why job control is on for a moment). If it ends just when a signal interrupts `wait`, bash
+# loses track of it and would wait for ever: so its status is in a file too, and there is no second `wait` for a
+# process that has ended.
 run() {
   local status
   if unwanted; then return 143; fi
@@ -130,12 +130,12 @@ run() {
   return "$status"
 }
 
-# bounded BYTES COMMAND …: no file that it writes gets larger; it is killed where one would.
+# bounded BYTES COMMAND …: run it with a limit on the files it writes; it is killed beyond that.
 bounded() (ulimit -f $((($1 + 1023) / 1024)) && shift && exec "$@")
 
 # call NAME METHOD PATH [curl's options]: one request. `http` is its status, 000 without an answer; the answer is in
-# NAME.body and NAME.head, at most `limit` bytes. Fails unless the whole answer came, as it was asked for. PATH `store` is
-# the address in $tmp/store, of another server, which is given no key.
+# NAME.body and NAME.head, at most `limit` bytes. Fails unless the whole answer came, unencoded. PATH `store` is the
+# address in $tmp/store, of another server, which does not get the key.
 call() {
   local name=$1 method=$2 path=$3 status where
   shift 3
@@ -177,7 +177,7 @@ over() {
 # Whether the same call may succeed later: no (whole) answer, too many, or an error of the server.
 passing() { [[ $1 != 0 || $http == 429 || $http == 5?? ]]; }
 
-# rest NAME N: before the next try, exponential with jitter, and never sooner than Retry-After.
+# rest NAME N: pause before the next try, exponentially with jitter, and at least for Retry-After.
 rest() {
   local asked
   asked=$(header "$1" Retry-After)
@@ -187,7 +187,7 @@ rest() {
   run sleep "$((asked + RANDOM % (1 << ($2 < 5 ? $2 : 5)))).$((100 + RANDOM % 900))"
 }
 
-# insist NAME METHOD PATH [curl's options]: `call` until there is an answer, nobody wants one any more, or the time
+# insist NAME METHOD PATH [curl's options]: `call` until there is an answer, it is no longer wanted, or the time
 # (`patience`, seconds since 1970) is over.
 insist() {
   local n
@@ -204,9 +204,9 @@ insist() {
 # Signs of life, in the background. The first one comes at once: it acknowledges the claim.
 beat() {
   trap - TERM INT EXIT
-  run() { "$@"; } # it needs no group of its own: the whole of this one is ended with the job
+  run() { "$@"; } # it needs no separate group: this whole group is ended with the job
   local every=$((lease / 3 < 20 ? lease / 3 : 20)) reason=''
-  # Killed, the worker cannot end its heartbeats: they must not keep its job from the next worker.
+  # A killed worker cannot end its heartbeats: they must not keep the job from the next worker.
   while kill -0 $$ 2>/dev/null; do
     if call beat POST "$jobs/$id/heartbeat" --header "@$tmp/lease" --max-time 10; then
       case $http in
@@ -228,8 +228,8 @@ beat() {
   done
 }
 
-# from_store SIZE ETAG: the rest of the file, from where the bridge says that it lies. What that one refuses may be better
-# after another answer of the bridge: it is a 503.
+# from_store SIZE ETAG: fetch the rest of the file from the address that the bridge names. A refusal may pass with
+# another answer of the bridge, so it counts as a 503.
 from_store() {
   local address range=() form='^https?://[A-Za-z0-9._:-]+/[A-Za-z0-9._~:/?=&%+,;!*()-]*$'
   address=$(header part Location)
@@ -244,8 +244,8 @@ from_store() {
   [[ $http == 20? || $http == 416 ]] || http=503
 }
 
-# from_its_server SIZE ETAG: the same from where the job's producer says that it lies, over TLS and without redirects.
-# curl does not judge where a name leads: whoever lets this worker fetch there has no network to be led into.
+# from_its_server SIZE ETAG: the same from the address that the job's producer names, over TLS and without redirects.
+# curl does not check where a name leads: allow this only where there is no internal network to reach.
 from_its_server() {
   local address range=() form='^https://[]A-Za-z0-9._:[-]+(/[]A-Za-z0-9._~:/?=&%+,;!*()@$'"'"'[-]*)?$'
   address=$(header part Location)
@@ -269,8 +269,8 @@ from_its_server() {
   return "$status"
 }
 
-# fetch PATH: the source file, resumed where a connection broke off, if it is still the same file. `unfit` says why this
-# machine cannot take it, `refused` why none can.
+# fetch PATH: fetch the source file, resuming where a connection broke off if it is still the same file. `unfit` says why
+# this machine cannot take it, `refused` why no machine can.
 fetch() {
   local n size status free etag='' range limit tag digest
   : >"$tmp/source"
@@ -279,7 +279,7 @@ fetch() {
     range=()
     if ((size)) && [[ $etag ]]; then range=(--header "Range: bytes=$size-" --header "If-Range: $etag"); fi
     free=$(($(df --output=avail -B1 "$tmp" | tail -n 1) - reserve))
-    if ((size)); then free=$((free / 2)); fi # for a moment a part is there twice
+    if ((size)); then free=$((free / 2)); fi # for a moment a part is stored twice
     limit=$((most - size < free ? most - size : free))
     if ((free <= 0 || free < told - size)); then
       unfit="no room on the disk: $free bytes for a file of $told"
@@ -306,7 +306,7 @@ fetch() {
       unfit="the source file came with Content-Encoding $(encoding part): what stands between must not encode"
       return 1
     fi
-    if ((status == 63 || status == 128 + 25)); then # too large by its length, or as it came (SIGXFSZ)
+    if ((status == 63 || status == 128 + 25)); then # too large by its length, or while it came (SIGXFSZ)
       if ((limit == free)); then
         unfit="no room on the disk for the source file: $free bytes"
       else
@@ -353,7 +353,7 @@ failure() { # MESSAGE RETRYABLE
   jq -n --arg message "$1" --argjson retryable "$2" '{success: false, error_message: $message, $retryable}'
 }
 
-# work COMMAND …: what the poll gave, from its file to its result.
+# work COMMAND …: process the claimed job, from its file to its result.
 work() {
   local id status beats began=$SECONDS
   id=$(jq -r .job_id "$tmp/job")
@@ -386,7 +386,7 @@ work() {
     if ((status == 0)); then
       jq -n --rawfile content "$tmp/out" '{success: true, $content}' >"$tmp/result"
     else
-      # 65 is EX_DATAERR of sysexits.h: the input is bad, and would be the next time.
+      # 65 is EX_DATAERR of sysexits.h: the input is bad, and will be the next time.
       failure "$(tail -c 1000 "$tmp/err" | tr -d '\0')" "$([[ $status == 65 ]] && echo false || echo true)" >"$tmp/result"
     fi
   fi
@@ -407,7 +407,7 @@ work() {
   end_group "$beats"
   if kill -0 "$beats" 2>/dev/null; then wait "$beats" 2>/dev/null; fi
   doing=''
-  if [[ $unfit ]]; then # no retry is spent; but the next job would fare no better at once
+  if [[ $unfit ]]; then # no retry is spent; but the next job would fail as well at once
     faults=$((faults < 8 ? faults + 1 : 8))
     if [[ ! $stopping ]]; then run sleep $((1 << faults)); fi
   else
@@ -431,7 +431,7 @@ while [[ ! $stopping ]] && ! drained; do
   poll "$wait" insist
   got=$?
   doing=''
-  # A stop or a drain ended the poll: what its answer may have held is asked for once more, to give it back.
+  # A stop or a drain ended the poll: ask once more for what its answer may have held, to give it back.
   if ((got)); then poll 0 call && [[ $http == 200 ]] || break; fi
   if [[ $http != 200 ]]; then
     log "the bridge refuses this worker: HTTP $http, $(problem poll)"
@@ -439,10 +439,10 @@ while [[ ! $stopping ]] && ! drained; do
   fi
   jq '.jobs[0] // empty' "$tmp/poll.body" >"$tmp/job" 2>"$tmp/form"
   if [[ ! -s $tmp/job ]]; then
-    if ((SECONDS - asked < 2)) && [[ ! $stopping ]]; then run sleep 0.5; fi # nothing, and sooner than was asked for
+    if ((SECONDS - asked < 2)) && [[ ! $stopping ]]; then run sleep 0.5; fi # no job, and sooner than asked for
     continue
   fi
-  # Only what has the right form goes into an address: another one could name another host.
+  # Only values of the right form are put into an address: others could name another host.
   jq 'def text(form): type == "string" and test("\\A" + form + "\\z");
       def count: type == "number" and . >= 0 and . < 9007199254740992 and . == floor;
       (.job_id | text("[A-Za-z0-9_-]{1,64}")) and
