@@ -84,14 +84,13 @@ class Fork(subprocess.Popen[bytes]):
 class ForkingFamily(Family):
     """One whose API, Celery worker and beat are forks.
 
-    Not so in a run for coverage, which notes what processes run that start by themselves; nor where other code is run,
-    or the environment changes what the dynamic linker loads.
+    Not so where other code is run, or the environment changes what the dynamic linker loads.
     """
 
     def begin(
         self, arguments: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         kind = KINDS.get(arguments[2]) if list(arguments[:2]) == [sys.executable, "-m"] else None
-        if kind is None or cwd != ROOT or "COVERAGE_PROCESS_CONFIG" in os.environ or "LD_PRELOAD" in environment:
+        if kind is None or cwd != ROOT or "LD_PRELOAD" in environment:
             return super().begin(arguments, log, cwd, environment)
         return Fork(kind, arguments, log, cwd, environment)

@@ -63,16 +63,13 @@ class Running:
             return list(done) if done.returns_rows else []
 
     def stop(self) -> None:
-        """End it, its processes at the same time: it leaves nothing that somebody needs, but to a run for coverage."""
+        """End it, its processes at the same time: it leaves nothing that somebody needs."""
         self.engine.dispose()
         end = time.monotonic() + 10
         children = [child.process for child in self.stack.family.children]
         for process in children:
-            if "COVERAGE_PROCESS_CONFIG" in os.environ:  # they write what they ran at their end
-                process.terminate()
-            else:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         for process in children:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0, end - time.monotonic()))

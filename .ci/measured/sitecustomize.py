@@ -1,0 +1,59 @@
+"""Record which lines and branches of our packages a Python process reaches, and its forks: `make coverage`.
+
+Python imports this at its start where `PYTHONPATH` names this directory, so each process of a run is measured that is
+started with the environment of the tests. SlipCover writes probes into the code as it is imported; a probe reports
+its first passage alone and costs next to nothing after it. Each first passage is appended at once to the file that
+`REACHED` names, as `path:line` or `path:from-to`, so a process that is killed loses nothing.
+"""
+
+import os
+from collections import defaultdict
+from contextlib import suppress
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType
+
+ROOT = str(Path(__file__).parents[2]) + os.sep
+MEASURED = tuple(ROOT + name for name in ("api/", "bridge/", "client/jobbridge_client/", "models/", "tasks/",
+                                          "worker/bridge_worker/", "celeryconfig.py"))  # fmt: skip
+
+
+def measure(path: str) -> None:
+    """Instrument what this process imports from here on; its forks inherit that."""
+    import ast
+
+    from slipcover import Slipcover
+    from slipcover.branch import preinstrument
+
+    class Probes(Slipcover):
+        """One that a probe calls once, after its first passage: SlipCover would take probes out of the code then."""
+
+        def deinstrument_seen(self) -> None:
+            # Not by SlipCover's own method, whose lock a fork may inherit from a thread that it does not have.
+            seen, self.newly_seen = self.newly_seen, defaultdict(set)
+            lines = [
+                f"{file[len(ROOT) :]}:{'-'.join(map(str, one)) if isinstance(one, tuple) else one}\n"
+                for file, passages in seen.items()
+                for one in passages
+            ]
+            with suppress(OSError):  # a test takes the descriptors, the disk or the rights from a process
+                out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
+                    os.write(out, "".join(lines).encode())
+                finally:
+                    os.close(out)
+
+    probes = Probes(branch=True, d_miss_threshold=0)
+    usual = SourceFileLoader.get_code
+
+    def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
+        if not self.path.startswith(MEASURED):
+            return usual(self, fullname)
+        code = compile(preinstrument(ast.parse(self.get_data(self.path))), self.path, "exec", dont_inherit=True)
+        return probes.instrument(code, parent=code)  # a parent: what lines there are is asked at the end alone
+
+    SourceFileLoader.get_code = get_code
+
+
+if "REACHED" in os.environ:
+    measure(os.environ["REACHED"])
