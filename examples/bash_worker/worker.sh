@@ -234,7 +234,7 @@ from_store() {
   local address range=() form='^https?://[A-Za-z0-9._:-]+/[A-Za-z0-9._~:/?=&%+,;!*()-]*$'
   address=$(header part Location)
   if [[ ! $address =~ $form || ($base == https:* && $address != https:*) ]]; then
-    log "the bridge sends the download to no address that may be fetched from"
+    log "the bridge sends the download to no address that can be fetched from"
     http=503
     return 1
   fi
@@ -252,13 +252,14 @@ from_its_server() {
   if [[ ${WORKER_SOURCE_FETCH-} != 1 ]]; then
     refused="The source is to be fetched by the worker, which this one does not do (WORKER_SOURCE_FETCH)"
   elif [[ ! $address =~ $form ]]; then
-    refused="The source's address is none that may be fetched from"
+    refused="The source's address is none that can be fetched from"
   fi
   if [[ $refused ]]; then return 1; fi
   printf 'url = "%s"\n' "$address" >"$tmp/store"
   if (($1)) && [[ $2 ]]; then range=(--header "Range: bytes=$1-" --header "If-Range: $2"); fi
   call part GET store --proto =https --noproxy '*' --speed-limit 1 --speed-time 60 "${range[@]}"
   status=$?
+  if ((status == 3)); then refused="The source's address is none that can be fetched from"; fi # a port that is none
   tag=$(header part ETag) digest=''
   case $http in
     20? | 416 | 408 | 425 | 429 | 5?? | 000) ;;

@@ -1,10 +1,17 @@
-"""The worker, a distribution of its own, judges addresses of sources as the bridge does."""
+"""The worker and the client, distributions of their own, judge addresses as the bridge does, or as each other."""
 
 import random
 from ipaddress import IPv4Address, IPv6Address
 
+import pytest
+import requests
+
 from bridge.outgoing import addresses
 from bridge_worker import public_addresses
+from bridge_worker.addresses import is_file_address
+from jobbridge_client.address import is_address
+
+LONG = "a" * 63
 
 
 def edges() -> list[str]:
@@ -29,3 +36,25 @@ def test_the_worker_judges_as_the_bridge_does():
     judged = {one: addresses.refusal(one) is None for one in asked}
     assert {one: public_addresses.is_allowed(one) for one in asked} == judged
     assert set(judged.values()) == {True, False}
+
+
+@pytest.mark.parametrize("place", [
+    "a", "a.", "a_b.c-d", "a:1", "a:65535", "127.0.0.1:80", "127.1", "2130706433", "0x7f.1", "[::1]", "[::1]:443",
+    "1.2.3.a", f"{LONG}.{LONG}",
+])  # fmt: skip
+def test_a_redirect_may_name_any_host_and_port_that_there_may_be(place):
+    for address in (f"https://{place}", f"https://{place}/", f"https://{place}/a:0/%zz?b=@:99999#c"):
+        assert is_file_address(address, unencrypted=False)
+        assert is_address(address)
+        requests.Request("GET", address).prepare()  # who asks by it says the same
+
+
+@pytest.mark.parametrize("place", [
+    "a:0", "a:00000", "a:65536", "a:99999", "a:100000", "a:-1", "a:+1", "a:1x", "a:x", "a::1", ":80", ".", "..", "a..b",
+    ".a", f"{LONG}a.b", "1.2.3.256", "1.2.3.4.5", "4294967296", "0x1ffffffff", "[", "[]", "[::", "::1", "[::g]",
+    "[1.2.3.4]", "[fe80::1%25eth0]", "[::1]a", "a%41", "a\\b", "a,b", "a*", "<a>", "a|b", "u@a", "a:b@c",
+])  # fmt: skip
+def test_a_redirect_to_where_no_connection_can_be_made_names_no_file(place):
+    for address in (f"https://{place}", f"https://{place}/x", f"https://{place}?x"):
+        assert not is_file_address(address, unencrypted=True)
+        assert not is_address(address)

@@ -14,7 +14,7 @@ from requests.auth import AuthBase
 
 from bridge_worker import __version__, traces
 from bridge_worker.abortable import AbortableAdapter
-from bridge_worker.addresses import is_file_address, is_loopback
+from bridge_worker.addresses import Unredirected, is_file_address, is_loopback
 from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, read_bounded, refusal
 from bridge_worker.claim import BadClaim, Claim, read_claim
 from bridge_worker.facts import Facts
@@ -71,7 +71,7 @@ class BridgeClient:
         self._store_session = self._session(None, HTTPAdapter(pool_maxsize=connections))
 
     def _session(self, key: str | None, adapter: HTTPAdapter) -> requests.Session:
-        session = requests.Session()
+        session = Unredirected()
         parts = urlsplit(self._url)
         if parts.scheme == "http" and is_loopback(parts.hostname or ""):
             session.trust_env = False  # no proxy: an unencrypted key stays on this machine
@@ -209,7 +209,7 @@ class BridgeClient:
         """
         address = told.get("Location", "")
         if not is_file_address(address, unencrypted=self._url.startswith("http:")):
-            raise CallFailed("the bridge sends the download to no address that may be fetched from", status=307)
+            raise CallFailed("the bridge sends the download to no address that can be fetched from", status=307)
         same = "If-Range" in asked and told.get("ETag") == asked["If-Range"]
         headers = {"Accept": "*/*", **({"Range": asked["Range"]} if same else {})}
         try:

@@ -47,14 +47,13 @@ def open_source(address: str, headers: Mapping[str, str], networks: Sequence[Net
     range lies outside the file.
     """
     if not is_file_address(address, unencrypted=False):
-        raise SourceRefused("the source's address is none that may be fetched from")
+        raise SourceRefused(
+            "the source's address is none that can be fetched from (https, a host, a port of 1 to 65535)"
+        )
     parts = urlsplit(address)
     host, target = parts.hostname or "", parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     target = target if target.startswith("/") else f"/{target}"
-    try:
-        port = parts.port or 443
-    except ValueError:
-        raise SourceRefused("the source's address has no port that there is") from None
+    port = parts.port or 443
     connection, failed = None, CallFailed(f"the source's server {host} cannot be reached: it has no address")
     for ip in _judged(host, port, networks):
         connection = HTTPSConnection(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from bridge_worker.addresses import Unredirected
 from bridge_worker.reasons import why_no_answer
 from bridge_worker.text import one_line
 
@@ -34,7 +35,7 @@ class SpotNotice:
         self._ended = threading.Event()
         self._token = ""
         self._complained = False
-        self._session = requests.Session()
+        self._session = Unredirected()
         self._session.trust_env = False  # not through a proxy, which would return another machine's notice
 
     def start(self) -> None:

@@ -130,7 +130,9 @@ def test_a_redirect_is_told_and_not_followed(bridge, calls, client, elsewhere):
         bridge.script(route, Say(status, headers={"Location": f"{elsewhere.url}{BASE}/{route}"}))
         with pytest.raises(CallFailed, match=r"redirected to .*: use that address as the URL"):
             calls[route]()
-    bridge.script("download", Say(302, headers={"Location": f"{elsewhere.url}{BASE}/{JOB_ID}/download"}))
+    endless = itertools.repeat(b"x" * 65536)  # is not read to its end
+    there = {"Location": f"{elsewhere.url}{BASE}/{JOB_ID}/download"}
+    bridge.script("download", Say(302, headers=there, stream=endless))
     with pytest.raises(CallFailed, match="redirected"):
         client.open_download(read_claim(claim()), {})
     assert heard(elsewhere) == 0

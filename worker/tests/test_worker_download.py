@@ -22,7 +22,7 @@ OTHER = os.urandom(250_000)
 
 @pytest.fixture
 def fetch(bridge, tmp_path):
-    client = BridgeClient(bridge.url, None, "w1")
+    client = BridgeClient(bridge.url, "the-key", "w1")
     return lambda: Download(client, Held(read_claim(claim())), tmp_path).fetch()
 
 
@@ -131,11 +131,14 @@ def test_another_file_in_the_store_is_begun_anew(bridge, store, fetch):
     assert "range" not in (store.next("download"), store.next("download"))[1].headers
 
 
-@pytest.mark.parametrize("location", ["", "/elsewhere", "//x/y", "ftp://x/y", "http://user:pw@127.0.0.1/y", "https://"])
+@pytest.mark.parametrize("location", [
+    "", "/elsewhere", "//x/y", "ftp://x/y", "http://user:pw@127.0.0.1/y", "https://", "http://127.0.0.1:65536/y", "http://[::1:2/",
+])  # fmt: skip
 def test_a_redirect_that_names_no_file_ends_the_download(bridge, fetch, location):
     bridge.script("download", Say(307, headers={"Location": location}))
-    with pytest.raises(CallFailed, match="no address"):
+    with pytest.raises(CallFailed, match="no address") as failed:
         fetch()
+    assert not failed.value.retryable
 
 
 @pytest.mark.parametrize(

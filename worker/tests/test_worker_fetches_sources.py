@@ -107,6 +107,15 @@ def test_only_https_is_spoken(fetch, address):
         fetch(address)
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:65536", "a:0", "a..b", "[::1:2", "1.2.3.999"])
+def test_an_address_that_there_is_not_is_refused_and_not_asked_for_again(bridge, fetch, place):
+    with pytest.raises(Refused, match=r"source's address .*port of 1 to 65535") as refused:
+        fetch(f"https://{place}/x?key=secret")
+    assert "secret" not in str(refused.value)
+    bridge.next("download")
+    assert bridge.calls_left("download") == 0
+
+
 def test_a_name_is_looked_up_once(server, fetch, monkeypatch):
     """Were it looked up again to connect, the second answer would lead elsewhere."""
     server.always("download", Say(data=b"x"))
