@@ -5,7 +5,8 @@ import errno
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -15,9 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import ContentRange
 
 from api.http.byte_range import asked_range, still_the_same
-from api.http.send_file import connection, file_pieces
+from api.http.send_file import CannotSend, Part, connection, sent_pieces
 from api.http.sending import as_text
-from bridge.blobs.content import link, part_pieces, parts
+from bridge.blobs.content import link, parts, pieces
 from bridge.blobs.store import store
 from bridge.errors import NotFound, Unavailable
 from bridge.jobs.documents import Document, Unread
@@ -72,22 +73,19 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
 
 
 def _upload_pieces(runtime: Runtime, upload_id: UUID, served: range, sock: Any) -> Iterator[tuple[int, bytes]]:
-    """Yield the pieces of an upload as file_pieces does. Raises NotFound too."""
+    """Yield the pieces of an upload as file_pieces does, object by object. Raises NotFound too."""
     objects = store(runtime.settings)
-    for name, part in parts(runtime, upload_id, served):
-        sent = 0
-        file: BinaryIO | None = runtime.files(objects.open, name) if sock is not None else None
-        if file is None:
-            for piece in part_pieces(runtime, name, part):
-                sent += len(piece)
-                yield len(piece), piece
-        else:
-            with file:
-                for count, piece in file_pieces(sock, file, part, runtime.files):
-                    sent += count
-                    yield count, piece
-        if sent < len(part):
+    if sock is not None and served:
+        held = parts(runtime, upload_id, served)
+        try:
+            yield from sent_pieces(
+                sock, (Part(partial(objects.open, name), part) for name, part in held), runtime.files
+            )
             return
+        except CannotSend:
+            pass
+    for piece in pieces(runtime, upload_id, served):
+        yield len(piece), piece
 
 
 def _redirect(response: Response, address: str) -> Response:

@@ -53,21 +53,14 @@ def parts(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[tuple[st
 
 def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
     """Yield bytes of an upload, in pieces; end early if some are missing in the store. Raises NotFound, Unavailable."""
+    objects = store(runtime.settings)
     for name, part in parts(runtime, upload_id, served):
-        sent = 0
-        for piece in part_pieces(runtime, name, part):
-            sent += len(piece)
+        at = part.start
+        while at < part.stop and (piece := runtime.files(objects.read, name, at, min(PIECE, part.stop - at))):
+            at += len(piece)
             yield piece
-        if sent < len(part):
+        if at < part.stop:
             return
-
-
-def part_pieces(runtime: Runtime, name: str, part: range) -> Iterator[bytes]:
-    """Yield bytes of an object, in pieces; end early where the object does. Raises NotFound, Unavailable."""
-    objects, at = store(runtime.settings), part.start
-    while at < part.stop and (piece := runtime.files(objects.read, name, at, min(PIECE, part.stop - at))):
-        at += len(piece)
-        yield piece
 
 
 def link(runtime: Runtime, upload_id: UUID, length: int) -> str | None:

@@ -3,6 +3,7 @@
 import os
 import socket as plain
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import gevent
@@ -11,8 +12,8 @@ import pytest
 from gevent import socket
 
 from api.http.gunicorn_response import TimedResponse
-from api.http.send_file import FIRST, connection, file_pieces
-from bridge.errors import Unavailable
+from api.http.send_file import AHEAD, PIECE, CannotSend, Part, connection, file_pieces, sent_pieces
+from bridge.errors import NotFound, Unavailable
 from bridge.file_pool import FilePool
 
 DATA = os.urandom(3_000_000)
@@ -41,7 +42,7 @@ def received(theirs: Any, count: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "served", [range(len(DATA)), range(5, 5 + FIRST), range(len(DATA) - 1, len(DATA)), range(7, 7)]
+    "served", [range(len(DATA)), range(5, 5 + PIECE), range(len(DATA) - 1, len(DATA)), range(7, 7)]
 )
 @pytest.mark.parametrize("by_kernel", [True, False])
 def test_the_range_comes_behind_what_was_written_before(file, ends, served, by_kernel):
@@ -66,6 +67,42 @@ def test_a_file_that_shrinks_ends_early_and_the_client_is_waited_for_only_so_lon
     file.truncate(3_000_000)
     with pytest.raises(BrokenPipeError):
         list(file_pieces(ours, file, range(3_000_000), FilePool()))
+
+
+def test_many_files_follow_one_another_and_one_is_open_at_a_time(file, ends):
+    ours, theirs = ends
+    opened: list[Any] = []
+
+    def opens() -> Any:
+        assert all(one.closed for one in opened)
+        opened.append(os.fdopen(os.dup(file.fileno()), "rb", buffering=0))
+        return opened[-1]
+
+    served = [range(n, 50_000 + n) for n in range(2 * AHEAD)]
+    wanted = b"".join(DATA[one.start : one.stop] for one in served)
+    reader = gevent.spawn(received, theirs, len(wanted))
+    parts = (Part(partial(opens), one) for one in served)
+    assert sum(count for count, _ in sent_pieces(ours, parts, FilePool())) == len(wanted)
+    assert reader.get(timeout=60) == wanted
+    assert len(opened) == len(served)
+
+
+def test_a_file_that_is_gone_ends_what_came_before_it(file, ends):
+    ours, theirs = ends
+
+    def gone() -> Any:
+        raise NotFound("It is gone.")
+
+    first = Part(lambda: os.fdopen(os.dup(file.fileno()), "rb", buffering=0), range(1000))
+    with pytest.raises(NotFound):
+        list(sent_pieces(ours, [first, Part(gone, range(1000)), first], FilePool()))
+    ours.shutdown(plain.SHUT_WR)
+    assert received(theirs, 3000) == DATA[:1000]
+
+
+def test_what_is_no_file_is_left_to_be_read(ends):
+    with pytest.raises(CannotSend):
+        list(sent_pieces(ends[0], [Part(lambda: None, range(1000))], FilePool()))
 
 
 def test_a_thread_that_comes_late_finds_nobody_elses_descriptors(file, ends, tmp_path):
