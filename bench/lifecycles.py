@@ -3,8 +3,9 @@
     .venv/bin/python bench/lifecycles.py [--short] [--against DIR] [--setting NAME=value]
 
 Each round measures the echo, this checkout and, with `--against`, another one, one after the other, at each number of
-connections; a table shows the medians of the rounds with their spread. One API process, keys, guard and limits on,
-fsync on. Only ratios within one run are meaningful: the machine may be busy.
+connections; a table shows the medians of the rounds with their spread. A point in which requests are refused is named
+and left out. One API process, keys, guard and limits on, fsync on. Only ratios within one run are meaningful: the
+machine may be busy.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Point(NamedTuple):
     cpu: float = 0.0  # µs of the server's processes per lifecycle; more reliable than the time on a busy machine
 
 
+#: By target and number of connections, one a round; None: requests were refused.
+Points = dict[tuple[str, int], list[Point | None]]
+
+
 def main() -> int:
     """Measure, and print a table; with `--json`, also write a file of every point."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -82,27 +87,35 @@ def main() -> int:
     show(points, connections)
     if asked.json:
         found = [
-            {"target": name, "connections": count, **one._asdict()}
+            {"target": name, "connections": count, "round": number, **one._asdict()}
             for (name, count), all_ in points.items()
-            for one in all_
+            for number, one in enumerate(all_)
+            if one is not None
         ]
         asked.json.write_text(json.dumps({"about": about(asked.setting), "points": found}, indent=1))
     return 0
 
 
-def measure(
-    targets: list[Target], connections: list[int], seconds: float, rounds: int
-) -> dict[tuple[str, int], list[Point]]:
+def measure(targets: list[Target], connections: list[int], seconds: float, rounds: int) -> Points:
     """Measure every target at every number of connections, in turns."""
-    points: dict[tuple[str, int], list[Point]] = {}
+    points: Points = {}
     for _ in range(rounds):
         for count in connections:
             for target in targets:
-                points.setdefault((target.name, count), []).append(life(target, count, seconds))
+                points.setdefault((target.name, count), []).append(_tried(target, count, seconds))
     return points
 
 
-def show(points: dict[tuple[str, int], list[Point]], connections: list[int]) -> None:
+def _tried(target: Target, count: int, seconds: float) -> Point | None:
+    """Measure a point; one that fails is reported, and the others go on."""
+    try:
+        return life(target, count, seconds)
+    except SystemExit as problem:
+        print(f"{target.name}, {count} connections: {problem}", file=sys.stderr, flush=True)
+        return None
+
+
+def show(points: Points, connections: list[int]) -> None:
     """Print the medians with their spread, and the ratios to the echo within each round."""
     names = list(dict.fromkeys(name for name, _ in points))
     print(
@@ -110,9 +123,13 @@ def show(points: dict[tuple[str, int], list[Point]], connections: list[int]) -> 
     )
     for count in connections:
         for name in names:
-            of_it = points[name, count]
+            of_it = [one for one in points[name, count] if one]
+            both = zip(points[name, count], points["echo", count], strict=True)
             rates = [one.lifecycles for one in of_it]
-            ratios = [one.lifecycles / bare.lifecycles for one, bare in zip(of_it, points["echo", count], strict=True)]
+            ratios = [one.lifecycles / bare.lifecycles for one, bare in both if one and bare and bare.lifecycles]
+            if not ratios:
+                print(f"{count:>11}  {name:>8}  not measured")
+                continue
             tails = ", ".join(
                 f"{phase} {statistics.median(one.p50[phase] for one in of_it):.1f}/"
                 f"{statistics.median(one.p99[phase] for one in of_it):.1f}"

@@ -125,9 +125,9 @@ class Bridge:
     def cpu(self) -> float:
         return sum(sum(one.cpu_times()[:2]) for one in self._api())
 
-    def memory(self) -> float:
-        """Return the memory of the API's processes in MiB; shared pages are counted for each."""
-        return sum(int(one.memory_info().rss) for one in self._api()) / 2**20
+    def memory(self, kind: str = "rss") -> float:
+        """Return the memory of the API's processes in MiB; shared pages count for each, with `pss` once."""
+        return sum(int(getattr(one.memory_full_info(), kind)) for one in self._api()) / 2**20
 
     def _api(self) -> list[psutil.Process]:
         return [one for one in psutil.Process().children(recursive=True) if "gunicorn" in " ".join(one.cmdline())]
@@ -202,9 +202,10 @@ def storm(count: int) -> dict[str, object]:
         cpu, began = running.cpu(), time.monotonic()
         polls.serve(15)
         idle, memory = (running.cpu() - cpu) / (time.monotonic() - began), running.memory()
-        each = 1024 * (memory - alone) / count
+        each, once = 1024 * (memory - alone) / count, running.memory("pss")
         print(
-            f"{count} parked after {parked:.1f} s; idle {idle:.1%} of a core, {memory:.0f} MiB, {each:.1f} KiB each",
+            f"{count} parked after {parked:.1f} s; idle {idle:.1%} of a core, {memory:.0f} MiB"
+            f" (what is shared once: {once:.0f}), {each:.1f} KiB each",
             flush=True,
         )
         began = time.monotonic()
@@ -232,8 +233,9 @@ def storm(count: int) -> dict[str, object]:
             f" 99th percentile {most * 1e3:.0f} ms, most {worst[1]:.2f} s (at {worst[0]:.1f} s)"
         )
     return {
-        "polls": count, "parked": parked, "idle": idle, "memory": memory, "KiB each": each, "sent again": sent_again,
-        "parked again": back[0] if back else math.inf, "creates": took, "answers": polls.answers,
+        "polls": count, "parked": parked, "idle": idle, "memory": memory, "memory once": once, "KiB each": each,
+        "sent again": sent_again, "parked again": back[0] if back else math.inf, "creates": took,
+        "answers": polls.answers,
     }  # fmt: skip
 
 

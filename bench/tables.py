@@ -7,7 +7,7 @@ import statistics
 from typing import Any
 
 from bench.lifecycles import PHASES
-from bench.wanted import WANTED, Found, points
+from bench.wanted import WANTED, Found, points, ratios
 
 OURS = "bridge, 128 connections"
 PICTURE = "images/benchmarks.svg"  # below docs
@@ -63,14 +63,16 @@ def lifecycles(found: Found) -> str:
         kept = found.get(name, {"points": []})
         for count in sorted({one["connections"] for one in kept["points"]}):
             echo, ours = points(kept, "echo", count), points(kept, "bridge", count)
-            ratios = [one["lifecycles"] / other["lifecycles"] for one, other in zip(ours, echo, strict=True)]
+            compared = ratios(kept, "bridge", "echo", count)
+            if not compared:
+                continue
             cells = [spread([one["lifecycles"] for one in of_it], "") for of_it in (echo, ours)]
             cpu = ", ".join(f"{statistics.median(one['cpu'] for one in of_it):.0f}" for of_it in (echo, ours))
             times = "; ".join(
                 " / ".join(_short(statistics.median(one[which][phase] for one in ours)) for which in ("p50", "p99"))
                 for phase in PHASES
             )
-            lines.append(f"| {processes}, {count} | {' | '.join(cells)} | {spread(ratios, '')} | {cpu} | {times} |")
+            lines.append(f"| {processes}, {count} | {' | '.join(cells)} | {spread(compared, '')} | {cpu} | {times} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 

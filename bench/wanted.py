@@ -47,12 +47,15 @@ def points(kept: Any, target: str, connections: int) -> list[Any]:
     return [one for one in kept["points"] if (one["target"], one["connections"]) == (target, connections)]
 
 
-def _ratio(of: str, by: str, connections: int) -> Callable[[Any], list[float]]:
-    def ratios(kept: Any) -> list[float]:
-        pairs = zip(points(kept, of, connections), points(kept, by, connections), strict=False)
-        return [one["lifecycles"] / other["lifecycles"] for one, other in pairs]
+def ratios(kept: Any, of: str, by: str, connections: int) -> list[float]:
+    """Return lifecycles per second of a target ÷ those of another, for each round that has both."""
+    others = {one["round"]: one["lifecycles"] for one in points(kept, by, connections) if one["lifecycles"]}
+    rounds = [one for one in points(kept, of, connections) if one["round"] in others]
+    return [one["lifecycles"] / others[one["round"]] for one in rounds]
 
-    return ratios
+
+def _ratio(of: str, by: str, connections: int) -> Callable[[Any], list[float]]:
+    return lambda kept: ratios(kept, of, by, connections)
 
 
 def _at(*path: str, times: float = 1) -> Callable[[Any], list[float]]:
@@ -111,7 +114,8 @@ WANTED = [
     Wanted("dispatch p50, 10 000 parked ÷ 1", "dispatch", _parked(10_000), most=1.2),
     Wanted("create, 99 % with 10 000 parked", "dispatch", _late_of_parked, most=25, unit=" ms"),
     Wanted("memory of a parked poll", "storm", _at("KiB each"), most=25, unit=" KiB"),
-    Wanted("memory of an API process with 10 000 parked", "storm", _at("memory"), most=400, unit=" MiB"),
+    Wanted("memory of an API process and its master, 10 000 parked", "storm", _at("memory"), most=400, unit=" MiB"),
+    Wanted("the same, what both share counted once", "storm", _at("memory once"), unit=" MiB"),
     Wanted("CPU of that process while nothing goes on", "storm", _at("idle", times=100), unit=" % of a core"),
     Wanted("storm of 10 000: all parked again", "storm", _at("parked again"), most=10, unit=" s"),
     Wanted("storm of 10 000: create meanwhile, 99 %", "storm", _late_of_storm, most=1000, unit=" ms"),

@@ -6,7 +6,7 @@ import pytest
 
 from bench import full, report, tables
 from bench.bar_chart import Bar, bar_chart
-from bench.wanted import WANTED, Found, Wanted
+from bench.wanted import WANTED, Found, Wanted, ratios
 
 RATES = {
     "echo, 128 connections": [1000.0, 1200.0],
@@ -49,12 +49,15 @@ def test_the_tables_show_what_was_measured_and_mark_what_does_not_hold():
 
 def test_lifecycles_and_dispatch_have_a_row_for_each_form():
     times = {"create": 1.0, "poll": 2.0, "result": 3.0}
+    same = {"connections": 32, "cpu": 700.4, "p50": times, "p99": times}
     kept = {
         "points": [
-            {"target": target, "connections": 32, "lifecycles": rate, "cpu": 700.4, "p50": times, "p99": times}
-            for target, rate in (("echo", 1000.0), ("bridge", 500.0), ("echo", 1000.0), ("bridge", 700.0))
+            {**same, "target": target, "round": number, "lifecycles": rate}
+            for number, target, rate in (
+                (0, "echo", 1000.0), (0, "bridge", 500.0), (1, "echo", 1000.0), (1, "bridge", 700.0),
+            )
         ]
-    }
+    }  # fmt: skip
     assert tables.wanted({"lifecycles": kept}).count("| **0.6 (0.5–0.7)** |") == 1  # without an earlier checkout beside
     table = tables.lifecycles({"lifecycles-2": kept})
     assert table.splitlines()[2:] == [
@@ -64,6 +67,25 @@ def test_lifecycles_and_dispatch_have_a_row_for_each_form():
     table = tables.dispatch({"dispatch": {"parked": {"10000": row}}})
     assert table.splitlines()[2:] == ["| 10,000 | 3.0 / 5.0 | 6.0 / 9.0 | 3.0 / 4.0 | 251 MiB |"]
     assert [table({}) for table in tables.TABLES if table is not tables.wanted] == ["", "", "", ""]
+
+
+def test_a_point_that_failed_takes_only_its_round_from_the_ratios():
+    times = {"create": 1.0, "poll": 2.0, "result": 3.0}
+    same = {"cpu": 700.4, "p50": times, "p99": times}
+    kept = {
+        "points": [
+            {**same, "target": target, "connections": connections, "round": number, "lifecycles": rate}
+            for connections, number, target, rate in (
+                (32, 0, "bridge", 500.0), (32, 1, "echo", 1000.0), (32, 1, "bridge", 700.0), (32, 2, "echo", 900.0),
+                (32, 2, "bridge", 0.0), (32, 3, "echo", 0.0), (32, 3, "bridge", 900.0), (512, 0, "echo", 1000.0),
+                (1, 0, "bridge", 100.0),
+            )
+        ]
+    }  # fmt: skip
+    assert ratios(kept, "bridge", "echo", 32) == [0.7, 0.0]
+    assert ratios(kept, "bridge", "against", 32) == []
+    rows = tables.lifecycles({"lifecycles": kept}).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| 1, 32"]
 
 
 def test_what_stands_outside_of_the_marks_is_kept():
