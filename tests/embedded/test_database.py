@@ -2,7 +2,11 @@
 
 import socket
 
-from bridge.db import make_engine
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from bridge.db import KEPT_BYTES, make_engine
 from bridge.settings import load_settings
 
 
@@ -21,3 +25,22 @@ def test_the_kernel_gives_up_a_connection_that_says_nothing_within_a_minute(new_
         finally:
             wire.detach()
     engine.dispose()
+
+
+def test_a_connection_that_has_sent_a_large_statement_is_not_kept(new_database):
+    """libpq would keep a buffer of its size for as long as the connection lives."""
+    engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": new_database()}), pool_size=1)
+    ask = text("SELECT octet_length(:document), pg_backend_pid()")
+    with engine.connect() as connection:
+        first = connection.execute(ask, {"document": "x" * (KEPT_BYTES // 2)}).one()[1]
+    with engine.begin() as connection:
+        sizes = [connection.execute(ask, {"document": "x" * size}).one() for size in (1, 2 * KEPT_BYTES, 3)]
+    assert sizes == [(1, first), (2 * KEPT_BYTES, first), (3, first)]  # not before its user is done with it
+    with engine.connect() as connection:
+        second = connection.execute(ask, {"document": ""}).one()[1]
+        with pytest.raises(DBAPIError):
+            connection.execute(text("SELECT :document / 0"), {"document": "x" * 2 * KEPT_BYTES})
+    with engine.connect() as connection:
+        third = connection.execute(ask, {"document": ""}).one()[1]
+    engine.dispose()
+    assert len({first, second, third}) == 3
