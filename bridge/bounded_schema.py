@@ -1,5 +1,9 @@
-"""Schemas with bounded error messages: a body of a quarter of a million unknown names or bad items is refused at
-the first few of them, where marshmallow would write a message for each."""
+"""Schemas with bounded error messages and bounded parsing.
+
+A body of a quarter of a million unknown names or bad items is refused at the first few of them, where marshmallow would
+write a message for each. A text of 16 MB where a moment, a UUID or one of three words is expected is refused for its
+length, before it is parsed.
+"""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -11,6 +15,7 @@ from bridge.sparse_schema import Sparse
 
 MOST_UNKNOWN = 20  # names that an error lists
 MOST_BAD = 100  # items of a list
+LONGEST_FORM = 100  # characters of what has a form: a moment, an ID, one of some words
 
 
 class Strict(Sparse):
@@ -61,3 +66,24 @@ class BoundedList(fields.List[Any]):
         if errors:
             raise ValidationError(errors)
         return items
+
+
+class _Short(fields.Field[Any]):
+    """A value of a form, which is looked for where its text is not longer than LONGEST_FORM."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str) and len(value) > LONGEST_FORM:
+            raise ValidationError(f"Must have at most {LONGEST_FORM} characters.")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class ShortUuid(_Short, fields.UUID):
+    """A UUID in any of the forms that Python reads."""
+
+
+class ShortChoice(_Short, fields.Enum):  # type: ignore[type-arg]
+    """A member of an enumeration."""
+
+
+class ShortMoment(_Short, fields.AwareDateTime):
+    """A moment with an offset."""

@@ -4,7 +4,7 @@ from marshmallow import Schema, fields, validate
 
 from api.schemas.strict import QueryInteger
 from bridge.admission.keys import SCOPES
-from bridge.bounded_schema import BoundedList, Strict
+from bridge.bounded_schema import BoundedList, ShortMoment, Strict
 from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
 from bridge.outgoing.destination import LONGEST
 
@@ -30,7 +30,7 @@ class CreateKey(Strict):
         allow_none=True,
         metadata={"description": "The only content types its workers may claim; omit to allow all."},
     )
-    expires_at = fields.AwareDateTime(
+    expires_at = ShortMoment(
         format="iso", load_default=None, allow_none=True, metadata={"description": "A future moment, with an offset."}
     )
     callback_url = fields.String(

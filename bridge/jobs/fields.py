@@ -9,7 +9,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate
 
-from bridge.bounded_schema import Strict
+from bridge.bounded_schema import ShortChoice, ShortMoment, ShortUuid, Strict
 from bridge.canonical_hash import canonical_hash
 from bridge.jobs.remote_sources import BRIDGE, FETCHES, is_remote
 from bridge.jobs.uploaded_sources import SCHEME as UPLOAD
@@ -30,12 +30,13 @@ class StrictInteger(fields.Integer):
         return value
 
 
-class Moment(fields.AwareDateTime):
+class Moment(ShortMoment):
     """A moment with an offset, in UTC: PostgreSQL does not know every offset that ISO 8601 allows."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
         try:
-            return super()._deserialize(value, attr, data, **kwargs).astimezone(UTC)
+            moment: datetime = super()._deserialize(value, attr, data, **kwargs)
+            return moment.astimezone(UTC)
         except OverflowError:  # an offset that leads out of the calendar
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
 
@@ -56,7 +57,7 @@ class CreateFields(Strict):
         validate=validate.Length(1, 4096),
         metadata={"description": "Absolute path of the source file, under one of BRIDGE_SOURCE_ROOTS."},
     )
-    source_upload = fields.UUID(metadata={"description": "An upload that is whole, in place of `source_file_path`."})
+    source_upload = ShortUuid(metadata={"description": "An upload that is whole, in place of `source_file_path`."})
     source_url = fields.String(
         validate=validate.Length(1, LONGEST),
         metadata={
@@ -84,7 +85,7 @@ class CreateFields(Strict):
         validate=validate.Length(1, 255),
         metadata={"description": "The pipeline's own ID, handed back at the continuation."},
     )
-    priority = fields.Enum(
+    priority = ShortChoice(
         Priority,
         by_value=fields.String(),
         load_default=Priority.NORMAL,
