@@ -29,6 +29,8 @@ BODY_SECONDS = 300  # a body that takes longer to arrive is refused
 TURN_SECONDS = 60  # the wait for room in memory
 LARGE_BYTES = 64 * 1024
 IN_MEMORY = 256 * 1024  # of a body that is still arriving; beyond it, a file
+VALUE_BYTES = 24  # that a value counts beside its text: it takes 60 to 100, and a byte of text is held about four times
+HEAVY_BYTES = 256 * 1024  # of weight; what is lighter, as all is that has a few KiB, is in memory without a turn
 _CHUNK = 65536
 _TOKEN = re.compile(rb'"lease_token"\s{0,8}:\s{0,8}"([!-~]{1,100}?)"')
 
@@ -89,6 +91,15 @@ def _token_in(pieces: Iterator[bytes]) -> str | None:
     return None
 
 
+def weight(text: bytes) -> int:
+    """Return what a JSON text, or a piece of one, takes of the budget for bodies: its bytes and its values.
+
+    Each value but the first of a list or an object follows a comma, and a list or an object is one itself: two bytes of
+    text can make a list of seventy.
+    """
+    return len(text) + VALUE_BYTES * sum(map(text.count, (b",", b"[", b"{")))
+
+
 def read_body(incoming: Request) -> bytes:
     """Return the whole body, in memory until the request is answered. Raises 400, 408, Oversized (413), TooMany."""
     # The application's limit is a byte higher: Werkzeug cuts a chunked body at it instead of refusing it.
@@ -100,34 +111,42 @@ def read_body(incoming: Request) -> bytes:
             _whole(incoming, len(raw))
             if len(raw) == most:
                 raise Oversized
+            if (heavy := weight(raw)) > HEAVY_BYTES:
+                _take_turn(heavy)
             return raw
         with limits().reading.taken(caller().whose, 1):
-            file, size = _stored(incoming)
+            file, size, heavy = _stored(incoming)
     except RequestEntityTooLarge as refusal:
         raise refusal if isinstance(refusal, Oversized) else Oversized() from None
     _whole(incoming, size)
     if size == most:
         raise Oversized(begun=file)
-    with gevent.Timeout(TURN_SECONDS, TooMany("Too many large bodies are being read.", retry_after=5)):
-        _until_answered().enter_context(limits().bodies.taken(caller().whose, size))
+    _take_turn(heavy)
     file.seek(0)
     return file.read()
 
 
-def _stored(incoming: Request) -> tuple[IO[bytes], int]:
-    """Return the body as a file, which is closed with the request, and its size in bytes."""
+def _take_turn(heavy: int) -> None:
+    """Wait for room in memory for a body of this weight, until the request is answered. Raises TooMany."""
+    with gevent.Timeout(TURN_SECONDS, TooMany("Too many large bodies are being read.", retry_after=5)):
+        _until_answered().enter_context(limits().bodies.taken(caller().whose, heavy))
+
+
+def _stored(incoming: Request) -> tuple[IO[bytes], int, int]:
+    """Return the body as a file, which is closed with the request, its size in bytes and its weight."""
     file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
     _until_answered().enter_context(file)
-    size = 0
+    size = heavy = 0
     try:
         with arriving():
             while piece := incoming.stream.read(_CHUNK):
                 file.write(piece)
                 size += len(piece)
+                heavy += weight(piece)
                 gevent.sleep(0)  # what has arrived is read without a wait: several such bodies took turns of 15 MB
     except RequestEntityTooLarge:
         raise Oversized(begun=file) from None
-    return file, size
+    return file, size, heavy
 
 
 def _whole(incoming: Request, size: int) -> None:

@@ -13,7 +13,7 @@ import gevent
 from gunicorn.http.errors import NoMoreData, ParseException
 from marshmallow import Schema, ValidationError
 
-from api.http.incoming import Resumed
+from api.http.incoming import HEAVY_BYTES, Resumed, weight
 from api.schemas.jobs import CreateJob
 from api.schemas.work import PollQuery, Result
 from bridge.admission import json_guard
@@ -24,7 +24,7 @@ from bridge.names import API_BASE
 
 Environ = dict[str, Any]
 
-MOST_BYTES = 64 * 1024  # of a body; larger ones wait their turn (api/http/incoming.py)
+MOST_BYTES = 64 * 1024  # of a body; larger ones, and heavy ones, wait their turn (api/http/incoming.py)
 BODY_SECONDS = 20.0
 # They change what a request means, or how its body is read.
 _MEANINGFUL = (
@@ -121,7 +121,10 @@ class PlainRequests:
                 if not piece:
                     raise _NotPlain
                 come.write(piece)
-        return come.getvalue()
+        body = come.getvalue()
+        if weight(body) > HEAVY_BYTES:
+            raise _NotPlain
+        return body
 
 
 def _is_there(body: Any, size: int) -> bool:

@@ -1,6 +1,8 @@
 """What a body may cost: the memory and the time of reading it, and the bytes of the answer that refuses it."""
 
+import importlib
 import io
+import pkgutil
 import time
 import tracemalloc
 from contextlib import ExitStack
@@ -10,9 +12,11 @@ import gevent.event
 import orjson
 import pytest
 from flask import Flask, Request
-from marshmallow import ValidationError
+from flask_smorest import Blueprint
+from marshmallow import ValidationError, fields
 
-from api.http import incoming
+import api.routes
+from api.http import incoming, plain_requests
 from api.schemas.jobs import CreateBatch, CreateJob
 from api.schemas.keys import CreateKey
 from bridge.admission import json_guard
@@ -86,6 +90,49 @@ def test_the_answer_to_a_bad_body_is_small(client, what):
     problem = refused(answer, 422, "validation")
     assert len(answer.content) < 40_000
     assert 1 <= len(problem["errors"]) <= 100
+
+
+def _leaves(name, field):
+    if isinstance(field, fields.Nested):
+        for inner, one in field.schema.load_fields.items():
+            yield from _leaves(f"{name}.{inner}", one)
+    elif isinstance(field, fields.List):
+        yield from _leaves(name, field.inner)
+    else:
+        yield name, field
+
+
+def test_a_form_is_looked_for_in_short_texts_alone():
+    """A UUID, a moment and a word are looked for by four passes over the text, by its `repr`, by a regular expression:
+    16 MB took a quarter of a second."""
+    modules = [importlib.import_module(f"api.routes.{one.name}") for one in pkgutil.iter_modules(api.routes.__path__)]
+    blueprints = {found for module in modules for found in vars(module).values() if isinstance(found, Blueprint)}
+    routes = [methods for found in blueprints for methods in found._docs.values()]
+    arguments = [doc.get("arguments") or {} for methods in routes for doc in methods.values() if isinstance(doc, dict)]
+    bodies = [one["schema"] for given in arguments for one in given.get("parameters", ()) if one.get("in") == "json"]
+    named = {leaf for body in bodies for name, field in body.load_fields.items() for leaf in _leaves(name, field)}
+    formed = [one for one in named if isinstance(one[1], fields.UUID | fields.DateTime | fields.Enum)]
+    assert {"source_upload", "available_at", "jobs.priority", "expires_at"} <= {name for name, _ in formed}
+    for _, field in formed:
+        with pytest.raises(ValidationError, match="at most 100 characters"):
+            field.deserialize("1" * 101)
+
+
+def test_a_body_counts_by_its_values_too():
+    """What is cheap to send and dear to hold."""
+    assert incoming.weight(b'"text"') == 6
+    lists = b"[" + b"[]," * 20_000 + b"[]]"  # less than 64 KiB, and more than a MiB once it is parsed
+    assert incoming.weight(lists) > 15 * len(lists) > incoming.HEAVY_BYTES
+    ordinary = orjson.dumps({"source_file_path": "/a", "content_type": "a", "task_options": {"language": "en"}})
+    assert incoming.weight(ordinary * 20) < incoming.HEAVY_BYTES / 20
+    environ = {"REQUEST_METHOD": "PUT", "wsgi.input": io.BytesIO(lists * 50), "wsgi.input_terminated": True}
+    with Flask(__name__).app_context():
+        _, size, heavy = incoming._stored(Request(environ))
+        assert (size, heavy) == (50 * len(lists), incoming.weight(lists * 50))
+        incoming.end_request()
+    environ = {"CONTENT_TYPE": "application/json", "wsgi.input": io.BytesIO(lists), "CONTENT_LENGTH": str(len(lists))}
+    with pytest.raises(plain_requests._NotPlain):  # Flask's, which takes its turn
+        plain_requests.PlainRequests(None, 2**24)._body(environ)
 
 
 def test_a_body_that_comes_quickly_keeps_nobody_waiting():
