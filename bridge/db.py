@@ -93,8 +93,11 @@ def _json(value: Any) -> str:
 
 
 def _forget_rows(context: ExceptionContext) -> None:
+    without_rows(context.original_exception, context.sqlalchemy_exception)
+
+
+def without_rows(original: BaseException, ours: BaseException | None) -> None:
     """Reduce an error to PostgreSQL's message; details and statement hold rows, and errors are logged."""
-    original, ours = context.original_exception, context.sqlalchemy_exception
     said = getattr(getattr(original, "diag", None), "message_primary", None)
     if said:
         original.args = (said,)

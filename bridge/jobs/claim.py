@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from bridge.driver_statements import DriverStatements
 from bridge.jobs.documents import AT_ONCE
 from bridge.names import DEFAULT_TENANT
 from bridge.queues import RANKS, Entry, Queue
@@ -214,8 +215,8 @@ class InLine(NamedTuple):
     withheld: set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
 
 
-def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Fates:
-    """Claim each (job ID, claimant) that is still free. Needs a commit."""
+def claim(connection: Connection | DriverStatements, offers: Sequence[tuple[str, Claimant]], ack_seconds: int) -> Fates:
+    """Claim each (job ID, claimant) that is still free. Needs a commit, except with DriverStatements."""
     fates = Fates({}, {}, set(), set())
     if not offers:
         return fates

@@ -90,8 +90,7 @@ def _complete(runtime: Runtime, successes: Sequence[Success]) -> Sequence[Row[An
     values: dict[str, list[Any]] = {name: list(values) for name, values in zip(names, columns, strict=True)}
     values["job_ids"] = [str(one) for one in values["job_ids"]]
     values["key_ids"] = [str(one) for one in values["key_ids"]]
-    with runtime.single.connect() as connection:
-        rows = {row.id: row for row in connection.execute(COMPLETE, {**parameters(runtime), **values})}
+    rows = {row.id: row for row in runtime.driver.execute(COMPLETE, {**parameters(runtime), **values})}
     return [rows.get(one.job_id) if first[one.job_id] is one else None for one in successes]
 
 

@@ -165,11 +165,13 @@ def _enqueue_keyless(
 def _insert(runtime: Runtime, new: Sequence[_New]) -> Sequence[Row[Any]]:
     """Insert jobs without a key in one statement that commits itself; return rows in their order, that of their IDs."""
     ids = sorted(uuid7() for _ in new)
-    uploaded = is_uploaded(new[0].fields["source_file_path"])  # then it is alone, and a transaction
-    with (runtime.engine if uploaded else runtime.single).begin() as connection:
-        rows = connection.execute(INSERT, {**_NO_KEY, **_NO_BATCH, **_columns(runtime, new, ids)}).all()
-        name_uploads(connection, new[0].tenant, ids, [one.fields for one in new])
-    return sorted(rows, key=lambda row: row.id)
+    values = {**_NO_KEY, **_NO_BATCH, **_columns(runtime, new, ids)}
+    if is_uploaded(new[0].fields["source_file_path"]):  # then it is alone, and a transaction
+        with runtime.engine.begin() as connection:
+            rows = connection.execute(INSERT, values).all()
+            name_uploads(connection, new[0].tenant, ids, [one.fields for one in new])
+        return rows
+    return sorted(runtime.driver.execute(INSERT, values), key=lambda row: row.id)
 
 
 def _tell_of(runtime: Runtime, new: Sequence[_New], rows: Sequence[Row[Any]]) -> None:

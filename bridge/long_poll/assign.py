@@ -1,10 +1,9 @@
 """Pair what was found with the polls that want it, and claim it for them: one step of the dispatcher."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 from uuid import UUID
-
-from sqlalchemy import Connection
 
 from bridge.crash_points import reach
 from bridge.jobs import report_changes
@@ -16,7 +15,7 @@ from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime
 
 Withheld = set[tuple[str, UUID, str]]  # (job, key, worker): the worker has just released the job
-Find = Callable[[Connection], InLine]
+Find = Callable[[Any], InLine]  # given the transaction's connection where it locks
 
 
 class Handed(NamedTuple):
@@ -56,7 +55,7 @@ def _claim(
     """Claim in one transaction with one statement; return what was withheld, and add to `whom` from which worker."""
     offered: set[Poll] = set()
     try:
-        with (runtime.engine if locks else runtime.single).begin() as connection:
+        with runtime.engine.begin() if locks else nullcontext(runtime.driver) as connection:
             line = find(connection)
             whom |= line.withheld
             pairs, left = share_out(

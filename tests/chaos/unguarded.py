@@ -33,11 +33,12 @@ def claim(connection: Connection, offers: Sequence[tuple[str, Claimant]], ack_se
     """In the place of bridge.jobs.claim.claim."""
     fates = Fates({}, {}, set(), set())
     for index, (job_id, who) in enumerate(offers):
-        if connection.execute(FREE, {"id": job_id}).first() is None:
+        if not list(connection.execute(FREE, {"id": job_id})):
             continue
         said = {"id": job_id, "worker_id": who.worker_id, "key_id": who.key_id, "token": secrets.token_urlsafe(32),
                 "lease": who.lease_seconds, "claim_id": who.claim_id, "ack_seconds": ack_seconds}  # fmt: skip
-        fates.claimed[index] = Claimed(*connection.execute(TAKE, said).one())
+        (taken,) = connection.execute(TAKE, said)
+        fates.claimed[index] = Claimed(*taken)
     return fates
 
 

@@ -1,0 +1,96 @@
+"""Statements that commit themselves, run by the driver: SQLAlchemy writes their text, and its pool lends connections.
+
+To run one through SQLAlchemy takes this process 0.1 to 0.25 ms beside what the driver takes. This is for the few that
+every job passes through; all others are run by SQLAlchemy.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from sqlalchemy import Engine, Executable
+from sqlalchemy.exc import DBAPIError
+
+from bridge.db import without_rows
+
+
+class _Written(NamedTuple):
+    """A statement as the driver takes it."""
+
+    text: str
+    defaults: Mapping[str, Any]  # of its parameters
+
+
+class DriverStatements:
+    """Runs the statements of one engine; its errors, and what happens to a connection then, are as with SQLAlchemy."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._error: Any = engine.dialect.loaded_dbapi.Error
+        self._written: dict[Executable, _Written] = {}  # statements of ours, of which there are few
+        self._rows: dict[Executable, Callable[[Iterable[Any]], Any]] = {}
+
+    def execute(self, statement: Executable, values: Mapping[str, Any]) -> list[Any]:
+        """Run and commit a statement; return its rows as named tuples of the driver's values.
+
+        Raises sqlalchemy.exc.SQLAlchemyError; ValueError for a value that the driver cannot write down.
+        """
+        text, defaults = self._written.get(statement) or self._write(statement)
+        try:
+            connection = self._engine.raw_connection()
+        except self._error as error:
+            raise self._wrapped(error, lost=False) from error
+        driver: Any = connection.dbapi_connection
+        try:
+            driver.autocommit = True
+            with driver.cursor() as cursor:
+                cursor.execute(text, {**defaults, **values})
+                found = cursor.fetchall()
+                row = self._rows.get(statement) or self._name(statement, cursor.description)
+        except BaseException as error:
+            self._failed(connection, driver, error)
+        self._give_back(connection, driver)
+        return [row(one) for one in found]
+
+    def _write(self, statement: Executable) -> _Written:
+        compiled: Any = statement.compile(dialect=self._engine.dialect)  # type: ignore[attr-defined]
+        defaults = {name: compiled.params[name] for name, bind in compiled.binds.items() if not bind.required}
+        self._written[statement] = written = _Written(str(compiled), defaults)
+        return written
+
+    def _name(self, statement: Executable, columns: Iterable[Any]) -> Callable[[Iterable[Any]], Any]:
+        names = [column.name for column in columns]
+        named: Any = namedtuple("Row", names, rename=True)  # type: ignore[misc]
+        self._rows[statement] = named._make
+        return self._rows[statement]
+
+    def _failed(self, connection: Any, driver: Any, error: BaseException) -> NoReturn:
+        """Return or drop the connection, depending on what failed, and raise the error."""
+        if not isinstance(error, Exception):  # its greenlet was ended while it waited for the answer
+            connection.invalidate(error)
+            raise error
+        lost = isinstance(error, self._error) and self._engine.dialect.is_disconnect(error, driver, None)
+        if lost:  # with all that are as old, which would be found dead one after the other
+            self._engine.pool._invalidate(connection, error)  # noqa: SLF001
+        else:
+            self._give_back(connection, driver)
+        if isinstance(error, self._error):
+            raise self._wrapped(error, lost=lost) from error
+        raise error
+
+    def _give_back(self, connection: Any, driver: Any) -> None:
+        """Return the connection to the pool; one that breaks now is replaced, for what was written is committed."""
+        try:
+            driver.autocommit = False
+        except self._error:
+            connection.invalidate()
+        else:
+            connection.close()
+
+    def _wrapped(self, error: Exception, *, lost: bool) -> Exception:
+        wrapped = DBAPIError.instance(
+            None, None, error, self._error, hide_parameters=True, connection_invalidated=lost,
+            dialect=self._engine.dialect,
+        )  # fmt: skip
+        without_rows(error, wrapped)
+        return wrapped
