@@ -1,7 +1,7 @@
 """Which requests are plain: they are read here as Flask, Flask-Smorest and webargs would read them.
 
 A request that is not plain in every respect is left to Flask, with nothing done or counted: another spelling, a header
-that changes its meaning, a key that is not cached or lacks the scope, a large body, an invalid field.
+that changes its meaning, a key that is not valid or lacks the scope, a large body, an invalid field.
 """
 
 import io
@@ -19,6 +19,7 @@ from api.schemas.work import PollQuery, Result
 from bridge.admission import json_guard
 from bridge.admission.key_cache import KeyCache
 from bridge.caller import Caller
+from bridge.errors import Unauthorized
 from bridge.jobs.read import JOB_ID_PATTERN
 from bridge.names import API_BASE
 
@@ -99,12 +100,15 @@ class PlainRequests:
             return None
 
     def _who(self, environ: Environ, scope: str) -> Caller | None:
-        """Return the key's caller, or None if it is not cached or lacks the scope."""
+        """Return the key's caller, or None if it is not valid or lacks the scope. Raises SQLAlchemyError, Unavailable."""
         sent = _BEARER.match(environ.get("HTTP_AUTHORIZATION", ""))
         if sent is None or self._keys is None:
             return None
-        who = self._keys.remembered(sent[1])
-        return who if who is not None and who.may(scope) else None
+        try:
+            who = self._keys.caller(sent[1])
+        except Unauthorized:
+            return None
+        return who if who.may(scope) else None
 
     def _body(self, environ: Environ) -> bytes:
         """Return the whole body, and keep it readable for Flask. Raises _NotPlain."""

@@ -81,6 +81,7 @@ class KeyCache:
         self, engine: Engine, gone: Callable[[UUID], None] = lambda _: None, bootstrap: str | None = None
     ) -> None:
         self._engine = engine
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._gone = gone
         self._bootstrap = bootstrap
         self._known: dict[str, _Known] = {}  # valid keys
@@ -184,7 +185,7 @@ class KeyCache:
 
     def _look(self, prefixes: Iterable[str]) -> dict[str, _Known]:
         now = time.monotonic()
-        with self._engine.begin() as connection:
+        with self._single.connect() as connection:  # each statement by itself, in one round trip instead of three
             rows = connection.execute(COUNTING, {"prefixes": [*prefixes], "touch": TOUCH_SECONDS}).all()
             before = self._known
             used = [row.prefix for row in rows if row.untouched and row.prefix in before and before[row.prefix].used]

@@ -7,13 +7,16 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import psycopg2
 import pytest
+from sqlalchemy.exc import OperationalError
 from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder
 
 from api.create_app import create_app
 from api.fast_routes import FastRoutes
 from bridge.admission import keys
+from bridge.admission.key_cache import KeyCache
 from bridge.admission.limits import Limits
 from bridge.jobs import submit_result
 from bridge.names import API_BASE
@@ -227,6 +230,27 @@ def test_a_request_counts_once_and_its_limit_is_flasks_to_tell(make_runtime):
     side = Side(runtime, True)
     asked = [side.ask("GET", f"{API_BASE}/poll", QUERIES[0], key=key)[0][:3] for _ in range(7)]
     assert asked == ["200"] * 5 + ["429"] * 2
+
+
+def test_a_key_that_is_not_at_hand_is_looked_up_before_flask(sides, monkeypatch):
+    _, core, fast, slow, _ = sides
+    for scopes in (["submit"], ["work"]):
+        with core.engine.begin() as connection:
+            key = keys.create_key(connection, "new", scopes)
+        fast.flask_saw = 0
+        asked = [side.ask("POST", f"{API_BASE}/", body=fields(core), key=key) for side in (fast, slow)]
+        assert asked[0] == asked[1]
+        assert (asked[0][0][:3], fast.flask_saw) == (("200", 0) if scopes == ["submit"] else ("403", 1))
+
+    def away(*_):
+        raise OperationalError("", {}, psycopg2.OperationalError("away"))
+
+    monkeypatch.setattr(KeyCache, "_look", away)
+    with core.engine.begin() as connection:
+        key = keys.create_key(connection, "another", ["submit"])
+    asked = [side.ask("POST", f"{API_BASE}/", body=fields(core), key=key) for side in (fast, slow)]
+    assert asked[0] == asked[1]
+    assert asked[0][0][:3] == "503"
 
 
 class Unforeseen(Exception):
