@@ -7,7 +7,7 @@ unless its docstring says otherwise.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -65,16 +65,20 @@ class Mirror:
         if not lists or self.breaker.away:
             return
         try:
-            with self._client.pipeline(transaction=False) as pipe:
-                for key, ids in lists.items():
-                    if len(ids) > FEW:
-                        pipe.eval(DROP, 1, key, *ids)
-                    else:
-                        for job_id in ids:
-                            pipe.lrem(key, -1, job_id)
-                answers(pipe)
+            self._remove(lists)
         except redis.RedisError as error:
             self.breaker.failed("drop", error)
+
+    def _remove(self, lists: Mapping[str, Sequence[str]]) -> None:
+        """Take these IDs out of these lists."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for key, ids in lists.items():
+                if len(ids) > FEW and len(set(ids)) == len(ids):  # DROP takes each out once
+                    pipe.eval(DROP, 1, key, *ids)
+                else:
+                    for job_id in ids:
+                        pipe.lrem(key, -1, job_id)
+            answers(pipe)
 
     def _by_list(self, entries: Iterable[Entry]) -> dict[str, list[str]]:
         lists: dict[str, list[str]] = {}
@@ -131,10 +135,10 @@ class Mirror:
         """Forget IDs that are dealt with: claimed in PostgreSQL, or no longer pending."""
         if not entries:
             return
-        with self._client.pipeline(transaction=False) as pipe:
-            for entry in entries:
-                pipe.lrem(self.keys.claimed(entry.queue, self.process), -1, entry.job_id)
-            answers(pipe)
+        lists: dict[str, list[str]] = {}
+        for entry in entries:
+            lists.setdefault(self.keys.claimed(entry.queue, self.process), []).append(entry.job_id)
+        self._remove(lists)
 
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Give taken IDs back to the head; the one that was taken first comes first again."""
