@@ -100,7 +100,10 @@ class PlainRequests:
             return None
 
     def _who(self, environ: Environ, scope: str) -> Caller | None:
-        """Return the key's caller, or None if it is not valid or lacks the scope. Raises SQLAlchemyError, Unavailable."""
+        """Return the key's caller, or None if it is not valid or lacks the scope.
+
+        Raises SQLAlchemyError or Unavailable if it cannot be looked up.
+        """
         sent = _BEARER.match(environ.get("HTTP_AUTHORIZATION", ""))
         if sent is None or self._keys is None:
             return None

@@ -167,7 +167,7 @@ def _wrong_name(name: Any) -> str | None:
 def _wrong_text(text: str) -> str | None:
     if "\0" in text:
         return _NUL
-    return None if encodes(text) else _SURROGATE
+    return None if text.isascii() or encodes(text) else _SURROGATE
 
 
 def _found(body: Any) -> Refused:

@@ -14,11 +14,15 @@ _STRING = re.compile(rb'"[^"]*"?')
 
 def count(text: str | bytes, one: Any) -> int:
     """Count a character in a text."""
+    if len(text) <= PIECE:
+        return text.count(one)
     return sum(text.count(one, start, start + PIECE) for start in range(0, len(text), PIECE))
 
 
 def holds(text: bytes, some: bytes) -> bool:
     """Return whether these few bytes are in a text."""
+    if len(text) <= PIECE:
+        return some in text
     return any(text.find(some, start, start + PIECE + len(some) - 1) >= 0 for start in range(0, len(text), PIECE))
 
 
@@ -38,6 +42,8 @@ def has_more_values(raw: bytes, most: int) -> bool:
     Each value but the first of an object or array follows a comma, and each object and array is one itself. For a text
     that is not JSON the answer may be either.
     """
+    if len(raw) < most:  # each takes a byte at least
+        return False
     if count(raw, b",") < most and count(raw, b"[") + count(raw, b"{") <= most:
         return False  # however many of these are in strings
     commas = opened = quotes = start = 0
