@@ -57,13 +57,13 @@ def _words(error: BaseException) -> str:
             f"TLS: {one_line(str(error), 200)}")  # fmt: skip
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens there"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "the connection was closed before an answer came"
     if isinstance(error, ConnectionResetError):
         return "the connection was reset"
     if isinstance(error, (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)):
         connecting = isinstance(error, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError))
         return "no connection within the time" if connecting else "no answer within the time"
-    if isinstance(error, http.client.RemoteDisconnected):
-        return "the connection was closed before an answer came"
     if isinstance(error, http.client.HTTPException):
         return f"no HTTP: {one_line(f'{type(error).__name__} {error}', 200)}"
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException) and error.strerror:
