@@ -22,7 +22,10 @@ class _Written(NamedTuple):
 
 
 class DriverStatements:
-    """Runs the statements of one engine; its errors, and what happens to a connection then, are as with SQLAlchemy."""
+    """Runs the statements of one engine; its errors, and what happens to a connection then, are as with SQLAlchemy.
+
+    So are the events `before_cursor_execute` and `after_cursor_execute`, with the engine in the connection's place.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,7 +47,12 @@ class DriverStatements:
         try:
             driver.autocommit = True
             with driver.cursor() as cursor:
-                cursor.execute(text, {**defaults, **values})
+                given = {**defaults, **values}
+                for note in self._engine.dispatch.before_cursor_execute:
+                    note(self._engine, cursor, text, given, None, False)
+                cursor.execute(text, given)
+                for note in self._engine.dispatch.after_cursor_execute:
+                    note(self._engine, cursor, text, given, None, False)
                 found = cursor.fetchall()
                 row = self._rows.get(statement) or self._name(statement, cursor.description)
         except BaseException as error:

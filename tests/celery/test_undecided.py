@@ -117,5 +117,5 @@ def test_an_error_that_says_that_there_is_none_is_a_refusal(tmp_path):
 def test_a_tenant_that_no_key_was_ever_made_for_is_refused(bridge, client):
     fields = {**client.fields(), "source_file_path": client.source(), "tenant": f"{client.tenant}-misspelt"}
     answer = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
-    with pytest.raises(Exception, match="tenant: No key was ever made for it"):
+    with pytest.raises(Exception, match="tenant: It has never had a key"):
         answer.get(timeout=LATEST)
