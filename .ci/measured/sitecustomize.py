@@ -6,6 +6,7 @@ its first passage alone and costs next to nothing after it. Each first passage i
 `REACHED` names, as `path:line` or `path:from-to`, so a process that is killed loses nothing.
 """
 
+import fcntl
 import os
 from collections import defaultdict
 from contextlib import suppress
@@ -16,6 +17,8 @@ from types import CodeType
 ROOT = str(Path(__file__).parents[2]) + os.sep
 MEASURED = tuple(ROOT + name for name in ("api/", "bridge/", "client/jobbridge_client/", "models/", "tasks/",
                                           "worker/bridge_worker/", "celeryconfig.py"))  # fmt: skip
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+FAR = 1000  # a descriptor that no test needs or closes
 
 
 def measure(path: str) -> None:
@@ -36,13 +39,26 @@ def measure(path: str) -> None:
                 for file, passages in seen.items()
                 for one in passages
             ]
+            data = "".join(lines).encode()
             with suppress(OSError):  # a test takes the descriptors, the disk or the rights from a process
-                out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 try:
-                    os.write(out, "".join(lines).encode())
+                    out = os.open(path, APPEND, 0o666)
+                except PermissionError:  # in the sandbox of a handler
+                    if os.path.samestat(os.fstat(kept), its):
+                        os.write(kept, data)
+                    return
+                try:
+                    os.write(out, data)
                 finally:
                     os.close(out)
 
+    kept, its = -1, os.stat(os.devnull)
+    with suppress(OSError):
+        near = os.open(path, APPEND, 0o666)
+        try:
+            kept, its = fcntl.fcntl(near, fcntl.F_DUPFD_CLOEXEC, FAR), os.fstat(near)
+        finally:
+            os.close(near)
     probes = Probes(branch=True, d_miss_threshold=0)
     usual = SourceFileLoader.get_code
 

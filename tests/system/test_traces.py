@@ -62,10 +62,11 @@ def test_a_traceparent_counts_in_the_form_of_the_standard_alone(sent, kept):
 def worker(place: Path, bridge, client, **environment):
     (place / "my_handlers.py").write_text(HANDLER)
     key = bridge.key(client.tenant, ("work",))
+    bare = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "REACHED") if name in os.environ}
     arguments = ["--content-types", "audio", "--handler", "my_handlers:convert", "--worker-id", "gpu-1"]
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("bridge-worker")), *arguments], cwd=place,
-        env={"PATH": os.environ["PATH"], "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key, **environment},
+        env={**bare, "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key, **environment},
     )  # fmt: skip
 
 
