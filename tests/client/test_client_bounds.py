@@ -1,11 +1,16 @@
 """What the client does with answers that are not the bridge's, or come too often."""
 
 import gzip
+import json
+import socket
 import time
 
+import httpx2
 import pytest
 
-from jobbridge_client import BadAnswer, BadSetting, Client, Refused, TooMany, Unreachable
+from jobbridge_client import BadAnswer, BadSetting, Client, Refused, TooMany, Unreachable, async_client, connection
+from jobbridge_client import client as sync_client
+from jobbridge_client.steps import Request
 from tests.support.scripted_answers import answer, scripted
 
 STATUS = b'{"job_id": "1", "status": "pending", "created_at": "2026-11-24T10:00:00+00:00", "later": [1]}'
@@ -30,6 +35,61 @@ def test_an_answer_that_is_not_the_bridges_is_refused(given, reason):
     assert len(server.heads) == 1
     assert "authorization: bearer the-key" in server.heads[0].lower()
     assert "accept-encoding: identity" in server.heads[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "member"), [("page", {"jobs": [7]}, "jobs"), ("artifacts", {"items": ["a"]}, "items")]
+)
+def test_a_list_of_something_else_is_refused(call, body, member):
+    with (
+        scripted(answer("200 OK", json.dumps(body).encode())) as server,
+        Client(server.url) as client,
+        pytest.raises(BadAnswer, match=f"{member} has something else in it"),
+    ):
+        getattr(client, call)(*(["1"] if call == "artifacts" else []))
+
+
+def test_a_whole_number_is_a_progress_too():
+    with (
+        scripted(answer("200 OK", STATUS.replace(b"{", b'{"progress": 1, ', 1))) as server,
+        Client(server.url) as client,
+    ):
+        assert repr(client.status("1").progress) == "1.0"
+
+
+def test_an_answer_that_does_not_end_in_its_time_is_given_up(either, monkeypatch):
+    for module in (sync_client, async_client):
+        monkeypatch.setattr(module, "BEYOND_SECONDS", -61.0)  # it was over before it began
+    with scripted(answer("200 OK", STATUS)) as server, pytest.raises(BadAnswer, match="does not come to its end"):
+        either("status", "1", url=server.url)
+
+
+def test_a_server_that_says_nothing_is_named():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Client(f"http://127.0.0.1:{silent.getsockname()[1]}") as client,
+        pytest.raises(Unreachable, match=r"127\.0\.0\.1:\d+ gave no answer in time"),
+    ):
+        client.call("GET", "/", seconds=0.1)
+
+
+def test_a_request_that_cannot_be_sent_is_a_wrong_setting():
+    with (
+        scripted(answer("200 OK", STATUS)) as server,
+        Client(server.url) as client,
+        pytest.raises(BadSetting, match="the request cannot be sent"),
+    ):
+        client.call("GET", "/", headers={"X-Name": "two\r\nlines"})
+    assert not any(server.heads)
+
+
+def test_a_file_does_not_come_unencrypted_where_the_bridge_is_asked_over_tls():
+    away = Request("GET", "http://store.example.org/file", away=True)
+    with (
+        httpx2.Client(base_url="https://bridge.example.org", headers={"Authorization": "Bearer key"}) as http,
+        pytest.raises(BadAnswer, match="http address"),
+    ):
+        connection.built(http, away, None)
 
 
 def test_a_busy_bridge_is_asked_again_when_it_says_and_not_sooner():
@@ -82,6 +142,11 @@ def test_no_cookie_is_kept():
 def test_an_address_or_key_that_cannot_be_one_is_refused(url, key, reason):
     with pytest.raises(BadSetting, match=reason):
         Client(url, key)
+
+
+def test_patience_is_not_below_0():
+    with pytest.raises(BadSetting, match="patience"):
+        Client("https://bridge.example.org", patience=-0.1)
 
 
 def test_a_key_goes_over_plain_http_to_this_machine_or_where_that_is_said():

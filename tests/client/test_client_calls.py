@@ -1,5 +1,6 @@
 """The client against a running bridge: what a pipeline on another host does with an address and a key."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from threading import Thread
@@ -10,6 +11,7 @@ import pytest
 from jobbridge_client import BadSetting, Conflict, Denied, Invalid, JobFailed, NotFound, WaitTimeout
 from tests.support.client import ok
 from tests.support.fault_proxy import FaultProxy
+from tests.support.scripted_answers import answer, scripted
 
 
 def test_a_local_file_becomes_a_text(either, client, tmp_path):
@@ -89,6 +91,15 @@ def test_a_batch_is_counted_and_listed(either, client):
     assert [job.job_id for job in either("jobs", status="cancelled")] == newest_first[:1]
 
 
+def test_a_list_of_several_pages_is_yielded_to_its_end(either):
+    pages = [
+        {"jobs": [{"job_id": str(n), "status": "pending"}], "next_cursor": "more" if n < 2 else None} for n in range(3)
+    ]
+    with scripted(*(answer("200 OK", json.dumps(page).encode()) for page in pages)) as server:
+        assert [job.job_id for job in either("jobs", url=server.url)] == ["0", "1", "2"]
+    assert ["cursor=more" in head.split("\r\n")[0] for head in server.heads] == [False, True, True]
+
+
 def test_waiting_tells_each_state_and_how_it_ended(either, client):
     job_id = client.create("audio", max_retries=0)
     seen = []
@@ -133,6 +144,9 @@ def test_a_refusal_says_what_was_wrong(either, client, bridge):
     assert conflict.value.code == "not_ready"
     with pytest.raises(Denied):
         either("cancel", job_id, key=bridge.key(client.tenant, ("read",)))
+    client.claim()
+    with pytest.raises(Conflict):
+        either("retry", job_id)
 
 
 def test_a_retry_whose_answer_is_lost_is_done(sdk, client):

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from jobbridge_client import BadAnswer, BadFile, BadSetting, Client, NotFound, Unreachable
+from jobbridge_client import BadAnswer, BadFile, BadSetting, Client, NotFound, Refused, Unreachable
 from tests.support.scripted_answers import answer, scripted
 
 MIB = 2**20
@@ -106,6 +106,12 @@ def test_a_download_that_gains_nothing_ends_with_the_patience(tmp_path):
     with scripted(BROKEN, b"") as server, Client(server.url, patience=1) as client, pytest.raises(Unreachable):
         client.save_result("1", tmp_path / "text")
     assert len(server.heads) >= 2
+    with (
+        scripted(answer("503 Service Unavailable")) as server,
+        Client(server.url, patience=0) as client,
+        pytest.raises(Refused, match="503"),
+    ):
+        client.save_result("1", tmp_path / "text")
     assert list(tmp_path.iterdir()) == []
 
 

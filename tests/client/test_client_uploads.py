@@ -1,13 +1,26 @@
 """Files on their way to the bridge, over a network that cuts them off."""
 
 import hashlib
+import json
 import os
 
 import anyio
 import pytest
 
-from jobbridge_client import AsyncClient, BadFile, Denied, Unreachable, Upload
+from jobbridge_client import (
+    AsyncClient,
+    BadAnswer,
+    BadFile,
+    Client,
+    Denied,
+    Invalid,
+    NotFound,
+    Refused,
+    Unreachable,
+    Upload,
+)  # fmt: skip
 from tests.support.fault_proxy import FaultProxy
+from tests.support.scripted_answers import answer, scripted
 from tests.support.tus import offset
 
 MIB = 2**20
@@ -76,6 +89,8 @@ def test_a_file_that_changes_while_it_is_sent_is_not_taken_for_the_old_one(sdk, 
         sdk.upload(file, progress=flip)
     with pytest.raises(BadFile, match=r"became shorter|bytes now and had"):
         sdk.upload(file, progress=shorten)
+    with pytest.raises(BadFile, match=r"has 3 bytes now and had \d+"):
+        sdk.upload(file, progress=lambda _: os.truncate(file, 3))
 
 
 def test_an_empty_file_is_a_file(either, tmp_path):
@@ -89,8 +104,43 @@ def test_a_file_that_cannot_be_sent_is_named(either, client, bridge, file, tmp_p
         either("upload", tmp_path / "nosuch")
     with pytest.raises(BadFile, match="directory"):
         either("upload", tmp_path)
+    with pytest.raises(BadFile, match="the file: Input/output error"):
+        either("upload", "/proc/self/mem")
     with pytest.raises(Denied):
         either("upload", file, key=bridge.key(client.tenant, ("read",)))
+
+
+STATE = {"upload_id": "u", "length": 0, "received": 0}
+ANNOUNCED = answer("201 Created", json.dumps(STATE).encode())
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "reason"),
+    [
+        ([answer("413 x")], Refused, "413"),
+        ([answer("500 x"), answer("404 x")], NotFound, "404"),
+        ([answer("204 x", b""), answer("200 OK", json.dumps(STATE).encode())], BadAnswer, "has no digest"),
+    ],
+    ids=["piece refused", "gone meanwhile", "no digest"],
+)
+def test_an_upload_that_fails_is_told_with_how_far_it_came(tmp_path, answers, kind, reason):
+    (tmp_path / "empty").touch()
+    with (
+        scripted(ANNOUNCED, *answers) as server,
+        Client(server.url, patience=0) as client,
+        pytest.raises(kind, match=reason) as failed,
+    ):
+        client.upload(tmp_path / "empty")
+    assert failed.value.upload == Upload("u", 0, 0)
+    assert len(server.heads) == 1 + len(answers)
+
+
+def test_a_job_that_is_refused_names_the_upload_that_was_made_for_it(either, tmp_path):
+    (tmp_path / "file").write_bytes(b"bytes")
+    with pytest.raises(Invalid) as refused:
+        either("submit", tmp_path / "file", "No Type")
+    assert refused.value.upload is not None
+    assert (refused.value.upload.received, set(refused.value.fields)) == (5, {"content_type"})
 
 
 def test_an_upload_that_is_cancelled_leaves_the_client_usable(client, file):
