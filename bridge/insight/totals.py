@@ -6,6 +6,7 @@ killed is lost.
 
 import json
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -77,10 +78,11 @@ class Totals:
 
     def keep(self) -> None:
         """Write every few seconds from now on, in a separate thread."""
-        quietly, never = Supervised("tell what was counted"), threading.Event()
+        quietly = Supervised("tell what was counted")
 
         def tell_on() -> None:
-            while not never.wait(TELL_SECONDS):
+            while True:
+                time.sleep(TELL_SECONDS)
                 quietly(self.tell)
 
         threading.Thread(target=tell_on, name="metrics", daemon=True).start()

@@ -1,16 +1,21 @@
 """`jobbridge doctor` finds each of these broken set-ups on real servers, and says what to do. (A good one: test_up.)"""
 
 import json
+import os
 import uuid
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from bridge import names
+from bridge.cli.local.doctor import postgresql
 from bridge.cli.local.doctor.finding import skewed
-from bridge.cli.local.doctor.machine import packages
+from bridge.cli.local.doctor.machine import data_directory, packages
+from bridge.settings import load_settings
 from tests.support.installation import GOOD
 from tests.support.own_database import own_database
 from tests.support.quick_command import quick_jobbridge as jobbridge
+from tests.support.scripted_answers import answer, scripted
 
 MISSING = "/nowhere/at/all"
 
@@ -49,6 +54,17 @@ def failing_outcomes(place):
     place.sql("INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, tries, last_error) VALUES"
               " (:id, 1, 'default', '{}', now(), now(), 9, 'Connection refused')",
               id=place.job(mirrored=False))  # fmt: skip
+
+
+def unsent_outcomes(place):
+    place.sql("INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, tries) VALUES"
+              " (:id, 1, 'default', '{}', now() - interval '1 hour', now(), 0)",
+              id=place.job(mirrored=False))  # fmt: skip
+
+
+def full_redis(place):
+    used = place.redis.info("memory")["used_memory"]
+    place.redis.config_set("maxmemory", int(used * 1.08))
 
 
 def unacknowledged(place):
@@ -108,6 +124,9 @@ BROKEN = [
     ("mirror", "warning", lost_mirror, {}),
     ("mirror", "warning", rebuilding, {}),
     ("outbox", "warning", failing_outcomes, {}),
+    ("outbox", "warning", unsent_outcomes, {}),
+    ("webhooks", "warning", lambda place: place.sql("ALTER TABLE webhooks RENAME TO others"), {}),  # not to be checked
+    ("redis_memory", "warning", full_redis, {}),
     ("never_acknowledged", "warning", unacknowledged, {}),
     ("source_roots", "error", None, {"BRIDGE_SOURCE_ROOTS": MISSING}),
     ("data_directory", "warning", open_data, {}),
@@ -128,6 +147,44 @@ def test_each_broken_set_up_is_found_and_nothing_else(place, check, level, break
 
 def test_a_set_up_that_is_well_has_no_finding(place):
     assert place.found(**PIPELINE) == GOOD
+
+
+def test_an_empty_mirror_is_no_finding_while_no_job_waits(place):
+    place.redis.delete("bridge:epoch")
+    assert place.found() == GOOD
+
+
+def test_a_superuser_and_a_transaction_that_lasts_are_found(place, servers, monkeypatch):
+    monkeypatch.setattr(postgresql, "LONG_TRANSACTION_SECONDS", 0)
+    engine = create_engine(place.settings["BRIDGE_DATABASE_URL"])
+    with engine.begin() as lasting:
+        lasting.execute(text("SELECT 1"))
+        url = f"{servers.postgres.superuser_url.rpartition('/')[0]}/{place.database()}"
+        found = place.found(BRIDGE_DATABASE_URL=url.replace("postgresql:", "postgresql+psycopg2:"))
+    engine.dispose()
+    assert found - GOOD == {("postgresql_role", "warning"), ("postgresql_transaction", "warning")}
+
+
+def test_an_api_that_is_not_ready_is_found(place):
+    with scripted(answer("503 Service Unavailable")) as server:
+        assert place.found(BRIDGE_URL=server.url) - GOOD == {("api", "error")}
+
+
+def test_data_that_are_another_users_or_no_directory_are_found(tmp_path):
+    def told(place):
+        return [one.what for one in data_directory(load_settings({"BRIDGE_DATA_DIR": str(place)}))]
+
+    (tmp_path / "file").touch()
+    assert told(tmp_path / "file") == [f"{tmp_path / 'file'} cannot be used."]
+    (tmp_path / "data").mkdir(mode=0o700)
+    assert told(tmp_path / "data") == []
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "data", 54321, -1)
+        assert told(tmp_path / "data") == [f"{tmp_path / 'data'} belongs to user 54321."]
+
+
+def test_a_distribution_that_is_not_installed_is_found():
+    assert [one.what for one in packages("nosuch-distribution")] == ["nosuch-distribution is not installed here."]
 
 
 def test_an_encoding_that_cannot_hold_documents_is_found(place, servers):

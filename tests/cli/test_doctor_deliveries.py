@@ -1,10 +1,13 @@
 """`jobbridge doctor` finds webhooks that do not arrive, stores that cannot be used and addresses that lead nowhere."""
 
+import os
+import ssl
 import uuid
 
 import pytest
 
 from bridge import names
+from bridge.cli.local.doctor import deliveries, uploads
 from tests.support.installation import GOOD
 
 MISSING = "/nowhere/at/all"
@@ -69,6 +72,11 @@ def not_emptied(place):
     place.sql("UPDATE sweeps SET ran_at = now() - interval '1 hour' WHERE name = 'collect_uploads'")
 
 
+def unreadable(place):
+    """Where an object should be there is a directory."""
+    (place.data_dir / "uploads" / upload(place)).mkdir(mode=0o700, parents=True)
+
+
 BROKEN = [
     ("webhooks", "warning", webhook, {}),
     ("webhooks", "warning", given_up, {}),
@@ -78,6 +86,7 @@ BROKEN = [
     ("store", "warning", open_store, {"BRIDGE_STORE": "file:{place}/open"}),
     ("store", "warning", not_emptied, {}),
     ("store_content", "error", upload, {}),
+    ("store", "error", unreadable, {}),
     ("upload_quota", "warning", lambda place: stored(place, upload(place, 95)), {"BRIDGE_LIMITS": "upload_bytes=100"}),
     ("source_addresses", "warning", None, {"BRIDGE_SOURCE_NETWORKS": "10.0.0.0/8"}),
     ("source_addresses", "warning", None, {"BRIDGE_SOURCE_ALLOW": "https://localhost"}),
@@ -125,6 +134,25 @@ def test_what_is_found_names_the_receivers_and_says_whose_fault_it_is(place):
     assert "secret-path" not in failing.what
     assert "messages wait in bridge.webhooks and nobody takes them" in due.what
     assert "jobbridge celery" in due.do
+
+
+def test_a_store_on_a_full_disk_or_of_another_user_is_found(place, monkeypatch):
+    monkeypatch.setattr(uploads, "LEAST_FREE", 1.1)
+    stored(place, upload(place))
+    expected = {("store_space", "warning")}
+    if os.geteuid() == 0:
+        os.chown(place.data_dir / "uploads", 54321, -1)
+        expected.add(("store", "warning"))
+    assert place.found() - GOOD == expected
+
+
+def test_a_machine_without_certificates_is_found(tmp_path, monkeypatch):
+    paths = ssl.get_default_verify_paths()._replace(capath=str(tmp_path))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setattr(ssl, "create_default_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    assert [one.check for one in deliveries.authorities({})] == ["authorities"]
+    (tmp_path / "one.pem").touch()
+    assert list(deliveries.authorities({})) == []
 
 
 def test_the_doctor_looks_and_changes_nothing(place):

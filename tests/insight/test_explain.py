@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from bridge.insight.explain import Facts, starts_at
-from bridge.insight.sentences import sentences, waits_for
+from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.workers.pauses import Pause
 from bridge.workers.roster import Key, WorkerInfo
 from bridge.workers.slots import Slots
@@ -37,6 +37,8 @@ def facts(**known):
     job = SimpleNamespace(
         status="pending", content_type="video", priority=1, asked_priority=None, available_at=NOW,
         timeout_at=NOW + timedelta(hours=1), attempt_end=None, retry_count=0, max_retries=3, error_message=None,
+        started_at=None, completed_at=None, worker_id=None, attempt=1, acknowledged_at=None, lease_seconds=60,
+        progress=None, message=None,
     )  # fmt: skip
     for name in [name for name in known if hasattr(job, name)]:
         setattr(job, name, known.pop(name))
@@ -106,6 +108,10 @@ def test_free_slots_are_counted_and_shorten_the_estimate():
     assert full.starts_at == NOW + timedelta(minutes=2)
 
 
+def test_a_worker_without_any_slot_promises_no_start():
+    assert facts(accepting=[hand()._replace(slots=Slots(0, 0))], jobs_ahead=1).starts_at is None
+
+
 def test_idle_workers_start_the_next_job_at_once():
     known = facts(accepting=[hand("a"), hand("b")], jobs_ahead=1)
     assert waits_for(known) == "turn"
@@ -130,9 +136,23 @@ def test_jobs_ahead_are_counted_to_a_thousand(ahead, sentence):
 def test_what_is_not_available_yet_says_until_when_and_why():
     later = NOW + timedelta(seconds=30)
     assert waits_for(facts(available_at=later)) == "available_at"
+    assert "It may not be claimed until 2026-01-01T12:00:30+00:00, in 30 s, as its" in text_of(
+        facts(available_at=later)
+    )
     known = facts(available_at=later, attempt_end="failed", retry_count=1)
     assert waits_for(known) == "backoff"
     assert "It waits until 2026-01-01T12:00:30+00:00, in 30 s, before retry 1 of 3 (the backoff)." in text_of(known)
+
+
+def test_a_job_whose_length_nobody_knows_promises_no_end_and_without_a_lease_no_lease_clock_runs():
+    known = facts(status="processing", started_at=NOW, worker_id="w", acknowledged_at=NOW, lease_seconds=None)
+    assert [clock.name for clock in clocks(known)] == ["deadline"]
+    assert "may be done" not in text_of(known)
+
+
+def test_an_outcome_that_is_due_again_is_sent_only_once_it_can_have_left_the_queue():
+    sent = SimpleNamespace(sent_at=NOW, confirmed_at=None, next_at=NOW)
+    assert "again once it can no longer be" in text_of(facts(status="completed", completed_at=NOW, continuation=sent))
 
 
 def test_without_redis_it_says_that_it_cannot_know():

@@ -1,6 +1,9 @@
 """The history that the dashboard draws: steps, their joining, and their bound."""
 
-from bridge.insight import history
+import pytest
+from sqlalchemy import text
+
+from bridge.insight import counters, history
 from bridge.insight.history import SPANS
 
 SHIFT = "UPDATE history SET at = at - make_interval(secs => :seconds)"
@@ -72,3 +75,11 @@ def test_nothing_but_a_mark_is_kept_of_idle_steps_and_no_more_lines_than_the_bou
     monkeypatch.setattr(history, "MOST_LINES", 2)
     history.record(core.runtime)
     assert {row.content_type for row in core.sql("SELECT * FROM history WHERE tenant <> ''")} == {"many", "some"}
+
+
+@pytest.mark.parametrize(("lock", "job"), [(history.LOCK, history.record), (counters.LOCK, counters.check)])
+def test_what_another_process_is_doing_is_left_to_it(core, lock, job):
+    with core.engine.begin() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+        assert job(core.runtime) == 0
+    assert not core.sql("SELECT FROM history")

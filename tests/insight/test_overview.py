@@ -1,11 +1,15 @@
 """What the dashboard's first page is made from: queues, reasons, and what needs somebody."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from bridge.caller import NO_KEY
+from bridge.insight import gauges
 from bridge.insight.overview import overview
+from bridge.insight.statistics import statistics
+from bridge.mirror.lists import Mirror
 from bridge.workers.registry import Worker, WorkerRegistry
 from bridge.workers.roster import roster_of
 from bridge.workers.track_record import ends_of_workers
@@ -89,3 +93,39 @@ def test_the_record_of_a_worker_counts_its_ends(core, seen):
     one, two = ends[UUID(int=1), "w1"], ends[UUID(int=1), "w2"]
     assert (one.hour_done, one.hour_bad, one.day_done, one.day_bad) == (1, 1, 2, 1)
     assert (two.day_done, two.day_bad, two.or_more) == (0, 0, False)
+
+
+def test_what_the_bridge_paused_itself_needs_somebody(core, seen):
+    core.sql("INSERT INTO worker_pauses (tenant, worker_id, key_id, by, reason, drain, paused_at, until)"
+             " VALUES (:t, 'w1', :key, 'bridge', 'Its last 3 claims were lost.', false, now(), now() + interval '1 h')",
+             t=core.tenant, key=str(UUID(int=1)))  # fmt: skip
+    (need,) = look(core, seen).needs
+    assert (need.kind, need.page) == ("worker_in_trouble", "workers")
+    assert "paused 1 worker whose last jobs were lost or failed at once: w1." in need.what
+
+
+def test_without_redis_that_alone_is_said_of_the_queues_and_the_counts_go_on(core, away):
+    runtime, registry = away
+    core.age(core.create("audio"), 120)
+    found = overview(runtime, registry, core.tenant)
+    assert kinds(found) == ["redis_away"]
+    assert [queue.pending for queue in found.queues] == [1]
+
+
+def test_without_redis_statistics_and_gauges_leave_out_what_they_cannot_know(core, away):
+    runtime, registry = away
+    core.create("audio")
+    for _ in range(2):  # the second is not asked: the breaker is open
+        shown = statistics(runtime, registry, core.tenant)
+        assert (shown.parked_polls, len(shown.counts)) == (None, 1)
+    assert gauges.read(replace(runtime, mirror=nobody())).mirror_gap is None
+
+
+def nobody():
+    """Return a mirror where no Redis listens."""
+    return Mirror("redis://127.0.0.1:1", "core", "p1")
+
+
+@pytest.fixture
+def away(core):
+    return replace(core.runtime, mirror=nobody()), WorkerRegistry("redis://127.0.0.1:1", "core", "p1")

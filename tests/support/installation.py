@@ -30,6 +30,7 @@ class Installation:
         }
         self.redis = redis_py.Redis.from_url(redis_url, decode_responses=True)
         self.redis.config_set("min-replicas-to-write", 0)
+        self.redis.config_set("maxmemory", 0)
         self.redis.config_set("maxmemory-policy", "noeviction")
         self.redis.config_set("appendonly", "yes")
         self.redis.flushall()
