@@ -173,11 +173,11 @@ def _wrong_text(text: str) -> str | None:
 def _found(body: Any) -> Refused:
     """Find the first thing wrong in a value that is known to be wrong; return it with its place."""
     path: list[str | int] = []
-    for depth, item in _walk(body, path):
-        wrong = _wrong(depth, item)
-        if wrong is not None:
-            return Refused(_place(path), wrong, body, is_json=not isinstance(item, _Bad) or item.is_json)
-    raise AssertionError("a value was refused in which nothing is wrong")
+    levels = _walk(body, path)
+    depth, item = next(levels)
+    while (wrong := _wrong(depth, item)) is None:
+        depth, item = next(levels)
+    return Refused(_place(path), wrong, body, is_json=not isinstance(item, _Bad) or item.is_json)
 
 
 def _wrong(depth: int, item: Any) -> str | None:
@@ -204,12 +204,11 @@ def _walk(body: Any, path: list[str | int]) -> Iterator[tuple[int, Any]]:
     """
     yield 1, body
     levels = [_members_of(body)]
-    while levels:
+    while True:  # until what is wrong is found
         step = next(levels[-1], None)
         if step is None:
             levels.pop()
-            if path:
-                path.pop()
+            path.pop()
             continue
         name, item = step
         path.append(name)

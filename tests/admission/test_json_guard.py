@@ -29,6 +29,9 @@ NOT_JSON = [
     b'"\xed\xa0\x80"',
     b"01",
     b"{} {}",
+    b"[NaN,]",
+    b'[Infinity, "\xff"]',
+    b'["NaN"NaN]',
 ]
 REFUSED = [
     (b'{"task_options": {"a": [0, "\\u0000"]}}', "task_options.a[1]", "NUL"),
@@ -77,6 +80,28 @@ def test_nan_and_infinity_are_refused_as_no_json(text):
     with pytest.raises(Refused) as refusal:
         json_guard.parse(text)
     assert not refusal.value.is_json
+
+
+def test_a_value_of_ours_with_too_many_values_is_refused_too():
+    with pytest.raises(Refused, match="values"):
+        json_guard.check([0] * MOST_VALUES)
+
+
+@pytest.mark.parametrize(
+    ("text", "errors"),
+    [
+        (b'{"jobs": [1, "\\u0000"]}', [None, "Must not contain a NUL character."]),
+        (b'{"jobs": [{"a": 1e400}, {}]}', ["a: Must not contain a number that is too large for a double.", None]),
+    ],
+)
+def test_what_is_wrong_within_an_item_is_put_in_its_place(text, errors):
+    items = json_guard.parse_each(text, "jobs")["jobs"]
+    assert [str(one).removeprefix("body: ") if isinstance(one, Refused) else None for one in items] == errors
+
+
+def test_a_list_that_is_given_twice_is_refused_whole():
+    with pytest.raises(Refused, match="jobs: Must not be given twice"):
+        json_guard.parse_each(b'{"jobs": 1, "jobs": ["\\u0000"]}', "jobs")
 
 
 def test_negative_zero_stays_negative():

@@ -2,16 +2,18 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
 import pytest
 
-from bridge.blobs import append_to_upload, uploads
+from bridge.blobs import append_to_upload, content, uploads
 from bridge.blobs.append_to_upload import SEGMENT_BYTES, Checksum, Cut
 from bridge.caller import Caller
 from bridge.errors import Conflict, NotFound, TooLarge, TooMany, Unavailable, WrongChecksum
+from bridge.jobs.documents import UnreadFile, as_json
 from tests.support.arriving import FILE, announced, content_of, stands
 from tests.support.core import KEY, OTHER_KEY
 from tests.support.tus import objects
@@ -43,6 +45,26 @@ def test_a_file_that_comes_in_one_request_is_there_with_its_digest_and_in_privat
 def test_any_part_can_be_read_across_the_objects(core, served):
     upload = append_to_upload.append(core.runtime, announced(core), iter([FILE]))
     assert content_of(core, upload, served) == FILE[served.start : served.stop]
+
+
+def test_a_file_of_many_objects_is_found_a_page_of_them_at_a_time(core, monkeypatch):
+    monkeypatch.setattr(content, "PAGE", 2)
+    upload = append_to_upload.append(core.runtime, announced(core), iter([FILE]))
+    assert content_of(core, upload) == FILE
+
+
+def test_what_the_store_has_lost_ends_the_file_early(core):
+    upload = append_to_upload.append(core.runtime, announced(core), iter([FILE]))
+    for kept in objects(core.runtime.settings):
+        with kept.open("r+b") as file:
+            file.truncate(1000)
+    assert content_of(core, upload) == FILE[:1000]
+    text = append_to_upload.append(core.runtime, announced(core, 2000), iter([b"x" * 2000]))
+    [kept] = [one for one in objects(core.runtime.settings) if one.stat().st_size == 2000]
+    kept.write_bytes(b"x" * 1999)
+    unread = UnreadFile(text.id, text.length)
+    with pytest.raises(NotFound, match="gone from the store"):
+        list(as_json(core.runtime, unread, nullcontext))
 
 
 def test_what_came_before_a_cut_counts_and_the_digest_is_that_of_the_whole(core):

@@ -1,5 +1,7 @@
 """A directory and a bucket keep the same promises."""
 
+import resource
+
 import pytest
 
 from bridge.blobs.store import store_of
@@ -71,6 +73,38 @@ def test_what_is_dropped_leaves_nothing(store, tmp_path):
 def test_where_files_lie_is_the_data_directory_unless_it_is_told(tmp_path):
     assert load_settings({"BRIDGE_DATA_DIR": str(tmp_path)}).store == f"file:{tmp_path}/uploads"
     assert load_settings({"BRIDGE_STORE": "file:/srv/u"}).store == "file:/srv/u"
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return store_of(f"file:{tmp_path}")
+
+
+def test_a_directory_that_takes_no_bytes_is_told_of_and_keeps_nothing(directory, tmp_path):
+    draft = directory.draft("a")
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        with pytest.raises(Unavailable, match="too large"):
+            draft.write(b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    draft.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fails_is_no_missing_file(directory, tmp_path):
+    (tmp_path / "failing").symlink_to("/proc/self/mem")  # its first bytes cannot be read
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "gone.part").touch()
+    for name in ("failing", "directory"):
+        with pytest.raises(Unavailable, match="send the request again"):
+            directory.read(name, 0, 1)
+    with pytest.raises(Unavailable):
+        directory.delete("directory")
+    with pytest.raises(Unavailable):
+        directory.draft("gone")
+    assert directory.link("directory", 60) is None
 
 
 @pytest.mark.parametrize("place", [{}, {"BRIDGE_STORE": "file:/srv/u"}])

@@ -1,15 +1,16 @@
 """A batch as one thing: its jobs by state, and one outcome when all of them have ended, whoever ends the last."""
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from bridge.errors import NotFound
 from bridge.jobs import transition
-from bridge.jobs.batches import end_batches, look_at_open, show
+from bridge.jobs.batches import end_after, end_batches, look_at_open, show
 from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
 from tests.support.client import ok, refused
 from tests.support.core import Core
-from tests.support.racing import at_once
+from tests.support.racing import at_once, meanwhile
 
 
 def made(core, count=3, outcome=True, **how):
@@ -181,3 +182,15 @@ def test_where_no_pipeline_is_told_a_batch_ends_without_an_outcome(make_runtime)
     assert ended(core, batch_id) == []
     assert look_at_open(core.runtime) == 0
     assert show(core.runtime, core.tenant, str(batch_id)).ended
+
+
+def test_an_end_that_postgresql_cannot_record_fails_nobody_and_is_recorded_later(core):
+    def away():
+        raise OperationalError("END", {}, Exception("PostgreSQL is away"))
+
+    [job_id], batch_id = made(core, 1)
+    with meanwhile(core.engine, "called AS (", away):
+        assert core.cancel(job_id) == "cancelled"
+    assert ended(core, batch_id) == []
+    end_after(core.runtime, [batch_id])
+    assert len(ended(core, batch_id)) == 1

@@ -4,7 +4,7 @@ import json
 from contextlib import contextmanager, nullcontext
 from random import Random
 from string import ascii_letters, digits
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import event
@@ -153,3 +153,9 @@ def test_a_document_is_sent_as_it_was_when_its_turn_came(core):
 def test_a_document_that_is_gone_breaks_off(core, document):
     with pytest.raises(NotFound):
         list(as_json(core.runtime, Unread(uuid4(), document), nullcontext))
+
+
+@pytest.mark.parametrize("document", [Document.METADATA, Document.CONTENT, Document.CHECKPOINT])
+def test_a_job_that_nobody_has_done_has_no_document_of_a_result(core, document):
+    with pytest.raises(NotFound, match="no longer there"):
+        list(as_json(core.runtime, Unread(UUID(core.create()), document), nullcontext))

@@ -7,6 +7,7 @@ from sqlalchemy.exc import OperationalError
 from bridge.jobs.expiry_fallback import GRACE_SECONDS, ExpiryFallback
 from tests.support.client import ok
 from tests.support.cut_off import no_connections
+from tests.support.racing import meanwhile
 from tests.support.waiting import wait_until
 
 BY_NOW = {
@@ -90,6 +91,16 @@ def test_the_deadline_of_an_attempt_that_nobody_has_acknowledged_is_not_overdue(
     core.age(job.job_id, 20)
     fallback.look()
     assert core.sql("SELECT 1 FROM sweeps WHERE name = 'end_overdue'") == [], "no sweep was made in vain"
+
+
+def test_what_another_process_ends_first_is_not_told_of(core, fallback, capsys):
+    job = core.held()
+    core.age(job.job_id, 100)
+    with meanwhile(core.engine, "FOR UPDATE SKIP LOCKED", core.expire):
+        fallback.look()
+    assert core.status(job.job_id) == "pending"
+    assert core.hows(job.job_id) == ["lease_expired"]
+    assert "expiry_fallback_ran" not in capsys.readouterr().out
 
 
 def test_what_ran_out_while_nobody_could_renew_it_is_ended_half_a_minute_later(core, clock):

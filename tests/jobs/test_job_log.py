@@ -7,7 +7,7 @@ from bridge.jobs import job_log
 from bridge.jobs.purge import purge
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY
-from tests.support.racing import at_once
+from tests.support.racing import at_once, meanwhile
 
 
 def append(core, job, *lines, key=KEY, token=None):
@@ -71,6 +71,14 @@ def test_an_attempt_that_ends_meanwhile_writes_nothing(core, write):
             f" attempt_end = 'released', attempt_ended_at = now() WHERE id = '{job.job_id}'"
         )
     assert done.result(60) == "lease_lost"
+    assert core.sql("SELECT FROM job_log_pieces") == core.sql("SELECT FROM job_checkpoints") == []
+
+
+@pytest.mark.parametrize("write", [append, save])
+def test_an_attempt_that_ends_just_before_the_write_writes_nothing(core, write):
+    job = core.held()
+    with meanwhile(core.engine, "FOR NO KEY UPDATE", lambda: core.release(job)), pytest.raises(Conflict):
+        write(core, job, "too late")
     assert core.sql("SELECT FROM job_log_pieces") == core.sql("SELECT FROM job_checkpoints") == []
 
 

@@ -125,6 +125,44 @@ def test_a_request_that_ends_takes_nobody_with_it(writes):
     assert results(writes.ask(batches, *"ef")) == ["e is written", "f is written"]
 
 
+def test_those_that_all_end_before_a_lane_begins_are_not_written(writes):
+    batches = Batches()
+    asked = writes.ask(batches, *"abc")
+    writes.go.set()
+    results(asked)
+    late = [gevent.spawn(batches, writes.together, None, one) for one in "cd"]
+    gevent.get_hub().loop.run_callback(lambda: [one.throw() for one in late])  # after both have asked
+    gevent.joinall(late, timeout=30)
+    assert results(writes.ask(batches, "e")) == ["e is written"]
+    assert [one for ones in writes.batches for one in ones] == ["a", "b", "c", "e"]
+
+
+def test_who_ends_while_its_batch_is_written_changes_nothing_for_the_others(writes):
+    batches = Batches()
+    asked = writes.ask(batches, *"abc")
+    writes.go.set()
+    results(asked)
+    writes.batches.clear()  # the next write stands still as well
+    writes.go.clear()
+    asked = writes.ask(batches, *"de")
+    gevent.sleep(0)
+    assert writes.batches == [["d", "e"]]
+    asked[0].kill()
+    writes.go.set()
+    assert results(asked[1:]) == ["e is written"]
+
+
+def test_who_waits_for_a_lane_that_is_ended_is_told_and_does_not_wait_on(writes):
+    batches = Batches()
+    writes.refused["c"] = gevent.GreenletExit()
+    asked = writes.ask(batches, *"abc")
+    writes.go.set()
+    told = results(asked)
+    assert told[0] == "a is written"
+    assert [type(one) for one in told[1:]] == [gevent.GreenletExit] * 2
+    assert results(writes.ask(batches, "d")) == ["d is written"]
+
+
 def test_after_a_batch_no_lane_is_taken(writes):
     batches = Batches()
     writes.go.set()

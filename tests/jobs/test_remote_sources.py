@@ -1,14 +1,16 @@
 """What a job that names an address is made of; the download is tests/http/test_remote_sources.py."""
 
+from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
 from marshmallow import ValidationError
 
-from bridge.errors import Invalid
+from bridge.errors import Invalid, NotFound
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields, fingerprint
-from bridge.jobs.remote_sources import remote_name, without_query
+from bridge.jobs.remote_sources import _judged, address_for_worker, remote_name, without_query
+from bridge.outgoing.fetch import Fetched
 from bridge.settings import SettingsError, load_settings
 
 URL = "https://files.example.org/a.pdf?key=1"
@@ -47,10 +49,26 @@ def test_exactly_one_source_of_its_own_kind(given):
     ("https://x.org/a/b%20c.mp3?d=/e.f", "b c.mp3"), ("https://x.org", "else"), ("https://x.org/a/", "else"),
     ("https://x.org?a=/b", "else"), ("https://x.org/a%2F..%2Fb", "b"), ("https://x.org/a%5Cb", "b"),
     ("https://x.org/a%00%0Ab", "a\ufffd\ufffdb"), ("https://x.org/%ff.pdf", "\ufffd.pdf"),
-    ("https://x.org/" + "a" * 300 + ".pdf", "a" * 251 + ".pdf"),
+    ("https://x.org/" + "a" * 300 + ".pdf", "a" * 251 + ".pdf"), ("s3://b/in/a%20b?c.pdf", "a%20b?c.pdf"),
 ])  # fmt: skip
 def test_the_name_is_the_last_part_of_the_path(url, name):
     assert remote_name(url, "else") == name
+
+
+def test_an_address_that_is_no_longer_allowed_is_not_given_to_a_worker(make_runtime):
+    runtime = make_runtime(source_allow="https://files.example.org")
+    assert address_for_worker(runtime, URL) == URL
+    with pytest.raises(NotFound, match="operator allows"):
+        address_for_worker(runtime, "https://elsewhere.example.org/a.pdf")
+
+
+@pytest.mark.parametrize(("told", "length"), [
+    ("bytes 1-5/9", 5), ("bytes 0-3/9", 4), ("bytes 0-4/9", 4), ("bytes 0-4/*", 5), ("", 5),
+])  # fmt: skip
+def test_only_the_range_that_was_asked_for_is_taken(told, length):
+    fetched = Fetched(206, {"Content-Range": told, "Content-Length": str(length)}, None, ExitStack())
+    with pytest.raises(NotFound, match="another one"):
+        _judged(fetched, "bytes=0-4", 9)
 
 
 def test_the_query_is_not_shown_and_paths_are_as_they_are():

@@ -2,18 +2,21 @@
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from api.http.problems import is_refused_value
 from bridge.admission.limits import Limits
+from bridge.db import make_engine
 from bridge.errors import BridgeError, TooMany
 from bridge.jobs import complete
 from bridge.jobs.submit_many import Submission, submit_many
 from bridge.jobs.submit_result import Accepted
+from bridge.settings import load_settings
 from models.job_state import JobState
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY
@@ -198,6 +201,15 @@ def test_one_that_postgresql_refuses_costs_the_others_nothing(core, stumbling):
     assert isinstance(answers[1], SQLAlchemyError)
     assert is_refused_value(answers[1])
     assert [core.status(job.job_id) for job in jobs] == ["completed", "processing", "completed"]
+
+
+@pytest.mark.parametrize("success", [True, False])
+def test_a_postgresql_that_is_away_is_no_answer_about_any_of_them(core, success):
+    job = core.held()
+    away = make_engine(load_settings({"BRIDGE_DATABASE_URL": "postgresql://127.0.0.1:1/x"}))
+    with pytest.raises(OperationalError):
+        submit_many(replace(core.runtime, engine=away), KEY, submissions([job], success=success))
+    assert core.status(job.job_id) == "processing"
 
 
 def test_late_and_foreign_ones_are_judged_as_alone(core):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import resource
 import socket
 import threading
 import urllib.parse
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import Invalid, NotFound
-from bridge.jobs.source_files import check_source, open_source, source_name
+from bridge.errors import Invalid, NotFound, Unavailable
+from bridge.jobs import source_files
+from bridge.jobs.source_files import check_source, open_source, place_of, source_name
 from tests.support.client import ok, refused
 
 SECRET = b"outside every root"
@@ -69,6 +71,46 @@ def test_a_uri_leads_nowhere_that_a_path_does_not(place, inside):
         check_source(f"file://{place}/{inside}", [place])
     with pytest.raises(NotFound):
         open_source(f"file://{place}/{inside}", [place])
+
+
+@pytest.mark.skipif(not Path("/proc/sys/vm/drop_caches").exists(), reason="needs a file that nobody may read")
+def test_a_file_that_the_bridge_may_not_read_is_told_as_that():
+    with pytest.raises(Invalid, match="may not read"):
+        check_source("/proc/sys/vm/drop_caches", [Path("/proc/sys")])
+
+
+def test_a_process_without_a_free_descriptor_says_nothing_of_the_file(place):
+    path, (least, most) = str(place / "file"), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, most))
+    try:
+        for look in (check_source, open_source):
+            with pytest.raises(Unavailable, match="EMFILE"):
+                look(path, [place])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
+    assert check_source(path, [place]) == len(CONTENT)
+
+
+def test_a_pipe_that_takes_the_files_place_after_the_look_is_not_read(place, monkeypatch):
+    looks, must_be_regular = [], source_files._must_be_regular
+
+    def swapped(seen):
+        must_be_regular(seen)
+        looks.append(seen)
+        (place / "file").unlink()
+        os.mkfifo(place / "file")
+
+    monkeypatch.setattr(source_files, "_must_be_regular", swapped)
+    with pytest.raises(NotFound):
+        open_source(str(place / "file"), [place])
+    assert len(looks) == 1
+
+
+def test_where_a_file_lies_for_a_server_before_the_bridge(place):
+    assert place_of(str(place / "sub" / ".." / "file"), [place / "sub", place]) == (1, b"file")
+    for elsewhere in ("link-out", "../secret"):
+        with pytest.raises(NotFound):
+            place_of(str(place / elsewhere), [place])
 
 
 def test_a_claim_tells_name_size_and_media_type(client):

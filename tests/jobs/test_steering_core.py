@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import event
 
 from bridge.caller import Caller
-from bridge.errors import BridgeError, Invalid
+from bridge.errors import BridgeError, Conflict, Invalid
 from bridge.jobs.bulk import steer
+from bridge.jobs.lost_race import MOST_LOOKS, again_if_lost
 from bridge.queues import Entry, Queue
 from models.job_state import Asked, Priority
 from tests.support.core import KEY, Core
@@ -182,3 +183,11 @@ def test_two_bulk_changes_at_once_change_each_job_once(core):
         assert {(row.status, row.outcome_count) for row in rows} == {("cancelled", 1)}
         lines = core.sql("SELECT job_id FROM job_requests WHERE job_id = ANY(CAST(:ids AS uuid[]))", ids=made)
         assert len(lines) == len({line.job_id for line in lines}) == len(made)
+
+
+def test_a_job_that_changes_at_every_look_is_not_looked_at_for_ever(core):
+    looks: list[str] = []
+    with pytest.raises(Conflict, match="changed too often") as refusal:
+        again_if_lost(core.runtime, core.tenant, core.create(), lambda job: looks.append(job.status))
+    assert looks == ["pending"] * MOST_LOOKS
+    assert refusal.value.job_status == "pending"

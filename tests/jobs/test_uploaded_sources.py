@@ -3,17 +3,18 @@
 import base64
 import hashlib
 import os
+from uuid import uuid4
 
 import pytest
 
 from bridge.blobs import append_to_upload, collect, uploads
-from bridge.errors import Conflict, Invalid
+from bridge.errors import Conflict, Invalid, NotFound
 from bridge.jobs import enqueue as enqueue_module
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.looked_at import looked_at
 from bridge.jobs.purge import purge
-from bridge.jobs.uploaded_sources import NAME, look_at_upload, name_uploads
+from bridge.jobs.uploaded_sources import NAME, look_at_upload, name_uploads, uploaded_source
 from tests.support.client import ok, refused
 from tests.support.core import KEY
 from tests.support.tus import announce, append, objects, tus
@@ -94,6 +95,17 @@ def test_only_a_whole_upload_of_the_tenant_is_a_source(bridge, client, upload):
 
 
 # In the core.
+
+
+@pytest.mark.parametrize("upload_id", ["nonsense", "", "00000000-0000-4000-8000-000000000000\n", str(uuid4())])
+def test_what_names_no_upload_is_refused_and_is_no_source(core, upload_id):
+    with pytest.raises(Invalid, match="No such upload"):
+        look_at_upload(core.runtime, "default", f"upload:{upload_id}")
+
+
+def test_an_uploaded_source_that_is_gone_is_not_found(core):
+    with pytest.raises(NotFound, match="gone"):
+        uploaded_source(core.runtime, f"upload:{uuid4()}")
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ https://127.0.0.1/ https://127.1/ https://127.0.1/ https://2130706433/ https://0
 https://0177.0.0.1/ https://017700000001/ https://127.0.0.01/ https://0/ https://1.2.3.4.5/ https://256.1.1.1/
 https://[::1]/ https://[::ffff:127.0.0.1]/ https://[::ffff:7f00:1]/ https://[0:0:0:0:0:ffff:7f00:0001]/
 https://[64:ff9b::7f00:1]/ https://[fe80::1%25eth0]/ https://[fe80::1%eth0]/ https://[v1.x]/ https://[]/
-https://[::1/ https://[2002:7f00:1::]/ https://169.254.169.254/latest/meta-data https://[fd00:ec2::254]/
+https://[::1/ https://[1::2::3]/ https://[2002:7f00:1::]/ https://169.254.169.254/latest/meta-data https://[fd00:ec2::254]/
 https://localhost/ https://LOCALHOST/ https://localhost./ https://a.localhost/ https://metadata/
 https://db.internal/ https://metadata.google.internal/ https://printer.local/ https://router.home.arpa/
 https://nas.lan/ https://user@example.org/ https://user:pass@example.org/ https://example.org@127.0.0.1/

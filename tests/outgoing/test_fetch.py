@@ -36,6 +36,13 @@ def test_a_head_that_does_not_come_is_waited_for_so_long(hangs: Answers) -> None
             fetch(LOCAL, there.url, {}, head_seconds=1)
 
 
+def test_without_time_left_no_connection_is_made() -> None:
+    with receiver() as there:
+        with pytest.raises(NotSent, match="takes no connection"):
+            fetch(LOCAL, there.url, {}, head_seconds=0)
+        assert not there.got
+
+
 def _silent_body(handler: BaseHTTPRequestHandler, _: Received) -> None:
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegun")
     Event().wait(20)

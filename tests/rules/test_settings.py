@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bridge import settings as settings_module
+from bridge.blobs.bucket import Bucket
 from bridge.cli.local import command_lines
 from bridge.cli.local.checkout import ROOT
 from bridge.redis_url import for_celery, service
@@ -117,6 +119,11 @@ def test_a_broker_of_its_own_wins():
         ("database_url", "h/d"),
         ("redis_url", "http://h"),
         ("redis_url", "h:6379"),
+        ("redis_url", "sentinel://h:26379"),
+        ("redis_url", "sentinel://h/main"),
+        ("trusted_proxies", "10.0.0.1,proxy.example.org"),
+        ("flower_url", "flower.example.org"),
+        ("flower_url", "https://flower.example.org/<x>"),
         ("port", "http"),
         ("port", "65536"),
         ("port", "-1"),
@@ -151,6 +158,15 @@ def test_a_bad_value_is_one_line_that_names_the_setting(name, value):
         load(**{name: value})
     assert f"BRIDGE_{name.upper()}" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_what_an_extra_is_needed_for_names_the_extra(monkeypatch):
+    monkeypatch.setattr(settings_module, "find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"BRIDGE_SOURCE_ALLOW: s3:// needs obstore: install jobbridge\[s3\]"):
+        load(source_allow="s3://scans")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(SettingsError, match=r"BRIDGE_STORE: s3://files/x needs obstore: install jobbridge\[s3\]"):
+        Bucket("s3://files/x")
 
 
 def test_a_bad_key_is_not_shown():

@@ -1,9 +1,12 @@
-"""Calls that are made at the same moment."""
+"""Calls that are made at the same moment, and one in the midst of another."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+
+from sqlalchemy import Engine, event
 
 from bridge.errors import BridgeError
 
@@ -21,3 +24,20 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(len(calls)) as threads:
         return list(threads.map(run, calls))
+
+
+@contextmanager
+def meanwhile(engine: Engine, part: str, call: Callable[[], Any]) -> Iterator[None]:
+    """Make this call just before the first statement that has this part is sent."""
+    calls = [call]
+
+    def meet(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if part in statement and calls:
+            calls.pop()()
+
+    event.listen(engine, "before_cursor_execute", meet)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", meet)
+    assert not calls, f"no statement had {part!r}"
