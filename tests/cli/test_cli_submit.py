@@ -17,13 +17,21 @@ from tests.support.quick_command import quick_jobbridge as jobbridge
 def test_each_file_becomes_a_job_with_these_fields(run, client, tmp_path):
     first, second = client.source(name=f"a b {uuid.uuid4()}.pdf"), client.source()
     options = ["--option", "language=en", "--option", "pages=5", "--option", 'text="5"', "--option", "n=NaN"]
+    options += ["--option", "share=0.5", "--option", "huge=1e999"]  # no number that JSON can hold
     more = ["--priority", "high", "--max-retries", "0", "--timeout-seconds", "60", "--queue-timeout-seconds", "600"]
     begun = document(run("jobs", "submit", first, second, "--type", "document", *options, *more, "--json"))
     jobs = [client.job(job["job_id"]) for job in begun["jobs"]]
     assert [job["source_file_path"] for job in jobs] == [first, second]
     assert [job["ingestion_task_id"] for job in jobs] == [path.rpartition("/")[2] for path in (first, second)]
     for job in jobs:
-        assert job["task_options"] == {"language": "en", "pages": 5, "text": "5", "n": "NaN"}
+        assert job["task_options"] == {
+            "language": "en",
+            "pages": 5,
+            "text": "5",
+            "n": "NaN",
+            "share": 0.5,
+            "huge": "1e999",
+        }
         wanted = ("document", "high", 0, 60, 600)
         names = ("content_type", "priority", "max_retries", "timeout_seconds", "queue_timeout_seconds")
         assert tuple(job[name] for name in names) == wanted

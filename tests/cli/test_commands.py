@@ -152,3 +152,22 @@ def test_a_forgotten_option_is_named(keys):
     assert done.returncode == 2
     assert "--scopes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_key_that_calls_has_a_secret_which_is_made_anew_and_nobody_else_has_one(keys, bridge):
+    address = "https://hooks.example.org/in"
+    key, secret = said(keys("create", "calls", "--scopes", "submit", "--callback-url", address)).split()
+    prefix = "_".join(key.split("_")[:2])
+    again = said(keys("webhook-secret", prefix)).strip()
+    assert secret.startswith("whsec_")
+    assert again.startswith("whsec_")
+    assert again != secret
+    assert "hooks.example.org" in said(keys("list"))
+    assert refusal(keys("webhook-secret", "jb_nosuch"), 1) == "jobbridge: no valid key has the prefix jb_nosuch"
+    inside = refusal(keys("create", "x", "--scopes", "submit", "--callback-url", "https://127.0.0.1/"))
+    assert "callback_url" in inside
+
+
+def test_who_has_set_one_server_is_told_of_the_other(run):
+    line = refusal(run("api", BRIDGE_DATABASE_URL="postgresql://u@127.0.0.1:1/x"))
+    assert line.startswith("jobbridge: BRIDGE_REDIS_URL is not set, and no `jobbridge up` runs its own servers")

@@ -166,6 +166,15 @@ def test_workers_are_shown_paused_and_resumed(client, browser):
     assert browser.act("/ui/workers/pause", worker_id="w", reason="r", seconds="9" * 30).status_code == 422
 
 
+def test_what_a_vanished_worker_holds_is_put_back(client, browser):
+    job_id = client.create("gone")
+    client.claim("gone", worker_id="gone/1")
+    assert "Worker gone/1 held 1 jobs; they are pending again." in shown(
+        browser.act("/ui/workers/evict", worker_id="gone/1")
+    )
+    assert client.status(job_id) == "pending"
+
+
 def test_outcomes_are_shown_and_sent_again(bridge, client, browser):
     job_id = client.create("outcome")
     ok(client.result(client.claim("outcome")))
@@ -177,6 +186,7 @@ def test_outcomes_are_shown_and_sent_again(bridge, client, browser):
     later = "SELECT FROM continuations WHERE job_id = :id AND sent_at > :before"
     wait_until(lambda: bridge.sql(later, id=job_id, before=before), "the outcome to be sent again")
     assert "0 outcomes are sent again" in shown(browser.act("/ui/continuations/resend", state="failing"))
+    assert "0 webhooks are sent again" in shown(browser.act("/ui/webhooks/resend", state="failed"))
 
 
 def test_keys_are_made_shown_once_and_revoked(bridge, client, browser):
