@@ -5,6 +5,7 @@ poll costs no write of its own. All of it may be lost at any time: only what peo
 """
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
@@ -23,7 +24,7 @@ from bridge.workers.slots import UNTOLD, Slots
 REMEMBERED_SECONDS = 3600  # after which a worker that has not asked is forgotten
 PARKED_SECONDS = 30  # after which a process that has not said how many polls it holds counts as holding none
 T = TypeVar("T")
-AT_ONCE = 500  # workers written or read in one command
+AT_ONCE = 100  # workers written or read in one command
 MOST = 10000  # workers remembered of one tenant, those seen last: their names are anything that a client sends
 
 # Forgets who was last seen before ARGV[1], and all but the ARGV[2] seen last. Of workers that are forgotten already a
@@ -75,6 +76,7 @@ class WorkerRegistry:
         self._forget = self._client.register_script(FORGET)
         self._news: dict[str, dict[Worker, LastPoll]] = {}
         self._facts: dict[str, dict[Worker, Facts]] = {}
+        self.turn = threading.Lock()  # of whoever builds a roster: several at once would add up to a stall
 
     def note(
         self,

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import inf
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from bridge.workers.registry import AT_ONCE, LastPoll, Worker, WorkerRegistry
 from bridge.workers.slots import UNTOLD, Slots
 
 MOST_JOBS = 100  # IDs shown of what a worker holds
+TURN_SECONDS = 5.0  # the longest wait for another roster
 
 KEYS = text("SELECT id, name, prefix FROM api_keys WHERE tenant = :tenant")
 # A lease shows when it was last renewed: its length before its end.
@@ -65,49 +68,60 @@ class Roster(NamedTuple):
 
 
 def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
-    """List who was seen within an hour, who holds a job, and who is paused, even if never seen."""
+    """List who was seen within an hour, who holds a job, and who is paused, even if never seen.
+
+    One is built at a time, as long as it does not have to wait for PostgreSQL or Redis for long.
+    """
+    in_turn = seen.turn.acquire(timeout=TURN_SECONDS)
+    try:
+        return _roster(runtime, seen, tenant)
+    finally:
+        if in_turn:
+            seen.turn.release()
+
+
+def _roster(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
     asking, answered = _asking(runtime, seen, tenant)
     with runtime.engine.connect() as connection:
         keys = {row.id: Key(row.name, row.prefix) for row in connection.execute(KEYS, {"tenant": tenant})}
         held = _held(connection, tenant, [*keys, NO_KEY])
         pauses = now_paused(connection, tenant)
-    hands = []
+    placed = []
     by_name: dict[str, list[Pause]] = {}
     for pause in pauses:
         by_name.setdefault(pause.worker_id, []).append(pause)
     everybody = asking.keys() | held.keys() | {Worker(p.key_id, p.worker_id) for p in pauses if p.key_id is not None}
     for number, who in enumerate(everybody):
         if number % AT_ONCE == 0:
-            gevent.sleep(0)  # others go on meanwhile
+            gevent.sleep(0)  # others run meanwhile
         asks, holds = asking.get(who), held.get(who)
         moments = [datetime.fromtimestamp(asks.at, UTC)] if asks else []
         moments += [holds.sign] if holds else []
-        hands.append(
-            WorkerInfo(
-                who.worker_id,
-                keys.get(who.key_id),
-                sorted(asks.content_types if asks else holds.content_types if holds else ()),
-                sorted(asks.denied) if asks else (),
-                max(moments, default=None),
-                holds.jobs if holds else 0,
-                holds.ids if holds else (),
-                of_worker(by_name.get(who.worker_id, ()), who.key_id),
-                who.key_id,
-                asks.slots if asks else UNTOLD,
-                asks.facts if asks else facts.UNTOLD,
-                holds.content_types if holds else (),
-            )
+        hand = WorkerInfo(
+            who.worker_id,
+            keys.get(who.key_id),
+            sorted(asks.content_types if asks else holds.content_types if holds else ()),
+            sorted(asks.denied) if asks else (),
+            max(moments, default=None),
+            holds.jobs if holds else 0,
+            holds.ids if holds else (),
+            of_worker(by_name.get(who.worker_id, ()), who.key_id),
+            who.key_id,
+            asks.slots if asks else UNTOLD,
+            asks.facts if asks else facts.UNTOLD,
+            holds.content_types if holds else (),
         )
-    known = {hand.worker_id for hand in hands}
-    hands += [WorkerInfo(p.worker_id, None, (), (), None, 0, (), p) for p in pauses if p.worker_id not in known]
-    hands.sort(key=_place)
-    return Roster(hands, answered)
+        placed.append((_place(hand), hand))
+    known = {who.worker_id for who in everybody}
+    never_seen = [WorkerInfo(p.worker_id, None, (), (), None, 0, (), p) for p in pauses if p.worker_id not in known]
+    placed += [(_place(hand), hand) for hand in never_seen]
+    placed.sort(key=itemgetter(0))
+    return Roster([hand for _, hand in placed], answered)
 
 
-def _place(hand: WorkerInfo) -> tuple[bool, float, str, str]:
+def _place(hand: WorkerInfo) -> tuple[float, str, str]:
     """Return the sort key: those seen last first, the others by name."""
-    seen = hand.last_seen
-    return (seen is None, 0.0 if seen is None else -seen.timestamp(), hand.worker_id, str(hand.key_id))
+    return (inf if hand.last_seen is None else -hand.last_seen.timestamp(), hand.worker_id, str(hand.key_id))
 
 
 class Holding(NamedTuple):
