@@ -36,6 +36,19 @@ def text(job: Job, path: Path) -> Result:
     return Result("text", {"bytes": path.stat().st_size})
 
 
+def with_artifact(job: Job, path: Path) -> Result:
+    return Result("text", artifacts={"a.txt": b"bytes"})
+
+
+def noisy(job: Job, path: Path) -> Result:
+    """Write what is no message to the line to the worker, and many lines to standard error."""
+    for fd in range(3, 10):
+        with contextlib.suppress(OSError):
+            os.write(fd, b"no JSON\n[]\n")
+    print("\n" + "line\n" * 150, file=sys.stderr)
+    return Result("text")
+
+
 def show(job: Job, path: Path) -> Result:
     """Return what the handler was given."""
     seen = {name: getattr(job, name) for name in ("task_options", "attempt", "source_name", "source_size")}
@@ -225,6 +238,8 @@ class Model:
         self.place = Path(options["dir"])
         with contextlib.suppress(FileExistsError):
             (self.place / f"setup-{os.getpid()}").touch(exist_ok=False)
+        if (self.place / "slow").exists():
+            time.sleep(600)
         if (self.place / "closes").exists():
             os.closerange(3, 256)
             time.sleep(600)

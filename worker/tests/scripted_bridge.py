@@ -86,6 +86,7 @@ class ScriptedBridge:
             "result": Say(body={"status": "completed", "ingestion_continued": True}),
             "results": self._each,
             "uploads": Say(201, {}),
+            "upload": Say(204, data=b""),
         }
         self._lock = threading.Lock()
         self._arrived: dict[str, queue.Queue[Call]] = {name: queue.Queue() for name in self._default}
@@ -157,10 +158,10 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
             call = Call(
-                route=parts.path.rsplit("/", 1)[-1],
+                route="upload" if parts.path.startswith("/api/v1/uploads/") else parts.path.rsplit("/", 1)[-1],
                 headers={name.lower(): value for name, value in self.headers.items()},
                 query={name: values[0] for name, values in parse_qs(parts.query).items()},
-                body=json.loads(raw) if raw else None,
+                body=json.loads(raw) if raw and "octet-stream" not in self.headers["Content-Type"] else None,
                 job_id=(parts.path.split("/")[-2:-1] or [""])[0],
             )
             say = bridge.answer(call)
@@ -192,6 +193,6 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
             if say.cut is not None:
                 self.close_connection = True
 
-        do_GET = do_POST = do_PUT = _serve
+        do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = _serve
 
     return Handler

@@ -11,7 +11,7 @@ import urllib3
 from bounds import MIB, ROUTES, bomb, memory_below
 from scripted_bridge import BASE, JOB_ID, Say, ScriptedBridge, claim, jobs
 
-from bridge_worker.answers import RETRY_AFTER_LIMIT, CallFailed, refusal
+from bridge_worker.answers import RETRY_AFTER_LIMIT, CallFailed, read_bounded, refusal
 from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
 
@@ -163,3 +163,19 @@ def test_no_proxy_gets_the_key_of_a_bridge_on_this_machine(bridge, elsewhere, mo
     BridgeClient(bridge.url, "the-key", "w1").heartbeat(read_claim(claim()), {})
     assert bridge.next("heartbeat").headers["authorization"] == "Bearer the-key"
     assert heard(elsewhere) == 0
+    assert BridgeClient("https://bridge.example", "the-key", "w1")._job_session.trust_env, (
+        "over TLS one may lie between"
+    )
+
+
+def test_an_answer_that_takes_too_long_is_given_up():
+    answer = requests.Response()
+    answer.raw = urllib3.HTTPResponse(io.BytesIO(b"{}"), preload_content=False)
+    with pytest.raises(CallFailed, match="does not come to its end"):
+        read_bounded(answer, 100, -61.0)  # its time was over before it began
+
+
+def test_a_store_that_cannot_be_reached_is_named(bridge, client):
+    bridge.script("download", Say(307, headers={"Location": "http://127.0.0.1:1/file?signature=x"}))
+    with pytest.raises(CallFailed, match="no answer from the bridge's store: connection refused"):
+        client.open_download(read_claim(claim()), {})

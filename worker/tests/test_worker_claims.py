@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+import pytest
 from scripted_bridge import JOB_ID, Say, claim, jobs, problem
 
 
@@ -62,13 +63,40 @@ def test_what_is_beyond_max_jobs_is_left_alone(bridge, run):
     assert bridge.calls_left("result") == 0
 
 
-def test_refused_poll_ends_the_worker(bridge, run):
-    bridge.script("poll", problem(401, "unauthorized"))
+@pytest.mark.parametrize("status", [401, 422])
+def test_refused_poll_ends_the_worker(bridge, run, status):
+    bridge.script("poll", problem(status, "refused"))
     running = run("text")
     assert running.ended.wait(30)
     assert running.runner.failed
     bridge.next("poll")
     assert bridge.calls_left("poll") == 0
+
+
+def test_what_breaks_in_the_worker_ends_it_as_failed(bridge, run, caplog):
+    running = run("text", wait=60)
+    bridge.next("poll")
+    running.slots.free = lambda: 1 / 0
+    bridge.closing.set()  # the poll comes back
+    assert running.ended.wait(30)
+    assert running.runner.failed
+    assert "the worker broke" in caplog.text
+
+
+def test_a_pause_is_waited_for_and_what_was_not_asked_for_goes_back(bridge, run):
+    bridge.script("poll", problem(403, "paused", Retry_After="0.1"), jobs(claim("other", content_type="video")))
+    run("text")
+    assert bridge.next("release").job_id == "other"
+    assert bridge.calls_left("download") == 0
+
+
+def test_a_stop_ends_where_the_last_poll_is_refused_too(bridge, run):
+    running = run("text", wait=60)
+    bridge.next("poll")
+    bridge.script("poll", problem(403, "forbidden"))
+    running.runner.stop()
+    assert running.ended.wait(30)
+    assert not running.runner.failed
 
 
 def test_retry_after_of_429_is_kept(bridge, run):

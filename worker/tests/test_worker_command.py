@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from crowd import Crowd
 from scripted_bridge import claim, jobs, problem
 
 from bridge_worker import cli, platforms
-from bridge_worker.loading import BadHandler, choose
+from bridge_worker.loading import BadHandler, Loaded, choose
 from bridge_worker.options import check, parser
 
 HANDLERS = """
@@ -134,6 +135,11 @@ WRONG = [
     (["--max-jobs-per-process", "-1"], {}, "--max-jobs-per-process: not below 0"),
     (["--max-download", "-1"], {}, "--max-download '-1': expected a size"),
     (["--health-port", "65536"], {}, "--health-port: 0 to 65535"),
+    (["--url", "http://[::1"], {}, "--url: Invalid IPv6 URL"),
+    (["--worker-id", ""], {}, "--worker-id: 1 to 255 characters"),
+    (["--source-networks", "everywhere"], {}, "--source-networks: "),
+    (["--drain-seconds", "-1"], {}, "--drain-seconds: not below 0"),
+    (["--content-types", ",".join(f"t{n}" for n in range(33))], {}, "--content-types: at most 32"),
 ]
 
 
@@ -147,6 +153,29 @@ def test_wrong_argument_is_status_2_and_one_line(bridge, monkeypatch, capsys, ar
     said = capsys.readouterr().err
     assert text in said
     assert said.count("\n") == 1
+
+
+def test_a_work_directory_that_cannot_be_made_is_status_2(bridge, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "listen_for_signals", lambda: None)
+    assert cli.main([*GIVEN, "--url", bridge.url, "--work-dir", "/dev/null/work"]) == 2
+    assert "--work-dir: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bridge_worker.nosuch:handle", "pip install 'bridge-worker[handlers]'"),
+        ("json:JSONDecodeError", "TypeError: "),
+        ("os:sep", "neither a function nor a class"),
+    ],
+)
+def test_what_is_no_handler_is_said_with_what_to_do(name, words):
+    with pytest.raises(BadHandler, match=re.escape(words)):
+        Loaded(name)
+
+
+def test_a_function_of_c_without_a_signature_is_taken():
+    assert Loaded("builtins:max").function is max
 
 
 @pytest.mark.parametrize(

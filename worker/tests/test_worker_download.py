@@ -73,6 +73,21 @@ def test_range_beyond_the_end_begins_again(bridge, fetch):
     assert fetch().read_bytes() == OTHER
 
 
+def test_fewer_bytes_than_were_told_are_not_the_file(bridge, fetch):
+    bridge.script("download", Say(stream=[DATA[:1000]], headers={"Content-Length": str(len(DATA))}), Say(data=DATA))
+    assert fetch().read_bytes() == DATA
+
+
+def test_a_file_of_a_job_that_is_over_is_not_converted(bridge, run):
+    """Its answer says so, and has no bytes at which that would be noticed."""
+    bridge.script("poll", jobs(claim()))
+    bridge.script("download", Say(data=b"", headers={"X-Job-Status": "cancelled"}))
+    running = run("text")
+    assert running.slots.wait(lambda: running.outcomes, 60)
+    assert running.outcomes == ["dropped"]
+    assert bridge.calls_left("result") == 0
+
+
 def test_503_is_repeated(bridge, fetch):
     bridge.script("download", Say(503), Say(data=b"x"))
     assert fetch().read_bytes() == b"x"

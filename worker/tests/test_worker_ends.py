@@ -135,10 +135,15 @@ AWS, GOOGLE = "/latest/meta-data/spot/instance-action", "/computeMetadata/v1/ins
             {f"GET {AWS}": (401, b""), "PUT /latest/api/token": (200, b"the-token"), "then": (404, b"")},
             {"then": (200, ACTION)},
         ),
+        (
+            AWS,
+            {f"GET {AWS}": (401, b""), "PUT /latest/api/token": (403, b"")},
+            {f"GET {AWS}": (200, ACTION)},
+        ),
         (AWS, {f"GET {AWS}": (500, b"x")}, {f"GET {AWS}": (200, ACTION)}),
         (GOOGLE, {f"GET {GOOGLE}": (200, b"FALSE")}, {f"GET {GOOGLE}": (200, b"TRUE")}),
     ],
-    ids=["aws", "aws with a token", "metadata out of order", "google"],
+    ids=["aws", "aws with a token", "token refused", "metadata out of order", "google"],
 )
 def test_a_notice_comes_when_the_metadata_say_so(metadata, path, before, after):
     answers, asked, url = metadata
@@ -162,8 +167,12 @@ def test_a_notice_comes_when_the_metadata_say_so(metadata, path, before, after):
     assert len(asked) == count, "it looks no more"
 
 
-def test_no_metadata_are_no_notice():
+def test_no_metadata_are_no_notice(caplog):
     heard: list[str] = []
     notice = SpotNotice("http://127.0.0.1:1/", heard.append)
     assert notice._look() is None
+    assert notice._look() is None
+    assert caplog.text.count("no spot notice can be seen") == 1
+    notice.close()
+    notice._run()
     assert heard == []

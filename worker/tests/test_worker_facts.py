@@ -61,5 +61,6 @@ def test_gpus_are_those_of_nvidia_smi(tmp_path, monkeypatch, script, found):
     assert told.startswith(found)
     assert len(told) <= module.MOST
     assert bool(told) is bool(found)
+    assert Facts(period=0).due().get("gpu", "") == told
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert gpus() == ""

@@ -158,3 +158,26 @@ def test_a_digest_that_its_server_tells_is_held_to(server, fetch):
     told = {"Repr-Digest": f"sha-256=:{digest}:"}
     server.script("download", Say(data=DATA[::-1], headers=told), Say(data=DATA, headers=told))
     assert fetch().read_bytes() == DATA
+
+
+def test_no_answer_and_an_unknown_name_may_pass(server, fetch, monkeypatch):
+    server.script(
+        "download", Say(drop=True), Say(data=DATA, cut=1000, headers={"ETag": '"1"'}), Say(416), Say(data=b"x")
+    )
+    assert fetch().read_bytes() == b"x"
+    held = Held(read_claim(claim()))
+    held.patience = lambda: 0.0  # one try
+    monkeypatch.setattr(source_fetch, "HEAD_SECONDS", 0.2)
+    server.script("download", Say(wait=server.closing))
+    with pytest.raises(CallFailed, match="no answer from the source's server 127"):
+        fetch(held=held)
+    real = socket.getaddrinfo
+
+    def unknown(host, *more, **options):
+        if host == "nowhere.example":
+            raise socket.gaierror(-2, "Name or service not known")
+        return real(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(CallFailed, match=r"nowhere\.example is not known \(DNS\)"):
+        fetch("https://nowhere.example/x?key=secret", held=held)

@@ -100,17 +100,23 @@ def test_a_worker_that_gives_jobs_back_is_not_well(bridge, run):
     assert "something is wrong with this machine" in answer.json()["status"]
 
 
-def test_the_file_is_written_anew_and_goes_away(bridge, run, tmp_path, monkeypatch):
+def test_the_file_is_written_anew_and_goes_away(bridge, run, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(module, "PERIOD", 0.05)
     running = run("text")
-    file = tmp_path / "health.json"
+    file = tmp_path / "sub" / "health.json"
+    file.parent.mkdir()
     running.health.serve(file, "127.0.0.1", None)
     assert running.slots.wait(running.slots.free, 60)
+    file.parent.rename(tmp_path / "away")
+    until = time.monotonic() + 90
+    while "health file not written" not in caplog.text:
+        assert time.monotonic() < until
+    (tmp_path / "away").rename(file.parent)
     until = time.monotonic() + 90
     while json.loads(file.read_text())["slots_free"] != 1:  # never half a file
         assert time.monotonic() < until
     running.health.close()
-    assert not list(tmp_path.glob("health*"))
+    assert not list(file.parent.glob("health*"))
 
 
 def test_connections_that_say_nothing_do_not_add_up(bridge, run):

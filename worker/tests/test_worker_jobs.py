@@ -11,6 +11,7 @@ from bridge_worker import JobCancelled
 from bridge_worker.claim import read_claim
 from bridge_worker.held import Held
 from bridge_worker.job import Job
+from bridge_worker.text import storable
 
 
 def test_result_carries_token_content_and_time(bridge, run):
@@ -174,6 +175,19 @@ def test_a_job_is_cancelled_once():
     assert heard == [1, 2]
     with pytest.raises(JobCancelled, match="first"):
         job.raise_if_cancelled()
+
+
+def test_a_job_shows_what_it_is_and_a_checkpoint_replaces_the_one_before():
+    job = Job(claim())
+    assert repr(job) == f"Job({claim()['job_id']}, audio, attempt 1)"
+    job.save_checkpoint("first")
+    job.kept.replace("sent before and refused", unless_newer=True)
+    assert job.kept.take() == ([], "first")
+    deep = ["\0"]
+    for _ in range(100):
+        deep = [deep]
+    assert storable({"a\0": ["b\0"]}) == {"a": ["b"]}
+    assert storable(deep) == deep, "too deep: refused later, with a better message"
 
 
 def test_a_verdict_during_submission_is_left_to_the_answer():

@@ -21,7 +21,7 @@ import pytest
 from crowd import Crowd
 
 import bridge_worker
-from bridge_worker import platforms
+from bridge_worker import platforms, usage
 
 HERE, PACKAGE = Path(__file__).parent, Path(bridge_worker.__file__).parent
 #: What exists on some systems alone. `os.kill(…, 9)` ends a process on all of them.
@@ -146,6 +146,30 @@ def test_the_kernel_of_linux_kills_the_group_when_the_leash_is_cut():
     assert process.wait(60) == -signal.SIGKILL
     assert psutil.wait_procs(below, timeout=10)[1] == []
     process.stdout.close()
+
+
+def test_a_process_that_is_gone_is_no_error():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    process = psutil.Process(ended.pid)
+    ended.wait()
+    assert platforms._status(process) == psutil.STATUS_ZOMBIE
+    assert platforms.proportional_memory(process) == 0
+    assert usage._memory([psutil.Process(), process], 1) > 0
+
+
+@pytest.mark.parametrize("version", [-1, 4])
+def test_a_kernel_that_forbids_it_leaves_the_sandbox_open(on, monkeypatch, tmp_path, version):
+    class Libc:
+        def unshare(self, flags):
+            return -1
+
+        def syscall(self, number, attributes, size, flags):
+            return version if attributes is None else -1
+
+    on("linux")
+    monkeypatch.setattr(platforms, "_libc", Libc)
+    assert not platforms.cut_off_network()
+    assert not platforms.allow_only([tmp_path], [tmp_path])
 
 
 def test_a_file_is_locked_once(tmp_path):

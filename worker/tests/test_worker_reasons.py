@@ -23,6 +23,7 @@ from bridge_worker.reasons import why_no_answer
         ),
         (ssl.SSLError("no protocols\navailable"), "TLS: ('no protocols\\navailable',)"),
         (http.client.RemoteDisconnected("closed"), "the connection was closed before an answer came"),
+        (ConnectionResetError(104, "Connection reset by peer"), "the connection was reset"),
         (http.client.BadStatusLine("SSH-2.0"), "no HTTP: BadStatusLine SSH-2.0"),
         (OSError(113, "No route to host"), "No route to host"),
         (ValueError("two\nlines"), "ValueError: two lines"),

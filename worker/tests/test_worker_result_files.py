@@ -7,7 +7,7 @@ import os
 import pytest
 
 from bridge_worker import Result
-from bridge_worker.result_files import INLINE_BYTES, MOST_ARTIFACTS, BadFiles, leave, take
+from bridge_worker.result_files import INLINE_BYTES, MOST_ARTIFACTS, BadFiles, leave, open_left, take
 
 
 @pytest.fixture
@@ -83,3 +83,8 @@ def test_what_a_process_told_and_did_not_leave_is_refused(directories, told):
         os.mkfifo(job / "artifact-0")
     with pytest.raises(BadFiles, match="the handler's process"):
         take(told, job, worker)
+
+
+def test_a_file_that_cannot_be_opened_is_not_one_that_was_not_left(tmp_path):
+    with pytest.raises(OSError, match="too long"):
+        open_left(tmp_path / ("x" * 300))

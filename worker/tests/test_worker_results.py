@@ -13,7 +13,7 @@ from bridge_worker import client, retrying
 from bridge_worker.answers import CallFailed
 from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
-from bridge_worker.results import Results
+from bridge_worker.results import MOST_BYTES, Results, _Ready
 
 IDS = ["a", "b", "c", "d"]
 
@@ -118,6 +118,22 @@ def test_an_ended_key_ends_each(bridge, three_wait, status):
     _, ended = three_wait(problem(status, "x"))
     assert ended() == ["completed", "refused", "refused", "refused"]
     assert bridge.calls_left("result") == 0
+
+
+def test_a_request_has_a_bound_and_no_thread_waits_for_ever(bridge, monkeypatch):
+    results = Results(BridgeClient(bridge.url, "the-key", "w1"))
+    waiting = [_Ready(read_claim(claim(f"j{n}")), b"x" * 65_000) for n in range(20)]
+    results._ready = list(waiting)
+    assert len(results._take()) == MOST_BYTES // 65_000
+
+    def broken(batch):
+        raise KeyError(len(batch))
+
+    results._ready = waiting[:1]
+    monkeypatch.setattr(results._client, "submit_many", broken)
+    with pytest.raises(KeyError, match="2"):
+        results.submit(read_claim(claim("mine")), b"{}")
+    assert str(waiting[0].outcome) == "the worker broke: KeyError"
 
 
 def test_a_large_result_goes_by_itself(bridge):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from datetime import datetime, timezone
 
 import pytest
 from scripted_bridge import Say, claim, jobs
 
 from bridge_worker.claim import BadClaim, read_claim
+from bridge_worker.held import Held
 
 DEEP = json.loads("[" * 400 + "]" * 400)
 WRONG_FIELDS = [
@@ -31,6 +34,13 @@ WRONG_FIELDS = [
 def test_a_field_of_the_wrong_form_makes_it_no_claim(name, value):
     with pytest.raises(BadClaim, match=name):
         read_claim(claim(**{name: value}))
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", "Thu, 01 Jan 99999999999 00:00:00 GMT"])
+def test_a_deadline_counts_by_this_machines_clock_where_the_bridges_is_not_told(date):
+    left = read_claim(claim(timeout_at="2099-01-01T00:00:00Z"), date).seconds_left
+    assert left == pytest.approx(datetime(2099, 1, 1, tzinfo=timezone.utc).timestamp() - time.time(), abs=60)
+    assert Held(read_claim(claim(timeout_at="soon"), date)).patience() == 3600
 
 
 @pytest.mark.parametrize("value", [7, [], {}, "a\nb\x1b[31m", "x" * 5000, "\ud800", DEEP, None])

@@ -7,6 +7,11 @@ import ctypes
 import os
 import sys
 
+if "REACHED" in os.environ:  # the run is measured, by a file of this name: see .ci/measured
+    where = __file__.replace(os.path.join("worker", "tests", "other_systems"), os.path.join(".ci", "measured"))
+    with open(where) as file:
+        exec(compile(file.read(), where, "exec"), {"__file__": where, "__name__": "measured"})
+
 if system := os.environ.get("BRIDGE_WORKER_TEST_SYSTEM"):
     import asyncio  # noqa: F401
     import shutil

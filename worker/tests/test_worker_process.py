@@ -1,0 +1,170 @@
+"""A handler's process by itself: what it says out of turn, how it ends, and what its handler may raise and return."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from scripted_bridge import claim, jobs
+
+from bridge_worker import Result, converting
+from bridge_worker.attempt import Attempt, _stamp
+from bridge_worker.claim import read_claim
+from bridge_worker.client import BridgeClient
+from bridge_worker.held import Held
+from bridge_worker.job import Job
+from bridge_worker.process import HandlerProcess, NotStarted, Setup
+from bridge_worker.results import Results
+from bridge_worker.slots import Slots
+
+
+@pytest.fixture
+def process(tmp_path):
+    """Return a process that is ready."""
+    started = HandlerProcess(Setup({"audio": "conversions:noisy"}, descriptors=None), tmp_path / "process")
+    assert started.wait_ready(threading.Event())
+    yield started
+    started.discard()
+
+
+def convert(process):
+    directory = process.new_job_directory()
+    (directory / "source").write_bytes(b"x")
+    held = Held(read_claim(claim()))
+    (directory / "job.json").write_text(json.dumps(held.claim.for_handler()))
+    return process.run(directory, held)
+
+
+def test_what_is_no_message_is_ignored_and_so_is_a_cancel_without_a_job(process, caplog):
+    caplog.set_level(logging.INFO, "bridge_worker")
+    process._send(cancel="too late")
+    assert convert(process).kind == "result"
+    assert process.usable
+    process.close()
+    assert 0 < sum(record.getMessage().endswith("handler: line") for record in caplog.records) <= 100
+
+
+def test_a_process_that_died_before_its_job_came_is_a_crash(process):
+    os.kill(process.process.pid, signal.SIGKILL)
+    process.process.wait()
+    while process._messages.empty():  # until its end is noticed
+        threading.Event().wait(0.01)
+    outcome = convert(process)
+    assert outcome.kind == "crash"
+    assert outcome.text.startswith("the conversion's process was killed by SIGKILL")
+
+
+def test_handlers_that_are_not_ready_in_time_are_given_up(tmp_path):
+    (tmp_path / "slow").touch()
+    started = HandlerProcess(
+        Setup({"audio": "conversions:Model"}, {"dir": str(tmp_path)}, start_seconds=0.0), tmp_path / "p"
+    )
+    try:
+        with pytest.raises(NotStarted, match="not ready after"):
+            started.wait_ready(threading.Event())
+    finally:
+        started.discard()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_job_whose_process_does_not_start_goes_back_while_it_is_wanted(bridge, tmp_path, wanted):
+    client, held = BridgeClient(bridge.url, "the-key", "w1"), Held(read_claim(claim()))
+
+    class Broken:
+        def ready(self):
+            if not wanted:
+                held.abandon("lease_lost")
+            raise NotStarted("no GPU")
+
+    attempt = Attempt(client, Results(client), held, Broken(), tmp_path)
+    attempt.run(60)
+    assert attempt.outcome == "machine"
+    assert bridge.calls_left("release") == wanted
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_its_handler_removed_is_not_the_same():
+    assert _stamp(Path("/nowhere")) is None
+
+
+def raising(error):
+    def handler(job, path):
+        raise error
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "text"),
+    [
+        (raising(MemoryError("9 GB")), "limit", "out of memory: MemoryError: 9 GB"),
+        (raising(OSError(errno.EMFILE, "many")), "limit", "too many open descriptors"),
+        (raising(OSError(errno.ENOSPC, "full")), "machine", "no room on the disk"),
+        (raising(asyncio.CancelledError()), "unclear", "CancelledError"),
+        (lambda job, path: Result("text", artifacts=["a"]), "worker", "must be a mapping"),
+        (lambda job, path: Result(7), "worker", "content is not text"),
+    ],
+)
+def test_each_outcome_has_its_kind(tmp_path, handler, kind, text):
+    (tmp_path / "source").touch()
+    outcome = converting.convert(handler, Job(claim()), tmp_path)
+    assert outcome[0] == kind
+    assert text in outcome[1]
+
+
+def test_a_set_up_may_be_any_kind_of_function_too():
+    async def coroutine():
+        return 7
+
+    def generator():
+        yield 0.5
+        return 7
+
+    assert [converting.finish(one) for one in (coroutine(), coroutine(), generator(), 7)] == [7] * 4
+
+
+@pytest.fixture
+def slots(bridge, tmp_path):
+    made = Slots(BridgeClient(bridge.url, "the-key", "w1"), Setup({"audio": "conversions:text"}), tmp_path, 1)
+    yield made
+    made.close()
+
+
+def test_a_slot_takes_one_job(slots):
+    assert slots.give(Held(read_claim(claim("a"))))
+    assert not slots.give(Held(read_claim(claim("b"))))
+
+
+def test_what_a_slot_has_left_running_ends_with_the_slots(slots):
+    process = slots.all[0].ready()
+    assert process.alive()
+    slots.close()
+    assert process.process.poll() is not None
+
+
+def test_a_slot_that_cannot_start_a_process_says_so_and_ends(bridge, tmp_path, caplog):
+    slots = Slots(BridgeClient(bridge.url, "the-key", "w1"), Setup({"audio": "conversions:text"}), tmp_path, 1)
+    (tmp_path / "slot-0").rmdir()
+    (tmp_path / "slot-0").touch()
+    slots.start_all()
+    while "could not be started" not in caplog.text:
+        assert slots.all[0].thread.is_alive()
+        threading.Event().wait(0.01)
+    slots.close()
+    assert not slots.all[0].thread.is_alive()
+
+
+def test_a_slot_outlives_what_breaks_in_the_worker(bridge, run, caplog):
+    bridge.script("poll", jobs(claim("a")), jobs(claim("b")))
+    running = run("text")
+    running.slots._on_outcome = lambda outcome, seconds: 1 / 0
+    assert {bridge.next("result").job_id for _ in range(2)} == {"a", "b"}
+    assert running.slots.wait(running.slots.free, 60)
+    assert "the worker broke" in caplog.text
