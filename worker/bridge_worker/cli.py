@@ -167,7 +167,3 @@ def without_secrets(url: str) -> str:
     """Return the address without a user, a password or a query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -182,9 +182,9 @@ class HandlerProcess:
         self.usable = False
         self._leash.cut()
         platforms.kill_tree(self.process)
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
 
     def discard(self) -> None:
         """Kill it, with what it left running, and remove its files."""

@@ -74,8 +74,8 @@ def open_source(address: str, headers: Mapping[str, str], networks: Sequence[Net
     sent["Connection"] = "close"
     with _ended(connection):
         try:
-            if connection.sock is not None:
-                connection.sock.settimeout(SILENCE_SECONDS)
+            assert connection.sock is not None
+            connection.sock.settimeout(SILENCE_SECONDS)
             connection.request("GET", target, headers=sent, preload_content=False, decode_content=False)
             response = _response(connection)
         except _FAILURES as error:
