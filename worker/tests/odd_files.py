@@ -80,6 +80,7 @@ def _texts() -> None:
     add("quoted.csv", "document", b'a,b\n"x, y","z\nz"\n', "text", "x, y")
     add("unclosed-quote.csv", "document", b'a,b\n"never closed,1\n2,3\n', "text", "never closed")
     add("huge-field.csv", "document", b"a,b\n" + b"x" * 200_000 + b",1\n", "text", "xxx")
+    add("controls.txt", "document", b"\xff" + bytes(range(1, 9)) * 50, "refused", "control characters")
     add("nulls.csv", "document", b"a,b\n" + b"1,\0\n" * 3000, "refused", "not a document")
     add("data.json", "document", json.dumps({"city": "Köln"}, ensure_ascii=False).encode(), "text", "Köln")
     add("broken.json", "document", b'{"city": "K', "text", '"city"')
@@ -99,6 +100,10 @@ def _markup() -> None:
     declared = b"<html><meta charset=punycode><p>xn--"
     add("charset-of-python.html", "web", lambda: declared + b"a9" * many + b"-" + b"ka9" * many, "text", "ka9ka9")
     add("scripts.html", "web", HTML + b"<script>steal()</script><p>what is read</p>", "text", "what is read")
+    add("titled.html", "web", b"<html><head><title>Its title</title><meta name=description content=it></head><p>kept",
+        "text", "kept")  # fmt: skip
+    add("large.html", "web", lambda: HTML + b"x" * (32 << 20), "refused", "split it")
+    add("nulls.html", "web", HTML + bytes(5000) + b"x" * 9000, "refused", "NUL")
     add("only-scripts.html", "web", HTML + b"<script>render()</script>", "warned", "filled by scripts")
     add("empty-page.html", "web", b"<html></html>", "warned", "no text")
     add("utf16.html", "web", "<html><body><p>Köln</p>".encode("utf-16"), "text", "Köln")
