@@ -15,6 +15,8 @@ from bridge.cli.local.checkout import settings_and_environment
 from bridge.recorded_traces import Recorded
 from bridge.settings import SettingsError
 from bridge.traces import Passed, Untraced, traces_of, valid
+from bridge_worker import traces as worker_traces
+from bridge_worker.claim import read_claim
 from tests.support.broker import delivered
 from tests.support.client import ok
 from tests.support.collector import collector
@@ -66,7 +68,7 @@ def worker(place: Path, bridge, client, **environment):
     arguments = ["--content-types", "audio", "--handler", "my_handlers:convert", "--worker-id", "gpu-1"]
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("bridge-worker")), *arguments], cwd=place,
-        env={**bare, "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key, **environment},
+        env={**bare, "TMPDIR": str(place), "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key, **environment},
     )  # fmt: skip
 
 
@@ -155,6 +157,20 @@ def test_a_bridge_without_traces_hands_on_what_the_create_was_given(bridge, clie
     batch = {"jobs": [{**client.fields(), "source_file_path": client.source()}]}
     ok(client.post("batch", batch, headers={"traceparent": SENT}))
     assert client.claim()["traceparent"] == SENT
+
+
+def test_a_workers_last_steps_are_sent_at_its_end(monkeypatch):
+    with collector() as seen:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", seen.url)
+        worker_traces.start("gpu-1")
+        claim = read_claim({"job_id": "j", "content_type": "audio"})
+        with worker_traces.step(claim, "attempt"), worker_traces.step(claim, "download"):
+            assert worker_traces.header(claim)["traceparent"].startswith("00-")
+        worker_traces.stop()
+        spans = {span.name: span for span in seen.spans}
+    assert spans["download"].parent == spans["attempt"].id
+    assert spans["attempt"].parent == "", "the bridge gave no trace to go on with"
+    assert worker_traces.header(claim) == {}
 
 
 def test_traces_are_off_unless_an_endpoint_is_set():

@@ -20,6 +20,7 @@ from odd_material import (
     UMLAUTS,
     add,
     docx_with,
+    ole,
     pdf,
     slides,
     spreadsheet,
@@ -202,6 +203,12 @@ def _office() -> None:
     add("show.pptx", "document", slides(), "text", "Slide about bridges")
     add("no-show.pptx", "document", zipped({"ppt/x.xml": b"<x/>"}), "refused", "cannot be read as PPTX")
     add("broken.epub", "document", zipped({"mimetype": b"application/epub+zip"}), "refused", "cannot be read as EPUB")
+    add("locked.xlsx", "document", ole("EncryptedPackage"), "refused", "password")
+    add("mail.msg", "document", ole("__properties_version1.0"), "text", "Email Message")
+    add("broken.xls", "document", ole("Workbook"), "refused", "cannot be read as XLS")
+    add("letter.doc", "document", ole("WordDocument"), "refused", "save it as DOCX")
+    bad = pdf(150, "page of a book").replace(b" 10 0 R ", b" 03 0 R ", 1)
+    add("one-bad-page.pdf", "document", bad, "text", "page of a book")
     add("old.doc", "document", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000), "refused", "old Office file")
     add("cut.xls", "document", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "refused", "cut off")
     add("letter.rtf", "document", b"{\\rtf1 hello}", "refused", "RTF")

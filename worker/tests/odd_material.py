@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import wave
 import zipfile
 from collections.abc import Callable
@@ -63,6 +64,20 @@ def pdf(pages: int, text: str = "", *, extra: bytes = b"", trailer: bytes = b"")
         trailer,
         start,
     )
+
+
+def ole(stream: str) -> bytes:
+    """Return an old Office file (OLE) with one empty stream."""
+    end, free = 0xFFFFFFFE, 0xFFFFFFFF
+
+    def entry(name: str, kind: int, child: int) -> bytes:
+        written = name.encode("utf-16-le")
+        return struct.pack("<64sHBB3I36xIQ", written, len(written) + 2, kind, 1, free, free, child, end, 0)
+
+    data = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16)
+    data += struct.pack("<5H6x9I", 0x3E, 3, 0xFFFE, 9, 6, 0, 1, 1, 0, 4096, end, 0, end, 0)
+    data += struct.pack("<109I", 0, *[free] * 108) + struct.pack("<128I", 0xFFFFFFFD, end, *[free] * 126)
+    return data + entry("Root Entry", 5, 1) + entry(stream, 2, free) + bytes(256)
 
 
 def wav(samples: bytes, channels: int = 1, rate: int = 16000, width: int = 2) -> bytes:

@@ -66,6 +66,13 @@ def media() -> None:
     add("list.mpd", "audio", b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
         b'<AdaptationSet><Representation id="1" mimeType="audio/mp4"><BaseURL>http://127.0.0.1:9/x.mp4</BaseURL>'
         b"</Representation></AdaptationSet></Period></MPD>", "refused", "")  # fmt: skip
+    add("list.xbin", "audio", b"XBIN\x1a\x50\0\x19\0\x10\0" + b"A\x07" * 2000, "refused", "not followed")
+    sound = MP4.index(b"mdat") + 4
+    for name, good, expected, part in (("late-noise.mp4", 20_000, "warned", "breaks off after 2 s"),
+                                       ("early-noise.mp4", 400, "refused", "cannot be decoded")):  # fmt: skip
+        ends = MP4.index(b"moov") - 4
+        noise = b"\xff" * (ends - sound - good)
+        add(name, "video", MP4[: sound + good] + noise + MP4[ends:], expected, part)
     add("cut.mp4", "video", MP4[: len(MP4) // 2], "refused", "convert it to WAV")
     add("half-of-its-sound.mp4", "video", MP4[:-2000], "refused", "convert it to WAV")
     add("clip-as.avi", "video", MP4, "text", "hello")

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import psutil
@@ -41,7 +42,8 @@ def command(bridge, tmp_path):
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen:
         given = [*GIVEN, *arguments]
-        env = {**os.environ, "BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", "BRIDGE_WORKER_TEST": "1"} | environment
+        own = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", "BRIDGE_WORKER_TEST": "1", "TMPDIR": str(tmp_path)}
+        env = os.environ | own | environment
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "bridge_worker", *given],
@@ -174,8 +176,22 @@ def test_what_is_no_handler_is_said_with_what_to_do(name, words):
         Loaded(name)
 
 
-def test_a_function_of_c_without_a_signature_is_taken():
+def test_a_function_without_a_signature_or_readable_annotations_is_taken(monkeypatch):
     assert Loaded("builtins:max").function is max
+
+    def handle(job, path) -> NoSuchType: ...  # noqa: F821
+
+    monkeypatch.setitem(sys.modules, "odd_handler", types.SimpleNamespace(handle=handle))
+    assert Loaded("odd_handler:handle").function is handle
+
+
+def test_traces_that_are_asked_for_and_not_installed_are_status_2(bridge, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "listen_for_signals", lambda: None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    assert cli.main([*GIVEN, "--url", bridge.url]) == 2
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in (said := capsys.readouterr().err)
+    assert "is set: pip install 'bridge-worker[traces]', or unset it" in said
 
 
 @pytest.mark.parametrize(

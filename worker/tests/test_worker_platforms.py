@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from crowd import Crowd
 
 import bridge_worker
-from bridge_worker import platforms, usage
+from bridge_worker import platforms, usage, workdir
 
 HERE, PACKAGE = Path(__file__).parent, Path(bridge_worker.__file__).parent
 #: What exists on some systems alone. `os.kill(…, 9)` ends a process on all of them.
@@ -155,6 +156,35 @@ def test_a_process_that_is_gone_is_no_error():
     assert platforms._status(process) == psutil.STATUS_ZOMBIE
     assert platforms.proportional_memory(process) == 0
     assert usage._memory([psutil.Process(), process], 1) > 0
+
+
+def test_a_watch_goes_on_when_it_could_not_look():
+    looked = threading.Semaphore(0)
+
+    def broken():
+        looked.release()
+        raise psutil.NoSuchProcess(1)
+
+    watch = usage.Watch(broken, None, 1)
+    assert looked.acquire(timeout=30)
+    assert looked.acquire(timeout=30)
+    watch.stop()
+
+
+def test_a_lock_that_another_worker_was_quicker_to_take_is_not_used(monkeypatch, tmp_path):
+    (tmp_path / f"{workdir.PREFIX}not-ours.lock").mkdir()
+    real, tried = platforms.try_lock, []
+
+    def second(file):
+        tried.append(file.name)
+        return len(tried) > 1 and real(file)
+
+    monkeypatch.setattr(platforms, "try_lock", second)
+    work = workdir.WorkDirectory(tmp_path)
+    assert str(work.path.with_suffix(".lock")) == tried[1] != tried[0]
+    assert work.removed == 0
+    work.close()
+    assert not work.path.exists()
 
 
 @pytest.mark.parametrize("version", [-1, 4])

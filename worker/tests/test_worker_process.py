@@ -45,6 +45,7 @@ def convert(process):
 def test_what_is_no_message_is_ignored_and_so_is_a_cancel_without_a_job(process, caplog):
     caplog.set_level(logging.INFO, "bridge_worker")
     process._send(cancel="too late")
+    process.exceed("a limit, after the job before")
     assert convert(process).kind == "result"
     assert process.usable
     process.close()
