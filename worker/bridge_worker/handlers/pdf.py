@@ -29,8 +29,6 @@ def convert(job: Job, path: Path, name: str, markdown: Any) -> tuple[str, dict[s
     try:
         pages = len(document)
         metadata: dict[str, Any] = {"format": "markdown", "pages": pages}
-        if pages == 0:
-            return "", metadata, ["The PDF has no pages."]
         text = ""
         if pages <= LONG:
             try:
