@@ -182,6 +182,9 @@ def test_a_workers_upload_belongs_to_its_attempt_and_is_a_sign_of_life(bridge, c
     client.create("up")
     job = worker.claim("up", lease=600)
     refused(tus(worker, "POST", headers={"Upload-Length": 10}), 422)
+    submits = bridge.client(client.tenant, ("submit",))
+    of_job = {"Upload-Length": 10, "Upload-Metadata": said(job_id=job["job_id"])}
+    refused(tus(submits, "POST", headers=of_job), 403, "forbidden")
     refused(tus(client, "POST", headers={"Upload-Length": 10, "Upload-Metadata": said(job_id=job["job_id"])}), 409)
     refused(tus(worker, "POST", headers={"Upload-Length": 10, "Upload-Metadata": said(job_id=job["job_id"])}), 409)
     place = announce(worker, 10, token(job), job_id=job["job_id"])

@@ -1,10 +1,13 @@
 """The servers and processes of `up` and `demo`, called directly: what was found ended or does not answer."""
 
+import io
 import signal
 import sys
 
 import pytest
+from rich.console import Console
 
+from bridge.cli.local import up
 from bridge.cli.local.stack import Stack, kept_worker_key
 from bridge.cli.local.supervisor import ChildEnded, ending_signals
 from bridge.embedded.ports import free_port
@@ -70,3 +73,12 @@ def test_with_keys_off_nobody_gets_one(begin, tmp_path):
     assert stack.make_key("admin", ["admin"]) is None
     assert kept_worker_key(stack, tmp_path / "kept") is None
     assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_what_is_off_is_not_announced(begin, on):
+    stack = begin(BRIDGE_DATABASE_URL=NOBODY, BRIDGE_AUTH="on" if on else "off", BRIDGE_UI="on" if on else "off")
+    out = io.StringIO()
+    up._announce(stack, Console(file=out, width=200), None, None)
+    assert ("the dashboard" in out.getvalue()) == on
+    assert ("Keys are off (BRIDGE_AUTH=off)" in out.getvalue()) == (not on)

@@ -6,7 +6,8 @@ import gevent
 import gevent.socket
 import pytest
 
-from api.http.connections import LATE_SECONDS, NEW_SECONDS, QUIET_SECONDS, TICK_SECONDS, Connections
+from api.http import connections as http_connections
+from api.http.connections import FRESH_SECONDS, LATE_SECONDS, NEW_SECONDS, QUIET_SECONDS, TICK_SECONDS, Connections
 
 STRANGER = ("192.0.2.1", 40000)
 
@@ -134,6 +135,34 @@ def test_time_in_which_this_process_did_not_run_is_none_in_which_the_client_said
     aged(connection, NEW_SECONDS - TICK_SECONDS)
     connections.let_go()
     assert connection.recv(10) == b""
+
+
+def test_one_that_is_known_is_not_cut_in_the_middle_of_its_next_request(connections, waiting):
+    connection, client = waiting
+    connections.serve(connection)
+    connection.proven = True  # it has shown a valid key
+    connections.wait(connection)
+    client.sendall(b"G")
+    assert connection.recv(10) == b"G"
+    aged(connection, 10 * NEW_SECONDS)
+    connections.let_go()
+    assert can_be_asked(connection, client)
+    connection._client.close()
+    assert connection.unread, "its end is to be read"
+
+
+def test_of_many_strangers_from_one_address_the_oldest_that_is_not_fresh_goes_for_the_next(monkeypatch):
+    monkeypatch.setattr(http_connections, "MOST_STRANGERS", 1)
+    many = Connections(100, 75.0, ())
+    with ExitStack() as stack:
+        pairs = [tuple(map(stack.enter_context, gevent.socket.socketpair())) for _ in range(3)]  # type: ignore[attr-defined]
+        oldest = many.open(pairs[0][1], STRANGER)
+        many.wait(oldest)
+        many.open(pairs[1][1], STRANGER)
+        assert can_be_asked(oldest, pairs[0][0])
+        oldest.waits_since -= FRESH_SECONDS + 1
+        many.open(pairs[2][1], STRANGER)
+        assert not can_be_asked(oldest, pairs[0][0])
 
 
 def test_where_none_is_left_the_one_that_owes_its_body_longest_goes_for_a_newcomer():
