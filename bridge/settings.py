@@ -36,36 +36,30 @@ class Backoff(BaseModel):
     jitter: float = Field(0.1, ge=0, le=1)
 
 
-def _pairs(text: object) -> object:
+def _pairs(text: str) -> dict[str, str]:
     """Parse `a=1,b=2` into a mapping."""
-    if not isinstance(text, str):
-        return text
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     if not all(sep for _, sep, _ in pairs):
         raise ValueError("must look like name=value,name=value")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _timeouts(text: object) -> object:
-    pairs = _pairs(text)
-    if isinstance(pairs, Mapping):
-        pairs = {"*": 3600, **pairs}
-        if any(not 1 <= int(seconds) <= 604800 for seconds in pairs.values()):
-            raise ValueError("every deadline must be 1 to 604800 seconds")
+def _timeouts(text: str) -> dict[str, str]:
+    pairs = {"*": "3600", **_pairs(text)}
+    if any(not 1 <= int(seconds) <= 604800 for seconds in pairs.values()):
+        raise ValueError("every deadline must be 1 to 604800 seconds")
     return pairs
 
 
-def _switch(text: object) -> object:
-    if isinstance(text, str):
-        if text.lower() not in ("on", "off", "1", "0", "true", "false"):
-            raise ValueError("must be on or off")
-        return text.lower() in ("on", "1", "true")
-    return text
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off", "1", "0", "true", "false"):
+        raise ValueError("must be on or off")
+    return text.lower() in ("on", "1", "true")
 
 
 def _listed(separator: str) -> BeforeValidator:
-    def split(text: object) -> object:
-        return tuple(p.strip() for p in text.split(separator) if p.strip()) if isinstance(text, str) else text
+    def split(text: str) -> tuple[str, ...]:
+        return tuple(p.strip() for p in text.split(separator) if p.strip())
 
     return BeforeValidator(split)
 
@@ -75,7 +69,10 @@ DEADLINES = "audio=3600,video=7200,document=900,image=300,web=600,youtube=3600,*
 
 
 class Settings(BaseModel):
-    """Every `BRIDGE_…` name, in lower case without the prefix; durations in seconds."""
+    """Every `BRIDGE_…` name, in lower case without the prefix; durations in seconds.
+
+    What is given is text, as in the environment, and is validated; a default is not, unless it says so.
+    """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -131,8 +128,8 @@ class Settings(BaseModel):
 
     @field_validator("port", mode="before")
     @classmethod
-    def _no_kubernetes_port(cls, value: object) -> object:
-        if isinstance(value, str) and value.startswith("tcp://"):
+    def _no_kubernetes_port(cls, value: str) -> str:
+        if value.startswith("tcp://"):
             raise ValueError(
                 "looks like a Kubernetes service link, not a port; set enableServiceLinks: false or rename the service"
             )
@@ -140,10 +137,8 @@ class Settings(BaseModel):
 
     @field_validator("database_url")
     @classmethod
-    def _psycopg2(cls, value: str | None) -> str | None:
+    def _psycopg2(cls, value: str) -> str:
         """Make both spellings mean psycopg2: SQLAlchemy 2.1 takes `postgresql://` for psycopg 3."""
-        if value is None:
-            return None
         scheme, sep, rest = value.partition("://")
         if not sep or scheme not in ("postgresql", "postgres", "postgresql+psycopg2"):
             raise ValueError("must start with postgresql:// or postgresql+psycopg2://")
@@ -151,8 +146,8 @@ class Settings(BaseModel):
 
     @field_validator("flower_url")
     @classmethod
-    def _address_of_a_page(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^\s\"'<>]+", value):
+    def _address_of_a_page(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s\"'<>]+", value):
             raise ValueError("must look like https://flower.example.org")
         return value
 
@@ -201,18 +196,16 @@ class Settings(BaseModel):
 
     @field_validator("crash_points")
     @classmethod
-    def _crash_points(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            crash_points.check(value)
+    def _crash_points(cls, value: Path) -> Path:
+        crash_points.check(value)
         return value
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_scheme(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"(redis|rediss|unix|sentinel)://", value):
+    def _redis_scheme(cls, value: str) -> str:
+        if not re.match(r"(redis|rediss|unix|sentinel)://", value):
             raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
-        if value is not None:
-            service(value)
+        service(value)
         return value
 
     def model_post_init(self, context: Any) -> None:

@@ -40,7 +40,7 @@ def measure(path: str) -> None:
                 for one in passages
             ]
             data = "".join(lines).encode()
-            with suppress(OSError):  # a test takes the descriptors, the disk or the rights from a process
+            try:
                 try:
                     out = os.open(path, APPEND, 0o666)
                 except PermissionError:  # in the sandbox of a handler
@@ -51,6 +51,9 @@ def measure(path: str) -> None:
                     os.write(out, data)
                 finally:
                     os.close(out)
+            except OSError:  # a test takes the descriptors or the disk from a process: with the next passage, then
+                for file, passages in seen.items():
+                    self.newly_seen[file] |= passages
 
     kept, its = -1, os.stat(os.devnull)
     with suppress(OSError):

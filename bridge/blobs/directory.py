@@ -22,10 +22,9 @@ class Directory:
 
     def look(self) -> None:
         there = next(one for one in (self._root, *self._root.parents) if one.exists())  # it is made when it is needed
-        if not there.is_dir():
-            raise _unavailable(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there)))
-        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-            raise _unavailable(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there)))
+        if not os.access(f"{there}/.", os.R_OK | os.W_OK | os.X_OK):
+            why = errno.EACCES if there.is_dir() else errno.ENOTDIR
+            raise _unavailable(OSError(why, os.strerror(why), str(there)))
 
     def draft(self, name: str) -> "_File":
         place = self._root / name

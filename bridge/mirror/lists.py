@@ -133,8 +133,6 @@ class Mirror:
 
     def settle(self, entries: Sequence[Entry]) -> None:
         """Forget IDs that are dealt with: claimed in PostgreSQL, or no longer pending."""
-        if not entries:
-            return
         lists: dict[str, list[str]] = {}
         for entry in entries:
             lists.setdefault(self.keys.claimed(entry.queue, self.process), []).append(entry.job_id)

@@ -169,6 +169,15 @@ def test_a_foreign_cursor_is_refused(cursor):
         decode_cursor(cursor, datetime, UUID)
 
 
+@pytest.mark.parametrize(("place", "kind"), [
+    ("2026-01-01T00:00:00", datetime), ("-1", int), ("2147483648", int), ("1.5", int), ("", str), ("a b", str),
+    ("x" * 101, str), (5, int), (None, str),
+])  # fmt: skip
+def test_a_cursor_whose_place_is_of_another_kind_is_refused(place, kind):
+    with pytest.raises(Invalid, match="next_cursor"):
+        decode_cursor(sealed([place]), kind)
+
+
 @given(st.text(), st.text(), st.lists(st.ip_addresses().map(str)))
 def test_an_address_is_found_whatever_is_claimed(peer, forwarded, trusted):
     assert real_address(peer, forwarded, trusted)

@@ -1,5 +1,6 @@
 """Beat's clock, and what bounds the messages that the bridge sends to itself."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from celery import Celery
 from bridge import names
 from bridge.broker import lying
 from bridge.cli.local import command_lines
+from bridge.outbox import nudge as nudge_module
 from bridge.outbox.nudge import MOST_LYING as MOST_NUDGES
 from bridge.outbox.nudge import Nudger
 from tasks.steady_beat import MOST_LYING, Steady
@@ -155,3 +157,15 @@ def test_a_worker_takes_all_queues_or_those_that_it_is_given(extra, queues, name
         [name] if name else []
     )
     assert line[-len(extra) :] == extra or not extra
+
+
+def test_more_nudges_than_anybody_waits_for_are_left_to_the_sweep(app, broker, monkeypatch):
+    monkeypatch.setattr(nudge_module, "MOST_WAITING", 2)
+    nudge = Nudger(app)
+    with nudge._started:  # its thread has not begun
+        nudge(["a", "b", "c"])
+        nudge.call_back()
+    nudge([])
+    asked = json.loads(wait_until(lambda: broker.lrange(names.OUTCOMES, 0, -1), "a nudge")[0])
+    assert json.loads(base64.b64decode(asked["body"]))[1] == {"job_ids": ["a", "b"]}
+    assert broker.llen(names.WEBHOOKS) == 0

@@ -2,13 +2,16 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 from celery.exceptions import Reject
+from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
 from bridge import names
+from bridge.admission.keys import create_key
 from bridge.cli.local import command_lines
-from bridge.errors import NotFound, Unavailable
+from bridge.errors import Invalid, NotFound, Unavailable
 from bridge.jobs.source_files import check_source, open_source
 from tests.support.client import ok
 from tests.support.waiting import LATEST, wait_until
@@ -112,6 +115,46 @@ def test_an_error_that_says_nothing_about_the_file_passes(tmp_path, monkeypatch,
 def test_an_error_that_says_that_there_is_none_is_a_refusal(tmp_path):
     with pytest.raises(NotFound):
         open_source(str(tmp_path / "none"), [tmp_path])
+
+
+def test_a_tenant_beyond_those_that_are_remembered_is_looked_up_each_time(runtime, monkeypatch):
+    from tasks import intake
+
+    monkeypatch.setattr(intake, "runtime", lambda: runtime)
+    monkeypatch.setattr(intake, "_tenants", {names.DEFAULT_TENANT})
+    monkeypatch.setattr(intake, "MOST_TENANTS", 2)
+    with runtime.engine.begin() as connection:
+        for tenant in ("t1", "t2"):
+            create_key(connection, "test", ["work"], tenant)
+    for tenant in ("t1", "t2", "t2"):
+        intake._refuse_unknown(tenant)
+    assert intake._tenants == {names.DEFAULT_TENANT, "t1"}
+    with pytest.raises(Invalid, match="never had a key"):
+        intake._refuse_unknown("t3")
+
+
+@pytest.mark.parametrize(("sqlstate", "becomes"), [("22023", "Refused"), ("54000", "Refused"), ("42703", "DataError")])
+def test_what_postgresql_refuses_is_refused_and_a_mistake_of_ours_is_none(runtime, monkeypatch, sqlstate, becomes):
+    from tasks import intake
+
+    def refuses(*_, **__):
+        raise DataError("INSERT", {}, SimpleNamespace(pgcode=sqlstate))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(intake, "runtime", lambda: runtime)
+    monkeypatch.setattr(intake, "enqueue", refuses)
+    fields = {"source_file_path": "/x", "content_type": "audio", "ingestion_task_id": "x", "idempotency_key": "k"}
+    with pytest.raises(Exception, match=r"refused|INSERT") as told:
+        intake.enqueue_remote_job(**fields)
+    assert type(told.value).__name__ == becomes
+
+
+def test_a_sweep_that_is_wrong_is_no_sweep_without_a_server():
+    from tasks.sweep import left_to_the_next
+
+    with left_to_the_next("repair"):
+        raise OperationalError("SELECT", {}, SimpleNamespace(pgcode="57P01"))  # type: ignore[arg-type]
+    with pytest.raises(ProgrammingError), left_to_the_next("repair"):
+        raise ProgrammingError("SELECT", {}, SimpleNamespace(pgcode="42703"))
 
 
 def test_a_tenant_that_no_key_was_ever_made_for_is_refused(bridge, client):

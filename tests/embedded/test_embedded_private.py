@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge import embedded
 from bridge.embedded import account, places
-from bridge.private_files import NotOurs, private_directory, read_of_another, write_private
+from bridge.private_files import NotOurs, open_log, private_directory, read_of_another, write_private
 from models import migrations
 
 ROOT = os.geteuid() == 0
@@ -52,6 +52,16 @@ def test_all_of_it_is_private_whatever_the_umask(place):
         assert mode(file) == 0o600, file
     for entry in (place / "valkey").rglob("*"):
         assert not mode(entry) & 0o077, entry
+
+
+def test_a_log_that_is_no_file_keeps_its_mode(tmp_path):
+    for place in (Path("/dev/null"), tmp_path / "log"):
+        place.touch()
+    (tmp_path / "log").chmod(0o644)
+    before = mode(Path("/dev/null"))
+    for place in (Path("/dev/null"), tmp_path / "log"):
+        os.close(open_log(place))
+    assert (mode(Path("/dev/null")), mode(tmp_path / "log")) == (before, 0o600)
 
 
 def test_what_was_open_to_others_is_closed_at_the_next_start_and_a_directory_of_ones_own_is_left(tmp_path):

@@ -100,6 +100,12 @@ def test_servers_as_they_should_be_are_not_found_fault_with(new_database, server
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_server_that_is_not_named_is_not_asked(servers, new_database):
+    assert server_requirements.findings(None, servers.redis_url) == []
+    assert server_requirements.findings(new_database(), None) == []
+    assert server_requirements.findings(None, None) == []
+
+
 def test_servers_that_do_not_answer_are_not_waited_for():
     nowhere = f"127.0.0.1:{free_port()}"
     assert server_requirements.findings(f"postgresql+psycopg2://x:y@{nowhere}/z", f"redis://{nowhere}") == []

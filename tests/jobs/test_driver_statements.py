@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DataError, OperationalError
 
 from bridge.cli.local.checkout import ROOT
@@ -108,3 +109,19 @@ def test_a_statement_that_is_left_takes_its_connection_with_it(core):
     done = subprocess.run([sys.executable, "-c", LEFT], cwd=ROOT, env={**os.environ, "DATABASE": database},
                           capture_output=True, text=True, timeout=60)  # fmt: skip
     assert done.stdout == "left 7 " * 3, done.stderr[-2000:]
+
+
+def test_what_was_written_is_told_though_its_connection_breaks_on_its_way_back(driver, engine, monkeypatch):
+    connections: list[Any] = []
+    named = driver._name
+
+    def break_it(*given):
+        connections[-1].close()
+        return named(*given)
+
+    event.listen(engine, "checkout", lambda connection, *_: connections.append(connection))
+    monkeypatch.setattr(driver, "_name", break_it)
+    (row,) = driver.execute(PID, {"n": 1})
+    (after,) = driver.execute(PID, {"n": 2})
+    assert (row.n, after.n) == (1, 2)
+    assert row.pid != after.pid

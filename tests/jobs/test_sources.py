@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import resource
 import socket
 import threading
 import urllib.parse
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import Invalid, NotFound, Unavailable
+from bridge.errors import Invalid, NotFound
 from bridge.jobs import source_files
 from bridge.jobs.source_files import check_source, open_source, place_of, source_name
 from tests.support.client import ok, refused
@@ -77,18 +76,6 @@ def test_a_uri_leads_nowhere_that_a_path_does_not(place, inside):
 def test_a_file_that_the_bridge_may_not_read_is_told_as_that():
     with pytest.raises(Invalid, match="may not read"):
         check_source("/proc/sys/vm/drop_caches", [Path("/proc/sys")])
-
-
-def test_a_process_without_a_free_descriptor_says_nothing_of_the_file(place):
-    path, (least, most) = str(place / "file"), resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1, most))
-    try:
-        for look in (check_source, open_source):
-            with pytest.raises(Unavailable, match="EMFILE"):
-                look(path, [place])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
-    assert check_source(path, [place]) == len(CONTENT)
 
 
 def test_a_pipe_that_takes_the_files_place_after_the_look_is_not_read(place, monkeypatch):

@@ -6,14 +6,17 @@ import time
 from uuid import UUID
 
 import pytest
+import redis as redis_py
 
 from bridge.admission.limits import Limits
 from bridge.errors import TooMany
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
 from bridge.queues import Queue
+from bridge.redis_breaker import RedisBreaker
 from bridge.workers.registry import Worker, WorkerRegistry
 from tests.support.client import ok
+from tests.support.racing import meanwhile
 from tests.support.waiting import wait_until
 
 AUDIO, VIDEO = Queue("default", "audio"), Queue("default", "video")
@@ -56,7 +59,15 @@ def test_it_does_not_stop_the_repair_and_is_mended_by_it(core, redis):
 
 @pytest.mark.parametrize(
     "mark",
-    ["x", "[]", "null", '["default", "audio", 0, "yesterday", "x"]', "[1, 2, 3, 4, 5]", '["a", "b", "c", "d", "e"]'],
+    [
+        "x",
+        "[]",
+        "null",
+        '["default", "audio", 0, "yesterday", "x"]',
+        "[1, 2, 3, 4, 5]",
+        '["a", "b", "c", "d", "e"]',
+        '["default", "audio", 0, "2026-01-01T00:00:00+00:00", "x"]',
+    ],
 )
 def test_a_mark_of_a_rebuild_that_cannot_be_read_starts_it_anew(core, redis, mark):
     job_id = core.create("audio")
@@ -64,6 +75,42 @@ def test_a_mark_of_a_rebuild_that_cannot_be_read_starts_it_anew(core, redis, mar
     redis.set("core:rebuilt", mark)
     assert reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 1
     assert redis.lrange(LIST, 0, -1) == [job_id]
+
+
+def test_a_mark_of_suspects_that_is_none_costs_no_rebuild(core, redis):
+    core.create("audio")
+    spoil(redis, "core:suspects")
+    assert sum(reconcile(core.runtime.engine, core.runtime.mirror)) == 0
+    assert not redis.exists("core:suspects")
+
+
+def test_what_is_spoilt_amid_the_repair_is_mended_by_the_next_one(core, redis):
+    job_id = core.create("audio")
+    redis.delete(LIST)
+    with meanwhile(core.engine, "mirrored\n  AND queued_at <= now()", lambda: spoil(redis, LIST)):
+        assert sum(reconcile(core.runtime.engine, core.runtime.mirror)) == 0
+    reconcile(core.runtime.engine, core.runtime.mirror)
+    assert redis.lrange(LIST, 0, -1) == [job_id]
+
+
+def test_a_bad_key_is_no_outage_and_a_refusal_is(servers, redis):
+    breaker = RedisBreaker()
+    breaker.failed("push", redis_py.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"))
+    assert not breaker.lost
+    breaker.failed("push", redis_py.ResponseError("MISCONF Redis is configured to save RDB snapshots"))
+    assert breaker.lost
+
+
+def test_a_redis_that_refuses_to_tell_who_was_seen_is_no_empty_list(servers, redis):
+    redis.acl_setuser("blind", enabled=True, passwords=["+x"], commands=["+ping", "+client", "+hello", "+info"])
+    try:
+        place = servers.redis_url.rpartition("@")[2].removeprefix("redis://")
+        seen = WorkerRegistry(f"redis://blind:x@{place}", "bad-keys", "p1")
+        for read in (seen.read, seen.parked):
+            with pytest.raises(redis_py.exceptions.NoPermissionError):
+                read("t")
+    finally:
+        redis.acl_deluser("blind")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import re
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
+from bridge.outbox.pipeline_queue import PipelineQueue, sentence
 from tests.support.client import ok, refused
 from tests.support.waiting import wait_until
 
@@ -108,3 +109,13 @@ def test_what_shall_be_sent_again_must_be_named_in_one_way(client, query, field)
 )
 def test_a_bad_query_of_the_list_is_refused_by_name(client, query):
     assert set(refused(client.get(LIST, params=query), 422, "validation")["errors"]) == set(query)
+
+
+@pytest.mark.parametrize(("messages", "untouched", "ours", "theirs"), [
+    (0, 0.0, None, None), (1, 5.0, "1 message waits in the pipeline's queue `q`; it is consumed.", None),
+    (3, 90.0, "3 messages wait in the pipeline's queue `q` and nothing consumes it: none has been taken for 90 s.",
+     "The pipeline takes no outcomes at the moment."),
+])  # fmt: skip
+def test_what_keeps_outcomes_back_is_said_and_the_queue_only_to_its_owner(messages, untouched, ours, theirs):
+    seen = PipelineQueue("q", messages, untouched, datetime.now(UTC))
+    assert (sentence(seen, "default"), sentence(seen, "another")) == (ours, theirs)

@@ -11,12 +11,13 @@ import pytest
 
 from bridge.errors import NotFound
 from bridge.jobs.purge import purge
-from bridge.outbox import webhooks
+from bridge.outbox import senders, webhooks
 from bridge.outbox.senders import Senders
 from bridge.outgoing.post import Answer
 from bridge.runtime import Runtime
 from tests.support.calling import LOCAL, Calling
 from tests.support.core import KEY
+from tests.support.racing import meanwhile
 from tests.support.receiver import Receiver, answer, receiver
 from tests.support.waiting import wait_until
 
@@ -47,8 +48,12 @@ def test_a_receiver_that_hangs_delays_no_other_and_takes_few_places(core: Callin
     assert {core.hooks(one)[0].state for one in (*held, *quick)} == {"delivered"}
 
 
-def test_tenants_take_turns_whatever_one_has_waiting(core: Calling) -> None:
+@pytest.mark.parametrize("remembered", [1000, 1])
+def test_tenants_take_turns_whatever_one_has_waiting(
+    core: Calling, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
     """One tenant names a hundred receivers that hang; of two slots another's are served between them."""
+    monkeypatch.setattr(senders, "MOST_REMEMBERED", remembered)
     sent: list[str] = []
 
     def note(url: str, body: bytes, headers: Any) -> Answer:
@@ -102,6 +107,18 @@ def test_what_is_on_its_way_is_not_purged_and_the_list_shows_it(core: Calling, t
     core.sql("UPDATE webhooks SET next_at = NULL")
     assert purge(core.runtime) == 3
     assert core.sql("SELECT count(*) FROM webhooks")[0][0] == 0
+
+
+def test_a_job_that_is_deleted_as_its_webhook_is_taken_calls_nobody(core: Calling, there: Receiver) -> None:
+    deleted, other = core.ended(there.url), core.ended(there.url)
+    delete = lambda: core.sql("DELETE FROM remote_jobs WHERE id = :id", id=deleted)  # noqa: E731
+    core.sql("UPDATE webhooks SET next_at = now() + interval '1 h' WHERE job_id = :id", id=other)
+    with meanwhile(core.engine, "AND webhook_secret IS NOT NULL", delete):
+        core.send()
+    assert not there.got
+    core.due()
+    core.send()
+    assert len(there.got) == 1
 
 
 def test_key_is_not_the_workers(core: Calling) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bridge.logs import _as_json
 from tests.support.client import ok, refused
 from tests.support.waiting import LATEST, wait_until
 
@@ -101,3 +102,10 @@ def test_the_shared_bridge_has_logged_no_unexpected_error(bridge):
     """What the other tests of this session did to it, too: nothing that a client sends is our fault."""
     found = [line for process, line in lines(bridge) if process == "api" and '"unexpected_error"' in line]
     assert found == []
+
+
+@pytest.mark.parametrize("value", [2**70, "\ud800", {1: 2**64}])
+def test_what_the_fast_writer_cannot_write_is_logged_all_the_same(value):
+    text = _as_json({"event": "x", "value": value}, default=str)
+    assert "\n" not in text
+    assert json.loads(text)["value"] == (value if not isinstance(value, dict) else {"1": 2**64})

@@ -66,10 +66,12 @@ def test_what_is_set_is_what_counts():
         retry_backoff="base=0,jitter=0.5",
         retention_days="0.5",
         data_dir="relative",
+        flower_url="https://flower.example.org/x",
     )
     assert (settings.port, settings.api_processes) == (0, 3)
     assert settings.trusted_proxies == ("10.0.0.1", "10.0.0.2")
     assert (settings.auth, settings.auth_off_anywhere) == (False, True)
+    assert settings.flower_url == "https://flower.example.org/x"
     assert settings.source_roots == (Path("/a"), Path("/b c"))
     assert (settings.deadline_for("audio"), settings.deadline_for("video")) == (60, 5)
     backoff = settings.retry_backoff
