@@ -4,11 +4,16 @@ import io
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 from rich.console import Console
 
+from bridge.cli.local import demo
+from bridge.cli.local.checkout import CheckoutError
 from bridge.cli.local.demo_report import Receipt, Sent, faults, read_receipts, show, verdict
+from tests.support.scripted_answers import answer, scripted
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SENT = Sent("id-1", "document", "report.pdf")
@@ -56,3 +61,17 @@ def test_a_pipeline_that_has_not_begun_has_no_receipts(tmp_path):
     assert read_receipts(place) == {}
     sqlite3.connect(place).close()
     assert read_receipts(place) == {}
+
+
+def test_a_demo_without_sample_files_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "SAMPLES", tmp_path)
+    with pytest.raises(CheckoutError, match="no sample files in "):
+        demo.run(tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_job_that_the_api_does_not_show_ends_the_demo_with_what_it_said():
+    with scripted(answer("500 Internal Server Error", b"broken")) as api, requests.Session() as session:
+        stack = SimpleNamespace(url=api.url)
+        with pytest.raises(demo.DemoFailed, match=r"/id-1 answered 500: broken$"):
+            demo._job(stack, session, "id-1")  # type: ignore[arg-type]

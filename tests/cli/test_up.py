@@ -53,8 +53,9 @@ class Up(Started):
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory):
-    """Yield an `up` that these tests share, with a local worker."""
-    running = Up(tmp_path_factory.mktemp("a place"), "--worker", BRIDGE_PROT="8000")
+    """Yield an `up` that these tests share, with a local worker and Flower."""
+    more = ("--worker", "--flower", f"--flower-port={free_port()}")
+    running = Up(tmp_path_factory.mktemp("a place"), *more, BRIDGE_PROT="8000")
     yield running
     running.family()
     status = running.ends(signal.SIGTERM)
@@ -77,10 +78,9 @@ def begin(tmp_path):
 
 def test_it_says_where_everything_is(up):
     text = up.says(UP)
-    assert f"{up.url}/docs" in text
-    assert str(up.place / ".bridge" / "files") in text
-    assert str(up.place / ".bridge" / "logs") in text
-    assert "Ctrl-C stops it." in text
+    for words in (f"{up.url}/docs", f"{up.place}/.bridge/files", f"{up.place}/.bridge/logs", "Ctrl-C stops it."):
+        assert words in text
+    assert re.search(r"Flower   http://127\.0\.0\.1:\d+   log in as .+/secrets/flower-login\n", text)
     assert requests.get(f"{up.url}/readyz", timeout=10).status_code == 200
 
 

@@ -148,6 +148,8 @@ def test_a_server_that_was_killed_comes_back_at_the_same_address(own_servers):
     urls = servers.database_url, servers.redis_url
     for server in (servers.postgres, servers.redis):
         server.kill()
+        server.kill()  # it has ended: nothing is to do
+        server.stop()
     assert servers.stopped() == "postgres"
     for server in (servers.postgres, servers.redis):
         server.start()

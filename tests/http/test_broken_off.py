@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, request
 from gunicorn.http.errors import LimitRequestLine, NoMoreData
 from marshmallow import ValidationError
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from api import garbage_collection, memory_allocator
 from api.gunicorn_worker import Worker
@@ -22,7 +22,7 @@ from api.http.local_only import from_another_site
 from api.http.sending import _in_pieces
 from api.http.tus import lively, pieces
 from api.http.views import json_response
-from api.routes import download
+from api.routes import download, results_at_once
 from api.schemas.strict import StrictFloat
 from bridge.admission.byte_budget import Budget
 from bridge.blobs.append_to_upload import Cut
@@ -219,6 +219,22 @@ def test_a_number_that_is_not_finite_is_refused(number):
     with pytest.raises(ValidationError):
         StrictFloat().deserialize(number)
     assert StrictFloat().deserialize(1) == 1.0
+
+
+class Broken(Exception):
+    """What psycopg2 raises."""
+
+    def __init__(self, pgcode):
+        self.pgcode = pgcode
+
+
+def test_of_results_at_once_one_that_postgresql_refuses_is_refused_and_a_defect_is_none_of_it(monkeypatch):
+    monkeypatch.setattr(results_at_once, "spend", lambda *_: "pending")
+    one = SimpleNamespace(job_id="id", token="token")
+    told = results_at_once._told(one, DBAPIError("INSERT", {}, Broken("22P05")))  # type: ignore[arg-type]
+    assert (told["status"], told["problem"]["status"]) == ("pending", 422)
+    with pytest.raises(DBAPIError):
+        results_at_once._told(one, DBAPIError("INSERT", {}, Broken("42P01")))  # type: ignore[arg-type]
 
 
 def test_a_process_without_descriptors_says_so_once_and_anything_else_each_time():
