@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
 
@@ -74,5 +75,5 @@ def measure(path: str) -> None:
     SourceFileLoader.get_code = get_code
 
 
-if "REACHED" in os.environ:
+if "REACHED" in os.environ and find_spec("slipcover"):  # a tool in an environment of its own has none
     measure(os.environ["REACHED"])
