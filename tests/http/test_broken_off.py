@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 
 from api import garbage_collection, memory_allocator
 from api.gunicorn_worker import Worker
-from api.http import remote_response, sending
+from api.http import incoming, remote_response, sending
 from api.http.bytes_response import _part, _redirect, bytes_response
 from api.http.claiming import _gone
 from api.http.local_only import from_another_site
@@ -24,9 +24,10 @@ from api.http.tus import lively, pieces
 from api.http.views import json_response
 from api.routes import download, results_at_once
 from api.schemas.strict import StrictFloat
+from bridge.admission.at_once import AtOnce
 from bridge.admission.byte_budget import Budget
 from bridge.blobs.append_to_upload import Cut
-from bridge.errors import Conflict, NotFound, Unavailable
+from bridge.errors import Conflict, NotFound, TooMany, Unavailable
 from bridge.file_pool import FilePool
 from bridge.jobs.bucket_sources import Seen
 from bridge.outgoing.connect import NotSent
@@ -144,6 +145,32 @@ def test_a_claim_that_gets_no_room_for_its_answer_in_time_takes_none(asked, monk
     assert answers.used == 0
 
 
+def test_an_object_counts_as_a_download_until_its_answer_is_closed(asked, monkeypatch):
+    asked()
+    downloads = AtOnce("Downloads", 5, most=1, of_tenant=1, of_key=1)
+    monkeypatch.setattr(download, "runtime", lambda: None)
+    monkeypatch.setattr(remote_response, "caller", lambda: SimpleNamespace(whose=NOBODY))
+    monkeypatch.setattr(remote_response, "limits", lambda: SimpleNamespace(remote_downloads=downloads))
+    monkeypatch.setattr(remote_response, "look_at_object", lambda *_: SEEN)
+    job = SimpleNamespace(id="job", source_file_path="s3://files/a.pdf")
+    answer = download.source_response(job)  # type: ignore[arg-type]
+    with pytest.raises(TooMany, match="too many at once"):
+        download.source_response(job)  # type: ignore[arg-type]
+    answer.response.close()  # type: ignore[union-attr]
+    assert download.source_response(job).content_length == SEEN.size  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("body", "refused"), [(b"[1]", False), (b"[" + b"1," * 12_000 + b"1]", True)])
+def test_a_short_body_of_many_values_waits_for_room_as_a_long_one_does(monkeypatch, body, refused):
+    monkeypatch.setattr(incoming, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(incoming, "caller", lambda: SimpleNamespace(whose=NOBODY))
+    bodies = full()
+    monkeypatch.setattr(incoming, "limits", lambda: SimpleNamespace(bodies=bodies))
+    is_refused = pytest.raises(TooMany, match="large bodies") if refused else nullcontext()
+    with Flask("asked").test_request_context(method="POST", data=body), is_refused:
+        assert incoming.read_body(request) == body
+
+
 def test_a_local_file_that_shrinks_while_it_is_sent_cuts_the_answer_short(asked, tmp_path):
     asked()
     (tmp_path / "file").write_bytes(b"0123")
@@ -178,9 +205,9 @@ class Stream:
 @pytest.mark.parametrize("then", [NoMoreData(b""), OSError(errno.ECONNRESET, "reset"), b""])
 def test_a_piece_of_an_upload_that_ends_early_is_cut_and_what_came_is_kept(then):
     came: list[bytes] = []
-    incoming = SimpleNamespace(environ={"wsgi.input": Stream(then)}, content_length=8)
+    sent = SimpleNamespace(environ={"wsgi.input": Stream(then)}, content_length=8)
     with pytest.raises(Cut):
-        came.extend(pieces(incoming))  # type: ignore[arg-type]
+        came.extend(pieces(sent))  # type: ignore[arg-type]
     assert came == [b"0123"]
     signs: list[int] = []
     assert list(lively(iter(WHOLE), lambda: signs.append(1), 0)) == WHOLE

@@ -9,9 +9,11 @@ import requests
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
 from api.create_app import create_app
+from api.ui import dashboard
 from api.ui.session import COOKIE
 from bridge.admission import keys
 from bridge.admission.session_secret import session_secret
+from bridge.errors import TooMany
 from tests.support.browser import Browser, shown
 from tests.support.client import refused
 from tests.support.waiting import wait_until
@@ -118,17 +120,20 @@ def test_a_cookie_that_the_bridge_did_not_sign_or_that_is_old_counts_for_nothing
     secret = session_secret(bridge.engine, bridge.settings)
     assert secret == session_secret(bridge.engine, bridge.settings)
 
-    class Earlier(URLSafeTimedSerializer):
-        class default_signer(TimestampSigner):
-            def get_timestamp(self):
-                return int(time.time()) - 3700
+    def signed(ago: int) -> Any:
+        class Earlier(URLSafeTimedSerializer):
+            class default_signer(TimestampSigner):
+                def get_timestamp(self):
+                    return int(time.time()) - ago
+
+        return Earlier(secret, **options).dumps([prefix, now])
 
     now = int(time.time())
     own = browser.session.cookies[COOKIE]
     for cookie in (
         URLSafeTimedSerializer(b"x" * 32, **options).dumps([prefix, now]),
         URLSafeTimedSerializer(secret, **{**options, "salt": "bridge said"}).dumps([prefix, now]),
-        Earlier(secret, **options).dumps([prefix, now]),
+        signed(3700),
         URLSafeTimedSerializer(secret, **options).dumps([prefix, now - 13 * 3600]),
         URLSafeTimedSerializer(secret, **options).dumps(["jb_00000000", now]),
         own[:-1],
@@ -137,8 +142,10 @@ def test_a_cookie_that_the_bridge_did_not_sign_or_that_is_old_counts_for_nothing
     ):
         answer = requests.get(f"{bridge.url}/ui/", headers={"Cookie": f"{COOKIE}={cookie}".encode()}, timeout=30)
         assert answer.url.endswith("/ui/login"), cookie
-    right = URLSafeTimedSerializer(secret, **options).dumps([prefix, now])
-    assert requests.get(f"{bridge.url}/ui/", headers={"Cookie": f"{COOKIE}={right}"}, timeout=30).url.endswith("/ui/")
+    for ago, renewed in ((0, False), (400, True)):
+        answer = requests.get(f"{bridge.url}/ui/", headers={"Cookie": f"{COOKIE}={signed(ago)}"}, timeout=30)
+        assert answer.url.endswith("/ui/")
+        assert (COOKIE in answer.cookies) == renewed, "one that is used lasts on"
 
 
 @pytest.mark.parametrize(
@@ -207,6 +214,24 @@ def test_the_dashboard_can_be_left_out(runtime):
     object.__setattr__(runtime, "settings", settings)
     app = create_app(runtime, runtime)
     assert not [rule.rule for rule in app.url_map.iter_rules() if rule.rule == "/" or rule.rule.startswith("/ui")]
+
+
+def test_overviews_are_kept_within_bounds_and_a_refusal_says_when_to_come_again(make_runtime, monkeypatch):
+    runtime = make_runtime(auth="off")
+    app = create_app(runtime, runtime)
+    monkeypatch.setattr(dashboard, "MOST_KEPT", 1)
+    app.extensions["ui_overview"] = {"another": (0.0, None)}
+    asks = app.test_client()
+    assert asks.get("/ui/", headers={"Host": "localhost"}).status_code == 200
+    assert list(app.extensions["ui_overview"]) == ["default"]
+
+    def refuse(*_):
+        raise TooMany("Too many at once.", retry_after=7)
+
+    monkeypatch.setattr(dashboard, "overview", refuse)
+    answer = asks.get("/ui/", headers={"Host": "localhost"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+    assert "Too many at once." in answer.text
 
 
 def test_without_keys_only_pages_of_ours_act(own_bridge):
