@@ -4,10 +4,12 @@ import resource
 
 import pytest
 
+from bridge.blobs.bucket import Bucket
 from bridge.blobs.store import store_of
 from bridge.errors import NotFound, Unavailable
 from bridge.settings import SettingsError, load_settings
-from tests.support.seaweed import bucket
+from tests.support.scripted_answers import answer, scripted
+from tests.support.seaweed import ACCESS, bucket
 
 NAME = "tenant-a/0f/00000000-0000-4000-8000-000000000000"
 
@@ -119,3 +121,25 @@ def test_only_a_bucket_can_give_files_itself(place):
 def test_a_store_that_is_none_stops_the_start(place):
     with pytest.raises(SettingsError, match="BRIDGE_STORE"):
         load_settings({"BRIDGE_STORE": place})
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize("status", ["403 Forbidden", "500 Internal Server Error"])
+def test_a_bucket_whose_server_refuses_is_no_missing_file(monkeypatch, status):
+    pytest.importorskip("obstore")
+    with scripted(answer(status, b"", kind="application/xml")) as server:
+        for name, value in {**ACCESS, "AWS_ENDPOINT_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        objects = Bucket("s3://files/x")
+        draft = objects.draft(NAME)
+        draft.write(b"x")
+        for call in (objects.look, lambda: objects.read(NAME, 0, 1), draft.keep, draft.discard):
+            with pytest.raises(Unavailable, match="send the request again"):
+                call()
+
+
+@pytest.mark.clients
+def test_a_bucket_without_a_name_stops_the_start():
+    pytest.importorskip("obstore")
+    with pytest.raises(SettingsError, match="BRIDGE_STORE: s3:///x"):
+        Bucket("s3:///x")
