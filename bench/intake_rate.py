@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,8 +29,12 @@ from bridge import names  # noqa: E402
 
 def celery_seconds(target: Target) -> float:
     """Return the CPU seconds of the Celery worker's processes so far."""
-    family = psutil.Process(target.master).children(recursive=True)
-    return sum(sum(one.cpu_times()[:2]) for one in family if "celery" in one.cmdline() and "worker" in one.cmdline())
+    seconds = 0.0
+    for one in psutil.Process(target.master).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a child that has ended since, or is about to
+            if {"celery", "worker"} <= set(one.cmdline()):
+                seconds += sum(one.cpu_times()[:2])
+    return seconds
 
 
 def burst(target: Target, jobs: int) -> tuple[float, float]:

@@ -95,9 +95,10 @@ def test_only_a_whole_upload_of_the_tenant_is_a_source(bridge, client, upload):
 
 
 # In the core.
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-@pytest.mark.parametrize("upload_id", ["nonsense", "", "00000000-0000-4000-8000-000000000000\n", str(uuid4())])
+@pytest.mark.parametrize("upload_id", ["nonsense", "", f"{UNKNOWN}\n", UNKNOWN])
 def test_what_names_no_upload_is_refused_and_is_no_source(core, upload_id):
     with pytest.raises(Invalid, match="No such upload"):
         look_at_upload(core.runtime, "default", f"upload:{upload_id}")
