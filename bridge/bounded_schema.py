@@ -69,7 +69,7 @@ class BoundedList(fields.List[Any]):
 
 
 class _Short(fields.Field[Any]):
-    """A value of a form, which is looked for where its text is not longer than LONGEST_FORM."""
+    """A field that is parsed only if its text has at most LONGEST_FORM characters."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, str) and len(value) > LONGEST_FORM:

@@ -33,7 +33,7 @@ app = Celery(
     "bridge",
     set_as_current=False,
     include=["tasks.intake", "tasks.upkeep", "tasks.continuation", "tasks.webhooks"],
-    loader="tasks.answers:Loader",
+    loader="tasks.result_backend:Loader",
 )
 app.config_from_object("celeryconfig")
 

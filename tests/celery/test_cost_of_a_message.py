@@ -13,7 +13,7 @@ from kombu.asynchronous import Hub
 
 from bridge.redis_url import for_celery
 from tasks import consumer as ours
-from tasks.answers import Loader, Redis, Sentinel
+from tasks.result_backend import Loader, Redis, Sentinel
 
 
 @pytest.fixture
