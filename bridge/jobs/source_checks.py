@@ -11,7 +11,7 @@ import gevent
 
 from bridge.errors import BridgeError
 from bridge.jobs.remote_sources import check_remote, is_remote
-from bridge.jobs.source_files import check_source
+from bridge.jobs.source_files import check_source, directories
 from bridge.jobs.uploaded_sources import is_uploaded, look_at_upload
 from bridge.runtime import Runtime, Together
 
@@ -57,9 +57,10 @@ def _look(_: Path | None, runtime: Runtime, paths: Sequence[str]) -> Sequence[Se
 
 def _check_all(paths: Sequence[str], roots: Sequence[Path]) -> Sequence[Seen]:
     seen: list[Seen] = []
-    for path in paths:
-        try:
-            seen.append(check_source(path, roots))
-        except BridgeError as refusal:
-            seen.append(refusal)
+    with directories() as opened:
+        for path in paths:
+            try:
+                seen.append(check_source(path, roots, opened))
+            except BridgeError as refusal:
+                seen.append(refusal)
     return seen

@@ -3,22 +3,29 @@
 A path is resolved first, symbolic links included, and must then be under a root. The file is opened from the root
 downwards, each part by the descriptor of the one above it and without following a link: a link put in place after the
 check is not followed. What is served is the descriptor; the path is not looked up again.
+
+A create only looks at its file. Most paths are spelled below a root and have no link on their way, which the walk
+downwards shows by itself: they are not resolved. Each system call in a thread waits for the interpreter's lock.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
+
+from gevent.monkey import get_original
 
 from bridge.errors import Invalid, NotFound, Unavailable
 
 _GONE = "The source file was not found; it may have been moved or deleted since the job was created."
 OUTSIDE = "Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."
 _URI = "file:///"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the operator's own spelling may be a link
+_DIRECTORY = _ROOT | os.O_NOFOLLOW
 # O_NONBLOCK: if a FIFO was put in the place of a regular file, opening it does not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -30,28 +37,75 @@ _PASSING = {
 }
 
 
-def check_source(path: str, roots: Iterable[Path]) -> int:
+Directories = dict[tuple[str, ...], int]  # opened on the way to files: by root and parts, their descriptors
+_close = get_original("os", "close")  # gevent's looks first whether somebody waits for the descriptor: two more calls
+
+
+@contextmanager
+def directories() -> Iterator[Directories]:
+    """Keep the directories that are opened for several looks, and close them at the end."""
+    opened: Directories = {}
+    try:
+        yield opened
+    finally:
+        for one in opened.values():
+            _close(one)
+
+
+def check_source(path: str, roots: Sequence[Path], opened: Directories | None = None) -> int:
     """Return the size in bytes of the file that a job names. Raises Invalid unless it is a regular file under a root.
 
-    `path` is an absolute path or a `file:///` URI, which can name what is not UTF-8 (RFC 8089).
-    Raises Unavailable if the file cannot be checked at the moment.
+    `path` is an absolute path or a `file:///` URI, which can name what is not UTF-8 (RFC 8089). `opened`: directories
+    that looks of the same moment share. Raises Unavailable if the file cannot be checked at the moment.
     """
     if not path.startswith(("/", _URI)) or "\x00" in path or "%00" in path:
         raise Invalid({"source_file_path": ["Must be an absolute path, or a file:/// URI of one."]})
-    place = _resolved(path, roots)
+    if opened is None:
+        with directories() as opened:
+            return check_source(path, roots, opened)
+    try:
+        return _size(_spelled(_local(path), roots), opened)
+    except (OSError, ValueError, LookupError):
+        place = _resolved(path, roots)
     if place is None:
         raise Invalid({"source_file_path": [OUTSIDE]})
     try:
-        file = _open(*place)
-        try:
-            return os.fstat(file).st_size
-        finally:
-            os.close(file)
+        return _size(place, opened)
     except PermissionError:
         raise Invalid({"source_file_path": ["The bridge may not read this file."]}) from None
     except OSError as error:
         _raise_if_it_passes(error)
         raise Invalid({"source_file_path": ["No such file."]}) from None
+
+
+def _spelled(local: str, roots: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
+    """Return the root that the path names and the parts below it, as they are spelled. Raises LookupError."""
+    root = next((root for root in map(str, roots) if local.startswith(f"{root}/")), None)
+    if root is None:
+        raise LookupError
+    parts = tuple(local[len(root) + 1 :].split("/"))
+    if not {"", ".", ".."}.isdisjoint(parts):
+        raise LookupError
+    return root, parts
+
+
+def _size(place: tuple[str, tuple[str, ...]], opened: Directories) -> int:
+    """Return the size of a regular file that may be read, in bytes. Raises OSError for anything else, also for a link."""
+    root, parts = place
+    above = opened.get((root,))
+    if above is None:
+        above = opened[root,] = os.open(root, _ROOT)
+    for depth, part in enumerate(parts[:-1], 1):
+        way = (root, *parts[:depth])
+        below = opened.get(way)
+        if below is None:
+            below = opened[way] = os.open(part, _DIRECTORY, dir_fd=above)
+        above = below
+    # Looked at before it is opened: opening some devices does something.
+    seen = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
+    _must_be_regular(seen)
+    _close(os.open(parts[-1], _FILE, dir_fd=above))
+    return seen.st_size
 
 
 def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:

@@ -79,10 +79,10 @@ def test_a_file_that_is_not_there_is_refused_alone(runtime, visits, files):
 def test_a_visit_that_hangs_at_one_file_holds_up_no_other(runtime, visits, files, monkeypatch):
     hanging, real = threading.Event(), check_source
 
-    def slow(path, roots):
+    def slow(path, *more):
         if path == files[4]:
             hanging.wait(30)
-        return real(path, roots)
+        return real(path, *more)
 
     monkeypatch.setattr(source_checks, "check_source", slow)
     asked = looks(runtime, files)
