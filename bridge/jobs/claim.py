@@ -107,7 +107,7 @@ UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
   o.n, o.id{", NULL" * 14}
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
-""")
+""").execution_options(prepared_as="claim_jobs")
 
 # Which of these queues have a job that may be claimed: one index lookup for each priority, however long the queue.
 LOADED = text(f"""

@@ -51,7 +51,7 @@ COMPLETE = moving(
     end=AttemptEnd.COMPLETED,
     result=True,
     given=_given,
-)
+).execution_options(prepared_as="complete_jobs")
 
 
 class Success(NamedTuple):

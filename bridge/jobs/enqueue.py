@@ -61,7 +61,7 @@ WHERE NOT EXISTS (
 )
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id, created_at, mirrored
-""")
+""").execution_options(prepared_as="create_jobs")
 # The same under a key, which is locked by a statement of its own, in the same round trip: the snapshot of the second
 # shows what was committed before. No row: the key was used.
 INSERT_UNDER_KEY = text(f"{LOCK};\n{INSERT.text}")

@@ -90,7 +90,7 @@ def _spelled(local: str, roots: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
 
 
 def _size(place: tuple[str, tuple[str, ...]], opened: Directories) -> int:
-    """Return the size of a regular file that may be read, in bytes. Raises OSError for anything else, also for a link."""
+    """Return the bytes of a regular file that may be read. Raises OSError for anything else, also for a link."""
     root, parts = place
     above = opened.get((root,))
     if above is None:

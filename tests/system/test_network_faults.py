@@ -128,9 +128,9 @@ def cancelled(client: Client, job: Any) -> Callable[[], requests.Response]:
 WRITES = {
     "create": (created, b"INSERT INTO remote_jobs", False, (1, 0, 0, 0)),
     "batch": (created_together, b"INSERT INTO job_batches", False, (3, 0, 0, 0)),
-    "claim": (claimed, b"attempt = j.attempt + 1", False, (1, 1, 0, 0)),
+    "claim": (claimed, b"EXECUTE claim_jobs", False, (1, 1, 0, 0)),
     "heartbeat": (extended, b"acknowledged_at = coalesce", True, (1, 1, 0, 0)),
-    "result": (resulted, b"INSERT INTO job_results", True, (1, 1, 1, 0)),
+    "result": (resulted, b"EXECUTE complete_jobs", True, (1, 1, 1, 0)),
     "release": (released, b"Given back by its worker.", True, (1, 1, 0, 0)),
     "cancel": (cancelled, b"INSERT INTO job_requests", True, (1, 1, 1, 1)),
 }
@@ -164,7 +164,7 @@ def test_a_commit_that_is_cut_is_repeated_and_counts_once(bridge, client, net, w
 
 def test_a_parked_poll_whose_claim_was_committed_without_an_answer_is_given_the_job(bridge, client, net):
     """It is found under the poll's claim_id, at the latest when the poll ends."""
-    fault = net.postgresql.cut_on(b"attempt = j.attempt + 1", "up", before=False)
+    fault = net.postgresql.cut_on(b"EXECUTE claim_jobs", "up", before=False)
     given: list[requests.Response] = []
     poll = threading.Thread(target=lambda: given.append(client.poll(wait=5, lease=60, claim_id="parked")))
     poll.start()
