@@ -20,6 +20,8 @@ from bridge.db import without_rows
 
 log = structlog.get_logger("bridge.driver_statements")
 
+# The statements name their rows, and a plan by their number (an estimate) is the same for one and for a hundred.
+_ONE_PLAN = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan"
 PREPARED = "prepared"  # in a connection's `info`: the statements that it knows
 # What PostgreSQL says, before it runs anything, where a prepared statement is not there, is there already, or returns
 # other types than when it was prepared.
@@ -98,7 +100,7 @@ class DriverStatements:
     def _write(self, statement: Executable) -> _Written:
         compiled: Any = statement.compile(dialect=self._engine.dialect)  # type: ignore[attr-defined]
         defaults = {name: compiled.params[name] for name, bind in compiled.binds.items() if not bind.required}
-        prepare, execute = [], ["SET LOCAL enable_seqscan = off"]
+        prepare, execute = [], [_ONE_PLAN]
         name = statement.get_execution_options().get("prepared_as", "unnamed")
         for part in str(compiled).split(";\n"):
             prepared, executed = _prepared(name, part)

@@ -156,7 +156,7 @@ FROM unnest(CAST(:key_ids AS uuid[]), CAST(:worker_ids AS text[]), CAST(:claim_i
   OFFSET 0 -- as in CLAIM
 ) j
 ORDER BY o.n, j.priority, j.queued_at, j.id
-""")
+""").execution_options(prepared_as="replay_claims")
 
 HOLDS = text(
     "SELECT EXISTS (SELECT FROM remote_jobs WHERE key_id = :key_id AND worker_id = :worker_id"
@@ -272,7 +272,7 @@ def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> InLine:
     return InLine(found, withheld)
 
 
-def replay(connection: Connection, claimants: Sequence[Claimant]) -> dict[int, list[Claimed]]:
+def replay(connection: Connection | DriverStatements, claimants: Sequence[Claimant]) -> dict[int, list[Claimed]]:
     """Return the unacknowledged jobs that each claimant (by index) got under its claim_id; omit those without any."""
     rows = connection.execute(
         REPLAY,

@@ -215,8 +215,7 @@ class Dispatcher:
             return
         for poll in repeated:
             self._parked.supersede(poll)
-        with self._looking.connect() as connection:
-            given = replay(connection, [poll.who for poll in repeated])
+        given = replay(self._runtime.driver, [poll.who for poll in repeated])
         for index, jobs in given.items():
             repeated[index].give_again(jobs)
         for index, poll in enumerate(repeated):

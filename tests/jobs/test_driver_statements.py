@@ -37,7 +37,7 @@ def test_a_statement_is_the_only_thing_that_is_sent_and_transactions_are_again(e
         assert (row.n, row.share) == (n, "5%")
         seen = core.sql(f"SELECT query, state FROM pg_stat_activity WHERE pid = {row.pid}")
         assert [one.state for one in seen] == ["idle"]
-        assert re.fullmatch(rf"SET LOCAL \S+ = off; EXECUTE unnamed_\w+\(CAST\({n} AS int\)\)", seen[0].query)
+        assert re.fullmatch(rf"SET LOCAL .*; EXECUTE unnamed_\w+\(CAST\({n} AS int\)\)", seen[0].query)
         with engine.connect() as connection:
             connection.execute(text("SELECT set_config('bridge.in_transaction', 'yes', true)"))
             assert connection.scalar(text("SELECT current_setting('bridge.in_transaction')")) == "yes"
