@@ -32,7 +32,7 @@ from api.routes.work import work
 from api.ui import dashboard
 from bridge.admission.key_cache import KeyCache
 from bridge.admission.limits import Limits
-from bridge.jobs.expiry_fallback import ExpiryFallback
+from bridge.jobs.expire_without_beat import ExpiryWithoutBeat
 from bridge.long_poll.admit import LongPoll
 from bridge.runtime import Runtime
 from bridge.version import version
@@ -77,7 +77,7 @@ def create_app(runtime: Runtime, reserved: Runtime) -> Flask:
         ring.keep()
     app.extensions["bridge"] = Parts(runtime, limits, polls, ring, ThreadPool(1))
     limits.keep()
-    ExpiryFallback(reserved).keep()
+    ExpiryWithoutBeat(reserved).keep()
     app.url_map.converters |= {"job": JobId, "worker": WorkerId, "artifact": ArtifactName}
     app.before_request(_begin)
     app.before_request(refuse_another_slash)

@@ -21,7 +21,7 @@ from bridge.cli.local.stack import Stack
 from bridge.cli.local.supervisor import ending_signals
 from bridge.db import make_engine
 from bridge.embedded.ports import free_port
-from bridge.jobs.expiry_fallback import GRACE_SECONDS
+from bridge.jobs.expire_without_beat import GRACE_SECONDS
 from tests.support.client import Client, ok
 from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until

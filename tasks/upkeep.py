@@ -9,8 +9,8 @@ from bridge.blobs.collect import collect
 from bridge.insight import counters, durations, history
 from bridge.jobs.batches import look_at_open
 from bridge.jobs.expire import expire
-from bridge.jobs.promote import promote
 from bridge.jobs.purge import purge
+from bridge.jobs.raise_priority import raise_priorities
 from bridge.jobs.unserved import tell_unserved
 from bridge.mirror.reconcile import reconcile
 from bridge.mirror.release_due import release_due
@@ -45,7 +45,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     names.RECONCILE: _reconcile,
     names.PURGE: purge,
     names.WATCH: watch,
-    names.PROMOTE: promote,
+    names.PROMOTE: raise_priorities,
     names.FOLD: counters.fold,
     names.CHECK: counters.check,
     names.MEDIANS: durations.refresh,

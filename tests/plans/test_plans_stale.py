@@ -18,7 +18,7 @@ import bridge
 from bridge.admission import usage
 from bridge.db import make_engine
 from bridge.insight import explain, gauges, history, overview, scaling
-from bridge.jobs import batch_lists, claim, expiry_fallback, job_log, promote, purge, read
+from bridge.jobs import batch_lists, claim, expire_without_beat, job_log, purge, raise_priority, read
 from bridge.jobs.bulk import steer
 from bridge.jobs.cancel import restart
 from bridge.jobs.claim import Claimant, default_wait, replay
@@ -50,12 +50,12 @@ BY_PLACE = {
     "bridge.jobs.idempotency.EARLIER", "bridge.jobs.idempotency.KEEP_BATCH",
     "bridge.insight.explain.AHEAD",
     "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
-    "bridge.jobs.promote.PROMOTE",
+    "bridge.jobs.raise_priority.PROMOTE",
     "bridge.jobs.unserved.ASKED", "bridge.jobs.unserved.TELL", "bridge.jobs.unserved.FORGET",
     "bridge.jobs.batch_lists.NEWEST",
     "bridge.jobs.batches.BY_STATUS", "bridge.jobs.batches.END", "bridge.jobs.purge.GONE_BATCHES",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG", "bridge.insight.gauges.NOT_MIRRORED",
-    "bridge.jobs.expiry_fallback.OVERDUE",
+    "bridge.jobs.expire_without_beat.OVERDUE",
     "bridge.mirror.reconcile.QUEUES",
     "bridge.mirror.reconcile.OLDEST",
     "bridge.mirror.reconcile.OLDER",
@@ -239,7 +239,7 @@ def look_around(core: Core) -> None:
         assert claim.loaded(connection, queues) == {queues[0]}
         replay(connection, [who])
         default_wait(connection, who)
-        connection.execute(expiry_fallback.OVERDUE)
+        connection.execute(expire_without_beat.OVERDUE)
         connection.execute(gauges.BACKLOG)
         connection.execute(batch_lists.NEWEST, {"tenant": TENANT, "created_at": None, "id": None, "limit": 21})
         connection.execute(gauges.NOT_MIRRORED)
@@ -249,7 +249,9 @@ def look_around(core: Core) -> None:
         place = {"tenant": TENANT, "content_type": "audio", "priority": 1}
         connection.execute(reconcile.OLDEST, {**place, "count": 10})
         connection.execute(reconcile.OLDER, {**place, "count": 10, "queued_at": None, "id": None})
-        connection.execute(promote.PROMOTE, {"tenant": TENANT, "content_type": "audio", "seconds": 60, "batch": 10})
+        connection.execute(
+            raise_priority.PROMOTE, {"tenant": TENANT, "content_type": "audio", "seconds": 60, "batch": 10}
+        )
         connection.execute(scaling.NOT_YET, {"tenant": TENANT})
         connection.execute(overview.REASONS, {"tenant": TENANT})
         since = connection.scalar(text("SELECT now() - interval '3500 seconds'"))  # 100 jobs a second ended then

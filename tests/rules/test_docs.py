@@ -13,7 +13,7 @@ from bench import recovery
 from bridge import db, errors
 from bridge.cli.local.checkout import ROOT
 from bridge.job_events import CREATED, EVENTS
-from bridge.jobs import expiry_fallback
+from bridge.jobs import expire_without_beat
 from bridge.key_limits import KeyLimits
 from bridge.mirror import lists
 from bridge.outbox import outcomes
@@ -205,14 +205,14 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_bounds_of_the_guarantees_are_those_of_the_code():
     page = (DOCS / "guarantees.md").read_text()
-    assert f"first {expiry_fallback.GRACE_SECONDS:.0f} s of a process" in page
-    assert f"then those {expiry_fallback.GRACE_SECONDS:.0f} s + 2 s" in page
+    assert f"first {expire_without_beat.GRACE_SECONDS:.0f} s of a process" in page
+    assert f"then those {expire_without_beat.GRACE_SECONDS:.0f} s + 2 s" in page
     every = {name: entry["schedule"] for name, entry in celeryconfig.beat_schedule.items()}
     period, resend = every["expire_jobs"], every["continue_ingestion"]
     assert f"`lease` + {period + 2:.0f} s" in page
     assert f"`ack` + {period + 2:.0f} s" in page
     # The stand-in notices as soon: what it is patient for, a tick, and a moment.
-    assert period + 2 >= expiry_fallback.PATIENCE_SECONDS + expiry_fallback.TICK_SECONDS
+    assert period + 2 >= expire_without_beat.PATIENCE_SECONDS + expire_without_beat.TICK_SECONDS
     assert f"sent within {outcomes.VISIBILITY_SECONDS} s + {2 * resend:.0f} s" in page
     assert f"503 to each request after {db.ANSWER_SECONDS:.0f} s" in page
     assert f"up to {outcomes.LONGEST_WAIT_SECONDS} s" in page

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.jobs.promote import promote
+from bridge.jobs.raise_priority import raise_priorities
 from bridge.mirror.lists import Mirror
 from bridge.mirror.reconcile import Repaired, reconcile
 from bridge.queues import Queue
@@ -46,21 +46,21 @@ def mirrored(core):
 def test_off_nothing_rises_however_long_it_waits(core):
     low = core.create(priority="low")
     wait_for(core, 10_000_000, low)
-    assert promote(core.runtime) == 0
+    assert raise_priorities(core.runtime) == 0
     assert ranks(core, low) == [2]
 
 
 def test_a_job_rises_by_one_priority_for_each_age_that_it_waits(ageing):
     low, normal, high = (ageing.create(priority=name) for name in ("low", "normal", "high"))
-    assert promote(ageing.runtime) == 0
+    assert raise_priorities(ageing.runtime) == 0
     wait_for(ageing, AGE - 10, low, normal)
-    assert promote(ageing.runtime) == 0
+    assert raise_priorities(ageing.runtime) == 0
     wait_for(ageing, 11, low, normal, high)
-    assert promote(ageing.runtime) == 2
+    assert raise_priorities(ageing.runtime) == 2
     assert ranks(ageing, low, normal, high) == [1, 0, 0]
-    assert promote(ageing.runtime) == 0, "each step takes an age of its own"
+    assert raise_priorities(ageing.runtime) == 0, "each step takes an age of its own"
     wait_for(ageing, AGE + 1, low, normal)
-    assert promote(ageing.runtime) == 1
+    assert raise_priorities(ageing.runtime) == 1
     assert ranks(ageing, low, normal) == [0, 0], "and none goes beyond the highest"
 
 
@@ -69,7 +69,7 @@ def test_it_joins_the_end_of_the_next_list_in_redis_and_in_postgresql_alike(agei
     young = ageing.create(priority="low")
     there = [ageing.create() for _ in range(2)]
     wait_for(ageing, AGE + 1, *old)
-    assert promote(ageing.runtime) == 3
+    assert raise_priorities(ageing.runtime) == 3
     later = ageing.create()
     order = [*there, *old, later, young]
     in_redis = [job_id for job_id, _ in mirrored(ageing)]
@@ -87,7 +87,7 @@ def test_with_redis_away_postgresql_goes_by_the_raised_priority(ageing):
     low, fresh = away.create(priority="low"), away.create(priority="low")
     normal = away.create()
     wait_for(away, AGE + 1, low)
-    assert promote(away.runtime) == 1
+    assert raise_priorities(away.runtime) == 1
     assert away.next() == [normal, low, fresh]
     assert reconcile(runtime.engine, runtime.mirror).missing == 3, "Redis is told on its return"
     assert runtime.mirror.heads(AUDIO, 10) == {"high": [], "normal": [normal, low], "low": [fresh]}
@@ -99,7 +99,7 @@ def test_ids_that_did_not_change_lists_are_moved_by_repair(ageing, monkeypatch):
     with monkeypatch.context() as lost:  # as in a process that dies after the commit
         lost.setattr(Mirror, "drop", lambda *_: None)
         lost.setattr(Mirror, "push", lambda *_: None)
-        promote(ageing.runtime)
+        raise_priorities(ageing.runtime)
     assert mirrored(ageing) == [(normal, "normal"), (low, "low")]
     repaired = reconcile(ageing.engine, ageing.runtime.mirror)
     assert (repaired.missing, repaired.surplus) == (1, 1)
@@ -117,7 +117,7 @@ def test_what_is_not_pending_or_not_yet_due_does_not_rise(ageing):
         id=later,
     )
     wait_for(ageing, AGE + 1, str(held.job_id), str(done.job_id))
-    assert promote(ageing.runtime) == 0
+    assert raise_priorities(ageing.runtime) == 0
     assert ranks(ageing, held.job_id, done.job_id, later) == [2, 2, 2]
 
 
@@ -126,15 +126,15 @@ def test_a_job_that_is_being_changed_is_left_for_the_next_run(ageing):
     wait_for(ageing, AGE + 1, locked, free)
     with ageing.engine.begin() as connection:
         connection.exec_driver_sql("SELECT FROM remote_jobs WHERE id = %s FOR UPDATE", (locked,))
-        assert promote(ageing.runtime) == 1
-    assert promote(ageing.runtime) == 1
+        assert raise_priorities(ageing.runtime) == 1
+    assert raise_priorities(ageing.runtime) == 1
 
 
 def test_a_run_goes_in_batches_and_leaves_to_the_next_what_is_too_long_for_one(ageing):
     jobs = [ageing.create(priority=name) for name in ("low", "normal") for _ in range(5)]
     wait_for(ageing, AGE + 1, *jobs)
-    assert promote(ageing.runtime, batch=2, run_seconds=0) == 0
-    assert promote(ageing.runtime, batch=2) == 10
+    assert raise_priorities(ageing.runtime, batch=2, run_seconds=0) == 0
+    assert raise_priorities(ageing.runtime, batch=2) == 10
     assert sorted(ranks(ageing, *jobs)) == [0] * 5 + [1] * 5
 
 
@@ -143,14 +143,14 @@ def test_every_tenant_and_type_by_itself(ageing):
     raised = [ageing.create("video", priority="low"), other.create(priority="low")]
     kept = [ageing.create(priority="low"), other.create("video", priority="low")]
     wait_for(ageing, AGE + 1, *raised)
-    assert promote(ageing.runtime) == 2
+    assert raise_priorities(ageing.runtime) == 2
     assert ranks(ageing, *raised, *kept) == [1, 1, 2, 2]
 
 
 def test_a_claim_shows_the_priority_that_was_asked_for_and_a_retry_begins_with_it(ageing):
     low, returned = (ageing.create(priority="low") for _ in range(2))
     wait_for(ageing, AGE + 1, low, returned)
-    promote(ageing.runtime)
+    raise_priorities(ageing.runtime)
     job = ageing.claim(low, acknowledge=True)
     assert job.priority == 2
     ageing.result(job, success=False)

@@ -4,7 +4,7 @@ import pytest
 import requests
 from sqlalchemy.exc import OperationalError
 
-from bridge.jobs.expiry_fallback import GRACE_SECONDS, ExpiryFallback
+from bridge.jobs.expire_without_beat import GRACE_SECONDS, ExpiryWithoutBeat
 from tests.support.client import ok
 from tests.support.cut_off import no_connections
 from tests.support.racing import meanwhile
@@ -64,7 +64,7 @@ def clock():
 @pytest.fixture
 def fallback(core, clock):
     """One that has run for longer than its grace."""
-    one = ExpiryFallback(core.runtime, clock)
+    one = ExpiryWithoutBeat(core.runtime, clock)
     clock.now = GRACE_SECONDS
     return one
 
@@ -106,7 +106,7 @@ def test_what_another_process_ends_first_is_not_told_of(core, fallback, capsys):
 def test_what_ran_out_while_nobody_could_renew_it_is_ended_half_a_minute_later(core, clock):
     job = core.held()
     core.age(job.job_id, 100)
-    fallback = ExpiryFallback(core.runtime, clock)
+    fallback = ExpiryWithoutBeat(core.runtime, clock)
     clock.now = GRACE_SECONDS - 1
     fallback.look()
     assert core.status(job.job_id) == "processing", "the process has just started"

@@ -16,7 +16,7 @@ from bridge.runtime import Runtime
 from bridge.sweeps import swept
 from models.job import DEADLINE_RUNS, QUEUE_CLOCK_RUNS
 
-log = structlog.get_logger("bridge.jobs.expiry_fallback")
+log = structlog.get_logger("bridge.jobs.expire_without_beat")
 
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 5.5  # the sweep's period, and a moment for its run; with the tick less than its period plus 2 s
@@ -32,7 +32,7 @@ SELECT EXISTS (SELECT FROM remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <
 """)
 
 
-class ExpiryFallback:
+class ExpiryWithoutBeat:
     """Expires jobs that are past their clock for longer than the sweep takes to come.
 
     Not in the first half minute of the process, nor after PostgreSQL was away: leases ran out meanwhile because nobody

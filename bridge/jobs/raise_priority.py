@@ -38,7 +38,7 @@ RETURNING id, priority, mirrored
 """)
 
 
-def promote(runtime: Runtime, *, batch: int = BATCH, run_seconds: float = RUN_SECONDS) -> int:
+def raise_priorities(runtime: Runtime, *, batch: int = BATCH, run_seconds: float = RUN_SECONDS) -> int:
     """Move what has waited too long up by one priority; return how many jobs. Does nothing if ageing is off.
 
     Bounded: by `batch` in a transaction, by `run_seconds` in all; queues come in any order, so that none is always
