@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import gevent
+
 from bridge.crash_points import reach
 from bridge.jobs import report_changes
 from bridge.jobs.claim import Fates, InLine, claim
@@ -46,6 +48,7 @@ def hand_out(runtime: Runtime, find: Find, parked: Parked, new: Sequence[Poll], 
         left = _claim(runtime, lambda _: by_queue(withheld), parked, new, others, whom, False)
         # At the head again, a job withheld from all who wait here would be caught at once; PostgreSQL offers it later.
         handed.settled.extend(others.free + left)
+    gevent.sleep(0)  # the polls that got something answer before Redis is told
     return handed
 
 

@@ -21,14 +21,17 @@ def of_mirror(
 ) -> dict[Queue, int]:
     """Return how much to take of each list, for the new polls and for those that wait for a queue of `caught`.
 
-    Where places are few, `lengths` is asked, so that empty lists take none: a sum of BATCH means that there may be
-    more.
+    A lone job is claimed without a look: if more came with it, a listener catches them during the claim, and the next
+    round looks. Where places are few, `lengths` is asked, so that empty lists take none: a sum of BATCH means that
+    there may be more.
     """
+    stirred = Counter(entry.queue for entry in caught)
+    if not new and all(count == 1 for count in stirred.values()):
+        return {}
     wanted: Counter[Queue] = Counter()
     for poll in new:
         for queue in poll.queues:
             wanted[queue] += poll.wants
-    stirred = Counter(entry.queue for entry in caught)
     for queue, count in stirred.items():
         wanted[queue] += max(0, parked.waiting(queue) - count)
     if sum(wanted.values()) >= BATCH or any(len(poll.queues) > 1 for poll in new):

@@ -67,6 +67,7 @@ class Listeners:
                 if job_id is not None:
                     reach("claim.after_catch")
                     self._catch(Entry(queue, priority, job_id))
+                    gevent.sleep(0)  # the claim is sent before the listener asks for the next one
         finally:
             # An ID that is on its way to this connection stays in the claimed list; repair returns it.
             listener.close()

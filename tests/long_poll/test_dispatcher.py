@@ -86,6 +86,16 @@ def test_where_polls_name_several_queues_a_caught_job_counts_towards_those_that_
     assert wanted == {AUDIO: 3}, "one for the new poll, and two for the three that wait, for whom one was caught"
 
 
+def test_a_lone_caught_job_costs_no_look_at_the_mirror_and_the_second_one_does(dispatcher):
+    for n in range(200):
+        dispatcher._parked.add(poll(AUDIO, worker=f"w{n}"))
+    one, another = (Entry(AUDIO, Priority.NORMAL, job_id) for job_id in "xy")
+    there = lambda _: {AUDIO: 50}  # noqa: E731
+    assert of_mirror([], [one], dispatcher._parked, FairShare(), there) == {}
+    assert of_mirror([], [one, another], dispatcher._parked, FairShare(), there) == {AUDIO: 50}
+    assert of_mirror([], [one, Entry(VIDEO, Priority.NORMAL, "z")], dispatcher._parked, FairShare(), there) == {}
+
+
 def test_no_more_queues_are_noted_as_asked_for_than_there_is_room_for(core, dispatcher, monkeypatch):
     monkeypatch.setattr(pause_watch, "MOST_ASKED", 2)
     watch = PauseWatch(core.runtime, dispatcher)
