@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,8 @@ from bridge.embedded.ports import free_port  # noqa: E402
 
 CLIENT = HERE / "load_client"
 PROCESSES = 2
+RATE = 20  # jobs a second
+KINDS = {"from the answer": "from_answer", "from sending": "dispatch", "create": "create"}  # as the client says it
 
 
 def main() -> int:
@@ -42,26 +45,28 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     short = asked.short
-    parked_polls: dict[int, dict[str, object]] = {}
     subprocess.run(["cc", "-O2", "-o", str(CLIENT), str(HERE / "load_client.c")], check=True)
-    seconds, jobs = (3, 60) if short else (20, 400)
+    seconds, turns, jobs = (3, 1, 60) if short else (20, 4, 120)
+    counts = (1, 1000) if short else (1, 1000, 10_000)
     place = Path(tempfile.mkdtemp(prefix="jobbridge-bench-"))
     told = about([])
     print(told)
     try:
         with ending_signals() as signals, _bridge(place, signals) as (stack, environment):
             port = str(stack.settings.port)
-            head = "\nparked polls  median p99 (ms) from the create's answer   from sending the create   create itself"
-            print(f"{head}   memory of the API (MiB)")
-            for parked in (1, 1000) if short else (1, 1000, 10_000):
-                rate = "20"
-                content_type = f"park{parked}"
-                out = _client(["park", port, names.API_BASE, parked, rate, jobs, content_type, 0, 50], environment)
-                row = [_figures(out, name) for name in ("from_answer", "dispatch", "create")]
-                kinds = zip(("from the answer", "from sending", "create"), row, strict=True)
-                parked_polls[parked] = {**dict(kinds), "memory": _memory()}  # median and 99 % in ms; MiB
-                figures = "   ".join(f"{p50:>14.2f} {p99:>10.2f}" for p50, p99 in row)
-                print(f"{parked:>12}  {figures}   {_memory():>14.0f}", flush=True)
+            parked_polls = {count: _Parked() for count in counts}
+            print("\nparked polls  median p99 (ms) from the create's answer   from sending the create   create itself")
+            _turn(stack, signals, environment, 8, jobs)  # what is done once is done
+            for turn in range(turns):
+                for count in counts[:: -1 if turn % 2 else 1]:  # what came before it differs from turn to turn
+                    row = _turn(stack, signals, environment, count, jobs)
+                    parked_polls[count].add(row)
+                    figures = "   ".join(f"{p50:>14.2f} {p99:>10.2f}" for p50, p99 in row)
+                    print(f"{count:>12}  {figures}", flush=True)
+            for count, polls in parked_polls.items():
+                medians = sorted(p50 for p50, _ in polls.kinds["from the answer"])
+                told_of = f"{statistics.median(medians):.2f} ms ({medians[0]:.2f} to {medians[-1]:.2f})"
+                print(f"{count:>12}  from the create's answer {told_of}, memory of the API {polls.memory:.0f} MiB")
             print("\nlifecycles/s (create, claim, result; 32 connections)")
             bridge = _rate(_client(["life", port, names.API_BASE, 32, seconds, "life"], environment))
             print(f"      bridge  {bridge:8.0f}")
@@ -71,9 +76,37 @@ def main() -> int:
     finally:
         shutil.rmtree(place, ignore_errors=True)
     if asked.json:
-        found = {"about": told, "parked": parked_polls, "lifecycles/s: the bridge, the bare route": (bridge, bare)}
+        parked = {count: {**polls.kinds, "memory": polls.memory} for count, polls in parked_polls.items()}
+        found = {"about": told, "parked": parked, "lifecycles/s: the bridge, the bare route": (bridge, bare)}
         asked.json.write_text(json.dumps(found, indent=1))
     return 0
+
+
+class _Parked:
+    """What was seen with so many polls parked: of each turn median and 99 % in ms, and the most memory in MiB."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+        self.memory = 0.0
+
+    def add(self, row: list[tuple[float, float]]) -> None:
+        for kind, figures in zip(self.kinds, row, strict=True):
+            self.kinds[kind].append(figures)
+        self.memory = max(self.memory, _memory())
+
+
+def _turn(
+    stack: Stack, signals: Signals, environment: dict[str, str], parked: int, jobs: int
+) -> list[tuple[float, float]]:
+    """Park polls, create jobs, 20 a second, and wait until the polls have gone; return the figures of KINDS."""
+    arguments = ["park", stack.settings.port, names.API_BASE, parked, RATE, jobs, f"park{parked}", 0, 50]
+    out = _client(arguments, environment)
+    wait_until(lambda: _nobody_parked(stack.url), signals, stack.family, 60)
+    return [_figures(out, name) for name in KINDS.values()]
+
+
+def _nobody_parked(url: str) -> bool:
+    return "\nbridge_parked_polls 0.0\n" in requests.get(f"{url}/metrics", timeout=30).text
 
 
 @contextmanager

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <errno.h>
 #include <sys/resource.h>
+#define NC 8 // connections on which `park` creates in turn: on one alone, all creates would be of one process
 static double now(){struct timespec t;clock_gettime(CLOCK_MONOTONIC,&t);return t.tv_sec+t.tv_nsec*1e-9;}
 typedef struct{int fd,st,len,idx;double t0,next;char id[40];char buf[4096];}C;
 static int port,ep;static const char*pre,*ct;static int tmo=30;static char auth[256];static const char*src;
@@ -64,21 +65,21 @@ int main(int ac,char**av){if(getenv("LOAD_KEY"))snprintf(auth,sizeof auth,"Autho
   printf("CLAIM conns=%d n=%ld seconds=%.6f empty=%ld err=%ld\n",N,done,now()-t,empt,err);pct(" claim",L,done);return 0;}
  // park
  double rate=atof(av[5]);long cnt=atol(av[6]);ct=av[7];double rep=atof(av[8])/1e3;tmo=atoi(av[9]);
- C*cs=calloc(N+1,sizeof(C));C*cr=cs+N;static double D[200000];long nd=0,sent=0,ncr=0,empt=0;static double CR[200000],SA[200000],AA[200000],PA[200000],DA[200000];long nda=0,early=0;
+ C*cs=calloc(N+NC,sizeof(C));static double D[200000];long nd=0,sent=0,ncr=0,empt=0;static double CR[200000],SA[200000],AA[200000],PA[200000],DA[200000];long nda=0,early=0;
  srand(7);
- for(int i=0;i<=N;i++){cs[i].idx=i;cs[i].fd=conn();struct epoll_event e={EPOLLIN,{.ptr=cs+i}};epoll_ctl(ep,EPOLL_CTL_ADD,cs[i].fd,&e);if(i<N){if(rep>0){cs[i].st=3;cs[i].next=now()+rep*(rand()/(double)RAND_MAX);}else{cs[i].st=1;poll_(cs+i);} if(i%200==199)usleep(20000);}}
- double s=now();while(now()-s<(cnt?1.0:1e9)&&cnt)usleep(100000);
+ for(int i=0;i<N+NC;i++){cs[i].idx=i;cs[i].fd=conn();struct epoll_event e={EPOLLIN,{.ptr=cs+i}};epoll_ctl(ep,EPOLL_CTL_ADD,cs[i].fd,&e);if(i<N){if(rep>0){cs[i].st=3;cs[i].next=now()+rep*(rand()/(double)RAND_MAX);}else{cs[i].st=1;poll_(cs+i);} if(i%200==199)usleep(20000);}}
+ double s=now();while(cnt&&now()-s<1+N/2000.)usleep(100000); // until all are parked
  if(!cnt){printf("parked %d\n",N);fflush(stdout);double e=now()+rate;while(now()<e){int k=epoll_wait(ep,ev,512,200);for(int j=0;j<k;j++){C*c=ev[j].data.ptr;if(rd(c)){if(empt<3&&atoi(c->buf+9)>=300)fprintf(stderr,"HTTP %.60s\n",c->buf);empt++;poll_(c);}}}printf("re-polls %ld\n",empt);return 0;}
  double next=now();int busy=0;double lastev=now();
  while(nd<cnt){double w=now();
-  if(sent<cnt&&!busy&&w>=next){char p[64];sprintf(p,"T%.9f",w);cr->st=0;create(cr,p);busy=1;SA[sent]=w;sent++;next+=1.0/rate;if(next<w)next=w;lastev=w;}
+  if(sent<cnt&&!busy&&w>=next){char p[64];sprintf(p,"T%.9f",w);C*cr=cs+N+sent%NC;cr->st=0;create(cr,p);busy=1;SA[sent]=w;sent++;next+=1.0/rate;if(next<w)next=w;lastev=w;}
   if(w-lastev>30){fprintf(stderr,"stalled sent=%ld got=%ld\n",sent,nd);break;}
   double nx=sent<cnt?next:w+.2;
   if(rep>0)for(int i=0;i<N;i++)if(cs[i].st==3){if(cs[i].next<=w){cs[i].st=1;poll_(cs+i);}else if(cs[i].next<nx)nx=cs[i].next;}
   double d=nx-now();int to=d<=0?0:(d*1e3<1?1:(int)(d*1e3));if(busy&&d<=0)to=50; if(!busy&&d>0&&d<.0015)to=0;
   int k=epoll_wait(ep,ev,512,to);w=now();for(int j=0;j<k;j++){C*c=ev[j].data.ptr;if(!rd(c))continue;
    int code=atoi(c->buf+9);if(code>=300)fprintf(stderr,"HTTP %d %.200s\n",code,c->buf);
-   if(c==cr){busy=0;CR[ncr]=w-cr->t0;AA[ncr]=w;ncr++;continue;}
+   if(c>=cs+N){busy=0;CR[ncr]=w-c->t0;AA[ncr]=w;ncr++;continue;}
    char*p=strstr(c->buf,"/T");if(!p)p=strstr(c->buf,"\"T");
    if(getid(c)){lastev=w;if(p){double s0=atof(p+2);D[nd++]=w-s0;for(long q=sent-1;q>=0;q--)if(SA[q]-s0<1e-8&&s0-SA[q]<1e-8){PA[q]=w;break;}}else{nd++;}}else empt++;
    if(rep>0){c->st=3;c->next=w+(rep);}else poll_(c);

@@ -87,7 +87,7 @@ def dispatch(found: Found) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for count, row in found["dispatch"]["parked"].items():
-        times = " | ".join(" / ".join(f"{one:.1f}" for one in row[kind]) for kind in kinds)
+        times = " | ".join(" / ".join(spread(list(one), "") for one in zip(*row[kind], strict=True)) for kind in kinds)
         lines.append(f"| {int(count):,} | {times} | {row['memory']:.0f} MiB |")
     return "\n".join(lines)
 

@@ -70,11 +70,17 @@ def _at(*path: str, times: float = 1) -> Callable[[Any], list[float]]:
 
 
 def _parked(polls: int) -> Callable[[Any], list[float]]:
-    return lambda kept: [kept["parked"][str(polls)]["from the answer"][0] / kept["parked"]["1"]["from the answer"][0]]
+    """Return a function that compares each turn's median from the create's answer with that of one poll parked."""
+
+    def values(kept: Any) -> list[float]:
+        many, one = (kept["parked"][str(count)]["from the answer"] for count in (polls, 1))
+        return [here / there for (here, _), (there, _) in zip(many, one, strict=True)]
+
+    return values
 
 
 def _late_of_parked(kept: Any) -> list[float]:
-    return [kept["parked"]["10000"]["create"][1]]
+    return [late for _, late in kept["parked"]["10000"]["create"]]
 
 
 def _late_of_storm(kept: Any) -> list[float]:

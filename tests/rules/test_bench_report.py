@@ -63,9 +63,15 @@ def test_lifecycles_and_dispatch_have_a_row_for_each_form():
     assert table.splitlines()[2:] == [
         "| 2, 32 | 1,000 (1,000–1,000) | 600 (500–700) | 0.6 (0.5–0.7) | 700, 700 | 1 / 1; 2 / 2; 3 / 3 |"
     ]
-    row = {"from the answer": [3.0, 5.0], "from sending": [6.0, 9.0], "create": [3.0, 4.0], "memory": 250.6}
+    alike = {"from sending": [[6.0, 9.0]] * 3, "create": [[3.0, 4.0]] * 3, "memory": 250.6}
+    row = {"from the answer": [[3.0, 5.0], [4.0, 9.0], [2.0, 7.0]], **alike}
     table = tables.dispatch({"dispatch": {"parked": {"10000": row}}})
-    assert table.splitlines()[2:] == ["| 10,000 | 3.0 / 5.0 | 6.0 / 9.0 | 3.0 / 4.0 | 251 MiB |"]
+    assert table.splitlines()[2:] == [
+        "| 10,000 | 3 (2–4) / 7 (5–9) | 6 (6–6) / 9 (9–9) | 3 (3–3) / 4 (4–4) | 251 MiB |"
+    ]
+    one = {"from the answer": [[2.0, 5.0]] * 3, **alike}
+    told = tables.wanted({"dispatch": {"parked": {"1": one, "10000": row}}})
+    assert "| dispatch p50, 10 000 parked ÷ 1 | ≤ 1.2 | **1.5 (1–2)** |" in told
     assert [table({}) for table in tables.TABLES if table is not tables.wanted] == ["", "", "", ""]
 
 
