@@ -1,7 +1,6 @@
 """POST /: what creates a job, what is refused, and the Idempotency-Key."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,54 +60,25 @@ def test_each_required_field_is_missed_by_name(client, field):
     assert set(refused(client.post("", fields), 422, "validation")["errors"]) == {field}
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("content_type", ""),
-        ("content_type", "a" * 51),
-        ("content_type", "Audio"),
-        ("content_type", "audio\n"),
-        ("content_type", "au:dio"),
-        ("content_type", 7),
-        ("content_type", None),
-        ("ingestion_task_id", ""),
-        ("ingestion_task_id", "x" * 256),
-        ("ingestion_task_id", 12),
-        ("ingestion_task_id", None),
-        ("ingestion_task_id", "a\x00b"),
-        ("source_file_path", ""),
-        ("source_file_path", ["/"]),
-        ("source_file_path", "/a\x00b"),
-        ("task_options", None),
-        ("task_options", []),
-        ("task_options", "{}"),
-        ("task_options", {"a": "\x00"}),
-        ("task_options", {"a\x00": 1}),
-        ("task_options", {"a": [{"b": 2**53 + 1}]}),
-        ("priority", "urgent"),
-        ("priority", 1),
-        ("priority", "HIGH"),
-        ("max_retries", -1),
-        ("max_retries", 101),
-        ("max_retries", "3"),
-        ("max_retries", 1.0),
-        ("max_retries", True),
-        ("timeout_seconds", 0),
-        ("timeout_seconds", 604801),
-        ("timeout_seconds", "60"),
-        ("queue_timeout_seconds", 0),
-        ("queue_timeout_seconds", 2592001),
-        ("queue_timeout_seconds", 1.5),
-        ("available_at", "tomorrow"),
-        ("available_at", "2030-01-01T00:00:00"),
-        ("available_at", 1900000000),
-        ("available_at", "9999-12-31T23:59:59+00:00"),
-    ],
-)
-def test_a_bad_value_is_refused_by_the_name_of_its_field(client, field, value):
-    problem = refused(client.post("", {**client.fields(), field: value}), 422, "validation")
-    assert set(problem["errors"]) == {field}
-    assert problem["errors"][field]
+BAD: dict[str, list[Any]] = {
+    "content_type": ["", "a" * 51, "Audio", "audio\n", "au:dio", 7, None],
+    "ingestion_task_id": ["", "x" * 256, 12, None, "a\x00b"],
+    "source_file_path": ["", ["/"], "/a\x00b"],
+    "task_options": [None, [], "{}", {"a": "\x00"}, {"a\x00": 1}, {"a": [{"b": 2**53 + 1}]}],
+    "priority": ["urgent", 1, "HIGH"],
+    "max_retries": [-1, 101, "3", 1.0, True],
+    "timeout_seconds": [0, 604801, "60"],
+    "queue_timeout_seconds": [0, 2592001, 1.5],
+    "available_at": ["tomorrow", "2030-01-01T00:00:00", 1900000000, "9999-12-31T23:59:59+00:00"],
+}
+
+
+@pytest.mark.parametrize("field", BAD)
+def test_a_bad_value_is_refused_by_the_name_of_its_field(client, field):
+    for value in BAD[field]:
+        problem = refused(client.post("", {**client.fields(), field: value}), 422, "validation")
+        assert set(problem["errors"]) == {field}, value
+        assert problem["errors"][field]
     assert ok(client.get(""))["jobs"] == []
 
 
@@ -138,6 +108,11 @@ def test_a_source_file_must_be_a_regular_file_under_a_root_with_links_resolved(c
         f"{client.files}/missing.bin",
         f"{client.files}/{'x' * 3000}",
         inside + "/x",
+        "../x",
+        "/etc/passwd",
+        "/proc/self/environ",
+        "/" + "a/" * 1500,
+        "x" * 4097,
     ):
         problem = refused(client.post("", client.fields(source_file_path=path)), 422, "validation")
         assert set(problem["errors"]) == {"source_file_path"}, path
@@ -186,14 +161,6 @@ def test_an_idempotency_key_belongs_to_its_tenant(bridge, client):
     mine = ok(client.post("", fields, headers=headers))
     theirs = ok(bridge.client().post("", fields, headers=headers))
     assert mine["job_id"] != theirs["job_id"]
-
-
-def test_simultaneous_creates_with_one_idempotency_key_make_one_job(client):
-    fields, headers = client.fields(), {"Idempotency-Key": "race"}
-    with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: ok(client.post("", fields, headers=headers)), range(16)))
-    assert len({answer["job_id"] for answer in answers}) == 1
-    assert len(ok(client.get(""))["jobs"]) == 1
 
 
 def test_a_create_without_a_key_makes_a_job_each_time(client):

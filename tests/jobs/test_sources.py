@@ -117,22 +117,8 @@ def test_a_claim_tells_name_size_and_media_type(client):
 
 def corpus(root: Path) -> list[str]:
     """Paths that must not be read, over a thousand of them."""
-    up = [
-        "..",
-        "../",
-        "./..",
-        "....//",
-        "..;",
-        "%2e%2e",
-        "%2e.",
-        "..%2f",
-        "..%5c",
-        "..\\",
-        "\u2025",
-        "．．",
-        "..\x00",
-        "%c0%ae%c0%ae",
-    ]
+    up = ["..", "../", "./..", "....//", "..;", "%2e%2e", "%2e.", "..%2f", "..%5c", "..\\", "\u2025", "．．", "..\x00",
+          "%c0%ae%c0%ae"]  # fmt: skip
     targets = [
         "secret",
         "beside/secret",
@@ -246,18 +232,3 @@ def test_what_took_the_place_of_the_file_since_the_job_was_created_is_a_404(brid
     refused(answer, 404, "not_found")
     assert str(path) not in answer.text
     assert ok(client.get(job["job_id"]))["acknowledged_at"] is None
-
-
-def test_a_hostile_path_is_a_422_and_never_a_500(client):
-    paths = [
-        "/etc/passwd",
-        "../x",
-        f"{client.files}/../../etc/passwd",
-        "/" + "a/" * 1500,
-        "x" * 4097,
-        "",
-        "/proc/self/environ",
-    ]
-    for path in paths:
-        problem = refused(client.post("", {**client.fields(), "source_file_path": path}), 422, "validation")
-        assert "source_file_path" in problem["errors"]
