@@ -113,36 +113,24 @@ def test_a_list_shows_no_token_no_content_and_no_other_tenants_job(bridge, clien
     assert ids(bridge.client().get("")) == []
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("status", "done"),
-        ("status", ""),
-        ("status", "PENDING"),
-        ("content_type", "Audio"),
-        ("content_type", ""),
-        ("ingestion_task_id", ""),
-        ("ingestion_task_id", "x" * 256),
-        ("ingestion_task_id", "\x00"),
-        ("worker_id", "\x00"),
-        ("created_after", "yesterday"),
-        ("created_after", "2026-01-01T00:00:00"),
-        ("created_before", "2026-01-01"),
-        ("created_after", "0001-01-01T00:00:00+23:59"),
-        ("created_before", "9999-12-31T23:59:59-23:59"),
-        ("limit", "0"),
-        ("limit", "501"),
-        ("limit", "1.5"),
-        ("limit", "ten"),
-        ("cursor", ""),
-        ("cursor", "x" * 201),
-        ("tenant", "other"),
-        ("lease_token", "x"),
-    ],
-)
-def test_a_bad_query_is_refused_by_the_name_of_its_field(client, field, value):
-    problem = refused(client.get("", params={field: value}), 422, "validation")
-    assert set(problem["errors"]) == {field}
+BAD_QUERIES = {
+    "status": ["done", "", "PENDING"],
+    "content_type": ["Audio", ""],
+    "ingestion_task_id": ["", "x" * 256, "\x00"],
+    "worker_id": ["\x00"],
+    "created_after": ["yesterday", "2026-01-01T00:00:00", "0001-01-01T00:00:00+23:59"],
+    "created_before": ["2026-01-01", "9999-12-31T23:59:59-23:59"],
+    "limit": ["0", "501", "1.5", "ten"],
+    "cursor": ["", "x" * 201],
+    "tenant": ["other"],
+    "lease_token": ["x"],
+}
+
+
+@pytest.mark.parametrize("field", BAD_QUERIES)
+def test_a_bad_query_is_refused_by_the_name_of_its_field(client, field):
+    for value in BAD_QUERIES[field]:
+        assert set(refused(client.get("", params={field: value}), 422, "validation")["errors"]) == {field}, value
 
 
 @pytest.mark.parametrize(

@@ -166,12 +166,6 @@ def test_what_cannot_be_stored_fails_the_job_of_its_holder_only(core):
     assert (row.status, row.error_message, row.retry_count) == ("failed", "too large", 0)
 
 
-def test_an_empty_content_is_a_result_like_any_other(core):
-    job = core.held()
-    assert core.result(job, content="") == ("completed", True)
-    assert core.sql("SELECT content FROM job_results WHERE job_id = :id", id=str(job.job_id))[0].content == ""
-
-
 def test_refusals_of_a_job_are_bounded(core):
     job = core.held()
     core.result(job)

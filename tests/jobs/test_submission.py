@@ -142,13 +142,6 @@ def test_only_what_is_new_has_to_be_admitted(runtime, source):
         assert connection.scalar(text("SELECT count(*) FROM remote_jobs")) == 3
 
 
-def test_a_replay_gives_the_first_answer_whatever_became_of_the_job(client):
-    fields, headers = client.fields(), {"Idempotency-Key": "k"}
-    first = ok(client.post("", fields, headers=headers))
-    ok(client.post(f"{first['job_id']}/cancel"))
-    assert ok(client.post("", fields, headers=headers)) == first
-
-
 def test_the_body_is_the_same_when_it_says_the_same(client):
     at, headers = datetime.now(UTC) + timedelta(hours=1), {"Idempotency-Key": "k"}
     fields = client.fields(available_at=at.isoformat(), task_options={"a": [1, {"b": None}], "c": "ü"})

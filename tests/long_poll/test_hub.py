@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 import redis
-import requests
 
 from bridge import embedded
 from tests.support.client import Client, ok
@@ -70,15 +69,6 @@ def test_an_id_that_stands_in_redis_twice_is_given_to_one_of_two_parked_polls(br
     assert [job["job_id"] for job in got] == [other]
 
 
-def test_a_client_that_has_hung_up_is_given_nothing(client):
-    gone = Client(client.url, client.key, client.files)
-    with pytest.raises(requests.ReadTimeout):
-        gone.get("poll", params={"worker_id": "w1", "content_types": "audio", "wait": 30}, timeout=0.3)
-    job_id = client.create()
-    job = client.claim(worker_id="w2")
-    assert (job["job_id"], job["attempt"]) == (job_id, 1)
-
-
 def test_a_released_job_goes_to_another_parked_worker_and_not_to_its_own(client):
     client.create()
     job = client.claim(worker_id="w0")
@@ -106,13 +96,6 @@ def test_high_comes_before_normal_before_low_and_older_before_younger(client):
         client.create(priority=priority) for priority in ("low", "normal", "high", "normal")
     )  # fmt: skip
     assert [client.claim(wait=0)["job_id"] for _ in range(4)] == [high, first, second, low]
-
-
-def test_one_poll_gets_as_many_as_it_asks_for_in_order(client):
-    ids = [client.create() for _ in range(5)]
-    jobs = ok(client.poll(max_jobs=3))["jobs"]
-    assert [job["job_id"] for job in jobs] == ids[:3]
-    assert len({job["lease_token"] for job in jobs}) == 3
 
 
 @pytest.mark.slow
