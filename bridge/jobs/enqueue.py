@@ -64,7 +64,7 @@ RETURNING id, created_at, mirrored
 """).execution_options(prepared_as="create_jobs")
 # The same under a key, which is locked by a statement of its own, in the same round trip: the snapshot of the second
 # shows what was committed before. No row: the key was used.
-INSERT_UNDER_KEY = text(f"{LOCK};\n{INSERT.text}")
+INSERT_UNDER_KEY = text(f"{LOCK};\n{INSERT.text}").execution_options(prepared_as="create_under_key")
 
 NOBODY = Caller()  # has no secret, so nobody is called in its name
 _NO_KEY = {"idempotency_key": None, "idempotency_hash": None}
@@ -135,14 +135,18 @@ def enqueue(
                 if earlier := _earlier(connection, key):
                     return earlier[0]
         raise
-    uploaded = is_uploaded(created["source_file_path"])
-    with (runtime.engine if uploaded else runtime.single).begin() as connection:
-        values = {**key.params(), **_NO_BATCH, **_columns(runtime, [new], [uuid7()])}
-        rows = connection.execute(INSERT_UNDER_KEY, values).all()
-        if not rows:
+    values = {**key.params(), **_NO_BATCH, **_columns(runtime, [new], [uuid7()])}
+    if is_uploaded(created["source_file_path"]):
+        with runtime.engine.begin() as connection:
+            rows = connection.execute(INSERT_UNDER_KEY, values).all()
+            if rows:
+                name_uploads(connection, tenant, [rows[0].id], [created])
+            reach("create.before_commit", rows)
+    else:
+        rows = runtime.driver.execute(INSERT_UNDER_KEY, values)
+    if not rows:
+        with runtime.single.connect() as connection:
             return _earlier(connection, key)[0]
-        name_uploads(connection, tenant, [rows[0].id], [created])
-        reach("create.before_commit", uploaded)
     _tell_of(runtime, [new], rows)
     return Created.of(rows[0])
 

@@ -1,6 +1,7 @@
 """Plans that a connection keeps from a moment when the table was empty serve it when it has a hundred thousand jobs."""
 
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -41,12 +42,13 @@ def rows_read(table: BigTable) -> int:
 
 
 def lives(core: Core, count: int, claim_id: str | None = None) -> None:
-    """Have jobs created, claimed and completed; the connection keeps a plan from the sixth on."""
+    """Have jobs created, under a key too, claimed and completed; the connection keeps a plan from the sixth on."""
     for _ in range(count):
         who = Claimant(KEY.key_id, "w1", 60, claim_id, core.tenant)
         [job] = claim(core.runtime.driver, [(core.create(), who)], 60).claimed.values()
         assert len(replay(core.runtime.driver, [who])) == (claim_id is not None)
         core.result(job)
+        core.create(idempotency_key=str(uuid4()))
 
 
 @pytest.mark.parametrize("claim_id", [None, "once"])
@@ -61,7 +63,7 @@ def test_a_plan_from_an_empty_table_reads_the_jobs_that_are_named(table, claim_i
     assert rows_read(table) - before < 5 * 200
     kept = table.sql("SELECT name, generic_plans FROM pg_prepared_statements")
     named = {one.name.rpartition("_")[0]: one.generic_plans for one in kept}
-    assert named.keys() == {"create_jobs", "claim_jobs", "complete_jobs", "replay_claims"}
+    assert named.keys() == {"create_jobs", "create_under_key", "claim_jobs", "complete_jobs", "replay_claims"}
     assert min(named.values()) >= 5
 
 
