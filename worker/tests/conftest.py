@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_bridge import ScriptedBridge
+from scripted_bridge import ScriptedBridge, claim
+from waiting import LATEST, until
 
+from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
 from bridge_worker.health import Health
+from bridge_worker.held import Held
 from bridge_worker.process import Setup
 from bridge_worker.runner import Runner
 from bridge_worker.slots import Slots
@@ -25,6 +30,51 @@ def bridge() -> Iterator[ScriptedBridge]:
     scripted = ScriptedBridge()
     yield scripted
     scripted.close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[ScriptedBridge]:
+    """Return another server beside the bridge."""
+    other = ScriptedBridge()
+    yield other
+    other.close()
+
+
+@pytest.fixture
+def client(bridge: ScriptedBridge) -> BridgeClient:
+    return BridgeClient(bridge.url, "the-key", "w1")
+
+
+@pytest.fixture
+def held() -> Held:
+    """Return a job that this worker holds."""
+    return Held(read_claim(claim()))
+
+
+@pytest.fixture
+def command(bridge: ScriptedBridge, tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Path]]]:
+    """Return a function that starts the command in the test's directory; it returns the process and its log."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], Path]:
+        own = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", "TMPDIR": str(tmp_path)}
+        place = tmp_path / f"log-{len(processes)}"
+        with place.open("wb") as log:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "bridge_worker", *arguments],
+                    cwd=tmp_path,
+                    env=os.environ | own | environment,
+                    stderr=log,
+                    text=True,
+                )
+            )
+        return processes[-1], place
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 class Running:
@@ -85,11 +135,8 @@ def run(bridge: ScriptedBridge, tmp_path: Path) -> Iterator[Callable[..., Runnin
 def appears(tmp_path: Path) -> Callable[[str], Path]:
     """Return a function that waits for a file of a handler."""
 
-    def wait(name: str, seconds: float = 90) -> Path:
-        until = time.monotonic() + seconds
-        while not (tmp_path / name).exists():
-            assert time.monotonic() < until, f"{name} did not appear"
-            time.sleep(0.01)
+    def wait(name: str, seconds: float = LATEST) -> Path:
+        until((tmp_path / name).exists, f"{name} did not appear", seconds)
         return tmp_path / name
 
     return wait

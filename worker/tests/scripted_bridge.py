@@ -6,6 +6,7 @@ import json
 import queue
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,7 +90,7 @@ class ScriptedBridge:
             "upload": Say(204, data=b""),
         }
         self._lock = threading.Lock()
-        self._arrived: dict[str, queue.Queue[Call]] = {name: queue.Queue() for name in self._default}
+        self._arrived: defaultdict[str, queue.Queue[Call]] = defaultdict(queue.Queue)
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         if certificate is not None:

@@ -64,11 +64,12 @@ def test_what_is_beyond_max_jobs_is_left_alone(bridge, run):
 
 
 @pytest.mark.parametrize("status", [401, 422])
-def test_refused_poll_ends_the_worker(bridge, run, status):
+def test_refused_poll_ends_the_worker(bridge, run, status, caplog):
     bridge.script("poll", problem(status, "refused"))
     running = run("text")
     assert running.ended.wait(30)
     assert running.runner.failed
+    assert f"the bridge refuses this worker: {status} it is refused" in caplog.text
     bridge.next("poll")
     assert bridge.calls_left("poll") == 0
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
+from waiting import until
 
 from bridge_worker.spot_notice import SpotNotice
 
@@ -67,104 +64,62 @@ def test_a_machine_that_is_taken_away_gives_all_jobs_back(bridge, run, appears, 
 
 @pytest.mark.skipif(os.name != "posix", reason="the command is ended by a signal where the test fails")
 @pytest.mark.slow
-def test_the_command_ends_by_a_notice_in_a_file(bridge, appears, tmp_path):
+def test_the_command_ends_by_a_notice_in_a_file(bridge, command, appears, tmp_path):
     (tmp_path / "ends_handler.py").write_text(
         "import time\nfrom pathlib import Path\n"
         "def handle(job, path):\n    Path('begun').touch()\n    time.sleep(600)\n"
     )
     bridge.script("poll", jobs(claim()))
-    command = [sys.executable, "-m", "bridge_worker", "--handler", "audio=ends_handler:handle", "--worker-id", "a/b c"]
-    command += ["--spot-notice", str(tmp_path / "notice"), "--cancel-seconds", "0.2"]
-    environment = os.environ | {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=log)
-    try:
-        facts = bridge.next("poll", 60).query
-        assert all(facts[name] for name in ("version", "host", "platform"))
-        assert 0 < int(facts["memory_free"]) <= int(facts["memory"])
-        appears("begun", 60)
-        (tmp_path / "notice").touch()
-        assert bridge.next("evict", 60).job_id == "a%2Fb%20c"
-        assert process.wait(60) == 0, (tmp_path / "log").read_text()
-    finally:
-        process.kill()
+    arguments = ["--handler", "audio=ends_handler:handle", "--worker-id", "a/b c", "--cancel-seconds", "0.2"]
+    process, log = command(*arguments, "--spot-notice", str(tmp_path / "notice"))
+    facts = bridge.next("poll").query
+    assert all(facts[name] for name in ("version", "host", "platform"))
+    assert 0 < int(facts["memory_free"]) <= int(facts["memory"])
+    appears("begun")
+    (tmp_path / "notice").touch()
+    assert bridge.next("evict").job_id == "a%2Fb%20c"
+    assert process.wait(60) == 0, log.read_text()
     assert bridge.calls_left("release") == bridge.calls_left("result") == 0
 
 
-@pytest.fixture
-def metadata():
-    """Return what a cloud's metadata answer, by method and path, and their address; what was asked is kept."""
-    answers: dict[str, tuple[int, bytes]] = {}
-    asked: list[tuple[str, str | None]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def answer(self):
-            token = self.headers.get("X-aws-ec2-metadata-token")
-            asked.append((f"{self.command} {self.path}", token))
-            status, body = answers.get(f"{self.command} {self.path}", (404, b"<404 - Not Found>"))
-            if status == 401 and token == "the-token":
-                status, body = answers["then"]
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_PUT = answer
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    yield answers, asked, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-ACTION = b'{"action": "terminate", "time": "2026-11-27T12:00:00Z"}'
 AWS, GOOGLE = "/latest/meta-data/spot/instance-action", "/computeMetadata/v1/instance/preempted"
+ACTION = Say(data=b'{"action": "terminate", "time": "2026-11-27T12:00:00Z"}')
+NONE = Say(404, data=b"<404 - Not Found>")
+
+
+def with_token(say):
+    return lambda call: say if call.headers.get("x-aws-ec2-metadata-token") == "the-token" else Say(401)
 
 
 @pytest.mark.parametrize(
-    ("path", "before", "after"),
+    ("path", "token", "before", "after"),
     [
-        (AWS, {}, {f"GET {AWS}": (200, ACTION)}),
-        (
-            AWS,
-            {f"GET {AWS}": (401, b""), "PUT /latest/api/token": (200, b"the-token"), "then": (404, b"")},
-            {"then": (200, ACTION)},
-        ),
-        (
-            AWS,
-            {f"GET {AWS}": (401, b""), "PUT /latest/api/token": (403, b"")},
-            {f"GET {AWS}": (200, ACTION)},
-        ),
-        (AWS, {f"GET {AWS}": (500, b"x")}, {f"GET {AWS}": (200, ACTION)}),
-        (GOOGLE, {f"GET {GOOGLE}": (200, b"FALSE")}, {f"GET {GOOGLE}": (200, b"TRUE")}),
+        (AWS, NONE, NONE, ACTION),
+        (AWS, Say(data=b"the-token"), with_token(NONE), with_token(ACTION)),
+        (AWS, Say(403), Say(401), ACTION),
+        (AWS, NONE, Say(500), ACTION),
+        (GOOGLE, NONE, Say(data=b"FALSE"), Say(data=b"TRUE")),
     ],
     ids=["aws", "aws with a token", "token refused", "metadata out of order", "google"],
 )
-def test_a_notice_comes_when_the_metadata_say_so(metadata, path, before, after):
-    answers, asked, url = metadata
-    answers.update(before)
+def test_a_notice_comes_when_the_metadata_say_so(elsewhere, path, token, before, after):
+    route = path.rpartition("/")[2]
+    elsewhere.always("token", token)
+    elsewhere.always(route, before)
     heard: list[str] = []
     come = threading.Event()
-    notice = SpotNotice(url + path, lambda text: (heard.append(text), come.set()), period=0.02)
+    notice = SpotNotice(elsewhere.url + path, lambda text: (heard.append(text), come.set()), period=0.02)
     notice.start()
     try:
-        until = time.monotonic() + 90
-        while len(asked) < 6:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        until(lambda: elsewhere.calls_left(route) >= 6)
         assert not heard
-        answers.update(after)
+        elsewhere.always(route, after)
         assert come.wait(60)
-        count = len(asked)
+        count = elsewhere.calls_left(route)
     finally:
         notice.close()
     assert "TRUE" in heard[0] or "terminate" in heard[0]
-    assert len(asked) == count, "it looks no more"
+    assert elsewhere.calls_left(route) == count, "it looks no more"
 
 
 def test_no_metadata_are_no_notice(caplog):

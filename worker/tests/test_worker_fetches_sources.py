@@ -11,14 +11,12 @@ import threading
 import time
 
 import pytest
-from scripted_bridge import Say, ScriptedBridge, claim
+from scripted_bridge import Say, ScriptedBridge
 
 from bridge_worker import source_fetch
 from bridge_worker.answers import CallFailed
-from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
 from bridge_worker.download import Download, Refused
-from bridge_worker.held import Held
 from bridge_worker.public_addresses import read_networks
 
 DATA = os.urandom(300_000)
@@ -48,14 +46,14 @@ def server(certificate, monkeypatch):
 
 
 @pytest.fixture
-def fetch(bridge, server, tmp_path):
+def fetch(bridge, server, held, tmp_path):
     """Return a function that downloads as a job's attempt does, where the bridge names this address."""
 
-    def download(address=f"{server.url}/a/download?key=secret", networks=LOOPBACK, held=None, **limits):
+    def download(address=f"{server.url}/a/download?key=secret", networks=LOOPBACK, **limits):
         told = {"Location": address, "X-Source-Fetch": "worker", "Content-Disposition": 'attachment; filename="a.pdf"'}
         bridge.always("download", Say(307, headers=told))
         client = BridgeClient(bridge.url, "the-key", "w1", source_networks=networks)
-        return Download(client, held or Held(read_claim(claim())), tmp_path, **limits).fetch()
+        return Download(client, held, tmp_path, **limits).fetch()
 
     return download
 
@@ -132,23 +130,22 @@ def test_a_name_is_looked_up_once(server, fetch, monkeypatch):
     assert looked == ["localhost"]
 
 
-def test_another_certificate_is_refused(server, fetch, monkeypatch):
+def test_another_certificate_is_refused(server, fetch, held, monkeypatch):
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     source_fetch._tls.cache_clear()
-    held = Held(read_claim(claim()))
     held.patience = lambda: 0.0  # one try
     with pytest.raises(CallFailed, match="self-signed") as failed:
-        fetch(held=held)
+        fetch()
     assert "secret" not in str(failed.value)
 
 
-def test_a_cancel_breaks_it_off(server, fetch):
+def test_a_cancel_breaks_it_off(server, fetch, held):
     """Else it would wait for a minute for the bytes that do not come."""
-    held, began = Held(read_claim(claim())), time.monotonic()
+    began = time.monotonic()
     server.script("download", Say(data=DATA, headers={"Content-Length": "1000000"}))
     threading.Thread(target=lambda: (server.next("download"), held.abandon("cancelled")), daemon=True).start()
     with pytest.raises(CallFailed):
-        fetch(held=held)
+        fetch()
     assert held.over.is_set()
     assert time.monotonic() - began < source_fetch.SILENCE_SECONDS - 10
 
@@ -160,17 +157,16 @@ def test_a_digest_that_its_server_tells_is_held_to(server, fetch):
     assert fetch().read_bytes() == DATA
 
 
-def test_no_answer_and_an_unknown_name_may_pass(server, fetch, monkeypatch):
+def test_no_answer_and_an_unknown_name_may_pass(server, fetch, held, monkeypatch):
     server.script(
         "download", Say(drop=True), Say(data=DATA, cut=1000, headers={"ETag": '"1"'}), Say(416), Say(data=b"x")
     )
     assert fetch().read_bytes() == b"x"
-    held = Held(read_claim(claim()))
     held.patience = lambda: 0.0  # one try
     monkeypatch.setattr(source_fetch, "HEAD_SECONDS", 0.5)
     server.script("download", Say(wait=server.closing))
     with pytest.raises(CallFailed, match=r"the source's server 127\.0\.0\.1"):
-        fetch(held=held)
+        fetch()
     real = socket.getaddrinfo
 
     def unknown(host, *more, **options):
@@ -180,4 +176,4 @@ def test_no_answer_and_an_unknown_name_may_pass(server, fetch, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(CallFailed, match=r"nowhere\.example is not known \(DNS\)"):
-        fetch("https://nowhere.example/x?key=secret", held=held)
+        fetch("https://nowhere.example/x?key=secret")

@@ -8,21 +8,8 @@ from scripted_bridge import Say, claim, jobs, problem
 from bridge_worker import uploads
 from bridge_worker.answers import CallFailed
 from bridge_worker.attempt import Attempt, MachineFault
-from bridge_worker.claim import read_claim
-from bridge_worker.client import BridgeClient
-from bridge_worker.held import Held
 from bridge_worker.result_files import Files
 from bridge_worker.results import Results
-
-
-@pytest.fixture
-def held():
-    return Held(read_claim(claim()))
-
-
-@pytest.fixture
-def client(bridge):
-    return BridgeClient(bridge.url, "the-key", "w1")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import requests
 from crowd import Crowd
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_bridge import claim, jobs
+from waiting import until
 
 from bridge_worker import cli
 from bridge_worker import health as module
@@ -108,13 +109,9 @@ def test_the_file_is_written_anew_and_goes_away(bridge, run, tmp_path, monkeypat
     running.health.serve(file, "127.0.0.1", None)
     assert running.slots.wait(running.slots.free, 60)
     file.parent.rename(tmp_path / "away")
-    until = time.monotonic() + 90
-    while "health file not written" not in caplog.text:
-        assert time.monotonic() < until
+    until(lambda: "health file not written" in caplog.text)
     (tmp_path / "away").rename(file.parent)
-    until = time.monotonic() + 90
-    while json.loads(file.read_text())["slots_free"] != 1:  # never half a file
-        assert time.monotonic() < until
+    until(lambda: json.loads(file.read_text())["slots_free"] == 1)  # never half a file
     running.health.close()
     assert not list(file.parent.glob("health*"))
 
@@ -123,25 +120,19 @@ def test_connections_that_say_nothing_do_not_add_up(bridge, run):
     running = run("text")
     running.health.serve(None, "127.0.0.1", 0)
     silent = [socket.create_connection(("127.0.0.1", running.health.port)) for _ in range(MOST_CONNECTIONS)]
+
+    def status() -> int:
+        try:
+            return get(running.health, "/metrics").status_code
+        except requests.ConnectionError:
+            return 0
+
     try:
-        until = time.monotonic() + 90
-        refused = False
-        while not refused:
-            assert time.monotonic() < until
-            try:
-                get(running.health)
-            except requests.ConnectionError:
-                refused = True
+        until(lambda: status() == 0)
     finally:
         for one in silent:
             one.close()
-    until = time.monotonic() + 90
-    while True:
-        try:
-            assert get(running.health, "/metrics").status_code == 200
-            break
-        except requests.ConnectionError:
-            assert time.monotonic() < until
+    assert until(status) == 200
 
 
 @pytest.fixture

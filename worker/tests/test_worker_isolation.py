@@ -8,13 +8,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from crowd import Crowd
 from scripted_bridge import claim, jobs
+from waiting import until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, forks and descriptors of POSIX")
 MEMORY = 200 << 20
@@ -43,13 +43,11 @@ def offspring(place: Path) -> list[int]:
     return found
 
 
-def gone(process_ids: list[int], seconds: float = 60) -> bool:
-    until = time.monotonic() + seconds
-    while any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in process_ids):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
+def gone(process_ids: list[int]) -> bool:
+    def lives(process_id: int) -> bool:
+        return psutil.pid_exists(process_id) and psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+
+    return bool(until(lambda: not any(lives(one) for one in process_ids), f"the end of {process_ids}"))
 
 
 def test_what_a_handler_leaves_behind_is_ended(bridge, run, tmp_path):
@@ -180,14 +178,10 @@ def crowded(bridge, run, tmp_path: Path, slots: int, good: int, bad: int) -> Non
     crowd._files |= dict.fromkeys(hanging, b"hang")
     bridge.script("poll", lambda call: answer if int(call.query["max_jobs"]) >= 1 else jobs())
     running = run("by_file", concurrency=slots, **LIMITS)
-    until = time.monotonic() + 240
-    wanted = set(files) - set(hanging)
-    while not wanted <= set(crowd.results):
-        assert time.monotonic() < until, wanted - set(crowd.results)
-        time.sleep(0.05)
-    results = crowd.results
+    wanted, results = set(files) - set(hanging), crowd.results
+    until(lambda: wanted <= set(results), lambda: f"without a result: {wanted - set(results)}", 240)
     assert all(results[name]["success"] for name in files if name.startswith("good"))
-    for name in set(files) - set(hanging):
+    for name in wanted:
         order = name.rsplit("-", 1)[1]
         if order in BAD:
             said, retryable = BAD[order]

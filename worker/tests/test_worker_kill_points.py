@@ -6,19 +6,18 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from scripted_bridge import Call, Say, ScriptedBridge, claim, jobs
+from waiting import until
 
 from bridge_worker.kill_points import POINTS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9")
+PAUSE = 0.1  # a look at all processes of a machine takes tens of milliseconds
 MARK = "BRIDGE_WORKER_TEST_MARK"
 SOURCE = os.urandom(300_000)
 #: A handler that starts something, also in a session of its own, and reports progress so that heartbeats are due.
@@ -83,13 +82,11 @@ def place(tmp_path: Path) -> Iterator[Path]:
         process.kill()
 
 
-def start(bridge: ScriptedBridge, place: Path, point: str = "") -> subprocess.Popen[bytes]:
-    environment = os.environ | {"BRIDGE_URL": bridge.url, MARK: str(place), "BRIDGE_WORKER_KILL_AT": point}
-    command = [sys.executable, "-m", "bridge_worker", "--handler", "audio=killed_handler:handle", "--lease", "10"]
-    with (place / f"log-{uuid.uuid4().hex}").open("wb") as log:
-        return subprocess.Popen(
-            [*command, "--work-dir", str(place / "work")], cwd=place, env=environment, stderr=log,
-        )  # fmt: skip
+@pytest.fixture
+def start(command, place: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts the worker, to be killed at this point."""
+    arguments = ["--handler", "audio=killed_handler:handle", "--lease", "10", "--work-dir", str(place / "work")]
+    return lambda point="": command(*arguments, **{MARK: str(place), "BRIDGE_WORKER_KILL_AT": point})[0]
 
 
 def marked(mark: str, *, alone: bool = True) -> list[psutil.Process]:
@@ -109,15 +106,8 @@ def marked(mark: str, *, alone: bool = True) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition, what: str, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.1)  # a look at all processes of a machine takes tens of milliseconds
-
-
 @pytest.mark.parametrize("point", POINTS)
-def test_nothing_lives_on_and_the_next_start_is_clean(bridge, place, point):
+def test_nothing_lives_on_and_the_next_start_is_clean(bridge, start, place, point):
     leasing = LeasingBridge(bridge)
     if point == "heartbeat.before_send":
         (place / "slow").touch()
@@ -125,22 +115,22 @@ def test_nothing_lives_on_and_the_next_start_is_clean(bridge, place, point):
         (place / "files").touch()
     if point == "release.before_send":
         (place / "no result").touch()
-    first = start(bridge, place, point)
+    first = start(point)
     if point == "end.directory_removed":
-        wait_until(lambda: leasing.accepted, "a result")
+        until(lambda: leasing.accepted, "a result")
         first.send_signal(signal.SIGTERM)
     assert first.wait(60) == -signal.SIGKILL
-    wait_until(lambda: not marked(str(place), alone=False), "the end of what the worker had started")
+    until(lambda: not marked(str(place), alone=False), "the end of what the worker had started", pause=PAUSE)
     before = list(leasing.calls)
     finished = bool(leasing.accepted)
     assert finished == (point in ("submit.after_answer", "end.directory_removed"))
     assert list((place / "work").iterdir())  # there is something to be removed
 
     leasing.lease_ends()
-    second = start(bridge, place)
+    second = start()
     bridge_polled = len(leasing.accepted) + (0 if finished else 1)
-    wait_until(lambda: len(leasing.accepted) == bridge_polled and bridge.calls_left("poll") > 1, "the second attempt")
-    wait_until(lambda: len(list((place / "work").iterdir())) == 2, "the second worker's lock and directory alone")
+    until(lambda: len(leasing.accepted) == bridge_polled and bridge.calls_left("poll") > 1, "the second attempt")
+    until(lambda: len(list((place / "work").iterdir())) == 2, "the second worker's lock and directory alone")
     second.send_signal(signal.SIGTERM)
     assert second.wait(60) == 0
     assert marked(str(place)) == []
@@ -149,19 +139,19 @@ def test_nothing_lives_on_and_the_next_start_is_clean(bridge, place, point):
     assert {token for _, token in leasing.calls[len(before) :]} <= {"token-2"}  # nothing of the killed one came later
 
 
-def test_at_any_other_moment(bridge, place):
+def test_at_any_other_moment(start, place):
     """Not only at the named points: each round kills a little later, from the start of Python on."""
     for round_ in range(4):
-        process = start(bridge, place)
+        process = start()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.15 * (round_ + 1))
         process.kill()
         process.wait()
-        wait_until(lambda: not marked(str(place)), "the end of what the worker had started")
+        until(lambda: not marked(str(place)), "the end of what the worker had started", pause=PAUSE)
     work = place / "work"
     left = set(work.iterdir()) if work.is_dir() else set()
-    last = start(bridge, place)
-    wait_until(lambda: work.is_dir() and len(set(work.iterdir()) - left) == 2, "its lock and its directory")
+    last = start()
+    until(lambda: work.is_dir() and len(set(work.iterdir()) - left) == 2, "its lock and its directory")
     last.send_signal(signal.SIGTERM)  # while it starts
     assert last.wait(60) == 0
     assert list((place / "work").iterdir()) == []

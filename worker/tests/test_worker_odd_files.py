@@ -7,23 +7,19 @@ import os
 import shutil
 import threading
 import time
-from pathlib import Path
+from importlib.util import find_spec
 
 import pytest
-
-pytest.importorskip("markitdown")
-pytest.importorskip("pocketsphinx")
-
+from converting_one import convert, job_of
 from odd_files import FILES
 from odd_material import docx_with
 
 from bridge_worker import platforms
-from bridge_worker.claim import read_claim
-from bridge_worker.converting import RESULT_FILE
-from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, Setup
-from bridge_worker.result_files import TEXT_FILE
 
+pytestmark = pytest.mark.skipif(
+    not all(find_spec(name) for name in ("markitdown", "pocketsphinx")), reason="needs the handlers' libraries"
+)
 OURS = "bridge_worker.handlers"
 HANDLERS = {"document": f"{OURS}.documents:handle", "web": f"{OURS}.web:handle", "audio": f"{OURS}.speech:handle",
             "video": f"{OURS}.video:handle"}  # fmt: skip
@@ -39,21 +35,6 @@ def process(tmp_path_factory):
     started.discard()
 
 
-def convert(process, name, kind, data):
-    """Return the kind of outcome, its message, and what was submitted."""
-    directory = process.new_job_directory()
-    (directory / f"source{Path(name).suffix.lower()}").write_bytes(data)
-    held = Held(read_claim({"job_id": "odd", "content_type": kind, "source_name": name}))
-    held.deadline = time.monotonic() + SECONDS
-    (directory / "job.json").write_text(json.dumps(held.claim.for_handler()))
-    outcome = process.run(directory, held)
-    result = json.loads((directory / RESULT_FILE).read_bytes()) if outcome.kind == "result" else None
-    if result and result.get("text"):  # too long for the answer: a file that the worker uploads
-        result["content"] = (directory / TEXT_FILE).read_text()
-    shutil.rmtree(directory)
-    return outcome, result
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_an_odd_file_has_the_outcome_its_owner_expects(process, name):
     kind, make, expected, part = FILES[name]
@@ -61,7 +42,9 @@ def test_an_odd_file_has_the_outcome_its_owner_expects(process, name):
         "tesseract"
     ):
         pytest.skip("needs tesseract")
-    outcome, result = convert(process, name, kind, make())
+    held = job_of(kind, name)
+    held.deadline = time.monotonic() + SECONDS
+    outcome, result = convert(process, make(), held)
     if expected == "refused":
         assert outcome.kind == "file", (outcome, result)  # never tried again
         assert part in outcome.text
@@ -87,7 +70,7 @@ def test_the_sandbox_lets_nothing_out(tmp_path):
     process = HandlerProcess(setup, tmp_path / "process")
     try:
         assert process.wait_ready(threading.Event())
-        outcome, result = convert(process, "x.txt", "document", b"x")
+        outcome, result = convert(process, b"x", job_of("document", "x.txt"))
     finally:
         process.discard()
     assert outcome.kind == "result"
@@ -111,7 +94,7 @@ def test_a_small_document_that_takes_minutes_is_one_failure(tmp_path):
     )
     try:
         assert process.wait_ready(threading.Event())
-        outcome, _ = convert(process, "minutes.docx", "document", data)
+        outcome, _ = convert(process, data, job_of("document", "minutes.docx"))
     finally:
         process.discard()
     assert outcome.kind == "cpu"

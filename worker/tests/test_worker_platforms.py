@@ -13,13 +13,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import types
 from pathlib import Path
 
 import psutil
 import pytest
 from crowd import Crowd
+from waiting import until
 
 import bridge_worker
 from bridge_worker import platforms, usage, workdir
@@ -279,10 +279,8 @@ def test_the_whole_worker_where_only_that_is_to_be_had(bridge, tmp_path, system,
     left = set((tmp_path / "work").iterdir())
     second = start()
     try:
-        until = time.monotonic() + 90
-        while left & set((tmp_path / "work").iterdir()) or not bridge.calls_left("poll"):
-            assert time.monotonic() < until, (tmp_path / "log").read_text()
-            time.sleep(0.02)
+        until(lambda: bridge.calls_left("poll") and not left & set((tmp_path / "work").iterdir()),
+              (tmp_path / "log").read_text)  # fmt: skip
         second.send_signal(stop)
         assert second.wait(60) == 0, (tmp_path / "log").read_text()
     finally:

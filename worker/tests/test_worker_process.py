@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import signal
@@ -12,12 +11,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from converting_one import convert
 from scripted_bridge import claim, jobs
+from waiting import until
 
 from bridge_worker import Result, converting
 from bridge_worker.attempt import Attempt, _stamp
 from bridge_worker.claim import read_claim
-from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.job import Job
 from bridge_worker.process import HandlerProcess, NotStarted, Setup
@@ -34,31 +34,21 @@ def process(tmp_path):
     started.discard()
 
 
-def convert(process):
-    directory = process.new_job_directory()
-    (directory / "source").write_bytes(b"x")
-    held = Held(read_claim(claim()))
-    (directory / "job.json").write_text(json.dumps(held.claim.for_handler()))
-    return process.run(directory, held)
-
-
-def test_what_is_no_message_is_ignored_and_so_is_a_cancel_without_a_job(process, caplog):
+def test_what_is_no_message_is_ignored_and_so_is_a_cancel_without_a_job(process, held, caplog):
     caplog.set_level(logging.INFO, "bridge_worker")
     process._send(cancel="too late")
     process.exceed("a limit, after the job before")
-    assert convert(process).kind == "result"
+    assert convert(process, b"x", held)[0].kind == "result"
     assert process.usable
-    while process._lines < 150:  # until all that it said is read
-        threading.Event().wait(0.01)
+    until(lambda: process._lines >= 150, "all that it said to be read")
     assert 0 < sum(record.getMessage().endswith("handler: line") for record in caplog.records) <= 100
 
 
-def test_a_process_that_died_before_its_job_came_is_a_crash(process):
+def test_a_process_that_died_before_its_job_came_is_a_crash(process, held):
     os.kill(process.process.pid, signal.SIGKILL)
     process.process.wait()
-    while process._messages.empty():  # until its end is noticed
-        threading.Event().wait(0.01)
-    outcome = convert(process)
+    until(lambda: not process._messages.empty(), "its end to be noticed")
+    outcome, _ = convert(process, b"x", held)
     assert outcome.kind == "crash"
     assert outcome.text.startswith("the conversion's process was killed by SIGKILL")
 
@@ -76,9 +66,7 @@ def test_handlers_that_are_not_ready_in_time_are_given_up(tmp_path):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_job_whose_process_does_not_start_goes_back_while_it_is_wanted(bridge, tmp_path, wanted):
-    client, held = BridgeClient(bridge.url, "the-key", "w1"), Held(read_claim(claim()))
-
+def test_a_job_whose_process_does_not_start_goes_back_while_it_is_wanted(bridge, client, held, tmp_path, wanted):
     class Broken:
         def ready(self):
             if not wanted:
@@ -133,8 +121,8 @@ def test_a_set_up_may_be_any_kind_of_function_too():
 
 
 @pytest.fixture
-def slots(bridge, tmp_path):
-    made = Slots(BridgeClient(bridge.url, "the-key", "w1"), Setup({"audio": "conversions:text"}), tmp_path, 1)
+def slots(client, tmp_path):
+    made = Slots(client, Setup({"audio": "conversions:text"}), tmp_path, 1)
     yield made
     made.close()
 
@@ -151,14 +139,11 @@ def test_what_a_slot_has_left_running_ends_with_the_slots(slots):
     assert process.process.poll() is not None
 
 
-def test_a_slot_that_cannot_start_a_process_says_so_and_ends(bridge, tmp_path, caplog):
-    slots = Slots(BridgeClient(bridge.url, "the-key", "w1"), Setup({"audio": "conversions:text"}), tmp_path, 1)
+def test_a_slot_that_cannot_start_a_process_says_so_and_ends(slots, tmp_path, caplog):
     (tmp_path / "slot-0").rmdir()
     (tmp_path / "slot-0").touch()
     slots.start_all()
-    while "could not be started" not in caplog.text:
-        assert slots.all[0].thread.is_alive()
-        threading.Event().wait(0.01)
+    until(lambda: "could not be started" in caplog.text, "the slot to say so")
     slots.close()
     assert not slots.all[0].thread.is_alive()
 

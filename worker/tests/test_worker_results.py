@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
+from waiting import until
 
-from bridge_worker import client, retrying
+from bridge_worker import client as client_module
+from bridge_worker import retrying
 from bridge_worker.answers import CallFailed
 from bridge_worker.claim import read_claim
-from bridge_worker.client import BridgeClient
 from bridge_worker.results import MOST_BYTES, Results, _Ready
 
 IDS = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
-def three_wait(bridge):
+def three_wait(bridge, client):
     """Submit four results from threads, as slots do: three are ready while the first one is on its way.
 
     Return what they share, and a function that waits for how each has ended.
@@ -30,11 +30,11 @@ def three_wait(bridge):
             arrive = threading.Event()
             bridge.script("result", Say(body={"status": "completed"}, wait=arrive))
             bridge.script("results", *answers)
-            results = Results(BridgeClient(bridge.url, "the-key", "w1"))
+            results = Results(client)
             ended = [threads.submit(_submit, results, IDS[0])]
             bridge.next("result")
             ended += [threads.submit(_submit, results, one) for one in IDS[1:]]
-            _until(lambda: results.waiting() == 3)
+            until(lambda: results.waiting() == 3)
             arrive.set()
             return results, lambda: sorted(one.result(90) for one in ended)
 
@@ -49,13 +49,6 @@ def _submit(results, job_id):
     except CallFailed:
         return "refused"
     return answer.body["status"]
-
-
-def _until(condition):
-    until = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def place(status=200, code="", job_status=None):
@@ -75,13 +68,13 @@ def test_those_that_are_ready_meanwhile_go_in_one_request(bridge, run):
     bridge.script("results", Say(body={"results": [place()] * 3}))
     running = run("text", concurrency=4)
     first = bridge.next("result")
-    _until(lambda: running.slots.results.waiting() == 3)
+    until(lambda: running.slots.results.waiting() == 3)
     arrive.set()
     sent = bridge.next("results").body["results"]
     assert {first.job_id, *(one["job_id"] for one in sent)} == set(IDS)
     assert all(one["lease_token"] == f"secret-token-{one['job_id']}" for one in sent)
     assert all(one["content"] == "text" and one["success"] is True for one in sent)
-    _until(lambda: len(running.outcomes) == 4)
+    until(lambda: len(running.outcomes) == 4)
     assert running.outcomes == ["completed"] * 4
     assert bridge.calls_left("results") == bridge.calls_left("result") == 0
 
@@ -120,8 +113,8 @@ def test_an_ended_key_ends_each(bridge, three_wait, status):
     assert bridge.calls_left("result") == 0
 
 
-def test_a_request_has_a_bound_and_no_thread_waits_for_ever(bridge, monkeypatch):
-    results = Results(BridgeClient(bridge.url, "the-key", "w1"))
+def test_a_request_has_a_bound_and_no_thread_waits_for_ever(client, monkeypatch):
+    results = Results(client)
     waiting = [_Ready(read_claim(claim(f"j{n}")), b"x" * 65_000) for n in range(20)]
     results._ready = list(waiting)
     assert len(results._take()) == MOST_BYTES // 65_000
@@ -136,19 +129,19 @@ def test_a_request_has_a_bound_and_no_thread_waits_for_ever(bridge, monkeypatch)
     assert str(waiting[0].outcome) == "the worker broke: KeyError"
 
 
-def test_a_large_result_goes_by_itself(bridge):
-    results = Results(BridgeClient(bridge.url, "the-key", "w1"))
+def test_a_large_result_goes_by_itself(bridge, client):
+    results = Results(client)
     with results._sending:  # others are on their way
         results.submit(read_claim(claim("large")), b'{"success":true,"content":"' + b"x" * 70_000 + b'"}')
     assert len(bridge.next("result").body["content"]) == 70_000
 
 
-def test_a_result_that_names_files_is_waited_for_longer_and_alone(bridge, monkeypatch):
+def test_a_result_that_names_files_is_waited_for_longer_and_alone(bridge, client, monkeypatch):
     """The bridge reads a text of gigabytes before it answers."""
-    monkeypatch.setattr(client, "RESULT_SECONDS", 0.3)
+    monkeypatch.setattr(client_module, "RESULT_SECONDS", 0.3)
     answer, answers = Say(body={"status": "completed"}, wait=threading.Event()), []
     bridge.script("result", answer, answer)
-    results = Results(BridgeClient(bridge.url, "the-key", "w1"))
+    results = Results(client)
     body = b'{"success":true,"result_upload":"x"}'
     named = threading.Thread(target=lambda: answers.append(results.submit(read_claim(claim("a")), body, files=True)))
     named.start()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 
 import psutil
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
+from waiting import until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGTERM")
 HANDLER = """
@@ -78,30 +76,21 @@ GIVEN_BACK = {"downloading", "downloading again", "converting", "resting"}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_worker_ends_by_sigterm(bridge, moments, tmp_path, moment):
+def test_a_worker_ends_by_sigterm(bridge, command, moments, tmp_path, moment):
     (tmp_path / "stopped_handler.py").write_text(HANDLER)
     script, is_reached = moments[moment]
     for route, answer in script:
         bridge.script(route, answer)
-    command = [sys.executable, "-m", "bridge_worker", "--handler", "audio=stopped_handler:Handler"]
-    command += ["--option", f"mode={moment}", "--drain-seconds", "0", "--cancel-seconds", "0.2", "--work-dir", "work"]
-    environment = os.environ | {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=log)
-    try:
-        until = time.monotonic() + 90
-        while not is_reached():
-            assert time.monotonic() < until, (tmp_path / "log").read_text()
-            time.sleep(0.02)
-        started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(25) == 0, (tmp_path / "log").read_text()  # its poll would end after 30
-    finally:
-        process.kill()
+    limits = ["--option", f"mode={moment}", "--drain-seconds", "0", "--cancel-seconds", "0.2", "--work-dir", "work"]
+    process, log = command("--handler", "audio=stopped_handler:Handler", *limits)
+    until(is_reached, log.read_text)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(25) == 0, log.read_text()  # its poll would end after 30
     assert psutil.wait_procs(started, timeout=10)[1] == []
     assert list((tmp_path / "work").iterdir()) == []
     assert bridge.calls_left("release") == (1 if moment in GIVEN_BACK else 0)
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_call_without_an_answer_does_not_hold_up_the_end(bridge, run):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
@@ -11,11 +10,9 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("numpy")
 
+from converting_one import convert, job_of
 from odd_material import WAV, wav
 
-from bridge_worker.claim import read_claim
-from bridge_worker.converting import RESULT_FILE
-from bridge_worker.held import Held
 from bridge_worker.process import HandlerProcess, NotStarted, Setup
 
 
@@ -43,20 +40,9 @@ def start(model, tmp_path):
         one.discard()
 
 
-def convert(process, data: bytes, held: Held | None = None, **task_options):
-    directory = process.new_job_directory()
-    (directory / "source.wav").write_bytes(data)
-    claim = read_claim(
-        {"job_id": "x", "content_type": "audio", "source_name": "talk.wav", "task_options": task_options}
-    )
-    (directory / "job.json").write_text(json.dumps(claim.for_handler()))
-    outcome = process.run(directory, held or Held(claim))
-    return outcome, json.loads((directory / RESULT_FILE).read_bytes()) if outcome.kind == "result" else None
-
-
 def test_sound_becomes_text_and_the_model_is_loaded_once(start, model):
     process = start(device="cpu", compute_type="int8", beam_size="2")
-    outcome, result = convert(process, WAV, language="en")
+    outcome, result = convert(process, WAV, job_of(language="en"))
     assert outcome.kind == "result", outcome
     lines = result["content"].splitlines()
     assert lines[0].startswith("heard ")
@@ -64,7 +50,7 @@ def test_sound_becomes_text_and_the_model_is_loaded_once(start, model):
     metadata = result["metadata"]
     assert (metadata["handler"], metadata["language"], metadata["segments"]) == ("whisper", "en", 2)
     assert float(lines[0].split()[1]) == pytest.approx(metadata["seconds"], abs=0.2)
-    again = convert(process, WAV)[1]
+    again = convert(process, WAV, job_of())[1]
     assert again["metadata"]["language"] == "guessed"
     assert "1 loaded" in again["content"]
 
@@ -72,23 +58,23 @@ def test_sound_becomes_text_and_the_model_is_loaded_once(start, model):
 def test_a_language_that_is_none_is_guessed(start):
     process = start()
     for language in ("EN", "x" * 50, 7, ["en"], "../x"):
-        assert convert(process, WAV, language=language)[1]["metadata"]["language"] == "guessed", language
+        assert convert(process, WAV, job_of(language=language))[1]["metadata"]["language"] == "guessed", language
 
 
 def test_silence_is_a_warning_and_no_sound_is_refused(start):
     process = start()
-    _, result = convert(process, wav(b"\0\0" * 16000))
+    _, result = convert(process, wav(b"\0\0" * 16000), job_of())
     assert (result["content"], result["metadata"]["warnings"]) == ("", ["No speech was heard."])
-    _, result = convert(process, wav(b""))
+    _, result = convert(process, wav(b""), job_of())
     assert result["metadata"]["warnings"] == ["The sound track holds no samples."]
-    outcome, _ = convert(process, b"no sound at all")
+    outcome, _ = convert(process, b"no sound at all", job_of())
     assert outcome.kind == "file"
     assert "talk.wav" in outcome.text
 
 
 def test_a_cancel_is_heard_between_two_segments(start, model):
     (model / "slow").touch()
-    held = Held(read_claim({"job_id": "x", "content_type": "audio"}))
+    held = job_of()
     held.progress = lambda report: held.abandon("cancelled") if report.get("progress") == 1 else None
     process = start()
     assert convert(process, WAV, held)[0].kind == "cancelled"
