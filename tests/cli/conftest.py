@@ -3,7 +3,7 @@
 import pytest
 
 from bridge import embedded
-from tests.support.command import Started, Terminal, jobbridge
+from tests.support.command import Terminal, jobbridge, starting
 from tests.support.installation import Installation
 from tests.support.quick_command import quick_jobbridge
 
@@ -41,15 +41,8 @@ def terminal(tmp_path, settings):
 @pytest.fixture
 def begin(tmp_path, settings):
     """Yield a function that starts a command without a terminal; it is killed with the test."""
-    started = []
-
-    def start(*arguments):
-        started.append(Started(*arguments, cwd=tmp_path, **settings))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
+    with starting(tmp_path, **settings) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

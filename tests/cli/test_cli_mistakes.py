@@ -1,15 +1,16 @@
 """What the client commands say of a wrong address, key, setting or option: one line and an exit status."""
 
-import http.server
+import re
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from bridge.embedded.ports import free_port
 from tests.support.client_commands import document, lines, said
 from tests.support.command import environment, refusal
+from tests.support.quick_command import quick_jobbridge
+from tests.support.scripted_answers import answer, scripted
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
@@ -34,59 +35,22 @@ def test_a_bridge_that_cannot_be_reached_is_one_line_and_status_3(run):
     assert "http://nosuch.invalid cannot be reached" in refusal(run("queues", "--url", "http://nosuch.invalid"), 3)
 
 
-class Somebody(http.server.BaseHTTPRequestHandler):
-    """Answers what is no bridge's answer; remembers what it was sent."""
-
-    answer = (200, "text/html", b"<h1>Welcome</h1>")
-    heard: list[str | None] = []
-
-    def do_GET(self):
-        status, kind, body = self.answer
-        self.heard.append(self.headers["Authorization"])
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def somebody():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Somebody)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        (200, "text/html", b"<h1>Welcome</h1>"),
-        (200, "application/json", b'{"jobs": 1}'),
-        (200, "application/json", b"[]"),
-        (200, "application/json", b"{"),
-        (502, "text/html", b"<h1>Bad Gateway</h1>"),
-        (301, "text/html", b""),
-    ],
-)
-def test_somebody_else_at_the_address_is_not_taken_for_the_bridge(run, somebody, monkeypatch, answer):
-    monkeypatch.setattr(Somebody, "answer", answer)
-    line = refusal(run("jobs", "list", BRIDGE_URL=somebody), 3)
-    assert f"what answers at {somebody} is not the bridge ({answer[0]} " in line
-
-
-def test_the_key_is_the_settings_and_not_that_of_a_netrc(run, somebody, tmp_path, monkeypatch):
-    monkeypatch.setattr(Somebody, "heard", [])
+def test_somebody_else_at_the_address_is_not_taken_for_the_bridge_and_hears_no_key_of_a_netrc(tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password other\n")
-    run("jobs", "list", BRIDGE_URL=somebody, BRIDGE_KEY="the-key", NETRC=str(tmp_path / "netrc"))
-    assert Somebody.heard == ["Bearer the-key"]
+    for status, kind, body in [
+        ("200 OK", "text/html", b"<h1>Welcome</h1>"),
+        ("200 OK", "application/json", b'{"jobs": 1}'),
+        ("200 OK", "application/json", b"[]"),
+        ("200 OK", "application/json", b"{"),
+        ("502 Bad Gateway", "text/html", b"<h1>Bad Gateway</h1>"),
+        ("301 Moved Permanently", "text/html", b""),
+    ]:
+        with scripted(answer(status, body, "Location: /elsewhere", kind=kind)) as somebody:
+            around = {"BRIDGE_URL": somebody.url, "BRIDGE_KEY": "the-key", "NETRC": str(tmp_path / "netrc")}
+            line = refusal(quick_jobbridge("jobs", "list", cwd=tmp_path, **around), 3)
+        assert f"what answers at {somebody.url} is not the bridge ({status[:3]} " in line
+        (head,) = somebody.heads
+        assert re.findall(r"(?im)^authorization: (.*?)\r?$", head) == ["Bearer the-key"]
 
 
 def test_a_key_that_does_not_count_or_may_not_is_status_1(run, bridge, client):

@@ -1,14 +1,16 @@
 """The commands for production: db and keys."""
 
 import re
+from functools import partial
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from tests.support.client import Client
+from tests.support.client_commands import said
 from tests.support.command import refusal
 from tests.support.own_database import own_database
-from tests.support.quick_command import quick_jobbridge as jobbridge
+from tests.support.quick_command import quick_jobbridge
 from tests.support.waiting import wait_until
 
 
@@ -23,16 +25,7 @@ def empty_database(servers):
 def run(tmp_path):
     """Run a command with these settings in an empty directory."""
 
-    def begin(*arguments, **settings):
-        return jobbridge(*arguments, cwd=tmp_path, **settings)
-
-    return begin
-
-
-def said(done) -> str:
-    """Return what a command that went well printed."""
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return partial(quick_jobbridge, cwd=tmp_path)
 
 
 # db

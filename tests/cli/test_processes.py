@@ -3,6 +3,7 @@
 import re
 import signal
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from sqlalchemy import create_engine, text
 from bridge import names
 from bridge.embedded.ports import free_port
 from tests.support.client import Client
-from tests.support.command import Started, jobbridge, refusal
+from tests.support.command import refusal, starting
+from tests.support.quick_command import quick_jobbridge
 from tests.support.waiting import wait_until
 
 
@@ -20,10 +22,7 @@ from tests.support.waiting import wait_until
 def run(tmp_path):
     """Run a command with these settings in an empty directory."""
 
-    def begin(*arguments, **settings):
-        return jobbridge(*arguments, cwd=tmp_path, **settings)
-
-    return begin
+    return partial(quick_jobbridge, cwd=tmp_path)
 
 
 # One process each.
@@ -31,16 +30,9 @@ def run(tmp_path):
 
 @pytest.fixture
 def begin(tmp_path):
-    """Yield a function that starts a command with these servers; it is killed with the test."""
-    started = []
-
-    def start(*arguments, **settings):
-        started.append(Started(*arguments, cwd=tmp_path, **settings))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
+    """Yield a function that starts a command with these settings; it is killed with the test."""
+    with starting(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture
@@ -74,6 +66,9 @@ def answers(client) -> bool:
 
 @pytest.mark.slow
 def test_api_celery_and_beat_are_a_bridge_and_stop_at_sigterm(begin, production, tmp_path):
+    """Modules of the same names in the current directory do no harm."""
+    for name in ("tasks.py", "models.py", "api.py", "celeryconfig.py"):
+        (tmp_path / name).write_text("raise SystemExit('somebody else')\n")
     client = api_client(production, tmp_path)
     processes = [begin(name) for name in ("api", "celery", "beat")]
     api = processes[0]
@@ -104,16 +99,6 @@ def test_a_process_that_lacks_a_setting_names_it_and_does_not_start(run, command
     assert line in refusal(run(command))
 
 
-def test_a_modules_name_that_is_taken_in_the_current_directory_does_no_harm(begin, production, tmp_path):
-    for name in ("tasks.py", "models.py", "api.py", "celeryconfig.py"):
-        (tmp_path / name).write_text("raise SystemExit('somebody else')\n")
-    client = api_client(production, tmp_path)
-    begin("api")
-    worker = begin("celery")
-    wait_until(lambda: answers(client), "the API")
-    worker.says("ready")
-
-
 def test_without_keys_the_api_does_not_listen_beyond_loopback(run, production):
     done = run("api", BRIDGE_AUTH="off", BRIDGE_HOST="0.0.0.0", BRIDGE_BOOTSTRAP_KEY="")
     assert done.returncode != 0
@@ -129,13 +114,8 @@ def flower(begin, production):
     """Flower on a free port beside a Celery worker: its process, its address, what it logs in with."""
     port = free_port()
     begin("celery", BRIDGE_REMOTE_CONTROL="on").says("ready")
-    process = begin(
-        "flower",
-        "--port",
-        str(port),
-        BRIDGE_CONTINUATION_TASK="pipeline.receive",
-        BRIDGE_CONTINUATION_QUEUE="ingestion",
-    )
+    pipeline = {"BRIDGE_CONTINUATION_TASK": "pipeline.receive", "BRIDGE_CONTINUATION_QUEUE": "ingestion"}
+    process = begin("flower", "--port", str(port), **pipeline)
     text = process.says("log in as ")
     told = re.search(r"log in as (\S+)", text)
     assert told, text

@@ -10,7 +10,8 @@ import struct
 import subprocess
 import sys
 import termios
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -98,6 +99,20 @@ class Started:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+@contextmanager
+def starting(cwd: Path, **settings: str) -> Iterator[Callable[..., Started]]:
+    """Yield a function that starts a command with these settings and its own; all are killed at the end."""
+    started: list[Started] = []
+
+    def start(*arguments: str, **changes: str) -> Started:
+        started.append(Started(*arguments, cwd=cwd, **{**settings, **changes}))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
 
 
 class Terminal:

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from bridge.embedded.ports import free_port
 from tests.support.client import Client, ok, refused
-from tests.support.command import Started
+from tests.support.command import starting
 from tests.support.waiting import wait_until
 
 BOOTSTRAP = "a-key-for-containers-of-32-characters"
@@ -19,16 +19,9 @@ NOWHERE = "redis://127.0.0.1:1/0"
 @pytest.fixture
 def begin(tmp_path):
     """Yield a function that starts a command whose servers do not answer; it is killed with the test."""
-    started = []
-
-    def start(*arguments, **settings):
-        given = {"BRIDGE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "BRIDGE_REDIS_URL": NOWHERE}
-        started.append(Started(*arguments, cwd=tmp_path, **{**given, **settings}))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
+    given = {"BRIDGE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "BRIDGE_REDIS_URL": NOWHERE}
+    with starting(tmp_path, **given) as start:
+        yield start
 
 
 @pytest.fixture
