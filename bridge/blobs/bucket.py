@@ -20,6 +20,7 @@ log = structlog.get_logger("bridge.blobs")
 CLIENT: Any = {"timeout": "10s", "allow_http": True}
 AT_ONCE = 8 * 1024 * 1024  # bytes of an object that is put in one request, and in memory meanwhile
 PARTS: Any = {"chunk_size": 5 * 1024 * 1024, "max_concurrency": 2}  # of a larger one: the least that S3 takes
+NO_BUCKET = "status code: 404"  # in the words of a listing's error, which has no class of its own
 AGAIN: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=12)}
 
 
@@ -43,9 +44,9 @@ class Bucket:
     def look(self) -> None:
         try:
             next(iter(self._obstore.list(self._objects, chunk_size=1)), None)
-        except FileNotFoundError:
-            raise NotFound("There is no such bucket.") from None
         except self._refused as error:
+            if NO_BUCKET in str(error):
+                raise NotFound("There is no such bucket.") from None
             raise _unavailable(error) from None
 
     def draft(self, name: str) -> "_Object":

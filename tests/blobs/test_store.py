@@ -139,6 +139,17 @@ def test_a_bucket_whose_server_refuses_is_no_missing_file(monkeypatch, status):
 
 
 @pytest.mark.clients
+@pytest.mark.parametrize("body", [b"", b"<Error><Code>NoSuchBucket</Code></Error>", b"<html>nothing here</html>"])
+def test_a_bucket_that_is_not_there_is_said_to_be_missing(monkeypatch, body):
+    pytest.importorskip("obstore")
+    with scripted(answer("404 Not Found", body, kind="application/xml")) as server:
+        for name, value in {**ACCESS, "AWS_ENDPOINT_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(NotFound, match="no such bucket"):
+            Bucket("s3://files/x").look()
+
+
+@pytest.mark.clients
 def test_a_bucket_without_a_name_stops_the_start():
     pytest.importorskip("obstore")
     with pytest.raises(SettingsError, match="BRIDGE_STORE: s3:///x"):
