@@ -10,6 +10,7 @@ from celery import Celery
 
 from api.create_app import create_app
 from api.http.counted import Told
+from api.http.send_file import SENDS_NICE
 from bridge import crash_points, server_requirements
 from bridge.background import once
 from bridge.db import make_cooperative, make_engine
@@ -35,7 +36,8 @@ engine = make_engine(settings, pool_size=16, name="bridge-api")
 redis_url = settings.require("redis_url")
 once(10.0, "see whether the servers are as they should be", partial(server_requirements.tell, engine, redis_url))
 nudger, observer, traces = Nudger(sender), Counting(Told()), traces_of("jobbridge-api")
-runtime = Runtime(settings, engine, mirror, nudger, FilePool(), Batches(), observer, traces, nudger.call_back)
+files, sends = FilePool(), FilePool(nice=SENDS_NICE)
+runtime = Runtime(settings, engine, mirror, nudger, files, sends, Batches(), observer, traces, nudger.call_back)
 # What all requests depend on must not wait for a connection behind slow ones.
 reserved = replace(runtime, engine=make_engine(settings, pool_size=4, name="bridge-reserved"))
 app = create_app(runtime, reserved)

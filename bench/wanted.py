@@ -95,8 +95,13 @@ def _intake(kept: Any) -> list[float]:
     return [rate for rate, _ in kept["rounds"]]
 
 
-def _polls_beside(kept: Any) -> list[float]:
-    return [kept["polls"]["path"][0] / kept["polls"]["plain copy"][0]]
+def _polls_beside(of: str, by: str) -> Callable[[Any], list[float]]:
+    return lambda kept: [kept["polls"][of][0] / kept["polls"][by][0]]
+
+
+def _download(of: str) -> Callable[[Any], list[float]]:
+    """Return a function that divides the seconds of the plain copy by those of the download, round by round."""
+    return lambda kept: [a / b for a, b in zip(kept["seconds"]["plain copy"], kept["seconds"][of], strict=True)]
 
 
 _ONE = "bridge, 128 connections"
@@ -129,5 +134,9 @@ WANTED = [
     Wanted(_GROWTH + "32 connections", "growth", _at("ratios", "32"), most=1.25),
     Wanted("intake over Celery, one worker of two processes", "intake", _intake, 2 * 339, unit=" jobs/s"),
     Wanted("result → the pipeline's task starts, p50", "continuation", _at("ms"), most=15, unit=" ms"),
-    Wanted("polls beside a download ÷ beside a plain copy, p50", "download", _polls_beside),
+    Wanted("download of a path ÷ a plain copy", "download", _download("path"), 0.8),
+    Wanted("download of an upload ÷ a plain copy", "download", _download("upload"), 0.8),
+    Wanted("polls beside a download of a path ÷ alone, p50", "download", _polls_beside("path", "nothing"), most=1.5),
+    Wanted("polls beside that of an upload ÷ alone, p50", "download", _polls_beside("upload", "nothing"), most=1.5),
+    Wanted("polls beside a download ÷ beside a plain copy, p50", "download", _polls_beside("path", "plain copy")),
 ]

@@ -75,6 +75,7 @@ class Runtime:
     mirror: Mirror
     nudge: Nudge
     files: OnFiles = at_once
+    sends: OnFiles = at_once  # the same for sending them, which takes a core and must not take it from others
     batches: Batching = one_by_one
     observer: Observer = field(default_factory=Unobserved)  # is told every change once it is committed
     traces: Traces = field(default_factory=Untraced)

@@ -79,7 +79,7 @@ def _upload_pieces(runtime: Runtime, upload_id: UUID, served: range, sock: Any) 
         held = parts(runtime, upload_id, served)
         try:
             yield from sent_pieces(
-                sock, (Part(partial(objects.open, name), part) for name, part in held), runtime.files
+                sock, (Part(partial(objects.open, name), part) for name, part in held), runtime.sends
             )
             return
         except CannotSend:

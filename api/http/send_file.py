@@ -1,8 +1,8 @@
 """Sends files' bytes by the kernel (sendfile), without copying them through the memory of this process.
 
-The call is made in a thread of the file pool, since it opens and reads files, one after the other. It waits there only
-for a client that reads as fast as it is sent to, milliseconds in all: each trip to a thread and back costs more. For
-others the greenlet waits.
+The call is made in a thread (bridge.runtime.Runtime.sends), since it opens and reads files, one after the other. It
+waits there only for a client that reads as fast as it is sent to, milliseconds in all: each trip to a thread and back
+costs more. For others the greenlet waits.
 """
 
 import errno
@@ -30,6 +30,7 @@ PIECE = 64 * 1024  # bytes that are read where the kernel does not send
 MOST = 8 * 1024 * 1024  # bytes of one call
 SOON_MILLISECONDS = 1  # within which a client that keeps up has read some
 MOST_SECONDS = 0.02  # in a thread, for the sake of the other files
+SENDS_NICE = 10  # by how much less urgent these threads are: a download takes a core, and answers to others are short
 AHEAD = 8  # parts that a thread may go on to
 # What a file system without sendfile answers.
 UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)

@@ -29,7 +29,7 @@ from bridge.jobs.read import find
 from bridge.jobs.remote_sources import WORKER, is_remote
 from bridge.jobs.source_files import open_source
 from bridge.jobs.uploaded_sources import is_uploaded, uploaded_source
-from bridge.runtime import OnFiles
+from bridge.runtime import OnFiles, Runtime
 from models.job_state import JobState
 
 log = structlog.get_logger("api")
@@ -97,17 +97,17 @@ def source_response(job: Row[Any], *, by_store: bool = False) -> Response:
     if is_remote(job.source_file_path):
         return remote_response(process, job.source_file_path, f"{job.id}.bin")
     file = process.files(open_source, job.source_file_path, process.settings.source_roots)
-    return _file_response(file, f"{job.id}.bin", process.files)
+    return _file_response(file, f"{job.id}.bin", process)
 
 
-def _file_response(file: BinaryIO, name: str, files: OnFiles) -> Response:
+def _file_response(file: BinaryIO, name: str, process: Runtime) -> Response:
     with ExitStack() as stack:
         stack.callback(file.close)
-        seen = files(os.fstat, file.fileno())
+        seen = process.files(os.fstat, file.fileno())
         etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
 
         def body(served: range) -> _Bytes:
-            return _Bytes(file, served, files)
+            return _Bytes(file, served, process.sends)
 
         response = bytes_response(seen.st_size, etag, seen.st_mtime, body)
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'

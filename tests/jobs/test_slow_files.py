@@ -55,6 +55,14 @@ def test_a_refusal_comes_out_of_the_thread_and_is_no_crash_in_the_log(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_threads_may_be_less_urgent_than_their_process_and_no_other_thread_is():
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    sends = FilePool(nice=3)
+    for _ in range(2):
+        assert sends(os.getpriority, os.PRIO_PROCESS, 0) == min(usual + 3, 19)
+    assert FilePool()(os.getpriority, os.PRIO_PROCESS, 0) == os.getpriority(os.PRIO_PROCESS, 0) == usual
+
+
 def test_no_connection_is_held_while_files_are_looked_at(core):
     looks = []
 
@@ -91,7 +99,7 @@ def test_the_api_does_all_its_work_on_source_files_through_the_runtime(make_runt
         works.append(work.__name__)
         return work(*args)
 
-    runtime = replace(make_runtime(auth="off"), files=look)
+    runtime = replace(make_runtime(auth="off"), files=look, sends=look)
     core = Core(runtime)
     client = create_app(runtime, reserved=runtime).test_client()
     created = {"source_file_path": str(core.source), "content_type": "audio", "ingestion_task_id": "task"}
@@ -111,7 +119,7 @@ def test_the_file_system_stops_answering_during_a_download_and_the_client_sees_a
             raise Unavailable("It hangs.")
         return work(*args)
 
-    runtime = replace(make_runtime(auth="off"), files=look)
+    runtime = replace(make_runtime(auth="off"), files=look, sends=look)
     core = Core(runtime)
     job = core.claim(core.create(), key=Caller())
     assert job is not None
@@ -125,7 +133,8 @@ def test_an_api_process_works_on_files_in_threads(bridge):
     script = """
 from gevent import monkey; monkey.patch_all()
 from api import wsgi
-print(type(wsgi.app.extensions["bridge"].runtime.files))
+runtime = wsgi.app.extensions["bridge"].runtime
+print(type(runtime.files).__name__, type(runtime.sends).__name__)
 """
     environment = {
         **os.environ,
@@ -134,4 +143,4 @@ print(type(wsgi.app.extensions["bridge"].runtime.files))
         "BRIDGE_DATA_DIR": str(bridge.settings.data_dir),
     }
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100)
-    assert "FilePool" in done.stdout, done.stderr[-2000:]
+    assert done.stdout.split()[-2:] == ["FilePool", "FilePool"], done.stderr[-2000:]
