@@ -14,7 +14,13 @@ The SQLite file, in WAL mode, holds one row for each outcome, however often it w
              content TEXT, received_at REAL, deliveries INTEGER, recorded_at TEXT, PRIMARY KEY (job_id, n))
 
 `n` counts the job's outcomes, `received_at` is the first delivery in seconds since 1970, `success`
-is 0 or 1, `recorded_at` is when the bridge recorded the outcome.
+is 0 or 1, `recorded_at` is when the bridge recorded the outcome. A text of more than a MiB is a file, as artifacts
+are; `content` is NULL then. Files lie in PIPELINE_FILES (default `pipeline-files` beside the SQLite file) under their
+SHA-256:
+
+    files(job_id TEXT, n INTEGER, name TEXT, media_type TEXT, sha256 TEXT, PRIMARY KEY (job_id, n, name))
+
+The text's name is empty.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +39,7 @@ from celery.platforms import SecurityWarning  # type: ignore[attr-defined]  # th
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 from local_fallback import convert_here
-from results import text_of
+from results import artifacts_of, keep, text_of
 
 ENQUEUE = "bridge.enqueue_remote_job"
 CONFIRM = "bridge.confirm_continuation"
@@ -41,6 +47,7 @@ BRIDGE_QUEUE = "bridge"
 CONFIRM_QUEUE = "bridge.outcomes"  # `bridge` is listened to as well; there a confirmation waits behind creates
 RECEIVE = "sample_pipeline.receive"
 PIPELINE_QUEUE = "pipeline"
+IN_ROW = 2**20  # bytes of a text; SQLite takes at most a gigabyte, and all of it would be in memory
 
 # In a container everything is root, and what the warning is about, pickle, is refused below. C_FORCE_ROOT
 # does not silence it.
@@ -89,6 +96,10 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS receipts (
     content_type TEXT NOT NULL, status TEXT NOT NULL, success INTEGER NOT NULL, content TEXT,
     received_at REAL NOT NULL, deliveries INTEGER NOT NULL, recorded_at TEXT, PRIMARY KEY (job_id, n))"""
 
+FILES = """CREATE TABLE IF NOT EXISTS files (
+    job_id TEXT NOT NULL, n INTEGER NOT NULL, name TEXT NOT NULL, media_type TEXT NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY (job_id, n, name))"""
+
 
 def state_path() -> Path:
     """Return the file of receipts."""
@@ -103,13 +114,19 @@ def state() -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA synchronous = FULL")  # a receipt that was confirmed must survive a power cut
         with connection:
             connection.execute(SCHEMA)
+            connection.execute(FILES)
             if "recorded_at" not in {column[1] for column in connection.execute("PRAGMA table_info(receipts)")}:
                 connection.execute("ALTER TABLE receipts ADD COLUMN recorded_at TEXT")  # a file of an older sample
             yield connection
 
 
-def record(outcome: dict[str, Any]) -> int:
-    """Write one delivery; return which one of this (job_id, n) it is, from 1.
+def files_path() -> Path:
+    """Return the directory of texts and artifacts."""
+    return Path(os.environ.get("PIPELINE_FILES") or state_path().with_name("pipeline-files"))
+
+
+def record(outcome: dict[str, Any], files: Sequence[tuple[str, str, str]] = ()) -> int:
+    """Write one delivery; return which one of this (job_id, n) it is, from 1. `files`: name, media type, SHA-256.
 
     A delivery with a later `recorded_at` is another outcome: the bridge's database was restored to a moment before the
     first one, and the job ended again. The later one counts.
@@ -121,12 +138,34 @@ def record(outcome: dict[str, Any]) -> int:
             " ON CONFLICT (job_id, n) DO UPDATE SET deliveries = deliveries + 1 RETURNING deliveries",
             {**outcome, "success": int(outcome["success"]), "received_at": time.time()},
         ).fetchone()
-        connection.execute(
+        later = connection.execute(
             "UPDATE receipts SET status = :status, success = :success, content = :content, recorded_at = :recorded_at"
             " WHERE job_id = :job_id AND n = :n AND recorded_at < :recorded_at",
             {**outcome, "success": int(outcome["success"])},
-        )
+        ).rowcount
+        if row[0] == 1 or later:
+            key = (outcome["job_id"], outcome["n"])
+            connection.execute("DELETE FROM files WHERE job_id = ? AND n = ?", key)
+            connection.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?)", [(*key, *file) for file in files])
         return int(row[0])
+
+
+def fetched(outcome: dict[str, Any]) -> tuple[str | None, list[tuple[str, str, str]]]:
+    """Return the text, unless it is long, and the files of an outcome, which are in `files_path()` then.
+
+    What is there already is not fetched again. Raises OSError.
+    """
+    files = []
+    content: str | None = outcome["content"]
+    if outcome["result_url"] is not None and outcome["result_size"] > IN_ROW:
+        keep(outcome["result_url"], outcome["result_sha256"], files_path())
+        files.append(("", "text/plain", outcome["result_sha256"]))
+    elif outcome["result_url"] is not None:
+        content = text_of(outcome)
+    for one in artifacts_of(outcome):
+        keep(one["url"], one["sha256"], files_path())
+        files.append((one["name"], one["media_type"], one["sha256"]))
+    return content, files
 
 
 @app.task(
@@ -152,21 +191,27 @@ def receive(
     task_options: dict[str, Any] | None = None,
     recorded_at: str | None = None,
     result_url: str | None = None,
-    result_sha256: str = "",
+    result_size: int | None = None,
+    result_sha256: str | None = None,
+    artifacts: list[dict[str, Any]] | None = None,
+    artifacts_count: int = 0,
     **_later_fields: Any,
 ) -> None:
     """Receive the outcome of a job, once or more often, and tell the bridge that it is safe here."""
     # Before it is confirmed: if this process dies on the way, the bridge hands the outcome over again.
     if status == "unserved":
         log.info("job %s (%s): no worker polls for it; converted here: %s", job_id, content_type, convert_here(job_id))
-    if result_url is not None:  # a text that is too long for a message
-        content = text_of({"result_url": result_url, "result_sha256": result_sha256})
+    text, files = fetched(
+        {"job_id": job_id, "content": content, "result_url": result_url, "result_size": result_size,
+         "result_sha256": result_sha256, "artifacts": artifacts, "artifacts_count": artifacts_count}
+    )  # fmt: skip
     delivery = record(
         {"job_id": job_id, "n": n, "ingestion_task_id": ingestion_task_id, "content_type": content_type,
-         "status": status, "success": success, "content": content, "recorded_at": recorded_at}
+         "status": status, "success": success, "content": text, "recorded_at": recorded_at}, files
     )  # fmt: skip
     if delivery == 1:
-        log.info("job %s (%s) %s, %d characters", job_id, content_type, status, len(content or ""))
+        told = (job_id, content_type, status, len(text or ""), len(files))
+        log.info("job %s (%s) %s, %d characters, %d files", *told)
     else:
         log.info("job %s delivered again (%d times)", job_id, delivery)
     # Also for a repeated delivery: the confirmation of the first may have been lost.

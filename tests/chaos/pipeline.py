@@ -8,6 +8,7 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _record = pipeline_app.record
 TABLES = "job_id TEXT NOT NULL, n INTEGER NOT NULL, status TEXT NOT NULL, content TEXT"
 
 
-def record(outcome: dict[str, Any]) -> int:
+def record(outcome: dict[str, Any], files: Sequence[tuple[str, str, str]] = ()) -> int:
     """Keep the delivery, then do as the sample does; the effect of a first delivery is kept with it."""
     with contextlib.suppress(OSError, ValueError):
         time.sleep(float(Path(os.environ["PIPELINE_SLOW"]).read_text()))
@@ -27,7 +28,7 @@ def record(outcome: dict[str, Any]) -> int:
         for table in ("deliveries", "effects"):
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({TABLES})")
         connection.execute("INSERT INTO deliveries VALUES (?, ?, ?, ?)", row)
-    delivery = _record(outcome)
+    delivery = _record(outcome, files)
     with contextlib.closing(sqlite3.connect(pipeline_app.state_path(), timeout=30)) as connection, connection:
         # One that dies between its receipt and its effect makes the effect at the next delivery: what must not be is
         # a second one, so the question is whether there is an effect, not which delivery this is.

@@ -1,6 +1,7 @@
 """The most memory that processes of a bridge have."""
 
 import threading
+from contextlib import suppress
 
 import psutil
 
@@ -34,4 +35,5 @@ class Peak:
     def _look(self) -> None:
         while not self._end.wait(0.05):
             for process in self._processes:
-                self.of[process.pid] = max(self.of[process.pid], process.memory_info().rss)
+                with suppress(psutil.NoSuchProcess):
+                    self.of[process.pid] = max(self.of[process.pid], process.memory_info().rss)
