@@ -137,51 +137,56 @@ def attempts(job: dict[str, Any]) -> list[tuple[int, str]]:
     return [(attempt["attempt"], attempt["how"]) for attempt in job["attempts"]]
 
 
-def test_a_job_is_fetched_converted_and_submitted(start, submit, finished, client):
+@pytest.mark.slow
+def test_each_job_is_done_once_whatever_answers_are_lost(start, submit, finished, proxy, bridge, client):
+    unheard = lose(proxy, "GET", "/poll", answer=b"lease_token")  # costs neither an attempt nor a wait
     start()
     job = finished(submit("say good morning"))
+    assert unheard.happened.is_set()
     assert (job["status"], attempts(job)) == ("completed", [(1, "completed")])
     assert job["processing_time"] >= 0
     assert ok(client.get(f"{job['job_id']}/result"))["content"] == "good morning"
 
-
-def test_a_lost_answer_to_the_poll_costs_neither_an_attempt_nor_a_wait(start, submit, finished, proxy):
-    lost = lose(proxy, "GET", "/poll", answer=b"lease_token")
-    start()
-    job = finished(submit("say still here"))
-    assert lost.happened.is_set()
-    assert (job["status"], attempts(job)) == ("completed", [(1, "completed")])
-
-
-def test_a_broken_download_goes_on_where_it_broke(start, submit, finished, proxy, client):
     size = 2_000_000
-    cut = lose(proxy, "GET", "/download", through=size // 2)
-    start()
+    cut = lose(proxy, "GET", "/download", through=size // 2)  # goes on where it broke
     job = finished(submit("count", b"x" * (size - len("count\n"))))
     assert cut.happened.is_set()
     assert ok(client.get(f"{job['job_id']}/result"))["content"] == f"{size} bytes"
-    heads = sent(proxy, "GET", "/download")
+    heads = sent(proxy, "GET", f"/{job['job_id']}/download")
     assert len(heads) == 2
     assert b"range: bytes=" in heads[1].lower()
     assert b"if-range: " in heads[1].lower()
 
+    job = finished(submit("refuse the file is damaged"))  # a failure that no retry will mend
+    assert (job["status"], job["retry_count"], attempts(job)) == ("failed", 0, [(1, "failed")])
+    assert "the file is damaged" in job["error_message"]
+
+    unheard = lose(proxy, "PUT", "/result", answer=b"ingestion_continued")  # it is sent again, and counts once
+    job_id = submit("say once")
+    finished(job_id)
+    wait_until(lambda: len(sent(proxy, "PUT", f"/{job_id}/result")) == 2, "the result to be sent again")
+    job = finished(submit("say and on it goes"))
+    assert (job["status"], attempts(job)) == ("completed", [(1, "completed")])
+    assert unheard.happened.is_set()
+    assert attempts(client.job(job_id)) == [(1, "completed")]
+    assert bridge.sql("SELECT n FROM continuations WHERE job_id = :id", id=job_id) == [(1,)]
+    assert not bridge.sql("SELECT code FROM job_refusals WHERE job_id = :id", id=job_id)
+
 
 @pytest.mark.slow
-def test_a_cancel_is_heard_and_nothing_is_submitted(start, submit, finished, proxy, client, tmp_path):
+def test_a_cancel_and_a_lost_lease_are_heard_and_nothing_is_submitted(
+    start, submit, finished, proxy, bridge, client, tmp_path
+):
     start()
-    job_id = submit(f"await {tmp_path / 'job'}")
-    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
+    job_id = submit(f"await {tmp_path / 'one'}")
+    wait_until((tmp_path / "one.begun").exists, "the conversion to begin")
     ok(client.post(f"{job_id}/cancel"))
     finished(submit("say free again"))
     assert attempts(client.job(job_id)) == [(1, "cancelled")]
     assert not sent(proxy, "PUT", f"/{job_id}/result")
 
-
-@pytest.mark.slow
-def test_a_lost_lease_is_heard_and_nothing_is_submitted(start, submit, finished, proxy, bridge, client, tmp_path):
-    start()
-    job_id = submit(f"await {tmp_path / 'job'}")
-    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
+    job_id = submit(f"await {tmp_path / 'two'}")
+    wait_until((tmp_path / "two.begun").exists, "the conversion to begin")
 
     def lost() -> bool:
         # A heartbeat between this and the sweep renews the lease: it is then taken away again.
@@ -194,26 +199,6 @@ def test_a_lost_lease_is_heard_and_nothing_is_submitted(start, submit, finished,
     bridge.sql("UPDATE remote_jobs SET available_at = now() + interval '1 hour' WHERE id = :id", id=job_id)
     finished(submit("say free again"))
     assert not sent(proxy, "PUT", f"/{job_id}/result")
-
-
-def test_a_failure_that_no_retry_will_mend_ends_the_job(start, submit, finished):
-    start()
-    job = finished(submit("refuse the file is damaged"))
-    assert (job["status"], job["retry_count"], attempts(job)) == ("failed", 0, [(1, "failed")])
-    assert "the file is damaged" in job["error_message"]
-
-
-def test_a_result_whose_answer_was_lost_is_sent_again_and_counts_once(start, submit, finished, proxy, bridge):
-    lost = lose(proxy, "PUT", "/result", answer=b"ingestion_continued")
-    start()
-    job_id = submit("say once")
-    job = finished(job_id)
-    wait_until(lambda: len(sent(proxy, "PUT", f"/{job_id}/result")) == 2, "the result to be sent again")
-    finished(submit("say and on it goes"))
-    assert lost.happened.is_set()
-    assert attempts(job) == [(1, "completed")]
-    assert bridge.sql("SELECT n FROM continuations WHERE job_id = :id", id=job_id) == [(1,)]
-    assert not bridge.sql("SELECT code FROM job_refusals WHERE job_id = :id", id=job_id)
 
 
 def test_sigterm_lets_it_finish_what_it_has_begun(start, submit, client, tmp_path):

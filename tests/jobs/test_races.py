@@ -250,15 +250,18 @@ def test_cancel_and_queue_clock(core):
 @pytest.mark.parametrize("pauses", [1, 2])
 @pytest.mark.slow
 def test_two_watches_pause_a_worker_in_trouble_once(core, pauses):
+    for _ in range(3):
+        core.result(core.held(max_retries=0), success=False)
+    assert watch(core.runtime) == 1
+
     def troubled():
-        core.sql("DELETE FROM remote_jobs")
-        core.sql("DELETE FROM worker_pauses")
-        for nth in range(1, pauses + 1):
-            for _ in range(3):
-                core.result(core.held(max_retries=0), success=False)
-            if nth < pauses:
-                watch(core.runtime)
-                core.sql("UPDATE worker_pauses SET until = now(), paused_at = paused_at - interval '1 hour'")
+        """Make its three claims those of a worker that was not paused yet, or whose first pause is over."""
+        core.sql("UPDATE job_attempts SET claimed_at = now(), ended_at = now()")
+        if pauses == 1:
+            core.sql("DELETE FROM worker_pauses")
+        else:
+            core.sql("UPDATE worker_pauses SET in_a_row = 1, until = now() - interval '1 s',"
+                     " paused_at = now() - interval '1 hour'")  # fmt: skip
 
     watches = [lambda _: watch(core.runtime)] * 4
     for _, changed in race(troubled, *watches, rounds=50):
