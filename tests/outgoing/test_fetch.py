@@ -13,22 +13,12 @@ from bridge.outgoing.addresses import network
 from bridge.outgoing.connect import NotSent
 from bridge.outgoing.destination import Allowed, BadAddress
 from bridge.outgoing.fetch import PIECE, fetch
-from tests.support.receiver import Answers, Received, answer, receiver
+from tests.support.receiver import Answers, Received, answer, hang, receiver, trickle_body, trickle_head
 
 LOCAL = Allowed.of(["http://127.0.0.1:*", "http://files.example.org:*"], [network("127.0.0.1")])
 
 
-def _hang(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    Event().wait(20)
-
-
-def _trickle_head(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    for one in b"HTTP/1.1 200 OK\r\nX: " + b"a" * 1000:
-        handler.wfile.write(bytes([one]))
-        Event().wait(0.1)
-
-
-@pytest.mark.parametrize("hangs", [_hang, _trickle_head])
+@pytest.mark.parametrize("hangs", [hang, trickle_head])
 def test_a_head_that_does_not_come_is_waited_for_so_long(hangs: Answers) -> None:
     with receiver() as there:
         there.answers = hangs
@@ -48,14 +38,7 @@ def _silent_body(handler: BaseHTTPRequestHandler, _: Received) -> None:
     Event().wait(20)
 
 
-def _trickle_body(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while True:
-        handler.wfile.write(b"x")
-        Event().wait(0.1)
-
-
-@pytest.mark.parametrize(("body", "bounds"), [(_silent_body, {"silence": 0.5}), (_trickle_body, {"seconds": 1})])
+@pytest.mark.parametrize(("body", "bounds"), [(_silent_body, {"silence": 0.5}), (trickle_body, {"seconds": 1})])
 def test_a_body_that_does_not_go_on_ends_early(body: Answers, bounds: dict[str, Any]) -> None:
     with receiver() as there:
         there.answers = body

@@ -15,7 +15,8 @@ from bridge.outgoing.addresses import network
 from bridge.outgoing.connect import NotSent, tls
 from bridge.outgoing.destination import Allowed, BadAddress
 from bridge.outgoing.post import Answer, post
-from tests.support.receiver import Received, answer, receiver
+from tests.support.file_server import certificate_for
+from tests.support.receiver import Received, answer, hang, receiver, trickle_body, trickle_head
 
 LOOPBACK = [network("127.0.0.0/8")]
 LOCAL = Allowed.of(["http://127.0.0.1:*", "http://hooks.example.org:*", "https://hooks.example.org:*"], LOOPBACK)
@@ -95,23 +96,13 @@ def test_nobody_there_is_told() -> None:
         post(LOCAL, "http://hooks.example.org:9/", b"", {}, ask=lambda *_: [])
 
 
-def _hang(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    Event().wait(20)
-
-
-def _trickle_head(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    for one in b"HTTP/1.1 200 OK\r\nX: " + b"a" * 1000:
-        handler.wfile.write(bytes([one]))
-        Event().wait(0.1)
-
-
 def _continue_for_ever(handler: BaseHTTPRequestHandler, _: Received) -> None:
     while True:
         handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         Event().wait(0.05)
 
 
-@pytest.mark.parametrize("hangs", [_hang, _trickle_head, _continue_for_ever])
+@pytest.mark.parametrize("hangs", [hang, trickle_head, _continue_for_ever])
 def test_a_receiver_that_takes_its_time_is_cut_off(hangs: object) -> None:
     with receiver() as there:
         there.answers = hangs  # type: ignore[assignment]
@@ -121,16 +112,9 @@ def test_a_receiver_that_takes_its_time_is_cut_off(hangs: object) -> None:
         assert 0.9 < time.monotonic() - began < 10
 
 
-def _trickle_body(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while True:
-        handler.wfile.write(b"x")
-        Event().wait(0.1)
-
-
 def test_a_status_counts_whatever_becomes_of_the_text() -> None:
     with receiver() as there:
-        there.answers = _trickle_body
+        there.answers = trickle_body
         began = time.monotonic()
         assert post(LOCAL, there.url, b"", {}, seconds=1).status == 200
         assert time.monotonic() - began < 10
@@ -164,15 +148,7 @@ def test_of_an_answer_without_end_the_beginning_is_read() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For hooks.example.org, by itself; with its key."""
-    at = tmp_path_factory.mktemp("tls")
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-            "2", "-subj", "/CN=x", "-addext", "subjectAltName=DNS:hooks.example.org", "-keyout", str(at / "key"),
-            "-out", str(at / "certificate")]  # fmt: skip
-    subprocess.run(made, check=True, capture_output=True)
-    both = at / "both.pem"
-    both.write_bytes((at / "certificate").read_bytes() + (at / "key").read_bytes())
-    return both
+    return certificate_for(tmp_path_factory.mktemp("tls"), "DNS:hooks.example.org")
 
 
 def test_tls_is_for_the_name_though_the_address_is_pinned(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ FILE = (b"count\n" + bytes(range(256)) * 2000)[:512_000]
 ETAG = '"v1"'
 
 
-def certificate_for(at: Path) -> Path:
-    """One for HERE, by itself; with its key. Made in this directory."""
+def certificate_for(at: Path, names: str = f"IP:{HERE},DNS:localhost") -> Path:
+    """Make a certificate for these names, signed by itself, in this directory; with its key in one file."""
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-            "2", "-subj", "/CN=x", "-addext", f"subjectAltName=IP:{HERE},DNS:localhost", "-keyout", str(at / "key"),
+            "2", "-subj", "/CN=x", "-addext", f"subjectAltName={names}", "-keyout", str(at / "key"),
             "-out", str(at / "certificate")]  # fmt: skip
     subprocess.run(made, check=True, capture_output=True)
     both = at / "both.pem"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import NamedTuple
 
 
@@ -32,6 +32,24 @@ def answer(status: int, text: str = "", **headers: str) -> Answers:
         handler.wfile.write(text.encode())
 
     return answers
+
+
+def hang(handler: BaseHTTPRequestHandler, _: Received) -> None:
+    """Say nothing."""
+    Event().wait(20)
+
+
+def trickle_head(handler: BaseHTTPRequestHandler, _: Received) -> None:
+    for one in b"HTTP/1.1 200 OK\r\nX: " + b"a" * 1000:
+        handler.wfile.write(bytes([one]))
+        Event().wait(0.1)
+
+
+def trickle_body(handler: BaseHTTPRequestHandler, _: Received) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        handler.wfile.write(b"x")
+        Event().wait(0.1)
 
 
 class Receiver:
