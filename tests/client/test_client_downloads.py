@@ -60,10 +60,7 @@ def sent_to(store, *headers):
 def test_a_store_is_asked_without_key_and_for_the_rest_of_the_same_file(tmp_path, either):
     whole = answer("200 OK", TEXT, 'ETag: "of the store"', kind="binary/octet-stream")
     denied = answer("403 Forbidden", b"<Error/>", kind="application/xml")
-    with (
-        scripted(whole[:-4000], denied, rest(6000)) as store,
-        scripted(sent_to(store, DIGEST, 'ETag: "1"')) as server,
-    ):
+    with scripted(whole[:-4000], denied, rest(6000)) as store, scripted(sent_to(store, DIGEST, 'ETag: "1"')) as server:
         assert either("save_result", "1", tmp_path / "text", url=server.url).read_bytes() == TEXT
     assert store.heads[0].startswith("GET /bucket/a%2Fb?X-Amz-Signature=x HTTP/1.1\r\n")
     assert ["range: bytes=6000-" in head.lower() for head in store.heads] == [False, True, True]
@@ -93,11 +90,7 @@ def test_bytes_of_a_store_that_are_others_are_not_there(tmp_path):
 ])  # fmt: skip
 def test_a_redirect_that_names_no_file_is_not_followed(tmp_path, location):
     told = answer("307 x", b"", f"Location: {location}", kind="text/plain")
-    with (
-        scripted(told) as server,
-        Client(server.url) as client,
-        pytest.raises(BadAnswer, match="redirects"),
-    ):
+    with scripted(told) as server, Client(server.url) as client, pytest.raises(BadAnswer, match="redirects"):
         client.save_result("1", tmp_path / "text")
     assert len(server.heads) == 1
 

@@ -171,10 +171,7 @@ def test_outcomes_become_morags_two_tasks_each_once(adapter, bridge, client):
     told, confirmed = adapter(completed, failed, completed)
     result = {"success": True, "content": "hello", "metadata": {"speakers": 2}, "processing_time": 1.5}
     assert told == [
-        (
-            "morag.ingest_tasks.continue_ingestion_after_remote_processing",
-            ["celery-1", result, {"chunk_size": 5}],
-        ),
+        ("morag.ingest_tasks.continue_ingestion_after_remote_processing", ["celery-1", result, {"chunk_size": 5}]),
         (
             "morag.ingest_tasks.handle_remote_job_failure",
             ["celery-1", {"error_message": "no speech", "retry_count": 0, "job_id": bad}],

@@ -76,10 +76,7 @@ def test_an_object_that_does_not_come_whole_cuts_the_answer_short_and_is_let_go(
 
 @pytest.mark.parametrize(
     ("comes", "why"),
-    [
-        (lambda: iter(SHORT), "ended before the end"),
-        (lambda: fails(NotSent("away"), SHORT), "does not go on"),
-    ],
+    [(lambda: iter(SHORT), "ended before the end"), (lambda: fails(NotSent("away"), SHORT), "does not go on")],
 )
 def test_a_source_at_an_address_that_does_not_come_whole_cuts_the_answer_short(comes, why):
     body = remote_response._Bytes(SimpleNamespace(served=range(8), fetched=SimpleNamespace(pieces=comes)))  # type: ignore[arg-type]

@@ -239,19 +239,8 @@ def test_celery_takes_addresses_too(bridge, client, there):
 
 def test_the_command_line_names_addresses(bridge, client, there, tmp_path):
     environment = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": client.key}
-    done = jobbridge(
-        "jobs",
-        "submit",
-        client.source(),
-        "--source-url",
-        at(there),
-        "--source-fetch",
-        "worker",
-        "--type",
-        "doc",
-        cwd=tmp_path,
-        **environment,
-    )
+    done = jobbridge("jobs", "submit", client.source(), "--source-url", at(there), "--source-fetch", "worker",
+                     "--type", "doc", cwd=tmp_path, **environment)  # fmt: skip
     assert "Bericht" in done.stdout
     assert "secret" not in done.stdout + done.stderr
     jobs = [client.claim("doc") for _ in range(2)]

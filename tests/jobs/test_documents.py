@@ -38,13 +38,7 @@ def fetched(core):
 
 @pytest.mark.parametrize(
     ("verb", "state"),
-    [
-        ("heartbeat", "held"),
-        ("result", "held"),
-        ("release", "held"),
-        ("cancel", "held"),
-        ("restart", "ended"),
-    ],
+    [("heartbeat", "held"), ("result", "held"), ("release", "held"), ("cancel", "held"), ("restart", "ended")],
 )
 def test_no_verb_about_a_job_reads_its_documents(core, verb, state):
     job = core.held()
@@ -129,11 +123,7 @@ def test_a_document_in_pieces_is_what_was_stored(core, text, size):
     content = (text * size)[:size]
     job = core.held(task_options={"o": content})
     core.result(job, content=content, metadata={"m": content})
-    stored = {
-        Document.TASK_OPTIONS: {"o": content},
-        Document.METADATA: {"m": content},
-        Document.CONTENT: content,
-    }
+    stored = {Document.TASK_OPTIONS: {"o": content}, Document.METADATA: {"m": content}, Document.CONTENT: content}
     for document, value in stored.items():
         pieces = list(as_json(core.runtime, Unread(job.job_id, document), nullcontext))
         assert json.loads(b"".join(pieces)) == value

@@ -37,11 +37,7 @@ def lapsed(core: Core, connection, job) -> None:
     )
 
 
-RESULTS = {
-    "success": {},
-    "failure": {"success": False},
-    "fatal": {"success": False, "retryable": False},
-}
+RESULTS = {"success": {}, "failure": {"success": False}, "fatal": {"success": False, "retryable": False}}
 
 
 @pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())
