@@ -10,9 +10,10 @@ from tests.support.client import ok
 MEGABYTE = 2**20
 
 
-@pytest.fixture
-def burdened(bridge, client):
-    """Return a job with everything that an earlier version would have kept, in texts of megabytes."""
+@pytest.fixture(scope="module")
+def burdened(bridge):
+    """Return a client, and its job with everything that an earlier version would have kept, in texts of megabytes."""
+    client = bridge.client()
     client.create("burdened")
     job = client.claim("burdened")
     ok(client.result(job, success=False, retryable=False))
@@ -37,28 +38,31 @@ def burdened(bridge, client):
         " FROM job_attempts, generate_series(1, 500) n WHERE job_id = :id AND attempt = 1",
         id=job["job_id"],
     )
-    return job["job_id"]
+    return client, job["job_id"]
 
 
 @pytest.mark.parametrize("path", ["{id}", "{id}/status", "{id}/explain", "?limit=500", "?status=failed", "{id}/result"])
-def test_an_answer_is_small_whatever_was_stored(client, burdened, path):
-    answer = client.get(path.format(id=burdened))
+def test_an_answer_is_small_whatever_was_stored(burdened, path):
+    client, job_id = burdened
+    answer = client.get(path.format(id=job_id))
     assert answer.status_code in (200, 409)
     assert len(answer.content) < MEGABYTE
 
 
-def test_a_refused_call_about_the_job_is_told_in_little(client, burdened):
-    for call in (client.post(f"{burdened}/cancel"), client.put(f"{burdened}/result", {"success": True})):
+def test_a_refused_call_about_the_job_is_told_in_little(burdened):
+    client, job_id = burdened
+    for call in (client.post(f"{job_id}/cancel"), client.put(f"{job_id}/result", {"success": True})):
         assert call.status_code == 409
         assert len(call.content) < 20_000
 
 
-def test_a_long_history_is_paged_through_without_a_gap(client, burdened):
+def test_a_long_history_is_paged_through_without_a_gap(burdened):
+    client, job_id = burdened
     attempts: list[Any] = []
     requests: list[Any] = []
     before: dict[str, Any] = {}
     while True:
-        job = ok(client.get(burdened, params=before))
+        job = ok(client.get(job_id, params=before))
         assert len(job["attempts"]) <= MOST_SHOWN
         attempts = [row["attempt"] for row in job["attempts"]] + attempts
         if job["attempts_before"] is None:
@@ -67,7 +71,7 @@ def test_a_long_history_is_paged_through_without_a_gap(client, burdened):
     assert attempts == list(range(1, 301))
     before = {}
     while True:
-        job = ok(client.get(burdened, params=before))
+        job = ok(client.get(job_id, params=before))
         requests += job["requests"]
         if job["requests_before"] is None:
             break

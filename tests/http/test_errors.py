@@ -16,17 +16,11 @@ from tests.support.client import ok, refused
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)
-@pytest.mark.parametrize(
-    "body", [b"{", b"{'a': 1}", b'{"a": 1,}', b"[", b"nul", b'"\xff"', b"\xef\xbb\xbf{}", b"{} {}"]
-)
-def test_malformed_json_is_a_400(client, method, path, body):
-    refused(send(client, method, path, body), 400, "malformed")
-
-
-@pytest.mark.parametrize(("method", "path"), WITH_BODY)
-@pytest.mark.parametrize("body", [b"null", b"[]", b'"text"', b"5", b"true", b"[{}]"])
-def test_json_that_is_no_object_is_a_422(client, method, path, body):
-    assert refused(send(client, method, path, body), 422, "validation")["errors"]
+def test_malformed_json_is_a_400_and_what_is_no_object_a_422(client, method, path):
+    for body in (b"{", b"{'a': 1}", b'{"a": 1,}', b"[", b"nul", b'"\xff"', b"\xef\xbb\xbf{}", b"{} {}"):
+        refused(send(client, method, path, body), 400, "malformed")
+    for body in (b"null", b"[]", b'"text"', b"5", b"true", b"[{}]"):
+        assert refused(send(client, method, path, body), 422, "validation")["errors"]
 
 
 @pytest.mark.parametrize("path", ["", f"{UNKNOWN}/result", f"{UNKNOWN}/progress"])
@@ -36,10 +30,11 @@ def test_a_body_that_is_missing_is_a_422_that_names_the_required_fields(client, 
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)
-@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-def test_another_media_type_is_a_415(client, method, path, media):
+def test_another_media_type_is_a_415(client, method, path):
     body = json.dumps(client.fields())
-    refused(client.request(method, path, data=body, headers={"Content-Type": media}), 415, "unsupported_media_type")
+    for media in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        answer = client.request(method, path, data=body, headers={"Content-Type": media})
+        refused(answer, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("media", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.x+json"])
@@ -161,31 +156,6 @@ def test_what_is_no_job_of_ours_is_a_404_that_says_not_found(client, job_id):
 @pytest.mark.parametrize("path", ["/", "/api", "/api/v1", "/api/v2/remote-jobs", "/nothing?x=1", "/docs/none", "/%00"])
 def test_an_unknown_address_is_a_404(client, path):
     refused(client.get(path), 404, "not_found")
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [
-        ("TRACE", "", {"GET", "POST"}),
-        ("DELETE", "", {"GET", "POST"}),
-        ("PUT", "", {"GET", "POST"}),
-        ("POST", "poll", {"GET"}),
-        ("TRACE", "poll", {"GET"}),
-        ("GET", f"{UNKNOWN}/heartbeat", {"POST"}),
-        ("POST", f"{UNKNOWN}/result", {"GET", "PUT"}),
-        ("PATCH", f"{UNKNOWN}/progress", {"PUT"}),
-        ("POST", "/healthz", {"GET"}),
-        ("TRACE", "/metrics", {"GET"}),
-    ],
-)
-def test_a_method_that_is_not_there_is_a_405_that_names_those_that_are(client, method, path, allowed):
-    answer = client.request(method, path)
-    refused(answer, 405, "method_not_allowed")
-    assert set(answer.headers["Allow"].replace(" ", "").split(",")) - {"HEAD", "OPTIONS"} == allowed
-
-
-def test_an_unknown_method_is_refused_too(client):
-    assert client.request("BREW", "").status_code == 405
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,9 @@ def test_a_value_that_cannot_be_stored_and_read_back_is_refused_everywhere(clien
     for answer in (create, result, heartbeat):
         refused(answer, answer.status_code)
     assert client.job(job["job_id"])["job_id"] == job["job_id"]  # it can still be read
-
-
-@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
-def test_every_field_survives_a_value_that_it_cannot_have(client, value):
     for field in client.fields():
-        fields = {name: given for name, given in client.fields().items() if name != field}
-        body = json.dumps(fields)[:-1].encode() + b', "' + field.encode() + b'": ' + value + b"}"
+        others = {name: given for name, given in client.fields().items() if name != field}
+        body = json.dumps(others)[:-1].encode() + b', "' + field.encode() + b'": ' + value + b"}"
         answer = send(client, "POST", "", body)
         assert answer.status_code in (400, 422)
         refused(answer, answer.status_code)
@@ -88,18 +84,16 @@ def test_numbers_come_back_as_they_were_sent(client, number):
 @pytest.mark.parametrize(
     "header", ["Idempotency-Key", "X-Lease-Token", "X-API-Key", "Range", "If-Range", "If-None-Match"]
 )
-@pytest.mark.parametrize(
-    "value", ["é".encode().decode("latin-1"), "\x7f", '"', "x" * 5000, "bytes=" + "9" * 5000 + "-"]
-)
-def test_no_header_gets_a_500(client, header, value):
+def test_no_header_gets_a_500(client, header):
     client.create()
     job = client.claim(lease=None)
-    for answer in (
-        client.post("", client.fields(), headers={header: value}),
-        client.get(job["source_file_url"], headers={header: value}),
-        client.post(f"{job['job_id']}/heartbeat", {}, headers={header: value}),
-    ):
-        assert answer.status_code < 500, answer.text
+    for value in ("é".encode().decode("latin-1"), "\x7f", '"', "x" * 5000, "bytes=" + "9" * 5000 + "-"):
+        for answer in (
+            client.post("", client.fields(), headers={header: value}),
+            client.get(job["source_file_url"], headers={header: value}),
+            client.post(f"{job['job_id']}/heartbeat", {}, headers={header: value}),
+        ):
+            assert answer.status_code < 500, (value, answer.text)
 
 
 @pytest.mark.parametrize(
