@@ -21,6 +21,10 @@ from pathlib import Path
 from bridge_worker import PermanentError, Result
 
 def digest(job, path):
+    if job.task_options.get("error") == "the model has no weights":
+        raise ValueError(job.task_options["error"])
+    if "error" in job.task_options:
+        raise PermanentError(job.task_options["error"])
     data = path.read_bytes()
     return Result(hashlib.sha256(data).hexdigest(), {"bytes": len(data), "options": job.task_options})
 
@@ -42,12 +46,6 @@ def until_cancelled(job, path):
         time.sleep(0.05)
     Path("cancelled").touch()
     return Result("too late")
-
-def broken(job, path):
-    raise ValueError("the model has no weights")
-
-def hopeless(job, path):
-    raise PermanentError("this is no sound")
 """
 
 
@@ -111,7 +109,7 @@ def how(job):
     return [(attempt["worker_id"], attempt["how"]) for attempt in job["attempts"]]
 
 
-def test_a_file_comes_to_the_handler_whole_and_its_text_goes_back(bridge, client, start):
+def test_a_file_comes_to_the_handler_whole_and_its_text_or_its_failure_goes_back(bridge, client, start):
     data = random.Random(1).randbytes(3_000_000)
     path = client.source(data)
     body = {**client.fields(), "source_file_path": path, "task_options": {"language": "de"}}
@@ -122,6 +120,16 @@ def test_a_file_comes_to_the_handler_whole_and_its_text_goes_back(bridge, client
     assert result["content"] == hashlib.sha256(data).hexdigest()
     assert result["metadata"] == {"bytes": 3_000_000, "options": {"language": "de"}}
     assert result["processing_time"] > 0
+
+    again = client.create(max_retries=1, task_options={"error": "the model has no weights"})
+    permanent = client.create(max_retries=5, task_options={"error": "this is no sound"})
+    job = ends(client, permanent, "failed")
+    assert (job["error_message"], job["retry_count"]) == ("this is no sound", 0)
+    wait_until(lambda: client.job(again)["retry_count"] == 1, "the first failure")
+    bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=again)
+    job = ends(client, again, "failed")
+    assert [attempt["how"] for attempt in job["attempts"]] == ["failed", "failed"]
+    assert job["error_message"] == "ValueError: the model has no weights"
 
 
 def test_it_needs_neither_database_nor_redis_nor_celery():
@@ -140,23 +148,6 @@ def test_progress_is_seen_and_a_cancel_reaches_the_handler(bridge, client, start
     wait_until((tmp_path / "cancelled").exists, "the handler to hear of it")
     assert how(ends(client, job_id, "cancelled")) == [(worker.name, "cancelled")]
     wait_until(lambda: "dropped" in worker.log.read_text(), "the worker to drop what came back")
-
-
-def test_an_exception_of_the_handler_is_a_failure_that_is_tried_again(bridge, client, start):
-    job_id = client.create(max_retries=1)
-    start(bridge, client, "broken")
-    wait_until(lambda: client.job(job_id)["retry_count"] == 1, "the first failure")
-    bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job_id)
-    job = ends(client, job_id, "failed")
-    assert [attempt["how"] for attempt in job["attempts"]] == ["failed", "failed"]
-    assert job["error_message"] == "ValueError: the model has no weights"
-
-
-def test_a_permanent_error_ends_the_job_at_once(bridge, client, start):
-    job_id = client.create(max_retries=5)
-    start(bridge, client, "hopeless")
-    job = ends(client, job_id, "failed")
-    assert (job["error_message"], job["retry_count"]) == ("this is no sound", 0)
 
 
 def test_a_key_that_may_not_take_the_type_ends_the_worker_with_one_line(bridge, tmp_path, start):

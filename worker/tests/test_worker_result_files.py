@@ -50,6 +50,7 @@ def test_a_text_goes_as_a_file_where_it_is_too_long_for_an_answer(directories):
         (lambda place: Result(path=place / "none"), "and there is none"),
         (lambda place: Result(path=place), "and there is none"),
         (lambda place: Result("text", artifacts={"a": 7}), "returned int as a file"),
+        (lambda place: Result("text", artifacts={"a": "/nowhere"}), "and there is none"),
         (lambda place: Result("text", artifacts=[b"a"]), "must be a mapping"),
         (lambda place: Result("text", artifacts={str(n): b"" for n in range(MOST_ARTIFACTS + 1)}), "must be a mapping"),
         *((lambda place, n=n: Result("text", artifacts={n: b""}), "no name of a file")
@@ -70,6 +71,7 @@ def test_what_is_no_file_is_refused_with_its_reason(directories, result, reason)
         {"content": "text", "artifacts": ["a"] * (MOST_ARTIFACTS + 1)},
         {"content": None},
         {"content": None, "text": "result-text"},
+        {"text": "result-text"},
         {"content": "text", "artifacts": ["link"]},
         {"content": "text", "artifacts": ["pipe"]},
     ],
