@@ -149,7 +149,7 @@ def _office() -> None:
     add("no-pages.pdf", "document", pdf(0), "refused", "damaged")
     add("locked.pdf", "document", pdf(1, "secret", extra=b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>"
         % (b"41" * 32, b"42" * 32), trailer=b"/Encrypt 6 0 R /ID [<00><00>]"), "refused", "password")  # fmt: skip
-    add("ten-thousand-pages.pdf", "document", pdf(10_000, "one of many"), "text", "one of many")
+    add("ten-thousand-pages.pdf", "document", lambda: pdf(10_000, "one of many"), "text", "one of many")
     add("150-pages.pdf", "document", pdf(150, "page of a book"), "text", "page of a book")
     add("pdf-as.docx", "document", PDF, "text", "42")
     add("minutes.docx", "document", DOCX, "text", "| audio | 1 |")
@@ -182,25 +182,25 @@ def _office() -> None:
         "refused",
         "OpenDocument",
     )
-    add("book.xlsx", "document", spreadsheet(), "text", "Köln")
+    add("book.xlsx", "document", lambda: spreadsheet(), "text", "Köln")
     add(
         "far-cells.xlsx",
         "document",
-        spreadsheet(A1048576="last", XFD3="aside"),
+        lambda: spreadsheet(A1048576="last", XFD3="aside"),
         "text",
         "| Köln | 42 |  |\n|  |  | aside |\n| last",
     )
     add(
         "odd-cells.xlsx",
         "document",
-        spreadsheet(A3="a|b\nc", B3=datetime.date(2026, 1, 2), A4=True, B4=0.5),
+        lambda: spreadsheet(A3="a|b\nc", B3=datetime.date(2026, 1, 2), A4=True, B4=0.5),
         "text",
         r"| a\|b c | 2026-01-02 |\n| True | 0.5 |".replace(r"\n", "\n"),
     )
-    add("blank.xlsx", "document", spreadsheet(A1=None, B1=None, A2=None, B2=None), "warned", "No text")
-    add("cut.xlsx", "document", spreadsheet()[:2000], "refused", "cut off")
+    add("blank.xlsx", "document", lambda: spreadsheet(A1=None, B1=None, A2=None, B2=None), "warned", "No text")
+    add("cut.xlsx", "document", lambda: spreadsheet()[:2000], "refused", "cut off")
     add("no-book.xlsx", "document", zipped({"xl/x.xml": b"<x/>"}), "refused", "cannot be read as XLSX")
-    add("show.pptx", "document", slides(), "text", "Slide about bridges")
+    add("show.pptx", "document", slides, "text", "Slide about bridges")
     add("no-show.pptx", "document", zipped({"ppt/x.xml": b"<x/>"}), "refused", "cannot be read as PPTX")
     add("broken.epub", "document", zipped({"mimetype": b"application/epub+zip"}), "refused", "cannot be read as EPUB")
     add("locked.xlsx", "document", ole("EncryptedPackage"), "refused", "password")

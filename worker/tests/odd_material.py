@@ -52,14 +52,14 @@ def pdf(pages: int, text: str = "", *, extra: bytes = b"", trailer: bytes = b"")
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
         extra or b"null",
     ]
-    data, offsets = b"%PDF-1.4\n", []
+    data, offsets = bytearray(b"%PDF-1.4\n"), []
     for number, body in enumerate(objects, 1):
         offsets.append(len(data))
         data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
     start = len(data)
     data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     data += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    return data + b"trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF\n" % (
+    return bytes(data) + b"trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF\n" % (
         len(objects) + 1,
         trailer,
         start,

@@ -9,19 +9,23 @@ from odd_material import MP4, NOISE, PDF, WAV, add, picture, wav
 
 
 def pictures() -> None:
-    add("sign.png", "document", picture("PNG", "Bridge closed"), "text", "Bridge closed")
-    add("sign.jpg", "document", picture("JPEG", "Bridge closed"), "text", "Bridge closed")
-    add("sign.tiff", "document", picture("TIFF", "Bridge closed"), "text", "Bridge closed")
-    add("sign-as.txt", "document", picture("PNG", "Bridge closed"), "text", "Bridge closed")
-    add("white.png", "document", picture("PNG"), "warned", "OCR found no text")
-    add("dot.png", "document", picture("PNG", size=(1, 1)), "warned", "OCR found no text")
-    add("cut.png", "document", picture("PNG", "Bridge closed")[:60], "refused", "picture cannot be read")
+    add("sign.png", "document", lambda: picture("PNG", "Bridge closed"), "text", "Bridge closed")
+    add("sign.jpg", "document", lambda: picture("JPEG", "Bridge closed"), "text", "Bridge closed")
+    add("sign.tiff", "document", lambda: picture("TIFF", "Bridge closed"), "text", "Bridge closed")
+    add("sign-as.txt", "document", lambda: picture("PNG", "Bridge closed"), "text", "Bridge closed")
+    add("white.png", "document", lambda: picture("PNG"), "warned", "OCR found no text")
+    add("dot.png", "document", lambda: picture("PNG", size=(1, 1)), "warned", "OCR found no text")
+    add("cut.png", "document", lambda: picture("PNG", "Bridge closed")[:60], "refused", "picture cannot be read")
     add("noise.png", "document", b"\x89PNG\r\n\x1a\n" + NOISE, "refused", "picture cannot be read")
+    add("scan.pdf", "document", _scan, "text", "Scanned page")
+
+
+def _scan() -> bytes:
     from PIL import Image
 
     image, file = Image.open(io.BytesIO(picture("PNG", "Scanned page"))), io.BytesIO()
     image.save(file, "PDF")
-    add("scan.pdf", "document", file.getvalue(), "text", "Scanned page")
+    return file.getvalue()
 
 
 def media() -> None:
@@ -78,5 +82,5 @@ def media() -> None:
     add("clip-as.avi", "video", MP4, "text", "hello")
     add("empty.mp4", "video", b"", "refused", "0 bytes")
     add("noise.mp4", "video", b"\0\0\0\x20ftypisom" + NOISE, "refused", "convert it to WAV")
-    add("picture.mp4", "video", picture("PNG", "x"), "refused", "")
+    add("picture.mp4", "video", lambda: picture("PNG", "x"), "refused", "")
     add("sound.mp4", "video", short, "text", "")
