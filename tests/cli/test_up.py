@@ -146,7 +146,7 @@ def test_the_local_worker_converts_a_file(up):
 
 def test_a_second_up_on_the_same_data_is_refused(up):
     up.says(UP)
-    second = jobbridge("up", "--port", str(free_port()), cwd=up.place)
+    second = quick_jobbridge("up", "--port", str(free_port()), cwd=up.place)
     assert second.returncode == 2
     assert second.stderr == (
         f"jobbridge: {up.place / '.bridge'} is in use by process {up.process.pid}: stop that one first\n"
@@ -243,7 +243,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        line = refusal(jobbridge("up", "--port", str(port), cwd=tmp_path))
+        line = refusal(quick_jobbridge("up", "--port", str(port), cwd=tmp_path))
     assert line == (
         f"jobbridge: BRIDGE_PORT: 127.0.0.1:{port} cannot be used (Address already in use): choose another with --port"
     )
@@ -259,7 +259,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path):
     ],
 )
 def test_a_bad_setting_is_one_line(tmp_path, settings, line):
-    assert line in refusal(jobbridge("up", "--port", str(free_port()), cwd=tmp_path, **settings))
+    assert line in refusal(quick_jobbridge("up", "--port", str(free_port()), cwd=tmp_path, **settings))
 
 
 @pytest.mark.slow
