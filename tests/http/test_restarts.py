@@ -215,14 +215,12 @@ def test_a_poll_whose_claim_fails_while_the_process_stops_is_answered(service, r
     assert "under way" not in activated.log.read_text()
 
 
-def test_an_answer_that_ends_the_connection_is_seen_by_a_client_that_still_sends(service):
+def test_an_answer_that_ends_the_connection_is_seen_by_a_client_that_still_sends(bridge):
     """Here because the client asks for it; while a process stops, each answer is such a one."""
-    activated, _, _ = service
-    activated.start()
     size = 8 * 1024 * 1024
     head = f"PUT {API_BASE}/x/result HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
     for _ in range(5):
-        with socket.create_connection(("127.0.0.1", activated.port), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", bridge.settings.port), timeout=60) as client:
             client.sendall(head.encode() + b"x" * size)
             assert client.recv(12) == b"HTTP/1.1 401"
 

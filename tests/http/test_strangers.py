@@ -55,22 +55,19 @@ def test_the_soft_limit_of_open_files_is_raised_at_the_start(api, many_files):
     assert process.rlimit(resource.RLIMIT_NOFILE)[0] > 2 * STRANGERS
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: ", b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"],
-    ids=["half a head", "nothing", "a request without a key"],
-)
-def test_connections_without_a_key_stop_nobody_where_descriptors_are_few(api, many_files, sent):
+def test_connections_without_a_key_stop_nobody_where_descriptors_are_few(api, many_files):
     api.start(files="1024:1024")
     wait_until(lambda: answers(api.url), "the API")
-    with ExitStack() as held:
-        for number in range(STRANGERS):
-            stranger = held.enter_context(socket.create_connection(("127.0.0.1", api.port), 30))
-            stranger.sendall(sent)
-            if number % 500 == 499:
-                wait_until(lambda: answers(api.url), "a newcomer to be answered")
-        for _ in range(20):
-            assert answers(api.url)
+    half, whole = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: ", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    for sent in (half, b"", whole):
+        with ExitStack() as held:
+            for number in range(STRANGERS):
+                stranger = held.enter_context(socket.create_connection(("127.0.0.1", api.port), 30))
+                stranger.sendall(sent)
+                if number % 500 == 499:
+                    wait_until(lambda: answers(api.url), "a newcomer to be answered")
+            for _ in range(20):
+                assert answers(api.url), sent
     log = api.log.read_text()
     assert "the hard limit of open files is 1024" in log
     assert "Traceback" not in log
