@@ -17,7 +17,7 @@ from tests.chaos.system import System
 
 # A claim from the mirror, results of one moment, heartbeats, and creates but for a batch or an upload.
 COMMIT_THEMSELVES = re.compile(
-    rb"EXECUTE (create|claim|complete)_jobs|INSERT INTO remote_jobs|acknowledged_at = coalesce"
+    rb"EXECUTE (create|claim|complete)_(jobs|under_key)|INSERT INTO remote_jobs|acknowledged_at = coalesce"
 )
 
 #: Lane → (mean seconds between two of its faults, its faults: name → (weight, fault)).

@@ -126,7 +126,7 @@ def cancelled(client: Client, job: Any) -> Callable[[], requests.Response]:
 # The request, what its transaction holds and no other's, whether it needs a held job, and what is then there: jobs,
 # attempts begun, outcomes, lines of what was asked. What is one statement commits itself.
 WRITES = {
-    "create": (created, b"INSERT INTO remote_jobs", False, (1, 0, 0, 0)),
+    "create": (created, b"EXECUTE create_under_key", False, (1, 0, 0, 0)),
     "batch": (created_together, b"INSERT INTO job_batches", False, (3, 0, 0, 0)),
     "claim": (claimed, b"EXECUTE claim_jobs", False, (1, 1, 0, 0)),
     "heartbeat": (extended, b"acknowledged_at = coalesce", True, (1, 1, 0, 0)),
