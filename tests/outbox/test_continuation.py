@@ -9,10 +9,9 @@ import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from bridge.jobs.cancel import cancel, restart
+from bridge.jobs.cancel import cancel
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
-from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
 from bridge.runtime import Runtime
 from tests.support.broker import delivered, messages, outcome
@@ -99,19 +98,6 @@ def test_n_counts_the_terminal_states_of_a_job(bridge, client):
     }
 
 
-def test_an_outcome_that_was_not_sent_before_the_job_ended_again_is_still_told_as_it_was(runtime):
-    job_id = created(runtime)
-    cancel(runtime, KEY, job_id)
-    restart(runtime, KEY, job_id)
-    cancel(runtime, KEY, job_id)
-    sent = []
-    assert outcomes.deliver(runtime, lambda *message: sent.append(message), (OperationalError,)) == 2
-    assert sorted((task_id, kwargs["n"]) for task_id, kwargs, _ in sent) == [
-        (f"continue-{job_id}-1", 1),
-        (f"continue-{job_id}-2", 2),
-    ]
-
-
 @pytest.mark.parametrize(
     "content", ["", "ä" * 131_072, '{"a": "\\u0001"}\n\t\u2028'], ids=["empty", "as long as it may be", "odd"]
 )
@@ -193,69 +179,9 @@ def test_while_the_broker_refuses_the_delays_grow_and_the_reason_is_kept(own_ser
     assert len(messages(broker.redis_url, "q")) == 1
 
 
-def test_an_outcome_that_was_taken_is_not_taken_again_at_once(runtime):
-    cancel(runtime, KEY, created(runtime))
-    inner = []
-
-    def send(task_id, kwargs, tenant):
-        inner.append(outcomes.deliver(runtime, send, (OperationalError,)))
-
-    assert outcomes.deliver(runtime, send, (OperationalError,)) == 1
-    assert inner == [0]
-
-
-def test_a_confirmation_that_overtakes_the_delivery_counts(runtime):
-    job_id = created(runtime)
-    cancel(runtime, KEY, job_id)
-    confirming = replace(runtime, settings=runtime.settings.model_copy(update={"continuation_confirm_seconds": 1}))
-
-    def send(task_id, kwargs, tenant):
-        assert outcomes.confirm(runtime, job_id, 1)  # the pipeline was quicker than our note
-
-    assert outcomes.deliver(confirming, send, (OperationalError,)) == 1
-    assert rows(runtime, "SELECT next_at FROM continuations")[0].next_at is None
-
-
-def test_a_confirmation_of_what_never_was_changes_nothing(runtime):
-    job_id = created(runtime)
-    cancel(runtime, KEY, job_id)
-    assert not outcomes.confirm(runtime, job_id, 2)
-    assert not outcomes.confirm(runtime, str(uuid.uuid4()), 1)
-    assert rows(runtime, "SELECT confirmed_at FROM continuations")[0].confirmed_at is None
-
-
 def test_without_a_task_of_the_pipeline_nothing_is_recorded_and_the_worker_is_told(own_bridge):
     bridge = own_bridge(celery=False, beat=False)
     client = bridge.client()
     client.create()
     assert ok(client.result(client.claim())) == {"status": "completed", "ingestion_continued": False}
     assert bridge.sql("SELECT 1 FROM continuations") == []
-
-
-def test_purge_takes_what_is_finished_handed_over_and_old(make_runtime):
-    runtime = make_runtime(retention_days="2")
-    old, young, unsent, unfinished = (created(runtime) for _ in range(4))
-    for job_id in (old, young, unsent):
-        cancel(runtime, KEY, job_id)
-    outcomes.deliver(runtime, lambda *message: None, ())
-    rows(runtime, "UPDATE continuations SET next_at = now() WHERE job_id = %(id)s", id=unsent)
-    rows(
-        runtime,
-        "UPDATE remote_jobs SET created_at = now() - interval '3 days',"
-        " completed_at = completed_at - interval '3 days' WHERE id <> %(young)s",
-        young=young,
-    )
-    assert purge(runtime) == 1
-    left = {str(row.id) for row in rows(runtime, "SELECT id FROM remote_jobs")}
-    assert left == {young, unsent, unfinished}
-    assert {str(row.job_id) for row in rows(runtime, "SELECT job_id FROM continuations")} == {young, unsent}
-
-
-def test_purge_is_bounded_and_goes_on_at_its_next_run(runtime):
-    for _ in range(5):
-        cancel(runtime, KEY, created(runtime))
-    outcomes.deliver(runtime, lambda *message: None, ())
-    rows(runtime, "UPDATE remote_jobs SET completed_at = now() - interval '31 days'")
-    assert purge(runtime, batch=2, rounds=2) == 4
-    assert purge(runtime, batch=2, rounds=2) == 1
-    assert rows(runtime, "SELECT 1 FROM remote_jobs") == []

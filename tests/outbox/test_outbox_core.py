@@ -1,6 +1,7 @@
 """The outbox: what is due is taken once, sent, put off when the broker refuses, and sent again until confirmed."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -198,6 +199,7 @@ def test_a_confirmation_names_an_outcome(core, broker):
     core.restart(job_id)
     core.result(core.claim(job_id))
     assert not outcomes.confirm(core.runtime, job_id, 3)
+    assert not outcomes.confirm(core.runtime, str(UUID(int=1)), 1)
     assert outcomes.confirm(core.runtime, job_id, 2)
     assert [row.confirmed_at is not None for row in core.outcomes(job_id)] == [False, True]
     assert deliver(core, broker) == 1
@@ -255,12 +257,13 @@ def test_two_that_deliver_at_once_take_different_outcomes(core, broker):
     assert deliver(core, broker) == 1
 
 
-def test_purge_deletes_what_is_finished_handed_over_and_old(core, broker):
+def test_purge_deletes_what_is_finished_handed_over_and_old(make_runtime, core, broker):
+    core.runtime = make_runtime(retention_days="2")
     old, recent, waiting = finished(core), finished(core), core.create()
     deliver(core, broker)
     unsent = finished(core)
     for job_id in (old, unsent, waiting):
-        core.age(job_id, 31 * 86400)
+        core.age(job_id, 3 * 86400)
     assert purge(core.runtime) == 1
     left = {str(row.id) for row in core.sql("SELECT id FROM remote_jobs")}
     assert left == {recent, waiting, unsent}

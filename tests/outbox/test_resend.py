@@ -127,6 +127,9 @@ def test_the_latest_outcome_of_a_job_is_meant_unless_another_is_named(core, pipe
     core.restart(job_id)
     core.result(core.claim(job_id))
     assert pipeline.deliver() == 2
+    assert sorted(pipeline.received) == [
+        (f"continue-{job_id}-1", "cancelled", "default"), (f"continue-{job_id}-2", "completed", "default")
+    ]  # fmt: skip
     pipeline.received.clear()
     for n, sent in ((None, ("2", "completed")), (1, ("1", "cancelled"))):
         outcomes.resend(core.runtime, "default", uuid.UUID(job_id), n)
