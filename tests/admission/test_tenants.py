@@ -14,10 +14,25 @@ from tests.support.waiting import LATEST, wait_until
 
 
 def logged(path, start):
-    """Return the statements in PostgreSQL's log from a place on, each on one line."""
-    with path.open() as log:
-        log.seek(start)
-        text = re.sub(r"\n\t", " ", log.read())
+    """Return the statements in PostgreSQL's log from a place on, each on a line; prepared ones in full, with values."""
+    prepared: dict[str, str] = {}
+    found = []
+    log = path.read_bytes()
+    for statement in _statements(log[:start]) + (here := _statements(log[start:])):
+        prepared.update(PREPARE.findall(statement))
+    for statement in here:
+        if not statement.startswith("PREPARE "):
+            in_full = EXECUTE.sub(lambda name: prepared[name[1]] + " -- ", statement)
+            found.append(re.sub(r"^(SET LOCAL [^;]*; )+", "", in_full))
+    return found
+
+
+PREPARE = re.compile(r"PREPARE (\w+)(?:\([^()]*\))? AS (.*?)(?=; PREPARE |$)")
+EXECUTE = re.compile(r"\bEXECUTE (\w+_[0-9a-f]{16})")
+
+
+def _statements(log):
+    text = re.sub(r"\n\t", " ", log.decode(errors="replace"))
     found = re.findall(r"^[^\n]*?LOG:  (?:statement|execute [^:]*): (.*)$", text, re.MULTILINE)
     return [re.sub(r"\s+", " ", statement).strip() for statement in found]
 
