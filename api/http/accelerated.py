@@ -12,8 +12,9 @@ from urllib.parse import quote
 from flask import Response, request
 
 from api.http.byte_range import asked_range, still_the_same
+from api.http.bytes_response import attachment
 from api.http.client_address import trusts
-from bridge.jobs.source_files import open_source, place_of
+from bridge.jobs.source_files import open_source, place_of, source_name
 from bridge.runtime import Runtime
 
 
@@ -23,7 +24,7 @@ def accelerates(runtime: Runtime) -> bool:
     return runtime.settings.accel_redirect_prefix is not None and trusts(peer, runtime.settings.trusted_proxies)
 
 
-def redirected(runtime: Runtime, path: str, name: str) -> Response:
+def redirected(runtime: Runtime, path: str) -> Response:
     """Return the answer that nginx turns into the download. Raises NotFound, Unavailable, 416."""
     root, below, seen = runtime.files(_look, runtime, path)
     # As nginx computes it. A range outside the file is refused here, as a problem; nginx would send an HTML page.
@@ -33,7 +34,7 @@ def redirected(runtime: Runtime, path: str, name: str) -> Response:
     response = Response(mimetype="application/octet-stream")
     response.set_etag(etag)
     response.last_modified = datetime.fromtimestamp(int(seen.st_mtime), UTC)
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["Content-Disposition"] = attachment(source_name(path))
     response.headers["X-Accel-Redirect"] = f"{runtime.settings.accel_redirect_prefix}/{root}/{quote(below)}"
     return response
 

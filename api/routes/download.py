@@ -15,7 +15,7 @@ from werkzeug.wsgi import ClosingIterator
 from api.http.accelerated import accelerates, redirected
 from api.http.access import caller, runtime, scope
 from api.http.body import header_text
-from api.http.bytes_response import bytes_response, cut_short, upload_response
+from api.http.bytes_response import attachment, bytes_response, cut_short, upload_response
 from api.http.documented_errors import gives
 from api.http.remote_response import object_response, redirect_to_source, remote_response
 from api.http.send_file import connection, file_pieces
@@ -27,7 +27,7 @@ from bridge.jobs.extend import Alive, extend, lost_lease
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
 from bridge.jobs.remote_sources import WORKER, is_remote
-from bridge.jobs.source_files import open_source
+from bridge.jobs.source_files import open_source, source_name
 from bridge.jobs.uploaded_sources import is_uploaded, uploaded_source
 from bridge.runtime import OnFiles, Runtime
 from models.job_state import JobState
@@ -60,7 +60,7 @@ def download(job_id: str) -> Any:
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
     if accelerates(runtime()) and not is_uploaded(job.source_file_path) and not is_remote(job.source_file_path):
-        answer = redirected(runtime(), job.source_file_path, f"{job.id}.bin")
+        answer = redirected(runtime(), job.source_file_path)
         if holder and request.method == "GET":
             _renewer(job_id, token)()  # nginx does not report what it sends: the request itself is the sign of life
         return answer
@@ -97,7 +97,7 @@ def source_response(job: Row[Any], *, by_store: bool = False) -> Response:
     if is_remote(job.source_file_path):
         return remote_response(process, job.source_file_path, f"{job.id}.bin")
     file = process.files(open_source, job.source_file_path, process.settings.source_roots)
-    return _file_response(file, f"{job.id}.bin", process)
+    return _file_response(file, source_name(job.source_file_path), process)
 
 
 def _file_response(file: BinaryIO, name: str, process: Runtime) -> Response:
@@ -110,7 +110,7 @@ def _file_response(file: BinaryIO, name: str, process: Runtime) -> Response:
             return _Bytes(file, served, process.sends)
 
         response = bytes_response(seen.st_size, etag, seen.st_mtime, body)
-        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        response.headers["Content-Disposition"] = attachment(name)
         response.make_conditional(request.environ)
         stack.pop_all()
     return response

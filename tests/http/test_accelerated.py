@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from werkzeug.http import parse_options_header
 
 from bridge.cli.local.checkout import ROOT
 from bridge.embedded.ports import free_port
@@ -92,7 +93,7 @@ def test_nginx_sends_the_file_whatever_its_name(bridge, client, root, name):
     assert "X-Accel-Redirect" not in answer.headers
     assert answer.headers["X-Job-Status"] == "processing"
     assert answer.headers["Content-Type"] == "application/octet-stream"
-    assert answer.headers["Content-Disposition"] == f'attachment; filename="{job["job_id"]}.bin"'
+    assert parse_options_header(answer.headers["Content-Disposition"])[1] == {"filename": job["source_name"]}
     assert client.job(job["job_id"])["acknowledged_at"] is not None
 
 

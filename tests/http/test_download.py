@@ -37,7 +37,7 @@ def test_the_holder_gets_the_whole_file(client, job):
     assert answer.headers["Accept-Ranges"] == "bytes"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Content-Disposition"] == f'attachment; filename="{job["job_id"]}.bin"'
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{job["source_name"]}"'
     assert answer.headers["X-Job-Status"] == "processing"
     assert answer.headers["ETag"]
 
