@@ -92,9 +92,9 @@ def test_n_counts_the_terminal_states_of_a_job(bridge, client):
     ok(client.post(f"{job_id}/retry"))
     ok(client.result(client.claim()))
     found = delivered(bridge, job_id, 2)
-    assert {message.id: message.kwargs["status"] for message in found} == {
-        f"continue-{job_id}-1": "cancelled",
-        f"continue-{job_id}-2": "completed",
+    assert {message.id: (message.kwargs["n"], message.kwargs["status"]) for message in found} == {
+        f"continue-{job_id}-1": (1, "cancelled"),
+        f"continue-{job_id}-2": (2, "completed"),
     }
 
 
