@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import filled
 from bench.lifecycles import ROOT, Point, Target, about, bridge, build_client, life
+from bridge.driver_statements import DriverStatements
 from bridge.jobs.claim import Claimant, claim, next_in_line
 from bridge.queues import Queue
 
@@ -115,6 +116,7 @@ def stale(burst: int) -> list[tuple[float, float]]:
     times = []
     with tempfile.TemporaryDirectory(prefix="jobbridge-growth-") as place, filled.database(Path(place)) as servers:
         engine = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+        driver = DriverStatements(engine)  # as the dispatcher claims
         with filled.loading(servers) as loading:
             filled.load(loading, BEFORE, "/none", ended=True)
         with engine.connect() as connection:
@@ -126,7 +128,7 @@ def stale(burst: int) -> list[tuple[float, float]]:
                 began = time.perf_counter()
                 (entry,) = next_in_line(connection, {queue: 1}).found[queue]
                 looked = time.perf_counter()
-                fates = claim(connection, [(entry.job_id, who)], 60)
+                fates = claim(driver, [(entry.job_id, who)], 60)
                 times.append((1000 * (looked - began), 1000 * (time.perf_counter() - looked)))
                 if not fates.claimed:
                     raise SystemExit("a job that nobody else could have was not claimed")
