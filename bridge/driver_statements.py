@@ -22,7 +22,7 @@ log = structlog.get_logger("bridge.driver_statements")
 
 # The statements name their rows, and a plan by their number (an estimate) is the same for one and for a hundred.
 _ONE_PLAN = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan"
-PREPARED = "prepared"  # in a connection's `info`: the statements that it knows
+_PREPARED_HERE = "prepared"  # in a connection's `info`: the statements that it knows
 # What PostgreSQL says, before it runs anything, where a prepared statement is not there, is there already, or returns
 # other types than when it was prepared.
 _NOT_AS_PREPARED = {"26000", "42P05", "0A000"}
@@ -82,7 +82,7 @@ class DriverStatements:
         return [row(one) for one in found]
 
     def _send(self, cursor: Any, written: _Written, given: Mapping[str, Any], info: dict[Any, Any]) -> None:
-        known: set[str] = info.setdefault(PREPARED, set())
+        known: set[str] = info.setdefault(_PREPARED_HERE, set())
         try:
             if self._prepares:
                 if written.prepare not in known:

@@ -24,8 +24,7 @@ from bridge.errors import Invalid, NotFound, Unavailable
 _GONE = "The source file was not found; it may have been moved or deleted since the job was created."
 OUTSIDE = "Must lie under one of the directories named by BRIDGE_SOURCE_ROOTS."
 _URI = "file:///"
-_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the operator's own spelling may be a link
-_DIRECTORY = _ROOT | os.O_NOFOLLOW
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: if a FIFO was put in the place of a regular file, opening it does not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -91,21 +90,26 @@ def _spelled(local: str, roots: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
 
 def _size(place: tuple[str, tuple[str, ...]], opened: Directories) -> int:
     """Return the bytes of a regular file that may be read. Raises OSError for anything else, also for a link."""
+    name, above = place[1][-1], _above(place, opened)
+    seen = os.stat(name, dir_fd=above, follow_symlinks=False)
+    _must_be_regular(seen)  # before it is opened, as in _open
+    _close(os.open(name, _FILE, dir_fd=above))
+    return seen.st_size
+
+
+def _above(place: tuple[str, tuple[str, ...]], opened: Directories) -> int:
+    """Return the descriptor of the file's directory, reached without following a link. Raises OSError."""
     root, parts = place
     above = opened.get((root,))
     if above is None:
-        above = opened[root,] = os.open(root, _ROOT)
+        above = opened[root,] = os.open(root, _DIRECTORY)
     for depth, part in enumerate(parts[:-1], 1):
         way = (root, *parts[:depth])
         below = opened.get(way)
         if below is None:
             below = opened[way] = os.open(part, _DIRECTORY, dir_fd=above)
         above = below
-    # Looked at before it is opened: opening some devices does something.
-    seen = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
-    _must_be_regular(seen)
-    _close(os.open(parts[-1], _FILE, dir_fd=above))
-    return seen.st_size
+    return above
 
 
 def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
@@ -118,7 +122,7 @@ def open_source(path: str, roots: Iterable[Path]) -> BinaryIO:
     if place is None:
         raise NotFound(_GONE)
     try:
-        return os.fdopen(_open(*place), "rb", buffering=0)
+        return os.fdopen(_open(place), "rb", buffering=0)
     except OSError as error:
         _raise_if_it_passes(error)
         raise NotFound(_GONE) from None
@@ -165,19 +169,14 @@ def _resolved(path: str, roots: Iterable[Path]) -> tuple[str, tuple[str, ...]] |
     return None
 
 
-def _open(root: str, parts: tuple[str, ...]) -> int:
+def _open(place: tuple[str, tuple[str, ...]]) -> int:
     """Open the regular file and return its descriptor. Raises OSError for anything else."""
-    above = os.open(root, _DIRECTORY)
-    try:
-        for part in parts[:-1]:
-            below = os.open(part, _DIRECTORY, dir_fd=above)
-            os.close(above)
-            above = below
+    name = place[1][-1]
+    with directories() as opened:
+        above = _above(place, opened)
         # Looked at before it is opened: opening some devices does something.
-        _must_be_regular(os.stat(parts[-1], dir_fd=above, follow_symlinks=False))
-        file = os.open(parts[-1], _FILE, dir_fd=above)
-    finally:
-        os.close(above)
+        _must_be_regular(os.stat(name, dir_fd=above, follow_symlinks=False))
+        file = os.open(name, _FILE, dir_fd=above)
     try:
         _must_be_regular(os.fstat(file))
     except OSError:

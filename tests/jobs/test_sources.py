@@ -174,6 +174,7 @@ def test_what_lies_under_a_root_once_links_are_resolved_is_read(place, name):
 
 def test_a_root_may_itself_be_a_link_and_a_link_may_lead_from_one_root_to_another(place, tmp_path):
     (tmp_path / "alias").symlink_to(place)
+    assert check_source(f"{tmp_path}/alias/sub/file", [tmp_path / "alias"]) == len(CONTENT)
     for roots in ([tmp_path / "alias"], [place / "sub", tmp_path / "beside"], [place, tmp_path / "beside"]):
         with open_source(f"{place}/sub/file", [*roots]) as file:
             assert file.read() == CONTENT
