@@ -138,9 +138,10 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Share what the process has counted since the last time."""
-    from api.http.counted import Summed
+    if worker.booted:
+        from api.http.counted import Summed
 
-    Summed.tell()
+        Summed.tell()
 
 
 def child_exit(server: Any, worker: Any) -> None:

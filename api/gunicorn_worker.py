@@ -103,6 +103,20 @@ class Worker(GeventWorker):
         super().init_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Stop; while the application loads, at once: that may take longer than the grace period."""
+        self._leave_unless_booted()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop without grace; while the application loads, here and not in a greenlet, which would not get its turn."""
+        self._leave_unless_booted()
+        super().handle_quit(sig, frame)
+
+    def _leave_unless_booted(self) -> None:
+        if not self.booted:
+            sys.exit(0)
+
     def load_wsgi(self) -> None:
         """Load the application. A failure ends the master at its start; later, only this process.
 

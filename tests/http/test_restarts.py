@@ -192,6 +192,20 @@ def test_a_stop_is_heard_by_processes_that_have_just_been_forked(service):
     assert log.count("Booting worker") == log.count("Worker exiting"), "one was killed"
 
 
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_process_that_still_loads_the_application_ends_as_soon_as_it_is_told(service, tmp_path, told):
+    """Else a slow start ends as a kill, when the time for a stop is over."""
+    (tmp_path / "flask.py").write_text("import signal\nprint('loading', flush=True)\nwhile True: signal.pause()\n")
+    activated, _, _ = service
+    activated.settings["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    activated.start()
+    wait_until(lambda: activated.log.read_text().count("loading") == 2, "both processes to load")
+    assert activated.stop(told) == 0
+    log = activated.log.read_text()
+    assert log.count("Booting worker") == log.count("Worker exiting") == 2, "one was killed"
+    assert "Traceback" not in log
+
+
 @pytest.mark.slow
 def test_a_poll_whose_claim_fails_while_the_process_stops_is_answered(service, redis_of_service):
     activated, key, engine = service

@@ -90,7 +90,7 @@ def test_without_keys_a_socket_that_was_handed_over_must_be_local(servers, new_d
 @pytest.mark.slow
 def test_a_process_that_cannot_start_again_leaves_the_others(api):
     """Here the directory of its counters is gone; whatever it is, the API does not end for it."""
-    api._settings["BRIDGE_API_PROCESSES"] = "2"
+    api.settings["BRIDGE_API_PROCESSES"] = "2"
     api.start()
     wait_until(lambda: answers(api.url), "the API")
     master = psutil.Process(api.process.pid)

@@ -29,7 +29,7 @@ class Activated:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = place / "api.out"
         self._place = place
-        self._settings = {"BRIDGE_DATA_DIR": str(place / "data"), "BRIDGE_LOG_FORMAT": "json", **settings}
+        self.settings = {"BRIDGE_DATA_DIR": str(place / "data"), "BRIDGE_LOG_FORMAT": "json", **settings}
         (place / "data" / "files").mkdir(parents=True)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -48,7 +48,7 @@ class Activated:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", INHERIT, files, str(handed), JOBBRIDGE, "api"],
                 cwd=self._place,
-                env=environment(**self._settings),
+                env=environment(**self.settings),
                 stdout=out,
                 stderr=out,
                 pass_fds=(handed,),
@@ -57,10 +57,10 @@ class Activated:
             )
         os.close(handed)
 
-    def stop(self) -> int:
+    def stop(self, told: signal.Signals = signal.SIGTERM) -> int:
         """Stop the service as systemd does, and wait for its end; its status."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(told)
         return self.process.wait(60)
 
     def close(self) -> None:
