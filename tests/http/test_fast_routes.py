@@ -29,7 +29,7 @@ TOKEN = re.compile(rb'"lease_token":"[^"]*"')
 CREATES: dict[str, dict[str, Any]] = {
     "plain": {},
     "options": {"task_options": {"a": [1, 2.5, None, True, "ü\u2028"], "b": {"c": {}}}},
-    "priority": {"priority": "high", "max_retries": 0, "timeout_seconds": 5, "queue_timeout_seconds": 9},
+    "priority": {"priority": "high", "max_retries": 0, "timeout_seconds": 5000, "queue_timeout_seconds": 9000},
     "later": {"available_at": "2999-01-01T00:00:00+02:00"},
     "past": {"available_at": "2000-01-01T00:00:00Z"},
     "year": {"available_at": "9999-01-01T00:00:00Z"},
@@ -46,7 +46,7 @@ CREATES: dict[str, dict[str, Any]] = {
 RAW = [b"", b"{", b"[]", b"null", b"1", b"{}", b'{"a":1,"a":2}', b"\xff", b'{"a":NaN}', b'"text"', b"[" * 100]
 QUERIES = [
     "worker_id=w&content_types=audio&wait=0", "worker_id=w&content_types=audio,video&wait=0&max_jobs=3",
-    "worker_id=w&content_types=audio&wait=0.2&lease=30&claim_id=c1",
+    "worker_id=w&content_types=audio&wait=0.2&lease=3000&claim_id=c1",
     "worker_id=w&content_types=audio&wait=0&claim_id=c1",
     "worker_id=w", "content_types=audio", "", "worker_id=&content_types=audio", "worker_id=w&content_types=NO&wait=0",
     "worker_id=w&worker_id=v&content_types=audio&wait=0", "worker_id=w&content_types=audio&wait=61",
@@ -121,7 +121,7 @@ class Side:
 
 @pytest.fixture
 def sides(make_runtime):
-    runtime = make_runtime()
+    runtime = make_runtime(ack_seconds="3600")  # no clock of a job may run out: both look at one after the other
     with runtime.engine.begin() as connection:
         key = keys.create_key(connection, "k", ["submit", "work"])
         small = keys.create_key(connection, "s", ["work"], content_types=["video"])

@@ -52,7 +52,7 @@ creates = st.fixed_dictionaries(
     {},
     optional={
         "task_options": likely(objects), "priority": likely(st.sampled_from(["high", "low"])),
-        "max_retries": likely(st.integers(0, 3)), "timeout_seconds": likely(st.integers(1, 99)),
+        "max_retries": likely(st.integers(0, 3)), "timeout_seconds": likely(st.integers(3600, 9999)),
         "available_at": likely(st.sampled_from(["2999-01-01T00:00:00+02:00", "2000-01-01T00:00:00Z"])),
         "content_type": likely(st.just("audio"), st.sampled_from(["NO", 7])), "colour": anything,
         "source_file_path": likely(st.just("{source}"), st.just("/nowhere/at/all")),
@@ -117,7 +117,7 @@ class One:
 
 @pytest.fixture
 def pair(make_runtime):
-    runtime = make_runtime()
+    runtime = make_runtime(ack_seconds="3600")  # the process expires jobs, at a moment between the two sides' requests
     return One(runtime, True), One(runtime, False)
 
 
@@ -134,7 +134,7 @@ def test_what_producers_and_workers_send_every_day_is_not_flasks(pair):
     fast, _ = pair
     source = {"create": {}, "poll": None, "result": {"success": True}}
     once = {"create": {"Idempotency-Key": "once"}, "poll": {}, "result": {"X-Lease-Token": "{token}"}}
-    asking = "next=true&worker_id=w&content_types=audio&wait=0&lease=60&claim_id=c9"
+    asking = "next=true&worker_id=w&content_types=audio&wait=0&lease=3000&claim_id=c9"
     for what, query in (("create", ""), ("poll", QUERIES[0]), ("result", ""), ("create", ""), ("result", asking)):
         before = fast.side.flask_saw
         status, *_ = fast.ask((what, once[what], source[what], query), "all")
