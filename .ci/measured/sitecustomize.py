@@ -25,6 +25,8 @@ FAR = 1000  # a descriptor that no test needs or closes
 def measure(path: str) -> None:
     """Instrument what this process imports from here on; its forks inherit that."""
     import ast
+    import hashlib
+    import marshal
 
     from slipcover import Slipcover
     from slipcover.branch import preinstrument
@@ -69,8 +71,21 @@ def measure(path: str) -> None:
     def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
         if not self.path.startswith(MEASURED):
             return usual(self, fullname)
-        code = compile(preinstrument(ast.parse(self.get_data(self.path))), self.path, "exec", dont_inherit=True)
+        code = prepared(self.path, self.get_data(self.path))
         return probes.instrument(code, parent=code)  # a parent: what lines there are is asked at the end alone
+
+    def prepared(name: str, source: bytes) -> CodeType:
+        """Compile with SlipCover's marks; kept in `REACHED.code`, since hundreds of processes import the same."""
+        its = Path(f"{path}.code", hashlib.sha256(name.encode() + source).hexdigest())
+        with suppress(OSError, EOFError, ValueError, TypeError):
+            return marshal.loads(its.read_bytes())  # type: ignore[no-any-return]
+        code = compile(preinstrument(ast.parse(source)), name, "exec", dont_inherit=True)
+        with suppress(OSError):
+            its.parent.mkdir(exist_ok=True)
+            new = its.with_name(f"{its.name}.{os.getpid()}")
+            new.write_bytes(marshal.dumps(code))
+            new.rename(its)
+        return code
 
     SourceFileLoader.get_code = get_code
 
