@@ -15,7 +15,7 @@ from tests.support.waiting import LATEST, wait_until
 
 
 def create(bridge, client):
-    fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
+    fields = {**client.fields(), "tenant": client.tenant}
     answer = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
     return answer.get(timeout=LATEST)["job_id"]
 
@@ -69,7 +69,7 @@ def test_the_documented_accounts_keep_the_pipeline_from_all_but_its_own_part(own
     )  # fmt: skip
     client = bridge.client()
     pipeline = Celery("a pipeline", broker=urls["pipeline"], backend=urls["pipeline"], set_as_current=False)
-    fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
+    fields = {**client.fields(), "tenant": client.tenant}
     job_id = pipeline.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=LATEST)["job_id"]
     ok(client.result(client.claim()))
     environment = {"PIPELINE_BROKER_URL": urls["pipeline"], "PIPELINE_STATE": str(tmp_path / "state.sqlite3")}

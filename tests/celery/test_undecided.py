@@ -11,7 +11,7 @@ from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 from bridge import names
 from bridge.admission.keys import create_key
 from bridge.cli.local import command_lines
-from bridge.errors import Invalid, NotFound, Unavailable
+from bridge.errors import Invalid, Unavailable
 from bridge.jobs.source_files import check_source, open_source
 from tests.support.client import ok
 from tests.support.waiting import LATEST, wait_until
@@ -39,7 +39,7 @@ def mount(hanging):
 
 
 def send(bridge, client, name, **options):
-    fields = {**client.fields(), "source_file_path": client.source(name=name), "tenant": client.tenant}
+    fields = {**client.fields(source_file_path=client.source(name=name)), "tenant": client.tenant}
     return bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE, **options)
 
 
@@ -112,11 +112,6 @@ def test_an_error_that_says_nothing_about_the_file_passes(tmp_path, monkeypatch,
             look(str(place), [tmp_path])
 
 
-def test_an_error_that_says_that_there_is_none_is_a_refusal(tmp_path):
-    with pytest.raises(NotFound):
-        open_source(str(tmp_path / "none"), [tmp_path])
-
-
 def test_a_tenant_beyond_those_that_are_remembered_is_looked_up_each_time(runtime, monkeypatch):
     from tasks import intake
 
@@ -155,10 +150,3 @@ def test_a_sweep_that_is_wrong_is_no_sweep_without_a_server():
         raise OperationalError("SELECT", {}, SimpleNamespace(pgcode="57P01"))  # type: ignore[arg-type]
     with pytest.raises(ProgrammingError), left_to_the_next("repair"):
         raise ProgrammingError("SELECT", {}, SimpleNamespace(pgcode="42703"))
-
-
-def test_a_tenant_that_no_key_was_ever_made_for_is_refused(bridge, client):
-    fields = {**client.fields(), "source_file_path": client.source(), "tenant": f"{client.tenant}-misspelt"}
-    answer = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
-    with pytest.raises(Exception, match="tenant: It has never had a key"):
-        answer.get(timeout=LATEST)

@@ -10,13 +10,6 @@ from bridge.cli.local.checkout import ROOT
 from tests.support.client import ok
 from tests.support.waiting import wait_until
 
-SCHEDULE = {
-    names.RELEASE_DUE: 1,
-    names.EXPIRE: 5,
-    names.CONTINUE: 10,
-    names.RECONCILE: 15,
-    names.PURGE: 3600,
-}
 RAN = "SELECT extract(epoch FROM ran_at) AS at, seconds, changed FROM sweeps WHERE name = :name"
 
 
@@ -24,25 +17,6 @@ def ran(bridge, task):
     """When a task last noted that it ran, in seconds since 1970; None if never."""
     found = bridge.sql(RAN, name=task.removeprefix("bridge."))
     return float(found[0].at) if found else None
-
-
-def test_the_schedule_is_the_contracts():
-    import celeryconfig
-
-    scheduled = {entry["task"]: entry["schedule"] for entry in celeryconfig.beat_schedule.values()}
-    assert SCHEDULE.items() <= scheduled.items()
-    assert set(scheduled) - set(SCHEDULE) == {
-        names.FOLD,
-        names.CHECK,
-        names.MEDIANS,
-        names.WATCH,
-        names.REPEAT,
-        names.HISTORY,
-        names.COLLECT,
-        names.UNSERVED,
-        names.BATCHES,
-        names.CALL_BACK,
-    }
 
 
 @pytest.mark.parametrize(("aging", "period"), [("", None), ("1", 1), ("300", 30), ("86400", 60)])
@@ -90,21 +64,3 @@ def test_a_run_notes_how_many_jobs_it_moved(bridge, client):
     name = names.EXPIRE.removeprefix("bridge.")
     wait_until(lambda: bridge.sql(RAN, name=name)[0].changed >= many, "the run that moved the jobs")
     assert ok(client.get("", params={"status": "pending"}))["jobs"] == []
-
-
-def test_a_job_for_later_is_released_by_beat_when_its_time_has_come(bridge, client):
-    job_id = client.create(available_at="2999-01-01T00:00:00+00:00")
-    assert client.poll().json()["jobs"] == []
-    bridge.sql(
-        "UPDATE remote_jobs SET available_at = now(), queued_at = now(), timeout_at = now() + interval '1 hour'"
-        " WHERE id = :id",
-        id=job_id,
-    )
-    assert client.claim()["job_id"] == job_id
-
-
-def test_the_gaps_are_shown_as_metrics(bridge, client):
-    wait_until(lambda: ran(bridge, names.RECONCILE), "the slowest sweep to run")
-    text = client.get("/metrics").text
-    for task in (names.RELEASE_DUE, names.EXPIRE, names.CONTINUE, names.RECONCILE):
-        assert f'"{task.removeprefix("bridge.")}"' in text
