@@ -297,4 +297,4 @@ def test_the_pipeline_is_told_where_a_text_is_and_which_files_there_are(core, wo
     failed = core.held(max_retries=0)
     core.result(failed, success=False)
     nothing, _ = message(core.runtime, failed.job_id, 1)
-    assert (nothing["result_url"], nothing["result_size"], nothing["artifacts"]) == (None, None, [])
+    assert [nothing[name] for name in ("content", "result_url", "result_size", "artifacts")] == [None, None, None, []]

@@ -65,12 +65,6 @@ def test_a_job_is_not_claimed_before_it_is_available_or_after_its_queue_clock(co
     assert core.next() == []
 
 
-def test_a_success_completes(core):
-    job = in_state(core, JobState.COMPLETED)
-    assert core.hows(job.job_id) == ["completed"]
-    assert core.row(job.job_id).completed_at is not None
-
-
 def test_a_failure_with_retries_left_waits_for_its_backoff(core):
     job = core.held(max_retries=1)
     assert core.result(job, success=False, error_message="no") == ("pending", False)
@@ -119,6 +113,7 @@ def test_a_claim_that_was_never_acknowledged_goes_back_to_the_head(core):
     assert (row.status, row.retry_count, row.return_count) == ("pending", 0, 1)
     assert core.next() == [str(job.job_id), younger]
     assert core.hows(job.job_id) == ["unacknowledged"]
+    assert "acknowledgement" in core.attempts(job.job_id)[0].why
 
 
 def test_a_released_job_goes_back_to_the_head(core):
@@ -170,6 +165,7 @@ def test_a_clock_ends_the_job_and_is_named(core, state, age, clock):
 def test_cancel_ends_an_unfinished_job_and_again_is_well(core, state):
     job_id = identity(in_state(core, JobState(state)))
     assert core.cancel(job_id) == core.cancel(job_id) == "cancelled"
+    assert "Cancelled" in core.row(job_id).error_message
     assert core.hows(job_id) == (["cancelled"] if state == "processing" else [])
     assert len(core.outcomes(job_id)) == 1
 

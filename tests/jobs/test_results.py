@@ -7,15 +7,6 @@ from bridge.jobs.submit_result import fail_unstorable
 from tests.support.core import KEY, OTHER_KEY, outcome_of
 
 
-def lost(core, *, acknowledge: bool = True, **fields):
-    """Return a claim that its clock ended; the job waits."""
-    job = core.held(acknowledge=acknowledge, **fields)
-    core.age(job.job_id, 61)
-    core.expire()
-    assert core.status(job.job_id) == "pending"
-    return job
-
-
 def test_the_same_result_again_is_accepted_again_and_changes_nothing(core):
     job = core.held()
     first = core.result(job, metadata={"a": 1})
@@ -43,7 +34,7 @@ def test_a_failure_is_replayed_too_although_the_job_goes_on(core):
 
 @pytest.mark.parametrize("acknowledge", [True, False], ids=["lease_expired", "unacknowledged"])
 def test_a_late_success_counts_while_nobody_else_has_begun(core, acknowledge):
-    job = lost(core, acknowledge=acknowledge)
+    job = core.lost(acknowledge=acknowledge)
     assert core.result(job) == ("completed", True)
     assert core.hows(job.job_id) == ["completed"]
     assert core.result(job) == ("completed", True)
@@ -51,7 +42,7 @@ def test_a_late_success_counts_while_nobody_else_has_begun(core, acknowledge):
 
 
 def test_a_late_failure_spends_no_further_retry(core):
-    job = lost(core)
+    job = core.lost()
     before = core.row(job.job_id)
     assert core.result(job, success=False, error_message="broke").status == "pending"
     row = core.row(job.job_id)
@@ -61,12 +52,12 @@ def test_a_late_failure_spends_no_further_retry(core):
 
 
 def test_a_late_failure_that_is_not_retryable_fails_the_job(core):
-    job = lost(core)
+    job = core.lost()
     assert core.result(job, success=False, retryable=False).status == "failed"
 
 
 def test_a_late_result_is_refused_once_another_has_claimed(core):
-    job = lost(core, acknowledge=False)
+    job = core.lost(acknowledge=False)
     second = core.claim(str(job.job_id), "w2")
     assert outcome_of(lambda: core.result(job)) == "lease_lost"
     assert core.result(second).status == "completed"
@@ -80,7 +71,7 @@ def test_a_late_result_is_refused_after_a_release(core):
 
 
 def test_a_late_result_is_refused_after_an_operator_touched_the_job(core):
-    job = lost(core)
+    job = core.lost()
     core.cancel(job.job_id)
     core.restart(job.job_id)
     assert outcome_of(lambda: core.result(job)) == "not_processing"
@@ -96,7 +87,7 @@ def test_a_late_result_is_refused_after_a_failed_job_was_put_back(core):
 
 
 def test_a_late_result_of_a_job_that_timed_out_is_refused(core):
-    job = lost(core)
+    job = core.lost()
     core.age(job.job_id, 90000)
     core.expire()
     assert outcome_of(lambda: core.result(job)) == "already_finished"
@@ -110,18 +101,6 @@ def test_a_result_of_an_earlier_attempt_is_refused(core):
     assert outcome_of(lambda: core.result(first)) == "lease_lost"
     assert core.status(job_id) == "processing"
     assert core.result(second).status == "completed"
-
-
-def test_a_result_of_another_key_is_refused(core):
-    job = core.held()
-    assert outcome_of(lambda: core.result(job, key=OTHER_KEY)) == "lease_lost"
-    assert core.status(job.job_id) == "processing"
-
-
-def test_a_result_for_a_job_that_nobody_claimed_is_refused(core):
-    job = core.held()
-    fresh = job._replace(job_id=core.create())
-    assert outcome_of(lambda: core.result(fresh)) == "not_processing"
 
 
 def test_a_result_acknowledges(core):
@@ -188,7 +167,7 @@ def test_every_terminal_state_is_counted_and_recorded_with_its_kwargs(core):
         "content_type": "audio", "status": "failed", "success": False, "metadata": None, "processing_time": None,
         "error_message": "no", "retry_count": 0, "task_options": {"x": [1.5, None]}, "n": 1,
     }  # fmt: skip
-    assert outcomes[1].kwargs["metadata"] == {"pages": 3}
+    assert (outcomes[1].kwargs["n"], outcomes[1].kwargs["metadata"]) == (2, {"pages": 3})
     assert (outcomes[1].kwargs["success"], outcomes[1].kwargs["processing_time"]) == (True, 2.5)
 
 

@@ -15,14 +15,6 @@ from tests.support.core import KEY, Core
 SAID = "the private words of a document"
 
 
-def late(core: Core, **fields):
-    """Return a job that is pending again and whose last attempt's result still counts."""
-    job = core.held(acknowledge=False, **fields)
-    core.age(job.job_id, 61)
-    core.expire()
-    return job
-
-
 def queued_out(core: Core):
     job_id = core.create(queue_timeout_seconds=100)
     core.age(job_id, 101)
@@ -42,15 +34,13 @@ def silent(core: Core, **fields):
 
 
 def unseen(core: Core, returns: int, **fields):
-    job = core.held(acknowledge=False, **fields)
-    core.sql("UPDATE remote_jobs SET return_count = :n WHERE id = :id", n=returns, id=str(job.job_id))
+    job = core.held(acknowledge=False, returns=returns, **fields)
     core.age(job.job_id, 61)
     return job.job_id, core.expire
 
 
 def given_back(core: Core, returns: int, **fields):
-    job = core.held(**fields)
-    core.sql("UPDATE remote_jobs SET return_count = :n WHERE id = :id", n=returns, id=str(job.job_id))
+    job = core.held(returns=returns, **fields)
     return job.job_id, lambda: core.release(job)
 
 
@@ -98,13 +88,13 @@ WAYS = [
     (Change.FAIL, R, lambda core: silent(core, max_retries=0)),
     (Change.FAIL, R, lambda core: unseen(core, LAST, max_retries=0)),
     (Change.FAIL, R, lambda core: given_back(core, LAST, max_retries=0)),
-    (Change.LATE_COMPLETE, P, lambda core: result(core, late(core), content=SAID)),
-    (Change.LATE_RETRY, P, lambda core: result(core, late(core), **FAILED)),
-    (Change.LATE_FAIL, P, lambda core: result(core, late(core), **FAILED, retryable=False)),
+    (Change.LATE_COMPLETE, P, lambda core: result(core, core.lost(acknowledge=False), content=SAID)),
+    (Change.LATE_RETRY, P, lambda core: result(core, core.lost(acknowledge=False), **FAILED)),
+    (Change.LATE_FAIL, P, lambda core: result(core, core.lost(acknowledge=False), **FAILED, retryable=False)),
     (Change.EXPIRE_QUEUE, P, queued_out),
     (Change.EXPIRE_DEADLINE, R, deadline),
     (Change.CANCEL, P, lambda core: cancelled(core, core.create())),
-    (Change.CANCEL, P, lambda core: cancelled(core, late(core).job_id)),
+    (Change.CANCEL, P, lambda core: cancelled(core, core.lost(acknowledge=False).job_id)),
     (Change.CANCEL, R, lambda core: cancelled(core, core.held().job_id)),
     (Change.CANCEL, P, lambda core: many(core, Asked.CANCEL)),
     (Change.RESTART, JobState.FAILED, lambda core: restarted(core, lambda core: silent(core, max_retries=0))),

@@ -70,17 +70,10 @@ def test_a_result_that_waited_while_its_attempt_was_given_back(core, said):
     assert (row.status, row.retry_count, row.attempt_end) == ("pending", 0, "released")
 
 
-def late(core: Core, **fields):
-    job = core.held(**fields)
-    core.age(job.job_id, 61)
-    core.expire()
-    core.age(job.job_id, 60)
-    return job
-
-
 @pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())
 def test_a_late_result_that_waited_while_the_job_was_claimed_and_lost_again(core, said):
-    job = late(core)
+    job = core.lost()
+    core.age(job.job_id, 60)
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         assert claim(connection, [(str(job.job_id), Claimant(KEY.key_id, "w2", 60))], 60).claimed
         lapsed(core, connection, job)
@@ -91,7 +84,7 @@ def test_a_late_result_that_waited_while_the_job_was_claimed_and_lost_again(core
 
 @pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())
 def test_a_late_result_that_waited_while_another_late_result_came(core, said):
-    job = late(core)
+    job = core.lost()
     other = {"result_digest": b"another", "error_message": "no"}
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         meanwhile(core, connection, submit_result.STATEMENTS[Change.LATE_RETRY], job, **other)
@@ -102,7 +95,7 @@ def test_a_late_result_that_waited_while_another_late_result_came(core, said):
 
 @pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())
 def test_a_late_result_that_waited_while_the_job_was_cancelled(core, said):
-    job = late(core)
+    job = core.lost()
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         meanwhile(core, connection, cancel.CANCEL, job)
     assert done.result(60) == "already_finished"
@@ -132,8 +125,7 @@ def test_a_heartbeat_that_waited_while_its_attempt_was_given_back(core):
 )
 def test_a_release_that_waited(core, returns, max_retries):
     for another in (True, False):
-        job = core.held(max_retries=max_retries)
-        core.sql("UPDATE remote_jobs SET return_count = :n WHERE id = :id", n=returns, id=str(job.job_id))
+        job = core.held(max_retries=max_retries, returns=returns)
         with core.locked(job.job_id, lambda job=job: core.release(job)) as (connection, done):
             if another:
                 given_to_another(core, connection, job)
@@ -145,8 +137,7 @@ def test_a_release_that_waited(core, returns, max_retries):
 
 @pytest.mark.parametrize(("returns", "max_retries"), [(0, 3), (4, 3), (4, 0)])
 def test_a_release_that_waited_while_the_claim_ran_out(core, returns, max_retries):
-    job = core.held(max_retries=max_retries)
-    core.sql("UPDATE remote_jobs SET return_count = :n WHERE id = :id", n=returns, id=str(job.job_id))
+    job = core.held(max_retries=max_retries, returns=returns)
     with core.locked(job.job_id, lambda: core.release(job)) as (connection, done):
         lapsed(core, connection, job)
         connection.execute(text("UPDATE remote_jobs SET attempt_end = 'unacknowledged'"))
@@ -178,7 +169,7 @@ def test_an_operators_retry_that_waited_for_another_changes_nothing_more(core):
 def bystanders(core: Core) -> list[str]:
     """Return a job in every place that a verb might touch by mistake."""
     waiting = [core.create(), core.create("video")]
-    lost, returned = late(core), core.held("b3")
+    lost, returned = core.lost(), core.held("b3")
     core.release(returned)
     ended = [core.held(f"e{n}") for n in range(3)]
     core.result(ended[0], success=False, retryable=False)
@@ -193,15 +184,15 @@ VERBS = {
     "success": lambda core: core.result(core.held()),
     "failure": lambda core: core.result(core.held(), success=False),
     "fatal failure": lambda core: core.result(core.held(), success=False, retryable=False),
-    "late success": lambda core: core.result(late(core)),
-    "late failure": lambda core: core.result(late(core), success=False),
-    "late fatal failure": lambda core: core.result(late(core), success=False, retryable=False),
+    "late success": lambda core: core.result(core.lost()),
+    "late failure": lambda core: core.result(core.lost(), success=False),
+    "late fatal failure": lambda core: core.result(core.lost(), success=False, retryable=False),
     "heartbeat": lambda core: core.heartbeat(core.held(), progress=0.1),
     "release": lambda core: core.release(core.held()),
     "cancel": lambda core: core.cancel(core.create()),
     "retry": lambda core: core.restart(ended(core)),
-    "release that spends a retry": lambda core: core.release(often_returned(core, 1)),
-    "release that fails": lambda core: core.release(often_returned(core, 0)),
+    "release that spends a retry": lambda core: core.release(core.held(max_retries=1, returns=4)),
+    "release that fails": lambda core: core.release(core.held(max_retries=0, returns=4)),
 }
 
 
@@ -209,12 +200,6 @@ def ended(core: Core) -> str:
     job_id = core.create()
     core.cancel(job_id)
     return job_id
-
-
-def often_returned(core: Core, max_retries: int):
-    job = core.held(max_retries=max_retries)
-    core.sql("UPDATE remote_jobs SET return_count = 4 WHERE id = :id", id=str(job.job_id))
-    return job
 
 
 @pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
@@ -226,20 +211,13 @@ def test_a_verb_touches_no_other_job(core, verb):
     assert seen() == before
 
 
-def spent(core: Core, **fields):
-    """Return a claim whose release ends the job: the fifth return in a row with no retry left."""
-    job = core.held(max_retries=0, **fields)
-    core.sql("UPDATE remote_jobs SET return_count = 4 WHERE id = :id", id=str(job.job_id))
-    return job
-
-
 def overdue(core: Core, seconds: float, **fields) -> None:
     core.age(core.held(**fields).job_id, seconds)
     assert core.expire() == 1
 
 
 def unseen(core: Core) -> None:
-    core.age(spent(core, acknowledge=False).job_id, 61)
+    core.age(core.held(max_retries=0, returns=4, acknowledge=False).job_id, 61)
     assert core.expire() == 1
 
 
@@ -252,10 +230,10 @@ ENDS = {
     "cancelled while it waits": lambda core: core.cancel(core.create()),
     "cancelled while it runs": lambda core: core.cancel(core.held().job_id),
     "completed": lambda core: core.result(core.held()),
-    "completed late": lambda core: core.result(late(core)),
+    "completed late": lambda core: core.result(core.lost()),
     "failed": lambda core: core.result(core.held(), success=False, retryable=False),
-    "failed late": lambda core: core.result(late(core), success=False, retryable=False),
-    "released too often": lambda core: core.release(spent(core)),
+    "failed late": lambda core: core.result(core.lost(), success=False, retryable=False),
+    "released too often": lambda core: core.release(core.held(max_retries=0, returns=4)),
     "never acknowledged": unseen,
     "lost": lambda core: overdue(core, 61, max_retries=0),
     "past its deadline": lambda core: overdue(core, 3601),
@@ -268,8 +246,10 @@ ENDS = {
 def test_an_end_is_recorded_for_the_pipeline_if_there_is_one(make_runtime, end, told):
     core = Core(make_runtime(**({} if told else {"continuation_task": ""})))
     end(core)
-    assert len(core.sql("SELECT 1 FROM remote_jobs WHERE completed_at IS NOT NULL")) == 1
-    assert len(core.sql("SELECT 1 FROM continuations")) == told
+    [job] = core.sql("SELECT * FROM remote_jobs WHERE completed_at IS NOT NULL")
+    recorded = [(outcome.n, *map(outcome.kwargs.get, ("n", "status", "success", "error_message")))
+                for outcome in core.outcomes(job.id)]  # fmt: skip
+    assert recorded == [(1, 1, job.status, job.status == "completed", job.error_message)] * told
 
 
 @pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())

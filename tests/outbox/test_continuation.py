@@ -6,15 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from celery import Celery
-from kombu.exceptions import OperationalError
 
 from bridge.jobs.cancel import cancel
-from bridge.jobs.enqueue import enqueue
-from bridge.jobs.fields import CreateFields
-from bridge.outbox import outcomes
 from bridge.runtime import Runtime
-from tests.support.broker import delivered, messages, outcome
+from tests.support.broker import delivered, outcome
 from tests.support.client import ok
 from tests.support.core import KEY
 from tests.support.waiting import wait_until
@@ -52,59 +47,14 @@ def test_the_pipelines_task_gets_what_the_contract_names_and_nothing_else(bridge
     assert outcome(bridge, job_id).next_at is None
 
 
-def fail(bridge, client, job_id):
-    ok(client.result(client.claim(), success=False, error_message="no sound in it", retryable=False))
-
-
-def time_out(bridge, client, job_id):
-    bridge.sql("UPDATE remote_jobs SET timeout_at = now() WHERE id = :id", id=job_id)
-
-
-def exceed_the_deadline(bridge, client, job_id):
-    ok(client.heartbeat(client.claim()))
-    time_out(bridge, client, job_id)
-
-
-def cancel_it(bridge, client, job_id):
-    ok(client.post(f"{job_id}/cancel"))
-
-
-@pytest.mark.parametrize(
-    ("end", "status", "why"),
-    [
-        (fail, "failed", "no sound in it"),
-        (time_out, "timeout", "queue clock"),
-        (exceed_the_deadline, "timeout", "deadline"),
-        (cancel_it, "cancelled", "Cancelled"),
-    ],
-)
-def test_every_terminal_state_is_continued_with_its_reason(bridge, client, end, status, why):
-    job_id = client.create()
-    end(bridge, client, job_id)
-    kwargs = delivered(bridge, job_id)[0].kwargs
-    assert (kwargs["status"], kwargs["success"], kwargs["content"]) == (status, False, None)
-    assert why in kwargs["error_message"]
-
-
-def test_n_counts_the_terminal_states_of_a_job(bridge, client):
-    job_id = client.create()
-    ok(client.post(f"{job_id}/cancel"))
-    ok(client.post(f"{job_id}/retry"))
-    ok(client.result(client.claim()))
-    found = delivered(bridge, job_id, 2)
-    assert {message.id: (message.kwargs["n"], message.kwargs["status"]) for message in found} == {
-        f"continue-{job_id}-1": (1, "cancelled"),
-        f"continue-{job_id}-2": (2, "completed"),
-    }
-
-
 @pytest.mark.parametrize(
     "content", ["", "ä" * 131_072, '{"a": "\\u0001"}\n\t\u2028'], ids=["empty", "as long as it may be", "odd"]
 )
 def test_content_comes_whole_up_to_its_bound(bridge, client, content):
     job_id = client.create()
-    ok(client.result(client.claim(), content=content))
+    assert ok(client.result(client.claim(), content=content))["ingestion_continued"] is True
     assert delivered(bridge, job_id)[0].kwargs["content"] == content
+    assert ok(client.get(f"{job_id}/result"))["content"] == content
 
 
 def test_a_longer_content_is_named_and_lies_where_it_is_named(bridge, client):
@@ -131,57 +81,3 @@ def _core(bridge) -> Runtime:
 
     mirror = Mirror(bridge.settings.require("redis_url"), bridge.settings.redis_prefix, f"test-{uuid.uuid4().hex}")
     return Runtime(bridge.settings, bridge.engine, mirror, lambda job_ids: None)
-
-
-def created(runtime) -> str:
-    place = runtime.settings.source_roots[0] / "source.bin"
-    place.write_bytes(b"source")
-    fields = {"source_file_path": str(place), "content_type": "audio", "ingestion_task_id": "t"}
-    return str(enqueue(runtime, "default", CreateFields().load(fields)).job_id)
-
-
-def rows(runtime, statement, **parameters):
-    with runtime.engine.begin() as connection:
-        done = connection.exec_driver_sql(statement, parameters)
-        return list(done) if done.returns_rows else []
-
-
-def test_while_the_broker_refuses_the_delays_grow_and_the_reason_is_kept(own_servers, runtime):
-    broker = own_servers(postgres=False)
-    pipeline = Celery("bridge", broker=broker.redis_url, set_as_current=False)
-    pipeline.conf.broker_transport_options = {"max_retries": 1, "interval_start": 0}
-
-    def send(task_id, kwargs, tenant):
-        pipeline.send_task("receive", kwargs=kwargs, task_id=task_id, queue="q", retry=False, ignore_result=True)
-
-    def deliver():
-        rows(runtime, "UPDATE continuations SET next_at = now() WHERE next_at IS NOT NULL")
-        sent = outcomes.deliver(runtime, send, (OperationalError,))
-        return sent, rows(
-            runtime, "SELECT extract(epoch FROM next_at - now()) AS delay, last_error, tries FROM continuations"
-        )[0]
-
-    cancel(runtime, KEY, created(runtime))
-    broker.redis.stop()
-    delays = []
-    for tries in (1, 3, 5, 7, 40):
-        rows(runtime, "UPDATE continuations SET tries = %(tries)s", tries=tries - 1)
-        sent, row = deliver()
-        assert (sent, row.tries, row.last_error) == (0, tries, "ConnectionError")
-        delays.append(float(row.delay))
-    assert delays == sorted(delays)
-    assert delays[0] < 3
-    assert delays[3] > 60
-    assert delays[4] <= outcomes.LONGEST_DELAY_SECONDS
-    broker.redis.start()
-    sent, row = deliver()
-    assert (sent, row.delay, row.last_error) == (1, None, None)
-    assert len(messages(broker.redis_url, "q")) == 1
-
-
-def test_without_a_task_of_the_pipeline_nothing_is_recorded_and_the_worker_is_told(own_bridge):
-    bridge = own_bridge(celery=False, beat=False)
-    client = bridge.client()
-    client.create()
-    assert ok(client.result(client.claim())) == {"status": "completed", "ingestion_continued": False}
-    assert bridge.sql("SELECT 1 FROM continuations") == []

@@ -79,14 +79,6 @@ def test_the_list_comes_in_pages(bridge, client):
     assert rest["next_cursor"] is None
 
 
-def test_the_list_is_for_those_who_read_and_the_resending_for_admins(bridge, client):
-    reader = bridge.client(client.tenant, ("read",))
-    submitter = bridge.client(client.tenant, ("submit", "work"))
-    ok(reader.get(LIST))
-    refused(submitter.get(LIST), 403, "forbidden")
-    refused(reader.post(RESEND, params={"state": "failing"}), 403, "forbidden")
-
-
 @pytest.mark.parametrize(
     ("query", "field"),
     [

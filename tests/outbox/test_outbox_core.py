@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
@@ -37,10 +36,12 @@ def repeat(core: Core, broker: Broker, lying: int = 0, **options) -> int:
     return outcomes.repeat(core.runtime, broker, (ConnectionError,), lying, **options)
 
 
-def finished(core: Core, **said) -> str:
-    job = core.held()
-    core.result(job, **said)
-    return str(job.job_id)
+def finished_twice(core):
+    """Return a job that has failed, was put back and is completed."""
+    job_id = core.finished(success=False, retryable=False)
+    core.restart(job_id)
+    core.result(core.claim(job_id))
+    return job_id
 
 
 def due(core: Core, job_id: str) -> bool:
@@ -59,7 +60,7 @@ def pass_time(core: Core, seconds: float) -> None:
 
 
 def test_an_outcome_is_sent_once_with_its_content(core, broker):
-    job_id = finished(core, content="the text")
+    job_id = core.finished(content="the text")
     assert deliver(core, broker) == 1
     [(task_id, kwargs, tenant)] = broker.sent
     assert (task_id, tenant) == (f"continue-{job_id}-1", "default")
@@ -71,7 +72,7 @@ def test_an_outcome_is_sent_once_with_its_content(core, broker):
 def test_an_outcome_is_read_when_its_turn_to_be_sent_has_come(core):
     """A batch that was read as a whole would hold fifty of the largest documents at once."""
     for _ in range(2):
-        finished(core, content="as it was taken")
+        core.finished(content="as it was taken")
     sent = []
 
     def changes_what_is_left(_: str, kwargs: dict[str, Any], __: str) -> None:
@@ -86,14 +87,14 @@ def test_an_outcome_is_read_when_its_turn_to_be_sent_has_come(core):
 
 def test_a_run_sends_all_that_is_due_up_to_its_bound_and_the_next_one_the_rest(core, broker):
     for _ in range(5):
-        finished(core)
+        core.finished()
     runs = [outcomes.deliver_due(core.runtime, broker, (ConnectionError,), batch=1, rounds=3) for _ in range(3)]
     assert runs == [3, 2, 0]
     assert len({task_id for task_id, *_ in broker.sent}) == 5
 
 
 def test_only_the_job_that_was_asked_for_is_sent(core, broker):
-    first, second = finished(core), finished(core)
+    first, second = core.finished(), core.finished()
     assert deliver(core, broker, second) == 1
     assert broker.sent[0][1]["job_id"] == second
     assert not due(core, second)
@@ -101,23 +102,25 @@ def test_only_the_job_that_was_asked_for_is_sent(core, broker):
 
 
 def test_a_refusal_is_put_off_longer_each_time_and_remembered(core, broker):
-    job_id, other = finished(core), finished(core)
+    job_id, other = core.finished(), core.finished()
     core.sql("UPDATE continuations SET next_at = now() + interval '1 h' WHERE job_id = :id", id=other)
     broker.refuses = True
     delays = []
-    for _ in range(3):
+    for tries in (1, 2, 3, 7, 40):
+        core.sql("UPDATE continuations SET tries = :n, next_at = now() WHERE job_id = :id", n=tries - 1, id=job_id)
         assert deliver(core, broker) == 0
         delays.append(due_in(core, job_id))
-        pass_time(core, 60)
+        [row] = core.outcomes(job_id)
+        assert (row.tries, row.last_error) == (tries, "ConnectionError")
     assert delays == sorted(delays)
     assert delays[0] < 3 < delays[2] < 9
-    [row] = core.outcomes(job_id)
-    assert (row.tries, row.last_error) == (3, "ConnectionError")
+    assert delays[3] > 60
+    assert delays[4] <= outcomes.LONGEST_DELAY_SECONDS
     assert core.outcomes(other)[0].last_error is None
 
 
 def test_what_was_taken_by_a_process_that_died_is_sent_after_its_visibility(core, broker):
-    job_id = finished(core)
+    job_id = core.finished()
     with pytest.raises(RuntimeError):
         outcomes.deliver(core.runtime, _dies, (ConnectionError,))
     assert deliver(core, broker) == 0
@@ -132,7 +135,7 @@ def _dies(*_: object) -> None:
 
 def test_until_it_is_confirmed_it_is_sent_again(make_runtime, core, broker):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
-    job_id, other = finished(core), finished(core)
+    job_id, other = core.finished(), core.finished()
     assert deliver(core, broker) == 2
     assert 29 < due_in(core, job_id) <= 30
     assert repeat(core, broker) == 0
@@ -149,7 +152,7 @@ def test_until_it_is_confirmed_it_is_sent_again(make_runtime, core, broker):
 
 def test_the_waits_for_a_confirmation_double_up_to_an_hour_and_none_is_like_the_next(make_runtime, core, broker):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
-    jobs = [finished(core) for _ in range(3)]
+    jobs = [core.finished() for _ in range(3)]
     assert deliver(core, broker) == 3
     ratios = []
     for tries in range(2, 12):
@@ -160,7 +163,7 @@ def test_the_waits_for_a_confirmation_double_up_to_an_hour_and_none_is_like_the_
     assert 0.79 < min(ratios) < 0.95, "more or less by a fifth"
     assert 1.05 < max(ratios) <= 1.2
     core.runtime = make_runtime(continuation_confirm_seconds="100000")
-    late = finished(core)
+    late = core.finished()
     deliver(core, broker)
     for _ in range(3):
         pass_time(core, 200_000)
@@ -171,14 +174,14 @@ def test_the_waits_for_a_confirmation_double_up_to_an_hour_and_none_is_like_the_
 def test_what_may_lie_in_the_pipelines_queue_is_not_sent_again(make_runtime, core, broker):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
     for _ in range(5):
-        finished(core)
+        core.finished()
     assert deliver(core, broker) == 5
     pass_time(core, 31)
     assert repeat(core, broker, lying=5) == 0
     assert repeat(core, broker, lying=3) == 2
     assert repeat(core, broker, lying=3, most=1) == 1
     assert repeat(core, broker, lying=5) == 0
-    late = finished(core)
+    late = core.finished()
     assert deliver(core, broker) == 1, "a first sending waits for nobody"
     assert due_in(core, late) > 29
 
@@ -186,7 +189,7 @@ def test_what_may_lie_in_the_pipelines_queue_is_not_sent_again(make_runtime, cor
 def test_behind_a_queue_that_others_keep_long_what_was_silent_for_an_hour_goes_one_by_one(make_runtime, core, broker):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
     for _ in range(3):
-        finished(core)
+        core.finished()
     assert deliver(core, broker) == 3
     pass_time(core, 3601)
     assert repeat(core, broker, lying=1000) == 0, "not silent for an hour yet"
@@ -195,9 +198,7 @@ def test_behind_a_queue_that_others_keep_long_what_was_silent_for_an_hour_goes_o
 
 
 def test_a_confirmation_names_an_outcome(core, broker):
-    job_id = finished(core, success=False, retryable=False)
-    core.restart(job_id)
-    core.result(core.claim(job_id))
+    job_id = finished_twice(core)
     assert not outcomes.confirm(core.runtime, job_id, 3)
     assert not outcomes.confirm(core.runtime, str(UUID(int=1)), 1)
     assert outcomes.confirm(core.runtime, job_id, 2)
@@ -209,9 +210,7 @@ def test_a_confirmation_names_an_outcome(core, broker):
 
 def test_of_two_outcomes_of_a_job_only_the_one_whose_time_has_come_is_sent_again(make_runtime, core, broker):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
-    job_id = finished(core, success=False, retryable=False)
-    core.restart(job_id)
-    core.result(core.claim(job_id))
+    job_id = finished_twice(core)
     assert deliver(core, broker) == 2
     core.sql("UPDATE continuations SET next_at = now() WHERE n = 1")
     broker.sent.clear()
@@ -221,7 +220,7 @@ def test_of_two_outcomes_of_a_job_only_the_one_whose_time_has_come_is_sent_again
 
 def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime, core, broker):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
-    job_id = finished(core)
+    job_id = core.finished()
 
     def confirms_at_once(*_: object) -> None:
         outcomes.confirm(core.runtime, job_id, 1)
@@ -229,7 +228,7 @@ def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime
     outcomes.deliver(core.runtime, confirms_at_once, (ConnectionError,))
     assert not due(core, job_id)
 
-    late = finished(core)
+    late = core.finished()
 
     def confirms_and_breaks(*_: object) -> None:
         outcomes.confirm(core.runtime, late, 1)
@@ -240,9 +239,7 @@ def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime
 
 
 def test_an_outcome_of_two_is_put_off_alone(core, broker):
-    job_id = finished(core, success=False, retryable=False)
-    core.restart(job_id)
-    core.result(core.claim(job_id))
+    job_id = finished_twice(core)
     core.sql("UPDATE continuations SET next_at = now() + interval '1 h' WHERE n = 1")
     broker.refuses = True
     deliver(core, broker)
@@ -250,7 +247,7 @@ def test_an_outcome_of_two_is_put_off_alone(core, broker):
 
 
 def test_two_that_deliver_at_once_take_different_outcomes(core, broker):
-    finished(core)
+    core.finished()
     with core.engine.begin() as connection:
         connection.exec_driver_sql("SELECT 1 FROM continuations FOR UPDATE")
         assert deliver(core, broker) == 0
@@ -259,9 +256,9 @@ def test_two_that_deliver_at_once_take_different_outcomes(core, broker):
 
 def test_purge_deletes_what_is_finished_handed_over_and_old(make_runtime, core, broker):
     core.runtime = make_runtime(retention_days="2")
-    old, recent, waiting = finished(core), finished(core), core.create()
+    old, recent, waiting = core.finished(), core.finished(), core.create()
     deliver(core, broker)
-    unsent = finished(core)
+    unsent = core.finished()
     for job_id in (old, unsent, waiting):
         core.age(job_id, 3 * 86400)
     assert purge(core.runtime) == 1
@@ -272,7 +269,7 @@ def test_purge_deletes_what_is_finished_handed_over_and_old(make_runtime, core, 
 
 def test_purge_is_bounded(core, broker):
     for _ in range(5):
-        core.age(finished(core), 31 * 86400)
+        core.age(core.finished(), 31 * 86400)
     deliver(core, broker)
     assert purge(core.runtime, batch=2, rounds=1) == 2
     assert purge(core.runtime, batch=2, rounds=10) == 3
@@ -289,11 +286,3 @@ def test_a_batchs_key_is_forgotten_with_its_last_job_and_no_other_key_with_it(co
     assert [(row.tenant, row.idempotency_key, [str(job_id) for job_id in row.job_ids]) for row in kept] == [
         ("default", "k2", alone), ("other", "k1", others)
     ]  # fmt: skip
-
-
-def test_postgresql_away_is_an_error_that_passes(core):
-    from bridge.db import is_unavailable
-
-    with pytest.raises(OperationalError) as cut, core.engine.begin() as connection:
-        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
-    assert is_unavailable(cut.value)

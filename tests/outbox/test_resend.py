@@ -32,20 +32,8 @@ class Pipeline:
 
 
 @pytest.fixture
-def core(runtime):
-    return Core(runtime)
-
-
-@pytest.fixture
 def pipeline(runtime):
     return Pipeline(runtime)
-
-
-def finished(core) -> str:
-    """Return a completed job's ID."""
-    job = core.held()
-    core.result(job)
-    return str(job.job_id)
 
 
 def later(core):
@@ -58,7 +46,7 @@ def page(core, state=None, limit=50, cursor=None):
 
 
 def test_an_outcome_that_the_broker_refuses_long_enough_is_failing_and_says_why(core, pipeline):
-    job_id = finished(core)
+    job_id = core.finished()
     pipeline.broken = True
     for tries in range(1, FAILING_TRIES + 1):
         later(core)
@@ -79,7 +67,7 @@ def test_an_outcome_that_the_broker_refuses_long_enough_is_failing_and_says_why(
 def test_an_outcome_that_is_never_confirmed_is_failing_until_it_is(make_runtime):
     core = Core(make_runtime(continuation_confirm_seconds="60"))
     pipeline = Pipeline(core.runtime)
-    job_id = finished(core)
+    job_id = core.finished()
     for _ in range(FAILING_TRIES):
         later(core)
         assert pipeline.deliver() == 1
@@ -94,9 +82,9 @@ def test_an_outcome_that_is_never_confirmed_is_failing_until_it_is(make_runtime)
 
 
 def test_all_failing_outcomes_are_sent_again_under_their_old_names(core, pipeline):
-    failing = sorted(finished(core) for _ in range(5))
+    failing = sorted(core.finished() for _ in range(5))
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '5 minutes', last_error = 'X'")
-    waiting = finished(core)
+    waiting = core.finished()
     core.sql("UPDATE continuations SET next_at = now() + interval '1 minute' WHERE job_id = :id", id=waiting)
     nudged = core.runtime.nudge
     nudged.clear()
@@ -110,7 +98,7 @@ def test_all_failing_outcomes_are_sent_again_under_their_old_names(core, pipelin
 
 
 def test_a_job_by_name_is_sent_again_although_it_was_confirmed(core, pipeline):
-    job_id = finished(core)
+    job_id = core.finished()
     pipeline.deliver()
     outcomes.confirm(core.runtime, job_id, 1)
     assert pipeline.deliver() == 0
@@ -138,7 +126,7 @@ def test_the_latest_outcome_of_a_job_is_meant_unless_another_is_named(core, pipe
 
 
 def test_an_outcome_that_is_not_there_cannot_be_sent_again(core):
-    job_id = finished(core)
+    job_id = core.finished()
     for tenant, one, n in (("other", job_id, None), ("default", job_id, 2), ("default", core.create(), None)):
         with pytest.raises(NotFound):
             outcomes.resend(core.runtime, tenant, uuid.UUID(one), n)
@@ -163,7 +151,7 @@ def test_what_is_not_failing_and_what_is_anothers_is_not_sent_again(core):
 
 
 def test_a_failing_outcome_is_not_purged_with_its_job(core, pipeline):
-    job_id = finished(core)
+    job_id = core.finished()
     core.sql("UPDATE remote_jobs SET completed_at = now() - interval '31 days'")
     core.sql("UPDATE continuations SET tries = 50, next_at = now()")
     assert purge(core.runtime) == 0
@@ -173,7 +161,7 @@ def test_a_failing_outcome_is_not_purged_with_its_job(core, pipeline):
 
 
 def test_pages_of_outcomes_neither_repeat_nor_miss_one_in_ties_and_across_states(core):
-    made = [finished(core) for _ in range(7)]
+    made = [core.finished() for _ in range(7)]
     core.sql("UPDATE continuations SET created_at = now()")
     core.sql("UPDATE continuations SET tries = 5 WHERE job_id = ANY(CAST(:ids AS uuid[]))", ids=made[::2])
     found, cursor = [], None

@@ -4,6 +4,7 @@ import pytest
 
 from bridge.outbox import outcomes
 from bridge.outbox.resend_sooner import ResendSooner, resend_sooner
+from tests.outbox.test_outbox_core import due_in, finished_twice
 from tests.support.core import Core
 
 FIRST = 30.0
@@ -15,15 +16,9 @@ def core(make_runtime, core) -> Core:
     return core
 
 
-def finished(core: Core) -> str:
-    job = core.held()
-    core.result(job)
-    return str(job.job_id)
-
-
 def lost(core: Core, times: int, jobs: int = 1) -> list[str]:
     """Outcomes that were sent so many times, just now for the last time, and never confirmed."""
-    made = [finished(core) for _ in range(jobs)]
+    made = [core.finished() for _ in range(jobs)]
     assert send(core) == jobs
     for _ in range(times - 1):
         core.sql("UPDATE continuations SET next_at = now() WHERE job_id = ANY(CAST(:ids AS uuid[]))", ids=made)
@@ -34,11 +29,6 @@ def lost(core: Core, times: int, jobs: int = 1) -> list[str]:
 def send(core: Core, **options) -> int:
     first = outcomes.deliver(core.runtime, lambda *_: None, (), jitter=0)
     return first + outcomes.repeat(core.runtime, lambda *_: None, (), 0, jitter=0, **options)
-
-
-def due_in(core: Core, job_id: str) -> float:
-    seconds = "SELECT extract(epoch FROM next_at - now()) AS s FROM continuations WHERE job_id = :id"
-    return float(core.sql(seconds, id=job_id)[0].s)
 
 
 def pass_time(core: Core, seconds: float) -> None:
@@ -85,10 +75,7 @@ def test_first_and_second_sendings_and_confirmed_outcomes_are_left_alone(core):
 
 
 def test_of_two_outcomes_of_a_job_only_the_late_one_is_hastened(core):
-    job = core.held()
-    core.result(job, success=False, retryable=False)
-    core.restart(str(job.job_id))
-    core.result(core.claim(str(job.job_id)))
+    finished_twice(core)
     assert send(core) == 2
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '1 hour' WHERE n = 2")
     assert resend_sooner(core.runtime, jitter=0) == 1
@@ -97,14 +84,14 @@ def test_of_two_outcomes_of_a_job_only_the_late_one_is_hastened(core):
 
 
 def test_what_the_broker_refuses_waits_for_the_broker(core):
-    job_id = finished(core)
+    job_id = core.finished()
     core.sql("UPDATE continuations SET tries = 9, next_at = now() + interval '300 s', last_error = 'ConnectionError'")
     assert resend_sooner(core.runtime) == 0
     assert due_in(core, job_id) > 290
 
 
 def test_tries_that_the_broker_refused_do_not_lengthen_the_waits_for_a_confirmation(core):
-    job_id = finished(core)
+    job_id = core.finished()
     core.sql("UPDATE continuations SET tries = 9, next_at = now(), last_error = 'ConnectionError'")
     assert send(core) == 1
     assert FIRST - 5 < due_in(core, job_id) <= FIRST

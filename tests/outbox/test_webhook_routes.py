@@ -65,7 +65,7 @@ def run(client, *arguments):
 
 
 def test_only_a_key_with_a_secret_has_others_called_and_not_inside(client, calling):
-    there = {**client.fields(), "source_file_path": client.source()}
+    there = client.fields()
     answer = refused(client.post("", {**there, "callback_url": NOWHERE}), 422)
     assert list(answer["errors"]) == ["callback_url"]
     for inside in (
@@ -97,7 +97,7 @@ def test_a_secret_is_made_anew_by_an_admin_of_the_tenant(bridge, client, calling
 
 def test_a_pipeline_names_the_key_that_signs(bridge, client, calling):
     prefix = "_".join(calling.key.split("_")[:2])
-    fields = {**client.fields("hooked"), "source_file_path": client.source(), "tenant": client.tenant}
+    fields = {**client.fields("hooked"), "tenant": client.tenant}
 
     def create(**more):
         sent = bridge.celery.send_task(names.ENQUEUE, kwargs={**fields, **more}, queue=names.QUEUE)

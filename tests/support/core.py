@@ -106,11 +106,27 @@ class Core:
             self.heartbeat(job, key=said.get("key", KEY))
         return job
 
-    def held(self, worker: str = "w1", *, acknowledge: bool = True, **fields: Any) -> Claimed:
-        """Return a new job in a worker's hands, acknowledged unless said otherwise."""
+    def held(self, worker: str = "w1", *, acknowledge: bool = True, returns: int = 0, **fields: Any) -> Claimed:
+        """Return a new job in a worker's hands, acknowledged unless said otherwise, that came back so often."""
         job = self.claim(self.create(**fields), worker, acknowledge=acknowledge)
         assert job is not None
+        if returns:
+            self.sql("UPDATE remote_jobs SET return_count = :n WHERE id = :id", n=returns, id=str(job.job_id))
         return job
+
+    def lost(self, **fields: Any) -> Claimed:
+        """Return a claim that its clock has ended; the job waits, and its late result counts."""
+        job = self.held(**fields)
+        self.age(job.job_id, 61)
+        self.expire()
+        assert self.status(job.job_id) == "pending"
+        return job
+
+    def finished(self, **said: Any) -> str:
+        """Return the ID of a new job that has ended with this result."""
+        job = self.held()
+        self.result(job, **said)
+        return str(job.job_id)
 
     def next(self, content_type: str = "audio", count: int = 10) -> list[str]:
         """Return the IDs that PostgreSQL would offer next, in order."""
