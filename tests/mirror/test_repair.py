@@ -21,12 +21,6 @@ def head_first(redis, key: str = LIST) -> list[str]:
     return redis.lrange(key, 0, -1)[::-1]
 
 
-def test_at_rest_there_is_nothing_to_repair(core, redis):
-    ids = [core.create() for _ in range(3)]
-    assert reconcile(core.runtime.engine, core.runtime.mirror) == Repaired()
-    assert head_first(redis) == ids
-
-
 def test_a_lost_mirror_is_rebuilt_in_the_order_of_the_queue(core, redis):
     normal = [core.create() for _ in range(5)]
     high = core.create(priority="high")
