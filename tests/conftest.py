@@ -187,6 +187,12 @@ def client(bridge: Running) -> Client:
 
 
 @pytest.fixture
+def job(client: Client) -> dict[str, Any]:
+    """Return a job in the hands of a worker of the client's key."""
+    return client.held()
+
+
+@pytest.fixture
 def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., embedded.Servers]]:
     """Yield a function that starts servers for this test alone, to stop, kill and empty."""
     mine: list[embedded.Servers] = []

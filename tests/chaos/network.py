@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 
 from tests.chaos.faults import Fault, Hands
 from tests.chaos.system import System
@@ -10,21 +11,10 @@ from tests.support.network_faults import Direction, Pattern
 
 Where = Callable[[System], FaultProxy]
 
-
-def api_postgres(system: System) -> FaultProxy:
-    return system.api_postgres
-
-
-def celery_postgres(system: System) -> FaultProxy:
-    return system.celery_postgres
-
-
-def api_redis(system: System) -> FaultProxy:
-    return system.api_redis
-
-
-def celery_redis(system: System) -> FaultProxy:
-    return system.celery_redis
+api_postgres: Where = attrgetter("api_postgres")
+celery_postgres: Where = attrgetter("celery_postgres")
+api_redis: Where = attrgetter("api_redis")
+celery_redis: Where = attrgetter("celery_redis")
 
 
 def latency(where: Where, seconds: tuple[float, float]) -> Fault:

@@ -33,8 +33,7 @@ def sent(client, job, content, **metadata):
 
 
 def test_a_text_and_artifacts_go_through_the_whole_way(client):
-    client.create("doc")
-    job = client.claim("doc")
+    job = client.held("doc")
     name, path = "Bild 7 ü#%.png", f"{job['job_id']}/artifacts"
     refused(client.get(path), 409, "not_ready")
     whole = TEXT.encode()
@@ -87,8 +86,7 @@ def hex_of(content):
 
 
 def test_a_text_that_came_inline_is_given_as_text_and_in_ranges_too(client):
-    client.create("inline")
-    job = client.claim("inline")
+    job = client.held("inline")
     ok(client.result(job, content=TEXT))
     path, plain = f"{job['job_id']}/result", {"Accept": "text/plain"}
     whole = client.get(path, headers=plain)
@@ -104,8 +102,7 @@ def test_a_text_that_came_inline_is_given_as_text_and_in_ranges_too(client):
     "name", ["", "a/b", "..", ".profile", "a\\b", "a\nb", "a\x7f", "a\u202eb", "a\u200b", "ü" * 128, "x" * 201]
 )
 def test_a_name_that_is_no_segment_of_a_path_is_refused_and_ends_the_attempt(client, name):
-    client.create("named", max_retries=0)
-    job = client.claim("named")
+    job = client.held("named", max_retries=0)
     answer = client.result(job, artifacts=[{"name": name, "upload": "x"}])
     assert list(refused(answer, 422)["errors"]) == ["artifacts.0.name"]
     assert answer.headers["X-Job-Status"] == "failed"
@@ -114,8 +111,7 @@ def test_a_name_that_is_no_segment_of_a_path_is_refused_and_ends_the_attempt(cli
 
 
 def test_what_is_refused_among_results_that_come_together_ends_its_attempt(client):
-    client.create("together", max_retries=0)
-    job = client.claim("together")
+    job = client.held("together", max_retries=0)
     one = {"job_id": job["job_id"], "lease_token": job["lease_token"], "success": True, "result_upload": "x"}
     (told,) = ok(client.post("/api/v1/results", {"results": [one]}))["results"]
     assert (told["status"], list(told["problem"]["errors"])) == ("failed", ["result_upload"])

@@ -3,13 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, text
 
-from bridge.jobs.enqueue import enqueue_batch
-from bridge.jobs.fields import CreateFields
 from bridge.jobs.purge import purge
 from tests.support.client import ok, refused
-from tests.support.racing import at_once
+from tests.support.racing import at_once, watching
 
 
 def ids(answer):
@@ -34,30 +31,20 @@ def test_a_thousand_jobs_are_created_in_their_order_and_can_be_claimed_in_it(bri
     assert [job["job_id"] for job in claimed] == [job["job_id"] for job in answer[:100]]
 
 
-def test_a_batch_is_one_insert_and_stands_in_the_mirror_by_type_and_priority(runtime, redis):
-    source = runtime.settings.source_roots[0] / "source"
-    source.write_text("source")
+def test_a_batch_is_one_insert_and_stands_in_the_mirror_by_type_and_priority(core, redis):
     kinds = [("audio", "low"), ("video", "high"), ("audio", "low"), ("audio", "normal")]
-    created = CreateFields(many=True).load(
-        [
-            {"source_file_path": str(source), "content_type": kind, "priority": priority, "ingestion_task_id": "x"}
-            for kind, priority in kinds
-        ]
-    )
+    jobs = [core.fields(kind, priority=priority) for kind, priority in kinds]
     statements: list[str] = []
 
     def note(connection, cursor, statement, *_):
         statements.append(" ".join(statement.split()[:3]))
 
-    event.listen(runtime.engine, "before_cursor_execute", note)
-    try:
-        made = [str(job.job_id) for job in enqueue_batch(runtime, "t", created)]
-    finally:
-        event.remove(runtime.engine, "before_cursor_execute", note)
+    with watching(core.engine, note):
+        made = core.create_batch(jobs)
     assert statements == ["INSERT INTO batches", "INSERT INTO remote_jobs"]
-    assert redis.lrange("core:{t:audio}:pending:low", 0, -1) == [made[2], made[0]]
-    assert redis.lrange("core:{t:audio}:pending:normal", 0, -1) == [made[3]]
-    assert redis.lrange("core:{t:video}:pending:high", 0, -1) == [made[1]]
+    assert redis.lrange("core:{default:audio}:pending:low", 0, -1) == [made[2], made[0]]
+    assert redis.lrange("core:{default:audio}:pending:normal", 0, -1) == [made[3]]
+    assert redis.lrange("core:{default:video}:pending:high", 0, -1) == [made[1]]
 
 
 def test_every_field_of_a_batch_means_what_it_means_alone(client):
@@ -107,9 +94,8 @@ def test_files_and_moments_of_all_jobs_are_checked_before_any_is_created(client)
         client.fields(),
         client.fields(source_file_path="/etc/passwd"),
         client.fields(available_at=past),
-        {**client.fields(source_file_path=""), "source_file_path": f"{client.files}/missing", "available_at": past},
+        client.fields(source_file_path=f"{client.files}/missing", available_at=past),
     ]
-    jobs[1]["source_file_path"] = "/etc/passwd"
     problem = refused(client.post("batch", {"jobs": jobs}), 422, "validation")
     assert set(problem["errors"]) == {
         "jobs.1.source_file_path",
@@ -192,27 +178,17 @@ def test_a_batch_that_was_refused_leaves_its_key_free(client):
     assert len(ids(client.post("batch", {"jobs": [fields]}, headers=headers))) == 1
 
 
-def test_a_key_lives_as_long_as_one_of_its_jobs(runtime):
-    source = runtime.settings.source_roots[0] / "source"
-    source.write_text("source")
-    fields = {"source_file_path": str(source), "content_type": "audio", "ingestion_task_id": "x"}
-    created = [CreateFields().load(fields)] * 3
-    first, *_, last = enqueue_batch(runtime, "t", created, idempotency_key="k")
+def test_a_key_lives_as_long_as_one_of_its_jobs(core):
+    jobs = [core.fields()] * 3
+    made = core.create_batch(jobs, "k")
 
     def older(condition: str) -> int:
-        with runtime.engine.begin() as connection:
-            connection.execute(text("UPDATE job_batches SET created_at = now() - interval '31 days'"))
-            connection.execute(
-                text(
-                    "UPDATE remote_jobs SET status = 'cancelled', outcome_count = 1,"
-                    f" completed_at = now() - interval '31 days' WHERE {condition}"
-                ),
-                {"last": last.job_id},
-            )
-        return purge(runtime)
+        core.sql("UPDATE job_batches SET created_at = now() - interval '31 days'")
+        core.sql("UPDATE remote_jobs SET status = 'cancelled', outcome_count = 1,"
+                 f" completed_at = now() - interval '31 days' WHERE {condition}", last=made[-1])  # fmt: skip
+        return purge(core.runtime)
 
     assert older("id <> :last") == 2
-    replayed = enqueue_batch(runtime, "t", created, idempotency_key="k")
-    assert (replayed[0].job_id, replayed[0].replayed) == (first.job_id, True)
+    assert core.create_batch(jobs, "k") == made
     assert older("id = :last") == 1
-    assert not enqueue_batch(runtime, "t", created, idempotency_key="k")[0].replayed
+    assert not set(core.create_batch(jobs, "k")) & set(made)

@@ -13,12 +13,6 @@ from tests.support.client import ok, refused
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-def job(client):
-    client.create()
-    return client.claim()
-
-
 def body(job, **said):
     return json.dumps({"lease_token": job["lease_token"], "success": True, "content": "c", **said}).encode()
 
@@ -87,8 +81,7 @@ def test_a_result_that_breaks_off_on_its_way_ends_nothing(client, job):
 
 
 def test_without_a_retry_left_a_broken_result_fails_the_job(client):
-    client.create(max_retries=0)
-    job = client.claim()
+    job = client.held(max_retries=0)
     answer = client.request("PUT", f"{job['job_id']}/result", data=body(job)[:-1], headers=JSON)
     refused(answer, 400, "malformed")
     assert answer.headers["X-Job-Status"] == "failed"

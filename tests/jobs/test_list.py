@@ -67,8 +67,7 @@ def test_a_page_keeps_to_the_filters(client):
 def test_each_filter_lets_through_just_what_it_names(client):
     plain = client.create("audio")
     task = client.create("audio", ingestion_task_id="a task/ü%")
-    client.create("video")
-    held = client.claim("video", "worker one")
+    held = client.held("video", "worker one")
     failed = client.create("web", max_retries=0)
     ok(client.result(client.claim("web", "w2"), success=False))
     assert ids(client.get("", params={"status": "pending"})) == [task, plain]

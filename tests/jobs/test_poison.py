@@ -4,14 +4,14 @@ from bridge.jobs.expire import expire
 from tests.support.core import KEY, OTHER_KEY, Core
 
 
-def lose(core, job_id, worker, key=KEY):
-    """Let this worker claim the job, show a sign of life, and fall silent."""
-    core.age(job_id, 5000)  # beyond any backoff
-    job = core.claim(str(job_id), worker, key=key, lease=60)
-    assert job is not None, f"{worker} did not get it"
-    core.heartbeat(job, key=key)
-    core.age(job_id, 61)
-    core.expire()
+def lose(core, job_id, *workers, key=KEY):
+    """Let each of these workers claim the job, show a sign of life, and fall silent."""
+    for worker in workers:
+        core.age(job_id, 5000)  # beyond any backoff
+        job = core.claim(str(job_id), worker, key=key, acknowledge=True)
+        assert job is not None, f"{worker} did not get it"
+        core.age(job_id, 61)
+        core.expire()
 
 
 def fail(core, job_id, worker):
@@ -25,8 +25,7 @@ def new(core):
 
 def test_a_job_lost_by_three_different_workers_fails_with_retries_left(core):
     job_id = new(core)
-    lose(core, job_id, "w1")
-    lose(core, job_id, "w2")
+    lose(core, job_id, "w1", "w2")
     assert core.status(job_id) == "pending"
     lose(core, job_id, "w3")
     row = core.row(job_id)
@@ -39,15 +38,13 @@ def test_a_job_lost_by_three_different_workers_fails_with_retries_left(core):
 
 def test_the_same_worker_again_and_again_is_no_poison(core):
     job_id = new(core)
-    for worker in ("w1", "w2", "w1", "w2", "w1"):
-        lose(core, job_id, worker)
+    lose(core, job_id, "w1", "w2", "w1", "w2", "w1")
     assert core.status(job_id) == "pending"
 
 
 def test_a_worker_is_its_key_and_its_name(core):
     job_id = new(core)
-    lose(core, job_id, "w1")
-    lose(core, job_id, "w2")
+    lose(core, job_id, "w1", "w2")
     lose(core, job_id, "w1", key=OTHER_KEY)
     assert core.status(job_id) == "failed"
 
@@ -64,8 +61,7 @@ def test_failures_between_the_losses_do_not_hide_them(core):
 
 def test_what_was_never_acknowledged_or_failed_is_no_loss(core):
     job_id = new(core)
-    lose(core, job_id, "w1")
-    lose(core, job_id, "w2")
+    lose(core, job_id, "w1", "w2")
     assert core.claim(job_id, "w3") is None  # the backoff
     core.age(job_id, 5000)
     core.claim(job_id, "w3")
@@ -78,11 +74,9 @@ def test_what_was_never_acknowledged_or_failed_is_no_loss(core):
 
 def test_after_an_operators_retry_the_count_begins_anew(core):
     job_id = new(core)
-    for worker in ("w1", "w2", "w3"):
-        lose(core, job_id, worker)
+    lose(core, job_id, "w1", "w2", "w3")
     core.restart(job_id)
-    lose(core, job_id, "w1")
-    lose(core, job_id, "w2")
+    lose(core, job_id, "w1", "w2")
     assert core.status(job_id) == "pending"
     lose(core, job_id, "w4")
     assert core.status(job_id) == "failed"
@@ -90,15 +84,13 @@ def test_after_an_operators_retry_the_count_begins_anew(core):
 
 def test_without_retries_left_a_third_loss_is_poison_too(core):
     job_id = core.create(max_retries=2, timeout_seconds=100000, queue_timeout_seconds=1000000)
-    for worker in ("w1", "w2", "w3"):
-        lose(core, job_id, worker)
+    lose(core, job_id, "w1", "w2", "w3")
     assert "different workers" in core.row(job_id).error_message
 
 
 def lost_twice(core, **fields):
     job_id = core.create(max_retries=10, queue_timeout_seconds=1000000, **{"timeout_seconds": 100000, **fields})
-    lose(core, job_id, "w1")
-    lose(core, job_id, "w2")
+    lose(core, job_id, "w1", "w2")
     core.age(job_id, 5000)
     return job_id
 
@@ -121,8 +113,7 @@ def test_a_third_worker_that_lives_keeps_the_job(core):
 
 def test_the_losses_of_another_job_do_not_count(core):
     other = new(core)
-    for worker in ("w1", "w2", "w1", "w2"):
-        lose(core, other, worker)
+    lose(core, other, "w1", "w2", "w1", "w2")
     job_id = new(core)
     fail(core, job_id, "w3")
     fail(core, job_id, "w3")

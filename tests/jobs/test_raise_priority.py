@@ -181,8 +181,7 @@ def test_in_a_whole_bridge_a_low_job_is_served_though_high_ones_keep_coming(own_
     assert client.job(low["job_id"])["priority"] == "low"
 
     def served():
-        client.create("image", priority="high")
-        job = client.claim("image")
+        job = client.held("image", priority="high")
         ok(client.result(job))
         return job if job["job_id"] == low["job_id"] else None
 

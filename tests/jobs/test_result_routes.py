@@ -6,13 +6,6 @@ import pytest
 
 from tests.support.client import ok, refused
 
-
-@pytest.fixture
-def job(client):
-    client.create()
-    return client.claim()
-
-
 # Result.
 
 
@@ -91,20 +84,10 @@ def test_a_failure_with_retries_left_waits_for_its_next_attempt(client, job):
 
 @pytest.mark.parametrize(("max_retries", "retryable"), [(0, True), (0, None), (3, False)])
 def test_a_failure_with_no_retry_left_or_wanted_fails_the_job(client, max_retries, retryable):
-    client.create(max_retries=max_retries)
-    job = client.claim()
+    job = client.held(max_retries=max_retries)
     answer = ok(client.result(job, success=False, retryable=retryable))
     assert answer == {"status": "failed", "ingestion_continued": True}
     assert refused(client.get(f"{job['job_id']}/result"), 409, "not_ready")
-
-
-def test_the_same_result_again_gets_the_same_answer_and_another_one_a_409(client, job):
-    first = ok(client.result(job, content="text"))
-    assert ok(client.result(job, content="text")) == first
-    answer = client.result(job, content="other")
-    refused(answer, 409, "already_finished")
-    assert answer.headers["X-Job-Status"] == "completed"
-    assert ok(client.get(f"{job['job_id']}/result"))["content"] == "text"
 
 
 def test_a_refusal_is_kept_with_its_attempt(bridge, client, job):
@@ -124,15 +107,13 @@ def test_cancelling_twice_is_well_and_a_finished_job_cannot_be_cancelled(client)
     for _ in range(2):
         assert ok(client.post(f"{job_id}/cancel")) == {"job_id": job_id, "status": "cancelled"}
     assert ok(client.poll())["jobs"] == []
-    client.create("video")
-    job = client.claim("video")
+    job = client.held("video")
     ok(client.result(job))
     refused(client.post(f"{job['job_id']}/cancel"), 409, "already_finished")
 
 
 def test_a_retry_puts_a_failed_job_back_and_leaves_a_pending_one(client):
-    client.create(max_retries=0)
-    job = client.claim()
+    job = client.held(max_retries=0)
     refused(client.post(f"{job['job_id']}/retry"), 409)
     ok(client.result(job, success=False))
     for _ in range(2):

@@ -23,6 +23,7 @@ def test_another_result_of_the_same_attempt_is_refused_and_remembered(core):
     assert refused.value.code == "already_finished"
     kept = core.sql("SELECT attempt, code, reason FROM job_refusals WHERE job_id = :id", id=str(job.job_id))
     assert [(row.attempt, row.code) for row in kept] == [(1, "already_finished")]
+    assert [row.content for row in core.sql("SELECT content FROM job_results")] == ["text"]
 
 
 def test_a_failure_is_replayed_too_although_the_job_goes_on(core):

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from api.http.problems import is_refused_value
@@ -20,6 +19,7 @@ from bridge.settings import load_settings
 from models.job_state import JobState
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY
+from tests.support.racing import watching
 
 RESULTS = "/api/v1/results"
 # What a worker may send of a job that it holds, right and wrong.
@@ -167,11 +167,8 @@ def test_successes_are_one_statement_and_one_nudge(core):
     jobs = [core.held() for _ in range(5)]
     statements = []
     note = lambda _, __, statement, *___: statements.append(statement)  # noqa: E731
-    event.listen(core.engine, "before_cursor_execute", note)
-    try:
+    with watching(core.engine, note):
         answers = submit_many(core.runtime, KEY, submissions(jobs))
-    finally:
-        event.remove(core.engine, "before_cursor_execute", note)
     assert answers == [Accepted(JobState.COMPLETED, True)] * 5
     assert len(statements) == 1
     assert core.runtime.nudge == [str(job.job_id) for job in jobs]

@@ -97,8 +97,7 @@ def test_a_result_that_postgresql_refuses_is_a_422_and_ends_only_its_attempt(wal
     """The refusal comes after the job's own row was changed in the same transaction: all of it is undone, and then the
     attempt is ended with a reason."""
     client = walled.client()
-    client.create()
-    job = client.claim()
+    job = client.held()
     ok(client.heartbeat(job))
     refuse("job_results", "content")
     before, rows = len(told(walled)), counted(walled, client.tenant)

@@ -105,13 +105,11 @@ def test_a_claim_tells_name_size_and_media_type(client):
     path = os.fsencode(client.files) + b"/" + name
     with open(path, "wb") as file:
         file.write(b"x" * 1234)
-    client.create(source_file_path="file://" + urllib.parse.quote_from_bytes(path))
-    job = client.claim()
+    job = client.held(source_file_path="file://" + urllib.parse.quote_from_bytes(path))
     told = (job["source_name"], job["source_size"], job["source_media_type"])
     assert told == ("r\ufffdsum\ufffd.PDF", 1234, "application/pdf")
     assert client.get(f"{job['job_id']}/download").content == b"x" * 1234
-    client.create(source_file_path=client.source(b"", "unknown-kind"))
-    job = client.claim()
+    job = client.held(source_file_path=client.source(b"", "unknown-kind"))
     assert (job["source_size"], job["source_media_type"]) == (0, "application/octet-stream")
 
 

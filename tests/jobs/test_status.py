@@ -43,8 +43,7 @@ def test_a_pending_job_shows_nothing_of_a_worker(client):
 
 
 def test_every_state_shows_its_fields(client):
-    client.create(timeout_seconds=100)
-    job = client.claim(worker_id="w9")
+    job = client.held(worker_id="w9", timeout_seconds=100)
     view = status(client, job["job_id"])
     assert (view["status"], view["worker_id"], view["attempt"]) == ("processing", "w9", 1)
     assert view["timeout_at"] == job["timeout_at"]
@@ -65,8 +64,7 @@ def test_without_experience_the_estimate_goes_by_content_type(client, content_ty
 
 def test_the_estimate_is_the_median_of_the_recent_jobs_of_that_type(bridge, client):
     for seconds in (10, 20, 1000):
-        client.create()
-        job = client.claim()
+        job = client.held()
         ok(client.result(job))
         moved = "UPDATE remote_jobs SET started_at = completed_at - make_interval(secs => :s) WHERE id = :id"
         bridge.sql(moved, id=job["job_id"], s=seconds)
@@ -78,8 +76,7 @@ def test_the_estimate_is_the_median_of_the_recent_jobs_of_that_type(bridge, clie
 
 
 def test_the_estimate_goes_by_the_progress_once_there_is_any(bridge, client):
-    client.create()
-    job = client.claim()
+    job = client.held()
     bridge.sql("UPDATE remote_jobs SET started_at = now() - interval '1000 s' WHERE id = :id", id=job["job_id"])
     ok(client.heartbeat(job, progress=0.1))
     assert 10_000 <= expected_seconds(client, job["job_id"]) < 12_000
@@ -89,15 +86,13 @@ def test_the_estimate_goes_by_the_progress_once_there_is_any(bridge, client):
 
 @pytest.mark.parametrize("progress", [0, 5e-324, 1e-300, 1e-9])
 def test_however_small_the_progress_there_is_an_answer(client, progress):
-    client.create()
-    job = client.claim()
+    job = client.held()
     ok(client.heartbeat(job, progress=progress))
     assert expected_seconds(client, job["job_id"]) > 0
 
 
 def test_the_whole_view_tells_every_ended_attempt_and_how(client):
-    client.create(max_retries=0)
-    first = client.claim(worker_id="w1")
+    first = client.held(worker_id="w1", max_retries=0)
     ok(client.post(f"{first['job_id']}/release", {"lease_token": first["lease_token"]}))
     second = client.claim(worker_id="w2")
     ok(client.result(second, success=False, error_message="why"))

@@ -111,8 +111,7 @@ def test_another_tenants_jobs_are_out_of_reach(bridge, client):
 
 
 def test_the_holders_of_cancelled_jobs_are_told_and_the_pipeline_is(bridge, client):
-    client.create()
-    job = client.claim()
+    job = client.held()
     waiting = client.create()
     assert steered(client, "cancel", content_type="audio") == (2, 2)
     answer = client.heartbeat(job)

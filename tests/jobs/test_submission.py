@@ -5,13 +5,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 
 import pytest
-from sqlalchemy import text
 
 from bridge import names
 from bridge.errors import Invalid, TooMany
 from bridge.jobs.enqueue import enqueue, enqueue_batch
 from bridge.jobs.expire import expire
-from bridge.jobs.fields import CreateFields, fingerprint
+from bridge.jobs.fields import fingerprint
 from bridge.mirror.release_due import release_due
 from tests.support.client import ok, refused
 from tests.support.core import outcome_of
@@ -23,29 +22,13 @@ def moment(seconds: float, zone: timezone = UTC) -> str:
     return (datetime.now(zone) + timedelta(seconds=seconds)).isoformat()
 
 
-@pytest.fixture
-def source(runtime):
-    path = runtime.settings.source_roots[0] / "source"
-    path.write_text("source")
-    return path
-
-
-def validated(path, **fields):
-    given = {"source_file_path": str(path), "content_type": "audio", "ingestion_task_id": "task", **fields}
-    return CreateFields().load(given)
-
-
-def row(runtime, job_id):
-    with runtime.engine.connect() as connection:
-        return connection.execute(text("SELECT * FROM remote_jobs WHERE id = :id"), {"id": job_id}).one()
-
-
-def test_the_same_key_of_another_tenant_is_another_key(runtime, source):
-    jobs = [enqueue(runtime, tenant, validated(source), idempotency_key="k") for tenant in ("one", "two", "one")]
+def test_the_same_key_of_another_tenant_is_another_key(core):
+    fields = core.fields()
+    jobs = [enqueue(core.runtime, tenant, fields, idempotency_key="k") for tenant in ("one", "two", "one")]
     assert [job.replayed for job in jobs] == [False, False, True]
     assert jobs[0].job_id == jobs[2].job_id != jobs[1].job_id
-    [batched] = enqueue_batch(runtime, "three", [validated(source)], idempotency_key="k")
-    alone = enqueue(runtime, "four", validated(source), idempotency_key="k")
+    [batched] = enqueue_batch(core.runtime, "three", [fields], idempotency_key="k")
+    alone = enqueue(core.runtime, "four", fields, idempotency_key="k")
     assert not batched.replayed
     assert not alone.replayed
 
@@ -74,29 +57,29 @@ def test_of_simultaneous_requests_with_one_key_and_other_bodies_one_body_wins(cl
             refused(answer, 422, "idempotency_mismatch")
 
 
-def test_of_a_job_and_a_batch_that_name_one_key_at_once_one_is_made(runtime, source):
-    fields = validated(source)
+def test_of_a_job_and_a_batch_that_name_one_key_at_once_one_is_made(core):
+    fields = core.fields()
     for n in range(100):
-        single = partial(enqueue, runtime, "t", fields, idempotency_key=f"k{n}")
-        batch = partial(enqueue_batch, runtime, "t", [fields, fields], idempotency_key=f"k{n}")
+        single = partial(enqueue, core.runtime, "t", fields, idempotency_key=f"k{n}")
+        batch = partial(enqueue_batch, core.runtime, "t", [fields, fields], idempotency_key=f"k{n}")
         answers = at_once(partial(outcome_of, single), partial(outcome_of, batch))
         assert answers.count("idempotency_mismatch") == 1
         again = outcome_of(single), outcome_of(batch)
         assert [answer == "idempotency_mismatch" for answer in again] == [a == "idempotency_mismatch" for a in answers]
 
 
-def test_what_waited_is_answered_again_whatever_became_of_the_file_the_limit_and_its_moment(runtime, source):
+def test_what_waited_is_answered_again_whatever_became_of_the_file_the_limit_and_its_moment(core):
     """Its key is looked up with the INSERT alone; so what refuses it is not the last word."""
 
     def full():
         raise TooMany("Full.", retry_after=1)
 
-    fields = validated(source)
-    ask = partial(enqueue, runtime, "t", waited=True)
+    fields = core.fields()
+    ask = partial(enqueue, core.runtime, "t", waited=True)
     first = ask(fields, idempotency_key="k")
     assert ask(fields, idempotency_key="k") == first._replace(replayed=True)
     assert ask(fields, idempotency_key="k", admit=full) == first._replace(replayed=True)
-    os.unlink(source)
+    os.unlink(core.source)
     assert ask(fields, idempotency_key="k") == first._replace(replayed=True)
     with pytest.raises(Invalid) as refusal:
         ask({**fields, "max_retries": 1}, idempotency_key="k")
@@ -107,39 +90,37 @@ def test_what_waited_is_answered_again_whatever_became_of_the_file_the_limit_and
         ask(fields, idempotency_key="another")
 
 
-def test_a_key_is_looked_up_before_the_file_and_the_clock_are(runtime, source):
-    later = validated(source, available_at=moment(60))
-    first = enqueue(runtime, "t", later, idempotency_key="k")
+def test_a_key_is_looked_up_before_the_file_and_the_clock_are(core):
+    later = core.fields(available_at=moment(60))
+    first = enqueue(core.runtime, "t", later, idempotency_key="k")
     passed = {**later, "available_at": datetime.now(UTC) - timedelta(seconds=60)}
-    with runtime.engine.begin() as connection:  # as if a minute and more had gone by
-        hashed = {"hashed": fingerprint(passed)}
-        connection.execute(text("UPDATE remote_jobs SET idempotency_hash = :hashed, available_at = now()"), hashed)
-    os.unlink(source)
-    again = enqueue(runtime, "t", passed, idempotency_key="k")
+    # As if a minute and more had gone by.
+    core.sql("UPDATE remote_jobs SET idempotency_hash = :hashed, available_at = now()", hashed=fingerprint(passed))
+    os.unlink(core.source)
+    again = enqueue(core.runtime, "t", passed, idempotency_key="k")
     assert again == first._replace(replayed=True)
     with pytest.raises(Invalid) as refusal:
-        enqueue(runtime, "t", passed, idempotency_key="another")
+        enqueue(core.runtime, "t", passed, idempotency_key="another")
     assert set(refusal.value.errors) == {"source_file_path", "available_at"}
 
 
-def test_only_what_is_new_has_to_be_admitted(runtime, source):
+def test_only_what_is_new_has_to_be_admitted(core):
     def full():
         raise TooMany("Full.", retry_after=1)
 
-    fields = validated(source)
-    first = enqueue(runtime, "t", fields, idempotency_key="one")
-    batch = enqueue_batch(runtime, "t", [fields, fields], idempotency_key="batch")
-    assert enqueue(runtime, "t", fields, idempotency_key="one", admit=full).job_id == first.job_id
-    again = enqueue_batch(runtime, "t", [fields, fields], idempotency_key="batch", admit=full)
+    fields = core.fields()
+    first = enqueue(core.runtime, "t", fields, idempotency_key="one")
+    batch = enqueue_batch(core.runtime, "t", [fields, fields], idempotency_key="batch")
+    assert enqueue(core.runtime, "t", fields, idempotency_key="one", admit=full).job_id == first.job_id
+    again = enqueue_batch(core.runtime, "t", [fields, fields], idempotency_key="batch", admit=full)
     assert [job.job_id for job in again] == [job.job_id for job in batch]
-    os.unlink(source)
+    os.unlink(core.source)
     for key in (None, "another"):  # and it is asked before the file is looked for
         with pytest.raises(TooMany):
-            enqueue(runtime, "t", fields, idempotency_key=key, admit=full)
+            enqueue(core.runtime, "t", fields, idempotency_key=key, admit=full)
         with pytest.raises(TooMany):
-            enqueue_batch(runtime, "t", [fields], idempotency_key=key, admit=full)
-    with runtime.engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM remote_jobs")) == 3
+            enqueue_batch(core.runtime, "t", [fields], idempotency_key=key, admit=full)
+    assert len(core.sql("SELECT FROM remote_jobs")) == 3
 
 
 def test_the_body_is_the_same_when_it_says_the_same(client):
@@ -204,21 +185,20 @@ def test_values_at_their_bounds_are_taken_and_shown(client, bounds):
     assert {name: job[name] for name in bounds} == bounds
 
 
-def test_the_queue_clock_of_a_job_for_later_starts_when_it_becomes_available(runtime, source, redis):
-    fields = validated(source, available_at=moment(3600), queue_timeout_seconds=1)
-    job = row(runtime, enqueue(runtime, "t", fields).job_id)
+def test_the_queue_clock_of_a_job_for_later_starts_when_it_becomes_available(core, redis):
+    fields = core.fields(available_at=moment(3600), queue_timeout_seconds=1)
+    job = core.row(enqueue(core.runtime, "t", fields).job_id)
     assert job.timeout_at == job.available_at + timedelta(seconds=1)
     assert job.queued_at == job.available_at == fields["available_at"]
-    assert expire(runtime) == 0
-    assert row(runtime, job.id).status == "pending"
+    assert expire(core.runtime) == 0
+    assert core.status(job.id) == "pending"
 
 
-def test_a_job_for_later_is_mirrored_only_when_its_time_has_come(runtime, source, redis):
-    job_id = enqueue(runtime, "t", validated(source, available_at=moment(3600), priority="high")).job_id
-    assert release_due(runtime.engine, runtime.mirror) == 0
+def test_a_job_for_later_is_mirrored_only_when_its_time_has_come(core, redis):
+    job_id = enqueue(core.runtime, "t", core.fields(available_at=moment(3600), priority="high")).job_id
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 0
     assert redis.keys("core:{*") == []
-    with runtime.engine.begin() as connection:
-        connection.execute(text("UPDATE remote_jobs SET available_at = now()"))
-    assert release_due(runtime.engine, runtime.mirror) == 1
+    core.sql("UPDATE remote_jobs SET available_at = now()")
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 1
     assert redis.lrange("core:{t:audio}:pending:high", 0, -1) == [str(job_id)]
-    assert release_due(runtime.engine, runtime.mirror) == 0
+    assert release_due(core.runtime.engine, core.runtime.mirror) == 0

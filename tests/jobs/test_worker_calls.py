@@ -5,12 +5,6 @@ import pytest
 from tests.support.client import ok, refused
 
 
-@pytest.fixture
-def job(client):
-    client.create()
-    return client.claim()
-
-
 def call(client, job, what, **options):
     """Return the worker's call named `what`, without any token."""
     method, body = {
@@ -42,8 +36,7 @@ def test_the_token_may_come_in_the_header(client, job, what):
 
 @pytest.mark.parametrize("what", CALLS)
 def test_a_wrong_token_is_refused_even_from_the_right_key_without_a_lease(client, what):
-    client.create()
-    job = client.claim(lease=None)
+    job = client.held(lease=None)
     refused(call(client, job, what, headers={"X-Lease-Token": "x" * 43}), 409, "lease_lost")
     assert client.status(job["job_id"]) == "processing"
 
@@ -92,8 +85,7 @@ def test_a_heartbeat_renews_the_lease_and_reports_progress(client, job):
 
 
 def test_a_heartbeat_may_have_no_body_at_all(client):
-    client.create()
-    job = client.claim(lease=None)
+    job = client.held(lease=None)
     answer = ok(client.request("POST", f"{job['job_id']}/heartbeat"))
     assert answer["lease_expires_at"] == client.job(job["job_id"])["timeout_at"]  # without a lease: the deadline
 

@@ -94,8 +94,7 @@ def test_jobs_withheld_from_one_worker_keep_nothing_from_the_queues_of_others(re
 
 
 def test_a_released_job_is_given_to_polls_that_do_not_wait(alone):
-    alone.create()
-    job = alone.claim(worker_id="releaser")
+    job = alone.held(worker_id="releaser")
     ok(alone.post(f"{job['job_id']}/release", {"lease_token": job["lease_token"]}))
     for _ in range(10):
         assert ok(alone.poll(worker_id="releaser", wait=0))["jobs"] == [], "withheld from who has just released it"

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from bridge.blobs import collect
 from bridge.insight import counters
@@ -15,6 +14,7 @@ from bridge.mirror import release_due
 from bridge.outbox import outcomes
 from bridge.outbox.resend_sooner import resend_sooner
 from tests.support.core import KEY
+from tests.support.racing import watching
 
 BOUNDED = {
     "purge": purge.purge,
@@ -58,11 +58,8 @@ def test_the_rows_of_a_batch_are_chosen_once(core, name):
         answer = json.loads(answer) if isinstance(answer, str) else answer
         chosen.extend((path, statement) for path in locks(answer[0]["Plan"]))
 
-    event.listen(core.engine, "before_cursor_execute", explain)
-    try:
+    with watching(core.engine, explain):
         BOUNDED[name](core.runtime)
-    finally:
-        event.remove(core.engine, "before_cursor_execute", explain)
     assert chosen
     for path, statement in chosen:
         assert "InitPlan" in path, statement

@@ -68,6 +68,13 @@ class Client:
         assert jobs, f"no job of {content_types} came"
         return dict(jobs[0])
 
+    def held(
+        self, content_type: str = "audio", worker_id: str = "w1", *, lease: int | None = 60, **fields: Any
+    ) -> dict[str, Any]:
+        """Return a new job, claimed."""
+        self.create(content_type, **fields)
+        return self.claim(content_type, worker_id, lease=lease)
+
     def result(self, job: dict[str, Any], **body: Any) -> requests.Response:
         """Return the result of a claimed job: a success unless `success=False`."""
         sent = {"success": True, "content": "text", "lease_token": job.get("lease_token"), **body}

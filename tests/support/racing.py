@@ -27,6 +27,16 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 @contextmanager
+def watching(engine: Engine, note: Callable[..., Any], moment: str = "before_cursor_execute") -> Iterator[None]:
+    """Call `note` with (connection, cursor, statement, …) at this moment of each statement while the block runs."""
+    event.listen(engine, moment, note)
+    try:
+        yield
+    finally:
+        event.remove(engine, moment, note)
+
+
+@contextmanager
 def meanwhile(engine: Engine, part: str, call: Callable[[], Any]) -> Iterator[None]:
     """Make this call just before the first statement that has this part is sent."""
     calls = [call]
@@ -35,9 +45,6 @@ def meanwhile(engine: Engine, part: str, call: Callable[[], Any]) -> Iterator[No
         if part in statement and calls:
             calls.pop()()
 
-    event.listen(engine, "before_cursor_execute", meet)
-    try:
+    with watching(engine, meet):
         yield
-    finally:
-        event.remove(engine, "before_cursor_execute", meet)
     assert not calls, f"no statement had {part!r}"
