@@ -2,7 +2,7 @@
 
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import requests
@@ -83,16 +83,23 @@ def test_polls_leave_places_for_creates_results_and_health(small, client):
     wait_until(lambda: parked(client) == 0, "the hang-ups to be noticed", SOON)
 
 
+@contextmanager
+def many(small, head):
+    """Send this on three times as many connections as there are, and read nothing; yield the last one."""
+    with ExitStack() as held:
+        for _ in range(3 * CONNECTIONS):
+            begun = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port), 60))
+            begun.sendall(head.encode())
+        yield begun
+
+
 @pytest.mark.parametrize(("key", "length"), [("client", 1000), ("client", 1_000_000), ("reader", 1000)])
 def test_bodies_that_do_not_come_leave_places_for_all_else(small, client, key, length):
     """Those of one key, waited for, waiting for their turn, or refused and read to their end."""
     sender = client if key == "client" else small.client(tenant=client.tenant, scopes=("read",))
     head = f"POST {API_BASE}/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {sender.key}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{{"
-    with ExitStack() as held:
-        for _ in range(3 * CONNECTIONS):
-            begun = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port), 60))
-            begun.sendall(head.encode())
+    with many(small, head):
         other = small.client()
         for _ in range(5):
             requests.Session().get(f"{small.url}/healthz", timeout=60).raise_for_status()
@@ -100,13 +107,9 @@ def test_bodies_that_do_not_come_leave_places_for_all_else(small, client, key, l
 
 
 def test_downloads_that_nobody_reads_leave_places_for_all_else(small, client):
-    client.create("video", source_file_path=client.source(bytes(8 * 1024 * 1024)))
-    job = client.claim("video")
+    job = client.held("video", source_file_path=client.source(bytes(8 * 1024 * 1024)))
     head = f"GET {API_BASE}/{job['job_id']}/download HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {client.key}\r\n\r\n"
-    with ExitStack() as held:
-        for _ in range(3 * CONNECTIONS):
-            begun = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port), 60))
-            begun.sendall(head.encode())
+    with many(small, head) as begun:
         assert begun.recv(15) == b"HTTP/1.1 200 OK"
         began = time.monotonic()
         other = small.client()

@@ -14,7 +14,6 @@ from tests.support.waiting import wait_until
 
 def parked(client: Client, count: int) -> None:
     """Wait until so many polls of this session's bridge are parked, as its metrics tell."""
-
     wait_until(lambda: parked_here(client) >= count, f"{count} parked polls")
 
 
@@ -28,7 +27,8 @@ def polls(client: Client, count: int, content_types: str = "audio", **query):
 
 
 def test_sixteen_pollers_on_two_processes_claim_five_hundred_jobs_once_each(client):
-    ids = {client.create() for _ in range(500)}
+    made = ok(client.post("batch", {"jobs": [client.fields()] * 500}))["jobs"]
+    ids = {job["job_id"] for job in made}
     claimed: list[str] = []
     lock = threading.Lock()
 
@@ -70,8 +70,7 @@ def test_an_id_that_stands_in_redis_twice_is_given_to_one_of_two_parked_polls(br
 
 
 def test_a_released_job_goes_to_another_parked_worker_and_not_to_its_own(client):
-    client.create()
-    job = client.claim(worker_id="w0")
+    job = client.held(worker_id="w0")
     waiting = polls(client, 2)  # w0, which is about to release, and w1
     parked(client, 2)
     ok(client.post(f"{job['job_id']}/release", {"lease_token": job["lease_token"]}))
@@ -165,7 +164,6 @@ def test_a_job_that_was_just_being_changed_is_handed_out_before_its_elders_are_o
 
 
 def test_what_is_missing_in_the_mirror_is_found_within_a_second_by_a_parked_poll(bridge, client):
-
     waiting = polls(client, 1)
     parked(client, 1)
     with redis.Redis.from_url(bridge.settings.require("redis_url")) as connection:
