@@ -26,7 +26,7 @@ from bridge.settings import Settings, load_settings
 from models import migrations
 from models.job import metadata
 from tests.support.big_table import big_table  # noqa: F401  (a fixture)
-from tests.support.client import Client
+from tests.support.client import Client, ok
 from tests.support.core import Core
 from tests.support.rights import give_rights
 from tests.support.running import Running, bridges, numbers
@@ -184,6 +184,20 @@ def bridge(
 def client(bridge: Running) -> Client:
     """Return a client with an admin key of a tenant made for this test."""
     return bridge.client()
+
+
+@pytest.fixture(scope="session")
+def document(bridge: Running) -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return ok(bridge.client().get("/openapi.json"))
+
+
+@pytest.fixture(scope="session")
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return each operation of the OpenAPI document by its method and path."""
+    from api.http.openapi import operations
+
+    return {(method.upper(), path): operation for path, method, operation in operations(document)}
 
 
 @pytest.fixture

@@ -87,14 +87,6 @@ def test_a_bad_field_of_a_new_key_is_named(client, field, value):
     assert {name.partition(".")[0] for name in errors} == {field}
 
 
-@pytest.mark.parametrize("scope", ["submit", "work", "read"])
-def test_only_admins_administer_keys(bridge, scope):
-    client = bridge.client(scopes=(scope,))
-    refused(client.get(KEYS_BASE), 403)
-    refused(client.post(KEYS_BASE, {"name": "x", "scopes": ["admin"]}), 403)
-    refused(client.request("DELETE", f"{KEYS_BASE}/{keys.prefix_of(client.key)}"), 403)
-
-
 def test_two_keys_live_side_by_side_until_the_old_one_is_revoked(client):
     old, new = made(client, scopes=["read"]), made(client, scopes=["read"])
     ok(with_key(client, old["key"]).get(""))

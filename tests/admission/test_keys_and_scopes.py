@@ -10,51 +10,6 @@ from bridge.cli.local import command_lines
 from bridge.cli.local.checkout import ROOT
 from tests.support.client import Client, ok, refused
 
-UNKNOWN = "00000000-0000-7000-8000-000000000000"
-SCOPES = ("submit", "work", "read", "admin")
-# The scopes of the contract's table; `admin` is all of them.
-ROUTES = {
-    ("POST", ""): {"submit"},
-    ("GET", ""): {"read"},
-    ("GET", "poll?worker_id=w&content_types=none&wait=0"): {"work"},
-    ("GET", UNKNOWN): {"read"},
-    ("GET", f"{UNKNOWN}/status"): {"read", "submit", "work"},
-    ("GET", f"{UNKNOWN}/result"): {"read", "submit"},
-    ("GET", f"{UNKNOWN}/download"): {"work", "read"},
-    ("PUT", f"{UNKNOWN}/result"): {"work"},
-    ("POST", f"{UNKNOWN}/heartbeat"): {"work"},
-    ("PUT", f"{UNKNOWN}/progress"): {"work"},
-    ("POST", f"{UNKNOWN}/release"): {"work"},
-    ("POST", f"{UNKNOWN}/cancel"): {"submit"},
-    ("POST", f"{UNKNOWN}/retry"): {"submit"},
-}
-
-
-@pytest.fixture(scope="module")
-def by_scope(bridge):
-    return {scope: bridge.client("scopes", (scope,)) for scope in SCOPES}
-
-
-@pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part.partition("?")[0])
-def test_a_route_opens_to_its_scopes_and_to_no_other(by_scope, method, path):
-    body = {"success": True, "percentage": 1} if method in ("POST", "PUT") else None
-    for scope, client in by_scope.items():
-        answer = client.request(method, path, json=body)
-        if scope in ROUTES[method, path] or scope == "admin":
-            assert answer.status_code in (200, 404, 422), answer.text
-        else:
-            problem = refused(answer, 403, "forbidden")
-            assert "scope" in problem["detail"]
-
-
-@pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part.partition("?")[0])
-def test_without_a_key_nothing_is_read_or_told(bridge, method, path):
-    nobody = Client(bridge.url, None, bridge.files)
-    answer = nobody.request(method, path, data=b"{", headers={"Content-Type": "text/plain"} if method != "GET" else {})
-    refused(answer, 401, "unauthorized")
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert "X-Job-Status" not in answer.headers
-
 
 @pytest.mark.parametrize("path", ["/health", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
 def test_what_probes_and_newcomers_ask_for_needs_no_key(bridge, path):
@@ -105,30 +60,6 @@ def test_only_a_hash_of_a_key_is_stored(bridge, client):
     )
     assert secret not in row.whole
     assert secret.encode().hex() not in row.whole
-
-
-def test_a_tenant_sees_claims_and_changes_only_its_own_jobs(bridge, client):
-    client.create()
-    job_id = client.create()
-    job = client.claim()
-    other = bridge.client()
-    assert ok(other.poll())["jobs"] == []
-    assert ok(other.get(""))["jobs"] == []
-    for asked in (job["job_id"], job_id):
-        for method, path in ROUTES:
-            if not path.startswith(UNKNOWN):
-                continue
-            takes_a_body = method != "GET" and not path.endswith(("/cancel", "/retry"))
-            answer = other.request(
-                method,
-                path.replace(UNKNOWN, asked),
-                json={"success": True, "percentage": 1} if takes_a_body else None,
-                headers={"X-Lease-Token": job["lease_token"]},
-            )
-            refused(answer, 404, "not_found")
-            assert "X-Job-Status" not in answer.headers
-    states = {one["job_id"]: one["status"] for one in ok(client.get(""))["jobs"]}
-    assert sorted(states.values()) == ["pending", "processing"]
 
 
 def test_another_tenants_result_is_none_of_ours_to_replay(bridge, client):

@@ -3,6 +3,7 @@
 import base64
 import errno
 import hashlib
+import json
 import re
 import socket
 from contextlib import closing
@@ -33,11 +34,6 @@ def operations(document):
     for path, item in document["paths"].items():
         methods = {method.upper() for method in item if method in ("get", "post", "put", "patch", "delete")}
         yield re.sub(r"\{\w+\}", UNKNOWN, path), methods
-
-
-@pytest.fixture(scope="module")
-def document(bridge):
-    return ok(bridge.client().get("/openapi.json"))
 
 
 def test_every_method_that_is_not_there_is_a_405_that_names_those_that_are(client, document):
@@ -215,21 +211,30 @@ BROKEN = {
     "an unknown coding": b"Transfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n",
     "gzip": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "an expectation": b"Expect: miracles\r\nContent-Length: 2\r\n\r\n{}",
+    "a long header": b"X: " + b"y" * 20_000 + b"\r\n\r\n",
     "a giant header": b"X: " + b"y" * 100_000 + b"\r\n\r\n",
     "too many headers": b"".join(b"X-%d: y\r\n" % n for n in range(2000)) + b"\r\n",
     "a body that is cut": b"Content-Length: 500\r\n\r\n{}",
 }
 
 
+def refusal(received: bytes) -> list[bytes]:
+    """Return the statuses of an answer; fails unless it is a problem that says nothing about us, or no answer."""
+    assert b"Server:" not in received
+    assert not TELLING.search(received.decode("latin-1")), received[:600]
+    statuses: list[bytes] = re.findall(rb"HTTP/1\.1 (\d{3})", received)
+    if received:
+        top, _, body = received.partition(b"\r\n\r\n")
+        assert b"application/problem+json" in top
+        assert json.loads(body)["status"] == int(statuses[0])
+    return statuses
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_hardly_http_is_refused_once_and_the_connection_ends(bridge, client, name):
     smuggled = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
-    received = exchange(bridge, head(BROKEN[name], key=client.key) + smuggled)
-    answers = re.findall(rb"HTTP/1\.1 (\d{3})", received)
-    assert answers in ([], [b"400"], [b"414"], [b"415"], [b"417"], [b"431"]), received[:600]
-    assert b"Server:" not in received
-    assert not TELLING.search(received.decode("latin-1")), received[:600]
-    assert received == b"" or b"application/problem+json" in received
+    answers = refusal(exchange(bridge, head(BROKEN[name], key=client.key) + smuggled))
+    assert answers in ([b"400"], [b"415"], [b"417"], [b"431"]) or (name == "a giant header" and not answers)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +243,10 @@ def test_what_is_hardly_http_is_refused_once_and_the_connection_ends(bridge, cli
         b"GET /health\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /health HTTP/9.9\r\n\r\n",
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
         b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET /health HTTP/1.1\r\n\r\n",
+        b"nonsense\r\n\r\n",
         bytes(range(256)),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /health HTTP/1.1\nHost: a\n\n",
@@ -249,9 +256,8 @@ def test_what_is_hardly_http_is_refused_once_and_the_connection_ends(bridge, cli
     ids=lambda sent: repr(sent[:20]),
 )
 def test_what_is_no_http_is_refused_without_a_word_about_us(bridge, sent):
-    received = exchange(bridge, sent)
-    assert re.findall(rb"HTTP/1\.1 (\d{3})", received) in ([], [b"400"], [b"414"]), received[:600]
-    assert not TELLING.search(received.decode("latin-1"))
+    answers = refusal(exchange(bridge, sent))
+    assert answers in ([b"400"], [b"414"]) or ((sent[:1] == b"\x16" or len(sent) > 9100) and not answers)
 
 
 def test_pipelined_requests_are_answered_in_order(bridge):

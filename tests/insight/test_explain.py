@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from uuid import UUID
 
 import pytest
 
@@ -11,7 +10,7 @@ from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.workers.pauses import Pause
 from bridge.workers.roster import Key, WorkerInfo
 from bridge.workers.slots import Slots
-from tests.support.client import ok, refused
+from tests.support.client import ok
 from tests.support.waiting import wait_until
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -282,15 +281,6 @@ def test_a_finished_job_says_what_ended_it_and_what_became_of_its_continuation(b
     assert "The continuation was not handed over yet (2 tries): no broker." in said(client, job_id)
     bridge.sql("DELETE FROM continuations WHERE job_id = :id", id=job_id)
     assert "No continuation was recorded" in said(client, job_id)
-
-
-def test_explain_is_for_those_who_submit_or_read_and_of_their_tenant(bridge, client):
-    job_id = client.create()
-    assert explained(bridge.client(client.tenant, ("submit",)), job_id)["job_id"] == job_id
-    assert explained(bridge.client(client.tenant, ("read",)), job_id)["job_id"] == job_id
-    refused(bridge.client(client.tenant, ("work",)).get(f"{job_id}/explain"), 403)
-    refused(bridge.client().get(f"{job_id}/explain"), 404, "not_found")
-    refused(client.get(f"{UUID(int=5)}/explain"), 404, "not_found")
 
 
 def test_a_tiny_progress_leads_to_no_date_beyond_the_calendar(client):
