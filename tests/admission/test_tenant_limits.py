@@ -8,12 +8,11 @@ import pytest
 from bridge.admission.limits import Limits
 from bridge.caller import Caller
 from bridge.errors import TooMany
-from bridge.workers.pauses import now_paused, pause, resume
 from tests.support.client import ok, refused
 from tests.support.core import Core
 from tests.support.waiting import wait_until
 
-LIMITS = "tenant_requests=10,tenant_parked=4,tenant_in_hand=3,pauses=3"
+LIMITS = "tenant_requests=10,tenant_parked=4,tenant_in_hand=3"
 
 
 @pytest.fixture
@@ -101,31 +100,9 @@ def test_jobs_in_the_hands_of_many_keys_count_together(make_runtime):
     assert limits.room(uuid4(), "t1") == 2, "what is held counts, not what might have been"
 
 
-def test_pauses_by_operators_are_bounded_and_the_next_one_needs_a_resume(make_runtime):
-    runtime = make_runtime(limits=LIMITS)
-    for name in ("w1", "w2", "w3"):
-        pause(runtime, "t1", name, "disk full")
-    with pytest.raises(TooMany):
-        pause(runtime, "t1", "w4", "disk full")
-    pause(runtime, "t1", "w1", "another reason", 60)
-    pause(runtime, "t2", "w4", "disk full")
-    resume(runtime, "t1", "w2")
-    pause(runtime, "t1", "w4", "disk full")
-    with runtime.engine.connect() as connection:
-        assert sorted(one.worker_id for one in now_paused(connection, "t1")) == ["w1", "w3", "w4"]
-
-
-def test_a_pause_that_has_ended_leaves_its_place(make_runtime):
-    runtime = make_runtime(limits=LIMITS)
-    for name in ("w1", "w2", "w3"):
-        pause(runtime, "t1", name, "disk full", 60)
-    Core(runtime).sql("UPDATE worker_pauses SET until = now() WHERE worker_id = 'w3'")
-    pause(runtime, "t1", "w4", "disk full")
-
-
 @pytest.mark.slow
 def test_over_http_too_many_keys_pauses_and_requests_of_a_tenant_are_a_429(own_bridge):
-    bridge = own_bridge(limits="keys=3,pauses=2,tenant_requests=200", api_processes="1", celery=False, beat=False)
+    bridge = own_bridge(limits="keys=3,pauses=2,tenant_requests=40", api_processes="1", celery=False, beat=False)
     client = bridge.client()
     new = {"name": "n", "scopes": ["read"]}
     for _ in range(2):

@@ -4,9 +4,9 @@ import os
 
 import pytest
 import urllib3
-from sqlalchemy import create_engine, text
 
 from tests.support.client import ok, refused
+from tests.support.cut_off import no_connections
 from tests.support.waiting import wait_until
 
 CONTENT = bytes(range(256)) * 400
@@ -193,7 +193,7 @@ def test_an_unknown_job_and_another_tenants_are_404(bridge, client, job):
 
 
 @pytest.mark.slow
-def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(own_bridge, servers):
+def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(own_bridge):
     bridge = own_bridge(celery=False, beat=False)
     client = bridge.client()
     path = client.source(b"")
@@ -201,21 +201,13 @@ def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(o
     client.create(source_file_path=path)
     job = client.claim(lease=10)
     log = bridge.settings.data_dir / "logs" / "api.log"
-    database = bridge.engine.url.database
-    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    with (
-        client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]}, stream=True) as answer,
-        server.connect() as connection,
-    ):
-        connection.execute(text(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false"))
-        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
-        connection.execute(text(cut), {"name": database})
+    with client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]}, stream=True) as answer:
 
         def unnoted():
             return answer.raw.read(2**16) and "download_not_recorded" in log.read_text()
 
-        wait_until(unnoted, "a sign of life that could not be noted")
-        connection.execute(text(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true"))
+        with no_connections(bridge.engine.url):
+            wait_until(unnoted, "a sign of life that could not be noted")
         seen = "SELECT lease_expires_at FROM remote_jobs WHERE id = :id"
         bridge.engine.dispose()
         first = bridge.sql(seen, id=job["job_id"])

@@ -249,6 +249,7 @@ def test_the_job_of_a_killed_worker_goes_to_the_next_one(start, submit, finished
     start("w2")
     job = finished(job_id)
     assert [(a["worker_id"], a["how"]) for a in job["attempts"]] == [("w1", "lease_expired"), ("w2", "completed")]
+    assert job["retry_count"] == 1
 
 
 def _leads(process: psutil.Process) -> bool:

@@ -52,6 +52,7 @@ def test_the_life_of_a_job_is_counted_once_in_each_place(bridge, client):
         ("bridge_processing_seconds_count", {}, 1),
     ]
     of_all: list[tuple[str, dict[str, str]]] = [
+        ("bridge_results_accepted_total", {"status": "completed"}),
         ("bridge_results_refused_total", {"code": "already_finished"}),
         ("bridge_attempts_ended_total", {"how": "completed"}),
         ("bridge_http_seconds_count", {**put, "status": "200"}),
@@ -66,6 +67,7 @@ def test_the_life_of_a_job_is_counted_once_in_each_place(bridge, client):
     after = wait_until(told, "all of it to be told")
     for name, labels, count in of_it:
         assert since(before, after, name, content_type=kind, **labels) == count, (name, labels)
+    assert since(before, after, "bridge_results_accepted_total", status="completed") == 1
     assert ("bridge_mirror_gap", ()) in after
     for pool in ("requests", "reserved"):
         assert 0 <= after["bridge_pool_connections_in_use", (("pool", pool),)] <= 60

@@ -189,20 +189,6 @@ def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(bridge, clien
     assert how(client.job(job_id))[-1] == (other.name, "completed")
 
 
-def test_the_job_of_a_worker_that_is_killed_while_it_converts_is_done_by_another(bridge, client, start, tmp_path):
-    job_id = client.create()
-    first = start(bridge, client, "held")
-    wait_until((tmp_path / f"begun-{job_id}").exists, "the handler to begin")
-    first.kill()
-    other = start(bridge, client, "short")
-    bridge.sql("UPDATE remote_jobs SET lease_expires_at = now() WHERE id = :id", id=job_id)
-    wait_until(lambda: client.status(job_id) == "pending", "the lease to run out")
-    bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job_id)
-    job = ends(client, job_id)
-    assert how(job) == [(first.name, "lease_expired"), (other.name, "completed")]
-    assert job["retry_count"] == 1
-
-
 def test_the_lease_of_a_living_worker_does_not_run_out(bridge, client, start, tmp_path):
     job_id = client.create()
     start(bridge, client, "held")

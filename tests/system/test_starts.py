@@ -1,15 +1,17 @@
 """A process starts whatever is away: PostgreSQL, Redis, the broker. What needs them is done when they answer."""
 
 import signal
+from contextlib import ExitStack
 
 import psutil
 import pytest
 import requests
-from sqlalchemy import create_engine, text
+from sqlalchemy import make_url
 
 from bridge.embedded.ports import free_port
 from tests.support.client import Client, ok, refused
 from tests.support.command import starting
+from tests.support.cut_off import no_connections
 from tests.support.waiting import wait_until
 
 BOOTSTRAP = "a-key-for-containers-of-32-characters"
@@ -25,18 +27,11 @@ def begin(tmp_path):
 
 
 @pytest.fixture
-def closed_database(servers, new_database):
+def closed_database(new_database):
     """Yield the URL of a database that lets nobody in, and what opens it."""
-    url = new_database()
-    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-
-    def allow(whether: bool) -> None:
-        with server.connect() as connection:
-            connection.execute(text(f"ALTER DATABASE {url.rpartition('/')[2]} WITH ALLOW_CONNECTIONS {whether}"))
-
-    allow(False)
-    yield url, lambda: allow(True)
-    server.dispose()
+    with ExitStack() as closed:
+        closed.enter_context(no_connections(make_url(url := new_database())))
+        yield url, closed.close
 
 
 def alive(url: str) -> bool:

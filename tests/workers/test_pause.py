@@ -195,13 +195,6 @@ def test_a_pause_by_an_operator_ends_by_itself_or_by_a_resume(core):
     assert core.sql("SELECT * FROM worker_pauses") == []
 
 
-def test_a_repeated_pause_replaces_reason_and_end(core):
-    pause(core.runtime, "default", "w1", "first", 60)
-    pause(core.runtime, "default", "w1", "second")
-    with core.engine.connect() as connection:
-        assert [(one.reason, one.until) for one in now_paused(connection)] == [("second", None)]
-
-
 def test_a_resume_ends_a_pause_by_the_bridge_and_does_not_hold_the_past_against_the_worker(core):
     for _ in range(3):
         fail(core)

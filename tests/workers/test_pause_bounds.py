@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.errors import TooMany
-from bridge.workers.pauses import now_paused, pause
+from bridge.workers.pauses import now_paused, pause, resume
 from bridge.workers.quarantine import watch
 from tests.support.core import Core
 
@@ -97,3 +97,6 @@ def test_of_operators_pauses_those_that_are_on_and_of_other_workers_of_the_tenan
     mine.sql("UPDATE worker_pauses SET until = now() WHERE worker_id = 'w1'")
     pause(mine.runtime, "t1", "w3", "dust")
     assert paused(mine) == ["b0", "w0", "w2", "w3"]
+    resume(mine.runtime, "t1", "w2")
+    pause(mine.runtime, "t1", "w4", "dust")
+    assert paused(mine) == ["b0", "w0", "w3", "w4"]
