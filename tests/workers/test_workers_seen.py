@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 from redis.exceptions import RedisError
 
+from bridge.workers import registry
 from bridge.workers.facts import UNTOLD, Facts
-from bridge.workers.registry import MOST, REMEMBERED_SECONDS, Worker, WorkerRegistry
+from bridge.workers.registry import REMEMBERED_SECONDS, Worker, WorkerRegistry
 from bridge.workers.roster import roster_of
 from bridge.workers.slots import Slots
 from tests.support.client import ok, refused
@@ -18,6 +19,7 @@ from tests.support.core import KEY
 from tests.support.waiting import wait_until
 
 W1 = Worker(UUID(int=1), "w1")
+MOST = 500  # workers that are remembered of a tenant
 
 
 @pytest.fixture
@@ -116,8 +118,9 @@ def test_thousands_of_workers_are_read_those_seen_last_first(seen):
     assert read[0] == Worker(UUID(int=1), "w/1199")
 
 
-def test_who_makes_workers_up_without_end_fills_neither_redis_nor_this_process(seen, redis):
+def test_who_makes_workers_up_without_end_fills_neither_redis_nor_this_process(seen, redis, monkeypatch):
     """A leaked key can name a new worker at every poll."""
+    monkeypatch.setattr(registry, "MOST", MOST)
     for lap in range(2):
         for n in range(MOST + 100):
             seen.note("t", Worker(UUID(int=1), f"made-up-{lap}-{n}"), ["audio"])
