@@ -130,14 +130,14 @@ class PostgresServer:
             self._child = None
 
     def kill(self) -> None:
-        """End the server without a shutdown, as a power cut would; for tests."""
+        """End the server without a shutdown, as a power cut would."""
         if self._child is not None:
             stop(self._child, signal.SIGQUIT)  # PostgreSQL's immediate shutdown takes its children along
             self._child = None
 
     def discard(self) -> None:
-        """Remove the cluster, also if it is outside the data directory."""
-        self.stop()
+        """Remove the cluster, also if it is outside the data directory; a shutdown would still write it out."""
+        self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
         (self._data.path / "postgres").unlink(missing_ok=True) if self._user else None
 
