@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from bridge.cursor import decode_cursor, encode_cursor
-from bridge.errors import Conflict, NotFound
-from bridge.jobs.read import find
+from bridge.errors import NotFound
+from bridge.jobs.read import completed
 from bridge.jobs.result_files import is_name
 from bridge.runtime import Runtime
 from models.job_state import JobState
@@ -55,7 +55,7 @@ def text_file(runtime: Runtime, job_id: UUID) -> Row[Any] | None:
 
 def artifact(runtime: Runtime, tenant: str, job_id: str, name: str) -> Row[Any]:
     """Return the upload of the artifact with this name. Raises NotFound; Conflict if the job is not completed."""
-    job = _completed(runtime, tenant, job_id)
+    job = completed(runtime, tenant, job_id)
     found = _file(runtime, job.id, name) if is_name(name) else None
     if found is None:
         raise NotFound("The job has no artifact of this name.")
@@ -69,7 +69,7 @@ def page(
 
     They never change, so the cursor is an offset. Raises NotFound; Conflict if the job is not completed; Invalid.
     """
-    job = _completed(runtime, tenant, job_id)
+    job = completed(runtime, tenant, job_id)
     offset = 0 if cursor is None else decode_cursor(cursor, int)[0]
     with runtime.single.connect() as connection:
         rows = connection.execute(PAGE, {"job_id": job.id, "limit": limit + 1, "offset": offset}).all()
@@ -79,10 +79,3 @@ def page(
 def _file(runtime: Runtime, job_id: UUID, name: str) -> Row[Any] | None:
     with runtime.single.connect() as connection:
         return connection.execute(ONE, {"job_id": job_id, "name": name}).one_or_none()
-
-
-def _completed(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
-    job = find(runtime, tenant, job_id)
-    if job.status != JobState.COMPLETED:
-        raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
-    return job

@@ -123,11 +123,17 @@ def _last(
     return shown, int(shown[0]._mapping[place]) if len(rows) > most else None
 
 
-def result(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
-    """Return the columns RESULT of a completed job. Raises NotFound; Conflict if it is not completed."""
+def completed(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
+    """Return the row of a completed job. Raises NotFound; Conflict if it is not completed."""
     job = find(runtime, tenant, job_id)
     if job.status != JobState.COMPLETED:
         raise Conflict(f"The job is {job.status}; it has no result yet.", code="not_ready", job_status=job.status)
+    return job
+
+
+def result(runtime: Runtime, tenant: str, job_id: str) -> Row[Any]:
+    """Return the columns RESULT of a completed job. Raises NotFound; Conflict if it is not completed."""
+    job = completed(runtime, tenant, job_id)
     with runtime.single.connect() as connection:
         stored = select(*RESULT).join_from(remote_jobs, job_results).where(_c.id == job.id)
         found = connection.execute(stored).one_or_none()

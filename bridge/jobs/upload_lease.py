@@ -1,9 +1,7 @@
 """A worker's upload belongs to an attempt: its bytes are signs of life, and it ends with the lease."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
-
-from sqlalchemy import Row
 
 from bridge.caller import Caller
 from bridge.errors import Conflict
@@ -43,10 +41,6 @@ def sign_of_life(
         raise _without_status(refusal) from None
     if alive.cancel_requested:
         raise Conflict("The job was cancelled.", code="already_finished")
-    return _attempt(job)
-
-
-def _attempt(job: Row[Any]) -> Attempt:
     return Attempt(job.id, job.attempt, (job.lease_seconds or UNNAMED_LEASE_SECONDS) / 3)
 
 
