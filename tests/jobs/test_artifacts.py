@@ -274,7 +274,8 @@ def test_the_pipeline_is_told_where_a_text_is_and_which_files_there_are(core, wo
     small, large, uploaded = core.held(), core.held(), core.held()
     core.result(small, content="ü" * 5)
     core.result(large, content="ü" * 6)
-    files = [{"name": f"{n:03}?.png", "upload": work.upload(uploaded, b"x")} for n in range(120)]
+    picture = work.upload(uploaded, b"x")
+    files = [{"name": f"{n:03}?.png", "upload": picture} for n in range(120)]
     work.submit(uploaded, result_upload=work.upload(uploaded), artifacts=files)
     told = [message(core.runtime, job.job_id, 1)[0] for job in (small, large, uploaded)]
     assert [(one["content"], one["result_url"] is None, one["result_size"]) for one in told] == [

@@ -75,33 +75,23 @@ def test_a_failure_with_retries_left_waits_for_its_backoff(core):
     assert core.hows(job.job_id) == ["failed"]
 
 
-def test_a_failure_without_retries_left_fails(core):
-    job = core.held(max_retries=0)
-    assert core.result(job, success=False, error_message="no") == ("failed", True)
+@pytest.mark.parametrize(("max_retries", "retryable"), [(0, True), (3, False)])
+def test_a_failure_without_retries_left_or_wanted_fails(core, max_retries, retryable):
+    job = core.held(max_retries=max_retries)
+    assert core.result(job, success=False, retryable=retryable, error_message="no") == ("failed", True)
     assert core.hows(job.job_id) == ["failed"]
-
-
-def test_a_failure_that_is_not_retryable_fails(core):
-    job = in_state(core, JobState.FAILED, max_retries=3)
     assert core.row(job.job_id).retry_count == 0
 
 
-def test_a_lease_that_ran_out_spends_a_retry(core):
-    job = core.held(max_retries=1)
+@pytest.mark.parametrize(("retries", "end"), [(1, "pending"), (0, "failed")])
+def test_a_lease_that_ran_out_spends_a_retry_or_fails(core, retries, end):
+    job = core.held(max_retries=retries)
     core.age(job.job_id, 61)
     assert core.expire() == 1
     row = core.row(job.job_id)
-    assert (row.status, row.retry_count, row.return_count) == ("pending", 1, 0)
+    assert (row.status, row.retry_count, row.return_count) == (end, retries, 0)
     assert "lease" in row.error_message
     assert core.hows(job.job_id) == ["lease_expired"]
-
-
-def test_a_lease_that_ran_out_without_retries_fails(core):
-    job = core.held(max_retries=0)
-    core.age(job.job_id, 61)
-    core.expire()
-    assert core.status(job.job_id) == "failed"
-    assert "lease" in core.row(job.job_id).error_message
 
 
 def test_a_claim_that_was_never_acknowledged_goes_back_to_the_head(core):

@@ -32,10 +32,6 @@ def test_the_newest_job_comes_first_and_fifty_are_a_page(client):
     assert answer["next_cursor"]
 
 
-def test_an_empty_list_has_no_next_page(client):
-    assert ok(client.get("")) == {"jobs": [], "next_cursor": None}
-
-
 def test_paging_through_ties_neither_repeats_nor_misses_a_job(bridge, client):
     made = [client.create() for _ in range(7)]
     bridge.sql("UPDATE remote_jobs SET created_at = now() WHERE tenant = :tenant", tenant=client.tenant)

@@ -44,6 +44,16 @@ def writes():
     return Writes()
 
 
+@pytest.fixture
+def gathering(writes):
+    """Batches that have just written several together, so that the next ones wait for each other."""
+    batches = Batches()
+    asked = writes.ask(batches, *"abc")
+    writes.go.set()
+    results(asked)
+    return batches
+
+
 def refusal(kind, sqlstate):
     return kind("", {}, SimpleNamespace(pgcode=sqlstate))
 
@@ -67,13 +77,9 @@ def test_what_comes_alone_is_written_at_once_and_what_comes_meanwhile_together(w
     assert writes.followed == list("abcdefgh")
 
 
-def test_where_several_went_together_the_next_ones_do_too(writes):
-    batches = Batches()
-    asked = writes.ask(batches, *"abc")
-    writes.go.set()
-    results(asked)
+def test_where_several_went_together_the_next_ones_do_too(writes, gathering):
     for next_ones in ("def", "g", "hi"):
-        results(writes.ask(batches, *next_ones))
+        results(writes.ask(gathering, *next_ones))
     assert writes.batches == [["a"], ["b", "c"], ["d", "e", "f"], ["g"], ["h"], ["i"]]
 
 
@@ -125,26 +131,18 @@ def test_a_request_that_ends_takes_nobody_with_it(writes):
     assert results(writes.ask(batches, *"ef")) == ["e is written", "f is written"]
 
 
-def test_those_that_all_end_before_a_lane_begins_are_not_written(writes):
-    batches = Batches()
-    asked = writes.ask(batches, *"abc")
-    writes.go.set()
-    results(asked)
-    late = [gevent.spawn(batches, writes.together, None, one) for one in "cd"]
+def test_those_that_all_end_before_a_lane_begins_are_not_written(writes, gathering):
+    late = [gevent.spawn(gathering, writes.together, None, one) for one in "cd"]
     gevent.get_hub().loop.run_callback(lambda: [one.throw() for one in late])  # after both have asked
     gevent.joinall(late, timeout=30)
-    assert results(writes.ask(batches, "e")) == ["e is written"]
+    assert results(writes.ask(gathering, "e")) == ["e is written"]
     assert [one for ones in writes.batches for one in ones] == ["a", "b", "c", "e"]
 
 
-def test_who_ends_while_its_batch_is_written_changes_nothing_for_the_others(writes):
-    batches = Batches()
-    asked = writes.ask(batches, *"abc")
-    writes.go.set()
-    results(asked)
+def test_who_ends_while_its_batch_is_written_changes_nothing_for_the_others(writes, gathering):
     writes.batches.clear()  # the next write stands still as well
     writes.go.clear()
-    asked = writes.ask(batches, *"de")
+    asked = writes.ask(gathering, *"de")
     gevent.sleep(0)
     assert writes.batches == [["d", "e"]]
     asked[0].kill()

@@ -2,6 +2,8 @@
 
 import base64
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -21,34 +23,19 @@ def walled(start_bridge):
     return start_bridge(celery=False, beat=False, continuation_task="pipeline.receive")
 
 
-@pytest.fixture(params=VALUES)
-def sqlstate(request):
-    return request.param
-
-
-class Refuse:
-    """Lets PostgreSQL stumble over every row that is inserted into a table, until `no_more()`."""
-
-    def __init__(self, walled: Running, sqlstate: str) -> None:
-        self._walled, self._sqlstate = walled, sqlstate
-
-    def __call__(self, table: str, column: str) -> None:
-        expression = VALUES[self._sqlstate].format(column=column)
-        self._walled.sql(
-            "CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN PERFORM {expression}; RETURN new; END $$"
-        )
-        self._walled.sql(f"CREATE TRIGGER stumble BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION stumble()")
-
-    def no_more(self) -> None:
-        self._walled.sql("DROP FUNCTION IF EXISTS stumble() CASCADE")
-
-
-@pytest.fixture
-def refuse(walled, sqlstate):
-    refusing = Refuse(walled, sqlstate)
-    yield refusing
-    refusing.no_more()
+@contextmanager
+def refusing(walled: Running, sqlstate: str, table: str, column: str) -> Iterator[None]:
+    """Let PostgreSQL stumble over every row that is inserted into a table."""
+    expression = VALUES[sqlstate].format(column=column)
+    walled.sql(
+        "CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN PERFORM {expression}; RETURN new; END $$"
+    )
+    walled.sql(f"CREATE TRIGGER stumble BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION stumble()")
+    try:
+        yield
+    finally:
+        walled.sql("DROP FUNCTION stumble() CASCADE")
 
 
 def told(bridge):
@@ -79,29 +66,30 @@ def test_a_value_that_only_postgresql_knows_to_be_none_is_a_422(walled):
     assert told(walled)[before:] == ["22009"]
 
 
-def test_a_job_that_postgresql_refuses_is_a_422_and_is_not_there(walled, refuse, sqlstate):
+@pytest.mark.parametrize("sqlstate", VALUES)
+def test_a_job_that_postgresql_refuses_is_a_422_and_is_not_there(walled, sqlstate):
     client = walled.client()
-    refuse("remote_jobs", "content_type")
     before, rows = len(told(walled)), counted(walled, client.tenant)
     one = {"headers": {"Idempotency-Key": "one"}}
-    refused(client.post("", client.fields(), **one), 422, "validation")
-    refused(client.post("batch", {"jobs": [client.fields(), client.fields()]}), 422, "validation")
+    with refusing(walled, sqlstate, "remote_jobs", "content_type"):
+        refused(client.post("", client.fields(), **one), 422, "validation")
+        refused(client.post("batch", {"jobs": [client.fields(), client.fields()]}), 422, "validation")
     assert told(walled)[before:] == [sqlstate, sqlstate]
     assert counted(walled, client.tenant) == rows
     assert ok(client.poll())["jobs"] == []
-    refuse.no_more()
     ok(client.post("", client.fields(), **one))  # the key is free: nothing was kept of the first request
 
 
-def test_a_result_that_postgresql_refuses_is_a_422_and_ends_only_its_attempt(walled, refuse, sqlstate):
+@pytest.mark.parametrize("sqlstate", VALUES)
+def test_a_result_that_postgresql_refuses_is_a_422_and_ends_only_its_attempt(walled, sqlstate):
     """The refusal comes after the job's own row was changed in the same transaction: all of it is undone, and then the
     attempt is ended with a reason."""
     client = walled.client()
     job = client.held()
     ok(client.heartbeat(job))
-    refuse("job_results", "content")
     before, rows = len(told(walled)), counted(walled, client.tenant)
-    answer = client.result(job, content="x")
+    with refusing(walled, sqlstate, "job_results", "content"):
+        answer = client.result(job, content="x")
     refused(answer, 422, "validation")
     assert answer.headers["X-Job-Status"] == "pending"
     assert told(walled)[before:] == [sqlstate]
@@ -110,6 +98,5 @@ def test_a_result_that_postgresql_refuses_is_a_422_and_ends_only_its_attempt(wal
     whole = client.job(job["job_id"])
     assert whole["status"] == "pending"
     assert "PostgreSQL" in whole["attempts"][0]["why"]
-    refuse.no_more()
     walled.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job["job_id"])
     assert ok(client.result(client.claim(), content="x")) == {"status": "completed", "ingestion_continued": True}

@@ -77,18 +77,14 @@ def test_the_estimate_is_the_median_of_the_recent_jobs_of_that_type(bridge, clie
 
 def test_the_estimate_goes_by_the_progress_once_there_is_any(bridge, client):
     job = client.held()
+    for smallest in (0, 5e-324, 1e-300, 1e-9):
+        ok(client.heartbeat(job, progress=smallest))
+        assert expected_seconds(client, job["job_id"]) > 0
     bridge.sql("UPDATE remote_jobs SET started_at = now() - interval '1000 s' WHERE id = :id", id=job["job_id"])
     ok(client.heartbeat(job, progress=0.1))
     assert 10_000 <= expected_seconds(client, job["job_id"]) < 12_000
     ok(client.heartbeat(job, progress=1))
     assert 1_000 <= expected_seconds(client, job["job_id"]) < 1_200
-
-
-@pytest.mark.parametrize("progress", [0, 5e-324, 1e-300, 1e-9])
-def test_however_small_the_progress_there_is_an_answer(client, progress):
-    job = client.held()
-    ok(client.heartbeat(job, progress=progress))
-    assert expected_seconds(client, job["job_id"]) > 0
 
 
 def test_the_whole_view_tells_every_ended_attempt_and_how(client):

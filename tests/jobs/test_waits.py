@@ -51,13 +51,14 @@ def test_a_result_that_waited_while_the_job_went_to_another(core, said):
 
 
 @pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())
-def test_a_result_that_waited_while_the_job_was_cancelled(core, said):
-    job = core.held()
+@pytest.mark.parametrize(("holds", "end"), [(Core.held, "cancelled"), (Core.lost, "lease_expired")], ids=["", "late"])
+def test_a_result_that_waited_while_the_job_was_cancelled(core, holds, end, said):
+    job = holds(core)
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         meanwhile(core, connection, cancel.CANCEL, job)
     assert done.result(60) == "already_finished"
     assert core.status(job.job_id) == "cancelled"
-    assert core.hows(job.job_id) == ["cancelled"]
+    assert core.hows(job.job_id) == [end]
 
 
 @pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())
@@ -93,31 +94,17 @@ def test_a_late_result_that_waited_while_another_late_result_came(core, said):
     assert (row.status, row.attempt_end, row.error_message) == ("pending", "failed", "no")
 
 
-@pytest.mark.parametrize("said", RESULTS.values(), ids=RESULTS.keys())
-def test_a_late_result_that_waited_while_the_job_was_cancelled(core, said):
-    job = core.lost()
-    with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
-        meanwhile(core, connection, cancel.CANCEL, job)
-    assert done.result(60) == "already_finished"
-    assert core.status(job.job_id) == "cancelled"
-
-
-@pytest.mark.parametrize("progress", [None, 0.5])
-def test_a_heartbeat_that_waited_while_the_job_went_to_another_acknowledges_nothing(core, progress):
+@pytest.mark.parametrize(("progress", "attempt"), [(None, 2), (0.5, 2), (0.5, 1)])
+def test_a_heartbeat_that_waited_while_its_attempt_was_given_back_acknowledges_nothing(core, progress, attempt):
     job = core.held(acknowledge=False)
     with core.locked(job.job_id, lambda: core.heartbeat(job, progress=progress)) as (connection, done):
-        given_to_another(core, connection, job)
+        if attempt == 2:
+            given_to_another(core, connection, job)
+        else:
+            meanwhile(core, connection, release.RETURN, job)
     assert done.result(60) == "lease_lost"
     row = core.row(job.job_id)
-    assert (row.attempt, row.acknowledged_at, row.progress) == (2, None, None)
-
-
-def test_a_heartbeat_that_waited_while_its_attempt_was_given_back(core):
-    job = core.held(acknowledge=False)
-    with core.locked(job.job_id, lambda: core.heartbeat(job, progress=0.5)) as (connection, done):
-        meanwhile(core, connection, release.RETURN, job)
-    assert done.result(60) == "lease_lost"
-    assert core.row(job.job_id).acknowledged_at is None
+    assert (row.attempt, row.acknowledged_at, row.progress) == (attempt, None, None)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import hashlib
 import uuid
-from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from bridge.jobs.cancel import cancel
+from bridge.mirror.lists import Mirror
 from bridge.runtime import Runtime
 from tests.support.broker import delivered, outcome
 from tests.support.client import ok
@@ -70,14 +70,8 @@ def test_a_longer_content_is_named_and_lies_where_it_is_named(bridge, client):
 def test_an_outcome_whose_nudge_was_lost_is_found_by_beat(bridge, client):
     job_id = client.create()
     asked: list[str] = []
-    deaf = replace(_core(bridge), nudge=lambda job_ids: asked.extend(job_ids))
+    mirror = Mirror(bridge.settings.require("redis_url"), bridge.settings.redis_prefix, f"test-{uuid.uuid4().hex}")
+    deaf = Runtime(bridge.settings, bridge.engine, mirror, lambda job_ids: asked.extend(job_ids))
     cancel(deaf, KEY._replace(tenant=client.tenant), job_id)
     assert asked == [job_id]
     assert delivered(bridge, job_id)[0].kwargs["status"] == "cancelled"
-
-
-def _core(bridge) -> Runtime:
-    from bridge.mirror.lists import Mirror
-
-    mirror = Mirror(bridge.settings.require("redis_url"), bridge.settings.redis_prefix, f"test-{uuid.uuid4().hex}")
-    return Runtime(bridge.settings, bridge.engine, mirror, lambda job_ids: None)

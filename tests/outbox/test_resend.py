@@ -6,7 +6,6 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from bridge.errors import Invalid, NotFound
-from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
 from models.job_state import OutcomeState
 from models.outbox import FAILING_TRIES
@@ -148,16 +147,6 @@ def test_what_is_not_failing_and_what_is_anothers_is_not_sent_again(core):
         ("default", 2, OutcomeState.SENT),
         ("elsewhere", 1, OutcomeState.FAILING),
     ]
-
-
-def test_a_failing_outcome_is_not_purged_with_its_job(core, pipeline):
-    job_id = core.finished()
-    core.sql("UPDATE remote_jobs SET completed_at = now() - interval '31 days'")
-    core.sql("UPDATE continuations SET tries = 50, next_at = now()")
-    assert purge(core.runtime) == 0
-    assert pipeline.deliver() == 1
-    assert purge(core.runtime) == 1
-    assert core.outcomes(job_id) == []
 
 
 def test_pages_of_outcomes_neither_repeat_nor_miss_one_in_ties_and_across_states(core):
