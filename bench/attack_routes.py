@@ -63,6 +63,8 @@ def requests_of(job: str, source: str, chance: random.Random) -> list[Asked]:
         Asked("PUT", f"{mine}/result", {"success": True, "result_upload": NOBODY}),
         Asked("POST", f"{API_ROOT}/results", {"results": [{**result, "job_id": job}, {**result, "job_id": "x"}]}),
         Asked("POST", f"{mine}/log", lines), Asked("PUT", f"{mine}/checkpoint", {"checkpoint": "c" * 99}),
+        Asked("PUT", f"{mine}/checkpoint", {"checkpoint_upload": NOBODY}),
+        Asked("GET", f"{mine}/checkpoint", None, "Range: bytes=1-5\r\nIf-Range: x\r\n"),
         Asked("POST", f"{mine}/heartbeat", {"progress": 0.5, "message": "m"}),
         Asked("PUT", f"{mine}/progress", {"percentage": 5, "message": "m"}),
         Asked("POST", f"{mine}/release", {}), Asked("POST", f"{mine}/cancel"), Asked("POST", f"{mine}/retry"),

@@ -49,6 +49,11 @@ def result_path(job_id: object) -> str:
     return f"{API_BASE}/{job_id}/result"
 
 
+def checkpoint_path(job_id: object) -> str:
+    """Return the relative address of a job's checkpoint."""
+    return f"{API_BASE}/{job_id}/checkpoint"
+
+
 def artifact_path(job_id: object, name: str) -> str:
     """Return the relative address of a file of a job's result."""
     return f"{API_BASE}/{job_id}/artifacts/{quote(name, safe='')}"

@@ -95,7 +95,8 @@ remote_jobs = Table(
     Column("lease_expires_at", Moment),
     Column("attempt_end", Text),
     Column("attempt_ended_at", Moment),
-    Column("checkpoint_bytes", Integer),  # of its checkpoint (models/job_log.py); null: it has none
+    Column("checkpoint_bytes", Integer),  # of its checkpoint (models/job_log.py); null: it has none there
+    Column("checkpoint_upload", Uuid),  # the upload that is its checkpoint; job_uploads keeps it
     Column("progress", Float),
     Column("message", Text),
     Column("completed_at", Moment),

@@ -18,7 +18,7 @@ from bridge.jobs.documents import AT_ONCE, Document, Unread, UnreadFile, size_of
 from bridge.jobs.read import History
 from bridge.jobs.remote_sources import BRIDGE, is_remote, remote_name, without_query
 from bridge.jobs.source_files import source_name
-from bridge.names import download_path
+from bridge.names import checkpoint_path, download_path
 from bridge.queues import RANKS
 from bridge.runtime import Runtime
 from bridge.workers.roster import WorkerInfo
@@ -68,7 +68,7 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
         **_source(job),
         "content_type": job.content_type,
         "task_options": Unread(job.job_id, Document.TASK_OPTIONS) if options is None else orjson.Fragment(options),
-        "checkpoint": None if job.checkpoint_bytes is None else Unread(job.job_id, Document.CHECKPOINT),
+        **_checkpoint(job),
         "attempt": job.attempt,
         "retry_count": job.retry_count,
         "priority": RANKS[job.priority],
@@ -78,6 +78,16 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
         "ack_by": job.ack_by,
         "traceparent": job.traceparent,
     }
+
+
+def _checkpoint(job: Claimed) -> dict[str, Any]:
+    """Return the checkpoint in one of its forms. Where there are both, a bridge of an earlier version stored the text
+    last: it does not know of the other form."""
+    if job.checkpoint_bytes is not None:
+        return {"checkpoint": Unread(job.job_id, Document.CHECKPOINT), "checkpoint_upload": None}
+    file = job.checkpoint
+    told = None if file is None else {**_file(file), "url": checkpoint_path(job.job_id)}
+    return {"checkpoint": None, "checkpoint_upload": told}
 
 
 def _source(job: Claimed) -> dict[str, Any]:
@@ -143,8 +153,11 @@ def result_view(stored: Row[Any], file: Row[Any] | None) -> dict[str, Any]:
 
 def artifact_view(file: Row[Any]) -> dict[str, Any]:
     """Return a schemas.artifacts.Artifact."""
-    sha256 = bytes(file.sha256).hex()
-    return {"name": file.name, "size": file.length, "media_type": file.media_type, "sha256": sha256}
+    return {"name": file.name, **_file(file)}
+
+
+def _file(file: Row[Any]) -> dict[str, Any]:
+    return {"size": file.length, "media_type": file.media_type, "sha256": bytes(file.sha256).hex()}
 
 
 def _beside_content(row: Row[Any]) -> dict[str, Any]:

@@ -68,10 +68,18 @@ def download(job_id: str) -> Any:
         response = redirect_to_source(runtime(), job.source_file_path, f"{job.id}.bin")
     else:
         response = source_response(job, by_store=True)
-    if holder and request.method == "GET" and response.status_code == 307:
-        _renewer(job_id, token)()  # nor is the download from another address reported
-    if holder and request.method == "GET" and response.status_code in (200, 206):
-        renew = _renewer(job_id, token)
+    return alive_while_sent(response, job, token) if holder else response
+
+
+def alive_while_sent(response: Response, job: Row[Any], token: str | None) -> Response:
+    """Make a GET of the job's holder a sign of life, and each third of a lease in which bytes of its answer are sent.
+
+    Raises Conflict (lease_lost).
+    """
+    renew = _renewer(str(job.id), token)
+    if request.method == "GET" and response.status_code == 307:
+        renew()  # a download from another address is not reported either
+    if request.method == "GET" and response.status_code in (200, 206):
         with ExitStack() as stack:
             stack.callback(response.close)
             renew()

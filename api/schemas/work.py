@@ -3,6 +3,7 @@
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from api.schemas.facts import BodyFacts, QueryFacts
+from api.schemas.job_logs import UploadedCheckpoint
 from api.schemas.problem import PRIORITIES, STATES, Problem
 from api.schemas.strict import QueryInteger, QueryNumber, StrictBoolean, StrictFloat
 from bridge.bounded_schema import BoundedList
@@ -115,7 +116,15 @@ class ClaimedJob(Schema):
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)
     checkpoint = fields.String(
-        required=True, allow_none=True, metadata={"description": "The last one of an earlier attempt; null: none."}
+        required=True,
+        allow_none=True,
+        metadata={"description": "The last one of an earlier attempt; null: none, or it was uploaded."},
+    )
+    checkpoint_upload = fields.Nested(
+        UploadedCheckpoint(),
+        required=True,
+        allow_none=True,
+        metadata={"description": "The last one of an earlier attempt where it was uploaded; else null."},
     )
     attempt = fields.Integer(required=True)
     retry_count = fields.Integer(required=True)
@@ -235,56 +244,6 @@ class HeartbeatAnswer(Schema):
     drain = fields.Boolean(
         required=True, metadata={"description": "Whether an operator drains the worker: finish this job, then end."}
     )
-
-
-class LogLines(Schema):
-    """Lines for the log of a job."""
-
-    class Meta:
-        unknown = EXCLUDE
-
-    lines = BoundedList(fields.String(validate=validate.Length(max=10_000)), most=1000, required=True)
-    lease_token = fields.String(load_default=None, allow_none=True)
-
-
-class Checkpoint(Schema):
-    """A checkpoint for the next attempt."""
-
-    class Meta:
-        unknown = EXCLUDE
-
-    checkpoint = fields.String(
-        required=True, metadata={"description": "Text of at most 1 MiB in UTF-8; replaces an earlier one."}
-    )
-    lease_token = fields.String(load_default=None, allow_none=True)
-
-
-class LogQuery(Schema):
-    """Which part of a job's log."""
-
-    class Meta:
-        unknown = EXCLUDE
-
-    after = QueryInteger(
-        load_default=None,
-        validate=validate.Range(0, 2**53),
-        metadata={"description": "Only pieces after this one, oldest first; omit for the newest."},
-    )
-
-
-class LogPiece(Schema):
-    """The lines that one request appended."""
-
-    n = fields.Integer(required=True, metadata={"description": "The number of the piece, from 1, in order of arrival."})
-    attempt = fields.Integer(required=True)
-    at = fields.AwareDateTime(required=True)
-    lines = fields.String(required=True, metadata={"description": "Each ends with a line feed."})
-
-
-class LogAnswer(Schema):
-    """A part of a job's log."""
-
-    pieces = fields.List(fields.Nested(LogPiece()), required=True)
 
 
 class Release(Schema):

@@ -47,7 +47,8 @@ _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j
 # repeat their claims at once.
 _AGAIN = """id, content_type, CAST(NULL AS text), attempt, retry_count, coalesce(asked_priority, priority), timeout_at,
   lease_token, lease_expires_at, ack_by, source_file_path, source_size,
-  CAST(extract(epoch FROM now() - queued_at) AS float), checkpoint_bytes, traceparent"""
+  CAST(extract(epoch FROM now() - queued_at) AS float), checkpoint_bytes, traceparent,
+  checkpoint_upload"""
 _COLUMNS = _AGAIN.replace("NULL", f"CASE WHEN pg_column_size(task_options) <= {AT_ONCE} THEN task_options END")
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
@@ -105,7 +106,7 @@ UNION ALL
 SELECT '{Fate.AGAIN}', n, {_AGAIN} FROM earlier
 UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
-  o.n, o.id{", NULL" * 14}
+  o.n, o.id{", NULL" * 15}
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
 """).execution_options(prepared_as="claim_jobs")
 
@@ -193,7 +194,9 @@ class Claimed(NamedTuple):
     waited_seconds: float  # in its queue
     checkpoint_bytes: int | None  # of what an earlier attempt has kept; None: nothing
     traceparent: str | None  # of its create
+    checkpoint_upload: UUID | None  # where what an earlier attempt has kept was uploaded
     upload: Row[Any] | None = None  # its source, where that was uploaded
+    checkpoint: Row[Any] | None = None  # the upload that is its checkpoint
 
 
 class Fates(NamedTuple):

@@ -28,7 +28,7 @@ NAME_RULE = (
     f"Must be 1 to {LONGEST_NAME} printable characters ({LONGEST_NAME_BYTES} bytes), without a slash or a backslash,"
     " not beginning with a dot."
 )
-_NO_UPLOAD = "No such upload of this job's attempt, or not all of its bytes are there."
+NO_UPLOAD = "No such upload of this job's attempt, or not all of its bytes are there."
 
 # Only uploads of the result's attempt, made with its holder's key: the fence of the attempt holds for its files too.
 FIND = text("""
@@ -43,7 +43,7 @@ WITH asked AS (
 ), kept AS (
   UPDATE uploads u SET expires_at = NULL WHERE u.id IN (SELECT upload_id FROM asked) RETURNING u.id
 ), held AS (
-  INSERT INTO job_uploads (job_id, upload_id) SELECT :job_id, id FROM kept
+  INSERT INTO job_uploads (job_id, upload_id) SELECT :job_id, id FROM kept ON CONFLICT DO NOTHING
 )
 INSERT INTO job_files (job_id, name, upload_id, media_type)
 SELECT :job_id, asked.name, asked.upload_id, asked.media_type FROM asked JOIN kept ON kept.id = asked.upload_id
@@ -121,13 +121,13 @@ def _read(result: Mapping[str, Any]) -> list[_Named]:
         named.append(_Named(f"{field}.upload", artifact["name"], artifact["upload"], artifact.get("media_type")))
     for one in named:
         if not re.fullmatch(UPLOAD_ID_PATTERN, one.upload):
-            raise Invalid({one.field: [_NO_UPLOAD]})
+            raise Invalid({one.field: [NO_UPLOAD]})
     return named
 
 
 def _all_there(named: Sequence[_Named], found: Mapping[str, Any]) -> None:
     # The first few: a request may name a hundred thousand.
-    missing = {one.field: [_NO_UPLOAD] for one in islice((one for one in named if one.upload not in found), 20)}
+    missing = {one.field: [NO_UPLOAD] for one in islice((one for one in named if one.upload not in found), 20)}
     if missing:
         raise Invalid({**missing})
 

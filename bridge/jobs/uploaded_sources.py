@@ -73,9 +73,16 @@ def uploads_of(runtime: Runtime, paths: Sequence[str]) -> dict[str, Row[Any]]:
 
 
 def with_uploads(runtime: Runtime, claimed: list[Claimed]) -> list[Claimed]:
-    """Return the claimed jobs with the uploads that are their sources."""
-    found = uploads_of(runtime, [job.source_file_path for job in claimed])
-    return [job._replace(upload=found.get(job.source_file_path)) for job in claimed] if found else claimed
+    """Return the claimed jobs with the uploads that are their sources and their checkpoints."""
+    checkpoints = [f"{SCHEME}{job.checkpoint_upload}" for job in claimed]
+    kept = [path for path, job in zip(checkpoints, claimed, strict=True) if job.checkpoint_upload is not None]
+    found = uploads_of(runtime, [*(job.source_file_path for job in claimed), *kept])
+    if not found:
+        return claimed
+    return [
+        job._replace(upload=found.get(job.source_file_path), checkpoint=found.get(checkpoint))
+        for job, checkpoint in zip(claimed, checkpoints, strict=True)
+    ]
 
 
 def uploaded_source(runtime: Runtime, path: str) -> Row[Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from bridge.admission import keys
 from tests.support.client import Client, ok, refused
+from tests.support.of_an_attempt import sent
 from tests.support.waiting import wait_until
 
 SCOPES = ("submit", "work", "read", "admin")
@@ -31,7 +32,7 @@ class Sender:
 
     def __init__(self, document, source):
         self.document = document
-        self.source = source
+        self.one_of = {"source_file_path": source, "checkpoint": "x"}  # of what stands in another's place
 
     def send(self, client, method, path, operation, job_id=UNKNOWN, token=None, **given):
         parameters = [self.resolved(one) for one in operation.get("parameters", [])]
@@ -63,7 +64,7 @@ class Sender:
             return {
                 name: BODY[name] if name in BODY else self.example(properties[name])
                 for name in schema.get("required", ())
-            } | ({"source_file_path": self.source} if "source_file_path" in properties else {})
+            } | {name: value for name, value in self.one_of.items() if name in properties}
         if kind == "array":
             return [self.example(schema["items"])] if schema.get("minItems", 0) or "items" in schema else []
         return {"string": "x", "integer": 1, "number": 1, "boolean": True}[kind]
@@ -82,7 +83,10 @@ def held(bridge, client):
         worker = bridge.client(client.tenant, ("work",))
         options = {"mark": MARK}
         client.create("held", task_options=options, ingestion_task_id=MARK)
-        return worker, worker.claim("held", worker_id=MARK, lease=600)
+        job = worker.claim("held", worker_id=MARK, lease=600)
+        checkpoint = {"checkpoint_upload": sent(worker, job, MARK.encode()), "lease_token": job["lease_token"]}
+        ok(worker.put(f"{job['job_id']}/checkpoint", checkpoint))
+        return worker, job
 
     return make
 
@@ -172,7 +176,11 @@ def of_the_holder(guarded):
     """Return the routes about a job that only its holder may use, for a key that may do nothing but work."""
     found = []
     for method, path, operation in guarded:
-        if "{job_id}" in path and "work" in operation["x-scopes"] and (method != "GET" or "download" in path):
+        if (
+            "{job_id}" in path
+            and "work" in operation["x-scopes"]
+            and (method != "GET" or path.endswith(("/download", "/checkpoint")))
+        ):
             found.append((method, path, operation))
     assert len(found) >= 5
     return found

@@ -9,6 +9,7 @@ import redis as redis_py
 from bridge import names
 from bridge.names import API_ROOT
 from tests.support.client import ok, refused
+from tests.support.of_an_attempt import sent
 from tests.support.tus import announce, append
 from tests.support.waiting import LATEST, wait_until
 
@@ -73,6 +74,8 @@ def exercise(bridge, client):
     ok(client.post(f"{named}/log", {"lines": ["begun"], **token}))
     ok(client.get(f"{named}/log"))
     ok(client.put(f"{named}/checkpoint", {"checkpoint": "page 7", **token}))
+    ok(client.put(f"{named}/checkpoint", {"checkpoint_upload": sent(client, mine, b"page 8"), **token}))
+    assert client.get(f"{named}/checkpoint", headers={"X-Lease-Token": mine["lease_token"]}).content == b"page 8"
     ok(client.post(f"{API_ROOT}/results", {"results": [{"job_id": named, "success": True, "content": "x", **token}]}))
     ok(client.get(f"{API_ROOT}/batches/{batch['batch_id']}"))
     fields = {**client.fields("audio"), "tenant": client.tenant}

@@ -15,6 +15,7 @@ import requests
 from jobbridge_client import Client
 from tests.support.client import ok, refused
 from tests.support.command import jobbridge
+from tests.support.of_an_attempt import sent as of_attempt
 from tests.support.seaweed import watched_bucket
 from tests.support.tus import announce, append
 from tests.support.waiting import wait_until
@@ -88,6 +89,17 @@ def test_a_get_is_sent_to_the_store_and_everything_else_is_answered_here(client)
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(FILE)))
     assert client.get(path, headers={**token, "If-None-Match": etag}).status_code == 304
     refused(client.get(path, headers={**token, "Range": f"bytes={len(FILE)}-"}), 416)
+
+
+def test_a_checkpoint_is_given_by_the_store_to_its_holder(client):
+    job, token = job_of(client, b"source")
+    body = {"checkpoint_upload": of_attempt(client, job, FILE)}
+    ok(client.put(f"{job['job_id']}/checkpoint", body, headers=token))
+    told = client.get(f"{job['job_id']}/checkpoint", headers=token, allow_redirects=False)
+    assert (told.status_code, told.headers["ETag"]) == (307, f'"{hashlib.sha256(FILE).hexdigest()}"')
+    assert requests.get(told.headers["Location"], timeout=60).content == FILE
+    assert client.job(job["job_id"])["acknowledged_at"] is not None
+    refused(client.get(f"{job['job_id']}/checkpoint", allow_redirects=False), 409, "lease_lost")
 
 
 def test_what_came_in_several_requests_is_given_by_the_bridge(client):

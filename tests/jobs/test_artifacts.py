@@ -6,8 +6,7 @@ import os
 
 import pytest
 
-from bridge.blobs import append_to_upload, collect, uploads
-from bridge.caller import Caller
+from bridge.blobs import collect, uploads
 from bridge.errors import Invalid, NotFound
 from bridge.jobs import result_files
 from bridge.jobs.artifacts import artifact, page, standing
@@ -16,20 +15,13 @@ from bridge.jobs.read import result
 from bridge.jobs.submit_many import Submission, submit_many
 from bridge.outbox.message import message
 from tests.support.client import ok, refused
-from tests.support.core import KEY, OTHER_KEY, outcome_of
+from tests.support.core import KEY, outcome_of
+from tests.support.of_an_attempt import Work, foreign_uploads, sent
 from tests.support.racing import at_once
-from tests.support.tus import announce, append, objects
+from tests.support.tus import objects
 
 TEXT = "Größe ✓ \x01\n" * 40_000  # above what is read at once, and characters that pieces part
 PICTURE = os.urandom(70_000)
-
-
-def sent(client, job, content, **metadata):
-    """Return a worker's upload for a job; its ID."""
-    token = {"X-Lease-Token": job["lease_token"]}
-    place = announce(client, len(content), token, job_id=job["job_id"], **metadata)
-    assert append(client, place, 0, content, token).status_code == 204
-    return place.rpartition("/")[2]
 
 
 def test_a_text_and_artifacts_go_through_the_whole_way(client):
@@ -127,36 +119,10 @@ def work(core, tmp_path):
     return Work(core)
 
 
-class Work:
-    def __init__(self, core):
-        self.core = core
-        self.runtime = core.runtime
-
-    def upload(self, job=None, content=b"text", key=KEY, **said):
-        whose = {} if job is None else {"job_id": job.job_id, "attempt": job.attempt}
-        began = uploads.announce(
-            self.runtime, key, uploads.Announced(said.pop("length", len(content)), **whose, **said)
-        )
-        return str(append_to_upload.append(self.runtime, began, iter([content])).id)
-
-    def submit(self, job, **said):
-        return self.core.result(job, content=None, **said).status
-
-
 def test_only_whole_uploads_of_this_attempt_count(core, work):
     job, other = core.held(), core.held()
     mine = work.upload(job)
-    foreign = {
-        "a producer's": work.upload(),
-        "another job's": work.upload(other),
-        "another key's": work.upload(job, key=OTHER_KEY),
-        "another tenant's": work.upload(job, key=Caller(KEY.key_id, "elsewhere")),
-        "an earlier attempt's": work.upload(job._replace(attempt=0)),
-        "unfinished": work.upload(job, length=5),
-        "unknown": "00000000-0000-4000-8000-000000000000",
-        "no ID": "../x",
-    }
-    for why, upload in foreign.items():
+    for why, upload in foreign_uploads(work, job, other).items():
         with pytest.raises(Invalid, match="No such upload"):
             pytest.fail(f"{why}: {work.submit(job, result_upload=upload)}")
         named = [{"name": "a", "upload": mine}, {"name": "b", "upload": upload}]

@@ -72,10 +72,11 @@ def test_a_claimed_job_has_this_shape_and_no_other(client):
     }
     assert set(job) - set(answer) == {
         "attempt", "retry_count", "priority", "timeout_at", "lease_token", "lease_expires_at", "ack_by", "source_name",
-        "source_size", "source_media_type", "source_sha256", "checkpoint", "traceparent",
+        "source_size", "source_media_type", "source_sha256", "checkpoint", "checkpoint_upload",
+        "traceparent",
     }  # fmt: skip
     # Not uploaded; of no earlier attempt; none was sent.
-    assert (job["source_sha256"], job["checkpoint"], job["traceparent"]) == (None, None, None)
+    assert (job["source_sha256"], job["checkpoint"], job["checkpoint_upload"], job["traceparent"]) == (None,) * 4
     assert (job["attempt"], job["retry_count"], job["priority"]) == (1, 0, "high")
     assert len(job["lease_token"]) >= 32
     # Until it is acknowledged the lease is the acknowledgement window: 60 s, not the 30 s that were named.

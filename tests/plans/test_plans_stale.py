@@ -36,6 +36,7 @@ from bridge.workers import quarantine
 from models.job_state import Asked, Priority
 from tests.support.big_table import TENANT, BigTable, Plan
 from tests.support.core import KEY, OTHER_KEY, Core
+from tests.support.of_an_attempt import Work
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
 
@@ -173,7 +174,7 @@ def work(core: Core) -> None:
     runtime = core.runtime
     done = core.held(worker="w1")
     job_log.append(runtime, core.of(KEY), str(done.job_id), ["a line"], done.lease_token)
-    job_log.save(runtime, core.of(KEY), str(done.job_id), "a checkpoint", done.lease_token)
+    Work(core).checkpoints(done)
     core.result(done)
     core.result(done)  # again
     changed = core.held(worker="w1")

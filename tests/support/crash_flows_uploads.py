@@ -10,6 +10,7 @@ from bridge import names
 from tests.support.client import ok
 from tests.support.crash_flows import to_the_end
 from tests.support.crash_site import PATIENCE, Site
+from tests.support.of_an_attempt import sent
 from tests.support.tus import append, objects, tus
 from tests.support.waiting import wait_until
 
@@ -39,6 +40,31 @@ def uploaded(site: Site) -> list[str]:
     seen = ok(site.again(lambda **how: site.client.get(place, **how)))
     assert seen["sha256"] == hashlib.sha256(sent).hexdigest()
     return []
+
+
+def checkpointed(site: Site) -> list[str]:
+    """Name uploads as the checkpoint, one after the other; what the next attempt is given was named last."""
+    job_id = site.create()
+    job = site.claim()
+    token, last = {"X-Lease-Token": job["lease_token"]}, [b""]
+    for content in (b"first", b"second"):
+        body = {"checkpoint_upload": sent(site.client, job, content)}
+        put = site.again(lambda body=body, **how: site.client.put(f"{job_id}/checkpoint", body, headers=token, **how))
+        if put.status_code != 200:  # its lease ran out meanwhile: whether it was named, nobody told
+            last.append(content)
+            break
+        last = [content]
+    left = {"lease_token": job["lease_token"]}
+    assert site.again(lambda **how: site.client.post(f"{job_id}/release", left, **how)).status_code in (200, 409)
+    again = wait_until(lambda: site.poll(worker_id="next"), "the next attempt")[0]
+    told, given = again["checkpoint_upload"], b""
+    if told is not None:
+        token = {"X-Lease-Token": again["lease_token"]}
+        given = site.again(lambda **how: site.client.get(told["url"], headers=token, **how)).content
+        assert hashlib.sha256(given).hexdigest() == told["sha256"]
+    assert given in last
+    site.do(again)
+    return to_the_end(site, job_id)
 
 
 def collected(site: Site) -> list[str]:

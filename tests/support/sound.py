@@ -28,6 +28,12 @@ BROKEN = {
       ORDER BY n) <> ARRAY(SELECT generate_series(1, j.outcome_count))""",
     "the last outcome tells the state": f"""j.{one_of("status", FINAL)} AND j.status IS DISTINCT FROM
       (SELECT kwargs ->> 'status' FROM continuations c WHERE c.job_id = j.id ORDER BY n DESC LIMIT 1)""",
+    "it keeps the uploads that it names, and no others": """ARRAY(SELECT n.upload_id FROM job_uploads n
+      JOIN uploads u ON u.id = n.upload_id AND u.expires_at IS NULL WHERE n.job_id = j.id ORDER BY 1) <> ARRAY(
+      SELECT f.upload_id FROM job_files f WHERE f.job_id = j.id
+      UNION SELECT j.checkpoint_upload WHERE j.checkpoint_upload IS NOT NULL
+      UNION SELECT CAST(substr(j.source_file_path, 8) AS uuid) WHERE starts_with(j.source_file_path, 'upload:')
+      ORDER BY 1)""",
     "retries are bounded": "NOT j.retry_count BETWEEN 0 AND j.max_retries",
 }
 ATTEMPTS = "WITH a AS (SELECT * FROM job_attempts WHERE job_id = j.id)"

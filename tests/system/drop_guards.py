@@ -76,7 +76,7 @@ NEAREST = {
     "result_files": ["artifacts"],
     "unserved": ["unserved"],
     "batches": ["batch_outcome"],
-    "job_log": ["job_log"],
+    "job_log": ["job_log", "checkpoints"],
     "pauses": ["pause", "pause_bounds", "drain"],
 }
 TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names))
@@ -141,7 +141,7 @@ def statements() -> Iterator[tuple[str, Executable, Put]]:
         result_files: ["FIND", "NAME"],
         unserved: ["ASKED", "TELL", "FORGET"],
         batches: ["OPEN", "END"],
-        job_log: ["APPEND", "TRIM", "SAVE"],
+        job_log: ["APPEND", "TRIM", "SAVE", "NAME"],
         pauses: ["NOW_PAUSED", "RESUME", "OTHERS"],
     }.items():  # fmt: skip
         for name in names:
