@@ -79,17 +79,18 @@ def test_it_completes_exactly_what_the_rule_of_ownership_lets_complete(core, lea
 
 def test_many_are_completed_at_once_each_with_its_own_result(core):
     jobs = [core.held() for _ in range(3)]
-    lost = core.held()
     told = [success(job.job_id, token=job.lease_token, content=f"of {job.job_id}") for job in jobs]
-    rows = tried(core, *told, success(lost.job_id, token="wrong"))
-    assert [row and row.status for row in rows] == ["completed"] * 3 + [None]
+    wrong, unnamed, *foreign = (core.held() for _ in range(4))
+    others = [success(job.job_id, KEYS[key], job.lease_token) for job, key in zip(foreign, [*KEYS][1:], strict=True)]
+    rows = tried(core, *told, success(wrong.job_id, token="wrong"), success(unnamed.job_id), *others)
+    assert [row and row.status for row in rows] == ["completed"] * 3 + [None] * 4
     for job in jobs:
         stored = core.sql("SELECT content FROM job_results WHERE job_id = :id", id=str(job.job_id))
         assert [row.content for row in stored] == [f"of {job.job_id}"]
         assert core.hows(job.job_id) == ["completed"]
         assert bytes(core.attempts(job.job_id)[0].result_digest) == b"digest"
         assert [row.n for row in core.outcomes(job.job_id)] == [1]
-    assert core.status(lost.job_id) == JobState.PROCESSING
+    assert {core.status(job.job_id) for job in (wrong, unnamed, *foreign)} == {JobState.PROCESSING}
 
 
 def test_of_two_results_for_one_job_in_a_batch_the_first_counts(core):
