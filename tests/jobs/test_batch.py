@@ -163,14 +163,6 @@ def test_simultaneous_batches_with_one_key_make_one_batch(client):
     assert len(ok(client.get("", params={"limit": 500}))["jobs"]) == 50
 
 
-def test_a_key_of_a_job_is_not_free_for_a_batch_nor_the_other_way(client):
-    fields = client.fields()
-    ok(client.post("", fields, headers={"Idempotency-Key": "job"}))
-    ok(client.post("batch", {"jobs": [fields]}, headers={"Idempotency-Key": "batch"}))
-    refused(client.post("batch", {"jobs": [fields]}, headers={"Idempotency-Key": "job"}), 422, "idempotency_mismatch")
-    refused(client.post("", fields, headers={"Idempotency-Key": "batch"}), 422, "idempotency_mismatch")
-
-
 def test_a_batch_that_was_refused_leaves_its_key_free(client):
     fields, headers = client.fields(), {"Idempotency-Key": "batch"}
     missing = {**fields, "source_file_path": f"{client.files}/missing"}

@@ -215,8 +215,7 @@ def test_a_link_that_is_swapped_in_between_look_and_opening_is_not_followed(plac
 @pytest.mark.parametrize("kind", ["fifo", "socket", "directory", "link"])
 def test_what_took_the_place_of_the_file_since_the_job_was_created_is_a_404(bridge, client, kind):
     path = Path(client.source(CONTENT))
-    created = ok(client.post("", {**client.fields("swapped"), "source_file_path": str(path)}))
-    job = client.claim("swapped")
+    job = client.held("swapped", source_file_path=str(path))
     path.unlink()
     if kind == "fifo":
         os.mkfifo(path)
@@ -227,7 +226,7 @@ def test_what_took_the_place_of_the_file_since_the_job_was_created_is_a_404(brid
         path.mkdir()
     else:
         path.symlink_to("/etc/passwd")
-    answer = client.get(f"{created['job_id']}/download", headers={"X-Lease-Token": job["lease_token"]})
+    answer = client.get(f"{job['job_id']}/download", headers={"X-Lease-Token": job["lease_token"]})
     refused(answer, 404, "not_found")
     assert str(path) not in answer.text
     assert ok(client.get(job["job_id"]))["acknowledged_at"] is None

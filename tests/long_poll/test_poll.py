@@ -140,14 +140,6 @@ def test_the_same_claim_id_gets_the_same_jobs_and_tokens_until_they_are_acknowle
     assert new["job_id"] not in {job["job_id"] for job in first["jobs"]}
 
 
-def test_a_claim_id_belongs_to_one_worker_that_is_to_key_and_worker_id(bridge, client):
-    client.create()
-    client.claim(claim_id="c1")
-    assert ok(client.poll(worker_id="w2", claim_id="c1"))["jobs"] == []
-    assert ok(client.poll(claim_id="c2"))["jobs"] == []
-    assert ok(bridge.client(client.tenant).poll(claim_id="c1"))["jobs"] == []
-
-
 def test_a_key_limited_to_content_types_gets_the_intersection(bridge, client):
     limited = bridge.client(client.tenant, ("work",), content_types=["audio", "video"])
     client.create("document")

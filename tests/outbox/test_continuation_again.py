@@ -1,16 +1,30 @@
-"""Outcomes that were lost or not confirmed are sent again: a broker is flushed or away, a worker is killed."""
+"""Outcomes that were lost or not confirmed are sent again: a broker is flushed or away."""
 
-import os
-import signal
-
-import psycopg2
 import pytest
 import redis
 
-from bridge import names
+from bridge import embedded, names
 from tests.support.broker import delivered, handed_over, outcome
 from tests.support.client import ok
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    """Yield a broker of these tests alone, to flush and to stop."""
+    with embedded.start(tmp_path_factory.mktemp("broker"), postgres=False, durable=False) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def confirming(start_bridge, broker):
+    """Yield a bridge that wants confirmations."""
+    bridge = start_bridge(
+        redis_url=broker.redis_url, continuation_task="pipeline.receive", continuation_queue="nobody",
+        continuation_confirm_seconds="1",
+    )  # fmt: skip
+    yield bridge
+    bridge.stop()
 
 
 def taken(bridge, job_id):
@@ -21,27 +35,19 @@ def taken(bridge, job_id):
     return found
 
 
-def nudge(bridge):
-    """Beat's run, now."""
-    bridge.celery.send_task(names.CONTINUE, queue=names.QUEUE, ignore_result=True)
-
-
-def finished(client, content="text"):
-    job_id = client.create()
-    ok(client.result(client.claim(), content=content))
-    return job_id
+def finished(client):
+    job = client.held()
+    ok(client.result(job))
+    return job["job_id"]
 
 
 def make_due(bridge, job_id):
     bridge.sql("UPDATE continuations SET next_at = now() WHERE job_id = :id AND next_at IS NOT NULL", id=job_id)
-    nudge(bridge)
+    bridge.celery.send_task(names.CONTINUE, queue=names.QUEUE, ignore_result=True)  # beat's run, now
 
 
 @pytest.mark.slow
-def test_an_outcome_is_sent_again_until_it_is_confirmed(own_bridge):
-    confirming = own_bridge(
-        continuation_task="pipeline.receive", continuation_queue="nobody", continuation_confirm_seconds="1"
-    )
+def test_an_outcome_is_sent_again_until_it_is_confirmed(confirming):
     job_id = finished(confirming.client())
     found = taken(confirming, job_id)
     found += taken(confirming, job_id)  # by beat alone
@@ -64,22 +70,15 @@ def test_an_outcome_is_sent_again_until_it_is_confirmed(own_bridge):
 
 
 @pytest.mark.slow
-def test_what_a_flushed_broker_lost_and_what_ended_while_it_was_away_is_sent(own_servers, own_bridge):
-    broker = own_servers(postgres=False)
-    bridge = own_bridge(
-        redis_url=broker.redis_url,
-        continuation_task="pipeline.receive",
-        continuation_queue="nobody",
-        continuation_confirm_seconds="5",
-    )
-    client = bridge.client()
+def test_what_a_flushed_broker_lost_and_what_ended_while_it_was_away_is_sent(broker, confirming):
+    client = confirming.client()
     job_ids = [finished(client) for _ in range(3)]
     for job_id in job_ids:
-        delivered(bridge, job_id)
-        wait_until(lambda job_id=job_id: outcome(bridge, job_id).sent_at, "the delivery to be noted")
+        delivered(confirming, job_id)
+        wait_until(lambda job_id=job_id: outcome(confirming, job_id).sent_at, "the delivery to be noted")
     with redis.Redis.from_url(broker.redis_url) as direct:
         direct.flushall()
-    assert {delivered(bridge, job_id)[0].id for job_id in job_ids} == {f"continue-{job_id}-1" for job_id in job_ids}
+    assert {delivered(confirming, job_id)[0].id for job_id in job_ids} == {f"continue-{job_id}-1" for job_id in job_ids}
 
     jobs = [client.held() for _ in range(3)]
     broker.redis.stop()
@@ -87,44 +86,4 @@ def test_what_a_flushed_broker_lost_and_what_ended_while_it_was_away_is_sent(own
         assert ok(client.result(job)) == {"status": "completed", "ingestion_continued": True}
     broker.redis.start()
     for job in jobs:
-        assert delivered(bridge, job["job_id"])[0].kwargs["success"] is True
-
-
-@pytest.mark.slow
-def test_what_a_worker_took_before_it_was_killed_is_sent_by_the_next(own_servers, own_bridge):
-    broker = own_servers(postgres=False)
-    bridge = own_bridge(
-        beat=False, redis_url=broker.redis_url, continuation_task="pipeline.receive", continuation_queue="nobody"
-    )
-    client = bridge.client()
-    job_id = client.create()
-    job = client.claim()
-    worker = next(child for child in bridge.stack.family.children if child.name == "celery")
-    url = bridge.settings.require("database_url").replace("+psycopg2", "")
-    waiting = (
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        " AND application_name = 'bridge-celery'"
-    )
-    direct = redis.Redis.from_url(broker.redis_url)
-    with psycopg2.connect(url) as holder, holder.cursor() as cursor:
-        # Ended without its nudge; ours runs into the lock and is held just before it takes the outcome.
-        ok(client.result(job))
-        wait_until(lambda: handed_over(bridge, job_id), "the first delivery")
-        wait_until(lambda: outcome(bridge, job_id).sent_at, "the delivery to be noted")
-        direct.delete("nobody")
-        bridge.sql("UPDATE continuations SET next_at = now(), sent_at = NULL, tries = 0 WHERE job_id = :id", id=job_id)
-        cursor.execute("LOCK TABLE continuations IN ACCESS EXCLUSIVE MODE")
-        nudge(bridge)
-        wait_until(lambda: bridge.sql(waiting), "the worker to stand before the lock")
-        direct.client_pause(60_000, all=False)  # writes wait: nothing can be sent
-    wait_until(lambda: outcome(bridge, job_id).tries == 1, "the worker to take the outcome")
-    os.killpg(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
-    direct.client_unpause()
-    assert outcome(bridge, job_id).sent_at is None
-    direct.delete("nobody")
-    bridge.stack.family.children.remove(worker)
-    bridge.stack.start_processes(api=False, beat=False)
-    make_due(bridge, job_id)
-    assert [message.id for message in delivered(bridge, job_id)] == [f"continue-{job_id}-1"]
-    wait_until(lambda: outcome(bridge, job_id).sent_at, "the delivery to be noted")
+        assert delivered(confirming, job["job_id"])[0].kwargs["success"] is True
