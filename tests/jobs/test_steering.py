@@ -1,12 +1,7 @@
-"""Cancel and retry, of one job and of all that match: who asked, in batches, resumed after a crash, one winner."""
+"""Cancel and retry, of one job and of all that match: who asked, and what each changes."""
 
-import os
-import signal
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-import psutil
-import psycopg2
 import pytest
 
 from tests.support.client import ok, refused
@@ -154,41 +149,3 @@ def test_every_cancel_and_retry_is_kept_with_who_asked_one_by_one_and_in_bulk(br
         assert moments == sorted(moments)
         assert all(set(one) == {"what", "key_id", "key", "asked_at"} for one in requests)
     assert client.job(client.create())["requests"] == []
-
-
-# A crash in the middle.
-
-
-def test_a_bulk_cancel_whose_api_process_is_killed_goes_on_when_it_is_repeated(own_bridge):
-    bridge = own_bridge(celery=False, beat=False, api_processes="2", continuation_task="pipeline.receive")
-    client = bridge.client()
-    one = client.fields()
-    for _ in range(3):
-        ok(client.post("batch", {"jobs": [one] * 700}))
-    late = bridge.sql("SELECT id FROM remote_jobs ORDER BY created_at DESC, id DESC LIMIT 1")[0].id
-    done = "SELECT count(*) FROM remote_jobs WHERE status = 'cancelled'"
-    api = next(child.process.pid for child in bridge.stack.family.children if child.name == "api")
-    url = bridge.settings.require("database_url").replace("+psycopg2", "")
-    blocked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with psycopg2.connect(url) as holder, holder.cursor() as cursor, ThreadPoolExecutor(1) as pool:
-        cursor.execute("SELECT 1 FROM remote_jobs WHERE id = %s FOR UPDATE", (str(late),))
-        broken_off = pool.submit(client.post, "cancel", params={"content_type": "audio"})
-        wait_until(lambda: bridge.sql(blocked), "the last batch to wait for the row")
-        for process in psutil.Process(api).children():
-            os.kill(process.pid, signal.SIGKILL)
-        assert broken_off.exception(60) is not None
-        assert bridge.sql(done)[0][0] == 2000
-    assert bridge.sql("SELECT count(*) FROM job_requests")[0][0] == 2000
-
-    def again():
-        try:
-            return ok(client.post("cancel", params={"content_type": "audio"}))
-        except OSError:  # the next API process is not up yet
-            return None
-
-    assert wait_until(again, "the repeated request to be answered") == {"matched": 100, "changed": 100}
-    assert bridge.sql(done)[0][0] == 2100
-    for counted in ("SELECT count(*), count(DISTINCT job_id) FROM job_requests",
-                    "SELECT count(*), count(DISTINCT job_id) FROM continuations"):  # fmt: skip
-        assert tuple(bridge.sql(counted)[0]) == (2100, 2100)
-    assert bridge.sql("SELECT max(outcome_count) FROM remote_jobs")[0][0] == 1
