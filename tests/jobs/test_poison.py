@@ -1,5 +1,7 @@
 """A job that three different workers lost is not handed to a fourth."""
 
+import pytest
+
 from bridge.jobs.expire import expire
 from tests.support.core import KEY, OTHER_KEY, Core
 
@@ -19,8 +21,9 @@ def fail(core, job_id, worker):
     core.result(core.claim(str(job_id), worker), success=False)
 
 
-def new(core):
-    return core.create(max_retries=10, timeout_seconds=100000, queue_timeout_seconds=1000000)
+def new(core, **fields):
+    usual = {"max_retries": 10, "timeout_seconds": 100000, "queue_timeout_seconds": 1000000}
+    return core.create(**{**usual, **fields})
 
 
 def test_a_job_lost_by_three_different_workers_fails_with_retries_left(core):
@@ -83,13 +86,13 @@ def test_after_an_operators_retry_the_count_begins_anew(core):
 
 
 def test_without_retries_left_a_third_loss_is_poison_too(core):
-    job_id = core.create(max_retries=2, timeout_seconds=100000, queue_timeout_seconds=1000000)
+    job_id = new(core, max_retries=2)
     lose(core, job_id, "w1", "w2", "w3")
     assert "different workers" in core.row(job_id).error_message
 
 
 def lost_twice(core, **fields):
-    job_id = core.create(max_retries=10, queue_timeout_seconds=1000000, **{"timeout_seconds": 100000, **fields})
+    job_id = new(core, **fields)
     lose(core, job_id, "w1", "w2")
     core.age(job_id, 5000)
     return job_id
@@ -121,22 +124,18 @@ def test_the_losses_of_another_job_do_not_count(core):
     assert core.status(job_id) == "pending"
 
 
-def test_an_unacknowledged_claim_that_waits_for_the_next_batch_is_no_poison_meanwhile(core):
-    jobs = [lost_twice(core) for _ in range(2)]
+@pytest.mark.parametrize(
+    ("fields", "acknowledge", "seconds", "end"),
+    [({}, False, 61, "pending"), ({"timeout_seconds": 100}, True, 101, "timeout")],
+    ids=["unacknowledged", "deadline"],
+)
+def test_what_waits_for_the_next_batch_is_no_poison_meanwhile(core, fields, acknowledge, seconds, end):
+    jobs = [lost_twice(core, **fields) for _ in range(2)]
     for job_id in jobs:
-        core.claim(job_id, "w3")
-        core.age(job_id, 61)
+        core.claim(job_id, "w3", acknowledge=acknowledge)
+        core.age(job_id, seconds)
     assert expire(core.runtime, batch=1, rounds=1) == 1
-    assert sorted(core.status(job_id) for job_id in jobs) == ["pending", "processing"]
-
-
-def test_a_deadline_that_waits_for_the_next_batch_is_no_poison_meanwhile(core):
-    jobs = [lost_twice(core, timeout_seconds=100) for _ in range(2)]
-    for job_id in jobs:
-        core.heartbeat(core.claim(job_id, "w3"))
-        core.age(job_id, 101)
-    assert expire(core.runtime, batch=1, rounds=1) == 1
-    assert sorted(core.status(job_id) for job_id in jobs) == ["processing", "timeout"]
+    assert sorted(core.status(job_id) for job_id in jobs) == sorted(["processing", end])
 
 
 def test_without_a_pipelines_task_poison_records_no_outcome(make_runtime):

@@ -57,12 +57,16 @@ def test_a_late_failure_that_is_not_retryable_fails_the_job(core):
     assert core.result(job, success=False, retryable=False).status == "failed"
 
 
-def test_a_late_result_is_refused_once_another_has_claimed(core):
-    job = core.lost(acknowledge=False)
+@pytest.mark.parametrize("end", ["unacknowledged", "released"])
+def test_a_result_is_refused_once_another_has_claimed(core, end):
+    job = core.held() if end == "released" else core.lost(acknowledge=False)
+    if end == "released":
+        core.release(job)
     second = core.claim(str(job.job_id), "w2")
     assert outcome_of(lambda: core.result(job)) == "lease_lost"
+    assert core.status(job.job_id) == "processing"
     assert core.result(second).status == "completed"
-    assert core.hows(job.job_id) == ["unacknowledged", "completed"]
+    assert core.hows(job.job_id) == [end, "completed"]
 
 
 def test_a_late_result_is_refused_after_a_release(core):
@@ -92,16 +96,6 @@ def test_a_late_result_of_a_job_that_timed_out_is_refused(core):
     core.age(job.job_id, 90000)
     core.expire()
     assert outcome_of(lambda: core.result(job)) == "already_finished"
-
-
-def test_a_result_of_an_earlier_attempt_is_refused(core):
-    job_id = core.create()
-    first = core.claim(job_id, "w1")
-    core.release(first)
-    second = core.claim(job_id, "w2")
-    assert outcome_of(lambda: core.result(first)) == "lease_lost"
-    assert core.status(job_id) == "processing"
-    assert core.result(second).status == "completed"
 
 
 def test_a_result_acknowledges(core):
