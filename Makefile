@@ -93,7 +93,7 @@ clients: $(STAMP) .venv-clients/.installed ## clients generated from the OpenAPI
 
 flask: $(STAMP) ## the HTTP tests of creates, polls and results once more, all of them left to Flask
 	@BRIDGE_FAST_ROUTES=off $(PY) -m pytest $(PARALLEL) $(ARGS) tests/jobs/test_create.py tests/jobs/test_result_routes.py \
-	  tests/jobs/test_broken_results.py tests/jobs/test_submission.py tests/long_poll/test_poll.py \
+	  tests/jobs/test_declared_digests.py tests/jobs/test_broken_results.py tests/jobs/test_submission.py tests/long_poll/test_poll.py \
 	  tests/http/test_result_and_next.py
 
 openapi: $(STAMP) ## stores the form of the OpenAPI document, after a meant change of it

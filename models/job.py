@@ -55,6 +55,7 @@ remote_jobs = Table(
     Column("source_file_path", Text, nullable=False),
     Column("source_fetch", Text),  # `worker`: the worker fetches from the source's server; null: the bridge does
     Column("source_size", BigInteger),  # bytes at its creation; null: created before this was recorded
+    Column("source_sha256", LargeBinary),  # as its producer declares it; null: it does not
     Column("content_type", Text, nullable=False),
     Column("task_options", JSON, nullable=False),
     Column("priority", SmallInteger, nullable=False),  # the list it waits in

@@ -64,7 +64,7 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
 
     response = bytes_response(upload.length, sha256.hex(), upload.created_at.timestamp(), body)
     response.headers["Content-Disposition"] = attachment(upload.name or name)
-    response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(sha256).decode()}:"
+    response.headers["Repr-Digest"] = repr_digest(sha256)
     response.make_conditional(request.environ)
     if by_store and request.method == "GET" and response.status_code in (200, 206):
         address = link(runtime, upload.id, upload.length)
@@ -139,6 +139,11 @@ def attachment(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9 ._()-]", "_", name)
     spelled = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{spelled}'
+
+
+def repr_digest(sha256: bytes) -> str:
+    """Return the Repr-Digest of a file (RFC 9530), the same with each range of it."""
+    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
 def cut_short(why: str) -> BrokenPipeError:

@@ -35,7 +35,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Last-Modified": {"schema": _TEXT, "description": "Time of the file's last modification."},
     "Accept-Ranges": {"schema": _TEXT, "description": "bytes."},
     "Content-Disposition": {"schema": _TEXT, "description": "attachment, and a file name."},
-    "Repr-Digest": {"schema": _TEXT, "description": "The SHA-256 of the whole file (RFC 9530), where it was uploaded."},
+    "Repr-Digest": {"schema": _TEXT, "description": "The SHA-256 of the whole file (RFC 9530), if known or declared."},
     "Content-Range": {
         "schema": _TEXT,
         "description": "The range of bytes in this answer and the total; with 416 only the total.",

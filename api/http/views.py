@@ -93,15 +93,15 @@ def _checkpoint(job: Claimed) -> dict[str, Any]:
 def _source(job: Claimed) -> dict[str, Any]:
     path = job.source_file_path
     name = remote_name(path, f"{job.job_id}.bin") if is_remote(path) else source_name(path)
-    told, sha256 = None, None
+    told, sha256 = None, job.source_sha256
     if job.upload is not None:
         name = job.upload.name or f"{job.job_id}.bin"
-        told, sha256 = job.upload.media_type, bytes(job.upload.sha256).hex()
+        told, sha256 = job.upload.media_type, job.upload.sha256
     return {
         "source_name": name,
         "source_size": job.source_size,
         "source_media_type": told or mimetypes.guess_type(name)[0] or "application/octet-stream",
-        "source_sha256": sha256,
+        "source_sha256": _hex(sha256),
     }
 
 

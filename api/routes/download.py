@@ -15,7 +15,7 @@ from werkzeug.wsgi import ClosingIterator
 from api.http.accelerated import accelerates, redirected
 from api.http.access import caller, runtime, scope
 from api.http.body import header_text
-from api.http.bytes_response import attachment, bytes_response, cut_short, upload_response
+from api.http.bytes_response import attachment, bytes_response, cut_short, repr_digest, upload_response
 from api.http.documented_errors import gives
 from api.http.remote_response import object_response, redirect_to_source, remote_response
 from api.http.send_file import connection, file_pieces
@@ -60,7 +60,7 @@ def download(job_id: str) -> Any:
     if not holder and (token is not None or not caller().may("read")):
         raise lost_lease(job, why)
     if accelerates(runtime()) and not is_uploaded(job.source_file_path) and not is_remote(job.source_file_path):
-        answer = redirected(runtime(), job.source_file_path)
+        answer = _declared(redirected(runtime(), job.source_file_path), job)
         if holder and request.method == "GET":
             _renewer(job_id, token)()  # nginx does not report what it sends: the request itself is the sign of life
         return answer
@@ -68,6 +68,7 @@ def download(job_id: str) -> Any:
         response = redirect_to_source(runtime(), job.source_file_path, f"{job.id}.bin")
     else:
         response = source_response(job, by_store=True)
+    _declared(response, job)
     return alive_while_sent(response, job, token) if holder else response
 
 
@@ -87,6 +88,13 @@ def alive_while_sent(response: Response, job: Row[Any], token: str | None) -> Re
         every = (job.lease_seconds or UNNAMED_LEASE_SECONDS * 3) / 3
         chunks = cast(Iterable[bytes], response.response)
         response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])  # type: ignore[attr-defined]
+    return response
+
+
+def _declared(response: Response, job: Row[Any]) -> Response:
+    """Return the answer with the digest that the producer declared, if any; what comes is not held against it here."""
+    if job.source_sha256 is not None:
+        response.headers["Repr-Digest"] = repr_digest(job.source_sha256)
     return response
 
 

@@ -107,7 +107,9 @@ class ClaimedJob(Schema):
         metadata={"description": "Size in bytes when the job was created; null if not recorded."},
     )
     source_sha256 = fields.String(
-        required=True, allow_none=True, metadata={"description": "In hex; null if the file was not uploaded."}
+        required=True,
+        allow_none=True,
+        metadata={"description": "In hex: that of an upload, or as the producer declared it; null: unknown."},
     )
     source_media_type = fields.String(
         required=True,

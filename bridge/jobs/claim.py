@@ -46,9 +46,8 @@ _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j
 # Large task_options are read while they are sent; what is given again is, whatever its size: any number of polls may
 # repeat their claims at once.
 _AGAIN = """id, content_type, CAST(NULL AS text), attempt, retry_count, coalesce(asked_priority, priority), timeout_at,
-  lease_token, lease_expires_at, ack_by, source_file_path, source_size,
-  CAST(extract(epoch FROM now() - queued_at) AS float), checkpoint_bytes, traceparent,
-  checkpoint_upload"""
+  lease_token, lease_expires_at, ack_by, source_file_path, source_size, source_sha256,
+  CAST(extract(epoch FROM now() - queued_at) AS float), checkpoint_bytes, traceparent, checkpoint_upload"""
 _COLUMNS = _AGAIN.replace("NULL", f"CASE WHEN pg_column_size(task_options) <= {AT_ONCE} THEN task_options END")
 
 # SKIP LOCKED: a row that somebody else is changing is not worth waiting for, and nobody can deadlock.
@@ -106,7 +105,7 @@ UNION ALL
 SELECT '{Fate.AGAIN}', n, {_AGAIN} FROM earlier
 UNION ALL
 SELECT CASE WHEN {_WITHHELD} THEN '{Fate.WITHHELD}' ELSE '{Fate.BUSY}' END,
-  o.n, o.id{", NULL" * 15}
+  o.n, o.id{", NULL" * 16}
 FROM new o JOIN remote_jobs j ON j.id = o.id WHERE {_FREE} AND o.id NOT IN (SELECT id FROM fitting)
 """).execution_options(prepared_as="claim_jobs")
 
@@ -191,6 +190,7 @@ class Claimed(NamedTuple):
     ack_by: datetime
     source_file_path: str
     source_size: int | None  # bytes
+    source_sha256: bytes | None  # as its producer declares it
     waited_seconds: float  # in its queue
     checkpoint_bytes: int | None  # of what an earlier attempt has kept; None: nothing
     traceparent: str | None  # of its create

@@ -38,23 +38,23 @@ INSERT = text(f"""
 INSERT INTO remote_jobs (id, tenant, idempotency_key, idempotency_hash, ingestion_task_id, source_file_path,
   source_size, content_type, task_options, priority, max_retries, timeout_seconds, queue_timeout_seconds, status,
   created_at, queued_at, available_at, mirrored, timeout_at, unserved_after_seconds, unserved_at,
-  batch_id, batch_outcome, traceparent, callback_url, callback_key, source_fetch)
+  batch_id, batch_outcome, traceparent, callback_url, callback_key, source_fetch, source_sha256)
 SELECT n.id, n.tenant, :idempotency_key, :idempotency_hash, n.ingestion_task_id, n.source_file_path, n.source_size,
   n.content_type, CAST(n.task_options AS json), n.priority, n.max_retries, n.timeout_seconds, n.queue_timeout_seconds,
   '{JobState.PENDING}', now(), a.at, a.at, a.at <= now(), a.at + make_interval(secs => n.queue_timeout_seconds),
   n.unserved_after_seconds, a.at + make_interval(secs => n.unserved_after_seconds),
   CAST(:batch_id AS uuid), CAST(:batch_outcome AS boolean), n.traceparent, n.callback_url, n.callback_key,
-  n.source_fetch
+  n.source_fetch, decode(n.source_sha256, 'hex')
 FROM unnest(
   CAST(:ids AS uuid[]), CAST(:tenants AS text[]), CAST(:ingestion_task_ids AS text[]),
-  CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]),
+  CAST(:source_file_paths AS text[]), CAST(:source_sizes AS bigint[]), CAST(:source_sha256s AS text[]),
   CAST(:content_types AS text[]), CAST(:task_options AS text[]), CAST(:priorities AS smallint[]),
   CAST(:max_retries AS int[]), CAST(:timeouts AS int[]), CAST(:queue_timeouts AS int[]),
   CAST(:available_at AS timestamptz[]), CAST(:unserved_after AS int[]), CAST(:traceparents AS text[]),
   CAST(:callback_urls AS text[]), CAST(:callback_keys AS uuid[]), CAST(:source_fetches AS text[])
-) AS n(id, tenant, ingestion_task_id, source_file_path, source_size, content_type, task_options, priority, max_retries,
-  timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds, traceparent, callback_url,
-  callback_key, source_fetch),
+) AS n(id, tenant, ingestion_task_id, source_file_path, source_size, source_sha256, content_type, task_options,
+  priority, max_retries, timeout_seconds, queue_timeout_seconds, available_at, unserved_after_seconds, traceparent,
+  callback_url, callback_key, source_fetch),
   LATERAL (SELECT greatest(n.available_at, now()) AS at) a
 WHERE NOT EXISTS (
   SELECT FROM job_batches WHERE tenant = n.tenant AND idempotency_key = CAST(:idempotency_key AS text)
@@ -225,8 +225,7 @@ def enqueue_batch(
         batch_id = uuid7()
         if key.key is not None and not keep_batch(connection, key, [*map(str, ids)], batch_id):
             return _earlier(connection, key)
-        of_each = zip(created, sizes, callbacks, strict=True)
-        new = [_new(runtime, tenant, fields, size, callback) for fields, size, callback in of_each]
+        new = [_new(runtime, tenant, *one) for one in zip(created, sizes, callbacks, strict=True)]
         its = {"batch_id": str(batch_id), "batch_outcome": outcome or None}
         told = {"outcome": outcome, "callback_url": whole.url, "callback_key": whole.key_id}
         connection.execute(NEW, {"id": batch_id, "tenant": tenant, "jobs": len(ids), **told})
@@ -275,6 +274,7 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "ingestion_task_ids": [fields["ingestion_task_id"] for fields in created],
         "source_file_paths": [fields["source_file_path"] for fields in created],
         "source_sizes": [one.size for one in new],
+        "source_sha256s": [fields["source_sha256"] for fields in created],
         "content_types": [fields["content_type"] for fields in created],
         "task_options": [orjson.dumps(fields["task_options"]).decode() for fields in created],
         "priorities": [fields["priority"].rank for fields in created],

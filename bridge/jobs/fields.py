@@ -69,6 +69,12 @@ class CreateFields(Strict):
         validate=validate.OneOf(FETCHES),
         metadata={"description": "Who asks the server of `source_url`: the bridge, or the worker directly."},
     )
+    source_sha256 = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Regexp(r"^[0-9a-fA-F]{64}\Z", error="Must be a SHA-256: 64 hex digits."),
+        metadata={"description": "The file's SHA-256 in hex, which its worker checks.", "pattern": "^[0-9a-fA-F]{64}$"},
+    )
     content_type = fields.String(
         required=True,
         validate=validate.Regexp(
@@ -125,6 +131,8 @@ class CreateFields(Strict):
     @post_load
     def _one_source(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Put the source under one name: `upload:ID` or an address takes the place of a path."""
+        if data.get("source_sha256") is not None:
+            data["source_sha256"] = data["source_sha256"].lower()
         given = [name for name in ("source_file_path", "source_upload", "source_url") if name in data]
         if not given:
             raise ValidationError("Missing data for required field.", "source_file_path")
@@ -152,7 +160,7 @@ def fingerprint(created: Mapping[str, Any]) -> bytes:
 
 
 # Fields that were added later, left out while they have their default: what was asked for before keeps its hash.
-_LATER = {"unserved_after_seconds": None, "callback_url": None, "source_fetch": BRIDGE}
+_LATER = {"unserved_after_seconds": None, "callback_url": None, "source_fetch": BRIDGE, "source_sha256": None}
 
 
 def _as_before(created: Any) -> Any:

@@ -34,7 +34,7 @@ def looked_at(
     for place, fields in enumerate(created):
         try:
             check_fetch(runtime.settings, fields["source_fetch"])
-            sizes.append(look(runtime, tenant, fields["source_file_path"]))
+            sizes.append(look(runtime, tenant, fields["source_file_path"], fields["source_sha256"]))
         except Invalid as error:
             refused[place] = dict(error.errors)
         try:

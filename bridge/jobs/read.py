@@ -29,6 +29,7 @@ JUDGED: tuple[ColumnElement[Any], ...] = (
     _c.status,
     _c.source_file_path,
     _c.source_fetch,
+    _c.source_sha256,
     _c.attempt,
     _c.worker_id,
     _c.key_id,

@@ -20,16 +20,16 @@ LATE_SECONDS = 0.25  # a visit that takes longer may hang at one file: then each
 Seen = int | BridgeError | None  # the size in bytes, the refusal; None: not seen in time
 
 
-def look(runtime: Runtime, tenant: str, path: str) -> int | None:
+def look(runtime: Runtime, tenant: str, path: str, sha256: str | None = None) -> int | None:
     """Return the size in bytes of the file that a job names; None for an address, whose server is not asked yet.
 
-    Raises Invalid, Unavailable as check_source does.
+    `sha256`: as declared; only an upload's is known here. Raises Invalid, Unavailable as check_source does.
     """
     if is_remote(path):
         check_remote(runtime.settings, path)
         return None
     if is_uploaded(path):
-        return look_at_upload(runtime, tenant, path)
+        return look_at_upload(runtime, tenant, path, sha256)
     roots = runtime.settings.source_roots
     root = next((root for root in roots if path.startswith(f"{root}/")), None)
     seen = runtime.batches(_below(root), runtime, path)

@@ -39,14 +39,16 @@ def is_uploaded(path: str) -> bool:
     return path.startswith(SCHEME)
 
 
-def look_at_upload(runtime: Runtime, tenant: str, path: str) -> int:
-    """Return the size in bytes of the upload that a new job names. Raises Invalid."""
+def look_at_upload(runtime: Runtime, tenant: str, path: str, sha256: str | None = None) -> int:
+    """Return the size in bytes of the upload that a new job names. Raises Invalid, also for another `sha256`."""
     if not re.fullmatch(SCHEME + UPLOAD_ID_PATTERN, path):
         raise Invalid(_NO_UPLOAD)
     with runtime.single.connect() as connection:
         found = connection.execute(FIND, {"id": _id(path), "tenant": tenant}).first()
     if found is None:
         raise Invalid(_NO_UPLOAD)
+    if sha256 not in (None, its := bytes(found.sha256).hex()):
+        raise Invalid({"source_sha256": [f"The upload's SHA-256 is {its}."]})
     return int(found.length)
 
 

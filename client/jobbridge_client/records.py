@@ -16,6 +16,7 @@ class JobFields(TypedDict, total=False):
     """Further fields of a new job; docs/protocol.md has ranges and defaults."""
 
     source_fetch: Literal["bridge", "worker"]
+    source_sha256: str
     task_options: dict[str, Any]
     priority: Priority
     max_retries: int

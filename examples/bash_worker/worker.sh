@@ -260,7 +260,7 @@ from_its_server() {
   call part GET store --proto =https --noproxy '*' --speed-limit 1 --speed-time 60 "${range[@]}"
   status=$?
   if ((status == 3)); then refused="The source's address is none that can be fetched from"; fi # a port that is none
-  tag=$(header part ETag) digest=''
+  tag=$(header part ETag)
   case $http in
     20? | 416 | 408 | 425 | 429 | 5?? | 000) ;;
     *) refused="The source's server answers $http" ;;
@@ -273,7 +273,7 @@ from_its_server() {
 # fetch PATH: fetch the source file, resuming where a connection broke off if it is still the same file. `unfit` says why
 # this machine cannot take it, `refused` why no machine can.
 fetch() {
-  local n size status free etag='' range limit tag digest
+  local n size status free etag='' range limit tag digest want came wrong=''
   : >"$tmp/source"
   for ((n = 0; ; n++)); do
     size=$(stat -c %s "$tmp/source")
@@ -332,11 +332,17 @@ fetch() {
       *) passing "$status" || return 1 ;;
     esac
     if [[ $http == 20? ]]; then etag=$tag; fi
-    if [[ $status == 0 && $http == 20? && $digest =~ sha-256=:([A-Za-z0-9+/]{43}=): ]] &&
-      [[ $(base64 -d <<<"${BASH_REMATCH[1]}" | od -An -v -tx1 | tr -d ' \n') != "$(sha256sum <"$tmp/source" | cut -c 1-64)" ]]; then
-      log "the bytes that came are not those of the digest that the bridge tells"
-      : >"$tmp/source"
-      status=1
+    if [[ $status == 0 && $http == 20? && $digest =~ sha-256=:([A-Za-z0-9+/]{43}=): ]]; then
+      want=$(base64 -d <<<"${BASH_REMATCH[1]}" | od -An -v -tx1 | tr -d ' \n')
+      came=$(sha256sum <"$tmp/source" | cut -c 1-64)
+      if [[ $came != "$want" && $came == "$wrong" ]]; then # the way here does not change the same bytes twice
+        refused="The source file is not the one that was declared: its SHA-256 is $came, not $want"
+        return 1
+      elif [[ $came != "$want" ]]; then
+        log "the bytes that came are not those of the digest that the bridge tells"
+        : >"$tmp/source"
+        wrong=$came status=1
+      fi
     fi
     passing "$status" || return 0
     if (($(date +%s) > patience)); then return 1; fi

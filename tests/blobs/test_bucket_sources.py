@@ -1,5 +1,6 @@
 """Sources in buckets: through a create, a claim and a download, from SeaweedFS and from servers that only pretend."""
 
+import base64
 import os
 import re
 
@@ -89,11 +90,12 @@ def test_a_worker_gets_an_object_as_it_gets_a_file(client):
 
 
 def test_a_worker_that_is_to_fetch_an_object_itself_is_given_an_address(client):
-    ok(client.post("", {**body(URL), "source_fetch": "worker"}))
+    ok(client.post("", {**body(URL), "source_fetch": "worker", "source_sha256": "a" * 64}))
     job = client.claim("doc")
     token = {"X-Lease-Token": job["lease_token"]}
     told = client.get(job["source_file_url"], headers=token, allow_redirects=False)
     assert (told.status_code, "X-Source-Fetch" in told.headers) == (307, False)  # the bucket is the operator's choice
+    assert told.headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(bytes.fromhex('a' * 64)).decode()}:"
     assert requests.get(told.headers["Location"], timeout=60).content == FILE
     ok(client.post("", {**body("s3://files/in/none"), "source_fetch": "worker"}))
     job = client.claim("doc")

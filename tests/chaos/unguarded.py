@@ -13,7 +13,8 @@ from bridge.long_poll import assign, dispatcher
 from bridge.queues import RANKS, Entry, Queue
 
 COLUMNS = """id, content_type, CAST(task_options AS text), attempt, retry_count, priority, timeout_at, lease_token,
-  lease_expires_at, ack_by, source_file_path, source_size, 0.0, checkpoint_bytes, traceparent, checkpoint_upload"""
+  lease_expires_at, ack_by, source_file_path, source_size, source_sha256, 0.0, checkpoint_bytes, traceparent,
+  checkpoint_upload"""
 FREE = text("SELECT 1 FROM remote_jobs WHERE id = :id AND status = 'pending' AND available_at <= now()")
 TAKE = text(f"""
 UPDATE remote_jobs SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, key_id = :key_id,

@@ -133,6 +133,7 @@ def test_ctrl_c_ends_following_a_log_and_a_question_before_many_is_answered_no(t
     [
         (["--type", "web"], "name a FILE or --source-url"),
         (["x", "--type", "web", "--source-fetch", "bridge"], "--source-fetch is about --source-url"),
+        (["x", "y", "--type", "web", "--source-sha256", "00"], "--source-sha256 is that of one FILE"),
         (["x", "--type", "web", "--ingestion-task-id", "\udcff"], "what is to be sent is not UTF-8"),
     ],
 )

@@ -65,6 +65,13 @@ def test_a_submission_may_name_task_and_moment(run, client):
     assert (job["ingestion_task_id"], job["available_at"]) == ("7", "2999-01-01T00:00:00+00:00")
 
 
+def test_a_submission_may_declare_the_digest_of_its_file(run, client):
+    command = ["jobs", "submit", client.source(), "--type", "web", "--source-sha256"]
+    said(run(*command, "AB" * 32))
+    assert client.claim("web")["source_sha256"] == "ab" * 32
+    assert "jobs.0.source_sha256: Must be a SHA-256" in run(*command, "ab").stderr
+
+
 def test_an_idempotency_key_makes_no_second_jobs(run, client):
     command = ["jobs", "submit", client.source(), "--type", "web", "--idempotency-key", "night-7", "--json"]
     assert document(run(*command)) == document(run(*command))

@@ -1,5 +1,6 @@
 """The client against a running bridge: what a pipeline on another host does with an address and a key."""
 
+import hashlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,13 @@ def test_a_source_is_named_once_also_at_an_address_and_as_an_upload_of_a_batch(e
     for path, status in (("/api/v1/remote-jobs/statistics", 200), ("/api/v1/remote-jobs/nosuch", 404)):
         reply = either("call", "GET", path)
         assert (reply.status, reply.headers["x-request-id"] != "", reply.body[:1]) == (status, True, b"{")
+    for wrong in ("0" * 63, "g" * 64):
+        with pytest.raises(Invalid, match="source_sha256"):
+            either("create", "audio", ingestion_task_id="7", source_file_path=client.source(), source_sha256=wrong)
+    job = either("submit", client.source(b"x"), "audio", source_sha256=hashlib.sha256(b"x").hexdigest())
+    assert client.claim(worker_id="w")["job_id"] == job.job_id
+    with pytest.raises(Invalid, match="The upload's SHA-256 is"):
+        either("submit", client.source(b"x"), "audio", source_sha256="0" * 64)
     (tmp_path / "a.bin").write_bytes(b"bytes")
     sent = sdk.upload(tmp_path / "a.bin")
     named = {"content_type": "audio", "ingestion_task_id": "7", "source_upload": sent}

@@ -1,5 +1,7 @@
 """Downloads that nginx sends by itself, with the configuration of docs/operations.md, in a real nginx."""
 
+import base64
+import hashlib
 import os
 import re
 from urllib.parse import urlsplit
@@ -68,10 +70,10 @@ def client(bridge, proxy):
     return one
 
 
-def claimed(client, path):
+def claimed(client, path, **fields):
     """Return a claimed job whose source file is this one."""
     uri = "file://" + "".join(f"%{byte:02x}" if byte != 47 else "/" for byte in os.fsencode(path))
-    body = {"source_file_path": uri, "content_type": "audio", "ingestion_task_id": "task"}
+    body = {"source_file_path": uri, "content_type": "audio", "ingestion_task_id": "task", **fields}
     ok(client.post("", body))
     return client.claim()
 
@@ -106,6 +108,7 @@ def test_ranges_and_conditions_are_nginxs(bridge, client):
     part = get(client, job, Range="bytes=100-199")
     assert (part.status_code, part.content, part.headers["ETag"]) == (206, CONTENT[100:200], etag)
     assert part.headers["Content-Range"] == f"bytes 100-199/{len(CONTENT)}"
+    assert "Repr-Digest" not in part.headers
     assert get(client, job, Range="bytes=100-", **{"If-Range": etag}).content == CONTENT[100:]
     other = get(client, job, Range="bytes=100-", **{"If-Range": '"other"'})
     assert (other.status_code, other.content) == (200, CONTENT)
@@ -114,6 +117,15 @@ def test_ranges_and_conditions_are_nginxs(bridge, client):
         refused(get(client, job, **headers), 416)
     head = client.request("HEAD", f"{job['job_id']}/download", headers={"X-Lease-Token": job["lease_token"]})
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(CONTENT)))
+
+
+def test_a_declared_digest_passes_through_nginx(bridge, client):
+    path = bridge.roots[0] / "declared"
+    path.write_bytes(CONTENT)
+    job = claimed(client, path, source_sha256=hashlib.sha256(CONTENT).hexdigest())
+    for asked in ({}, {"Range": "bytes=100-199"}):
+        told = get(client, job, **asked).headers["Repr-Digest"]
+        assert told == f"sha-256=:{base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()}:"
 
 
 def test_rights_are_checked_here(bridge, client):

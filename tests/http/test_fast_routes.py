@@ -33,6 +33,8 @@ CREATES: dict[str, dict[str, Any]] = {
     "later": {"available_at": "2999-01-01T00:00:00+02:00"},
     "past": {"available_at": "2000-01-01T00:00:00Z"},
     "year": {"available_at": "9999-01-01T00:00:00Z"},
+    "digest": {"source_sha256": "aB" * 32},
+    "bad digest": {"source_sha256": "g" * 64},
     "no file": {"source_file_path": "/nowhere/at/all"},
     "unknown field": {"colour": "red"},
     "wrong type": {"max_retries": "3"},

@@ -56,6 +56,7 @@ creates = st.fixed_dictionaries(
         "available_at": likely(st.sampled_from(["2999-01-01T00:00:00+02:00", "2000-01-01T00:00:00Z"])),
         "content_type": likely(st.just("audio"), st.sampled_from(["NO", 7])), "colour": anything,
         "source_file_path": likely(st.just("{source}"), st.just("/nowhere/at/all")),
+        "source_sha256": likely(st.just("aB" * 32)), "source_fetch": likely(st.just("bridge"), st.just("worker")),
     },
 )  # fmt: skip
 results = st.fixed_dictionaries(

@@ -3,6 +3,7 @@
 Run for `bridge_worker` and for the worker that was written from docs/protocol.md alone (examples/bash_worker).
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -115,8 +116,8 @@ def start(kind: str, bridge, client, proxy, tmp_path: Path) -> Iterator[Callable
 def submit(client) -> Callable[..., str]:
     """Create a job whose file says what to do with it; return its ID."""
 
-    def create(order: str, rest: bytes = b"") -> str:
-        body = {**client.fields(), "source_file_path": client.source(order.encode() + b"\n" + rest)}
+    def create(order: str, rest: bytes = b"", **fields: Any) -> str:
+        body = {**client.fields(**fields), "source_file_path": client.source(order.encode() + b"\n" + rest)}
         return str(ok(client.post("", body))["job_id"])
 
     return create
@@ -149,13 +150,19 @@ def test_each_job_is_done_once_whatever_answers_are_lost(start, submit, finished
 
     size = 2_000_000
     cut = lose(proxy, "GET", "/download", through=size // 2)  # goes on where it broke
-    job = finished(submit("count", b"x" * (size - len("count\n"))))
+    rest = b"x" * (size - len("count\n"))
+    job = finished(submit("count", rest, source_sha256=hashlib.sha256(b"count\n" + rest).hexdigest()))
     assert cut.happened.is_set()
     assert ok(client.get(f"{job['job_id']}/result"))["content"] == f"{size} bytes"
     heads = sent(proxy, "GET", f"/{job['job_id']}/download")
     assert len(heads) == 2
     assert b"range: bytes=" in heads[1].lower()
     assert b"if-range: " in heads[1].lower()
+
+    job = finished(submit("say never", source_sha256="0" * 64))  # fetched once more, lest the network has spoilt it
+    assert (job["status"], attempts(job)) == ("failed", [(1, "failed")])
+    assert "not the one that was declared" in job["error_message"]
+    assert len(sent(proxy, "GET", f"/{job['job_id']}/download")) == 2
 
     job = finished(submit("refuse the file is damaged"))  # a failure that no retry will mend
     assert (job["status"], job["retry_count"], attempts(job)) == ("failed", 0, [(1, "failed")])

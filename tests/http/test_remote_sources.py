@@ -1,5 +1,7 @@
 """Sources at https addresses: through a whole create, claim and download, from servers that are what they may be."""
 
+import base64
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
@@ -19,6 +21,8 @@ from tests.support.waiting import LATEST, wait_until
 from tests.support.working import working
 
 AT_ONCE = 32  # downloads of one key
+SHA256 = hashlib.sha256(FILE)
+REPR = f"sha-256=:{base64.b64encode(SHA256.digest()).decode()}:"
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +55,9 @@ def body(url: str) -> dict[str, str]:
     return {"source_url": url, "content_type": "doc", "ingestion_task_id": "x"}
 
 
-def taken(client: Client, url: str):
+def taken(client: Client, url: str, **fields: str):
     """Return a job of this address, claimed; and its holder's token."""
-    job_id = ok(client.post("", body(url)))["job_id"]
+    job_id = ok(client.post("", {**body(url), **fields}))["job_id"]
     job = client.claim("doc")
     assert job["job_id"] == job_id
     return job, {"X-Lease-Token": job["lease_token"]}
@@ -77,13 +81,15 @@ def test_a_worker_gets_what_is_at_an_address_as_it_gets_a_file(client, there):
     assert client.job(job["job_id"])["acknowledged_at"] is not None
 
 
-def test_ranges_and_conditions_are_those_of_its_server(client, there):
-    job, token = taken(client, at(there))
+def test_ranges_and_conditions_are_those_of_its_server_and_the_digest_its_producers(client, there):
+    job, token = taken(client, at(there), source_sha256=SHA256.hexdigest())
     path = job["source_file_url"]
+    assert job["source_sha256"] == SHA256.hexdigest()
     part = client.get(path, headers={**token, "Range": "bytes=511990-", "If-Range": ETAG})
     assert (part.status_code, part.content) == (206, FILE[511990:])
     assert part.headers["Content-Range"] == f"bytes 511990-511999/{len(FILE)}"
-    assert client.get(path, headers={**token, "Range": "bytes=5-", "If-Range": '"v0"'}).status_code == 200
+    whole = client.get(path, headers={**token, "Range": "bytes=5-", "If-Range": '"v0"'})
+    assert (whole.status_code, whole.headers["Repr-Digest"], part.headers["Repr-Digest"]) == (200, REPR, REPR)
     assert client.get(path, headers={**token, "Range": "bytes=0-1,5-6"}).status_code == 200
     assert refused(client.get(path, headers={**token, "Range": "bytes=512000-"}), 416)
     assert client.get(path, headers={**token, "If-None-Match": ETAG}).status_code == 304
@@ -248,14 +254,12 @@ def test_the_command_line_names_addresses(bridge, client, there, tmp_path):
 
 
 def test_a_worker_is_told_where_to_fetch_what_it_is_to_fetch_itself(client, there):
-    made = ok(client.post("", {**body(at(there)), "source_fetch": "worker"}))
-    job = client.claim("doc")
-    token = {"X-Lease-Token": job["lease_token"]}
-    assert made["job_id"] == job["job_id"]
+    job, token = taken(client, at(there), source_fetch="worker", source_sha256=SHA256.hexdigest())
     assert str(there.port) not in str(job)
     told = client.get(job["source_file_url"], headers=token, allow_redirects=False)
     assert (told.status_code, told.content, told.headers["Location"]) == (307, b"", at(there))
     assert (told.headers["Cache-Control"], told.headers["X-Source-Fetch"]) == ("no-store", "worker")
+    assert told.headers["Repr-Digest"] == REPR
     assert "filename*=UTF-8''Bericht%20%C3%BC.pdf" in told.headers["Content-Disposition"]
     assert not there.got
     shown = client.job(job["job_id"])
@@ -265,14 +269,19 @@ def test_a_worker_is_told_where_to_fetch_what_it_is_to_fetch_itself(client, ther
 
 @pytest.mark.parametrize("kind", ["bridge_worker", "bash"])
 def test_workers_fetch_a_source_by_themselves(bridge, client, there, certificate, tmp_path, kind):
-    job_id = ok(client.post("", {**body(at(there)), "source_fetch": "worker"}))["job_id"]
+    asked = {**body(at(there)), "source_fetch": "worker"}
+    job_id, other = (
+        ok(client.post("", {**asked, "source_sha256": sha256}))["job_id"] for sha256 in (SHA256.hexdigest(), "0" * 64)
+    )
     own = {"bridge_worker": ("--source-networks", HERE), "bash": ()}[kind]
     trusted = {"REQUESTS_CA_BUNDLE": str(certificate), "CURL_CA_BUNDLE": str(certificate), "WORKER_SOURCE_FETCH": "1"}
     with working(bridge, client, kind, "doc", tmp_path / "log", *own, **trusted):
         wait_until(lambda: client.job(job_id)["status"] == "completed", "the job to be completed")
+        wait_until(lambda: client.job(other)["status"] == "failed", "the other one to fail")
     assert ok(client.get(f"{job_id}/result"))["content"] == f"{len(FILE)} bytes"
-    (got,) = there.got
-    assert not {"authorization", "x-lease-token", "cookie"} & got.headers.keys()
+    assert "not the one that was declared" in client.job(other)["error_message"]
+    assert len(there.got) == 3  # what is another file is asked for once more
+    assert not any({"authorization", "x-lease-token", "cookie"} & got.headers.keys() for got in there.got)
     assert "secret" not in (tmp_path / "log").read_text()
 
 

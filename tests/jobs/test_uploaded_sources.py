@@ -61,6 +61,20 @@ def test_a_worker_is_told_of_it_and_gets_it_under_its_name_with_its_digest(clien
     assert client.job(job_id)["source_file_path"] == f"upload:{upload_id}"
 
 
+def test_a_digest_that_is_declared_must_be_its_own(client, upload):
+    _, upload_id = upload
+    ok(made(client, upload_id, source_sha256=SHA256.hexdigest().upper()))
+    job = client.claim("doc")
+    assert job["source_sha256"] == SHA256.hexdigest()
+    whole = client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]})
+    assert whole.headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(SHA256.digest()).decode()}:"
+    problem = refused(made(client, upload_id, source_sha256="0" * 64), 422, "validation")
+    assert list(problem["errors"]) == ["source_sha256"]
+    assert SHA256.hexdigest() in problem["detail"]
+    other = {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x", "source_sha256": "0" * 64}
+    assert list(refused(client.post("batch", {"jobs": [other]}), 422)["errors"]) == ["jobs.0.source_sha256"]
+
+
 def test_batches_and_idempotency_keys_know_uploads(client, upload):
     place, upload_id = upload
     one = {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x"}

@@ -200,6 +200,8 @@ class BridgeClient:
         response = open_source(told.get("Location", ""), {"Accept": "*/*", **asked}, self._source_networks)
         for name in ("Content-Disposition", "X-Job-Status"):
             response.headers[name] = told.get(name, "")
+        if "Repr-Digest" in told:  # as the producer declared it; else what its server tells counts
+            response.headers["Repr-Digest"] = told["Repr-Digest"]
         return response
 
     def _from_store(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:

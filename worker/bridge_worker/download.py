@@ -55,6 +55,7 @@ class Download:
         self._etag = ""
         self._received = 0
         self._hash = hashlib.sha256()  # of what was received
+        self._wrong = b""  # that of a whole file which was not the declared one
         self._suffix = ""
 
     def fetch(self) -> Path:
@@ -126,8 +127,12 @@ class Download:
                     self._check_free(expected)
         if expected is not None and self._received != expected:
             raise CallFailed(f"broken off after {self._received} of {expected} bytes")
-        if (sha256 := _digest(response)) is not None and sha256 != self._hash.digest():
+        if (sha256 := _digest(response)) is not None and sha256 != (came := self._hash.digest()):
             self._etag = ""
+            if came == self._wrong:  # the way here does not change the same bytes twice
+                raise Refused(f"{self._name()}: the source file is not the one that was declared: its SHA-256 is"
+                              f" {came.hex()}, not {sha256.hex()}")  # fmt: skip
+            self._wrong = came
             raise CallFailed("the bytes that came are not those of the digest that the bridge tells")
 
     def _check_room(self, response: requests.Response, expected: int | None) -> None:

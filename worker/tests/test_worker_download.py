@@ -11,7 +11,7 @@ import pytest
 from scripted_bridge import Say, claim, jobs
 
 from bridge_worker.answers import CallFailed
-from bridge_worker.download import Download
+from bridge_worker.download import Download, Refused
 
 DATA = os.urandom(300_000)
 OTHER = os.urandom(250_000)
@@ -92,6 +92,18 @@ def test_bytes_that_have_another_digest_are_fetched_again(bridge, fetch):
     bridge.script("download", Say(data=DATA, headers=wrong), Say(data=DATA, cut=200_000, headers=right), part_of)
     assert fetch().read_bytes() == DATA
     assert ["range" in bridge.next("download").headers for _ in range(3)] == [False, False, True]
+
+
+def test_another_file_than_was_declared_is_fetched_twice_and_then_refused(bridge, fetch):
+    told = {"Repr-Digest": digest(OTHER)}
+    bridge.script("download", *[Say(data=data, headers=told) for data in (DATA, DATA[::-1], DATA, DATA)])
+    with pytest.raises(Refused, match="not the one that was declared") as refused:
+        fetch()
+    for data in (DATA, OTHER):
+        assert hashlib.sha256(data).hexdigest() in str(refused.value)
+    for _ in range(4):
+        bridge.next("download")
+    assert bridge.calls_left("download") == 0
 
 
 def part_of(call):

@@ -49,9 +49,9 @@ def server(certificate, monkeypatch):
 def fetch(bridge, server, held, tmp_path):
     """Return a function that downloads as a job's attempt does, where the bridge names this address."""
 
-    def download(address=f"{server.url}/a/download?key=secret", networks=LOOPBACK, **limits):
+    def download(address=f"{server.url}/a/download?key=secret", networks=LOOPBACK, declared=None, **limits):
         told = {"Location": address, "X-Source-Fetch": "worker", "Content-Disposition": 'attachment; filename="a.pdf"'}
-        bridge.always("download", Say(307, headers=told))
+        bridge.always("download", Say(307, headers=told | ({"Repr-Digest": digest(declared)} if declared else {})))
         client = BridgeClient(bridge.url, "the-key", "w1", source_networks=networks)
         return Download(client, held, tmp_path, **limits).fetch()
 
@@ -150,11 +150,15 @@ def test_a_cancel_breaks_it_off(server, fetch, held):
     assert time.monotonic() - began < source_fetch.SILENCE_SECONDS - 10
 
 
-def test_a_digest_that_its_server_tells_is_held_to(server, fetch):
-    digest = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
-    told = {"Repr-Digest": f"sha-256=:{digest}:"}
-    server.script("download", Say(data=DATA[::-1], headers=told), Say(data=DATA, headers=told))
-    assert fetch().read_bytes() == DATA
+def digest(data):
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+@pytest.mark.parametrize(("declared", "told"), [(None, DATA), (DATA, None), (DATA, DATA[::-1])])
+def test_a_digest_is_held_to_its_producers_or_else_its_servers(server, fetch, declared, told):
+    headers = {"Repr-Digest": digest(told)} if told else {}
+    server.script("download", Say(data=DATA[::-1], headers=headers), Say(data=DATA, headers=headers))
+    assert fetch(declared=declared).read_bytes() == DATA
 
 
 def test_no_answer_and_an_unknown_name_may_pass(server, fetch, held, monkeypatch):

@@ -34,6 +34,9 @@ def submit(
         str | None,
         typer.Option(metavar="WHO", help="Who fetches --source-url: bridge (the default), or the worker directly."),
     ] = None,
+    source_sha256: Annotated[
+        str | None, typer.Option(metavar="HEX", help="The SHA-256 of the one FILE or --source-url, for its worker.")
+    ] = None,
     content_type: Annotated[
         str, typer.Option("--content-type", "--type", metavar="TYPE", help="It selects the workers.")
     ],
@@ -73,6 +76,8 @@ def submit(
         raise Refused("name a FILE or --source-url")
     if output is not None and len(files) + len(urls) != 1:
         raise Refused("--output takes the result of one FILE or --source-url")
+    if source_sha256 is not None and len(files) + len(urls) != 1:
+        raise Refused("--source-sha256 is that of one FILE or --source-url")
     if source_fetch is not None and not urls:
         raise Refused("--source-fetch is about --source-url: a FILE is fetched from the bridge")
     fields = {
@@ -83,6 +88,7 @@ def submit(
         "timeout_seconds": timeout_seconds,
         "queue_timeout_seconds": queue_timeout_seconds,
         "callback_url": callback_url,
+        "source_sha256": source_sha256,
     }
     if (moment := read_moment("--available-at", available_at)) is not None:
         fields["available_at"] = moment.isoformat()
