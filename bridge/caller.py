@@ -17,6 +17,7 @@ class Caller(NamedTuple):
     content_types: frozenset[str] | None = None  # None: all
     callback_url: str | None = None  # called for its jobs that name none
     signs: bool = False  # has a secret that signs webhooks
+    source_fetch: str | None = None  # who fetches from addresses for its jobs that do not say; None: the bridge
 
     @property
     def whose(self) -> tuple[str, UUID]:

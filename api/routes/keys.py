@@ -16,6 +16,7 @@ from bridge.admission.key_makers import administers, make_key
 from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.errors import NotFound
 from bridge.jobs.callbacks import check_callback
+from bridge.jobs.remote_sources import check_fetch
 from bridge.jobs.revoke_key import revoke
 from bridge.names import KEYS_BASE
 from bridge.webhook_signature import shown
@@ -50,10 +51,11 @@ def create_key(asked: dict[str, Any]) -> Any:
     same time, so that one can replace another."""
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
     most, url, secret = runtime().settings.limits.keys, asked["callback_url"], None
+    check_fetch(runtime().settings, asked["source_fetch"])
     if url is not None:
         check_callback(runtime().settings, url)
     with runtime().engine.begin() as connection:
-        key = make_key(connection, caller(), *wanted, asked["expires_at"], most, url)
+        key = make_key(connection, caller(), *wanted, asked["expires_at"], most, url, asked["source_fetch"])
         if url is not None:
             secret = core.change_webhook_secret(connection, core.prefix_of(key))
         row = core.find_key(connection, core.prefix_of(key))

@@ -5,6 +5,7 @@ from marshmallow import Schema, fields, validate
 from api.schemas.strict import QueryInteger
 from bridge.admission.keys import SCOPES
 from bridge.bounded_schema import BoundedList, ShortMoment, Strict
+from bridge.jobs.remote_sources import FETCHES
 from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
 from bridge.outgoing.destination import LONGEST
 
@@ -39,6 +40,12 @@ class CreateKey(Strict):
         validate=validate.Length(1, LONGEST),
         metadata={"description": "An https address that receives the outcomes of those of its jobs that name none."},
     )
+    source_fetch = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.OneOf(FETCHES),
+        metadata={"description": "Who asks the server of `source_url` for those of its jobs that do not say."},
+    )
 
 
 class Key(Schema):
@@ -60,6 +67,7 @@ class Key(Schema):
     )
     revoked_by = fields.String(required=True, allow_none=True)
     callback_url = fields.String(required=True, allow_none=True)
+    source_fetch = fields.String(required=True, allow_none=True, validate=validate.OneOf(FETCHES))
 
 
 class CreatedKey(Key):

@@ -18,6 +18,7 @@ from bridge.admission import keys as core
 from bridge.admission.key_makers import administers, make_key
 from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.jobs.callbacks import check_callback
+from bridge.jobs.remote_sources import WORKER, check_fetch
 from bridge.jobs.revoke_key import revoke
 from bridge.names import DEFAULT_TENANT
 from bridge.webhook_signature import shown
@@ -49,6 +50,7 @@ def _page(made: str | None = None, secret: str | None = None) -> Response:
         newer=None if cursor is None else urlencode({"cursor": cursor}),
         scopes=core.SCOPES,
         tenants=caller().tenant == DEFAULT_TENANT,
+        by_worker=WORKER if runtime().settings.source_worker_fetch else None,
         own=session().prefix,
     )
 
@@ -60,15 +62,16 @@ def do_make_key() -> Response:
     form = read_form()
     listed = {name: [one for one in re.split(r"[,\s]+", form.get(name, "")) if one]
               for name in ("scopes", "content_types")}  # fmt: skip
-    told = {name: form.get(name, "").strip() for name in ("name", "tenant", "callback_url")}
+    told = {name: form.get(name, "").strip() for name in ("name", "tenant", "callback_url", "source_fetch")}
     given = {**told, **listed}
     asked = loaded(CreateKey(), {name: value for name, value in given.items() if value})
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
     most, url, secret = runtime().settings.limits.keys, asked["callback_url"], None
+    check_fetch(runtime().settings, asked["source_fetch"])
     if url is not None:
         check_callback(runtime().settings, url)
     with runtime().engine.begin() as connection:
-        key = make_key(connection, caller(), *wanted, asked["expires_at"], most, url)
+        key = make_key(connection, caller(), *wanted, asked["expires_at"], most, url, asked["source_fetch"])
         if url is not None:
             secret = core.change_webhook_secret(connection, core.prefix_of(key))
     log.info("api_key_created", prefix=core.prefix_of(key), tenant=wanted[2], by=session().prefix)

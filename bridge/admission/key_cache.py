@@ -33,7 +33,7 @@ _NO_HASH = bytes(32)
 
 COUNTING = text("""
 SELECT id, prefix, secret_hash, tenant, scopes, content_types, callback_url, webhook_secret IS NOT NULL AS signs,
-  coalesce(last_used_at < now() - make_interval(secs => :touch), true) AS untouched
+  source_fetch, coalesce(last_used_at < now() - make_interval(secs => :touch), true) AS untouched
 FROM api_keys
 WHERE prefix = ANY(:prefixes) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """)
@@ -194,6 +194,7 @@ class KeyCache:
         found = {}
         for row in rows:
             types = None if row.content_types is None else frozenset(row.content_types)
-            who = Caller(row.id, row.tenant, frozenset(row.scopes), types, row.callback_url, row.signs)
+            told = (row.callback_url, row.signs, row.source_fetch)
+            who = Caller(row.id, row.tenant, frozenset(row.scopes), types, *told)
             found[row.prefix] = _Known(bytes(row.secret_hash), who, now, now)
         return found

@@ -39,6 +39,7 @@ def make_key(
     expires_at: datetime | None,
     most: int,
     callback_url: str | None = None,
+    source_fetch: str | None = None,
 ) -> str:
     """Make a key as `maker` and return its text. Unless an end is named, it expires with its maker.
 
@@ -57,9 +58,8 @@ def make_key(
     connection.execute(ONE_AT_A_TIME, {"tenant": tenant})
     if (connection.scalar(LIVE, {"tenant": tenant, "most": most}) or 0) >= most:
         raise TooMany(f"Tenant {tenant} has {most} valid keys already; revoke some.", retry_after=60)
-    return keys.create_key(
-        connection, name, scopes, tenant, content_types, expires_at, made_by=by, callback_url=callback_url
-    )
+    wanted = (name, scopes, tenant, content_types, expires_at)
+    return keys.create_key(connection, *wanted, made_by=by, callback_url=callback_url, source_fetch=source_fetch)
 
 
 def _within(

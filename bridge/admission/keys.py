@@ -37,16 +37,18 @@ def create_key(
     *,
     made_by: str = BY_COMMAND,
     callback_url: str | None = None,
+    source_fetch: str | None = None,
 ) -> str:
     """Make a key; return its text, this once: it is not stored. Raises ValueError naming what is wrong.
 
-    `callback_url`: an address that may be called, for its jobs that name none.
+    `callback_url`: an address that may be called, for its jobs that name none. `source_fetch`: who fetches the sources
+    at addresses of its jobs that do not say.
     """
     _check(name, scopes, tenant, content_types)
     prefix = "jb_" + secrets.token_hex(4)
     key = f"{prefix}_{secrets.token_urlsafe(32)}"
     values = _row(key, prefix, name, scopes, tenant, content_types, expires_at, made_by)
-    connection.execute(insert(api_keys).values({**values, "callback_url": callback_url}))
+    connection.execute(insert(api_keys).values({**values, "callback_url": callback_url, "source_fetch": source_fetch}))
     return key
 
 

@@ -52,6 +52,10 @@ def create(
     callback_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Told of its jobs' outcomes; the webhook secret is printed too.")
     ] = None,
+    source_fetch: Annotated[
+        str | None,
+        typer.Option(metavar="WHO", help="Who fetches its jobs' sources at addresses: bridge (default) or worker."),
+    ] = None,
     in_place: Local = False,
     url: Url = None,
 ) -> None:
@@ -66,9 +70,9 @@ def create(
     types = _listed(content_types) if content_types is not None else None
     bridge = _bridge(url, in_place)
     if bridge is None:
-        key, secret = in_database.create(name, chosen, tenant, types, moment, callback_url)
+        key, secret = in_database.create(name, chosen, tenant, types, moment, callback_url, source_fetch)
     else:
-        key, secret = over_http.create(bridge, name, chosen, tenant, types, moment, callback_url)
+        key, secret = over_http.create(bridge, name, chosen, tenant, types, moment, callback_url, source_fetch)
     print(key)
     if secret is not None:
         print(secret)
@@ -105,14 +109,14 @@ def list_(
     bridge = _bridge(url, in_place)
     rows = in_database.listed(made_by) if bridge is None else over_http.listed(bridge, made_by)
     if json:
-        print_json({"keys": [{name: _plain(row[name]) for name in _SHOWN} for row in rows]})
+        print_json({"keys": [{name: _plain(row.get(name)) for name in _SHOWN} for row in rows]})
     else:
         _show(rows)
 
 
 _MOST_OF_A_NAME = 24  # characters, where the terminal is narrow
 _SHOWN = ("prefix", "name", "tenant", "scopes", "content_types", "created_at", "expires_at", "revoked_at",
-          "last_used_at", "made_by", "revoked_by", "callback_url")  # fmt: skip
+          "last_used_at", "made_by", "revoked_by", "callback_url", "source_fetch")  # fmt: skip
 
 
 def _plain(value: Any) -> Any:
@@ -133,6 +137,8 @@ def _show(rows: Iterable[Mapping[str, Any]]) -> None:
         types, scopes = ",".join(row["content_types"] or []) or "all", ",".join(row["scopes"])
         called = receiver_of(row["callback_url"]) if row["callback_url"] else ""
         more = {"expires": expires, "used": used, "by": row["made_by"] or "", "calls": called}
+        if row.get("source_fetch") == "worker":
+            scopes += " (workers fetch sources)"
         whole.append([row["prefix"], row["name"], row["tenant"], scopes, types, *more.values(), state])
         note = ", ".join(
             f"{name} {told}" for name, told in {"tenant": row["tenant"], "types": types, **more}.items() if told

@@ -15,11 +15,10 @@ from bridge.errors import BridgeError, Invalid
 from bridge.job_events import CREATED, REQUEST_ID
 from bridge.jobs import report_changes
 from bridge.jobs.batches import NEW
-from bridge.jobs.callbacks import Callback, callback_for_batch
+from bridge.jobs.callbacks import callback_for_batch
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.idempotency import LOCK, Key, earlier, keep_batch
-from bridge.jobs.looked_at import clock, looked_at
-from bridge.jobs.remote_sources import BRIDGE
+from bridge.jobs.looked_at import Seen, clock, looked_at
 from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
@@ -91,10 +90,9 @@ class _New(NamedTuple):
 
     tenant: str
     fields: Fields
-    size: int | None  # bytes of its source file; None: the source is an address
+    seen: Seen
     request_id: str | None
     span: Span
-    callback: Callback
 
 
 def enqueue(
@@ -112,7 +110,7 @@ def enqueue(
     With an `idempotency_key` that was used before, the first answer is given again, whatever became of the job and
     its file, and whatever limit was reached meanwhile: `admit` is asked about what is new only. `waited`: the request
     may have waited in a queue, so an `available_at` that has passed means now, and its key is looked up
-    once, with the INSERT, unless it is refused. `asks`: the key in whose name `callback_url` is called. Raises Invalid:
+    once, with the INSERT, unless it is refused. `asks`: the key in whose name it is done. Raises Invalid:
     the key was used with other fields, the source file is not available, `available_at` has passed, or `callback_url`
     may not be called; Unavailable: the file system does not answer; and what `admit` raises.
     """
@@ -216,7 +214,7 @@ def enqueue_batch(
         now = clock(connection, created)
     admit()
     whole = callback_for_batch(runtime.settings, asks, callback_url, outcome=outcome)
-    refused, sizes, callbacks = looked_at(runtime, tenant, created, now, asks)
+    refused, seen = looked_at(runtime, tenant, created, now, asks)
     if refused:
         raise Invalid({f"jobs.{n}.{field}": why for n, its in refused.items() for field, why in its.items()})
     with runtime.engine.begin() as connection:
@@ -225,7 +223,7 @@ def enqueue_batch(
         batch_id = uuid7()
         if key.key is not None and not keep_batch(connection, key, [*map(str, ids)], batch_id):
             return _earlier(connection, key)
-        new = [_new(runtime, tenant, *one) for one in zip(created, sizes, callbacks, strict=True)]
+        new = [_new(runtime, tenant, *one) for one in zip(created, seen, strict=True)]
         its = {"batch_id": str(batch_id), "batch_outcome": outcome or None}
         told = {"outcome": outcome, "callback_url": whole.url, "callback_key": whole.key_id}
         connection.execute(NEW, {"id": batch_id, "tenant": tenant, "jobs": len(ids), **told})
@@ -254,15 +252,15 @@ def _earlier(connection: Connection, key: Key) -> list[Created]:
 
 def _looked_at_one(runtime: Runtime, tenant: str, created: Fields, now: datetime | None, asks: Caller) -> _New:
     """Check one job's source, time and callback. Raises Invalid, Unavailable."""
-    refused, sizes, callbacks = looked_at(runtime, tenant, [created], now, asks)
+    refused, seen = looked_at(runtime, tenant, [created], now, asks)
     if refused:
         raise Invalid(refused[0])
-    return _new(runtime, tenant, created, sizes[0], callbacks[0])
+    return _new(runtime, tenant, created, seen[0])
 
 
-def _new(runtime: Runtime, tenant: str, created: Fields, size: int | None, callback: Callback) -> _New:
+def _new(runtime: Runtime, tenant: str, created: Fields, seen: Seen) -> _New:
     span = runtime.traces.begin(CREATED, TRACEPARENT.get())
-    return _New(tenant, created, size, REQUEST_ID.get(), span, callback)
+    return _New(tenant, created, seen, REQUEST_ID.get(), span)
 
 
 def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict[str, Any]:
@@ -273,7 +271,7 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "tenants": [one.tenant for one in new],
         "ingestion_task_ids": [fields["ingestion_task_id"] for fields in created],
         "source_file_paths": [fields["source_file_path"] for fields in created],
-        "source_sizes": [one.size for one in new],
+        "source_sizes": [one.seen.size for one in new],
         "source_sha256s": [fields["source_sha256"] for fields in created],
         "content_types": [fields["content_type"] for fields in created],
         "task_options": [orjson.dumps(fields["task_options"]).decode() for fields in created],
@@ -284,9 +282,9 @@ def _columns(runtime: Runtime, new: Sequence[_New], ids: Sequence[UUID]) -> dict
         "available_at": [fields["available_at"] for fields in created],
         "unserved_after": [fields["unserved_after_seconds"] for fields in created],
         "traceparents": [one.span.traceparent for one in new],
-        "callback_urls": [one.callback.url for one in new],
-        "callback_keys": [None if (key_id := one.callback.key_id) is None else str(key_id) for one in new],
-        "source_fetches": [None if (by := fields["source_fetch"]) == BRIDGE else by for fields in created],
+        "callback_urls": [one.seen.callback.url for one in new],
+        "callback_keys": [None if (key_id := one.seen.callback.key_id) is None else str(key_id) for one in new],
+        "source_fetches": [one.seen.fetch for one in new],
     }
 
 

@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, post_load, validate
 
 from bridge.bounded_schema import ShortChoice, ShortMoment, ShortUuid, Strict
 from bridge.canonical_hash import canonical_hash
-from bridge.jobs.remote_sources import BRIDGE, FETCHES, is_remote
+from bridge.jobs.remote_sources import BRIDGE, FETCHES, WORKER, is_remote
 from bridge.jobs.uploaded_sources import SCHEME as UPLOAD
 from bridge.jobs.uploaded_sources import is_uploaded
 from bridge.names import CONTENT_TYPE_PATTERN
@@ -65,9 +65,10 @@ class CreateFields(Strict):
         },
     )
     source_fetch = fields.String(
-        load_default=BRIDGE,
+        load_default=None,
+        allow_none=True,
         validate=validate.OneOf(FETCHES),
-        metadata={"description": "Who asks the server of `source_url`: the bridge, or the worker directly."},
+        metadata={"description": "Who asks the server of `source_url`: bridge or worker directly; default: the key's."},
     )
     source_sha256 = fields.String(
         load_default=None,
@@ -138,7 +139,7 @@ class CreateFields(Strict):
             raise ValidationError("Missing data for required field.", "source_file_path")
         if len(given) > 1:
             raise ValidationError(f"Name {' or '.join(given)}, one of them.", given[-1])
-        if data.get("source_fetch", BRIDGE) != BRIDGE and given != ["source_url"]:
+        if data.get("source_fetch") == WORKER and given != ["source_url"]:
             raise ValidationError("Only what is at a source_url can be fetched by the worker.", "source_fetch")
         value = data.pop(given[0])
         if given == ["source_upload"]:
@@ -159,8 +160,13 @@ def fingerprint(created: Mapping[str, Any]) -> bytes:
     return canonical_hash(_as_before(created), (",", ":"), _plain)
 
 
-# Fields that were added later, left out while they have their default: what was asked for before keeps its hash.
-_LATER = {"unserved_after_seconds": None, "callback_url": None, "source_fetch": BRIDGE, "source_sha256": None}
+# Fields that were added later, left out while they have such a value: what was asked for before keeps its hash.
+_LATER = {
+    "unserved_after_seconds": (None,),
+    "callback_url": (None,),
+    "source_fetch": (None, BRIDGE),  # the bridge was the default before keys had one
+    "source_sha256": (None,),
+}
 
 
 def _as_before(created: Any) -> Any:
@@ -168,7 +174,7 @@ def _as_before(created: Any) -> Any:
         return [_as_before(one) for one in created]
     if "jobs" in created:
         return {**created, "jobs": _as_before(created["jobs"])}
-    return {name: value for name, value in created.items() if name not in _LATER or value != _LATER[name]}
+    return {name: value for name, value in created.items() if value not in _LATER.get(name, ())}
 
 
 def _plain(value: Any) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import gevent
 
 from bridge.blobs.content import LINK_SECONDS
+from bridge.caller import Caller
 from bridge.errors import Invalid, NotFound, Unavailable
 from bridge.jobs.bucket_sources import is_object, link_to_object, look_at_object, place_of
 from bridge.jobs.look_ups import look_ups
@@ -61,8 +62,19 @@ def check_remote(settings: Settings, url: str) -> None:
         raise Invalid({"source_url": [why]})
 
 
-def check_fetch(settings: Settings, fetch: str) -> None:
-    """Check that a new job may have its worker ask the source's server. Raises Invalid."""
+def fetched_by(settings: Settings, asks: Caller, path: str, fetch: str | None) -> str | None:
+    """Decide who asks the source's server for a new job: WORKER, or None for the bridge. Raises Invalid.
+
+    What the key says counts where the job does not, and while the operator allows it.
+    """
+    check_fetch(settings, fetch)
+    if fetch is None and settings.source_worker_fetch and is_remote(path):
+        fetch = asks.source_fetch
+    return None if fetch == BRIDGE else fetch
+
+
+def check_fetch(settings: Settings, fetch: str | None) -> None:
+    """Check that a new job, or a key's, may have its worker ask the source's server. Raises Invalid."""
     if fetch == WORKER and not settings.source_worker_fetch:
         raise Invalid({"source_fetch": ["This bridge fetches sources itself (BRIDGE_SOURCE_WORKER_FETCH is off)."]})
 

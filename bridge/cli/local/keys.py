@@ -17,20 +17,25 @@ def create(
     types: Sequence[str] | None,
     expires: datetime | None,
     callback_url: str | None,
+    source_fetch: str | None,
 ) -> tuple[str, str | None]:
     """Make a key; return its text, and its webhook secret if it has an address to call. Raises Refused."""
     from bridge.admission import keys
     from bridge.errors import Invalid
     from bridge.jobs.callbacks import check_callback
+    from bridge.jobs.remote_sources import FETCHES, check_fetch
     from bridge.names import DEFAULT_TENANT
     from bridge.settings import load_settings
 
     with connection() as database:
         try:
+            if source_fetch not in (None, *FETCHES):
+                raise Refused(f"--source-fetch is one of {', '.join(FETCHES)}")
+            check_fetch(load_settings(), source_fetch)
             if callback_url is not None:
                 check_callback(load_settings(), callback_url)
-            whose = tenant or DEFAULT_TENANT
-            key = keys.create_key(database, name, scopes, whose, types, expires, callback_url=callback_url)
+            wanted = (name, scopes, tenant or DEFAULT_TENANT, types, expires)
+            key = keys.create_key(database, *wanted, callback_url=callback_url, source_fetch=source_fetch)
         except ValueError as problem:
             raise Refused(str(problem)) from None
         except Invalid as problem:

@@ -21,6 +21,7 @@ def create(
     types: Sequence[str] | None,
     expires: datetime | None,
     callback_url: str | None,
+    source_fetch: str | None,
 ) -> tuple[str, str | None]:
     """Make a key; return its text, and its webhook secret if it has an address to call.
 
@@ -33,6 +34,7 @@ def create(
         "content_types": types,
         "expires_at": None if expires is None else expires.isoformat(),
         "callback_url": callback_url,
+        "source_fetch": source_fetch,
     }
     body = {field: value for field, value in given.items() if value is not None}
     made = bridge.post(f"{KEYS_BASE}/", body).body

@@ -32,7 +32,7 @@ def submit(
     ] = None,
     source_fetch: Annotated[
         str | None,
-        typer.Option(metavar="WHO", help="Who fetches --source-url: bridge (the default), or the worker directly."),
+        typer.Option(metavar="WHO", help="Who fetches --source-url: bridge, or worker directly; default: your key's."),
     ] = None,
     source_sha256: Annotated[
         str | None, typer.Option(metavar="HEX", help="The SHA-256 of the one FILE or --source-url, for its worker.")
