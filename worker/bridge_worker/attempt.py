@@ -14,12 +14,13 @@ from bridge_worker import kill_points, result_files, retrying, traces
 from bridge_worker.answers import CallFailed, text_of
 from bridge_worker.client import BridgeClient
 from bridge_worker.converting import ERROR_LIMIT, RESULT_FILE, error_text
-from bridge_worker.download import Download, Refused
+from bridge_worker.download import CheckpointDownload, Download, Refused
 from bridge_worker.heartbeat import beating
 from bridge_worker.held import Held
+from bridge_worker.keeping import EARLIER_FILE
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
 from bridge_worker.results import Results
-from bridge_worker.send_kept import send_kept
+from bridge_worker.send_kept import send_checkpoint, send_log
 from bridge_worker.text import one_line
 from bridge_worker.uploads import Sending
 
@@ -55,13 +56,15 @@ class Attempt:
         held = self._held
         log.info("job=%s begun content_type=%s attempt=%d", held.id, held.claim.content_type, held.claim.attempt)
         began = time.monotonic()
-        directory = Path(tempfile.mkdtemp(prefix="fetch-", dir=self._place))
+        directory = held.place = Path(tempfile.mkdtemp(prefix="fetch-", dir=self._place))
         try:
             with beating(self._client, held, lease):
                 body = self._work(directory)
-                send_kept(self._client, held)
+                send_log(self._client, held)
                 if body is not None and body["success"]:
                     body = self._send_files(body)
+                if body is not None and not body["success"]:
+                    send_checkpoint(self._client, held)  # a success leaves no further attempt
                 if body is None or not held.begin_submitting():
                     self.outcome = "dropped"
                     log.info("job=%s dropped after %.1f s: %s", held.id, time.monotonic() - began, held.reason)
@@ -95,11 +98,12 @@ class Attempt:
             return None if held.over.is_set() else _failure(f"source file not fetched: {error}", retryable=True)
         except OSError as error:
             raise MachineFault(f"the source file could not be stored: {error}") from error
+        earlier = self._earlier_checkpoint(directory)
         if held.over.is_set():
             return None
         try:
             with traces.step(held.claim, "convert") as facts:
-                outcome, content = self._convert(source)
+                outcome, content = self._convert(source, earlier)
                 facts["bridge.outcome"] = outcome.kind
         except NotStarted as error:
             raise MachineFault(str(error)) from error
@@ -111,15 +115,28 @@ class Attempt:
             return {"success": True, **content}
         return _failure(outcome.text, retryable=outcome.kind in ("crash", "unclear"))
 
-    def _convert(self, source: Path) -> tuple[Outcome, dict[str, Any]]:
+    def _earlier_checkpoint(self, directory: Path) -> Path | None:
+        """Fetch the checkpoint that an earlier attempt uploaded; None: the job begins anew. Raises MachineFault."""
+        if not self._held.claim.checkpoint_uploaded or self._held.over.is_set():
+            return None
+        try:
+            return CheckpointDownload(self._client, self._held, directory, **self._limits).fetch()
+        except (Refused, CallFailed) as error:
+            log.warning("job=%s begins without its checkpoint: %s", self._held.id, error)
+            return None
+        except OSError as error:
+            raise MachineFault(f"the checkpoint could not be stored: {error}") from error
+
+    def _convert(self, source: Path, earlier: Path | None) -> tuple[Outcome, dict[str, Any]]:
         """Have the file converted, and again in a fresh process where an earlier file may have spoilt the first."""
-        before = _stamp(source)
+        before = _stamp(source), _stamp(earlier)
         while True:
             process = self._processes.ready()
             warm = process.served > 0
             directory = process.new_job_directory()
             job = directory / source.name
             source.rename(job)
+            checkpoint = None if earlier is None else earlier.rename(directory / EARLIER_FILE)
             try:
                 (directory / "job.json").write_text(json.dumps(self._held.claim.for_handler()), encoding="utf-8")
                 outcome = process.run(directory, self._held)
@@ -128,11 +145,13 @@ class Attempt:
                     content = _read_result(directory / RESULT_FILE)
                     self._files = result_files.take(content, directory, source.parent)
                 kill_points.reach("convert.result_read")
-                again = warm and outcome.kind in ("crash", "limit") and _stamp(job) == before
+                again = warm and outcome.kind in ("crash", "limit") and (_stamp(job), _stamp(checkpoint)) == before
                 if not again or self._held.over.is_set():
                     return outcome, content
                 process.kill()
                 job.rename(source)
+                if checkpoint is not None and earlier is not None:
+                    checkpoint.rename(earlier)
                 log.info("job=%s once more in a fresh process: %s", self._held.id, outcome.text)
             except (_BadResult, result_files.BadFiles) as error:
                 return Outcome("file", str(error)), {}
@@ -208,7 +227,9 @@ def _read_result(path: Path) -> dict[str, Any]:
         raise _BadResult(f"the handler's process left no result: {error_text(error)}") from error
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
     try:
         found = path.stat()
     except OSError:

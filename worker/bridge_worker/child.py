@@ -3,7 +3,8 @@
 It exchanges lines of JSON with the worker over what were its standard input and output; files and results go through
 the job's directory. The lines it reads: its set-up, then `{"job": DIRECTORY}`, `{"cancel": REASON}`, `{"close": true}`.
 Those it writes: `{"ready": true}` or `{"refused": TEXT}` or `{"broken": TEXT}`, then `{"progress": …}`,
-`{"log": [LINE]}`, `{"checkpoint": true}` (it is in the job's directory) and `{"done": KIND, "text": …}` for each job.
+`{"log": [LINE]}`, `{"checkpoint": true}` or `{"checkpoint_file": NAME, "media_type": …}` (it is in the job's directory)
+and `{"done": KIND, "text": …}` for each job.
 When its input ends, the worker is gone, and so is this process at once.
 """
 
@@ -84,7 +85,7 @@ class Child:
                 return
             directory = Path(message["job"])
             fields = json.loads((directory / "job.json").read_bytes())
-            job = Job(fields, setup["options"], self._progressed.set)
+            job = Job(fields, setup["options"], self._progressed.set, directory)
             self._job, self._directory = job, directory
             platforms.limit_cpu(setup["cpu_seconds"])
             kill_points.reach("convert.before_handler", in_handlers_process=True)
@@ -122,11 +123,9 @@ class Child:
     def _tell_kept(self, job: Job) -> None:
         with self._keeping:
             while True:
-                lines, checkpoint = job.kept.take()
-                if checkpoint is not None:
-                    keeping.write_checkpoint(self._directory, checkpoint)
-                    self._say(checkpoint=True)
-                if not lines:
+                if (checkpoint := job.kept.take_checkpoint()) is not None:
+                    self._say(**keeping.told_of(checkpoint, self._directory))
+                if not (lines := job.kept.take_lines()):
                     return
                 self._say(log=lines)
 

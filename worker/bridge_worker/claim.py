@@ -40,6 +40,8 @@ class Claim:
     source_size: int | None
     source_media_type: str | None
     checkpoint: str | None
+    checkpoint_uploaded: bool  # it is a file on the bridge
+    checkpoint_media_type: str | None  # of that file
     traceparent: str | None
 
     def __repr__(self) -> str:
@@ -48,7 +50,7 @@ class Claim:
 
     def for_handler(self) -> dict[str, Any]:
         """Return the fields that the handler's process gets: neither the token nor an address."""
-        hidden = ("lease_token", "source_file_url", "seconds_left", "traceparent")
+        hidden = ("lease_token", "source_file_url", "seconds_left", "traceparent", "checkpoint_uploaded")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
@@ -57,6 +59,7 @@ def read_claim(fields: Any, date: str | None = None) -> Claim:
     if not isinstance(fields, Mapping):
         raise BadClaim("not an object")
     deadline = moment(fields.get("timeout_at"))
+    uploaded = found if isinstance(found := fields.get("checkpoint_upload"), Mapping) else None
     return Claim(
         job_id=_text(fields, "job_id", JOB_ID, required=True) or "",
         content_type=_text(fields, "content_type", CONTENT_TYPE, required=True) or "",
@@ -72,6 +75,8 @@ def read_claim(fields: Any, date: str | None = None) -> Claim:
         source_media_type=_loose(fields, "source_media_type", 200),
         traceparent=_traceparent(fields),
         checkpoint=found if isinstance(found := fields.get("checkpoint"), str) and len(found) <= 2**20 else None,
+        checkpoint_uploaded=uploaded is not None,
+        checkpoint_media_type=_loose(uploaded or {}, "media_type", 200),
     )
 
 

@@ -140,9 +140,9 @@ class BridgeClient:
         """Append lines to the job's log. Raises CallFailed."""
         return self._job_json(claim, "POST", "/log", {"lease_token": claim.lease_token, "lines": lines})
 
-    def save_checkpoint(self, claim: Claim, checkpoint: str) -> Answer:
-        """Store a text for the next attempt at the job. Raises CallFailed."""
-        return self._job_json(claim, "PUT", "/checkpoint", {"lease_token": claim.lease_token, "checkpoint": checkpoint})
+    def save_checkpoint(self, claim: Claim, **checkpoint: str) -> Answer:
+        """Store a `checkpoint`, or the ID of a `checkpoint_upload`, for the next attempt. Raises CallFailed."""
+        return self._job_json(claim, "PUT", "/checkpoint", {"lease_token": claim.lease_token, **checkpoint})
 
     def _told(self, facts: dict[str, Any]) -> None:
         if self._facts:
@@ -185,7 +185,13 @@ class BridgeClient:
         """Open the source file for reading (200 or 206); the caller closes it. Raises CallFailed, SourceRefused."""
         if claim.source_file_url == "":
             raise CallFailed("the bridge named a source file elsewhere; the key is not sent there", status=400)
-        path = claim.source_file_url or f"{BASE}/{claim.job_id}/download"
+        return self._open(claim, claim.source_file_url or f"{BASE}/{claim.job_id}/download", headers)
+
+    def open_checkpoint(self, claim: Claim, headers: dict[str, str]) -> requests.Response:
+        """Open the checkpoint that an earlier attempt uploaded, as `open_download` does."""
+        return self._open(claim, f"{BASE}/{claim.job_id}/checkpoint", headers)
+
+    def _open(self, claim: Claim, path: str, headers: dict[str, str]) -> requests.Response:
         asked = headers | self._lease(claim) | {"Accept": "*/*"}
         answer = self._send(self._job_session, "GET", path, headers=asked, stream=True, read_seconds=60, also=307)
         if answer.status_code != 307:

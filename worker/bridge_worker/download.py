@@ -1,4 +1,4 @@
-"""Fetches a job's source file, resuming where a broken connection left off."""
+"""Fetches a job's source file, or its checkpoint, resuming where a broken connection left off."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bridge_worker import kill_points, retrying
 from bridge_worker.answers import Answer, CallFailed, encoded, pieces
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
+from bridge_worker.keeping import EARLIER_FILE
 from bridge_worker.source_fetch import SourceRefused
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class NotHere(OSError):
 class Download:
     """One file on its way to `directory`; keeps what has arrived between attempts."""
 
+    what = "source"  # begins the names of its files
+
     def __init__(
         self,
         client: BridgeClient,
@@ -50,7 +53,7 @@ class Download:
         """Take limits in bytes: `most` of a file, `reserve` kept free on the disk, `look` between checks of that."""
         self._client, self._held, self._directory = client, held, directory
         self._most, self._reserve, self._look = most, reserve, look
-        self._partial = directory / "source.part"
+        self._partial = directory / f"{self.what}.part"
         self._partial.touch()
         self._etag = ""
         self._received = 0
@@ -65,20 +68,23 @@ class Download:
         later attempt would succeed, and OSError when the file cannot be stored.
         """
         retrying.call(
-            f"job={self._held.id} download",
+            f"job={self._held.id} {self.what} download",
             self._attempt,
             give_up=self._held.over,
             patience=self._held.patience(),
         )
         kill_points.reach("download.done")
-        return self._partial.rename(self._directory / f"source{self._suffix}")
+        return self._partial.rename(self._directory / f"{self.what}{self._suffix}")
+
+    def _open(self, headers: dict[str, str]) -> requests.Response:
+        return self._client.open_download(self._held.claim, headers)
 
     def _attempt(self) -> None:
         headers = {}
         if self._received and self._etag:
             headers = {"Range": f"bytes={self._received}-", "If-Range": self._etag}
         try:
-            response = self._client.open_download(self._held.claim, headers)
+            response = self._open(headers)
         except SourceRefused as error:
             raise Refused(f"{self._name()}: {error}") from None
         except CallFailed as error:
@@ -166,6 +172,18 @@ class Download:
             self._etag = ""
             raise CallFailed("the bridge sent another part of the file than was asked for")
         return self._received
+
+
+class CheckpointDownload(Download):
+    """The checkpoint that an earlier attempt uploaded, likewise."""
+
+    what = EARLIER_FILE
+
+    def _open(self, headers: dict[str, str]) -> requests.Response:
+        return self._client.open_checkpoint(self._held.claim, headers)
+
+    def _name(self) -> str:
+        return "checkpoint"
 
 
 def _end_reading(response: requests.Response) -> None:

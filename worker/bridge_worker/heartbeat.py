@@ -12,7 +12,7 @@ from bridge_worker import kill_points
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
-from bridge_worker.send_kept import send_kept
+from bridge_worker.send_kept import send_checkpoint_aside, send_log
 
 log = logging.getLogger(__name__)
 LONGEST_INTERVAL = 20.0  # seconds: a third of the default window in which a claim must be acknowledged
@@ -47,7 +47,8 @@ def _beat(client: BridgeClient, held: Held, interval: float, stop: threading.Eve
             answer = client.heartbeat(held.claim, held.report())
             failures, delay = 0, interval
             held.hear(answer)
-            send_kept(client, held)
+            send_log(client, held)
+            send_checkpoint_aside(client, held)
         except CallFailed as error:
             held.hear(error)
             if error.retryable:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bridge_worker.answers import Answer, CallFailed
@@ -32,6 +33,7 @@ class Held:
         self._lock = threading.Lock()
         self._progress: dict[str, Any] = {}
         self.kept = Kept()  # the handler's log and checkpoint, on their way to the bridge
+        self.place: Path | None = None  # the attempt's own directory, until its end
         self._on_over: Callable[[], object] = lambda: None
 
     def on_over(self, callback: Callable[[], object]) -> None:
@@ -60,6 +62,10 @@ class Held:
         if self.deadline is not None and time.monotonic() > self.deadline:
             self.abandon("its deadline has passed")
         return self.over.is_set()
+
+    def is_ending(self) -> bool:
+        """Return whether nothing but the result is to be sent any more."""
+        return self.submitting.is_set() or self.is_over()
 
     def begin_submitting(self) -> bool:
         """Pass the point after which only the answer to the result decides; return False when it is not wanted."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from bridge_worker.keeping import Kept
+from bridge_worker.keeping import EARLIER_FILE, TEXT_TYPE, Kept, checkpoint_of
 from bridge_worker.text import one_line
 
 MESSAGE_LIMIT = 500  # characters the bridge takes with a heartbeat
@@ -45,7 +47,8 @@ class Job:
 
     `attempt` counts claims from 1; `task_options` are the producer's, `options` the worker's (`--option`);
     `timeout_at` is the deadline or None. `source_name`, `source_size` (bytes) and `source_media_type` describe the
-    source file where the bridge told them, else None. `checkpoint` is what an earlier attempt saved last, or None.
+    source file where the bridge told them, else None. `checkpoint` is the text, and `checkpoint_path` the file, that an
+    earlier attempt saved last; None where it saved none, or the other.
     """
 
     def __init__(
@@ -53,8 +56,12 @@ class Job:
         fields: Mapping[str, Any],
         options: Mapping[str, str] | None = None,
         on_progress: Callable[[], object] = lambda: None,
+        directory: Path | None = None,
     ) -> None:
-        """Take the fields of a claim; `on_progress` is called after each report. Raises KeyError without job_id."""
+        """Take the fields of a claim; `on_progress` is called after each report. Raises KeyError without job_id.
+
+        `directory` has a checkpoint that was uploaded, and takes those that are to be.
+        """
         self.id: str = fields["job_id"]
         self.content_type: str = fields["content_type"]
         self.task_options: dict[str, Any] = fields.get("task_options") or {}
@@ -65,7 +72,11 @@ class Job:
         self.source_name: str | None = fields.get("source_name")
         self.source_size: int | None = fields.get("source_size")
         self.source_media_type: str | None = fields.get("source_media_type")
-        self.checkpoint: str | None = fields.get("checkpoint")
+        self._checkpoint: str | None = fields.get("checkpoint")
+        self._directory = Path(tempfile.gettempdir()) if directory is None else directory
+        earlier = None if directory is None else directory / EARLIER_FILE
+        self._earlier = earlier if earlier is not None and earlier.is_file() else None
+        self._earlier_is_text = fields.get("checkpoint_media_type") == TEXT_TYPE
         self.cancelled = threading.Event()
         self.cancel_reason = ""
         self._on_progress = on_progress
@@ -112,12 +123,25 @@ class Job:
         self.kept.add([line])
         self._on_progress()
 
-    def save_checkpoint(self, text: str) -> None:
-        """Store a text of at most 1 MiB for the next attempt, which finds it in `checkpoint`; the last one counts.
+    @property
+    def checkpoint(self) -> str | None:
+        """The text that an earlier attempt saved, or None. Raises OSError."""
+        if self._checkpoint is None and self._earlier is not None and self._earlier_is_text:
+            self._checkpoint = self._earlier.read_text(encoding="utf-8", errors="replace")
+        return self._checkpoint
 
-        Raises ValueError when it is larger.
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """The file that an earlier attempt saved, as bytes or by its path, or None."""
+        return None if self._earlier_is_text else self._earlier
+
+    def save_checkpoint(self, what: str | bytes | os.PathLike[str]) -> None:
+        """Store a text, bytes or a copy of the file at a path for the next attempt; the last one counts.
+
+        That attempt finds a text in `checkpoint`, the others in the file `checkpoint_path`. Raises TypeError; OSError
+        where there is no such file, or no room for it.
         """
-        self.kept.replace(text)
+        self.kept.replace(checkpoint_of(what, self._directory))
         self._on_progress()
 
     def on_cancel(self, callback: Callable[[], object]) -> None:

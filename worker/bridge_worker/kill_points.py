@@ -21,6 +21,7 @@ POINTS = {
     "convert.result_written": "the handler has returned, its result is stored, and the worker does not know it",
     "convert.result_read": "the worker has read the result",
     "heartbeat.before_send": "a heartbeat is due",
+    "checkpoint.before_send": "a checkpoint is saved, and not sent yet",
     "upload.before_send": "a file of the result is not sent yet",
     "submit.before_send": "the result is not sent yet",
     "submit.after_answer": "the result is accepted, and the files are still there",

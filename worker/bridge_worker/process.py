@@ -20,7 +20,7 @@ from typing import Any
 
 from bridge_worker import kill_points, platforms
 from bridge_worker.held import Held
-from bridge_worker.keeping import read_checkpoint
+from bridge_worker.keeping import take_left
 from bridge_worker.text import one_line
 from bridge_worker.workdir import end_what_runs_on
 
@@ -148,7 +148,7 @@ class HandlerProcess:
                 if isinstance(lines := message.get("log"), list):
                     held.kept.add(lines)
                     held.changed.set()
-                if message.get("checkpoint") and (checkpoint := read_checkpoint(directory)) is not None:
+                if (checkpoint := take_left(message, directory, held.place)) is not None:
                     held.kept.replace(checkpoint)
                     held.changed.set()
                 if limit := message.get("exceeded"):

@@ -106,10 +106,10 @@ def take(fields: dict[str, Any], directory: Path, into: Path) -> Files:
         raise BadFiles("the handler's process left no text")
     files = Files()
     if text is not None:
-        files.text = _taken(directory / TEXT_FILE, into)
+        files.text = taken(directory / TEXT_FILE, into)
     for place, name in enumerate(names):
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        files.artifacts.append((name, media_type, _taken(directory / ARTIFACT_FILE.format(place), into)))
+        files.artifacts.append((name, media_type, taken(directory / ARTIFACT_FILE.format(place), into)))
     return files
 
 
@@ -128,7 +128,8 @@ def open_left(file: Path) -> BinaryIO:
     raise BadFiles(f"the handler's process left no file as {file.name}")
 
 
-def _taken(file: Path, into: Path) -> Path:
+def taken(file: Path, into: Path) -> Path:
+    """Move a file that the handler's process left; return its new place. Raises OSError, BadFiles."""
     place = into / file.name
     try:
         os.replace(file, place)  # of a link the link itself

@@ -1,33 +1,57 @@
-"""Sends what a handler stores with its job: along with heartbeats, and before the result.
+"""Sends what a handler stores with its job: along with heartbeats, and before a failure is reported.
 
 Neither may cost the job: if the bridge does not take it, a log is dropped and a checkpoint is sent again later.
+Checkpoints are sent beside the heartbeats, as an upload may take longer than a lease.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 
+from bridge_worker import keeping, kill_points
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.text import storable
+from bridge_worker.uploads import Sending
 
 log = logging.getLogger(__name__)
 
 
-def send_kept(client: BridgeClient, held: Held) -> None:
-    """Send the log lines and the checkpoint. Never raises: other answers decide on the job."""
-    while not held.over.is_set():
-        lines, checkpoint = held.kept.take()
-        if not lines and checkpoint is None:
-            return
+def send_log(client: BridgeClient, held: Held) -> None:
+    """Send the log lines. Never raises: other answers decide on the job."""
+    while not held.over.is_set() and (lines := held.kept.take_lines()):
         try:
-            if checkpoint is not None:
-                client.save_checkpoint(held.claim, storable(checkpoint))
-            if lines:
-                client.append_log(held.claim, [storable(line) for line in lines])
+            client.append_log(held.claim, [storable(line) for line in lines])
         except CallFailed as error:
-            log.info("job=%s log or checkpoint not taken: %s", held.id, error)
-            if checkpoint is not None and error.retryable:
-                held.kept.replace(checkpoint, unless_newer=True)
+            log.info("job=%s log not taken: %s", held.id, error)
             return
+
+
+def send_checkpoint_aside(client: BridgeClient, held: Held) -> None:
+    """Send the checkpoint in a thread of its own, unless one does so already."""
+    if held.kept.has_checkpoint() and not held.kept.sending.locked():
+        name = f"checkpoint-{held.id}"
+        threading.Thread(target=send_checkpoint, args=(client, held), name=name, daemon=True).start()
+
+
+def send_checkpoint(client: BridgeClient, held: Held) -> None:
+    """Send the checkpoint, after those that are being sent. Never raises, as above."""
+    with held.kept.sending:
+        while not held.is_ending() and (checkpoint := held.kept.take_checkpoint()) is not None:
+            kill_points.reach("checkpoint.before_send")
+            try:
+                if isinstance(checkpoint, str):
+                    client.save_checkpoint(held.claim, checkpoint=storable(checkpoint))
+                else:
+                    upload = Sending(client, held).send_checkpoint(checkpoint)
+                    client.save_checkpoint(held.claim, checkpoint_upload=upload)
+                keeping.remove(checkpoint)
+            except (CallFailed, OSError, ValueError) as error:
+                log.info("job=%s checkpoint not taken: %s", held.id, error)
+                if isinstance(error, CallFailed) and error.retryable:
+                    held.kept.put_back(checkpoint)
+                else:
+                    keeping.remove(checkpoint)
+                return

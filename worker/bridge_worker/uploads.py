@@ -1,4 +1,4 @@
-"""Uploads the files of a result by the tus protocol, resuming where a connection broke off."""
+"""Uploads the files of a result, and checkpoints, by the tus protocol, resuming where a connection broke off."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bridge_worker import kill_points, retrying
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
+from bridge_worker.keeping import CheckpointFile
 from bridge_worker.result_files import Files
 
 T = TypeVar("T")
@@ -60,22 +61,33 @@ class Sending:
             raise error
         return text.read_text(encoding="utf-8", errors="replace")
 
+    def send_checkpoint(self, file: CheckpointFile) -> str:
+        """Upload a checkpoint, in one try, and return its ID; a later call goes on from there. Raises as `send`."""
+        if not file.upload:
+            file.upload, _ = self._announce(file.path, file.media_type)
+        self._go_on(file.path, file.upload, file.path.stat().st_size)
+        return file.upload.rpartition("/")[2]
+
     def _upload(self, path: Path, media_type: str) -> str:
         """Upload one file and return its ID."""
+        size = path.stat().st_size
+        place, at = self._again(lambda: self._announce(path, media_type))
+        if at < size:
+            self._again(lambda: self._go_on(path, place, size))
+        return place.rpartition("/")[2]
+
+    def _announce(self, path: Path, media_type: str) -> tuple[str, int]:
+        """Begin an upload; return its address, and how many bytes the bridge has of it."""
         size = path.stat().st_size
         said = {"job_id": self._held.id, "filetype": media_type}
         metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in said.items())
         headers = {"Upload-Length": str(size), "Upload-Metadata": metadata}
         at_once = 0 < size <= AT_ONCE_BYTES
-        answer = self._again(
-            lambda: self._call("POST", UPLOADS, headers | (BYTES if at_once else {}), path if at_once else None)
-        )
+        answer = self._call("POST", UPLOADS, headers | (BYTES if at_once else {}), path if at_once else None)
         place = answer.get("location", "")
         if not place.startswith(f"{UPLOADS}/"):
             raise CallFailed("the bridge named an upload elsewhere; the key is not sent there", status=400)
-        if int(answer.get("upload-offset", "0")) < size:
-            self._again(lambda: self._go_on(path, place, size))
-        return place.rpartition("/")[2]
+        return place, int(answer.get("upload-offset", "0"))
 
     def _go_on(self, path: Path, place: str, size: int) -> None:
         """Send what the bridge does not have yet."""
@@ -118,7 +130,7 @@ class _Rest:
 
     def read(self, most: int = -1) -> bytes:
         """Return the next bytes. Raises OSError."""
-        if self._held.is_over():
+        if self._held.is_ending():
             raise OSError("the job is no longer wanted")
         piece = self._file.read(self._left if most < 0 else min(most, self._left))
         if not piece and self._left:

@@ -70,16 +70,20 @@ def held(job: Job, path: Path) -> Result:
 
 
 def keeps(job: Job, path: Path) -> Result:
-    """Keep a log and a checkpoint, and say what an earlier attempt kept."""
+    """Keep a log and a checkpoint, and fail with what an earlier attempt kept."""
     for number in range(50):
         job.log(f"line {number}\x1b[31m\n")
     job.save_checkpoint("first")
     job.save_checkpoint("ü" * 2**19)
-    try:
-        job.save_checkpoint("x" * (2**20 + 1))
-    except ValueError as error:
-        return Result(f"{job.checkpoint}: {error}")
-    return Result("a checkpoint of any size was taken")
+    raise RuntimeError(f"{job.checkpoint}, {job.checkpoint_path}")
+
+
+def keeps_a_file(job: Job, path: Path) -> Result:
+    """Keep what the source file has, and fail with what is in the earlier checkpoint."""
+    job.save_checkpoint("replaced")
+    job.save_checkpoint(b"replaced too")
+    job.save_checkpoint(path)
+    raise RuntimeError(f"{job.checkpoint}, {job.checkpoint_path and job.checkpoint_path.read_text()}")
 
 
 def together(job: Job, path: Path) -> Result:

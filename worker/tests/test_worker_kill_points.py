@@ -32,6 +32,7 @@ def handle(job, path):
     Path("scratch").touch()
     for alone in (False, True):
         subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(600)  # {alone=}"], start_new_session=alone)
+    job.save_checkpoint(b"state")
     job.progress(0.5)
     while Path("slow").exists():
         time.sleep(0.01)
@@ -109,7 +110,7 @@ def marked(mark: str, *, alone: bool = True) -> list[psutil.Process]:
 @pytest.mark.parametrize("point", POINTS)
 def test_nothing_lives_on_and_the_next_start_is_clean(bridge, start, place, point):
     leasing = LeasingBridge(bridge)
-    if point == "heartbeat.before_send":
+    if point in ("heartbeat.before_send", "checkpoint.before_send"):
         (place / "slow").touch()
     if point == "upload.before_send":
         (place / "files").touch()

@@ -1,0 +1,193 @@
+"""Checkpoints that are files: on their way to the bridge, and from there to the next attempt."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+
+import pytest
+from scripted_bridge import Say, claim, jobs, problem
+
+from bridge_worker import keeping
+from bridge_worker.job import Job
+from bridge_worker.keeping import CheckpointFile, take_left, told_of
+from bridge_worker.send_kept import send_checkpoint, send_checkpoint_aside
+
+PLACE = {"Location": "/api/v1/uploads/u"}
+LARGE = "ü" * 2**19 + "x"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Return a directory of the worker's."""
+    (tmp_path / "worker").mkdir()
+    return tmp_path / "worker"
+
+
+@pytest.fixture
+def save(tmp_path, held):
+    """Return a function that saves as a handler does, and tells the worker of it as its process does."""
+    (tmp_path / "job").mkdir()
+    (tmp_path / "worker").mkdir()
+
+    def saved(what):
+        job = Job(claim(), directory=tmp_path / "job")
+        job.save_checkpoint(what)
+        left = take_left(told_of(job.kept.take_checkpoint(), tmp_path / "job"), tmp_path / "job", tmp_path / "worker")
+        held.kept.replace(left)
+        return left
+
+    return saved
+
+
+def files_in(directory):
+    return list(directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("what", "content", "media_type"),
+    [(LARGE, LARGE.encode(), "text/plain"), (b"", b"", "application/octet-stream"),
+     (bytearray(b"ab"), b"ab", "application/octet-stream"), (memoryview(b"ab"), b"ab", "application/octet-stream")],
+)  # fmt: skip
+def test_what_is_no_short_text_is_left_in_a_file(save, what, content, media_type):
+    left = save(what)
+    assert (left.path.read_bytes(), left.media_type) == (content, media_type)
+
+
+def test_a_file_is_kept_as_it_was(save, tmp_path):
+    (tmp_path / "state").write_bytes(b"first")
+    left = save(tmp_path / "state")
+    (tmp_path / "state").write_bytes(b"second")
+    assert left.path.read_bytes() == b"first"
+    for wrong, error in ((7, TypeError), (None, TypeError), (tmp_path / "none", FileNotFoundError)):
+        with pytest.raises(error):
+            save(wrong)
+
+
+def test_a_checkpoint_replaces_the_one_before_and_its_file(save, held, tmp_path):
+    save(b"first")
+    second = save(b"second")
+    assert files_in(tmp_path / "worker") == [second.path]
+    held.kept.put_back("sent before and refused")
+    assert held.kept.take_checkpoint() is second
+    held.kept.put_back(second)
+    save("third")
+    assert files_in(tmp_path / "worker") == []
+    assert held.kept.take_checkpoint() == "third"
+    assert not held.kept.has_checkpoint()
+
+
+@pytest.mark.parametrize("name", ["../checkpoint", "checkpoint", f"checkpoint-{'0' * 32}", f"checkpoint-{'1' * 32}", 7])
+def test_what_a_process_told_and_did_not_leave_is_no_checkpoint(tmp_path, place, name):
+    (tmp_path / f"checkpoint-{'0' * 32}").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "checkpoint")
+    assert take_left({"checkpoint_file": name}, tmp_path, place) is None
+    assert take_left({"checkpoint": True}, tmp_path, place) is None
+    (tmp_path / "checkpoint").unlink()
+    (tmp_path / "checkpoint").write_bytes(b"x" * (keeping.CHECKPOINT_BYTES + 1))
+    assert take_left({"checkpoint": True}, tmp_path, place) is None
+    assert take_left({}, tmp_path, place) is None
+
+
+def test_a_bridge_that_has_no_room_is_asked_again_later_and_the_upload_goes_on(bridge, client, held, save, tmp_path):
+    bridge.script("uploads", problem(429, "too_many", Retry_After="60"), Say(201, {}, PLACE))
+    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "2"}), Say(drop=True))
+    save(b"first")
+    send_checkpoint(client, held)  # refused
+    assert bridge.calls_left("checkpoint") == 0
+    send_checkpoint(client, held)  # broken off
+    save(b"second")
+    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "5"}))  # it arrived after all
+    bridge.script("uploads", Say(201, {}, PLACE | {"Location": "/api/v1/uploads/v"}))
+    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "6"}))
+    send_checkpoint(client, held)
+    named = [bridge.next("checkpoint").body for _ in range(2)]
+    assert [one["checkpoint_upload"] for one in named] == ["u", "v"]
+    assert named[0]["lease_token"] == claim()["lease_token"]
+    assert files_in(tmp_path / "worker") == []
+    assert not held.kept.has_checkpoint()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Say(404), problem(413, "too_large"), problem(409, "lease_lost"), Say(201, {}),
+     Say(201, {}, PLACE | {"Upload-Offset": "some"})],
+)  # fmt: skip
+def test_a_refused_checkpoint_is_dropped(bridge, client, held, save, tmp_path, answer):
+    bridge.script("uploads", answer)
+    save(b"first")
+    send_checkpoint(client, held)
+    assert (held.kept.has_checkpoint(), files_in(tmp_path / "worker")) == (False, [])
+
+
+def test_a_checkpoint_whose_file_is_gone_is_dropped(client, held, tmp_path):
+    held.kept.replace(CheckpointFile(tmp_path / "gone", "text/plain"))
+    send_checkpoint(client, held)
+    assert not held.kept.has_checkpoint()
+
+
+def test_one_sends_at_a_time_and_none_once_the_result_goes(bridge, client, held, save):
+    save("first")
+    with held.kept.sending:
+        send_checkpoint_aside(client, held)
+    assert bridge.calls_left("checkpoint") == 0
+    send_checkpoint_aside(client, held)
+    assert bridge.next("checkpoint").body["checkpoint"] == "first"
+    assert held.begin_submitting()
+    save("second")
+    send_checkpoint(client, held)
+    assert bridge.calls_left("checkpoint") == 0
+
+
+def uploaded(**told):
+    return claim(checkpoint_upload={"size": 3, "sha256": "", "url": "", "media_type": None} | told, source_name="a.mp4")
+
+
+def digest_of(content):
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", None])
+def test_the_next_attempt_has_what_was_uploaded_and_what_it_saves_arrives_before_its_failure(bridge, run, media_type):
+    bridge.script("poll", jobs(uploaded(media_type=media_type)))
+    head = {"ETag": '"one"', "Repr-Digest": digest_of(b"from before")}
+    bridge.script(
+        "checkpoint",
+        Say(data=b"from before", cut=5, headers=head),
+        Say(206, data=b"before", headers=head | {"Content-Range": "bytes 5-10/11"}),
+    )
+    bridge.always("uploads", Say(201, {}, PLACE | {"Upload-Offset": "6"}))
+    bridge.always("upload", Say(200, data=b"", headers={"Upload-Offset": "6"}))
+    run("keeps_a_file")
+    seen = "from before, None" if media_type else "None, from before"
+    assert bridge.next("result").body["error_message"] == f"RuntimeError: {seen}"
+    asked = [bridge.next("checkpoint") for _ in range(3)]
+    assert all(call.headers["x-lease-token"] == claim()["lease_token"] for call in asked)
+    assert asked[1].headers["range"] == "bytes=5-"
+    assert asked[2].body["checkpoint_upload"] == "u"
+    kind = bridge.next("uploads").headers["upload-metadata"].split()[-1]
+    assert base64.b64decode(kind) == b"application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [problem(404, "not_found", X_Job_Status="processing"), problem(403, "forbidden", X_Job_Status="processing")],
+    ids=["gone", "refused"],
+)
+def test_a_checkpoint_that_cannot_be_had_costs_no_job(bridge, run, answer):
+    bridge.script("poll", jobs(uploaded()))
+    bridge.script("checkpoint", answer)
+    running = run("keeps_a_file")
+    bridge.next("poll"), bridge.next("poll")
+    assert running.slots.wait(lambda: running.outcomes, 60)
+    assert running.outcomes == [{404: "failed", 403: "dropped"}[answer.status]]
+    if answer.status == 404:
+        assert bridge.next("result").body["error_message"] == "RuntimeError: None, None"
+
+
+def test_a_checkpoint_that_finds_no_room_is_the_machines_fault(bridge, run):
+    bridge.script("poll", jobs(uploaded()))
+    bridge.script("checkpoint", Say(data=b"x", headers={"Content-Encoding": "gzip"}))
+    run("text")
+    assert bridge.next("release").job_id == claim()["job_id"]
