@@ -86,6 +86,15 @@ def keeps_a_file(job: Job, path: Path) -> Result:
     raise RuntimeError(f"{job.checkpoint}, {job.checkpoint_path and job.checkpoint_path.read_text()}")
 
 
+def crashes_on_order(job: Job, path: Path) -> Result:
+    """Note the earlier checkpoint, and crash where the file says so."""
+    with (_place(job) / "noted").open("a") as file:
+        file.write(job.checkpoint_path.read_text() if job.checkpoint_path else "none ")
+    if path.read_text() == "abort":
+        os.abort()
+    return Result("good")
+
+
 def together(job: Job, path: Path) -> Result:
     """Finish only when two run at once."""
     (_place(job) / f"here-{job.id}").touch()

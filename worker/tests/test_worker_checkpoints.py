@@ -186,6 +186,16 @@ def test_a_checkpoint_that_cannot_be_had_costs_no_job(bridge, run, answer):
         assert bridge.next("result").body["error_message"] == "RuntimeError: None, None"
 
 
+def test_the_second_try_in_a_fresh_process_has_the_checkpoint_too(bridge, run, tmp_path):
+    bridge.script("poll", jobs(claim()), jobs(uploaded()))
+    bridge.script("download", Say(data=b"good"), Say(data=b"abort"))
+    bridge.script("checkpoint", Say(data=b"kept "))
+    run("crashes_on_order")
+    assert bridge.next("result").body["content"] == "good"
+    assert "SIGABRT" in bridge.next("result").body["error_message"]
+    assert (tmp_path / "noted").read_text() == "none kept kept "
+
+
 def test_a_checkpoint_that_finds_no_room_is_the_machines_fault(bridge, run):
     bridge.script("poll", jobs(uploaded()))
     bridge.script("checkpoint", Say(data=b"x", headers={"Content-Encoding": "gzip"}))
