@@ -31,9 +31,9 @@ class Connection:
 
     def __init__(self, target: Target, content_type: str) -> None:
         self._http = http.client.HTTPConnection("127.0.0.1", target.port, timeout=60)
-        self._key, self._type = target.environment["LOAD_KEY"], content_type
+        self._key, self._type = target.key, content_type
         self._job = {
-            "source_file_path": target.environment["LOAD_SOURCE"],
+            "source_file_path": target.source,
             "content_type": content_type,
             "ingestion_task_id": "bulk",
             "task_options": {"model": "base"},

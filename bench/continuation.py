@@ -63,10 +63,10 @@ def main() -> int:
 
 def _one(target: Target, noted: redis.Redis) -> float:
     """Return the seconds from a result's answer to the task's start; negative if the task started first."""
-    url = f"http://127.0.0.1:{target.port}{BASE}"
-    job = {"source_file_path": target.environment["LOAD_SOURCE"], "content_type": "one", "ingestion_task_id": "1"}
+    url = target.url + BASE
+    job = {"source_file_path": target.source, "content_type": "one", "ingestion_task_id": "1"}
     with requests.Session() as session:
-        session.headers["Authorization"] = f"Bearer {target.environment['LOAD_KEY']}"
+        session.headers["Authorization"] = f"Bearer {target.key}"
         job_id = _asked(session, "POST", f"{url}/", json=job)["job_id"]
         polled = _asked(session, "GET", f"{url}/poll?worker_id=w&content_types=one&wait=30")
         assert polled["job_id"] == job_id

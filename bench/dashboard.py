@@ -7,9 +7,7 @@ alternating slices. Status 1 if a page's median is 200 ms or more, or more than 
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -19,11 +17,11 @@ from typing import Any
 import requests
 from sqlalchemy import create_engine, text
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from bridge.names import API_BASE  # noqa: E402  (from this checkout)
-from tests.support import big_table  # noqa: E402
-from tests.support.browser import Browser  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.lifecycles import ROOT, Target, bridge
+from bridge.names import API_BASE
+from tests.support import big_table
+from tests.support.browser import Browser
 
 BATCH_IDS = "CAST('0198c0de-0000-7000-8000-' || lpad(to_hex({}), 12, '0') AS uuid)"
 BATCH = "0198c0de-0000-7000-8000-000000000001"
@@ -93,9 +91,9 @@ def page_times(browser: Browser, job_id: str) -> list[tuple[str, float, float]]:
 class Lifecycles:
     """Clients that create, claim and complete, one job after the other."""
 
-    def __init__(self, url: str, key: str, source: str) -> None:
-        self._url, self._source = url + API_BASE, source
-        self._headers = {"Authorization": f"Bearer {key}"}
+    def __init__(self, target: Target) -> None:
+        self._url, self._source = target.url + API_BASE, target.source
+        self._headers = {"Authorization": f"Bearer {target.key}"}
 
     def rate(self, seconds: float) -> float:
         """Return the lifecycles per second."""
@@ -157,38 +155,30 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=8, help="of each kind")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a slice")
     given = parser.parse_args()
-    command = [sys.executable, str(ROOT / "bench" / "one_bridge.py"), "BRIDGE_API_PROCESSES=1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            assert process.stdout is not None
-            told = json.loads(process.stdout.readline())
-            url = f"http://127.0.0.1:{told['port']}"
-            began = time.monotonic()
-            load(told["database"], given.jobs)
-            print(f"{given.jobs} finished jobs loaded in {time.monotonic() - began:.0f} s", flush=True)
-            browser = Browser(url, told["key"])
-            listed = requests.get(
-                url + API_BASE, params={"limit": "1", "status": "completed"}, timeout=60,
-                headers={"Authorization": f"Bearer {told['key']}"},
-            ).json()  # fmt: skip
-            pages = page_times(browser, listed["jobs"][0]["job_id"])
-            for page, median, longest in pages:
-                print(f"{page:50} median {median:6.1f} ms   longest {longest:6.1f} ms", flush=True)
-            lives = Lifecycles(url, told["key"], told["source"])
-            lives.rate(given.seconds / 2)
-            quiet, looked = [], []
-            for _ in range(given.slices):
-                quiet.append(lives.rate(given.seconds))
-                with Tabs(browser, given.tabs):
-                    looked.append(lives.rate(given.seconds))
-            ratio = statistics.median(b / a for a, b in zip(quiet, looked, strict=True))
-            print(f"lifecycles a second: {statistics.median(quiet):.0f} alone, {statistics.median(looked):.0f} with"
-                  f" {given.tabs} tabs; median ratio of pairs {ratio:.3f}")  # fmt: skip
-            slow = [page for page, median, _ in pages if median >= MOST_MS]
-            return 1 if slow or ratio < LEAST_RATIO else 0
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
+    with bridge("bridge", ROOT, ["BRIDGE_API_PROCESSES=1"]) as target:
+        began = time.monotonic()
+        load(target.environment["LOAD_DATABASE"], given.jobs)
+        print(f"{given.jobs} finished jobs loaded in {time.monotonic() - began:.0f} s", flush=True)
+        browser = Browser(target.url, target.key)
+        listed = requests.get(
+            target.url + API_BASE, params={"limit": "1", "status": "completed"}, timeout=60,
+            headers={"Authorization": f"Bearer {target.key}"},
+        ).json()  # fmt: skip
+        pages = page_times(browser, listed["jobs"][0]["job_id"])
+        for page, median, longest in pages:
+            print(f"{page:50} median {median:6.1f} ms   longest {longest:6.1f} ms", flush=True)
+        lives = Lifecycles(target)
+        lives.rate(given.seconds / 2)
+        quiet, looked = [], []
+        for _ in range(given.slices):
+            quiet.append(lives.rate(given.seconds))
+            with Tabs(browser, given.tabs):
+                looked.append(lives.rate(given.seconds))
+        ratio = statistics.median(b / a for a, b in zip(quiet, looked, strict=True))
+        print(f"lifecycles a second: {statistics.median(quiet):.0f} alone, {statistics.median(looked):.0f} with"
+              f" {given.tabs} tabs; median ratio of pairs {ratio:.3f}")  # fmt: skip
+        slow = [page for page, median, _ in pages if median >= MOST_MS]
+        return 1 if slow or ratio < LEAST_RATIO else 0
 
 
 if __name__ == "__main__":

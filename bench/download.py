@@ -27,10 +27,9 @@ import requests
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from bench.lifecycles import about  # noqa: E402
+from bench.lifecycles import BASE, ROOT, Target, about, bridge  # noqa: E402
 
 MIB = 2**20
-BASE = "/api/v1/remote-jobs"
 POLLS_EVERY = 0.01  # seconds
 
 
@@ -48,8 +47,8 @@ def main() -> int:
     if asked.poll:
         return poll(asked.poll)
     with ExitStack() as stack:
-        bridge = stack.enter_context(one_bridge())
-        file = Path(bridge["source"]).with_name("large.bin")
+        target = stack.enter_context(bridge("bridge", ROOT, ["BRIDGE_API_PROCESSES=1"]))
+        file = Path(target.source).with_name("large.bin")
         block = os.urandom(MIB)
         with file.open("wb") as out:
             for _ in range(asked.mib):
@@ -57,12 +56,12 @@ def main() -> int:
         plain = stack.enter_context(child("--serve", str(file)))
         assert plain.stdout is not None
         targets = {"plain copy": (int(plain.stdout.readline()), b"")}
-        for name, source in (("path", {"source_file_path": str(file)}), ("upload", uploaded(bridge, file))):
-            targets[name] = (bridge["port"], request_of(bridge, source))
+        for name, source in (("path", {"source_file_path": str(file)}), ("upload", uploaded(target, file))):
+            targets[name] = (target.port, request_of(target, source))
         took: dict[str, list[float]] = {name: [] for name in targets}
         polls: dict[str, list[float]] = {name: [] for name in (*targets, "nothing")}
         for one in (*targets, *(name for _ in range(asked.rounds) for name in (*targets, "nothing"))):
-            with polled(bridge) as seen:
+            with polled(target) as seen:
                 if one == "nothing":
                     time.sleep(1.0)
                 else:
@@ -99,18 +98,6 @@ def quantiles(ms: list[float]) -> tuple[float, float]:
 
 
 @contextmanager
-def one_bridge() -> Iterator[dict[str, Any]]:
-    """Run a bridge of one process; yield its port, a key and a source."""
-    command = [sys.executable, str(HERE / "one_bridge.py"), "BRIDGE_API_PROCESSES=1"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())
-    finally:
-        process.communicate()
-
-
-@contextmanager
 def child(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run this file as a separate process, which ends with its input."""
     command = [sys.executable, __file__, *arguments]
@@ -123,10 +110,10 @@ def child(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def polled(bridge: dict[str, Any]) -> Iterator[list[float]]:
+def polled(target: Target) -> Iterator[list[float]]:
     """Poll during the block; the yielded list then has the time of each, in ms."""
     seen: list[float] = []
-    with child("--poll", f"{bridge['port']} {bridge['key']}") as process:
+    with child("--poll", f"{target.port} {target.key}") as process:
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
@@ -188,35 +175,33 @@ def fetch(port: int, request: bytes, size: int) -> float:
     return time.perf_counter() - begun
 
 
-def request_of(bridge: dict[str, Any], source: dict[str, str]) -> bytes:
+def request_of(target: Target, source: dict[str, str]) -> bytes:
     """Create and claim a job; return its holder's request for the source."""
     made = {**source, "content_type": "large", "ingestion_task_id": "1", "timeout_seconds": 3600}
-    job_id = asked(bridge, "POST", BASE, json=made).json()["job_id"]
+    job_id = asked(target, "POST", BASE, json=made).json()["job_id"]
     query = {"worker_id": "w1", "content_types": "large", "wait": "5"}
-    job = asked(bridge, "GET", f"{BASE}/poll", params=query).json()["jobs"][0]
+    job = asked(target, "GET", f"{BASE}/poll", params=query).json()["jobs"][0]
     assert job["job_id"] == job_id
-    head = f"GET {job['source_file_url']} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bridge['key']}\r\n"
+    head = f"GET {job['source_file_url']} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {target.key}\r\n"
     return f"{head}X-Lease-Token: {job['lease_token']}\r\nConnection: close\r\n\r\n".encode()
 
 
-def uploaded(bridge: dict[str, Any], file: Path) -> dict[str, str]:
+def uploaded(target: Target, file: Path) -> dict[str, str]:
     """Upload the file in one request; return the field that names it."""
     tus = {"Tus-Resumable": "1.0.0"}
     length = str(file.stat().st_size)
-    place = asked(bridge, "POST", "/api/v1/uploads", headers={**tus, "Upload-Length": length}).headers["Location"]
+    place = asked(target, "POST", "/api/v1/uploads", headers={**tus, "Upload-Length": length}).headers["Location"]
     path = place[place.index("/api/") :]
     sent = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
     with file.open("rb") as body:
-        asked(bridge, "PATCH", path, headers=sent, data=body)
+        asked(target, "PATCH", path, headers=sent, data=body)
     return {"source_upload": path.rpartition("/")[2]}
 
 
-def asked(bridge: dict[str, Any], method: str, path: str, **options: Any) -> requests.Response:
+def asked(target: Target, method: str, path: str, **options: Any) -> requests.Response:
     """Make a request; return its successful answer."""
-    headers = {"Authorization": f"Bearer {bridge['key']}", **options.pop("headers", {})}
-    answer = requests.request(
-        method, f"http://127.0.0.1:{bridge['port']}{path}", headers=headers, timeout=600, **options
-    )
+    headers = {"Authorization": f"Bearer {target.key}", **options.pop("headers", {})}
+    answer = requests.request(method, target.url + path, headers=headers, timeout=600, **options)
     answer.raise_for_status()
     return answer
 

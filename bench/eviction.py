@@ -9,36 +9,30 @@ milliseconds.
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import requests
 
-HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.lifecycles import ROOT, Target, bridge
+
 WORKERS = 100
 
 
 def main() -> int:
     """Measure once; return 1 if a job was missing."""
-    command = [sys.executable, str(HERE / "one_bridge.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bridge:
-        assert bridge.stdout is not None
-        told = json.loads(bridge.stdout.readline())
-        try:
-            return _measure(told)
-        finally:
-            bridge.communicate()
+    with bridge("bridge", ROOT, []) as target:
+        return _measure(target)
 
 
-def _measure(told: dict[str, Any]) -> int:
-    root = f"http://127.0.0.1:{told['port']}/api/v1"
+def _measure(target: Target) -> int:
+    root = f"{target.url}/api/v1"
     session = requests.Session()
-    session.headers["Authorization"] = f"Bearer {told['key']}"
+    session.headers["Authorization"] = f"Bearer {target.key}"
     session.trust_env = False
 
     def claim_many(worker_id: str, most: int) -> list[str]:
@@ -51,7 +45,7 @@ def _measure(told: dict[str, Any]) -> int:
         return next(iter(claim_many(worker_id, 1)), None)
 
     for number in range(WORKERS):
-        job = {"source_file_path": told["source"], "content_type": "audio", "ingestion_task_id": str(number)}
+        job = {"source_file_path": target.source, "content_type": "audio", "ingestion_task_id": str(number)}
         session.post(f"{root}/remote-jobs", json=job).raise_for_status()
     first_held = {claim(f"first-{number}") for number in range(WORKERS)}
     began = time.monotonic()

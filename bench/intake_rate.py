@@ -41,7 +41,7 @@ def burst(target: Target, jobs: int) -> tuple[float, float]:
     """Return the jobs per second from the first message to the last job, and the µs of CPU for each."""
     engine = create_engine(target.environment["LOAD_DATABASE"], isolation_level="AUTOCOMMIT")
     pipeline = Celery("pipeline", broker=target.environment["LOAD_REDIS"], set_as_current=False)
-    fields = {"source_file_path": target.environment["LOAD_SOURCE"], "content_type": "burst", "ingestion_task_id": "b"}
+    fields = {"source_file_path": target.source, "content_type": "burst", "ingestion_task_id": "b"}
     made = text("SELECT count(*) FROM remote_jobs WHERE content_type = 'burst'")
     with engine.connect() as connection:
         end = connection.scalar(made) + jobs

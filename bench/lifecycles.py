@@ -44,6 +44,18 @@ class Target(NamedTuple):
     environment: dict[str, str]
     master: int  # the process ID of gunicorn's master, or of its parent
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def key(self) -> str:
+        return self.environment["LOAD_KEY"]
+
+    @property
+    def source(self) -> str:
+        return self.environment["LOAD_SOURCE"]
+
 
 class Point(NamedTuple):
     """The figures of one run of the load client."""
@@ -201,7 +213,7 @@ def client(target: Target, what: str, *arguments: object) -> str:
     """Run the load client and return its output. Raises SystemExit if it failed."""
     command = [str(CLIENT), what, str(target.port), *map(str, arguments)]
     done = subprocess.run(command, env=target.environment, capture_output=True, text=True, check=False, timeout=600)
-    if done.returncode:
+    if done.returncode or "HTTP " in done.stderr:
         raise SystemExit(f"{command}: status {done.returncode}\n{done.stderr[:2000]}")
     return done.stdout
 

@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,9 +28,7 @@ from sqlalchemy import text
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from bench.dispatch import CLIENT, _answers, _client  # noqa: E402
-from bench.lifecycles import processor  # noqa: E402
-from bridge import names  # noqa: E402
+from bench.lifecycles import BASE, Target, _answers, build_client, client, processor  # noqa: E402
 from bridge.cli.local import command_lines  # noqa: E402
 from bridge.cli.local.stack import Stack  # noqa: E402
 from bridge.cli.local.supervisor import Child, Signals, ending_signals, wait_until  # noqa: E402
@@ -77,9 +74,9 @@ class Side:
 
     def round(self, connections: int) -> Round:
         (process,) = psutil.Process(self.child.process.pid).children()
-        arguments = ["claim", self.port, names.API_BASE, connections, EACH, CONTENT_TYPE]
+        target = Target("side", self.port, self._load, process.pid)
         before = _on_cpu(process.pid)
-        out = _client(arguments, self._load)
+        out = client(target, "claim", BASE, connections, EACH, CONTENT_TYPE)
         cpu = _on_cpu(process.pid) - before
         found = re.search(rf"n={EACH} seconds=([\d.]+) empty=0 err=0", out)
         if found is None:
@@ -93,7 +90,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a look, not a figure")
     parser.add_argument("--noise", action="store_true", help="keys, guard and limits on both sides")
     given = parser.parse_args()
-    subprocess.run(["cc", "-O2", "-o", str(CLIENT), str(HERE / "load_client.c")], check=True)
+    build_client()
     print(f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}")
     rounds: dict[int, list[tuple[Round, Round]]] = {connections: [] for connections in PAIRS}
     with ending_signals() as signals, _bench() as bench:
@@ -144,7 +141,7 @@ class Bench:
         """Replace the jobs of the last round by new ones."""
         tables = ", ".join(table.name for table in metadata.sorted_tables if table.name != "api_keys")
         with self._engine.begin() as connection:
-            connection.execute(text(f"TRUNCATE {tables}"))
+            connection.execute(text(f"TRUNCATE {tables} CASCADE"))
         enqueue_batch(self._runtime, DEFAULT_TENANT, [self._job] * EACH)
 
     @contextmanager
