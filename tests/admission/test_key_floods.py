@@ -18,12 +18,6 @@ def made_up():
     return f"jb_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
 
 
-@pytest.fixture
-def made_key(runtime):
-    with runtime.engine.begin() as connection:
-        return keys.create_key(connection, "test", ["work"])
-
-
 def test_a_flood_of_made_up_keys_pushes_no_key_that_counts_out_and_is_not_remembered(runtime, made_key):
     ring = KeyCache(runtime.engine)
     ring.caller(made_key)

@@ -139,12 +139,6 @@ def test_what_an_expired_key_holds_goes_back_with_the_next_sweep(bridge, client)
 
 
 @pytest.fixture
-def made_key(runtime):
-    with runtime.engine.begin() as connection:
-        return keys.create_key(connection, "test", ["work"])
-
-
-@pytest.fixture
 def statements(runtime):
     seen = []
 

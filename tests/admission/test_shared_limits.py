@@ -24,12 +24,6 @@ def admitted(limits, key_id, most=30):
     return most
 
 
-@pytest.fixture
-def still(monkeypatch):
-    """Keep the minute from ending within the test."""
-    monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
-
-
 def test_requests_are_counted_together_once_they_are_shared(two, still):
     first, second = two
     key_id = uuid4()

@@ -16,12 +16,6 @@ LIMITS = "tenant_requests=10,tenant_parked=4,tenant_in_hand=3"
 
 
 @pytest.fixture
-def still(monkeypatch):
-    """Keep the minute from ending within the test."""
-    monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
-
-
-@pytest.fixture
 def two(make_runtime):
     """Return the limits of two processes."""
     return [Limits(make_runtime(process=name, limits=LIMITS)) for name in ("p1", "p2")]

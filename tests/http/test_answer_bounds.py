@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from bridge.jobs.read import LONGEST_MESSAGE, MOST_SHOWN
+from tests.http.test_every_answer_is_bounded import MEGABYTE, history
 from tests.support.client import ok
-
-MEGABYTE = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -17,27 +16,10 @@ def burdened(bridge):
     client.create("burdened")
     job = client.claim("burdened")
     ok(client.result(job, success=False, retryable=False))
-    long = {"id": job["job_id"], "size": 300_000}
     bridge.sql(
         "UPDATE remote_jobs SET error_message = repeat('ü💥', 2000000), attempt = 300 WHERE id = :id", id=job["job_id"]
     )
-    bridge.sql(
-        "INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how, why)"
-        " SELECT a.job_id, n, repeat('w', 255), a.key_id, 'x', now(), now(), 'failed', repeat('é', :size)"
-        " FROM job_attempts a, generate_series(2, 300) n WHERE a.job_id = :id",
-        **long,
-    )
-    bridge.sql(
-        "INSERT INTO job_refusals (job_id, attempt, key_id, refused_at, code, reason)"
-        " SELECT job_id, n, key_id, now(), 'lease_lost', repeat('é', :size)"
-        " FROM job_attempts, generate_series(1, 200) n WHERE job_id = :id AND attempt = 1",
-        **long,
-    )
-    bridge.sql(
-        "INSERT INTO job_requests (job_id, asked_at, what, key_id) SELECT job_id, now(), 'retry', key_id"
-        " FROM job_attempts, generate_series(1, 500) n WHERE job_id = :id AND attempt = 1",
-        id=job["job_id"],
-    )
+    history(bridge, job["job_id"], "'é'")
     return client, job["job_id"]
 
 
@@ -56,27 +38,23 @@ def test_a_refused_call_about_the_job_is_told_in_little(burdened):
         assert len(call.content) < 20_000
 
 
-def test_a_long_history_is_paged_through_without_a_gap(burdened):
-    client, job_id = burdened
-    attempts: list[Any] = []
-    requests: list[Any] = []
+def whole(client, job_id, name):
+    """Return a list of a job, of all its pages."""
+    found: list[Any] = []
     before: dict[str, Any] = {}
     while True:
         job = ok(client.get(job_id, params=before))
-        assert len(job["attempts"]) <= MOST_SHOWN
-        attempts = [row["attempt"] for row in job["attempts"]] + attempts
-        if job["attempts_before"] is None:
-            break
-        before = {"attempts_before": job["attempts_before"]}
-    assert attempts == list(range(1, 301))
-    before = {}
-    while True:
-        job = ok(client.get(job_id, params=before))
-        requests += job["requests"]
-        if job["requests_before"] is None:
-            break
-        before = {"requests_before": job["requests_before"]}
-    assert len(requests) == 500
+        assert len(job[name]) <= MOST_SHOWN
+        found = job[name] + found
+        if job[f"{name}_before"] is None:
+            return found
+        before = {f"{name}_before": job[f"{name}_before"]}
+
+
+def test_a_long_history_is_paged_through_without_a_gap(burdened):
+    client, job_id = burdened
+    assert [row["attempt"] for row in whole(client, job_id, "attempts")] == list(range(1, 301))
+    assert len(whole(client, job_id, "requests")) == 500
 
 
 def test_what_is_kept_of_an_error_message_is_bounded_and_the_same_result_still_counts_as_the_same(bridge, client):

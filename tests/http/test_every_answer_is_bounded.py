@@ -54,23 +54,7 @@ def burdened(alone, client):
         id=job["job_id"],
     )
     alone.sql(f"UPDATE job_results SET content = repeat('\"', {BODY // 2 - 100}) WHERE job_id = :id", id=job["job_id"])
-    alone.sql(
-        "INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how, why)"
-        f" SELECT job_id, n, repeat({text}, 255), key_id, 'x', now(), now(), 'failed', repeat({text}, 200000)"
-        " FROM job_attempts, generate_series(2, 300) n WHERE job_id = :id",
-        id=job["job_id"],
-    )
-    alone.sql(
-        "INSERT INTO job_refusals (job_id, attempt, key_id, refused_at, code, reason)"
-        f" SELECT job_id, n, key_id, now(), 'lease_lost', repeat({text}, 200000)"
-        " FROM job_attempts, generate_series(1, 300) n WHERE job_id = :id AND attempt = 1",
-        id=job["job_id"],
-    )
-    alone.sql(
-        "INSERT INTO job_requests (job_id, asked_at, what, key_id) SELECT job_id, now(), 'retry', key_id"
-        " FROM job_attempts, generate_series(1, 2000) n WHERE job_id = :id AND attempt = 1",
-        id=job["job_id"],
-    )
+    history(alone, job["job_id"], text)
     alone.sql(
         "INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, last_error)"
         f" SELECT :id, n, :tenant, '{{}}', now(), now(), repeat({text}, 2000) FROM generate_series(1000, 2000) n",
@@ -78,6 +62,27 @@ def burdened(alone, client):
     )
     _crowd(alone, client, text)
     return job["job_id"]
+
+
+def history(bridge, job_id, text):
+    """Give a job the longest history, in texts of this one, repeated."""
+    bridge.sql(
+        "INSERT INTO job_attempts (job_id, attempt, worker_id, key_id, lease_token, claimed_at, ended_at, how, why)"
+        f" SELECT job_id, n, repeat({text}, 255), key_id, 'x', now(), now(), 'failed', repeat({text}, 200000)"
+        " FROM job_attempts, generate_series(2, 300) n WHERE job_id = :id",
+        id=job_id,
+    )
+    bridge.sql(
+        "INSERT INTO job_refusals (job_id, attempt, key_id, refused_at, code, reason)"
+        f" SELECT job_id, n, key_id, now(), 'lease_lost', repeat({text}, 200000)"
+        " FROM job_attempts, generate_series(1, 300) n WHERE job_id = :id AND attempt = 1",
+        id=job_id,
+    )
+    bridge.sql(
+        "INSERT INTO job_requests (job_id, asked_at, what, key_id) SELECT job_id, now(), 'retry', key_id"
+        " FROM job_attempts, generate_series(1, 500) n WHERE job_id = :id AND attempt = 1",
+        id=job_id,
+    )
 
 
 def _crowd(alone, client, text):

@@ -187,28 +187,7 @@ def test_a_length_that_is_a_lie_is_seen_by_the_holder(client, there, more):
     assert client.get(job["source_file_url"], headers=token).content == b"xxxx"
 
 
-def test_a_server_that_hangs_holds_up_its_download_alone(client, there):
-    job, token = taken(client, at(there))
-    began, goes_on = Event(), Event()
-
-    def hangs(handler: BaseHTTPRequestHandler, came: Received) -> None:
-        began.set()
-        goes_on.wait(60)
-        files(handler, came)
-
-    there.answers = hangs
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(client.get, job["source_file_url"], headers=token)
-        try:
-            assert began.wait(30)
-            assert client.get("/health", timeout=20).status_code == 200
-            assert not waiting.done()
-        finally:
-            goes_on.set()
-        assert waiting.result(60).content == FILE
-
-
-def test_of_downloads_at_once_a_key_has_so_many_and_then_a_429(client, there):
+def test_servers_that_hang_hold_up_their_downloads_alone_of_which_a_key_has_so_many(client, there):
     job, token = taken(client, at(there))
     goes_on = Event()
 
@@ -221,6 +200,8 @@ def test_of_downloads_at_once_a_key_has_so_many_and_then_a_429(client, there):
         waiting = [pool.submit(client.get, job["source_file_url"], headers=token) for _ in range(AT_ONCE)]
         try:
             wait_until(lambda: len(there.got) == AT_ONCE, "all of them to come")
+            assert client.get("/health", timeout=20).status_code == 200
+            assert not any(one.done() for one in waiting)
             refusal = client.get(job["source_file_url"], headers=token)
             refused(refusal, 429, "too_many")
             assert int(refusal.headers["Retry-After"]) > 0

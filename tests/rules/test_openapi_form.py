@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import Client, ok
-
 STORED = Path(__file__).with_name("openapi_form.json")
 #: Words for readers: changing them changes nothing for a client.
 TEXTS = {"summary", "description", "title", "example", "examples"}
@@ -45,8 +43,8 @@ def as_text(parts):
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def test_the_form_of_the_document_is_the_stored_one(bridge):
-    parts = parts_of(ok(Client(bridge.url, None, bridge.files).get("/openapi.json")))
+def test_the_form_of_the_document_is_the_stored_one(document):
+    parts = parts_of(document)
     if os.environ.get("RENEW_OPENAPI_FORM"):
         STORED.write_text(as_text(parts))
     stored = json.loads(STORED.read_text())

@@ -37,15 +37,6 @@ def held(job, path):
 def short(job, path):
     time.sleep(0.2)
     return Result(path.read_text())
-
-def until_cancelled(job, path):
-    fraction = 0.0
-    while not job.is_cancelled:
-        fraction = min(fraction + 0.01, 0.9)
-        job.progress(fraction, "still at it")
-        time.sleep(0.05)
-    Path("cancelled").touch()
-    return Result("too late")
 """
 
 
@@ -139,17 +130,6 @@ def test_it_needs_neither_database_nor_redis_nor_celery():
     assert done.stdout.strip() == "set()"
 
 
-def test_progress_is_seen_and_a_cancel_reaches_the_handler(bridge, client, start, tmp_path):
-    job_id = client.create()
-    worker = start(bridge, client, "until_cancelled")
-    wait_until(lambda: ok(client.get(f"{job_id}/status"))["progress"], "progress")
-    assert ok(client.get(f"{job_id}/status"))["message"] == "still at it"
-    ok(client.post(f"{job_id}/cancel"))
-    wait_until((tmp_path / "cancelled").exists, "the handler to hear of it")
-    assert how(ends(client, job_id, "cancelled")) == [(worker.name, "cancelled")]
-    wait_until(lambda: "dropped" in worker.log.read_text(), "the worker to drop what came back")
-
-
 def test_a_key_that_may_not_take_the_type_ends_the_worker_with_one_line(bridge, tmp_path, start):
     (tmp_path / "my_handlers.py").write_text(HANDLERS)
     worker = Worker(bridge, bridge.key(scopes=("work",), content_types=["video"]), tmp_path, "w", "short", [])
@@ -199,34 +179,6 @@ def test_the_lease_of_a_living_worker_does_not_run_out(bridge, client, start, tm
         wait_until(lambda before=before: bridge.sql(lease, id=job_id)[0].at > before, "a heartbeat")
     (tmp_path / "go").touch()
     assert [attempt["how"] for attempt in ends(client, job_id)["attempts"]] == ["completed"]
-
-
-def test_sigterm_finishes_what_has_begun_and_takes_no_more(bridge, client, start, tmp_path):
-    begun = client.create()
-    worker = start(bridge, client, "held")
-    wait_until((tmp_path / f"begun-{begun}").exists, "the handler to begin")
-    worker.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: "stops after what it has begun" in worker.log.read_text(), "the signal to be heard")
-    later = client.create()
-    (tmp_path / "go").touch()
-    assert worker.process.wait(30) == 0
-    assert client.status(begun) == "completed"
-    assert client.status(later) == "pending"
-    other = start(bridge, client, "short")
-    assert how(ends(client, later)) == [(other.name, "completed")]
-
-
-def test_sigterm_with_free_slots_gives_back_what_came_meanwhile(bridge, client, start, tmp_path):
-    first = client.create()
-    worker = start(bridge, client, "held", "--concurrency", "3", "--wait", "60")
-    wait_until((tmp_path / f"begun-{first}").exists, "the handler to begin")
-    worker.process.send_signal(signal.SIGTERM)
-    later = client.create()
-    (tmp_path / "go").touch()
-    assert worker.process.wait(30) == 0
-    start(bridge, client, "short")
-    job = ends(client, later)  # given to the poll as it ended, it is back after 67 s
-    assert (job["attempts"][-1]["how"], job["retry_count"]) == ("completed", 0)
 
 
 @pytest.mark.slow

@@ -1,0 +1,17 @@
+"""A key in the core's database, and a minute that does not end."""
+
+import pytest
+
+from bridge.admission import keys
+
+
+@pytest.fixture
+def made_key(runtime):
+    with runtime.engine.begin() as connection:
+        return keys.create_key(connection, "test", ["work"])
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """Keep the minute from ending within the test."""
+    monkeypatch.setattr("bridge.admission.limits._minute", lambda: "1")
