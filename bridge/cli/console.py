@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.text import clean
+from bridge.cli.text import clean, value
 
 _PIPE_WIDTH = 200  # a pipe has no width: little is cut for the program that reads it
 WIDE = 110  # columns, from which on there is room for details
@@ -82,6 +82,23 @@ def print_noted(
         paper.print(Text(" ").join(cells), no_wrap=True, overflow="ellipsis")
         if note:
             paper.print(Text.assemble("  ", text(note)), no_wrap=True, overflow="ellipsis")
+
+
+def print_detailed(
+    paper: Console,
+    columns: Iterable[str],
+    rows: Iterable[tuple[list[Text], list[Any]]],
+    details: list[str],
+    right: Iterable[str],
+) -> None:
+    """Print a list whose rows have details: in columns of their own where it is wide, else below the row."""
+    if paper.width >= WIDE:
+        made = table(*columns, *details, give=details, right=right)
+        for cells, told in rows:
+            made.add_row(*cells, *(line(value(one)) for one in told))
+        paper.print(made)
+    else:
+        print_noted(paper, columns, [(cells, ": ".join(filter(None, told))) for cells, told in rows], right)
 
 
 def pairs(rows: Iterable[tuple[str, RenderableType]]) -> Table:

@@ -6,14 +6,15 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from bridge.cli import options
-from bridge.cli.console import WIDE, coloured, console, line, print_json, print_noted, table, text
+from bridge.cli.console import WIDE, coloured, print_detailed, text
 from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
 from bridge.cli.remote.http import Answer, bridge_at
-from bridge.cli.remote.job_tables import show_more
+from bridge.cli.remote.job_tables import show_more, tell
 from bridge.cli.remote.resend import send_again
-from bridge.cli.text import age, clean, until, value
+from bridge.cli.text import age, clean, until
 from bridge.names import API_ROOT
 from models.job_state import OutcomeState
 
@@ -44,15 +45,11 @@ def list_(
 
     Newest first.
     """
-    answer = bridge_at(url).get(f"{_PATH}/", state=state, limit=limit, cursor=cursor)
-    if json:
-        print_json(answer.body)
-    else:
-        _show(answer)
+    tell(bridge_at(url).get(f"{_PATH}/", state=state, limit=limit, cursor=cursor), _show, json=json)
 
 
-def _show(answer: Answer) -> None:
-    paper, now = console(), answer.now
+def _show(paper: Console, answer: Answer) -> None:
+    now = answer.now
     if (queue := answer.body["pipeline_queue"]) and queue["messages"]:
         taken = "" if queue["consumed"] else f"; none was taken for {queue['untouched_seconds']:.0f} s"
         paper.print(clean(f"The pipeline's queue {queue['queue']}: {queue['messages']} messages{taken}."))
@@ -60,20 +57,13 @@ def _show(answer: Answer) -> None:
         paper.print("No outcomes pending.")
         return
     wide = paper.width >= WIDE
-    more = ("Status", "Age") if wide else ()
-    columns, right = ("Job", "n", *more, "State", "Tries", "Next"), ["n", "Tries"]
+    columns = ("Job", "n", *(("Status", "Age") if wide else ()), "State", "Tries", "Next")
     filled = []
     for one in answer.body["continuations"]:
         ended = [coloured(one["status"]), text(age(one["created_at"], now))] if wide else []
         told = [coloured(one["state"]), text(one["tries"]), text(until(one["next_at"], now))]
-        filled.append(([text(one["job_id"]), text(one["n"]), *ended, *told], one["last_error"]))
-    if wide:
-        rows = table(*columns, "Error", give=["Error"], right=right)
-        for cells, error in filled:
-            rows.add_row(*cells, line(value(error)))
-        paper.print(rows)
-    else:
-        print_noted(paper, columns, [(cells, error or "") for cells, error in filled], right)
+        filled.append(([text(one["job_id"]), text(one["n"]), *ended, *told], [one["last_error"]]))
+    print_detailed(paper, columns, filled, ["Error"], right=["n", "Tries"])
     show_more(paper, answer.body["next_cursor"])
 
 

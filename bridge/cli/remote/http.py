@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import responses
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import jobbridge_client
 from bridge.cli.errors import Refused, RefusedByBridge, Unreachable
@@ -33,18 +33,14 @@ class Bridge:
     def __init__(self, url: str, key: str | None) -> None:
         """Take an address and a key. Raises Refused if either is malformed."""
         try:
-            parts = urlsplit(url)
-            bad = parts.scheme not in ("http", "https") or not parts.hostname or bool(parts.query or parts.fragment)
-            _ = parts.port
-        except ValueError:
-            bad = True
-        if bad or "@" in parts.netloc or not url.isprintable() or " " in url:
-            raise Refused("the bridge's address (--url, BRIDGE_URL) must look like https://bridge.example.org")
-        if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-            raise Refused("BRIDGE_KEY contains an invalid character")
+            self._client = Client(url, key, patience=0, allow_http=True)
+        except jobbridge_client.BadSetting as bad:
+            if str(bad).startswith("key: "):
+                raise Refused("BRIDGE_KEY contains an invalid character") from None
+            address = "the bridge's address (--url, BRIDGE_URL) must look like https://bridge.example.org"
+            raise Refused(address) from None
         self.url = url.rstrip("/")
         self.key = key
-        self._client = Client(self.url, key, patience=0, allow_http=True)
 
     def get(self, path: str, **query: Any) -> Answer:
         """Call `ask`, to read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.console import WIDE, coloured, line, pairs, print_noted, table, text
+from bridge.cli.console import WIDE, coloured, console, line, pairs, print_json, print_noted, table, text
 from bridge.cli.remote.http import Answer
 from bridge.cli.remote.worker_tables import workers_table
 from bridge.cli.text import age, between, clean, exactly, until, value
@@ -20,17 +20,25 @@ _MOST_OF_A_TYPE = 12  # characters, where the terminal is narrow
 _MOMENTS = ("_at", "_start", "_completion")
 
 
-def show_list(console: Console, answer: Answer) -> None:
+def tell(answer: Answer, show: Callable[[Console, Answer], None], *, json: bool) -> None:
+    """Print the API's JSON, or show the answer to people."""
+    if json:
+        print_json(answer.body)
+    else:
+        show(console(), answer)
+
+
+def show_list(paper: Console, answer: Answer) -> None:
     """Print a page of jobs, and how to open the next one."""
     jobs, now = answer.body["jobs"], answer.now
     if not jobs:
-        console.print("No job matches.")
+        paper.print("No job matches.")
         return
-    if console.width >= WIDE:
-        console.print(_wide(jobs, now))
+    if paper.width >= WIDE:
+        paper.print(_wide(jobs, now))
     else:
-        _print_narrow(console, jobs, now)
-    show_more(console, answer.body["next_cursor"])
+        _print_narrow(paper, jobs, now)
+    show_more(paper, answer.body["next_cursor"])
 
 
 def _wide(jobs: list[dict[str, Any]], now: datetime) -> Table:
@@ -42,29 +50,29 @@ def _wide(jobs: list[dict[str, Any]], now: datetime) -> Table:
     return rows
 
 
-def _print_narrow(console: Console, jobs: list[dict[str, Any]], now: datetime) -> None:
+def _print_narrow(paper: Console, jobs: list[dict[str, Any]], now: datetime) -> None:
     rows = []
     for job in jobs:
         told = [text(age(job["created_at"], now)), text(clean(job["content_type"])[:_MOST_OF_A_TYPE])]
         cells = [text(job["job_id"]), coloured(job["status"]), *told, text(job["ingestion_task_id"])]
         rows.append((cells, _note(job, now)))
-    print_noted(console, ("Job", "Status", "Age", "Type", "Task"), rows, right=["Age"])
+    print_noted(paper, ("Job", "Status", "Age", "Type", "Task"), rows, right=["Age"])
 
 
-def show_more(console: Console, cursor: str | None) -> None:
+def show_more(paper: Console, cursor: str | None) -> None:
     """Print how to open the next page, if there is one; the cursor stays in one piece."""
     if cursor is not None:
-        console.print(Text("There are more: --cursor", style="dim"), clean(cursor), soft_wrap=True)
+        paper.print(Text("There are more: --cursor", style="dim"), clean(cursor), soft_wrap=True)
 
 
-def show_batch(console: Console, answer: Answer) -> None:
+def show_batch(paper: Console, answer: Answer) -> None:
     """Print the state of a batch, and its jobs by state."""
     batch = answer.body
-    console.print(text(batch["batch_id"]), "has ended" if batch["ended"] else "is under way")
+    paper.print(text(batch["batch_id"]), "has ended" if batch["ended"] else "is under way")
     rows = table("Status", "Jobs", right=["Jobs"])
     for status, jobs in sorted(batch["by_status"].items()):
         rows.add_row(coloured(status), str(jobs))
-    console.print(rows)
+    paper.print(rows)
 
 
 def _note(job: dict[str, Any], now: datetime) -> str:
@@ -81,23 +89,23 @@ def progress(job: Mapping[str, Any]) -> str:
     return ", ".join([*done, *([job["message"]] if job["message"] else [])])
 
 
-def show_whole(console: Console, answer: Answer) -> None:
+def show_whole(paper: Console, answer: Answer) -> None:
     """Print a job's fields, its ended attempts, who asked for what, and what was refused."""
     job, now = answer.body, answer.now
     lists = ("attempts", "refusals", "requests")
-    console.print(pairs((name, _field(name, job[name], now)) for name in job if name not in lists))
-    _section(console, "Attempts", _attempts(job["attempts"], now), job["attempts"])
+    paper.print(pairs((name, _field(name, job[name], now)) for name in job if name not in lists))
+    _section(paper, "Attempts", _attempts(job["attempts"], now), job["attempts"])
     requests = table("What", "Age", "Key")
     for row in job["requests"]:
         requests.add_row(text(row["what"]), text(age(row["asked_at"], now)), text(_key(row)))
-    _section(console, "Requests", requests, job["requests"])
+    _section(paper, "Requests", requests, job["requests"])
     refused = [(row["attempt"], refusal) for row in job["attempts"] for refusal in row["refusals"]] + [
         (job["attempt"], refusal) for refusal in job["refusals"]
     ]
     refusals = table("#", "Age", "Code", "Reason", give=["Reason"], right=["#"])
     for number, row in refused:
         refusals.add_row(str(number), text(age(row["refused_at"], now)), text(row["code"]), text(row["reason"]))
-    _section(console, "Refusals", refusals, refused)
+    _section(paper, "Refusals", refusals, refused)
 
 
 def _key(row: dict[str, Any]) -> str:
@@ -140,13 +148,13 @@ def explanation(answer: Answer, width: int) -> Group:
     return Group(*parts)
 
 
-def show_explanation(console: Console, answer: Answer) -> None:
+def show_explanation(paper: Console, answer: Answer) -> None:
     """Print why a job is where it is."""
-    console.print(explanation(answer, console.width))
+    paper.print(explanation(answer, paper.width))
 
 
-def _section(console: Console, title: str, rows: Table, content: Any) -> None:
+def _section(paper: Console, title: str, rows: Table, content: Any) -> None:
     if content:
-        console.print()
-        console.print(Text(title, style="bold"))
-        console.print(rows)
+        paper.print()
+        paper.print(Text(title, style="bold"))
+        paper.print(rows)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bridge.cli import options
-from bridge.cli.console import console, print_json
 from bridge.cli.errors import Refused
 from bridge.cli.options import (
     After,
@@ -27,7 +24,7 @@ from bridge.cli.options import (
     Yes,
 )
 from bridge.cli.remote import bulk, job_tables, logs, result, submit, watch
-from bridge.cli.remote.http import Answer, bridge_at
+from bridge.cli.remote.http import bridge_at
 from bridge.names import API_BASE, BATCHES_BASE
 
 app = options.group("See jobs, submit them, cancel and retry them.", no_args_is_help=True)
@@ -52,19 +49,20 @@ def list_(
 ) -> None:
     """List jobs, newest first."""
     query = options.filters(status, content_type, ingestion_task_id, worker_id, created_after, created_before)
-    _tell(bridge_at(url).get(f"{API_BASE}/", **query, limit=limit, cursor=cursor), job_tables.show_list, json=json)
+    page = bridge_at(url).get(f"{API_BASE}/", **query, limit=limit, cursor=cursor)
+    job_tables.tell(page, job_tables.show_list, json=json)
 
 
 @app.command()
 def show(job: Job, json: Json = False, url: Url = None) -> None:
     """Show a job with its attempts."""
-    _tell(bridge_at(url).get(f"{API_BASE}/{job}"), job_tables.show_whole, json=json)
+    job_tables.tell(bridge_at(url).get(f"{API_BASE}/{job}"), job_tables.show_whole, json=json)
 
 
 @app.command()
 def explain(job: Job, json: Json = False, url: Url = None) -> None:
     """Say why a job is where it is, and what comes next."""
-    _tell(bridge_at(url).get(f"{API_BASE}/{job}/explain"), job_tables.show_explanation, json=json)
+    job_tables.tell(bridge_at(url).get(f"{API_BASE}/{job}/explain"), job_tables.show_explanation, json=json)
 
 
 @app.command()
@@ -74,14 +72,7 @@ def batch(
     url: Url = None,
 ) -> None:
     """Count the jobs of a batch by state."""
-    _tell(bridge_at(url).get(f"{BATCHES_BASE}/{batch_id}"), job_tables.show_batch, json=json)
-
-
-def _tell(answer: Answer, show: Callable[[Console, Answer], None], *, json: bool) -> None:
-    if json:
-        print_json(answer.body)
-    else:
-        show(console(), answer)
+    job_tables.tell(bridge_at(url).get(f"{BATCHES_BASE}/{batch_id}"), job_tables.show_batch, json=json)
 
 
 @app.command("watch", epilog=options.ENDS)

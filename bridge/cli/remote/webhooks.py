@@ -6,14 +6,15 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from bridge.cli import options
-from bridge.cli.console import WIDE, coloured, console, line, print_json, print_noted, table, text
+from bridge.cli.console import coloured, print_detailed, text
 from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
 from bridge.cli.remote.http import Answer, bridge_at
-from bridge.cli.remote.job_tables import show_more
+from bridge.cli.remote.job_tables import show_more, tell
 from bridge.cli.remote.resend import send_again
-from bridge.cli.text import until, value
+from bridge.cli.text import until
 from bridge.names import WEBHOOKS_BASE
 from models.job_state import WebhookState
 
@@ -44,31 +45,19 @@ def list_(
 
     Newest first.
     """
-    answer = bridge_at(url).get(f"{WEBHOOKS_BASE}/", state=state, limit=limit, cursor=cursor)
-    if json:
-        print_json(answer.body)
-    else:
-        _show(answer)
+    tell(bridge_at(url).get(f"{WEBHOOKS_BASE}/", state=state, limit=limit, cursor=cursor), _show, json=json)
 
 
-def _show(answer: Answer) -> None:
-    paper, now = console(), answer.now
+def _show(paper: Console, answer: Answer) -> None:
     if not answer.body["webhooks"]:
         paper.print("No webhooks.")
         return
-    columns, right = ("Job", "n", "State", "Tries", "Next"), ["n", "Tries"]
     filled = []
     for one in answer.body["webhooks"]:
-        told = [coloured(one["state"]), text(one["tries"]), text(until(one["next_at"], now))]
-        filled.append(([text(one["job_id"]), text(one["n"]), *told], one))
-    if paper.width >= WIDE:
-        rows = table(*columns, "Receiver", "Error", give=["Receiver", "Error"], right=right)
-        for cells, one in filled:
-            rows.add_row(*cells, line(one["receiver"]), line(value(one["last_error"])))
-        paper.print(rows)
-    else:
-        said = [(cells, ": ".join(filter(None, (one["receiver"], one["last_error"])))) for cells, one in filled]
-        print_noted(paper, columns, said, right)
+        told = [coloured(one["state"]), text(one["tries"]), text(until(one["next_at"], answer.now))]
+        filled.append(([text(one["job_id"]), text(one["n"]), *told], [one["receiver"], one["last_error"]]))
+    columns = ("Job", "n", "State", "Tries", "Next")
+    print_detailed(paper, columns, filled, ["Receiver", "Error"], right=["n", "Tries"])
     show_more(paper, answer.body["next_cursor"])
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from bridge.cli import options
-from bridge.cli.console import console, print_json
 from bridge.cli.options import Json, ListByDefault, Url
 from bridge.cli.remote.http import Answer, bridge_at, part
+from bridge.cli.remote.job_tables import tell
 from bridge.cli.remote.worker_tables import workers_table
 from bridge.cli.text import clean, until
 from bridge.names import API_ROOT
@@ -28,11 +29,10 @@ def list_(json: Json = False, url: Url = None) -> None:
 
     And those that hold a job or are paused.
     """
-    answer = bridge_at(url).get(f"{API_ROOT}/workers?limit=200")
-    if json:
-        print_json(answer.body)
-        return
-    paper = console()
+    tell(bridge_at(url).get(f"{API_ROOT}/workers?limit=200"), _show, json=json)
+
+
+def _show(paper: Console, answer: Answer) -> None:
     workers = answer.body["workers"]
     paper.print(workers_table(workers, answer.now, paper.width) if workers else "No worker was seen within an hour.")
     if (more := answer.body["count"] - len(workers)) > 0:
@@ -54,7 +54,7 @@ def pause(
 ) -> None:
     """Give a worker no jobs; it keeps those that it holds."""
     body = {"reason": reason, "seconds": seconds, "key": key_prefix}
-    _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/pause", body), json=json)
+    tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/pause", body), _show_state, json=json)
 
 
 @app.command()
@@ -72,14 +72,14 @@ def drain(
     """
     told = {"reason": reason, "seconds": seconds, "key": key_prefix}
     body = {name: value for name, value in told.items() if value is not None}
-    _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/drain", body), json=json)
+    tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/drain", body), _show_state, json=json)
 
 
 @app.command()
 def resume(worker: Worker, key_prefix: KeyPrefix = None, json: Json = False, url: Url = None) -> None:
     """Give a worker jobs again, whoever paused or drained it."""
     body = {} if key_prefix is None else {"key": key_prefix}
-    _tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/resume", body), json=json)
+    tell(bridge_at(url).post(f"{API_ROOT}/workers/{part(worker)}/resume", body), _show_state, json=json)
 
 
 @app.command()
@@ -92,23 +92,20 @@ def evict(
 
     Their jobs go to the head of their queues, without spending a retry.
     """
-    answer = bridge_at(url).post(f"{API_ROOT}/workers/evict", {"worker_ids": workers})
-    if json:
-        print_json(answer.body)
-        return
+    tell(bridge_at(url).post(f"{API_ROOT}/workers/evict", {"worker_ids": workers}), _show_evicted, json=json)
+
+
+def _show_evicted(paper: Console, answer: Answer) -> None:
     for one in answer.body["workers"]:
         jobs = one["released"]
         held = f"{jobs} job{'' if jobs == 1 else 's'}, now pending again" if jobs else "no jobs"
-        console().print(clean(one["worker_id"]), f"held {held}")
+        paper.print(clean(one["worker_id"]), f"held {held}")
 
 
-def _tell(answer: Answer, *, json: bool) -> None:
-    if json:
-        print_json(answer.body)
-        return
+def _show_state(paper: Console, answer: Answer) -> None:
     ends = answer.body["until"]
     when = "until it is resumed" if ends is None else until(ends, answer.now).replace("in ", "for ", 1)
     said = "is no longer paused or drained: it gets jobs again"
     if answer.body["paused"]:
         said = f"is asked to end, {when}" if answer.body.get("drain") else f"is paused {when}"
-    console().print(clean(answer.body["worker_id"]), said)
+    paper.print(clean(answer.body["worker_id"]), said)
