@@ -9,7 +9,9 @@ from bridge.admission.key_makers import make_key
 from bridge.caller import Caller
 from bridge.errors import BridgeError, TooMany, Unauthorized
 from bridge.names import KEYS_BASE
-from tests.support.client import Client, ok, refused
+from tests.admission.test_keys import made as new_key
+from tests.admission.test_keys import with_key
+from tests.support.client import ok, refused
 from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.waiting import wait_until
 
@@ -17,13 +19,7 @@ LATE = datetime(2999, 1, 1, tzinfo=UTC)
 
 
 def made(client, **fields):
-    answer = client.post(KEYS_BASE, {"name": "made", "scopes": ["admin"], **fields})
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-def with_key(client, key):
-    return Client(client.url, key["key"], client.files, client.tenant)
+    return new_key(client, **{"scopes": ["admin"], **fields})
 
 
 def test_a_key_with_an_end_makes_none_that_outlives_it(bridge):

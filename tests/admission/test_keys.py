@@ -29,12 +29,12 @@ def made(client, **fields):
 
 
 def with_key(client, key):
-    return Client(client.url, key, client.files, client.tenant)
+    return Client(client.url, key["key"], client.files, client.tenant)
 
 
 def test_a_key_is_shown_once_and_listed_without_its_secret(bridge, client):
     created = made(client, scopes=["read", "work"], content_types=["audio"], expires_at="2999-01-01T00:00:00Z")
-    ok(with_key(client, created["key"]).get(""))
+    ok(with_key(client, created).get(""))
     listed = ok(client.get(KEYS_BASE))
     assert created["prefix"] in [key["prefix"] for key in listed["keys"]]
     assert {key["tenant"] for key in listed["keys"]} == {client.tenant}
@@ -89,17 +89,17 @@ def test_a_bad_field_of_a_new_key_is_named(client, field, value):
 
 def test_two_keys_live_side_by_side_until_the_old_one_is_revoked(client):
     old, new = made(client, scopes=["read"]), made(client, scopes=["read"])
-    ok(with_key(client, old["key"]).get(""))
-    ok(with_key(client, new["key"]).get(""))
+    ok(with_key(client, old).get(""))
+    ok(with_key(client, new).get(""))
     first = ok(client.request("DELETE", f"{KEYS_BASE}/{old['prefix']}"))
     assert ok(client.request("DELETE", f"{KEYS_BASE}/{old['prefix']}"))["revoked_at"] == first["revoked_at"]
-    wait_until(lambda: with_key(client, old["key"]).get("").status_code == 401, "the old key to end")
-    ok(with_key(client, new["key"]).get(""))
+    wait_until(lambda: with_key(client, old).get("").status_code == 401, "the old key to end")
+    ok(with_key(client, new).get(""))
 
 
 def test_revoking_gives_back_what_the_key_holds_without_spending_a_retry(client):
     created = made(client, scopes=["work"])
-    hostile = with_key(client, created["key"])
+    hostile = with_key(client, created)
     first, second = client.create("revoked"), client.create("revoked")
     held = hostile.claim("revoked", lease=600)
     assert held["job_id"] == first
@@ -116,7 +116,7 @@ def test_revoking_gives_back_what_the_key_holds_without_spending_a_retry(client)
 
 def test_a_parked_poll_of_a_revoked_key_is_answered_with_nothing(bridge, client):
     created = made(client, scopes=["work"])
-    hostile = with_key(client, created["key"])
+    hostile = with_key(client, created)
     with ThreadPoolExecutor(1) as pool:
         parked = pool.submit(hostile.poll, "nothing-here", wait=60)
         used = "SELECT 1 FROM api_keys WHERE prefix = :prefix AND last_used_at IS NOT NULL"
@@ -254,7 +254,7 @@ def test_what_a_revoked_key_holds_is_given_back_a_batch_a_transaction_and_nobody
 
 def test_a_key_is_revoked_also_where_its_jobs_cannot_be_given_back_at_once(bridge, client):
     created = made(client, scopes=["work"])
-    hostile = with_key(client, created["key"])
+    hostile = with_key(client, created)
     job_id = client.create("revoked")
     ok(hostile.heartbeat(hostile.claim("revoked", lease=600)))
     with bridge.engine.connect() as connection:
@@ -268,7 +268,7 @@ def test_a_key_is_revoked_also_where_its_jobs_cannot_be_given_back_at_once(bridg
 def test_revoking_on_the_command_line_gives_back_too(bridge, client, tmp_path):
     """`jobbridge keys revoke` has no mirror at hand; the dispatcher finds the jobs in PostgreSQL within a second."""
     created = made(client, scopes=["work"])
-    hostile = with_key(client, created["key"])
+    hostile = with_key(client, created)
     client.create("revoked")
     held = hostile.claim("revoked", lease=600)
     url = bridge.settings.require("database_url")
