@@ -1,17 +1,22 @@
 """The bytes of an upload, out of the objects that hold it."""
 
 import hashlib
-from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from threading import Lock
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 
-from bridge.blobs.store import Store, store
+from bridge.blobs.store import store
 from bridge.runtime import Runtime
 
-PIECE = 256 * 1024  # bytes read at a time
+PIECE = 256 * 1024  # bytes that are passed on at a time, and the least that is read
+MOST_READ = 4 * 1024 * 1024  # bytes of one read: a bucket takes about as long for few as for many
+READ_BYTES = 24 * 1024 * 1024  # that a process holds of what it reads, and PIECE for each reader beyond
 PAGE = 500  # segments that are looked up at a time
 LINK_SECONDS = 300  # within which a download from the store must begin
 
@@ -51,16 +56,42 @@ def parts(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[tuple[st
             return
 
 
+class _Room:
+    """How many bytes a reader may read at once: many where few read, PIECE where many do."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._lock = Lock()
+
+    @contextmanager
+    def some(self) -> Iterator[int]:
+        """Yield how many bytes may be read and held for the duration of the block."""
+        with self._lock:
+            count = min(MOST_READ, max(PIECE, (READ_BYTES - self._taken) // 4))
+            self._taken += count
+        try:
+            yield count
+        finally:
+            with self._lock:
+                self._taken -= count
+
+
+_room = _Room()  # of this process
+
+
 def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
     """Yield bytes of an upload, in pieces; end early if some are missing in the store. Raises NotFound, Unavailable."""
     objects = store(runtime.settings)
     for name, part in parts(runtime, upload_id, served):
         at = part.start
-        while at < part.stop and (piece := runtime.files(objects.read, name, at, min(PIECE, part.stop - at))):
-            at += len(piece)
-            yield piece
-        if at < part.stop:
-            return
+        while at < part.stop:
+            with _room.some() as most:
+                read = runtime.files(objects.read, name, at, min(most, part.stop - at))
+                for start in range(0, len(read), PIECE):
+                    yield read[start : start + PIECE]
+            if not read:
+                return
+            at += len(read)
 
 
 def link(runtime: Runtime, upload_id: UUID, length: int) -> str | None:
@@ -107,25 +138,24 @@ class Whole:
 def read_whole(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = (), *, text: bool) -> Whole:
     """Read an upload's objects, and then `last`: as they are in the store, not as they came."""
     whole = Whole(text=text)
-    objects = store(runtime.settings)
-    for held in [*segments(runtime, upload_id), *last]:
-        runtime.files(_take, objects, held, whole)
+    _read(runtime, chain(segments(runtime, upload_id), last), whole.update)
     return whole
-
-
-def _take(objects: Store, held: Segment, whole: Whole) -> None:
-    for at in range(0, held.size, PIECE * 4):
-        whole.update(objects.read(held.object, at, min(PIECE * 4, held.size - at)))
 
 
 def check_utf8(runtime: Runtime, upload_id: UUID) -> None:
     """Check that an upload is UTF-8, one piece at a time. Raises UnicodeDecodeError, NotFound, Unavailable."""
-    objects, decoder = store(runtime.settings), getincrementaldecoder("utf-8")()
-    for held in segments(runtime, upload_id):
-        runtime.files(_decode, objects, held, decoder)
+    decoder = getincrementaldecoder("utf-8")()
+    _read(runtime, segments(runtime, upload_id), decoder.decode)
     decoder.decode(b"", final=True)
 
 
-def _decode(objects: Store, held: Segment, decoder: IncrementalDecoder) -> None:
-    for at in range(0, held.size, PIECE * 4):
-        decoder.decode(objects.read(held.object, at, min(PIECE * 4, held.size - at)))
+def _read(runtime: Runtime, held: Iterable[Segment], take: Callable[[bytes], object]) -> None:
+    """Have `take` called with all bytes of these objects, where files are read."""
+    objects = store(runtime.settings)
+    for one in held:
+        at = 0
+        while at < one.size:
+            with _room.some() as most:
+                count = min(most, one.size - at)
+                runtime.files(lambda name, start, size: take(objects.read(name, start, size)), one.object, at, count)
+            at += count

@@ -1,6 +1,7 @@
 """The bytes of an upload: whole or not there, and counted once."""
 
 import hashlib
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -51,6 +52,19 @@ def test_a_file_of_many_objects_is_found_a_page_of_them_at_a_time(core, monkeypa
     monkeypatch.setattr(content, "PAGE", 2)
     upload = append_to_upload.append(core.runtime, announced(core), iter([FILE]))
     assert content_of(core, upload) == FILE
+
+
+def test_many_who_read_hold_little_each(core):
+    upload = append_to_upload.append(core.runtime, announced(core), iter([FILE]))
+    tracemalloc.start()
+    try:
+        reading = [content.pieces(core.runtime, upload.id, range(upload.length)) for _ in range(200)]
+        assert {next(one) for one in reading} == {FILE[: content.PIECE]}
+        held = tracemalloc.get_traced_memory()[0]
+        assert held < content.READ_BYTES + 200 * content.PIECE * 1.5
+    finally:
+        tracemalloc.stop()
+    assert b"".join(reading[-1]) == FILE[content.PIECE :]
 
 
 def test_what_the_store_has_lost_ends_the_file_early(core):
