@@ -98,6 +98,7 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(16777216, ge=1024, le=268435456)
     store: str | None = Field(None, pattern=r"^(file:/.+|(s3|gs|az)://[^/?#]+(/[^?#]*)?)$")
     store_redirect: Switch = False
+    store_object_bytes: int | None = Field(None, ge=8388608, le=2147483647)
     upload_max_bytes: int = Field(17179869184, ge=1, le=1099511627776)
     upload_expiry_seconds: int = Field(86400, ge=60, le=2592000)
     continuation_task: str | None = Field(None, min_length=1)
@@ -161,11 +162,11 @@ class Settings(BaseModel):
                 raise ValueError(f"{one!r} is not an IP address or network") from None
         return value
 
-    @field_validator("store_redirect")
+    @field_validator("store_redirect", "store_object_bytes")
     @classmethod
-    def _of_a_bucket(cls, value: bool, info: ValidationInfo) -> bool:
+    def _of_a_bucket(cls, value: int, info: ValidationInfo) -> int:
         if value and str(info.data.get("store") or "file:").startswith("file:"):
-            raise ValueError("can be on only where BRIDGE_STORE is a bucket, such as s3://bucket/prefix")
+            raise ValueError("needs a bucket as BRIDGE_STORE, such as s3://bucket/prefix")
         return value
 
     @field_validator("webhook_allow")

@@ -19,7 +19,8 @@ from bridge.crash_points import reach
 from bridge.errors import Conflict, NotFound, TooLarge, WrongChecksum
 from bridge.runtime import Runtime
 
-SEGMENT_BYTES = 8 * 1024 * 1024  # the most of an object; what a process that is killed loses of an upload
+# The most of an object, unless BRIDGE_STORE_OBJECT_BYTES says so; what a process that is killed loses of an upload.
+SEGMENT_BYTES = 8 * 1024 * 1024
 # Where the store itself serves files, which it can only do with those that are one object.
 REDIRECT_BYTES = 64 * 1024 * 1024
 SEGMENT_SECONDS = 300.0  # for which a slow one is written to at most
@@ -52,7 +53,7 @@ DROP = text("UPDATE upload_segments SET upload_id = NULL WHERE id = ANY (CAST(:i
 # A statement of its own after DROP, which may have waited for the commit that counted them.
 COUNTED = text("SELECT id FROM upload_segments WHERE id = ANY (CAST(:ids AS uuid[])) AND size IS NOT NULL")
 
-# Held while an object is stored: bounds how many are at a time in a process.
+# Held while an object or a part of one is stored: bounds how many are at a time in a process.
 Turn = Callable[[], AbstractContextManager[None]]
 
 
@@ -126,7 +127,8 @@ class _Arriving:
         self._runtime = runtime
         self._checksum = checksum
         self._turn = turn
-        self._most = REDIRECT_BYTES if runtime.settings.store_redirect else SEGMENT_BYTES
+        usual = REDIRECT_BYTES if runtime.settings.store_redirect else SEGMENT_BYTES
+        self._most = runtime.settings.store_object_bytes or usual
         self._text = upload.job_id is not None  # a worker's may be the text of its result
         self._whole = Whole(text=self._text) if upload.received == 0 else None
         self._at = upload.received  # the offset of the next byte
@@ -145,12 +147,15 @@ class _Arriving:
                 self._begin()
             assert self._draft is not None
             part, left = left[: self._most - self._held], left[self._most - self._held :]
-            self._runtime.files(self._write, self._draft, bytes(part))
+            much = self._runtime.files(self._write, self._draft, bytes(part))
             self._at += len(part)
             self._held += len(part)
             slow = self._checksum is None and time.monotonic() - self._since > SEGMENT_SECONDS
             if self._held == self._most or slow:
                 self._store()
+            elif much:
+                with self._turn():
+                    self._runtime.files(self._draft.hand_on)
 
     def end(self) -> None:
         """Finish: all bytes have come."""
@@ -192,12 +197,13 @@ class _Arriving:
         self._drafts[new] = self._draft
         self._object, self._held, self._since = name, 0, time.monotonic()
 
-    def _write(self, draft: Draft, piece: bytes) -> None:
-        draft.write(piece)
+    def _write(self, draft: Draft, piece: bytes) -> bool:
+        much = draft.write(piece)
         if self._whole is not None:
             self._whole.update(piece)
         if self._checksum is not None:
             self._checksum.hash.update(piece)
+        return much
 
     def _store(self) -> None:
         assert self._draft is not None

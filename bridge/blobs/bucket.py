@@ -4,8 +4,8 @@ obstore takes its credentials in the usual way: AWS_ACCESS_KEY_ID, AWS_SECRET_AC
 AWS_ENDPOINT_URL, or an instance's role.
 """
 
-import os
 import tempfile
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, BinaryIO
 
@@ -18,8 +18,8 @@ log = structlog.get_logger("bridge.blobs")
 
 # For one request to the store. http:// is used if AWS_ENDPOINT_URL says so.
 CLIENT: Any = {"timeout": "10s", "allow_http": True}
-AT_ONCE = 8 * 1024 * 1024  # bytes of an object that is put in one request, and in memory meanwhile
-PARTS: Any = {"chunk_size": 5 * 1024 * 1024, "max_concurrency": 2}  # of a larger one: the least that S3 takes
+PART = 8 * 1024 * 1024  # bytes of an object that are put in one request, and in memory meanwhile
+PIECE = 256 * 1024  # bytes that are read from a file at a time
 NO_BUCKET = "status code: 404"  # in the words of a listing's error, which has no class of its own
 AGAIN: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=12)}
 
@@ -35,7 +35,7 @@ class Bucket:
         except ImportError:
             raise SettingsError(f"BRIDGE_STORE: {url} needs obstore: install jobbridge[s3]") from None
         self._obstore = obstore
-        self._refused = (BaseError, OSError)
+        self.refused = (BaseError, OSError)
         try:
             self._objects: Any = store.from_url(url, client_options=CLIENT, retry_config=AGAIN)
         except (BaseError, ValueError) as error:
@@ -44,7 +44,7 @@ class Bucket:
     def look(self) -> None:
         try:
             next(iter(self._obstore.list(self._objects, chunk_size=1)), None)
-        except self._refused as error:
+        except self.refused as error:
             if NO_BUCKET in str(error):
                 raise NotFound("There is no such bucket.") from None
             raise _unavailable(error) from None
@@ -53,23 +53,23 @@ class Bucket:
         return _Object(self, name)
 
     def put(self, name: str, file: BinaryIO) -> None:
-        """Store what a file holds as an object, in one request or, if it is larger, in parts. Raises Unavailable."""
-        small = file.seek(0, os.SEEK_END) <= AT_ONCE
-        file.seek(0)
+        """Store what a file holds as an object, in one request. Raises Unavailable."""
         try:
-            if small:
-                self._obstore.put(self._objects, name, file.read(), use_multipart=False)
-            else:
-                self._obstore.put(self._objects, name, file, use_multipart=True, **PARTS)
-        except self._refused as error:
+            file.seek(0)
+            self._obstore.put(self._objects, name, file.read(), use_multipart=False)
+        except self.refused as error:
             raise _unavailable(error) from None
+
+    def writer(self, name: str) -> Any:
+        """Return what puts an object by its parts, one at a time, while it is written to; the object is there then."""
+        return self._obstore.open_writer(self._objects, name, buffer_size=PART, max_concurrency=1)
 
     def read(self, name: str, start: int, count: int) -> bytes:
         try:
             return bytes(self._obstore.get_range(self._objects, name, start=start, length=count))
         except FileNotFoundError:
             raise NotFound("The file is gone from the store.") from None
-        except self._refused as error:
+        except self.refused as error:
             raise _unavailable(error) from None
 
     def open(self, name: str) -> None:
@@ -80,39 +80,73 @@ class Bucket:
             self._obstore.delete(self._objects, name)
         except FileNotFoundError:
             return
-        except self._refused as error:
+        except self.refused as error:
             raise _unavailable(error) from None
 
     def link(self, name: str, seconds: int) -> str | None:
         try:
             return str(self._obstore.sign(self._objects, "GET", name, timedelta(seconds=seconds)))
-        except self._refused as error:
+        except self.refused as error:
             raise _unavailable(error) from None
 
 
 class _Object:
-    """A bridge.blobs.store.Draft: what comes slowly is kept in an unnamed file until it is put."""
+    """A bridge.blobs.store.Draft: what comes slowly is kept in an unnamed file until it is a part's worth."""
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket
         self._name = name
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._held = 0  # bytes of the file
+        self._handed_on = 0  # bytes before those
+        self._writer: Any = None
         self._put = False
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes) -> bool:
         try:
             self._file.write(piece)
         except OSError as error:
             raise _unavailable(error) from None
+        self._held += len(piece)
+        return self._handed_on % PART + self._held > PART
+
+    def hand_on(self) -> None:
+        self._writer = self._writer or self._bucket.writer(self._name)
+        try:
+            self._file.seek(0)
+            while piece := self._file.read(PIECE):
+                self._writer.write(piece[:-1])
+                # A write that fills a part does not wait for it, the next one does. So none is on its way afterwards,
+                # and what the writer holds in memory is the little by which `write` went beyond the part.
+                self._writer.write(piece[-1:])
+            self._file.seek(0)
+            self._file.truncate()
+        except self._bucket.refused as error:
+            raise _unavailable(error) from None
+        self._handed_on, self._held = self._handed_on + self._held, 0
 
     def keep(self) -> None:
         self._put = True
-        self._bucket.put(self._name, self._file)
+        if self._writer is None and self._held <= PART:
+            self._bucket.put(self._name, self._file)
+        else:
+            self.hand_on()
+            self._close()
         self._file.close()
+
+    def _close(self) -> None:
+        try:
+            self._writer.close()
+        except self._bucket.refused as error:
+            raise _unavailable(error) from None
 
     def discard(self) -> None:
         self._file.close()
-        if self._put:
+        if self._writer is not None:
+            # obstore drops the parts only where one is missing; else they become an object, which is deleted.
+            with suppress(*self._bucket.refused):
+                self._writer.close()
+        if self._put or self._writer is not None:
             self._bucket.delete(self._name)
 
 

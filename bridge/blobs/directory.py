@@ -69,13 +69,17 @@ class _File:
         self._place = place
         self._file = file
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes) -> bool:
         rest = memoryview(piece)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise _unavailable(error) from None
+        return False
+
+    def hand_on(self) -> None:
+        """Do nothing: it lies where it stays."""
 
     def keep(self) -> None:
         try:

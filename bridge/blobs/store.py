@@ -14,8 +14,11 @@ from bridge.settings import Settings
 class Draft(Protocol):
     """An object that is being written."""
 
-    def write(self, piece: bytes) -> None:
-        """Add bytes."""
+    def write(self, piece: bytes) -> bool:
+        """Add bytes; return whether `hand_on` should be called before more are added."""
+
+    def hand_on(self) -> None:
+        """Give the store what was written so far, so that no more of it is held here than must be."""
 
     def keep(self) -> None:
         """Make it an object: once this returns it survives a power cut. Not to be written to any more."""

@@ -1,6 +1,8 @@
 """A directory and a bucket keep the same promises."""
 
+import os
 import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,6 +13,7 @@ from bridge.settings import SettingsError, load_settings
 from tests.support.scripted_answers import answer, scripted
 from tests.support.seaweed import ACCESS, bucket
 
+PIECE = 256 * 1024
 NAME = "tenant-a/0f/00000000-0000-4000-8000-000000000000"
 
 
@@ -38,6 +41,32 @@ def test_an_object_is_there_wholly_or_not_at_all(store):
     store.delete(NAME)
     with pytest.raises(NotFound):
         store.read(NAME, 0, 3)
+
+
+def written(draft, pieces):
+    for piece in pieces:
+        if draft.write(piece):
+            draft.hand_on()
+
+
+def test_an_object_of_many_parts_is_there_wholly_or_not_at_all(store):
+    pieces = [os.urandom(PIECE) for _ in range(72)]  # two parts and a little
+    draft = store.draft(NAME)
+    written(draft, pieces)
+    with pytest.raises(NotFound):
+        store.read(NAME, 0, 3)
+    draft.keep()
+    assert [store.read(NAME, at * PIECE, PIECE) for at in range(72)] == pieces
+    draft.discard()
+    draft.discard()
+    given_up = store.draft(f"{NAME}-b")
+    written(given_up, pieces)
+    given_up.hand_on()
+    given_up.discard()
+    given_up.discard()
+    for name in (NAME, f"{NAME}-b"):
+        with pytest.raises(NotFound):
+            store.read(name, 0, 1)
 
 
 def test_a_look_says_whether_it_can_be_used_and_leaves_nothing(store, tmp_path):
@@ -82,17 +111,36 @@ def directory(tmp_path):
     return store_of(f"file:{tmp_path}")
 
 
-def test_a_directory_that_takes_no_bytes_is_told_of_and_keeps_nothing(directory, tmp_path):
-    draft = directory.draft("a")
+@contextmanager
+def no_room():
+    """Let files have a thousand bytes."""
     least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
     try:
-        with pytest.raises(Unavailable, match="too large"):
-            draft.write(b"x" * 2000)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+
+
+def test_a_directory_that_takes_no_bytes_is_told_of_and_keeps_nothing(directory, tmp_path):
+    draft = directory.draft("a")
+    with no_room(), pytest.raises(Unavailable, match="too large"):
+        draft.write(b"x" * 2000)
     draft.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def stored(draft, piece):
+    draft.write(piece)
+    draft.keep()
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize("size", [2000, 300_000])
+def test_so_is_a_full_directory_of_temporary_files(store_refusing, size):
+    draft = store_refusing.draft(NAME)
+    with no_room(), pytest.raises(Unavailable, match="send the request again"):
+        stored(draft, b"x" * size)
 
 
 def test_a_disk_that_fails_is_no_missing_file(directory, tmp_path):
@@ -111,8 +159,9 @@ def test_a_disk_that_fails_is_no_missing_file(directory, tmp_path):
 
 @pytest.mark.parametrize("place", [{}, {"BRIDGE_STORE": "file:/srv/u"}])
 def test_only_a_bucket_can_give_files_itself(place):
-    with pytest.raises(SettingsError, match="BRIDGE_STORE_REDIRECT: can be on only where BRIDGE_STORE is a bucket"):
-        load_settings({**place, "BRIDGE_STORE_REDIRECT": "on"})
+    for name, value in (("REDIRECT", "on"), ("OBJECT_BYTES", "8388608")):
+        with pytest.raises(SettingsError, match=f"BRIDGE_STORE_{name}: needs a bucket as BRIDGE_STORE"):
+            load_settings({**place, f"BRIDGE_STORE_{name}": value})
     assert load_settings({"BRIDGE_STORE": "s3://files", "BRIDGE_STORE_REDIRECT": "on"}).store_redirect
     assert not load_settings({"BRIDGE_STORE": "s3://files"}).store_redirect
 
@@ -123,19 +172,24 @@ def test_a_store_that_is_none_stops_the_start(place):
         load_settings({"BRIDGE_STORE": place})
 
 
-@pytest.mark.clients
-@pytest.mark.parametrize("status", ["403 Forbidden", "500 Internal Server Error"])
-def test_a_bucket_whose_server_refuses_is_no_missing_file(monkeypatch, status):
+@pytest.fixture(params=["403 Forbidden", "500 Internal Server Error"])
+def store_refusing(request, monkeypatch):
     pytest.importorskip("obstore")
-    with scripted(answer(status, b"", kind="application/xml")) as server:
+    with scripted(answer(request.param, b"", kind="application/xml")) as server:
         for name, value in {**ACCESS, "AWS_ENDPOINT_URL": server.url}.items():
             monkeypatch.setenv(name, value)
-        objects = Bucket("s3://files/x")
-        draft = objects.draft(NAME)
-        draft.write(b"x")
-        for call in (objects.look, lambda: objects.read(NAME, 0, 1), draft.keep, draft.discard):
-            with pytest.raises(Unavailable, match="send the request again"):
-                call()
+        yield Bucket("s3://files/x")
+
+
+@pytest.mark.clients
+def test_a_bucket_whose_server_refuses_is_no_missing_file(store_refusing):
+    draft, large = store_refusing.draft(NAME), store_refusing.draft(f"{NAME}-b")
+    draft.write(b"x")
+    large.write(b"x" * 9_000_000)
+    calls = [store_refusing.look, lambda: store_refusing.read(NAME, 0, 1), draft.keep, draft.discard]
+    for call in (*calls, large.hand_on, large.keep, large.discard):
+        with pytest.raises(Unavailable, match="send the request again"):
+            call()
 
 
 @pytest.mark.clients

@@ -1,12 +1,14 @@
 """Downloads that the bucket itself gives (BRIDGE_STORE_REDIRECT=on), as every client of ours fetches them.
 
 A fault proxy stands before SeaweedFS, for the bridge and for those whom it sends there: what they send is seen.
+REDIRECT_MIB says how large the file is (`make clients`: 24).
 """
 
 import base64
 import hashlib
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import requests
 from jobbridge_client import Client
 from tests.support.client import ok, refused
 from tests.support.command import jobbridge
+from tests.support.memory_peak import Peak, processes
 from tests.support.of_an_attempt import sent as of_attempt
 from tests.support.seaweed import watched_bucket
 from tests.support.tus import announce, append
@@ -22,7 +25,11 @@ from tests.support.waiting import wait_until
 from tests.support.working import working
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
-FILE = b"count\n" + os.urandom(24_000_000)  # three times as much as is put at once
+MIB = 1024 * 1024
+FILE = b"count\n" + os.urandom(int(os.environ.get("REDIRECT_MIB", "24")) * MIB)  # three parts, and more
+TEXT = "Größe ✓ ".encode() * 800_000
+OVER_IDLE_MIB = 64
+DOWNLOADS = 8  # at once
 SIGNED = re.compile(rb"GET \S*X-Amz-Signature=\S* HTTP/1\.1\r\n")
 
 
@@ -35,8 +42,9 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bridge(start_bridge, store):
     bridge = start_bridge(
-        celery=False, beat=False, api_processes="1", store="s3://files/some/prefix", store_redirect="on"
-    )
+        celery=False, beat=False, api_processes="1", store="s3://files/some/prefix", store_redirect="on",
+        store_object_bytes=str(2**31 - 1),
+    )  # fmt: skip
     yield bridge
     bridge.stack.stop()
 
@@ -108,6 +116,34 @@ def test_what_came_in_several_requests_is_given_by_the_bridge(client):
     assert (answer.status_code, answer.content) == (200, FILE)
 
 
+@pytest.fixture
+def over_idle(bridge):
+    """Return a function that says how many MiB the API has had beyond what it has now."""
+    [process] = processes(bridge)
+    idle = process.memory_info().rss
+    with Peak([process]) as peak:
+        yield lambda: (peak.of[process.pid] - idle) / MIB
+
+
+def test_a_file_that_the_client_sends_is_one_object_and_takes_little_memory(client, tmp_path, over_idle):
+    (tmp_path / "file").write_bytes(FILE)
+    with Client(client.url, client.key) as sdk:
+        job_id = sdk.submit(tmp_path / "file", "audio").job_id
+    job = client.claim("audio")
+    assert job["job_id"] == job_id
+    token = {"X-Lease-Token": job["lease_token"]}
+    assert client.get(job["source_file_url"], headers=token, allow_redirects=False).status_code == 307
+    assert over_idle() <= OVER_IDLE_MIB
+
+
+def test_many_downloads_through_the_bridge_take_little_memory(client, over_idle):
+    job, token = job_of(client, FILE[:-1], FILE[-1:])
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        came = pool.map(lambda _: client.get(job["source_file_url"], headers=token).content == FILE, range(DOWNLOADS))
+        assert all(came)
+    assert over_idle() <= OVER_IDLE_MIB
+
+
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("kind", ["bridge_worker", "bash"])
 def test_workers_fetch_there_without_key_and_token(bridge, client, store, tmp_path, kind, cut):
@@ -133,7 +169,7 @@ def ended(client):
     """Return a completed job with an uploaded text and artifact, and their contents."""
     client.create("audio")
     job = client.claim("audio")
-    files = {"text": "Größe ✓ ".encode() * 100_000, "page.png": FILE}
+    files = {"text": TEXT, "page.png": FILE}
     owned = {"X-Lease-Token": job["lease_token"]}
     ids = {}
     for name, content in files.items():
