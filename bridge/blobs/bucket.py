@@ -64,9 +64,10 @@ class Bucket:
         """Return what puts an object by its parts, one at a time, while it is written to; the object is there then."""
         return self._obstore.open_writer(self._objects, name, buffer_size=PART, max_concurrency=1)
 
-    def read(self, name: str, start: int, count: int) -> bytes:
+    def read(self, name: str, start: int, count: int) -> memoryview:
         try:
-            return bytes(self._obstore.get_range(self._objects, name, start=start, length=count))
+            # Not copied: a copy would keep the GIL from the event loop.
+            return memoryview(self._obstore.get_range(self._objects, name, start=start, length=count))
         except FileNotFoundError:
             raise NotFound("The file is gone from the store.") from None
         except self.refused as error:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from bridge.blobs.store import store
+from bridge.blobs.store import Bytes, store
 from bridge.runtime import Runtime
 
 PIECE = 256 * 1024  # bytes that are passed on at a time, and the least that is read
@@ -88,7 +88,7 @@ def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
             with _room.some() as most:
                 read = runtime.files(objects.read, name, at, min(most, part.stop - at))
                 for start in range(0, len(read), PIECE):
-                    yield read[start : start + PIECE]
+                    yield bytes(read[start : start + PIECE])
             if not read:
                 return
             at += len(read)
@@ -113,7 +113,7 @@ class Whole:
         self._decoder = getincrementaldecoder("utf-8")() if text else None
         self._text = text
 
-    def update(self, piece: bytes) -> None:
+    def update(self, piece: Bytes) -> None:
         """Take the next bytes."""
         self._hash.update(piece)
         self._decode(piece)
@@ -127,7 +127,7 @@ class Whole:
         self._decode(b"", final=True)
         return None if not self._text else self._decoder is not None
 
-    def _decode(self, piece: bytes, *, final: bool = False) -> None:
+    def _decode(self, piece: Bytes, *, final: bool = False) -> None:
         if self._decoder is not None:
             try:
                 self._decoder.decode(piece, final)
@@ -149,7 +149,7 @@ def check_utf8(runtime: Runtime, upload_id: UUID) -> None:
     decoder.decode(b"", final=True)
 
 
-def _read(runtime: Runtime, held: Iterable[Segment], take: Callable[[bytes], object]) -> None:
+def _read(runtime: Runtime, held: Iterable[Segment], take: Callable[[Bytes], object]) -> None:
     """Have `take` called with all bytes of these objects, where files are read."""
     objects = store(runtime.settings)
     for one in held:

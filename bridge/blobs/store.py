@@ -10,6 +10,8 @@ from typing import BinaryIO, Protocol
 
 from bridge.settings import Settings
 
+Bytes = bytes | memoryview
+
 
 class Draft(Protocol):
     """An object that is being written."""
@@ -36,7 +38,7 @@ class Store(Protocol):
     def draft(self, name: str) -> Draft:
         """Begin an object."""
 
-    def read(self, name: str, start: int, count: int) -> bytes:
+    def read(self, name: str, start: int, count: int) -> Bytes:
         """Read `count` bytes of an object from `start` on. Raises NotFound if there is no such object."""
 
     def open(self, name: str) -> BinaryIO | None:
