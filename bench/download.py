@@ -1,10 +1,11 @@
 """A download by one client ÷ a plain copy of the same file over the same loopback, interleaved; polls meanwhile.
 
-    .venv/bin/python bench/download.py [--mib 1024] [--rounds 5]
+    .venv/bin/python bench/download.py [--mib 1024] [--rounds 5] [--bucket]
 
 The plain copy is a process that reads a MiB and sends it, to the same client, which discards what it receives. A
 separate process sends empty polls, a hundred per second: while nothing else happens, during the plain copies and during
-the downloads. One API process, keys, guard and limits on; the file is in the system's cache.
+the downloads. One API process, keys, guard and limits on; the file is in the system's cache. With --bucket
+the upload is in SeaweedFS (`make clients` installs it).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from bench.lifecycles import BASE, ROOT, Target, about, bridge  # noqa: E402
+from tests.support.seaweed import bucket  # noqa: E402
 
 MIB = 2**20
 POLLS_EVERY = 0.01  # seconds
@@ -38,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bucket", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--poll", help=argparse.SUPPRESS)
@@ -47,7 +51,12 @@ def main() -> int:
     if asked.poll:
         return poll(asked.poll)
     with ExitStack() as stack:
-        target = stack.enter_context(bridge("bridge", ROOT, ["BRIDGE_API_PROCESSES=1"]))
+        settings = ["BRIDGE_API_PROCESSES=1"]
+        if asked.bucket:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobbridge-bench-")))
+            os.environ.update(stack.enter_context(bucket(place / "seaweed")))
+            settings.append("BRIDGE_STORE=s3://files/bench")
+        target = stack.enter_context(bridge("bridge", ROOT, settings))
         file = Path(target.source).with_name("large.bin")
         block = os.urandom(MIB)
         with file.open("wb") as out:
