@@ -153,10 +153,13 @@ class Worker(GeventWorker):
             self.connections.tick()
         for server in servers:
             server.close()
-        end = time.monotonic() + SHARE_OF_GRACE * self.cfg.graceful_timeout
+        grace = SHARE_OF_GRACE * self.cfg.graceful_timeout
+        end = time.monotonic() + grace
         while len(pool) and time.monotonic() < end:  # includes connections that were accepted and have not begun
             self.notify()
             self.connections.let_go()
+            if time.monotonic() > end - grace / 2:
+                self.connections.end_uploads()
             gevent.sleep(TICK_SECONDS)
             self.connections.tick()
         if len(pool):

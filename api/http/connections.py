@@ -38,8 +38,8 @@ class Connection:
     """A client's connection; gunicorn's parser reads from it."""
 
     __slots__ = (
-        "_client", "_head", "_stalled", "_until", "address", "begun", "proven", "quiet_since", "served", "waiting",
-        "waits_since",
+        "_client", "_head", "_stalled", "_until", "address", "begun", "ending", "proven", "quiet_since", "resumable",
+        "served", "waiting", "waits_since",
     )  # fmt: skip
 
     def __init__(self, client: socket.socket, address: str | None, stalled: dict["Connection", None]) -> None:
@@ -49,6 +49,8 @@ class Connection:
         self.proven = False
         self.served = False  # a request has come on it
         self.waiting = False  # for a request's head
+        self.resumable = False  # its request's body may end at any byte
+        self.ending = False  # it should end now: the process stops
         self.begun = False  # something of it came
         self.waits_since = self.quiet_since = self._until = 0.0
         self._head = 0  # bytes of a head that came
@@ -112,6 +114,15 @@ class Connection:
         """Shut it in the kernel: the reading greenlet sees the end in its turn; gevent's own would throw into it."""
         with suppress(OSError):
             self._client._sock.shutdown(how)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def upload(self) -> Iterator[None]:
+        """Mark the request's body inside as one that may end at any byte, since its client goes on from there."""
+        self.resumable = True
+        try:
+            yield
+        finally:
+            self.resumable = False
 
 
 CURRENT: ContextVar[Connection | None] = ContextVar("connection", default=None)
@@ -211,6 +222,13 @@ class Connections:
                 connection.let_go()
             elif connection in self._strangers and quiet >= NEW_SECONDS:
                 connection.cut()
+
+    def end_uploads(self) -> None:
+        """End uploads, so that what came of them is stored before the process ends."""
+        for connection in self._open:
+            if connection.resumable and not connection.ending:
+                connection.ending = True
+                connection.let_go()
 
     def _make_room(self) -> None:
         for one in islice(self._strangers or self._stalled, 1):

@@ -16,6 +16,7 @@ from werkzeug.exceptions import PreconditionFailed, UnsupportedMediaType
 from werkzeug.http import http_date
 
 from api.http.access import runtime
+from api.http.connections import CURRENT
 from bridge.blobs.append_to_upload import Checksum, Cut
 from bridge.errors import Invalid, TooLarge
 
@@ -27,6 +28,10 @@ IDLE_SECONDS = 60.0  # within which a piece must come
 PIECE = 64 * 1024
 MOST_METADATA = 4096
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,60}/[A-Za-z0-9!#$&^_.+-]{1,60}")
+
+
+class Stopping(Cut):
+    """The process stops."""
 
 
 def check_version() -> None:
@@ -128,7 +133,24 @@ def check_body(left: int) -> None:
 
 
 def pieces(incoming: Request) -> Iterator[bytes]:
-    """Yield the body as it comes. Raises Cut where it ends early, or nothing comes for IDLE_SECONDS."""
+    """Yield the body as it comes. Raises Cut where it ends early, or nothing comes for IDLE_SECONDS; Stopping."""
+    connection = CURRENT.get()
+    if connection is None:
+        yield from _pieces(incoming)
+        return
+    with connection.upload():
+        try:
+            for piece in _pieces(incoming):
+                yield piece
+                if connection.ending:
+                    raise Stopping("the process stops")
+        except Cut:
+            if connection.ending:
+                raise Stopping("the process stops") from None
+            raise
+
+
+def _pieces(incoming: Request) -> Iterator[bytes]:
     stream, came = incoming.environ["wsgi.input"], 0
     while True:
         try:

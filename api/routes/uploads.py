@@ -17,7 +17,7 @@ from api.routes.work import TOKEN
 from api.schemas.uploads import Upload
 from bridge.blobs.append_to_upload import Checksum, Cut, append
 from bridge.blobs.uploads import Announced, announce, find_upload, give_up
-from bridge.errors import Conflict, Forbidden, Invalid
+from bridge.errors import Conflict, Forbidden, Invalid, Unavailable
 from bridge.jobs.upload_lease import sign_of_life
 from bridge.names import UPLOADS_BASE
 
@@ -135,6 +135,8 @@ def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> R
             return append(runtime(), upload, arriving, checksum=checked, turn=turn)
         except Cut as cut:
             log.info("upload_cut", upload_id=str(upload.id), why=str(cut))
+            if isinstance(cut, tus.Stopping):
+                raise Unavailable("This process stops; ask for the offset, and continue from there.") from None
             raise BadRequest("The body is broken: it ended early. The bytes that came are stored.") from None
 
 

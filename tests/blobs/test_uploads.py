@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 
 from tests.support.client import Client, ok, refused
+from tests.support.memory_peak import processes
 from tests.support.tus import BYTES, announce, append, objects, offset, said, tus
 from tests.support.waiting import wait_until
 
@@ -57,15 +58,39 @@ def test_what_the_server_can_do_is_told(client):
     assert told["Tus-Max-Size"] == "17179869184"
 
 
-def cut(client, place, start, sent, promised):
-    """Send a PATCH whose connection ends after some of its bytes."""
+def begun(client, place, start, promised, more=""):
+    """Return a connection on which the head of a PATCH was sent."""
     head = (
         f"PATCH {place} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {client.key}\r\nTus-Resumable: 1.0.0\r\n"
-        f"Content-Type: {BYTES}\r\nUpload-Offset: {start}\r\nContent-Length: {promised}\r\n\r\n"
+        f"Content-Type: {BYTES}\r\nUpload-Offset: {start}\r\nContent-Length: {promised}\r\n{more}\r\n"
     )
     host, port = client.url.removeprefix("http://").split(":")
-    with closing(socket.create_connection((host, int(port)), 20)) as connection:
-        connection.sendall(head.encode() + sent)
+    connection = socket.create_connection((host, int(port)), 20)
+    connection.sendall(head.encode())
+    return connection
+
+
+def cut(client, place, start, sent, promised):
+    """Send a PATCH whose connection ends after some of its bytes."""
+    with closing(begun(client, place, start, promised)) as connection:
+        connection.sendall(sent)
+
+
+@pytest.mark.slow
+def test_what_came_before_its_process_stopped_is_kept_and_the_rest_goes_on_from_there(start_bridge):
+    bridge = start_bridge(celery=False, beat=False, api_processes="1")
+    client, [process] = bridge.client(), processes(bridge)
+    place = announce(client, len(PIECE))
+    with closing(begun(client, place, 0, len(PIECE), "Expect: 100-continue\r\n")) as connection:
+        connection.settimeout(150)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")  # this process has the request
+        connection.sendall(PIECE[:100_000])
+        process.terminate()
+        assert connection.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert offset(client, place) == 100_000
+    assert append(client, place, 100_000, PIECE[100_000:]).status_code == 204
+    assert view(client, place)["sha256"] == hashlib.sha256(PIECE).hexdigest()
+    bridge.stack.stop()
 
 
 def test_what_came_before_the_connection_was_cut_is_kept_and_the_rest_goes_on_from_there(client):

@@ -1,6 +1,7 @@
 """Which connections a process that stops lets go, and when."""
 
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import gevent
 import gevent.socket
@@ -8,6 +9,7 @@ import pytest
 
 from api.http import connections as http_connections
 from api.http.connections import FRESH_SECONDS, LATE_SECONDS, NEW_SECONDS, QUIET_SECONDS, TICK_SECONDS, Connections
+from api.http.tus import Stopping, pieces
 
 STRANGER = ("192.0.2.1", 40000)
 
@@ -54,6 +56,24 @@ def test_one_that_was_quiet_for_long_is_let_go_and_sooner_where_it_was_served(co
     connections.let_go()
     assert connection.recv(10) == b""
     assert not can_be_asked(connection, client)
+
+
+def test_the_body_of_an_upload_alone_is_ended(connections, waiting):
+    connection, client = waiting
+    connections.serve(connection)
+    connections.end_uploads()
+    assert can_be_asked(connection, client)
+    client.sendall(b"body")
+    token = http_connections.CURRENT.set(connection)
+    sent = SimpleNamespace(environ={"wsgi.input": SimpleNamespace(read=connection.recv)}, content_length=100)
+    came = pieces(sent)  # type: ignore[arg-type]
+    assert next(came) == b"body"
+    for _ in range(2):
+        connections.end_uploads()
+    with pytest.raises(Stopping):
+        next(came)
+    http_connections.CURRENT.reset(token)
+    assert not connection.resumable
 
 
 def test_a_request_that_came_and_was_not_read_yet_is_served_however_long_nothing_came(connections, waiting):
