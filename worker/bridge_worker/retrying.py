@@ -12,6 +12,7 @@ import tenacity
 from bridge_worker.answers import CallFailed
 
 log = logging.getLogger(__name__)
+LONGEST_WAIT = 30.0  # seconds between two tries
 T = TypeVar("T")
 
 
@@ -21,13 +22,12 @@ def call(
     *,
     give_up: threading.Event | None = None,
     patience: float | None = None,
-    longest_wait: float = 30.0,
 ) -> T:
     """Call `function` until it succeeds or fails for good; `what` names it in the log.
 
     Ends early when `give_up` is set or after `patience` seconds. Raises the last CallFailed.
     """
-    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=longest_wait)
+    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)
 
     def delay(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
