@@ -98,9 +98,10 @@ def test_a_killed_holder_leaves_no_orphan_and_the_directory_is_free(hold, tmp_pa
     shutil.rmtree((place / "postgres").resolve())
 
 
-def test_no_permission_of_a_directory_above_is_changed(tmp_path):
+def test_another_process_finds_the_url_of_a_running_server_and_no_permission_of_a_directory_above_is_changed(tmp_path):
     closed = tmp_path / "only mine"
     closed.mkdir(mode=0o700)
+    assert embedded.running_url(closed / "data") is None
     above = [closed, *closed.parents]
     before = [stat.S_IMODE(place.stat().st_mode) for place in above]
     umask = os.umask(0o077)
@@ -108,9 +109,14 @@ def test_no_permission_of_a_directory_above_is_changed(tmp_path):
         with embedded.start(closed / "data", durable=False) as servers:
             assert sql(servers, "SELECT 1") == [(1,)]
             assert [stat.S_IMODE(place.stat().st_mode) for place in above] == before
+            assert embedded.running_url(closed / "data") == servers.database_url
+            home = (closed / "data" / "postgres").resolve()
+            assert (home / "cluster" / "PG_VERSION").exists() or ROOT
     finally:
         os.umask(umask)
     assert [stat.S_IMODE(place.stat().st_mode) for place in above] == before
+    assert embedded.running_url(closed / "data") is None
+    assert not home.exists(), "what need not last is removed"
 
 
 def test_postgresql_never_runs_as_root(servers):
@@ -182,7 +188,7 @@ def test_a_server_that_cannot_start_is_one_line_and_lets_the_directory_go(tmp_pa
         assert sql(servers, "SELECT 1") == [(1,)]
 
 
-def test_what_a_killed_initdb_left_is_made_anew(tmp_path):
+def test_what_killed_ones_left_is_made_anew_or_removed_where_its_directory_is_gone(tmp_path):
     place = tmp_path / "data"
     with embedded.start(place, postgres=False, durable=False):
         pass
@@ -191,19 +197,14 @@ def test_what_a_killed_initdb_left_is_made_anew(tmp_path):
     if ROOT:
         os.chown(home, pwd.getpwnam("nobody").pw_uid, -1)
         (place / "postgres").symlink_to(home)
+        forgotten = places.ROOT_HOME / f"forgotten-{os.getpid()}"  # only root keeps clusters there
+        forgotten.mkdir(mode=0o700)
+        (forgotten / "belongs-to").write_text(str(tmp_path / "gone"))
+        (forgotten / "temporary").touch()
     with embedded.start(place, durable=False) as servers:
         assert sql(servers, "SELECT 1") == [(1,)]
+        assert not list(places.ROOT_HOME.glob(f"forgotten-{os.getpid()}"))
     assert not home.exists()
-
-
-@pytest.mark.skipif(not ROOT, reason="only root keeps clusters outside the data directory")
-def test_a_temporary_cluster_whose_directory_is_gone_is_removed_by_the_next_start(tmp_path):
-    forgotten = places.ROOT_HOME / f"forgotten-{os.getpid()}"
-    forgotten.mkdir(mode=0o700)
-    (forgotten / "belongs-to").write_text(str(tmp_path / "gone"))
-    (forgotten / "temporary").touch()
-    with embedded.start(tmp_path / "data", redis=False, durable=False):
-        assert not forgotten.exists()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root copies the binaries")
@@ -231,14 +232,3 @@ def test_it_refuses_a_thread_because_the_servers_would_end_with_it(tmp_path):
     thread.start()
     thread.join(20)
     assert problems == ["the embedded servers must be started from the main thread"]
-
-
-def test_the_url_of_a_running_server_is_found_by_another_process(tmp_path):
-    place = tmp_path / "data"
-    assert embedded.running_url(place) is None
-    with embedded.start(place, redis=False, durable=False) as servers:
-        assert embedded.running_url(place) == servers.database_url
-        home = (place / "postgres").resolve()
-        assert (home / "cluster" / "PG_VERSION").exists() or ROOT
-    assert embedded.running_url(place) is None
-    assert not home.exists(), "what need not last is removed"

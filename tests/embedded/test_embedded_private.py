@@ -6,7 +6,7 @@ import secrets
 import shutil
 import stat
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg2
@@ -21,6 +21,8 @@ from models import migrations
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root runs PostgreSQL as another user")
+#: What a superuser may run.
+FORBIDDEN = ("COPY (SELECT 1) TO PROGRAM 'cat'", "COPY (SELECT 1) TO '/tmp/x'", "SELECT pg_read_file('/etc/passwd')")
 WORD = "Stachelschweinragout"
 
 
@@ -40,11 +42,17 @@ def place(tmp_path):
         shutil.rmtree(home.resolve(), ignore_errors=True)
 
 
-def test_all_of_it_is_private_whatever_the_umask(place):
+def test_all_of_it_is_private_whatever_the_umask_and_the_bridges_role_runs_no_program(place):
     umask = os.umask(0)
     try:
-        with embedded.start(place):
-            pass
+        with embedded.start(place) as servers, closing(connect(servers.database_url)) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT rolsuper, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = current_user")
+            assert cursor.fetchone() == (False, False, False)
+            for statement in FORBIDDEN:
+                connection.rollback()
+                with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                    cursor.execute(statement)
     finally:
         os.umask(umask)
     assert mode(place) == mode(place / "logs") == mode(place / "secrets") == 0o700
@@ -76,24 +84,6 @@ def test_what_was_open_to_others_is_closed_at_the_next_start_and_a_directory_of_
             assert mode(place) == expected
             assert mode(place / "logs") == 0o700
             assert mode(place / "logs" / "valkey.log") == 0o600
-
-
-def test_the_bridges_role_is_no_superuser_and_runs_no_program(place):
-    forbidden = (
-        "COPY (SELECT 1) TO PROGRAM 'cat'",
-        "COPY (SELECT 1) TO '/tmp/x'",
-        "SELECT pg_read_file('/etc/passwd')",
-    )
-    with embedded.start(place, redis=False, durable=False) as servers:
-        connection = connect(servers.database_url)
-        cursor = connection.cursor()
-        cursor.execute("SELECT rolsuper, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = current_user")
-        assert cursor.fetchone() == (False, False, False)
-        for statement in forbidden:
-            connection.rollback()
-            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-                cursor.execute(statement)
-        connection.close()
 
 
 @pytest.fixture

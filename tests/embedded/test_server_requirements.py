@@ -13,6 +13,7 @@ from bridge.db import make_engine
 from bridge.embedded.ports import free_port
 from bridge.settings import load_settings
 from tests.support.command import refusal
+from tests.support.own_database import own_database
 from tests.support.quick_command import quick_jobbridge as jobbridge
 
 
@@ -21,24 +22,6 @@ def superuser(servers):
     engine = create_engine(servers.postgres.superuser_url, isolation_level="AUTOCOMMIT")
     yield engine
     engine.dispose()
-
-
-@pytest.fixture
-def make_database(servers, superuser):
-    """Return a function that makes a database with an encoding and gives its URL."""
-
-    def make(encoding: str) -> str:
-        name = f"r{uuid.uuid4().hex[:8]}"
-        with superuser.connect() as connection:
-            connection.execute(
-                text(
-                    f"CREATE DATABASE {name} OWNER jobbridge ENCODING '{encoding}' TEMPLATE template0"
-                    " LOCALE_PROVIDER libc LOCALE 'C'"
-                )
-            )
-        return servers.database_url.rpartition("/")[0] + f"/{name}"
-
-    return make
 
 
 @pytest.fixture
@@ -64,19 +47,19 @@ def old_redis():
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_a_database_that_is_not_utf8_is_refused_in_one_line(make_database, servers, encoding, tmp_path):
-    url = make_database(encoding)
-    name = url.rpartition("/")[2]
-    expected = (
-        f"jobbridge: the database {name} is encoded as {encoding}, the bridge needs UTF8:"
-        " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-    )
-    given = {"BRIDGE_DATABASE_URL": url, "BRIDGE_REDIS_URL": servers.redis_url}
-    for command in (["db", "upgrade"], ["api"], ["celery"], ["up", "--port", str(free_port())]):
-        done = jobbridge(*command, cwd=tmp_path, **given)
-        assert done.returncode == 2, done
-        assert done.stderr.splitlines()[-1] == expected
-    assert "UTF8" in jobbridge("db", "check", cwd=tmp_path, **given).stdout
+def test_a_database_that_is_not_utf8_is_refused_in_one_line(servers, encoding, tmp_path):
+    options = f"ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+    with own_database(servers.database_url, options) as url:
+        expected = (
+            f"jobbridge: the database {url.rpartition('/')[2]} is encoded as {encoding}, the bridge needs UTF8:"
+            " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+        given = {"BRIDGE_DATABASE_URL": url, "BRIDGE_REDIS_URL": servers.redis_url}
+        for command in (["db", "upgrade"], ["api"], ["celery"], ["up", "--port", str(free_port())]):
+            done = jobbridge(*command, cwd=tmp_path, **given)
+            assert done.returncode == 2, done
+            assert done.stderr.splitlines()[-1] == expected
+        assert "UTF8" in jobbridge("db", "check", cwd=tmp_path, **given).stdout
 
 
 def test_a_redis_that_is_too_old_is_refused_in_one_line(new_database, old_redis, tmp_path):

@@ -3,12 +3,13 @@
 import io
 import subprocess
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect
 
 from bridge.cli.local import command_lines
 from bridge.cli.local.checkout import ROOT
@@ -16,6 +17,7 @@ from bridge.cli.local.stack import Stack
 from bridge.embedded.ports import free_port
 from models import migrations
 from tests.support.client import Client, ok
+from tests.support.own_database import own_database
 from tests.support.waiting import wait_until
 
 FIRST = "0001"  # kept from here on
@@ -37,15 +39,14 @@ def columns(engine) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_a_migration_only_adds_what_code_of_the_revision_before_can_do_without(servers, revisions):
-    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text("CREATE DATABASE upgrades"))
-    engine = create_engine(server.url.set(database="upgrades"))
-    migrations.upgrade(engine, FIRST)
-    for revision in revisions[revisions.index(FIRST) + 1 :]:
-        before = columns(engine)
-        migrations.upgrade(engine, revision)
-        after = columns(engine)
+    with own_database(servers.database_url) as url:
+        engine = create_engine(url)
+        seen = []
+        for revision in revisions[revisions.index(FIRST) :]:
+            migrations.upgrade(engine, revision)
+            seen.append((revision, columns(engine)))
+        engine.dispose()
+    for (_, before), (revision, after) in pairwise(seen):
         for name, column in before.items():
             assert name in after, f"{revision} drops or renames {name}: do it a release after the code that used it"
             assert str(after[name]["type"]) == str(column["type"]), f"{revision} changes the type of {name}"
@@ -55,8 +56,6 @@ def test_a_migration_only_adds_what_code_of_the_revision_before_can_do_without(s
             if name[0] in tables:
                 optional = after[name]["nullable"] or after[name]["default"] is not None or after[name].get("computed")
                 assert optional, f"{revision} adds {name}, which old code does not fill"
-    engine.dispose()
-    server.dispose()
 
 
 def earlier_code(revision: str, place: Path) -> str | None:

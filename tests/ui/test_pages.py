@@ -40,15 +40,7 @@ def test_hostile_text_is_shown_as_text_on_every_page(bridge, client, browser):
     pages = [waiting, *(browser.get(path) for path in (*PAGES, f"/ui/jobs/{job_id}", f"/ui/jobs/{failing}"))]
     for answer in pages:
         assert answer.status_code == 200, answer.url
-        for raw in (
-            "<script>alert",
-            "<img src=x",
-            "\u202e",
-            "\u2066",
-            "\x07",
-            "62615533",
-            "{{ 7"[:0] or 'onerror=alert(2)>"',
-        ):
+        for raw in ("<script>alert", "<img src=x", "\u202e", "\u2066", "\x07", "62615533", 'onerror=alert(2)>"'):
             assert raw not in answer.text, (answer.url, raw)
         assert len(answer.content) < 300_000, answer.url
     assert "1 webhook tried often and not delivered" in shown(browser.get("/ui/"))
