@@ -85,11 +85,9 @@ def test_bytes_of_a_store_that_are_others_are_not_there(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("location", [
-    "", "/elsewhere", "//x/y", "ftp://x/y", "http://user:pw@127.0.0.1/y", "https://", "http://127.0.0.1:65536/y", "http://[::1:2/",
-])  # fmt: skip
-def test_a_redirect_that_names_no_file_is_not_followed(tmp_path, location):
-    told = answer("307 x", b"", f"Location: {location}", kind="text/plain")
+def test_a_redirect_that_names_no_file_is_not_followed(tmp_path):
+    """Which addresses these are: tests/outgoing/test_workers_addresses.py."""
+    told = answer("307 x", b"", "Location: //x/y", kind="text/plain")
     with scripted(told) as server, Client(server.url) as client, pytest.raises(BadAnswer, match="redirects"):
         client.save_result("1", tmp_path / "text")
     assert len(server.heads) == 1

@@ -52,9 +52,16 @@ def test_a_redirect_may_name_any_host_and_port_that_there_may_be(place):
 @pytest.mark.parametrize("place", [
     "a:0", "a:00000", "a:65536", "a:99999", "a:100000", "a:-1", "a:+1", "a:1x", "a:x", "a::1", ":80", ".", "..", "a..b",
     ".a", f"{LONG}a.b", "1.2.3.256", "1.2.3.4.5", "4294967296", "0x1ffffffff", "[", "[]", "[::", "::1", "[::g]",
-    "[1.2.3.4]", "[fe80::1%25eth0]", "[::1]a", "a%41", "a\\b", "a,b", "a*", "<a>", "a|b", "u@a", "a:b@c",
+    "[1.2.3.4]", "[fe80::1%25eth0]", "[::1]a", "a%41", "a\\b", "a,b", "a*", "<a>", "a|b", "u@a", "a:b@127.0.0.1",
+    "[::1:2",
 ])  # fmt: skip
 def test_a_redirect_to_where_no_connection_can_be_made_names_no_file(place):
-    for address in (f"https://{place}", f"https://{place}/x", f"https://{place}?x"):
+    for address in (f"https://{place}", f"http://{place}/x", f"https://{place}?x"):
         assert not is_file_address(address, unencrypted=True)
         assert not is_address(address)
+
+
+@pytest.mark.parametrize("address", ["", "/elsewhere", "//x/y", "ftp://x/y", "https://"])
+def test_a_redirect_to_no_address_names_no_file(address):
+    assert not is_file_address(address, unencrypted=True)
+    assert not is_address(address)

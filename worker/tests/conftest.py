@@ -53,11 +53,15 @@ def held() -> Held:
 
 @pytest.fixture
 def command(bridge: ScriptedBridge, tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Path]]]:
-    """Return a function that starts the command in the test's directory; it returns the process and its log."""
+    """Return a function that starts the command, which can import `conversions`, in the test's directory.
+
+    It returns the process and its log.
+    """
     processes: list[subprocess.Popen[str]] = []
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def start(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], Path]:
-        own = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", "TMPDIR": str(tmp_path)}
+        own = {"BRIDGE_URL": bridge.url, "BRIDGE_KEY": "the-key", "TMPDIR": str(tmp_path), "PYTHONPATH": paths}
         place = tmp_path / f"log-{len(processes)}"
         with place.open("wb") as log:
             processes.append(

@@ -24,14 +24,6 @@ def _place(job: Job) -> Path:
     return Path(job.options["dir"])
 
 
-def _await(job: Job, *names: str) -> None:
-    """Wait until one of these files is there; a cancel is not heard here."""
-    until = time.monotonic() + LATE
-    while not any((_place(job) / name).exists() for name in names):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def text(job: Job, path: Path) -> Result:
     return Result("text", {"bytes": path.stat().st_size})
 

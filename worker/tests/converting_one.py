@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bridge_worker.claim import read_claim
 from bridge_worker.converting import RESULT_FILE
 from bridge_worker.held import Held
-from bridge_worker.process import HandlerProcess, Outcome
+from bridge_worker.process import HandlerProcess, Outcome, Setup
 from bridge_worker.result_files import TEXT_FILE
 
 
@@ -18,6 +21,17 @@ def job_of(kind: str = "audio", name: str = "talk.wav", **task_options: Any) -> 
     """Return a job that is held, for a file of this name."""
     told = {"job_id": "x", "content_type": kind, "source_name": name, "task_options": task_options}
     return Held(read_claim(told))
+
+
+@contextlib.contextmanager
+def ready(setup: Setup, directory: Path) -> Iterator[HandlerProcess]:
+    """Start a handler's process, and wait until it is ready."""
+    process = HandlerProcess(setup, directory)
+    try:
+        assert process.wait_ready(threading.Event())
+        yield process
+    finally:
+        process.discard()
 
 
 def convert(process: HandlerProcess, data: bytes, held: Held) -> tuple[Outcome, Any]:

@@ -17,8 +17,10 @@ from odd_material import (
     NOISE,
     PDF,
     RUSSIAN,
+    SAMPLES,
     UMLAUTS,
     add,
+    bomb,
     docx_with,
     ole,
     pdf,
@@ -92,6 +94,7 @@ def _texts() -> None:
 
 
 def _markup() -> None:
+    add("notes.html", "document", (SAMPLES / "notes.html").read_bytes(), "text", "* first point")
     add("page.html", "document", HTML + b"<h1>Heading</h1><p>text</p>", "text", "# Heading")
     add("deep.html", "document", b"<div>" * 20_000 + b"deep inside", "text", "deep inside")
     add("deep-page.html", "web", b"<html><div>" * 5_000 + b"deep inside", "text", "deep inside")
@@ -139,7 +142,8 @@ def _markup() -> None:
 
 def _office() -> None:
     add("empty.pdf", "document", b"", "refused", "0 bytes")
-    add("report.PDF", "document", PDF, "text", "42")
+    add("report.PDF", "document", PDF, "text", "one number: 42")
+    add("x.pdf", "document", b"\0\1\2" * 100, "refused", "")
     add("junk-first.pdf", "document", b"junk\n" + PDF, "text", "42")
     add("cut.pdf", "document", PDF[:700], "refused", "damaged or cut off")
     add("only-its-head.pdf", "document", b"%PDF-1.7\n", "refused", "damaged or cut off")
@@ -164,8 +168,7 @@ def _office() -> None:
         return data.replace(b"</w:body>", b"<w:p/>" * 10 + b"</w:body>") if name == "word/document.xml" else data
 
     add("changed.docx", "document", docx_with(bombed), "text", "| audio | 1 |")
-    bomb = {"word/document.xml": b"", **dict.fromkeys((f"word/{n}" for n in range(11)), bytes(100 << 20))}
-    add("bomb.docx", "document", lambda: zipped(bomb, level=1), "refused", "more than is unpacked")
+    add("bomb.docx", "document", bomb, "refused", "more than is unpacked")
     many = {f"m{n}": b"" for n in range(20_001)}
     add("many-members.zip", "document", lambda: zipped(many, zipfile.ZIP_STORED), "refused", "more than is unpacked")
     add("archive.zip", "document", zipped({"a.txt": b"inside"}), "refused", "unpack it")

@@ -26,12 +26,22 @@ def add(name: str, kind: str, data: bytes | Callable[[], bytes], outcome: str, p
     FILES[name] = (kind, data if callable(data) else lambda: data, outcome, part)
 
 
-def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED, level: int | None = None) -> bytes:
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Return a ZIP."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression, compresslevel=level) as archive:
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """Return a DOCX that names the same 100 MiB eleven times."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("word/document.xml", b"")
+        archive.writestr("word/large", bytes(100 << 20))
+        archive.filelist += archive.filelist[-1:] * 10
     return file.getvalue()
 
 

@@ -118,6 +118,10 @@ class ScriptedBridge:
         """Return how many calls of `route` came that were not yet taken."""
         return self._arrived[route].qsize()
 
+    def is_unasked(self) -> bool:
+        """Return whether no call of any route came."""
+        return all(calls.empty() for calls in self._arrived.values())
+
     def answer(self, call: Call) -> Say:
         """Record a call and choose its answer."""
         with self._lock:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 from bounds import MIB, bomb
-from scripted_bridge import BASE, Say, ScriptedBridge, claim, jobs, problem
+from scripted_bridge import BASE, Say, claim, jobs, problem
 from waiting import until
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "bash_worker" / "worker.sh"
 MISSING = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING) or not SCRIPT.exists(), reason=f"needs {' and '.join(MISSING)}")
-ROUTES = ["poll", "download", "heartbeat", "release", "result"]
 
 
 class Worker:
@@ -69,10 +68,6 @@ def start(bridge, tmp_path) -> Iterator:
         assert not list(worker.temporary.iterdir()) or worker.process.returncode == -signal.SIGKILL
 
 
-def heard(other: ScriptedBridge) -> int:
-    return sum(other.calls_left(route) for route in ROUTES)
-
-
 @pytest.mark.slow
 def test_wrong_claims_cost_nothing_and_forge_no_log_line(bridge, start):
     wrong = [
@@ -87,43 +82,35 @@ def test_wrong_claims_cost_nothing_and_forge_no_log_line(bridge, start):
     assert bridge.calls_left("download") == 1
 
 
-def test_answers_of_the_wrong_form_end_nothing(bridge, start):
+def test_no_answer_of_the_wrong_form_is_the_end_and_none_is_unpacked_or_read_without_an_end(bridge, start):
     wrong = [b"", b"[]", b"{", b"[" * 10_000, b'{"jobs": "x"}', b'{"jobs": [7]}']
-    bridge.script("poll", *(Say(data=data) for data in wrong), jobs(claim()))
-    bridge.script("result", Say(503, {"code": "x\nforged", "detail": ["forged"]}, {"Retry-After": "0"}))
-    worker = start()
-    assert bridge.next("result", 60).body == bridge.next("result", 60).body, worker.log
-    worker.says(" is completed")
-    assert "\nforged" not in worker.log
-
-
-def test_no_answer_is_unpacked_or_read_without_an_end(bridge, start):
     encoded = Say(data=bomb("gzip", 64 * MIB), headers={"Content-Encoding": "gzip"})
     endless = Say(stream=itertools.repeat(b" " * MIB))
-    bridge.script("poll", encoded, endless, jobs(claim()))
-    bridge.script("result", encoded)
+    bridge.script("poll", *(Say(data=data) for data in wrong), encoded, endless, jobs(claim()))
+    refused = Say(503, {"code": "x\nforged", "detail": ["forged"]}, {"Retry-After": "0"})
+    bridge.script("result", refused, encoded)
     worker = start()
-    bridge.next("result", 60), bridge.next("result", 60)
+    bodies = [bridge.next("result", 60).body for _ in range(3)]
+    assert bodies == bodies[:1] * 3, worker.log
     worker.says(" is completed")
+    assert "\nforged" not in worker.log
     assert worker.stored() < MIB
 
 
-@pytest.mark.parametrize("how", [{"data": b"x" * MIB}, {"stream": itertools.repeat(b"x" * 65536)}], ids=["told", "not"])
-def test_a_file_larger_than_the_limit_fails_once(bridge, start, how):
-    bridge.script("poll", jobs(claim()))
-    bridge.script("download", Say(**how))
+def test_a_file_larger_than_the_limit_fails_once_and_one_as_large_is_taken(bridge, start):
+    files = {
+        "told": Say(data=b"x" * MIB), "not": Say(stream=itertools.repeat(b"x" * 65536)),
+        "taken": Say(data=b"x" * 500_000),
+    }  # fmt: skip
+    bridge.script("poll", jobs(claim("told")), jobs(claim("not")), jobs(claim("taken", source_size=500_000)))
+    bridge.always("download", lambda call: files[call.job_id])
     start(WORKER_MAX_DOWNLOAD="500000")
-    body = bridge.next("result").body
-    assert (body["success"], body["retryable"]) == (False, False)
-    assert "more than 500000 bytes (WORKER_MAX_DOWNLOAD)" in body["error_message"]
-    assert bridge.calls_left("download") == 1
-
-
-def test_a_file_as_large_as_the_limit_is_taken(bridge, start):
-    bridge.script("poll", jobs(claim(source_size=500_000)))
-    bridge.script("download", Say(data=b"x" * 500_000))
-    start(WORKER_MAX_DOWNLOAD="500000")
+    for _ in range(2):
+        body = bridge.next("result").body
+        assert (body["success"], body["retryable"]) == (False, False)
+        assert "more than 500000 bytes (WORKER_MAX_DOWNLOAD)" in body["error_message"]
     assert bridge.next("result").body["content"] == "500000 bytes\n"
+    assert bridge.calls_left("download") == 3
 
 
 @pytest.mark.parametrize("how", ["told", "by its length", "encoded"])
@@ -161,21 +148,19 @@ def test_a_redirect_is_not_followed(bridge, start, elsewhere):
     assert worker.process.wait(90) == 1
     assert [bridge.next(route).route for route in ("heartbeat", "download", "result")]
     assert bridge.calls_left("poll") == 4
-    assert heard(elsewhere) == 0
+    assert elsewhere.is_unasked()
 
 
-def test_a_source_on_another_host_is_not_asked_for(bridge, start, elsewhere):
+def test_no_other_host_is_asked_for_a_source_and_no_proxy_gets_the_key_of_a_bridge_on_this_machine(
+    bridge, start, elsewhere
+):
     host = elsewhere.url.removeprefix("http://")
     for path in (f"http://{host}/x", f"//{host}/x", f"@{host}/x"):
         bridge.script("poll", jobs(claim(source_file_url=path)))
-    start().says("was not understood", 3)
-    assert heard(elsewhere) == bridge.calls_left("download") == 0
-
-
-def test_no_proxy_gets_the_key_of_a_bridge_on_this_machine(bridge, start, elsewhere):
-    start(http_proxy=elsewhere.url, ALL_PROXY=elsewhere.url)
+    start(http_proxy=elsewhere.url, ALL_PROXY=elsewhere.url).says("was not understood", 3)
     assert bridge.next("poll").headers["authorization"] == "Bearer the-key"
-    assert heard(elsewhere) == 0
+    assert bridge.calls_left("download") == 0
+    assert elsewhere.is_unasked()
 
 
 @pytest.mark.parametrize(

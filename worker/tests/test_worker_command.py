@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import signal
 import sys
 import types
-from pathlib import Path
 
 import psutil
 import pytest
 from crowd import Crowd
-from scripted_bridge import claim, jobs
+from scripted_bridge import JOB_ID, claim, jobs
 from waiting import until
 
 from bridge_worker import cli, platforms
 from bridge_worker.loading import BadHandler, Loaded, choose
 from bridge_worker.options import check, parser
 
-HANDLERS = """
-import time
-from pathlib import Path
-from bridge_worker import Result
-
-def handle(job, path):
-    job.progress(0.1, "begun")
-    while not Path("go").exists():
-        time.sleep(0.01)
-    return Result("finished")
-"""
-
-GIVEN = ["--content-types", "audio", "--handler", "my_handlers:handle", "--lease", "10"]
+GIVEN = ["--content-types", "audio", "--handler", "conversions:held", "--lease", "10"]
 
 
 @pytest.fixture
 def command(command, tmp_path):
-    (tmp_path / "my_handlers.py").write_text(HANDLERS)
-    return functools.partial(command, *GIVEN)
+    return functools.partial(command, *GIVEN, "--option", f"dir={tmp_path}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -53,7 +38,7 @@ def test_first_signal_finishes_what_has_begun(bridge, command, tmp_path, number)
     assert bridge.next("release").headers["x-lease-token"] == "secret-token-late"
     assert process.poll() is None
     (tmp_path / "go").touch()
-    assert bridge.next("result").body["content"] == "finished"
+    assert bridge.next("result").body["content"] == f"{JOB_ID} 1"
     assert process.wait(60) == 0
     assert "the-key" not in log.read_text()
     assert "secret-token" not in log.read_text()
@@ -62,8 +47,7 @@ def test_first_signal_finishes_what_has_begun(bridge, command, tmp_path, number)
 @pytest.mark.skipif(not platforms.LINUX, reason="elsewhere nobody adopts what a crash leaves behind")
 def test_what_a_crash_leaves_behind_is_ended_whatever_it_did_to_hide(bridge, command, tmp_path):
     crowd = Crowd(bridge, {"a": b"orphan without an environment", "b": b"good"})
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process, _ = command("--handler", "conversions:by_file", "--option", f"dir={tmp_path}", PYTHONPATH=paths)
+    process, _ = command("--handler", "conversions:by_file")
     crowd.wait(60)
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int((tmp_path / "orphan").read_text())).wait(60)
@@ -82,7 +66,7 @@ def test_second_signal_ends_at_once(bridge, command):
 
 
 WRONG = [
-    (["--handler", "my_handlers"], {}, "expected package.module:function"),
+    (["--handler", "conversions"], {}, "expected package.module:function"),
     (["--lease", "5"], {}, "--lease: 10 to 3600"),
     (["--wait", "61"], {}, "--wait: 0 to 60"),
     (["--concurrency", "0"], {}, "--concurrency: at least 1"),
@@ -162,7 +146,7 @@ def test_traces_that_are_asked_for_and_not_installed_are_status_2(bridge, monkey
     ("arguments", "text"),
     [
         (["--handler", "nowhere:handle"], "No module named 'nowhere'"),
-        (["--handler", "my_handlers:nothing"], "nothing"),
+        (["--handler", "conversions:nothing"], "nothing"),
     ],
 )
 def test_a_process_with_a_wrong_argument_ends_with_status_2(bridge, command, arguments, text):

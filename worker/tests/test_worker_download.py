@@ -22,50 +22,47 @@ def fetch(client, held, tmp_path):
     return Download(client, held, tmp_path).fetch
 
 
-def rest_of(data, etag):
+def digest(data):
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def part_of(call):
     """Answer a Range request as RFC 9110 says."""
+    start = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
+    headers = {"Content-Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", "Repr-Digest": digest(DATA)}
+    return Say(206, data=DATA[start:], headers=headers)
 
-    def answer(call):
-        start = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
-        assert call.headers["if-range"] == etag
-        content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        return Say(206, data=data[start:], headers={"Content-Range": content_range, "ETag": etag})
 
-    return answer
+def cut(etag):
+    return Say(data=DATA, cut=200_000, headers={"ETag": etag})
 
 
 def test_broken_download_is_resumed(bridge, fetch):
-    bridge.script("download", Say(data=DATA, cut=200_000, headers={"ETag": '"one"'}), rest_of(DATA, '"one"'))
+    bridge.script("download", cut('"one"'), part_of)
     assert fetch().read_bytes() == DATA
     assert "range" not in bridge.next("download").headers
-    start = int(bridge.next("download").headers["range"][len("bytes=") : -1])
-    assert 0 < start <= 200_000
+    asked = bridge.next("download").headers
+    assert asked["if-range"] == '"one"'
+    assert 0 < int(asked["range"][len("bytes=") : -1]) <= 200_000
 
 
-def test_changed_file_is_begun_again(bridge, fetch):
-    bridge.script(
-        "download",
-        Say(data=DATA, cut=200_000, headers={"ETag": '"one"'}),
-        Say(data=OTHER, headers={"ETag": '"two"'}),
-    )
-    assert fetch().read_bytes() == OTHER
-
-
-def test_weak_etag_is_not_resumed(bridge, fetch):
-    bridge.script("download", Say(data=DATA, cut=200_000, headers={"ETag": 'W/"one"'}), Say(data=DATA))
-    assert fetch().read_bytes() == DATA
-    bridge.next("download")
-    assert "range" not in bridge.next("download").headers
-
-
-def test_range_beyond_the_end_begins_again(bridge, fetch):
-    bridge.script("download", Say(data=DATA, cut=200_000, headers={"ETag": '"one"'}), Say(416), Say(data=OTHER))
-    assert fetch().read_bytes() == OTHER
-
-
-def test_fewer_bytes_than_were_told_are_not_the_file(bridge, fetch):
-    bridge.script("download", Say(stream=[DATA[:1000]], headers={"Content-Length": str(len(DATA))}), Say(data=DATA))
-    assert fetch().read_bytes() == DATA
+@pytest.mark.parametrize(
+    ("answers", "content", "resumes"),
+    [
+        ([cut('"one"'), Say(data=OTHER, headers={"ETag": '"two"'})], OTHER, [False, True]),
+        ([cut('W/"one"'), Say(data=DATA)], DATA, [False, False]),
+        ([cut('"one"'), Say(416), Say(data=OTHER)], OTHER, [False, True, False]),
+        ([Say(stream=[DATA[:1000]], headers={"Content-Length": "300000"}), Say(data=DATA)], DATA, [False, False]),
+        ([Say(503), Say(data=DATA)], DATA, [False, False]),
+    ],
+    ids=["changed", "a weak ETag", "beyond its end", "fewer bytes than were told", "503"],
+)
+def test_a_file_is_asked_for_until_it_is_whole_and_begun_again_where_it_cannot_be_resumed(
+    bridge, fetch, answers, content, resumes
+):
+    bridge.script("download", *answers)
+    assert fetch().read_bytes() == content
+    assert ["range" in bridge.next("download").headers for _ in answers] == resumes
 
 
 def test_a_file_of_a_job_that_is_over_is_not_converted(bridge, run):
@@ -76,15 +73,6 @@ def test_a_file_of_a_job_that_is_over_is_not_converted(bridge, run):
     assert running.slots.wait(lambda: running.outcomes, 60)
     assert running.outcomes == ["dropped"]
     assert bridge.calls_left("result") == 0
-
-
-def test_503_is_repeated(bridge, fetch):
-    bridge.script("download", Say(503), Say(data=b"x"))
-    assert fetch().read_bytes() == b"x"
-
-
-def digest(data):
-    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
 
 
 def test_bytes_that_have_another_digest_are_fetched_again(bridge, fetch):
@@ -104,12 +92,6 @@ def test_another_file_than_was_declared_is_fetched_twice_and_then_refused(bridge
     for _ in range(4):
         bridge.next("download")
     assert bridge.calls_left("download") == 0
-
-
-def part_of(call):
-    start = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
-    headers = {"Content-Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", "Repr-Digest": digest(DATA)}
-    return Say(206, data=DATA[start:], headers=headers)
 
 
 def test_a_store_is_asked_without_key_and_token_and_for_the_rest(bridge, elsewhere, fetch):
@@ -135,11 +117,8 @@ def test_another_file_in_the_store_is_begun_anew(bridge, elsewhere, fetch):
     assert "range" not in [elsewhere.next("download") for _ in range(2)][1].headers
 
 
-@pytest.mark.parametrize("location", [
-    "", "/elsewhere", "//x/y", "ftp://x/y", "http://user:pw@127.0.0.1/y", "https://", "http://127.0.0.1:65536/y", "http://[::1:2/",
-])  # fmt: skip
-def test_a_redirect_that_names_no_file_ends_the_download(bridge, fetch, location):
-    bridge.script("download", Say(307, headers={"Location": location}))
+def test_a_redirect_that_names_no_file_ends_the_download(bridge, fetch):
+    bridge.script("download", Say(307, headers={"Location": "//x/y"}))
     with pytest.raises(CallFailed, match="no address") as failed:
         fetch()
     assert not failed.value.retryable

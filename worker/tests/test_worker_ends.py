@@ -6,7 +6,7 @@ import os
 import threading
 
 import pytest
-from scripted_bridge import Say, claim, jobs, problem
+from scripted_bridge import JOB_ID, Say, claim, jobs, problem
 from waiting import until
 
 from bridge_worker.spot_notice import SpotNotice
@@ -65,17 +65,13 @@ def test_a_machine_that_is_taken_away_gives_all_jobs_back(bridge, run, appears, 
 @pytest.mark.skipif(os.name != "posix", reason="the command is ended by a signal where the test fails")
 @pytest.mark.slow
 def test_the_command_ends_by_a_notice_in_a_file(bridge, command, appears, tmp_path):
-    (tmp_path / "ends_handler.py").write_text(
-        "import time\nfrom pathlib import Path\n"
-        "def handle(job, path):\n    Path('begun').touch()\n    time.sleep(600)\n"
-    )
     bridge.script("poll", jobs(claim()))
-    arguments = ["--handler", "audio=ends_handler:handle", "--worker-id", "a/b c", "--cancel-seconds", "0.2"]
-    process, log = command(*arguments, "--spot-notice", str(tmp_path / "notice"))
+    arguments = ["--handler", "audio=conversions:deaf", "--option", f"dir={tmp_path}", "--cancel-seconds", "0.2"]
+    process, log = command(*arguments, "--worker-id", "a/b c", "--spot-notice", str(tmp_path / "notice"))
     facts = bridge.next("poll").query
     assert all(facts[name] for name in ("version", "host", "platform"))
     assert 0 < int(facts["memory_free"]) <= int(facts["memory"])
-    appears("begun")
+    appears(f"begun-{JOB_ID}-1")
     (tmp_path / "notice").touch()
     assert bridge.next("evict").job_id == "a%2Fb%20c"
     assert process.wait(60) == 0, log.read_text()

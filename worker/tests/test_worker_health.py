@@ -81,21 +81,29 @@ def test_a_job_in_hand_and_the_silence_of_the_bridge_are_seen(bridge, run, appea
     assert counters(running.health)["bridge_worker_poll_age_seconds"] > SILENT
 
 
-def test_a_worker_whose_handlers_are_not_ready_is_not_well(bridge, run, tmp_path):
-    (tmp_path / "broken").touch()
+@pytest.mark.parametrize(("how", "said"), [("broken", "no GPU"), ("closes", "closed its line")])
+def test_a_worker_whose_handlers_are_not_ready_is_not_well_and_does_not_poll(bridge, run, tmp_path, how, said):
+    (tmp_path / how).touch()
     running = run("Model")
     running.health.serve(None, "127.0.0.1", 0)
     assert running.slots.wait(lambda: running.slots.trouble, 60)
+    assert said in str(running.slots.trouble)
     answer = get(running.health)
     assert (answer.status_code, answer.json()["status"]) == (503, "the handlers are not ready")
+    assert bridge.calls_left("poll") == 0
+    (tmp_path / how).unlink()
+    bridge.script("poll", jobs(claim()))
+    assert bridge.next("result").body["content"] == "job 1"
 
 
-def test_a_worker_that_gives_jobs_back_is_not_well(bridge, run):
+def test_a_worker_whose_handler_returns_no_result_gives_jobs_back_and_is_not_well(bridge, run):
     bridge.script("poll", jobs(claim(task_options={"error": "none"})))
     running = run("raises")
     running.health.serve(None, "127.0.0.1", 0)
-    bridge.next("release")
+    assert bridge.next("release").body == {"lease_token": claim()["lease_token"]}
     assert running.slots.wait(lambda: running.slots.machine_faults and running.slots.free(), 60)
+    assert running.outcomes == ["machine"]
+    assert bridge.calls_left("result") == 0
     answer = get(running.health)
     assert answer.status_code == 503
     assert "something is wrong with this machine" in answer.json()["status"]

@@ -120,18 +120,6 @@ def test_a_process_serves_many_jobs_and_loads_once(bridge, run, tmp_path):
     assert {str(result["metadata"]["pid"]) for result in crowd.results.values()} <= loaded
 
 
-@pytest.mark.parametrize(("how", "said"), [("broken", "no GPU"), ("closes", "closed its line")])
-def test_no_poll_while_the_handlers_are_not_ready(bridge, run, tmp_path, how, said):
-    (tmp_path / how).touch()
-    running = run("Model")
-    assert running.slots.wait(lambda: running.slots.trouble, 60)
-    assert said in str(running.slots.trouble)
-    assert bridge.calls_left("poll") == 0
-    (tmp_path / how).unlink()
-    bridge.script("poll", jobs(claim()))
-    assert bridge.next("result").body["content"] == "job 1"
-
-
 def test_a_process_that_dies_while_it_waits_is_replaced(bridge, run):
     running = run("by_file")
     bridge.next("poll")
@@ -159,11 +147,13 @@ def test_generators_and_coroutines_return_results(bridge, run, tmp_path):
         assert crowd.results[handler]["content"] == content
 
 
-def crowded(bridge, run, tmp_path: Path, slots: int, good: int, bad: int) -> None:
-    """Good files among bad ones: each of these is one failure that says what happened, every good one completes.
-
-    No slot is lost, no innocent spends a retry, nothing runs on.
-    """
+@pytest.mark.parametrize(("slots", "good", "bad"), [
+    pytest.param(4, 20, 11, marks=pytest.mark.slow), pytest.param(8, 160, 40, marks=pytest.mark.scale),
+])  # fmt: skip
+def test_a_bad_file_is_one_failure_that_says_what_happened_and_good_ones_complete(
+    bridge, run, tmp_path, slots, good, bad
+):
+    """No slot is lost, no innocent spends a retry, nothing runs on."""
     orders = ["hang", *BAD, "daemon", "copy"]
     files = {f"bad-{n}-{orders[n % len(orders)]}": orders[n % len(orders)].encode() for n in range(bad)}
     files |= {f"good-{n}": str(n).encode() for n in range(good)}
@@ -195,13 +185,3 @@ def crowded(bridge, run, tmp_path: Path, slots: int, good: int, bad: int) -> Non
     running.stop()
     running.slots.close()
     assert gone(offspring(tmp_path))
-
-
-@pytest.mark.slow
-def test_a_bad_file_is_one_failure_that_says_what_happened_and_good_ones_complete(bridge, run, tmp_path):
-    crowded(bridge, run, tmp_path, slots=4, good=20, bad=11)
-
-
-@pytest.mark.scale
-def test_two_hundred_files_of_which_forty_are_bad(bridge, run, tmp_path):
-    crowded(bridge, run, tmp_path, slots=8, good=160, bad=40)

@@ -94,15 +94,6 @@ def test_a_failing_handler_is_reported_and_what_the_bridge_cannot_store_is_left_
     assert (body["content"], body["metadata"]) == ("abc", {"x": [""]})
 
 
-def test_a_handler_that_returns_no_result_is_the_workers_fault(bridge, run):
-    bridge.script("poll", jobs(claim(task_options={"error": "none"})))
-    running = run("raises")
-    assert bridge.next("release").body == {"lease_token": claim()["lease_token"]}
-    running.stop()
-    assert bridge.calls_left("result") == 0
-    assert running.outcomes == ["machine"]
-
-
 def test_a_handler_is_told_of_the_file_and_not_of_the_key(bridge, run, monkeypatch):
     monkeypatch.setenv("BRIDGE_KEY", "the-key")
     told = {"source_name": "../Notes é.TXT", "source_size": 6, "source_media_type": "text/plain"}

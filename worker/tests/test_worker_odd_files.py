@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 import time
 from importlib.util import find_spec
 
 import pytest
-from converting_one import convert, job_of
+from converting_one import convert, job_of, ready
 from odd_files import FILES
 from odd_material import docx_with
 
 from bridge_worker import platforms
-from bridge_worker.process import HandlerProcess, Setup
+from bridge_worker.process import Setup
 
 pytestmark = pytest.mark.skipif(
     not all(find_spec(name) for name in ("markitdown", "pocketsphinx")), reason="needs the handlers' libraries"
@@ -28,11 +27,8 @@ SECONDS = 120  # a deadline that none of them may need
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory):
-    place = tmp_path_factory.mktemp("odd") / "process"
-    started = HandlerProcess(Setup(HANDLERS, sandbox=True, memory=3 << 30), place)
-    assert started.wait_ready(threading.Event())
-    yield started
-    started.discard()
+    with ready(Setup(HANDLERS, sandbox=True, memory=3 << 30), tmp_path_factory.mktemp("odd") / "process") as started:
+        yield started
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -67,12 +63,8 @@ def test_the_sandbox_lets_nothing_out(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("not for handlers")
     setup = Setup({"document": "conversions:escape"}, {"secret": f"at {secret}"}, sandbox=True)
-    process = HandlerProcess(setup, tmp_path / "process")
-    try:
-        assert process.wait_ready(threading.Event())
+    with ready(setup, tmp_path / "process") as process:
         outcome, result = convert(process, b"x", job_of("document", "x.txt"))
-    finally:
-        process.discard()
     assert outcome.kind == "result"
     reached = json.loads(result["content"])
     if os.uname().sysname != "Linux":
@@ -89,13 +81,8 @@ def test_a_small_document_that_takes_minutes_is_one_failure(tmp_path):
     words = b"<w:p><w:r><w:t>word </w:t></w:r></w:p>" * 50_000
     data = docx_with(lambda name, old: old.replace(b"<w:body>", b"<w:body>" + words) if "document.xml" in name else old)
     assert len(data) < 100_000
-    process = HandlerProcess(
-        Setup({"document": HANDLERS["document"]}, sandbox=True, cpu_seconds=1), tmp_path / "process"
-    )
-    try:
-        assert process.wait_ready(threading.Event())
+    setup = Setup({"document": HANDLERS["document"]}, sandbox=True, cpu_seconds=1)
+    with ready(setup, tmp_path / "process") as process:
         outcome, _ = convert(process, data, job_of("document", "minutes.docx"))
-    finally:
-        process.discard()
     assert outcome.kind == "cpu"
     assert "of CPU time" in outcome.text

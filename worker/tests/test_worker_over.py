@@ -32,22 +32,15 @@ def free_again(bridge, job_ids):
         bridge.next("poll")
 
 
-def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(bridge, run, appears):
+@pytest.mark.parametrize(
+    ("handler", "signs"), [("held", OVER), ("in_async", ["unauthorized"]), ("steps", ["unauthorized"])]
+)
+def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(bridge, run, appears, handler, signs):
     """One job after another in one process, each of which ends by another sign."""
-    job_ids = ask_each(bridge, "heartbeat", OVER)
-    running = run("held", lease=1)
+    job_ids = ask_each(bridge, "heartbeat", {sign: OVER[sign] for sign in signs})
+    running = run(handler, lease=1)
     for job_id in job_ids:
         appears(f"heard-{job_id}")
-    free_again(bridge, job_ids)
-    running.stop()
-    assert bridge.calls_left("result") == 0
-
-
-@pytest.mark.parametrize("handler", ["in_async", "steps"])
-def test_so_do_coroutines_and_generators(bridge, run, appears, handler):
-    job_ids = ask_each(bridge, "heartbeat", {"unauthorized": OVER["unauthorized"]})
-    running = run(handler, lease=1)
-    appears("heard-unauthorized")
     free_again(bridge, job_ids)
     running.stop()
     assert bridge.calls_left("result") == 0

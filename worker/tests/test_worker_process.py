@@ -7,11 +7,10 @@ import errno
 import logging
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
-from converting_one import convert
+from converting_one import convert, ready
 from scripted_bridge import claim, jobs
 from waiting import until
 
@@ -20,7 +19,7 @@ from bridge_worker.attempt import Attempt, _stamp
 from bridge_worker.claim import read_claim
 from bridge_worker.held import Held
 from bridge_worker.job import Job
-from bridge_worker.process import HandlerProcess, NotStarted, Setup
+from bridge_worker.process import NotStarted, Setup
 from bridge_worker.results import Results
 from bridge_worker.slots import Slots
 
@@ -28,10 +27,8 @@ from bridge_worker.slots import Slots
 @pytest.fixture
 def process(tmp_path):
     """Return a process that is ready."""
-    started = HandlerProcess(Setup({"audio": "conversions:noisy"}, descriptors=None), tmp_path / "process")
-    assert started.wait_ready(threading.Event())
-    yield started
-    started.discard()
+    with ready(Setup({"audio": "conversions:noisy"}, descriptors=None), tmp_path / "process") as started:
+        yield started
 
 
 def test_what_is_no_message_is_ignored_and_so_is_a_cancel_without_a_job(process, held, caplog):
@@ -55,14 +52,9 @@ def test_a_process_that_died_before_its_job_came_is_a_crash(process, held):
 
 def test_handlers_that_are_not_ready_in_time_are_given_up(tmp_path):
     (tmp_path / "slow").touch()
-    started = HandlerProcess(
-        Setup({"audio": "conversions:Model"}, {"dir": str(tmp_path)}, start_seconds=0.0), tmp_path / "p"
-    )
-    try:
-        with pytest.raises(NotStarted, match="not ready after"):
-            started.wait_ready(threading.Event())
-    finally:
-        started.discard()
+    setup = Setup({"audio": "conversions:Model"}, {"dir": str(tmp_path)}, start_seconds=0.0)
+    with pytest.raises(NotStarted, match="not ready after"), ready(setup, tmp_path / "process"):
+        pass
 
 
 @pytest.mark.parametrize("wanted", [True, False])

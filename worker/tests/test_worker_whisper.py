@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("numpy")
 
-from converting_one import convert, job_of
+from converting_one import convert, job_of, ready
 from odd_material import WAV, wav
 
-from bridge_worker.process import HandlerProcess, NotStarted, Setup
+from bridge_worker.process import NotStarted, Setup
 
 
 @pytest.fixture
@@ -26,18 +26,14 @@ def model(tmp_path, monkeypatch):
 
 @pytest.fixture
 def start(model, tmp_path):
-    started = []
+    with ExitStack() as started:
 
-    def process(**options):
-        setup = Setup({"audio": "bridge_worker.handlers.whisper:Whisper"}, {"model": str(model), **options},
-                      sandbox=True, cancel_seconds=5.0)  # fmt: skip
-        started.append(HandlerProcess(setup, tmp_path / f"process-{len(started)}"))
-        started[-1].wait_ready(threading.Event())
-        return started[-1]
+        def process(**options):
+            setup = Setup({"audio": "bridge_worker.handlers.whisper:Whisper"}, {"model": str(model), **options},
+                          sandbox=True, cancel_seconds=5.0)  # fmt: skip
+            return started.enter_context(ready(setup, tmp_path / "process"))
 
-    yield process
-    for one in started:
-        one.discard()
+        yield process
 
 
 def test_sound_becomes_text_and_the_model_is_loaded_once(start, model):
