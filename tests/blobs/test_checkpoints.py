@@ -199,11 +199,10 @@ def test_an_attempt_that_ends_meanwhile_names_nothing(core, work):
 
 def test_what_is_named_is_named_for_this_attempt_of_this_job_alone(core, work):
     """By the statement itself, as where the attempt ends between the look and the write."""
-    job, bystander, ended = core.held(), core.held(), core.held()
+    job, bystander, another, ended = (core.held() for _ in range(4))
     theirs = work.upload(bystander)
     name(core, bystander, theirs)
-    job_log.save(core.runtime, KEY, str(bystander.job_id), "theirs", bystander.lease_token)
-    name(core, bystander, theirs)
+    job_log.save(core.runtime, KEY, str(another.job_id), "another's", another.lease_token)
     mine, late = work.upload(job), work.upload(ended)
     core.result(ended)
 
@@ -215,6 +214,7 @@ def test_what_is_named_is_named_for_this_attempt_of_this_job_alone(core, work):
     assert names(job.job_id, 2, mine) == names(ended.job_id, 1, late) == names(KEY.key_id, 1, mine) == []
     assert names(job.job_id, 1, mine) == [job.job_id]
     assert named(core) == {mine, theirs}
+    assert [row.checkpoint for row in core.sql("SELECT checkpoint FROM job_checkpoints")] == ["another's"]
 
 
 def test_it_counts_for_its_tenant_and_a_full_quota_refuses_the_next_upload_alone(make_runtime, tmp_path):
