@@ -45,16 +45,22 @@ def test_the_gauges_tell_of_the_sweeps_the_outbox_and_the_parked_polls(client):
     } <= names
 
 
-def test_the_oldest_claimable_job_of_a_type_is_told_and_not_one_that_waits_for_its_time(bridge, client):
+def test_the_depth_and_the_oldest_claimable_job_are_told_and_not_one_that_waits_for_its_time(bridge, client):
     kind, later = ("content_type", "oldest"), ("content_type", "later")
     ids = [client.create("oldest") for _ in range(2)]
     client.create("later", available_at="2999-01-01T00:00:00+00:00")
+    for _ in range(3):
+        client.create("deep")
+    client.claim("deep")
     bridge.sql("UPDATE remote_jobs SET queued_at = queued_at - interval '1000 s' WHERE id = :id", id=ids[1])
     bridge.client().create("oldest")  # another tenant's, which is younger
     told = metrics(client)
     assert 1000 <= told["bridge_oldest_claimable_seconds", kind] < 2000
     assert told["bridge_jobs", later, ("status", "pending")] == 1
     assert ("bridge_oldest_claimable_seconds", later) not in told
+    depth = {labels[1][1]: jobs for (name, *labels), jobs in told.items()
+             if name == "bridge_jobs" and labels[0] == ("content_type", "deep")}  # fmt: skip
+    assert depth == {"pending": 2, "processing": 1}
 
 
 def test_responses_are_counted_by_the_class_of_their_status(client):

@@ -10,7 +10,6 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from bridge.insight import counters, durations
@@ -199,23 +198,6 @@ def test_statistics_show_the_median_durations(bridge, client):
     shown = wait_until(lambda: statistics(client)["median_durations"].get("web"), "the median to be refreshed")
     assert shown["jobs"] == 1
     assert shown["seconds"] >= 0
-
-
-def test_metrics_take_the_depth_from_the_counters(bridge, client):
-    def depth() -> dict[tuple[str, str], float]:
-        families = text_string_to_metric_families(client.get("/metrics").text)
-        return {
-            (s.labels["content_type"], s.labels["status"]): s.value
-            for family in families if family.name == "bridge_jobs" for s in family.samples
-        }  # fmt: skip
-
-    kind = client.tenant.removeprefix("t-")
-    for _ in range(3):
-        client.create(kind)
-    client.claim(kind)
-    assert depth()[kind, "pending"] == 2
-    assert depth()[kind, "processing"] == 1
-    assert (kind, "completed") not in depth()
 
 
 @pytest.mark.slow

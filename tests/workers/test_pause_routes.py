@@ -11,9 +11,6 @@ from tests.support.waiting import wait_until
 WORKERS = "/api/v1/workers"
 
 
-# Over HTTP, in two API processes.
-
-
 def pausing(client, worker_id="w1", **body):
     return ok(client.post(f"{WORKERS}/{worker_id}/pause", {"reason": "disk full", **body}))
 
@@ -78,16 +75,7 @@ def test_a_pause_covers_all_keys_of_the_tenant_or_the_one_that_is_named(bridge, 
     assert stranger.poll("image").status_code == 200
 
 
-def test_a_worker_keeps_what_it_holds_and_may_finish_it(client):
-    client.create("image")
-    job = client.claim("image")
-    pausing(client)
-    told(client)
-    ok(client.heartbeat(job))
-    ok(client.result(job))
-
-
-def test_a_paused_worker_that_repeats_its_claim_gets_its_jobs_and_nothing_new(client):
+def test_a_paused_worker_gets_what_it_holds_again_and_finishes_it_and_gets_nothing_new(client):
     client.create("image")
     first = ok(client.poll("image", wait=20, lease=60, claim_id="c1"))
     pausing(client)
@@ -99,6 +87,7 @@ def test_a_paused_worker_that_repeats_its_claim_gets_its_jobs_and_nothing_new(cl
         refused(client.poll("image", claim_id=claim_id, wait=30), 429, "paused")
     ok(client.heartbeat(first["jobs"][0]))
     refused(client.poll("image", wait=30, lease=60, claim_id="c1"), 429, "paused")
+    ok(client.result(first["jobs"][0]))
     assert client.claim("image", "w2")["job_id"] == other
 
 
