@@ -57,16 +57,21 @@ def test_every_command_warns_once_of_a_name_that_nothing_reads(tmp_path, command
     assert done.stderr.count("BRIDGE_PROT is not a known setting; did you mean BRIDGE_PORT?") == 1
 
 
-@pytest.mark.parametrize(("command", "option"), [
-    (["flower", "--port"], "--port: 127.0.0.1"), (["up", "--flower", "--flower-port"], "--flower: 127.0.0.1")
+@pytest.mark.parametrize(("command", "named", "other"), [
+    (["flower", "--port"], "--port", ""), (["up", "--flower", "--flower-port"], "--flower", " with --flower-port"),
+    (["up", "--port"], "BRIDGE_PORT", " with --port"),
 ])  # fmt: skip
-def test_a_port_that_is_taken_is_named_with_the_option_for_another(tmp_path, command, option):
+def test_a_port_that_is_taken_is_named_with_the_option_for_another_and_nothing_is_started(
+    tmp_path, command, named, other
+):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         line = refusal(jobbridge(*command, port, cwd=tmp_path, BRIDGE_REDIS_URL="redis://127.0.0.1:1"))
-    assert f"{option}:{port} cannot be used (Address already in use): choose another" in line
+    why = "cannot be used (Address already in use)"
+    assert line == f"jobbridge: {named}: 127.0.0.1:{port} {why}: choose another{other}"
+    assert not (tmp_path / ".bridge" / "postgres").exists()
 
 
 def test_keys_are_made_listed_and_revoked_from_another_machine(client, bridge, tmp_path):

@@ -3,7 +3,6 @@
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -236,18 +235,6 @@ def ready(running) -> str | None:
         return requests.get(f"{running.url}/readyz", timeout=10).json().get("status")
     except requests.RequestException:
         return None
-
-
-def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        line = refusal(quick_jobbridge("up", "--port", str(port), cwd=tmp_path))
-    assert line == (
-        f"jobbridge: BRIDGE_PORT: 127.0.0.1:{port} cannot be used (Address already in use): choose another with --port"
-    )
-    assert not (tmp_path / ".bridge" / "postgres").exists()
 
 
 @pytest.mark.parametrize(
