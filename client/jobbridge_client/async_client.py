@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(Settings):
     """A bridge at an address, with a key. An async context manager, or `close` it.
 
     Each call repeats failures that may pass (no answer, 429, 5xx) for up to `patience` seconds, never sooner than
@@ -39,19 +38,8 @@ class AsyncClient:
     authority; by default the system's are trusted.
     """
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        patience: float = 60.0,
-        allow_http: bool = False,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        """Check the settings; raise BadSetting for a wrong one."""
-        self._settings = Settings(url, key, allow_http=allow_http, patience=patience, tls=tls)
-        self._patience = patience
-        self._http = httpx2.AsyncClient(**self._settings.options())
+    _KIND = httpx2.AsyncClient
+    _http: httpx2.AsyncClient
 
     async def close(self) -> None:
         """Close the connections."""
@@ -230,7 +218,7 @@ class AsyncClient:
                 try:
                     came = await self._do(step)
                 except Exception as error:
-                    came = told(error, self._settings.url)
+                    came = told(error, self._url)
 
     async def _do(self, step: Step) -> Any:
         if isinstance(step, Pause):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client:
+class Client(Settings):
     """A bridge at an address, with a key. Safe to share between threads; a context manager, or `close` it.
 
     Each call repeats failures that may pass (no answer, 429, 5xx) for up to `patience` seconds, never sooner than
@@ -37,19 +36,8 @@ class Client:
     authority; by default the system's are trusted.
     """
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        patience: float = 60.0,
-        allow_http: bool = False,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        """Check the settings; raise BadSetting for a wrong one."""
-        self._settings = Settings(url, key, allow_http=allow_http, patience=patience, tls=tls)
-        self._patience = patience
-        self._http = httpx2.Client(**self._settings.options())
+    _KIND = httpx2.Client
+    _http: httpx2.Client
 
     def close(self) -> None:
         """Close the connections."""
@@ -227,7 +215,7 @@ class Client:
                 try:
                     came = self._do(step)
                 except Exception as error:
-                    came = told(error, self._settings.url)
+                    came = told(error, self._url)
 
     def _do(self, step: Step) -> Any:
         if isinstance(step, Pause):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -18,31 +19,35 @@ ENDLESS = "the answer does not come to its end"
 
 
 class Settings:
-    """A checked address and key, and the patience."""
+    """What both clients are made with: a checked address and key, and the patience."""
+
+    _KIND: Callable[..., httpx2.Client | httpx2.AsyncClient]
 
     def __init__(
-        self, url: str, key: str | None, *, allow_http: bool, patience: float, tls: ssl.SSLContext | None
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        patience: float = 60.0,
+        allow_http: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Check the settings; raise BadSetting for a wrong one."""
         if patience < 0:
             raise BadSetting("patience: seconds, not below 0")
-        self.url, self.patience = checked(url, key, allow_http=allow_http), patience
-        self._key, self._tls = key, tls
-
-    def options(self) -> dict[str, Any]:
-        """Return the arguments of httpx2's clients: no redirects, no cookies, no decoding."""
+        self._url, self._patience = checked(url, key, allow_http=allow_http), patience
         # No compression: a small answer must not become a large one.
         headers = {"User-Agent": "jobbridge-client/0.1.0", "Accept": "application/json", "Accept-Encoding": "identity"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        return {
-            "base_url": self.url,
-            "headers": headers,
-            "follow_redirects": False,  # the key is sent nowhere else
-            "trust_env": not (self.url.startswith("http:") and stays_here(self.url)),  # no proxy for this machine
-            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            "verify": True if self._tls is None else self._tls,
-        }
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._http = self._KIND(
+            base_url=self._url,
+            headers=headers,
+            follow_redirects=False,  # the key is sent nowhere else
+            trust_env=not (self._url.startswith("http:") and stays_here(self._url)),  # no proxy for this machine
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            verify=True if tls is None else tls,
+        )
 
 
 def built(http: httpx2.Client | httpx2.AsyncClient, request: Request, content: Any) -> httpx2.Request:
