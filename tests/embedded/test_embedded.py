@@ -62,16 +62,23 @@ def hold():
         process.communicate()
 
 
-def test_data_are_kept_between_runs_whatever_the_directory_is_called(tmp_path):
+def test_data_are_kept_whatever_the_directory_is_called_and_a_killed_holder_leaves_no_orphan(hold, tmp_path):
     place = tmp_path / "spaces, 'quotes' and ümläut 100% $HOME" / "data"
     with embedded.start(place) as servers:
         sql(servers, "CREATE TABLE kept (n integer); INSERT INTO kept VALUES (7)")
         with redis.Redis.from_url(servers.redis_url) as client:
             client.set("kept", "seven")
-    with embedded.start(place) as servers:
+    holder, pids = hold(place)
+    families = [psutil.Process(pid) for pid in pids] + psutil.Process(pids[0]).children()
+    assert len(families) > 4
+    holder.kill()
+    holder.wait()
+    with embedded.start(place) as servers:  # waits for the servers of the killed one
         assert sql(servers, "SELECT n FROM kept") == [(7,)]
         with redis.Redis.from_url(servers.redis_url, decode_responses=True) as client:
             assert client.get("kept") == "seven"
+    for process in families:
+        wait_until(lambda process=process: not is_running(process.pid), f"the end of {process}")
     shutil.rmtree((place / "postgres").resolve())
 
 
@@ -82,20 +89,6 @@ def test_a_directory_is_held_by_one(tmp_path):
         embedded.start(place, postgres=False, durable=False)
     with embedded.start(place, postgres=False, durable=False) as servers:
         assert servers.stopped() is None
-
-
-def test_a_killed_holder_leaves_no_orphan_and_the_directory_is_free(hold, tmp_path):
-    place = tmp_path / "data"
-    holder, pids = hold(place)
-    families = [psutil.Process(pid) for pid in pids] + psutil.Process(pids[0]).children()
-    assert len(families) > 4
-    holder.kill()
-    holder.wait()
-    with embedded.start(place) as servers:  # waits for the servers of the killed one
-        assert sql(servers, "SELECT 1") == [(1,)]
-    for process in families:
-        wait_until(lambda process=process: not is_running(process.pid), f"the end of {process}")
-    shutil.rmtree((place / "postgres").resolve())
 
 
 def test_another_process_finds_the_url_of_a_running_server_and_no_permission_of_a_directory_above_is_changed(tmp_path):
