@@ -79,7 +79,6 @@ def media() -> None:
         add(name, "video", MP4[: sound + good] + noise + MP4[ends:], expected, part)
     add("cut.mp4", "video", MP4[: len(MP4) // 2], "refused", "convert it to WAV")
     add("half-of-its-sound.mp4", "video", MP4[:-2000], "refused", "convert it to WAV")
-    add("clip-as.avi", "video", MP4, "text", "hello")
     add("empty.mp4", "video", b"", "refused", "0 bytes")
     add("noise.mp4", "video", b"\0\0\0\x20ftypisom" + NOISE, "refused", "convert it to WAV")
     add("picture.mp4", "video", lambda: picture("PNG", "x"), "refused", "")

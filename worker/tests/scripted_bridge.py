@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import queue
 import ssl
@@ -65,6 +67,22 @@ def problem(status: int, code: str, **headers: str) -> Say:
     """Return an error as the bridge sends it."""
     body = {"type": "about:blank", "title": "x", "status": status, "detail": f"it is {code}", "code": code}
     return Say(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def digest(data: bytes) -> str:
+    """Return a Repr-Digest."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def rest_of(data: bytes) -> Callable[[Call], Say]:
+    """Return what answers a Range request as RFC 9110 says."""
+
+    def answer(call: Call) -> Say:
+        start = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}", "Repr-Digest": digest(data)}
+        return Say(206, data=data[start:], headers=headers)
+
+    return answer
 
 
 class ScriptedBridge:

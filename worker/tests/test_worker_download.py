@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 from pathlib import Path
 
 import pytest
-from scripted_bridge import Say, claim, jobs
+from scripted_bridge import Say, claim, digest, jobs, rest_of
 
 from bridge_worker.answers import CallFailed
 from bridge_worker.download import Download, Refused
@@ -22,23 +21,12 @@ def fetch(client, held, tmp_path):
     return Download(client, held, tmp_path).fetch
 
 
-def digest(data):
-    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
-
-
-def part_of(call):
-    """Answer a Range request as RFC 9110 says."""
-    start = int(call.headers["range"].removeprefix("bytes=").removesuffix("-"))
-    headers = {"Content-Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", "Repr-Digest": digest(DATA)}
-    return Say(206, data=DATA[start:], headers=headers)
-
-
 def cut(etag):
     return Say(data=DATA, cut=200_000, headers={"ETag": etag})
 
 
 def test_broken_download_is_resumed(bridge, fetch):
-    bridge.script("download", cut('"one"'), part_of)
+    bridge.script("download", cut('"one"'), rest_of(DATA))
     assert fetch().read_bytes() == DATA
     assert "range" not in bridge.next("download").headers
     asked = bridge.next("download").headers
@@ -65,19 +53,9 @@ def test_a_file_is_asked_for_until_it_is_whole_and_begun_again_where_it_cannot_b
     assert ["range" in bridge.next("download").headers for _ in answers] == resumes
 
 
-def test_a_file_of_a_job_that_is_over_is_not_converted(bridge, run):
-    """Its answer says so, and has no bytes at which that would be noticed."""
-    bridge.script("poll", jobs(claim()))
-    bridge.script("download", Say(data=b"", headers={"X-Job-Status": "cancelled"}))
-    running = run("text")
-    assert running.slots.wait(lambda: running.outcomes, 60)
-    assert running.outcomes == ["dropped"]
-    assert bridge.calls_left("result") == 0
-
-
 def test_bytes_that_have_another_digest_are_fetched_again(bridge, fetch):
     wrong, right = ({"ETag": '"one"', "Repr-Digest": digest(data)} for data in (OTHER, DATA))
-    bridge.script("download", Say(data=DATA, headers=wrong), Say(data=DATA, cut=200_000, headers=right), part_of)
+    bridge.script("download", Say(data=DATA, headers=wrong), Say(data=DATA, cut=200_000, headers=right), rest_of(DATA))
     assert fetch().read_bytes() == DATA
     assert ["range" in bridge.next("download").headers for _ in range(3)] == [False, False, True]
 
@@ -98,7 +76,9 @@ def test_a_store_is_asked_without_key_and_token_and_for_the_rest(bridge, elsewhe
     told = {"ETag": '"one"', "Repr-Digest": digest(DATA), "Content-Disposition": 'attachment; filename="a.pdf"'}
     there = Say(307, headers={**told, "Location": f"{elsewhere.url}/files/download?X-Amz-Signature=1"})
     bridge.always("download", there)
-    elsewhere.script("download", Say(data=DATA, cut=200_000, headers={"ETag": '"of the store"'}), Say(403), part_of)
+    elsewhere.script(
+        "download", Say(data=DATA, cut=200_000, headers={"ETag": '"of the store"'}), Say(403), rest_of(DATA)
+    )
     path = fetch()
     assert (path.read_bytes(), path.suffix) == (DATA, ".pdf")
     asked = [elsewhere.next("download").headers for _ in range(3)]

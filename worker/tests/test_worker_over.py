@@ -78,6 +78,7 @@ DOWNLOAD_SAYS = {
     "401": problem(401, "unauthorized"),
     "503 with a status": problem(503, "unavailable", X_Job_Status="cancelled", Retry_After="60"),
     "200 with a status": Say(data=b"source", headers={"X-Job-Status": "timeout"}),
+    "200 without bytes": Say(data=b"", headers={"X-Job-Status": "cancelled"}),
 }
 
 
@@ -86,6 +87,7 @@ def test_a_word_at_the_download_starts_no_handler(bridge, run, tmp_path):
     running = run("deaf")
     free_again(bridge, job_ids)
     running.stop()
+    assert running.outcomes == ["dropped"] * len(job_ids)
     assert not list(tmp_path.glob("begun-*"))
     assert bridge.calls_left("download") == len(job_ids)
     assert bridge.calls_left("result") == bridge.calls_left("release") == 0
