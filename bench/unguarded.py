@@ -1,13 +1,14 @@
 """The API without keys, JSON guard and limits, for bench/security.py alone: what they cost is the difference."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import orjson
 
-from api.http import access, body
+from api.http import body
 from bridge.admission import json_guard, limits
+from bridge.admission.key_cache import KeyCache
 from bridge.caller import Caller
-from bridge.long_poll.poll import Poll
 
 NOBODY = Caller()
 
@@ -15,23 +16,21 @@ NOBODY = Caller()
 class Unlimited(limits.Limits):
     """Limits that count nothing."""
 
-    def keep(self) -> None:
-        pass
-
-    def parked(self, poll: Poll) -> AbstractContextManager[None]:  # type: ignore[override]
+    def parked(self, *_: Any) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Count no poll."""
         return nullcontext()
 
-    def room(self, poll: Poll) -> None:  # type: ignore[override]
+    def room(self, *_: Any) -> int:
+        """Return more than any poll asks for."""
+        return 10**6
+
+    def _nothing(self, *_: Any) -> None:
         pass
 
-    def took(self, key_id: object, count: int) -> None:  # type: ignore[override]
-        pass
-
-    def submit(self, tenant: str, content_types: list[str]) -> None:
-        pass
+    keep = request = as_many = failure = check_parked = took = submit = _nothing  # type: ignore[assignment]
 
 
-access.authenticate = lambda: NOBODY
+KeyCache.caller = lambda self, sent: NOBODY  # type: ignore[method-assign, assignment]
 json_guard.parse = orjson.loads  # type: ignore[assignment]
 limits.Limits = Unlimited  # type: ignore[misc]
 from api import create_app, wsgi  # noqa: E402  (after the replacements above)
