@@ -5,8 +5,7 @@ A superuser can run programs (COPY … TO PROGRAM): whoever found a way to its S
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -61,7 +60,7 @@ def prepare(port: int, name: str, password: str, superuser_password: str) -> Non
         if not _take_rights(port, name, password, superuser_password):
             return  # it has its database and no rights; the superuser's password was lost, which nothing needs
         superuser = _connect(port, SUPERUSER, superuser_password, "postgres")
-    with _closing(superuser):
+    with closing(superuser):
         superuser.autocommit = True
         with superuser.cursor() as cursor:
             cursor.execute(SQL("DROP ROLE IF EXISTS {}").format(Identifier(_FOR_A_MOMENT)))
@@ -78,13 +77,13 @@ def _take_rights(port: int, name: str, password: str, superuser_password: str) -
 
     Returns False if `name` is not a superuser, and nothing was changed.
     """
-    with _closing(_connect(port, name, password, name)) as old, old, old.cursor() as cursor:
+    with closing(_connect(port, name, password, name)) as old, old, old.cursor() as cursor:
         cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         if cursor.fetchone() != (True,):
             return False
         cursor.execute(SQL("DROP ROLE IF EXISTS {}").format(Identifier(_FOR_A_MOMENT)))
         cursor.execute(_new_role(old, _FOR_A_MOMENT, superuser_password) + SQL(" SUPERUSER"))
-    with _closing(_connect(port, _FOR_A_MOMENT, superuser_password, name)) as own, own, own.cursor() as cursor:
+    with closing(_connect(port, _FOR_A_MOMENT, superuser_password, name)) as own, own, own.cursor() as cursor:
         role = Identifier(name)
         verifier = encrypt_password(superuser_password, SUPERUSER, scope=own, algorithm="scram-sha-256")
         cursor.execute(SQL("ALTER ROLE {} RENAME TO {}").format(role, Identifier(SUPERUSER)))
@@ -102,11 +101,3 @@ def _new_role(connection: Connection, name: str, password: str) -> Composed:
 
 def _connect(port: int, user: str, password: str, database: str) -> Connection:
     return psycopg2.connect(host="127.0.0.1", port=port, user=user, password=password, dbname=database)
-
-
-@contextmanager
-def _closing(connection: Connection) -> Iterator[Connection]:
-    try:
-        yield connection
-    finally:
-        connection.close()

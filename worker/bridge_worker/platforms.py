@@ -79,13 +79,11 @@ def wear_leash(fd: int | None) -> None:
         fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC)
-    if LINUX:
-        # Orphans of a handler stay below this process, where they are found.
-        _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()  # those of a handler stay below this process, where they are found
 
 
 def adopt_orphans() -> None:
-    """Become the parent of what outlives a handler's process; only for a program that is just a worker."""
+    """Become the parent of what outlives a handler; only for its process, or a program that is just a worker."""
     if LINUX:
         _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -161,15 +159,11 @@ def limit_process(memory: int | None, descriptors: int | None) -> None:
     if WINDOWS:
         return
     if descriptors:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        wanted = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        _limit(resource.RLIMIT_NOFILE, descriptors)
+    _limit(resource.RLIMIT_CORE, 0)
     if memory and LINUX:
         # Private writable pages, also untouched ones; not the address space, of which CUDA reserves terabytes.
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        wanted = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+        _limit(resource.RLIMIT_DATA, memory)
 
 
 def limit_cpu(seconds: int | None) -> None:
@@ -177,9 +171,12 @@ def limit_cpu(seconds: int | None) -> None:
     if WINDOWS or not seconds:
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + seconds)
+
+
+def _limit(what: int, wanted: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def ended_by_cpu_limit(status: int) -> bool:
