@@ -181,28 +181,27 @@ def _leave_instead(what: str) -> None:
     Path.replace = replace  # type: ignore[method-assign]
 
 
-def raises(job: Job, path: Path) -> Result:
-    """Return what `task_options` name."""
+WRONG = {
+    "ValueError": ValueError("two\nlines\x00"),
+    "KeyError": KeyError(),
+    "SystemExit": SystemExit(3),
+    "PermanentError": PermanentError("no such format"),
+    "metadata": Result("text", {"x": float("nan")}),
+    "bytes": Result("text", {"x": b"bytes"}),
+    "unstorable": Result("a\x00b\ud800c", {"x\x00": ["\udfff"]}),
+    "none": "text",
+}
+
+
+def raises(job: Job, path: Path) -> object:
+    """Raise or return what `task_options` name."""
     kind = job.task_options["error"]
-    if kind == "ValueError":
-        raise ValueError("two\nlines\x00")
-    if kind == "KeyError":
-        raise KeyError
-    if kind == "SystemExit":
-        raise SystemExit(3)
-    if kind == "PermanentError":
-        raise PermanentError("no such format")
     if kind == "RecursionError":
         return raises(job, path)
-    if kind == "metadata":
-        return Result("text", {"x": float("nan")})
-    if kind == "bytes":
-        return Result("text", {"x": b"bytes"})
-    if kind == "unstorable":
-        return Result("a\x00b\ud800c", {"x\x00": ["\udfff"]})
-    if kind == "large":
-        return Result("text", {"x": "x" * (65 << 20)})
-    return "text"  # type: ignore[return-value]
+    what = Result("text", {"x": "x" * (65 << 20)}) if kind == "large" else WRONG[kind]
+    if isinstance(what, BaseException):
+        raise what
+    return what
 
 
 async def in_async(job: Job, path: Path) -> Result:
