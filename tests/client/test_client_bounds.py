@@ -11,7 +11,7 @@ import pytest
 from jobbridge_client import BadAnswer, BadSetting, Client, Refused, TooMany, Unreachable, async_client, connection
 from jobbridge_client import client as sync_client
 from jobbridge_client.steps import Request
-from tests.support.scripted_answers import answer, scripted
+from tests.support.scripted_answers import answer, asked, scripted
 
 STATUS = b'{"job_id": "1", "status": "pending", "created_at": "2026-11-24T10:00:00+00:00", "later": [1]}'
 PROBLEM = b'{"status": 429, "code": "too_many", "detail": "Slowly."}'
@@ -30,7 +30,7 @@ PROBLEM = b'{"status": 429, "code": "too_many", "detail": "Slowly."}'
     ],
 )
 def test_an_answer_that_is_not_the_bridges_is_refused(given, reason):
-    with scripted(given) as server, Client(server.url, "the-key") as client, pytest.raises(BadAnswer, match=reason):
+    with asked(given, key="the-key") as (client, server), pytest.raises(BadAnswer, match=reason):
         client.status("1")
     assert len(server.heads) == 1
     assert "authorization: bearer the-key" in server.heads[0].lower()
@@ -41,19 +41,13 @@ def test_an_answer_that_is_not_the_bridges_is_refused(given, reason):
     ("call", "body", "member"), [("page", {"jobs": [7]}, "jobs"), ("artifacts", {"items": ["a"]}, "items")]
 )
 def test_a_list_of_something_else_is_refused(call, body, member):
-    with (
-        scripted(answer("200 OK", json.dumps(body).encode())) as server,
-        Client(server.url) as client,
-        pytest.raises(BadAnswer, match=f"{member} has something else in it"),
-    ):
+    told, reason = answer("200 OK", json.dumps(body).encode()), f"{member} has something else in it"
+    with asked(told) as (client, _), pytest.raises(BadAnswer, match=reason):
         getattr(client, call)(*(["1"] if call == "artifacts" else []))
 
 
 def test_a_whole_number_is_a_progress_too():
-    with (
-        scripted(answer("200 OK", STATUS.replace(b"{", b'{"progress": 1, ', 1))) as server,
-        Client(server.url) as client,
-    ):
+    with asked(answer("200 OK", STATUS.replace(b"{", b'{"progress": 1, ', 1))) as (client, _):
         assert repr(client.status("1").progress) == "1.0"
 
 
@@ -74,11 +68,7 @@ def test_a_server_that_says_nothing_is_named():
 
 
 def test_a_request_that_cannot_be_sent_is_a_wrong_setting():
-    with (
-        scripted(answer("200 OK", STATUS)) as server,
-        Client(server.url) as client,
-        pytest.raises(BadSetting, match="the request cannot be sent"),
-    ):
+    with asked(answer("200 OK", STATUS)) as (client, server), pytest.raises(BadSetting, match="request cannot be sent"):
         client.call("GET", "/", headers={"X-Name": "two\r\nlines"})
     assert not any(server.heads)
 
@@ -95,7 +85,7 @@ def test_a_file_does_not_come_unencrypted_where_the_bridge_is_asked_over_tls():
 def test_a_busy_bridge_is_asked_again_when_it_says_and_not_sooner():
     busy = answer("429 Too Many Requests", PROBLEM, "Retry-After: 1")
     broken = answer("503 Service Unavailable", PROBLEM)
-    with scripted(busy, broken, answer("200 OK", STATUS)) as server, Client(server.url) as client:
+    with asked(busy, broken, answer("200 OK", STATUS)) as (client, server):
         began = time.monotonic()
         assert client.status("1").data["later"] == [1]
         assert time.monotonic() - began >= 1.0
@@ -104,22 +94,17 @@ def test_a_busy_bridge_is_asked_again_when_it_says_and_not_sooner():
 
 def test_patience_ends_at_once_where_the_pause_goes_beyond_it():
     busy = answer("429 Too Many Requests", PROBLEM, "Retry-After: 3600", "X-Request-ID: r-1")
-    with scripted(busy) as server, Client(server.url, patience=5) as client:
-        with pytest.raises(TooMany, match="429 too_many: Slowly") as refused:
-            client.status("1")
-        assert (refused.value.retry_after, refused.value.request_id) == (3600.0, "r-1")
-    with (
-        scripted(answer("500 Internal", b"?")) as server,
-        Client(server.url, patience=0) as client,
-        pytest.raises(Refused, match="500 error"),
-    ):
+    with asked(busy, patience=5) as (client, _), pytest.raises(TooMany, match="429 too_many: Slowly") as refused:
+        client.status("1")
+    assert (refused.value.retry_after, refused.value.request_id) == (3600.0, "r-1")
+    with asked(answer("500 Internal", b"?"), patience=0) as (client, server), pytest.raises(Refused, match="500 error"):
         client.status("1")
     with Client(server.url, patience=0) as client, pytest.raises(Unreachable, match="cannot be reached"):
         client.status("1")
 
 
 def test_no_cookie_is_kept():
-    with scripted(answer("200 OK", STATUS, "Set-Cookie: a=b")) as server, Client(server.url) as client:
+    with asked(answer("200 OK", STATUS, "Set-Cookie: a=b")) as (client, server):
         client.status("1")
         client.status("1")
     assert "cookie" not in server.heads[1].lower()

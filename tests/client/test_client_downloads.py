@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from jobbridge_client import BadAnswer, BadFile, BadSetting, Client, NotFound, Refused, Unreachable
-from tests.support.scripted_answers import answer, scripted
+from jobbridge_client import BadAnswer, BadFile, BadSetting, NotFound, Refused, Unreachable
+from tests.support.scripted_answers import answer, asked, scripted
 
 MIB = 2**20
 TEXT = b"0123456789" * 1000
@@ -28,7 +28,7 @@ def rest(begin, *headers):
 
 @pytest.mark.parametrize("again", [rest(6000, DIGEST, 'ETag: "1"'), text("200 OK", TEXT, 'ETag: "2"')])
 def test_what_broke_off_goes_on_or_begins_anew(tmp_path, again):
-    with scripted(BROKEN, again) as server, Client(server.url) as client:
+    with asked(BROKEN, again) as (client, server):
         assert client.save_result("1", tmp_path / "text").read_bytes() == TEXT
     assert "accept: text/plain" in server.heads[0].lower()
     assert "range: bytes=6000-\r\n" in server.heads[1].lower()
@@ -47,7 +47,7 @@ def test_what_broke_off_goes_on_or_begins_anew(tmp_path, again):
 )
 def test_what_does_not_come_whole_is_not_there(tmp_path, answers, kind):
     (tmp_path / "text").write_text("old")
-    with scripted(*answers) as server, Client(server.url) as client, pytest.raises(kind):
+    with asked(*answers) as (client, _), pytest.raises(kind):
         client.save_result("1", tmp_path / "text")
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
     assert (tmp_path / "text").read_text() == "old"
@@ -71,16 +71,15 @@ def test_a_store_is_asked_without_key_and_for_the_rest_of_the_same_file(tmp_path
 def test_another_file_in_the_store_is_begun_anew(tmp_path):
     with (
         scripted(BROKEN, answer("200 OK", TEXT)) as store,
-        scripted(sent_to(store, 'ETag: "1"'), sent_to(store, 'ETag: "2"')) as server,
-        Client(server.url) as client,
+        asked(sent_to(store, 'ETag: "1"'), sent_to(store, 'ETag: "2"')) as (client, _),
     ):
         assert client.save_result("1", tmp_path / "text").read_bytes() == TEXT
     assert "range:" not in store.heads[1].lower()
 
 
 def test_bytes_of_a_store_that_are_others_are_not_there(tmp_path):
-    with scripted(answer("200 OK", TEXT[1:])) as store, scripted(sent_to(store, DIGEST)) as server:
-        with Client(server.url) as client, pytest.raises(BadAnswer, match="digest"):
+    with scripted(answer("200 OK", TEXT[1:])) as store, asked(sent_to(store, DIGEST)) as (client, _):
+        with pytest.raises(BadAnswer, match="digest"):
             client.save_result("1", tmp_path / "text")
         assert list(tmp_path.iterdir()) == []
 
@@ -88,20 +87,16 @@ def test_bytes_of_a_store_that_are_others_are_not_there(tmp_path):
 def test_a_redirect_that_names_no_file_is_not_followed(tmp_path):
     """Which addresses these are: tests/outgoing/test_workers_addresses.py."""
     told = answer("307 x", b"", "Location: //x/y", kind="text/plain")
-    with scripted(told) as server, Client(server.url) as client, pytest.raises(BadAnswer, match="redirects"):
+    with asked(told) as (client, server), pytest.raises(BadAnswer, match="redirects"):
         client.save_result("1", tmp_path / "text")
     assert len(server.heads) == 1
 
 
 def test_a_download_that_gains_nothing_ends_with_the_patience(tmp_path):
-    with scripted(BROKEN, b"") as server, Client(server.url, patience=1) as client, pytest.raises(Unreachable):
+    with asked(BROKEN, b"", patience=1) as (client, server), pytest.raises(Unreachable):
         client.save_result("1", tmp_path / "text")
     assert len(server.heads) >= 2
-    with (
-        scripted(answer("503 Service Unavailable")) as server,
-        Client(server.url, patience=0) as client,
-        pytest.raises(Refused, match="503"),
-    ):
+    with asked(answer("503 Service Unavailable"), patience=0) as (client, _), pytest.raises(Refused, match="503"):
         client.save_result("1", tmp_path / "text")
     assert list(tmp_path.iterdir()) == []
 
@@ -109,7 +104,7 @@ def test_a_download_that_gains_nothing_ends_with_the_patience(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "..", ".", "", "a\0b"])
 def test_an_artifact_cannot_name_a_place_outside_the_directory(tmp_path, name):
     listed = {"items": [{"name": name, "size": 1, "media_type": "text/plain", "sha256": "0" * 64}]}
-    with scripted(answer("200 OK", json.dumps(listed).encode())) as server, Client(server.url) as client:
+    with asked(answer("200 OK", json.dumps(listed).encode())) as (client, server):
         with pytest.raises((BadAnswer, BadSetting)):
             client.save_artifacts("1", tmp_path / "files")
         with pytest.raises(BadFile):
@@ -121,7 +116,7 @@ def test_an_artifact_cannot_name_a_place_outside_the_directory(tmp_path, name):
 def test_a_link_stays_one_and_what_is_no_file_is_left_alone(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "text")
     os.mkfifo(tmp_path / "pipe")
-    with scripted(text("200 OK", TEXT)) as server, Client(server.url) as client:
+    with asked(text("200 OK", TEXT)) as (client, _):
         client.save_result("1", tmp_path / "link")
         for place in (tmp_path, tmp_path / "pipe", "/dev/null"):
             with pytest.raises(BadFile, match="not a regular file"):
@@ -134,6 +129,6 @@ def test_a_link_stays_one_and_what_is_no_file_is_left_alone(tmp_path):
 def test_a_list_without_end_is_not_read_for_ever():
     item = {"name": "a", "size": 1, "media_type": "text/plain", "sha256": "0" * 64}
     listed = answer("200 OK", json.dumps({"items": [item] * 500, "next_cursor": "more"}).encode())
-    with scripted(listed) as server, Client(server.url) as client, pytest.raises(BadAnswer, match="more than 1000"):
+    with asked(listed) as (client, server), pytest.raises(BadAnswer, match="more than 1000"):
         client.artifacts("1")
     assert len(server.heads) == 3

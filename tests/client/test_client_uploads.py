@@ -11,7 +11,6 @@ from jobbridge_client import (
     AsyncClient,
     BadAnswer,
     BadFile,
-    Client,
     Denied,
     Invalid,
     NotFound,
@@ -20,7 +19,7 @@ from jobbridge_client import (
     Upload,
 )  # fmt: skip
 from tests.support.fault_proxy import FaultProxy
-from tests.support.scripted_answers import answer, scripted
+from tests.support.scripted_answers import answer, asked
 from tests.support.tus import offset
 
 MIB = 2**20
@@ -125,11 +124,8 @@ ANNOUNCED = answer("201 Created", json.dumps(STATE).encode())
 )
 def test_an_upload_that_fails_is_told_with_how_far_it_came(tmp_path, answers, kind, reason):
     (tmp_path / "empty").touch()
-    with (
-        scripted(ANNOUNCED, *answers) as server,
-        Client(server.url, patience=0) as client,
-        pytest.raises(kind, match=reason) as failed,
-    ):
+    given = asked(ANNOUNCED, *answers, patience=0)
+    with given as (client, server), pytest.raises(kind, match=reason) as failed:
         client.upload(tmp_path / "empty")
     assert failed.value.upload == Upload("u", 0, 0)
     assert len(server.heads) == 1 + len(answers)

@@ -4,12 +4,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from jobbridge_client import Client
 
 
 def answer(status: str, body: bytes = b"{}", *headers: str, kind: str = "application/json") -> bytes:
     """Return an HTTP answer; `kind` is its media type."""
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
+
+
+@contextmanager
+def asked(*answers: bytes, **options: Any) -> Iterator[tuple[Client, "Scripted"]]:
+    """Yield a client of a server that gives these answers, made with these options, and the server."""
+    with scripted(*answers) as server, Client(server.url, **options) as client:
+        yield client, server
 
 
 class Scripted:
