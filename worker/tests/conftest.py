@@ -111,6 +111,11 @@ class Running:
         self.outcomes.append(outcome)
         self.health.outcome(outcome, seconds)
 
+    def has_failed(self) -> bool:
+        """Wait for the end; return whether it was a failure."""
+        assert self.ended.wait(30)
+        return self.runner.failed
+
     def stop(self, drain: float | None = None) -> None:
         """Stop, and wait for the end."""
         self.runner.stop(drain)
