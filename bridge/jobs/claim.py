@@ -35,10 +35,10 @@ class Fate(StrEnum):
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.CLAIM].sources))
 _TARGET = EDGES[Change.CLAIM].target
 
-# Tenant and type are checked although the queue was the right one: what is in Redis is a hint that others may
-# write, and a key may be limited to some types. The jobs are named by their IDs, so no other index may serve:
-# bridge.jobs.transition.among_named says why the status is written so.
-_FREE = f"""j.tenant || '' = o.tenant
+# Tenant and type are checked although the queue was the right one: what is in Redis is a hint that others may write,
+# and a key may be limited to some types. bridge.jobs.transition.among_named says why IDs and status are written so.
+_NAMED = "j.id = ANY(CAST(:ids AS uuid[]))"
+_FREE = f"""{_NAMED} AND j.tenant || '' = o.tenant
   AND (o.content_types IS NULL OR j.content_type = ANY(string_to_array(o.content_types, ',')))
   AND j.status || '' IN ({_SOURCES}) AND j.available_at <= now() AND now() < j.timeout_at"""
 _WITHHELD = f"""j.attempt_end IS NOT DISTINCT FROM '{AttemptEnd.RELEASED}' AND j.key_id = o.key_id
@@ -97,7 +97,7 @@ WITH offered AS (
     lease_expires_at = now() + make_interval(secs => :ack_seconds),
     acknowledged_at = NULL, attempt_end = NULL, attempt_ended_at = NULL, progress = NULL, message = NULL
   FROM new o JOIN fitting f ON f.n = o.n
-  WHERE j.id = f.id AND j.status || '' IN ({_SOURCES})
+  WHERE j.id = f.id AND {_NAMED} AND j.status || '' IN ({_SOURCES})
   RETURNING o.n, j.*
 )
 SELECT '{Fate.CLAIMED}' AS fate, n, {_COLUMNS} FROM claimed

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import JSON, LargeBinary, Row, Text, Uuid, cast, column, func, text
+from sqlalchemy import JSON, LargeBinary, Row, Text, Uuid, and_, cast, column, func, text
 
 from bridge.jobs.transition import NOW, follow, jobs, moving, parameters
 from bridge.runtime import Runtime, Together
@@ -20,15 +20,16 @@ MOST_TOGETHER_BYTES = 64 * 1024  # of content and metadata: a larger result is w
 
 _SOURCES = ", ".join(f"'{state}'" for state in sorted(EDGES[Change.COMPLETE].sources))
 
-# A job that somebody else is changing just now is skipped: only its own result waits for it, not the whole batch. The
-# jobs are named by their IDs, so no other index may serve: bridge.jobs.transition.among_named says why.
+# A job that somebody else is changing just now is skipped: only its own result waits for it, not the whole batch.
+# bridge.jobs.transition.among_named says why IDs and status are written so.
+_NAMED = "remote_jobs.id = ANY(CAST(:job_ids AS uuid[]))"
 _HELD = text(f"""
 SELECT o.* FROM unnest(
   CAST(:job_ids AS uuid[]), CAST(:tenants AS text[]), CAST(:key_ids AS uuid[]), CAST(:tokens AS text[]),
   CAST(:contents AS text[]), CAST(:results AS text[]), CAST(:digests AS bytea[])
 ) AS o(job_id, tenant, key_id, token, content, result_data, result_digest)
 JOIN remote_jobs ON remote_jobs.id = o.job_id
-WHERE (remote_jobs.status || '') IN ({_SOURCES}) AND remote_jobs.tenant || '' = o.tenant
+WHERE {_NAMED} AND (remote_jobs.status || '') IN ({_SOURCES}) AND remote_jobs.tenant || '' = o.tenant
   AND CAST(remote_jobs.key_id AS text) = CAST(o.key_id AS text)
   AND CASE WHEN o.token IS NULL THEN remote_jobs.lease_seconds IS NULL ELSE remote_jobs.lease_token = o.token END
 ORDER BY o.job_id FOR NO KEY UPDATE OF remote_jobs SKIP LOCKED
@@ -42,7 +43,7 @@ _given = _HELD.cte("given")
 
 COMPLETE = moving(
     Change.COMPLETE,
-    jobs.id == _given.c.job_id,
+    and_(jobs.id == _given.c.job_id, text(_NAMED)),
     values={
         "error_message": None,
         "result_data": cast(_given.c.result_data, JSON),

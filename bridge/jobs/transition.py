@@ -161,6 +161,9 @@ def among_named(states: Iterable[JobState]) -> ColumnElement[bool]:
     Written as an expression that no index and no predicate of a partial index matches. PostgreSQL would take the
     index of all pending jobs for an empty one where its statistics are from a moment without any, and read it to its
     end for each job: a claim among 200 000 took 150 ms instead of 1.
+
+    Where the IDs come from a table of the statement, a condition on the primary key with all of them stands beside the
+    join: it bounds a scan even where PostgreSQL takes the table for empty, and joins to all of it.
     """
     return among(jobs.status.concat(word("")), states)
 

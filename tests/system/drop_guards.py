@@ -86,12 +86,15 @@ TESTS = list(dict.fromkeys(name for names in NEAREST.values() for name in names)
 # is now passes the guard of the change; no job is queued before it is available, but the index of the claim is by the
 # first of the two; a batch is at least as old as its jobs, which are gone only when they are old, but its index is by
 # age; a claim without a claim_id equals none; a job that has ended, or whose moment has not come, is looked at for
-# nothing, and what is abandoned would be abandoned again; of the uploads of an attempt a result takes those it names.
+# nothing, and what is abandoned would be abandoned again; of the uploads of an attempt a result takes those it names;
+# a join says which jobs are named, and a condition on all of their IDs says it once more.
 FOR_THE_PLAN = [
     (r"bridge\.jobs\.claim\.NEXT", "queued_at <= now()"),
     (r"bridge\.jobs\.claim\.NEXT", "completed_at IS NULL"),
     (r"bridge\.jobs\.claim\.(CLAIM|REPLAY)", "ack_by IS NOT NULL"),
     (r"bridge\.jobs\.claim\.CLAIM", "o.claim_id IS NOT NULL"),
+    (r"bridge\.jobs\.claim\.CLAIM", "j.id = ANY(CAST(:ids AS uuid[]))"),
+    (r"bridge\.jobs\.complete\.COMPLETE", "remote_jobs.id = ANY(CAST(:job_ids AS uuid[]))"),
     (r"bridge\.jobs\.(expire\.SWEEPS\[0\]|release\.TAKE_FROM_\w+)", "remote_jobs.status IN ('processing')"),
     (r"bridge\.jobs\.(expire\.SWEEPS\[0\]|release\.TAKE_FROM_\w+)", "remote_jobs.ack_by IS NOT NULL"),
     (r"bridge\.jobs\.(expire\.SWEEPS\[[0-8]\]|release\.TAKE_FROM_\w+)", "(remote_jobs.status || '') IN ('processing')"),
