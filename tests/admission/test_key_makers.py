@@ -95,13 +95,15 @@ def test_makers_and_revokers_are_shown_and_what_a_key_made_ends_with_it(bridge, 
     assert {key["made_by"] for key in direct} == {leaked["prefix"]}
 
     worker = with_key(client, child)
-    client.create("leaked")
+    job_id = client.create("leaked")
     held = worker.claim("leaked", lease=600)
     ok(worker.heartbeat(held))
     ok(client.request("DELETE", f"{KEYS_BASE}/{leaked['prefix']}"))
     ok(with_key(client, grandchild).get(""))
     done = ok(client.request("DELETE", f"{KEYS_BASE}/{leaked['prefix']}?made=true"))
-    assert (done["also_revoked"], done["released"], done["revoked_by"]) == (3, 1, mine)
+    assert (done["also_revoked"], done["revoked_by"]) == (3, mine)
+    assert done["released"] <= 1  # the sweep of the clocks may have been first
+    wait_until(lambda: client.status(job_id) == "pending", "the job to be put back")
     listed = {key["prefix"]: key for key in ok(client.get(KEYS_BASE))["keys"]}
     assert all(listed[key["prefix"]]["revoked_by"] == mine for key in (leaked, child, grandchild))
     assert listed[mine]["revoked_at"] is None
