@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from bridge.blobs.store import store
-from bridge.blobs.uploads import FORGET_EXPIRED, move_named
+from bridge.blobs.uploads import forget_expired, move_named
 from bridge.crash_points import reach
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
@@ -31,16 +31,9 @@ def collect(runtime: Runtime, *, batch: int = 200, rounds: int = 100) -> int:
     No transaction waits for the store: two runs at once may remove an object twice, which is harmless.
     """
     in_batches(lambda: move_named(runtime, None, 10 * batch), batch=10 * batch, rounds=rounds)
-    gone = in_batches(lambda: _expire(runtime, batch), batch=batch, rounds=rounds)
+    gone = in_batches(lambda: forget_expired(runtime, batch), batch=batch, rounds=rounds)
     in_batches(lambda: _abandon(runtime, batch), batch=batch, rounds=rounds)
     return gone + in_batches(lambda: _remove(runtime, batch), batch=batch, rounds=rounds)
-
-
-def _expire(runtime: Runtime, batch: int) -> int:
-    with runtime.engine.begin() as connection:
-        gone = int(connection.scalar(FORGET_EXPIRED, {"batch": batch}) or 0)
-        reach("collect.before_commit", gone)
-    return gone
 
 
 def _abandon(runtime: Runtime, batch: int) -> int:

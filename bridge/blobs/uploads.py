@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Row, select, text
 
 from bridge.caller import Caller
+from bridge.crash_points import reach
 from bridge.errors import Conflict, NotFound, TooLarge, TooMany
 from bridge.runtime import Runtime
 from models.upload import uploads
@@ -15,6 +16,7 @@ from models.upload import uploads
 LEAST_BYTES = 1024 * 1024  # that an upload counts as, so that a quota of bytes bounds their number too
 LEAST_KEPT_BYTES = 4096  # that one which a job names counts as: the least that a file takes of a disk
 MOVE_BATCH, MOVE_BATCHES = 10_000, 10  # uploads that a request which finds no room moves at a time, and how often
+FORGET_BATCH = 200  # expired ones that it deletes where nothing is to be moved
 AGAIN_SECONDS = 60
 UPLOAD_ID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -110,7 +112,7 @@ def announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
         try:
             return _announce(runtime, caller, said)
         except TooMany:
-            if not move_named(runtime, caller.tenant, MOVE_BATCH):
+            if not (move_named(runtime, caller.tenant, MOVE_BATCH) or forget_expired(runtime, FORGET_BATCH)):
                 raise
     return _announce(runtime, caller, said)
 
@@ -119,6 +121,14 @@ def move_named(runtime: Runtime, tenant: str | None, batch: int) -> int:
     """Count what jobs name towards its tenant (None: all tenants), at most `batch` uploads; return how many."""
     with runtime.engine.begin() as connection:
         return int(connection.scalar(MOVE, {"tenant": tenant, "batch": batch}) or 0)
+
+
+def forget_expired(runtime: Runtime, batch: int) -> int:
+    """Delete uploads that have expired and that no job names, at most `batch`; return how many."""
+    with runtime.engine.begin() as connection:
+        gone = int(connection.scalar(FORGET_EXPIRED, {"batch": batch}) or 0)
+        reach("collect.before_commit", gone)
+    return gone
 
 
 def _announce(runtime: Runtime, caller: Caller, said: Announced) -> Row[Any]:
@@ -168,4 +178,4 @@ def give_up(runtime: Runtime, caller: Caller, upload_id: str) -> None:
     with runtime.engine.begin() as connection:
         connection.execute(LOCK, {"id": upload.id})  # whoever was about to name it has done so, or finds it gone
         if not connection.scalar(FORGET_ONE, {"id": upload.id}):
-            raise Conflict("A job names this upload; it goes with the job.", code="in_use")
+            raise Conflict("A job names this upload; it goes when no job does any more.", code="in_use")

@@ -161,3 +161,13 @@ def test_accounts_are_right_after_many_have_announced_named_and_deleted_at_once(
     )
     assert core.sql("SELECT key_id, bytes, kept FROM upload_usage ORDER BY key_id") == counted
     assert sum(row.kept for row in counted) > 0
+
+
+def test_what_has_expired_makes_room_before_a_sweep_comes(small):
+    for _ in range(3):
+        announced(small)
+    small.sql("UPDATE uploads SET expires_at = now() - interval '1 s'")
+    for _ in range(3):
+        announced(small)
+    with pytest.raises(TooMany, match="this key take"):
+        announced(small)
