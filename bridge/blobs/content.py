@@ -1,9 +1,10 @@
 """The bytes of an upload, out of the objects that hold it."""
 
 import hashlib
-from codecs import getincrementaldecoder
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from threading import Lock
 from typing import NamedTuple
@@ -130,7 +131,7 @@ class Whole:
     def _decode(self, piece: Bytes, *, final: bool = False) -> None:
         if self._decoder is not None:
             try:
-                self._decoder.decode(piece, final)
+                _decode(self._decoder, piece, final=final)
             except UnicodeDecodeError:
                 self._decoder = None
 
@@ -145,8 +146,16 @@ def read_whole(runtime: Runtime, upload_id: UUID, last: Sequence[Segment] = (), 
 def check_utf8(runtime: Runtime, upload_id: UUID) -> None:
     """Check that an upload is UTF-8, one piece at a time. Raises UnicodeDecodeError, NotFound, Unavailable."""
     decoder = getincrementaldecoder("utf-8")()
-    _read(runtime, segments(runtime, upload_id), decoder.decode)
+    _read(runtime, segments(runtime, upload_id), partial(_decode, decoder))
     decoder.decode(b"", final=True)
+
+
+def _decode(decoder: IncrementalDecoder, piece: Bytes, *, final: bool = False) -> None:
+    """Decode bytes a PIECE at a time: the GIL is held for each, and memory taken. Raises UnicodeDecodeError."""
+    whole = memoryview(piece)
+    for start in range(0, len(whole), PIECE):
+        decoder.decode(whole[start : start + PIECE])
+    decoder.decode(b"", final)
 
 
 def _read(runtime: Runtime, held: Iterable[Segment], take: Callable[[Bytes], object]) -> None:
