@@ -136,6 +136,8 @@ def _receive(upload: Row[Any], token: str | None, checked: Checksum | None) -> R
         except Cut as cut:
             log.info("upload_cut", upload_id=str(upload.id), why=str(cut))
             if isinstance(cut, tus.Stopping):
+                if request.method == "POST":  # the client learns of the upload, and goes on with it
+                    return find_upload(runtime(), caller(), str(upload.id))
                 raise Unavailable("This process stops; ask for the offset, and continue from there.") from None
             raise BadRequest("The body is broken: it ended early. The bytes that came are stored.") from None
 

@@ -49,7 +49,11 @@ WITH moved AS (
 )
 SELECT moved.*, (SELECT count(*) FROM counted) AS counted FROM moved
 """)
-DROP = text("UPDATE upload_segments SET upload_id = NULL WHERE id = ANY (CAST(:ids AS uuid[])) AND size IS NULL")
+# A sweep removes what is unnamed for a while: from now on, since a thread may still be writing it.
+DROP = text("""
+UPDATE upload_segments SET upload_id = NULL, written_at = now()
+WHERE id = ANY (CAST(:ids AS uuid[])) AND size IS NULL
+""")
 # A statement of its own after DROP, which may have waited for the commit that counted them.
 COUNTED = text("SELECT id FROM upload_segments WHERE id = ANY (CAST(:ids AS uuid[])) AND size IS NOT NULL")
 
@@ -179,7 +183,8 @@ class _Arriving:
             counted = {row.id for row in connection.execute(COUNTED, ids)}
         for one, draft in self._drafts.items():
             if one not in counted:
-                self._runtime.files(draft.discard)
+                with self._turn():
+                    self._runtime.files(draft.discard)
         self._drafts.clear()
 
     def _begin(self) -> None:

@@ -97,7 +97,10 @@ class _Object:
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket
         self._name = name
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        except OSError as error:
+            raise _unavailable(error) from None
         self._held = 0  # bytes of the file
         self._handed_on = 0  # bytes before those
         self._writer: Any = None
@@ -142,12 +145,12 @@ class _Object:
             raise _unavailable(error) from None
 
     def discard(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what it could not write before
+            self._file.close()
         if self._writer is not None:
-            # obstore drops the parts only where one is missing; else they become an object, which is deleted.
-            with suppress(*self._bucket.refused):
-                self._writer.close()
-        if self._put or self._writer is not None:
+            with suppress(*self._bucket.refused):  # it is closed already
+                self._writer.__exit__(ValueError, ValueError(), None)  # aborts; `close` would make an object of it
+        if self._put:
             self._bucket.delete(self._name)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import resource
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -139,8 +139,11 @@ def stored(draft, piece):
 @pytest.mark.parametrize("size", [2000, 300_000])
 def test_so_is_a_full_directory_of_temporary_files(store_refusing, size):
     draft = store_refusing.draft(NAME)
-    with no_room(), pytest.raises(Unavailable, match="send the request again"):
-        stored(draft, b"x" * size)
+    with no_room():
+        with pytest.raises(Unavailable, match="send the request again"):
+            stored(draft, b"x" * size)
+        with suppress(Unavailable):  # of this store, which refuses
+            draft.discard()
 
 
 def test_a_disk_that_fails_is_no_missing_file(directory, tmp_path):
@@ -173,12 +176,28 @@ def test_a_store_that_is_none_stops_the_start(place):
 
 
 @pytest.fixture(params=["403 Forbidden", "500 Internal Server Error"])
-def store_refusing(request, monkeypatch):
+def refusing(request, monkeypatch):
     pytest.importorskip("obstore")
     with scripted(answer(request.param, b"", kind="application/xml")) as server:
         for name, value in {**ACCESS, "AWS_ENDPOINT_URL": server.url}.items():
             monkeypatch.setenv(name, value)
-        yield Bucket("s3://files/x")
+        yield server
+
+
+@pytest.fixture
+def store_refusing(refusing):
+    return Bucket("s3://files/x")
+
+
+@pytest.mark.clients
+def test_an_object_that_could_not_be_begun_leaves_other_names_alone(store_refusing, refusing):
+    draft = store_refusing.draft(NAME)
+    draft.write(b"x" * 9_000_000)
+    with pytest.raises(Unavailable):
+        draft.hand_on()
+    draft.discard()
+    assert refusing.heads
+    assert [head for head in refusing.heads if f" /files/x/{NAME}" not in head.partition("\r")[0]] == []
 
 
 @pytest.mark.clients

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from bridge.names import UPLOADS_BASE
 from tests.support.client import Client, ok, refused
 from tests.support.memory_peak import processes
 from tests.support.tus import BYTES, announce, append, objects, offset, said, tus
@@ -58,10 +59,10 @@ def test_what_the_server_can_do_is_told(client):
     assert told["Tus-Max-Size"] == "17179869184"
 
 
-def begun(client, place, start, promised, more=""):
-    """Return a connection on which the head of a PATCH was sent."""
+def begun(client, place, start, promised, more="", method="PATCH"):
+    """Return a connection on which the head of a request was sent."""
     head = (
-        f"PATCH {place} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {client.key}\r\nTus-Resumable: 1.0.0\r\n"
+        f"{method} {place} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {client.key}\r\nTus-Resumable: 1.0.0\r\n"
         f"Content-Type: {BYTES}\r\nUpload-Offset: {start}\r\nContent-Length: {promised}\r\n{more}\r\n"
     )
     host, port = client.url.removeprefix("http://").split(":")
@@ -81,12 +82,20 @@ def test_what_came_before_its_process_stopped_is_kept_and_the_rest_goes_on_from_
     bridge = start_bridge(celery=False, beat=False, api_processes="1")
     client, [process] = bridge.client(), processes(bridge)
     place = announce(client, len(PIECE))
-    with closing(begun(client, place, 0, len(PIECE), "Expect: 100-continue\r\n")) as connection:
-        connection.settimeout(150)
-        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")  # this process has the request
-        connection.sendall(PIECE[:100_000])
+    expects, length = "Expect: 100-continue\r\n", f"Upload-Length: {len(PIECE)}\r\n"
+    with (
+        closing(begun(client, place, 0, len(PIECE), expects)) as connection,
+        closing(begun(client, UPLOADS_BASE, 0, len(PIECE), expects + length, "POST")) as announcing,
+    ):
+        for one in (connection, announcing):
+            one.settimeout(150)
+            assert one.recv(1000).startswith(b"HTTP/1.1 100 ")  # this process has the request
+            one.sendall(PIECE[:100_000])
         process.terminate()
         assert connection.recv(1000).startswith(b"HTTP/1.1 503 ")
+        told = announcing.recv(2000)
+        assert told.startswith(b"HTTP/1.1 201 ")
+        assert b"Upload-Offset: 100000\r\n" in told
     assert offset(client, place) == 100_000
     assert append(client, place, 100_000, PIECE[100_000:]).status_code == 204
     assert view(client, place)["sha256"] == hashlib.sha256(PIECE).hexdigest()
