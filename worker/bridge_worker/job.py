@@ -127,7 +127,7 @@ class Job:
     def checkpoint(self) -> str | None:
         """The text that an earlier attempt saved, or None. Raises OSError."""
         if self._checkpoint is None and self._earlier is not None and self._earlier_is_text:
-            self._checkpoint = self._earlier.read_text(encoding="utf-8", errors="replace")
+            self._checkpoint = self._earlier.read_bytes().decode("utf-8", "replace")
         return self._checkpoint
 
     @property

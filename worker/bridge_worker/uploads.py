@@ -59,7 +59,7 @@ class Sending:
         """Return a text to be sent in the result itself, for an older bridge that takes no uploads."""
         if text.stat().st_size > INLINE_LIMIT:
             raise error
-        return text.read_text(encoding="utf-8", errors="replace")
+        return text.read_bytes().decode("utf-8", "replace")
 
     def send_checkpoint(self, file: CheckpointFile) -> str:
         """Upload a checkpoint, in one try, and return its ID; a later call goes on from there. Raises as `send`."""

@@ -165,6 +165,12 @@ def test_the_next_attempt_has_what_was_uploaded_and_what_it_saves_arrives_before
     assert base64.b64decode(kind) == b"application/octet-stream"
 
 
+def test_a_long_text_keeps_its_line_ends(tmp_path):
+    text = "a\r\nb\rc\n" * 150_000
+    (tmp_path / keeping.EARLIER_FILE).write_bytes(text.encode())
+    assert Job(claim(checkpoint_media_type="text/plain"), directory=tmp_path).checkpoint == text
+
+
 @pytest.mark.parametrize(
     "answer",
     [problem(404, "not_found", X_Job_Status="processing"), problem(403, "forbidden", X_Job_Status="processing")],

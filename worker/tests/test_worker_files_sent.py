@@ -22,7 +22,8 @@ def test_a_bridge_without_uploads_is_sent_a_text_in_the_result_as_far_as_it_may_
     bridge, client, held, files, monkeypatch
 ):
     bridge.always("uploads", Say(404))
-    assert uploads.Sending(client, held).send(files) == {"content": "a long text"}
+    files.text.write_bytes(b"a long\r\ntext\r")
+    assert uploads.Sending(client, held).send(files) == {"content": "a long\r\ntext\r"}
     monkeypatch.setattr(uploads, "INLINE_LIMIT", 5)
     with pytest.raises(CallFailed, match="404"):
         uploads.Sending(client, held).send(files)
