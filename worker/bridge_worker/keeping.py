@@ -106,12 +106,16 @@ def checkpoint_of(what: object, directory: Path) -> str | CheckpointFile:
         return what
     place = directory / f"checkpoint-{uuid.uuid4().hex}"
     content = what if text is None else text
-    if isinstance(content, (bytes, bytearray, memoryview)):
-        place.write_bytes(content)
-    elif isinstance(content, os.PathLike):
-        shutil.copyfile(content, place)
-    else:
-        raise TypeError(f"a checkpoint is a text, bytes or a path, not {type(what).__name__}")
+    try:
+        if isinstance(content, (bytes, bytearray, memoryview)):
+            place.write_bytes(content)
+        elif isinstance(content, os.PathLike):
+            shutil.copyfile(content, place)
+        else:
+            raise TypeError(f"a checkpoint is a text, bytes or a path, not {type(what).__name__}")
+    except BaseException:
+        place.unlink(missing_ok=True)
+        raise
     return CheckpointFile(place, BYTES_TYPE if text is None else TEXT_TYPE)
 
 

@@ -59,9 +59,13 @@ def test_a_file_is_kept_as_it_was(save, tmp_path):
     left = save(tmp_path / "state")
     (tmp_path / "state").write_bytes(b"second")
     assert left.path.read_bytes() == b"first"
-    for wrong, error in ((7, TypeError), (None, TypeError), (tmp_path / "none", FileNotFoundError)):
+    no_bytes = memoryview(b"abcd")[::2]  # refused once its file is open
+    for wrong, error in (
+        (7, TypeError), (None, TypeError), (tmp_path / "none", FileNotFoundError), (no_bytes, BufferError),
+    ):  # fmt: skip
         with pytest.raises(error):
             save(wrong)
+    assert files_in(tmp_path / "job") == []
 
 
 def test_a_checkpoint_replaces_the_one_before_and_its_file(save, held, tmp_path):
