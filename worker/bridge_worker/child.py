@@ -27,6 +27,7 @@ from bridge_worker.job import Job
 from bridge_worker.loading import BadHandler, Loaded
 from bridge_worker.text import one_line
 
+log = logging.getLogger("bridge_worker")
 PROGRESS_SECONDS = 0.2  # progress is reported to the worker no more often than this
 TEXT_LIMIT = 2000  # characters of a message
 
@@ -57,14 +58,14 @@ class Child:
         try:
             handlers = {name: Loaded(name) for name in sorted(set(setup["handlers"].values()))}
         except BadHandler as error:
-            logging.getLogger("bridge_worker").debug("traceback", exc_info=True)
+            log.debug("traceback", exc_info=True)
             self._say(refused=str(error))
             return 2
         try:
             for loaded in handlers.values():
                 converting.finish(loaded.setup(setup["options"]))
         except Exception as error:
-            logging.getLogger("bridge_worker").debug("traceback", exc_info=True)
+            log.debug("traceback", exc_info=True)
             self._say(broken=one_line(f"setup of {loaded.name}: {type(error).__name__}: {error}", TEXT_LIMIT))
             return 1
         by_type = {kind: handlers[name] for kind, name in setup["handlers"].items()}
@@ -124,7 +125,12 @@ class Child:
         with self._keeping:
             while True:
                 if (checkpoint := job.kept.take_checkpoint()) is not None:
-                    self._say(**keeping.told_of(checkpoint, self._directory))
+                    try:
+                        told = keeping.told_of(checkpoint, self._directory)
+                    except OSError as error:
+                        log.warning("a checkpoint is dropped, as it could not be written: %s", error)
+                    else:
+                        self._say(**told)
                 if not (lines := job.kept.take_lines()):
                     return
                 self._say(log=lines)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bridge_worker import Job, JobCancelled, PermanentError, Result
+from bridge_worker.keeping import CHECKPOINT_FILE
 
 LATE = 60  # seconds after which a handler that waits for its test gives up
 
@@ -76,6 +77,13 @@ def keeps_a_file(job: Job, path: Path) -> Result:
     job.save_checkpoint(b"replaced too")
     job.save_checkpoint(path)
     raise RuntimeError(f"{job.checkpoint}, {job.checkpoint_path and job.checkpoint_path.read_text()}")
+
+
+def has_no_room(job: Job, path: Path) -> Result:
+    """Save a checkpoint that cannot be written, and finish."""
+    (path.parent / f"{CHECKPOINT_FILE}.new").mkdir()
+    job.save_checkpoint("never sent")
+    return Result("good")
 
 
 def crashes_on_order(job: Job, path: Path) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
+from waiting import until
 
 from bridge_worker.claim import read_claim
 
@@ -38,6 +39,15 @@ def test_a_bridge_that_takes_neither_still_gets_the_result(bridge, run):
     assert [(call.job_id, call.body["error_message"]) for call in (bridge.next("result") for _ in answers)] == [
         (job_id, "RuntimeError: None, None") for job_id in answers
     ]
+
+
+def test_a_checkpoint_that_finds_no_room_beside_the_handler_is_dropped_and_logged(bridge, run, caplog):
+    bridge.script("poll", jobs(claim()))
+    with caplog.at_level("INFO", "bridge_worker"):
+        run("has_no_room")
+        assert bridge.next("result").body["content"] == "good"
+        until(lambda: "a checkpoint is dropped, as it could not be written" in caplog.text)
+    assert bridge.calls_left("checkpoint") == 0
 
 
 @pytest.mark.parametrize("checkpoint", [5, ["x"], "x" * (2**20 + 1), None])
