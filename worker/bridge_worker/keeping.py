@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 from bridge_worker.result_files import BadFiles, open_left, taken
 from bridge_worker.text import one_line
 
+log = logging.getLogger(__name__)
 MOST_LINES = 1000  # waiting to be sent; beyond that the oldest are dropped
 LINE_CHARACTERS = 500
 TOGETHER = 20  # lines in one request and in one message, small enough for the bounds of both
@@ -134,7 +136,9 @@ def told_of(checkpoint: str | CheckpointFile, directory: Path) -> dict[str, Any]
     return {"checkpoint": True}
 
 
-def take_left(message: Mapping[str, Any], directory: Path, into: Path | None) -> str | CheckpointFile | None:
+def take_left(
+    message: Mapping[str, Any], directory: Path, into: Path | None, job_id: str = "-"
+) -> str | CheckpointFile | None:
     """Return the checkpoint that a message of the handler's process is about; None if there is no valid one.
 
     A file is moved to `into`, where that process cannot replace it.
@@ -148,6 +152,6 @@ def take_left(message: Mapping[str, Any], directory: Path, into: Path | None) ->
         if into is not None and isinstance(name, str) and LEFT_FILE.fullmatch(name):
             is_text = message.get("media_type") == TEXT_TYPE
             return CheckpointFile(taken(directory / name, into), TEXT_TYPE if is_text else BYTES_TYPE)
-    except (OSError, BadFiles):
-        pass
+    except (OSError, BadFiles) as error:
+        log.warning("job=%s a checkpoint is dropped, as it could not be taken: %s", job_id, error)
     return None

@@ -148,7 +148,7 @@ class HandlerProcess:
                 if isinstance(lines := message.get("log"), list):
                     held.kept.add(lines)
                     held.changed.set()
-                if (checkpoint := take_left(message, directory, held.place)) is not None:
+                if (checkpoint := take_left(message, directory, held.place, held.id)) is not None:
                     held.kept.replace(checkpoint)
                     held.changed.set()
                 if limit := message.get("exceeded"):

@@ -82,11 +82,12 @@ def test_a_checkpoint_replaces_the_one_before_and_its_file(save, held, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../checkpoint", "checkpoint", f"checkpoint-{'0' * 32}", f"checkpoint-{'1' * 32}", 7])
-def test_what_a_process_told_and_did_not_leave_is_no_checkpoint(tmp_path, place, name):
+def test_what_a_process_told_and_did_not_leave_is_no_checkpoint(tmp_path, place, name, caplog):
     (tmp_path / f"checkpoint-{'0' * 32}").symlink_to("/etc/passwd")
     os.mkfifo(tmp_path / "checkpoint")
     assert take_left({"checkpoint_file": name}, tmp_path, place) is None
-    assert take_left({"checkpoint": True}, tmp_path, place) is None
+    assert take_left({"checkpoint": True}, tmp_path, place, "j1") is None
+    assert "job=j1 a checkpoint is dropped, as it could not be taken: the handler's process left no file" in caplog.text
     (tmp_path / "checkpoint").unlink()
     (tmp_path / "checkpoint").write_bytes(b"x" * (keeping.CHECKPOINT_BYTES + 1))
     assert take_left({"checkpoint": True}, tmp_path, place) is None
