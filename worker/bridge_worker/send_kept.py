@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from bridge_worker import keeping, kill_points
 from bridge_worker.answers import CallFailed
@@ -32,8 +33,17 @@ def send_log(client: BridgeClient, held: Held) -> None:
 def send_checkpoint_aside(client: BridgeClient, held: Held) -> None:
     """Send the checkpoint in a thread of its own, unless one does so already."""
     if held.kept.has_checkpoint() and not held.kept.sending.locked():
-        name = f"checkpoint-{held.id}"
-        threading.Thread(target=send_checkpoint, args=(client, held), name=name, daemon=True).start()
+        _begin(held, lambda: send_checkpoint(client, held))
+
+
+def _begin(held: Held, send: Callable[[], None]) -> bool:
+    """Send in a thread of its own; return whether it could be started."""
+    try:
+        threading.Thread(target=send, name=f"checkpoint-{held.id}", daemon=True).start()
+    except RuntimeError as error:
+        log.info("job=%s checkpoint not sent yet: %s", held.id, error)
+        return False
+    return True
 
 
 def send_checkpoint(client: BridgeClient, held: Held) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
+import threading
 
 import pytest
 from scripted_bridge import Say, claim, digest, jobs, problem
 
 from bridge_worker import keeping
+from bridge_worker.heartbeat import beating
 from bridge_worker.job import Job
 from bridge_worker.keeping import CheckpointFile, take_left, told_of
 from bridge_worker.send_kept import send_checkpoint, send_checkpoint_aside
@@ -142,6 +144,24 @@ def test_one_sends_at_a_time_and_none_once_the_result_goes(bridge, client, held,
     save("second")
     send_checkpoint(client, held)
     assert bridge.calls_left("checkpoint") == 0
+
+
+def test_heartbeats_go_on_where_no_thread_can_be_started_and_the_checkpoint_goes_later(
+    bridge, client, held, save, monkeypatch
+):
+    start, refused = threading.Thread.start, []
+
+    def start_or_not(self):
+        if self.name.startswith("checkpoint-") and not refused:
+            refused.append(self)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    save("kept")
+    with beating(client, held, 1):
+        assert bridge.next("checkpoint").body["checkpoint"] == "kept"
+    assert refused
 
 
 def uploaded(**told):
