@@ -20,7 +20,7 @@ from bridge_worker.held import Held
 from bridge_worker.keeping import EARLIER_FILE
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
 from bridge_worker.results import Results
-from bridge_worker.send_kept import send_checkpoint, send_log
+from bridge_worker.send_kept import drop_checkpoints, send_checkpoint, send_log
 from bridge_worker.text import one_line
 from bridge_worker.uploads import Sending
 
@@ -64,6 +64,7 @@ class Attempt:
                 if body is not None and body["success"]:
                     body = self._send_files(body)
                 if body is not None and not body["success"]:
+                    held.finished.clear()
                     send_checkpoint(self._client, held)  # a success leaves no further attempt
                 if body is None or not held.begin_submitting():
                     self.outcome = "dropped"
@@ -83,6 +84,8 @@ class Attempt:
             if not held.over.is_set() and not held.submitting.is_set():
                 self._release()
         finally:
+            held.ended.set()
+            drop_checkpoints(self._client, held)
             shutil.rmtree(directory, ignore_errors=True)
 
     def _work(self, directory: Path) -> dict[str, Any] | None:
@@ -112,6 +115,7 @@ class Attempt:
         if outcome.kind in ("worker", "machine"):
             raise MachineFault(outcome.text)
         if outcome.kind == "result":
+            held.finished.set()
             return {"success": True, **content}
         return _failure(outcome.text, retryable=outcome.kind in ("crash", "unclear"))
 

@@ -236,10 +236,11 @@ class BridgeClient:
 
     def tus(self, claim: Claim, method: str, path: str, headers: dict[str, str], data: Any = None) -> dict[str, str]:
         """Make a tus call about an upload of this attempt; return the answer's headers. Raises CallFailed."""
+        seconds = 10 if method == "DELETE" else FILES_SECONDS
         sent = {"Tus-Resumable": "1.0.0", **headers, **self._lease(claim)}
-        options = {"headers": sent, "data": data, "read_seconds": FILES_SECONDS}
+        options = {"headers": sent, "data": data, "read_seconds": seconds}
         with self._send(self._job_session, method, path, stream=True, **options) as answer:
-            read_bounded(answer, ANSWER_LIMIT, FILES_SECONDS)  # so that the connection can serve the next call
+            read_bounded(answer, ANSWER_LIMIT, seconds)  # so that the connection can serve the next call
             return {name.lower(): value for name, value in answer.headers.items()}
 
     def _job_json(self, claim: Claim, method: str, path: str, body: dict[str, Any]) -> Answer:

@@ -26,6 +26,8 @@ class Held:
         self.over = threading.Event()  # no longer wanted
         self.reason = ""
         self.give_back = False  # whether to release it, as nobody else has ended it
+        self.finished = threading.Event()  # the handler has returned a result: a checkpoint is of no use
+        self.ended = threading.Event()  # the attempt has ended
         self.submitting = threading.Event()
         self.hurry = threading.Event()  # the worker stops: calls are no longer repeated
         self.changed = threading.Event()  # there is progress to send
@@ -64,8 +66,8 @@ class Held:
         return self.over.is_set()
 
     def is_ending(self) -> bool:
-        """Return whether nothing but the result is to be sent any more."""
-        return self.submitting.is_set() or self.is_over()
+        """Return whether no checkpoint is to be sent any more."""
+        return any(event.is_set() for event in (self.finished, self.ended, self.submitting)) or self.is_over()
 
     def begin_submitting(self) -> bool:
         """Pass the point after which only the answer to the result decides; return False when it is not wanted."""

@@ -48,6 +48,7 @@ class Kept:
         self._lines: collections.deque[str] = collections.deque(maxlen=MOST_LINES)
         self._checkpoint: str | CheckpointFile | None = None
         self._begun: CheckpointFile | None = None
+        self.takes_files = True  # until the bridge refuses an upload as a checkpoint
         self.sending = threading.Lock()  # held by who sends checkpoints: they arrive in their order
 
     def add(self, lines: Iterable[Any]) -> None:

@@ -14,6 +14,7 @@ from bridge_worker import keeping, kill_points
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
+from bridge_worker.keeping import CheckpointFile
 from bridge_worker.text import storable
 from bridge_worker.uploads import Sending
 
@@ -32,7 +33,7 @@ def send_log(client: BridgeClient, held: Held) -> None:
 
 def send_checkpoint_aside(client: BridgeClient, held: Held) -> None:
     """Send the checkpoint in a thread of its own, unless one does so already."""
-    if held.kept.has_checkpoint() and not held.kept.sending.locked():
+    if held.kept.has_checkpoint() and not held.kept.sending.locked() and not held.is_ending():
         _begin(held, lambda: send_checkpoint(client, held))
 
 
@@ -52,16 +53,45 @@ def send_checkpoint(client: BridgeClient, held: Held) -> None:
         while not held.is_ending() and (checkpoint := held.kept.take_checkpoint()) is not None:
             kill_points.reach("checkpoint.before_send")
             try:
-                if isinstance(checkpoint, str):
-                    client.save_checkpoint(held.claim, checkpoint=storable(checkpoint))
-                else:
-                    upload = Sending(client, held).send_checkpoint(checkpoint)
-                    client.save_checkpoint(held.claim, checkpoint_upload=upload)
+                _send(client, held, checkpoint)
                 keeping.remove(checkpoint)
             except (CallFailed, OSError, ValueError) as error:
                 log.info("job=%s checkpoint not taken: %s", held.id, error)
                 if isinstance(error, CallFailed) and error.retryable:
                     held.kept.put_back(checkpoint)
                 else:
-                    keeping.remove(checkpoint)
-                return
+                    _drop(client, held, checkpoint)
+                break
+    if held.ended.is_set():
+        drop_checkpoints(client, held)
+
+
+def _send(client: BridgeClient, held: Held, checkpoint: str | CheckpointFile) -> None:
+    """Send one checkpoint, in one try. Raises CallFailed, OSError, ValueError."""
+    if isinstance(checkpoint, str):
+        client.save_checkpoint(held.claim, checkpoint=storable(checkpoint))
+        return
+    if not held.kept.takes_files:
+        raise CallFailed("the bridge takes no upload as a checkpoint", status=422)
+    try:
+        upload = Sending(client, held, held.is_ending).send_checkpoint(checkpoint)
+        client.save_checkpoint(held.claim, checkpoint_upload=upload)
+    except CallFailed as error:
+        held.kept.takes_files = error.status != 422  # an older bridge
+        raise
+
+
+def drop_checkpoints(client: BridgeClient, held: Held) -> None:
+    """Drop what an attempt that has ended has not sent. Never raises."""
+    while (checkpoint := held.kept.take_checkpoint()) is not None:
+        _drop(client, held, checkpoint)
+
+
+def _drop(client: BridgeClient, held: Held, checkpoint: str | CheckpointFile) -> None:
+    """Drop a checkpoint, here and on the bridge, where its upload would count for the key for a day."""
+    keeping.remove(checkpoint)
+    if isinstance(checkpoint, CheckpointFile) and checkpoint.upload:
+        try:
+            client.tus(held.claim, "DELETE", checkpoint.upload, {})
+        except CallFailed as error:
+            log.info("job=%s upload not deleted: %s", held.id, error)

@@ -30,8 +30,9 @@ INLINE_LIMIT = 64 * 2**20  # bytes of a text that is sent in the result if the b
 class Sending:
     """The files of one attempt."""
 
-    def __init__(self, client: BridgeClient, held: Held) -> None:
-        self._client, self._held = client, held
+    def __init__(self, client: BridgeClient, held: Held, give_up: Callable[[], bool] | None = None) -> None:
+        """`give_up` tells whether to send no further bytes; by default, whether the work is no longer wanted."""
+        self._client, self._held, self._give_up = client, held, give_up or held.is_over
 
     def send(self, files: Files) -> dict[str, Any]:
         """Upload the files; return the members of the result that name them.
@@ -110,7 +111,7 @@ class Sending:
             return self._client.tus(self._held.claim, method, place, headers)
         with path.open("rb") as file:
             file.seek(at)
-            rest = _Rest(file, path.stat().st_size - at, self._held)
+            rest = _Rest(file, path.stat().st_size - at, self._give_up)
             return self._client.tus(self._held.claim, method, place, headers, rest)
 
     def _again(self, call: Callable[[], T]) -> T:
@@ -120,17 +121,17 @@ class Sending:
 
 
 class _Rest:
-    """The rest of a file, as requests sends it; ends with an error when the work is no longer wanted."""
+    """The rest of a file, as requests sends it; ends with an error when it is no longer wanted."""
 
-    def __init__(self, file: BinaryIO, count: int, held: Held) -> None:
-        self._file, self._left, self._held = file, count, held
+    def __init__(self, file: BinaryIO, count: int, give_up: Callable[[], bool]) -> None:
+        self._file, self._left, self._give_up = file, count, give_up
 
     def __len__(self) -> int:
         return self._left
 
     def read(self, most: int = -1) -> bytes:
         """Return the next bytes. Raises OSError."""
-        if self._held.is_ending():
+        if self._give_up():
             raise OSError("the job is no longer wanted")
         piece = self._file.read(self._left if most < 0 else min(most, self._left))
         if not piece and self._left:

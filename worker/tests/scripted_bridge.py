@@ -29,6 +29,7 @@ class Call:
     query: dict[str, str]
     body: Any
     job_id: str = ""
+    path: str = ""
 
 
 @dataclass
@@ -106,6 +107,7 @@ class ScriptedBridge:
             "results": self._each,
             "uploads": Say(201, {}),
             "upload": Say(204, data=b""),
+            "upload deleted": Say(204, data=b""),
         }
         self._lock = threading.Lock()
         self._arrived: defaultdict[str, queue.Queue[Call]] = defaultdict(queue.Queue)
@@ -180,12 +182,14 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
             parts = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
+            route = "upload" if parts.path.startswith("/api/v1/uploads/") else parts.path.rsplit("/", 1)[-1]
             call = Call(
-                route="upload" if parts.path.startswith("/api/v1/uploads/") else parts.path.rsplit("/", 1)[-1],
+                route=f"{route} deleted" if self.command == "DELETE" else route,
                 headers={name.lower(): value for name, value in self.headers.items()},
                 query={name: values[0] for name, values in parse_qs(parts.query).items()},
                 body=json.loads(raw) if raw and "octet-stream" not in self.headers["Content-Type"] else None,
                 job_id=(parts.path.split("/")[-2:-1] or [""])[0],
+                path=parts.path,
             )
             say = bridge.answer(call)
             if say.wait is not None and call.query.get("wait") != "0":
@@ -216,6 +220,6 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
             if say.cut is not None:
                 self.close_connection = True
 
-        do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = _serve
+        do_DELETE = do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = _serve
 
     return Handler

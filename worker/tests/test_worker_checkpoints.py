@@ -13,7 +13,7 @@ from bridge_worker import keeping
 from bridge_worker.heartbeat import beating
 from bridge_worker.job import Job
 from bridge_worker.keeping import CheckpointFile, take_left, told_of
-from bridge_worker.send_kept import send_checkpoint, send_checkpoint_aside
+from bridge_worker.send_kept import drop_checkpoints, send_checkpoint, send_checkpoint_aside
 
 PLACE = {"Location": "/api/v1/uploads/u"}
 LARGE = "ü" * 2**19 + "x"
@@ -140,10 +140,68 @@ def test_one_sends_at_a_time_and_none_once_the_result_goes(bridge, client, held,
     assert bridge.calls_left("checkpoint") == 0
     send_checkpoint_aside(client, held)
     assert bridge.next("checkpoint").body["checkpoint"] == "first"
-    assert held.begin_submitting()
+    held.finished.set()
     save("second")
+    send_checkpoint_aside(client, held)
     send_checkpoint(client, held)
     assert bridge.calls_left("checkpoint") == 0
+
+
+def test_none_is_sent_while_the_files_of_a_result_are(bridge, run):
+    sent = threading.Event()
+    bridge.script("poll", jobs(claim()))
+    bridge.script("uploads", Say(201, {}, PLACE | {"Upload-Offset": "5"}, wait=sent))
+    running = run("with_artifact", lease=1)
+    bridge.next("uploads")
+    (its,) = running.slots.busy()
+    its.kept.replace("late")
+    for _ in range(bridge.calls_left("heartbeat") + 2):
+        bridge.next("heartbeat")
+    sent.set()
+    assert bridge.next("result").body["success"]
+    assert bridge.calls_left("checkpoint") == 0
+
+
+def test_an_upload_that_will_not_be_named_is_deleted(bridge, client, held, save, tmp_path):
+    there = Say(200, data=b"", headers={"Upload-Offset": "2"})
+    bridge.always("uploads", Say(201, {}, PLACE))
+    bridge.script("upload", there, problem(413, "too_large"))
+    bridge.script("upload deleted", problem(503, "unavailable"))
+    save(b"refused")
+    send_checkpoint(client, held)
+    bridge.script("upload", Say(503, data=b""))
+    save(b"broken off")
+    send_checkpoint(client, held)
+    assert bridge.calls_left("upload deleted") == 1  # what has passed may go on
+    held.ended.set()
+    drop_checkpoints(client, held)
+    assert [bridge.next("upload deleted").path for _ in range(2)] == [PLACE["Location"]] * 2
+    assert files_in(tmp_path / "worker") == []
+
+
+def test_an_upload_that_runs_as_the_attempt_ends_is_deleted_by_who_sends_it(bridge, client, held, save):
+    ended = threading.Event()
+    bridge.script("uploads", Say(201, {}, PLACE))
+    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "2"}, wait=ended))
+    save(b"first")
+    send_checkpoint_aside(client, held)
+    bridge.next("upload")
+    held.ended.set()
+    drop_checkpoints(client, held)
+    assert bridge.calls_left("upload deleted") == 0
+    ended.set()
+    bridge.next("upload deleted")
+
+
+def test_an_older_bridge_that_takes_only_texts_is_sent_no_second_upload(bridge, client, held, save):
+    bridge.script("uploads", Say(201, {}, PLACE))
+    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "5"}))
+    bridge.script("checkpoint", problem(422, "validation"))
+    for what in (b"first", b"second", "third"):
+        save(what)
+        send_checkpoint(client, held)
+    assert bridge.calls_left("uploads") == bridge.calls_left("upload deleted") == 1
+    assert [bridge.next("checkpoint").body.get("checkpoint") for _ in range(2)] == [None, "third"]
 
 
 def test_heartbeats_go_on_where_no_thread_can_be_started_and_the_checkpoint_goes_later(

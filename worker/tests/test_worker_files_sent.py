@@ -45,13 +45,13 @@ def test_bytes_that_arrived_although_the_answer_said_otherwise_are_not_sent_agai
 
 def test_reading_ends_with_the_job_and_with_the_file(held, files):
     with files.text.open("rb") as file:
-        shorter = uploads._Rest(file, 12, held)
+        shorter = uploads._Rest(file, 12, held.is_over)
         assert shorter.read(100) == b"a long text"
         with pytest.raises(OSError, match="Input/output"):
             shorter.read(100)
         held.abandon("cancelled")
         with pytest.raises(OSError, match="no longer wanted"):
-            uploads._Rest(file, 1, held).read()
+            uploads._Rest(file, 1, held.is_over).read()
 
 
 @pytest.mark.parametrize(
