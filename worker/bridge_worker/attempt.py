@@ -20,7 +20,7 @@ from bridge_worker.held import Held
 from bridge_worker.keeping import EARLIER_FILE
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
 from bridge_worker.results import Results
-from bridge_worker.send_kept import drop_checkpoints, send_checkpoint, send_log
+from bridge_worker.send_kept import drop_checkpoints, send_last_checkpoint, send_log
 from bridge_worker.text import one_line
 from bridge_worker.uploads import Sending
 
@@ -63,9 +63,9 @@ class Attempt:
                 send_log(self._client, held)
                 if body is not None and body["success"]:
                     body = self._send_files(body)
-                if body is not None and not body["success"]:
+                if body is not None and body.get("retryable"):
                     held.finished.clear()
-                    send_checkpoint(self._client, held)  # a success leaves no further attempt
+                    send_last_checkpoint(self._client, held)  # only such a failure leaves a further attempt
                 if body is None or not held.begin_submitting():
                     self.outcome = "dropped"
                     log.info("job=%s dropped after %.1f s: %s", held.id, time.monotonic() - began, held.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -89,11 +90,15 @@ class Held:
             self.changed.clear()
             return dict(self._progress)
 
+    def seconds_left(self) -> float:
+        """Return the time until the deadline."""
+        return math.inf if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
     def patience(self) -> float:
         """Return for how many seconds to repeat a call: until the deadline, between a minute and a day."""
         if self.deadline is None:
             return 3600.0
-        return min(86400.0, max(60.0, self.deadline - time.monotonic()))
+        return min(86400.0, max(60.0, self.seconds_left()))
 
     def hear(self, answer: Answer | CallFailed) -> None:
         """Abandon the work if an answer says that it is over (docs/protocol.md, "Hear that it is over")."""

@@ -19,6 +19,7 @@ from bridge_worker.text import storable
 from bridge_worker.uploads import Sending
 
 log = logging.getLogger(__name__)
+LAST_SECONDS = 60.0  # for the last checkpoint before a failure
 
 
 def send_log(client: BridgeClient, held: Held) -> None:
@@ -59,11 +60,35 @@ def send_checkpoint(client: BridgeClient, held: Held) -> None:
                 log.info("job=%s checkpoint not taken: %s", held.id, error)
                 if isinstance(error, CallFailed) and error.retryable:
                     held.kept.put_back(checkpoint)
-                else:
-                    _drop(client, held, checkpoint)
-                break
+                    break
+                _drop(client, held, checkpoint)
     if held.ended.is_set():
         drop_checkpoints(client, held)
+
+
+def send_last_checkpoint(client: BridgeClient, held: Held) -> None:
+    """Send the checkpoint before a failure is reported, again where that may pass. Never raises.
+
+    Returns after LAST_SECONDS or a quarter of the time until the deadline, however a call hangs, and as soon as the
+    work is no longer wanted.
+    """
+    if not held.kept.has_checkpoint() and not held.kept.sending.locked():
+        return
+    done = threading.Event()
+
+    def send() -> None:
+        delay = 1.0
+        send_checkpoint(client, held)
+        while held.kept.has_checkpoint() and not done.wait(delay):
+            delay *= 2
+            send_checkpoint(client, held)
+        done.set()
+
+    if _begin(held, send):
+        held.on_over(done.set)
+        done.wait(min(LAST_SECONDS, held.seconds_left() / 4))
+        held.on_over(lambda: None)
+        done.set()
 
 
 def _send(client: BridgeClient, held: Held, checkpoint: str | CheckpointFile) -> None:

@@ -68,7 +68,8 @@ def keeps(job: Job, path: Path) -> Result:
         job.log(f"line {number}\x1b[31m\n")
     job.save_checkpoint("first")
     job.save_checkpoint("ü" * 2**19)
-    raise RuntimeError(f"{job.checkpoint}, {job.checkpoint_path}")
+    kind = PermanentError if job.task_options.get("bad") else RuntimeError
+    raise kind(f"{job.checkpoint}, {job.checkpoint_path}")
 
 
 def keeps_a_file(job: Job, path: Path) -> Result:

@@ -6,6 +6,7 @@ import pytest
 from scripted_bridge import Say, claim, jobs, problem
 from waiting import until
 
+from bridge_worker import send_kept
 from bridge_worker.claim import read_claim
 
 
@@ -28,7 +29,8 @@ def test_log_and_last_checkpoint_arrive_before_the_result_under_the_lease(bridge
     assert checkpoints[-1] == "ü" * 2**19
 
 
-def test_a_bridge_that_takes_neither_still_gets_the_result(bridge, run):
+def test_a_bridge_that_takes_neither_still_gets_the_result(bridge, run, monkeypatch):
+    monkeypatch.setattr(send_kept, "LAST_SECONDS", 0.2)
     answers = {
         "404": Say(404), "503": problem(503, "unavailable"), "422": problem(422, "validation"), "lost": Say(drop=True),
     }  # fmt: skip
