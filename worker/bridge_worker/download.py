@@ -10,6 +10,7 @@ import logging
 import mimetypes
 import re
 import shutil
+import time
 from pathlib import Path
 
 import requests
@@ -24,11 +25,12 @@ from bridge_worker.source_fetch import SourceRefused
 log = logging.getLogger(__name__)
 LOOK = 64 * 2**20  # bytes between two checks of the free space, where the bridge named no size
 RESERVE = 64 * 2**20  # bytes of disk space that a download leaves free
+CHECKPOINT_SHARE, CHECKPOINT_SILENCE_SECONDS = 0.25, 300.0  # of the time until the deadline; without a further byte
 MOST = 16 * 2**30  # bytes of a source file, unless --max-download says otherwise
 
 
 class Refused(Exception):
-    """A source file that neither this attempt nor a later one can get: gone, or too large."""
+    """A file that neither this attempt nor a later one can get: gone, too large; a checkpoint that comes too slowly."""
 
 
 class NotHere(OSError):
@@ -39,6 +41,7 @@ class Download:
     """One file on its way to `directory`; keeps what has arrived between attempts."""
 
     what = "source"  # begins the names of its files
+    noun, gone = "source file", "the source file is gone; submit it again as a new job"
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Download:
                 self._etag = ""
                 raise CallFailed("the file changed while it was read", job_status=error.job_status) from error
             if error.status == 404 and error.job_status == "processing":
-                raise Refused(f"{self._name()}: the source file is gone; submit it again as a new job") from error
+                raise Refused(f"{self._name()}: {self.gone}") from error
             raise
         with response:
             self._held.hear(Answer({}, response.headers.get("X-Job-Status")))
@@ -126,8 +129,7 @@ class Download:
                 kill_points.reach("download.half")
                 if self._received > self._most:
                     raise self._too_large(f"more than {self._most}")
-                if self._held.is_over():
-                    raise CallFailed("the job is no longer wanted", status=409)
+                self._check_wanted()
                 if self._received >= look_at:
                     look_at += self._look
                     self._check_free(expected)
@@ -136,15 +138,20 @@ class Download:
         if (sha256 := _digest(response)) is not None and sha256 != (came := self._hash.digest()):
             self._etag = ""
             if came == self._wrong:  # the way here does not change the same bytes twice
-                raise Refused(f"{self._name()}: the source file is not the one that was declared: its SHA-256 is"
+                raise Refused(f"{self._name()}: the {self.noun} is not the one that was declared: its SHA-256 is"
                               f" {came.hex()}, not {sha256.hex()}")  # fmt: skip
             self._wrong = came
             raise CallFailed("the bytes that came are not those of the digest that the bridge tells")
 
+    def _check_wanted(self) -> None:
+        """Raise CallFailed once the job is no longer wanted."""
+        if self._held.is_over():
+            raise CallFailed("the job is no longer wanted", status=409)
+
     def _check_room(self, response: requests.Response, expected: int | None) -> None:
         """Refuse a file that would not fit, before a byte is written."""
         if encoding := encoded(response):
-            raise NotHere(f"the source file came with Content-Encoding {encoding}: what stands between must not encode")
+            raise NotHere(f"the {self.noun} came with Content-Encoding {encoding}: what stands between must not encode")
         if expected is not None and expected > self._most:
             raise self._too_large(str(expected))
         self._check_free(expected)
@@ -157,11 +164,11 @@ class Download:
             raise NotHere(f"{self._directory} has {free} bytes free, {needed} are needed (--work-dir)")
 
     def _too_large(self, size: str) -> Refused:
-        return Refused(f"{self._name()}: the source file has {size} bytes; this worker takes at most {self._most}"
+        return Refused(f"{self._name()}: the {self.noun} has {size} bytes; this worker takes at most {self._most}"
                        " (--max-download)")  # fmt: skip
 
     def _name(self) -> str:
-        return self._held.claim.source_name or "source file"
+        return self._held.claim.source_name or self.noun
 
     def _start(self, response: requests.Response) -> int:
         """Return where the answer's first byte belongs: what we have for the right 206, 0 for a 200."""
@@ -175,15 +182,36 @@ class Download:
 
 
 class CheckpointDownload(Download):
-    """The checkpoint that an earlier attempt uploaded, likewise."""
+    """The checkpoint that an earlier attempt uploaded, likewise; refused where it takes too long."""
 
-    what = EARLIER_FILE
+    what, noun, gone = EARLIER_FILE, "checkpoint", "the checkpoint is gone"
+
+    def __init__(self, client: BridgeClient, held: Held, directory: Path, **limits: int) -> None:
+        super().__init__(client, held, directory, **limits)
+        self._came, self._furthest = time.monotonic(), 0
+        self._until = self._came + held.seconds_left() * CHECKPOINT_SHARE
+
+    def _attempt(self) -> None:
+        try:
+            super()._attempt()
+        except CallFailed as error:
+            self._check_wanted(error.retry_after or 0.0)
+            raise
+
+    def _check_wanted(self, pause: float = 0.0) -> None:
+        """Raise Refused, too, where the time is over, or will be after a pause: the attempt needs the rest."""
+        super()._check_wanted()
+        now = time.monotonic()
+        if self._received > self._furthest:
+            self._came, self._furthest = now, self._received
+        if now + pause > min(self._until, self._came + CHECKPOINT_SILENCE_SECONDS):
+            raise Refused(f"only {self._furthest} bytes of it came in time")
 
     def _open(self, headers: dict[str, str]) -> requests.Response:
         return self._client.open_checkpoint(self._held.claim, headers)
 
     def _name(self) -> str:
-        return "checkpoint"
+        return self.noun
 
 
 def _end_reading(response: requests.Response) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from pathlib import Path
 
 import pytest
-from scripted_bridge import Say, claim, digest, jobs, rest_of
+from scripted_bridge import Say, claim, digest, jobs, problem, rest_of
 
+from bridge_worker import download
 from bridge_worker.answers import CallFailed
-from bridge_worker.download import Download, Refused
+from bridge_worker.download import CheckpointDownload, Download, Refused
 
 DATA = os.urandom(300_000)
 OTHER = os.urandom(250_000)
@@ -70,6 +72,22 @@ def test_another_file_than_was_declared_is_fetched_twice_and_then_refused(bridge
     for _ in range(4):
         bridge.next("download")
     assert bridge.calls_left("download") == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [(problem(503, "unavailable", Retry_After="3600"), 0.25), (Say(stream=itertools.repeat(b"x" * 65536)), 0.0)],
+    ids=["no answer for longer", "no end"],
+)
+def test_a_checkpoint_is_waited_for_no_longer_than_the_attempt_can_spare(
+    bridge, client, held, tmp_path, monkeypatch, answer, share
+):
+    monkeypatch.setattr(download, "CHECKPOINT_SHARE", share)
+    bridge.always("checkpoint", answer)
+    with pytest.raises(Refused, match="came in time"):
+        CheckpointDownload(client, held, tmp_path).fetch()
+    bridge.next("checkpoint")
+    assert bridge.calls_left("checkpoint") == 0
 
 
 def test_a_store_is_asked_without_key_and_token_and_for_the_rest(bridge, elsewhere, fetch):

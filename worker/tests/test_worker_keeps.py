@@ -6,7 +6,7 @@ import pytest
 from scripted_bridge import Say, claim, jobs, problem
 from waiting import until
 
-from bridge_worker import send_kept
+from bridge_worker import download, send_kept
 from bridge_worker.claim import read_claim
 
 
@@ -50,6 +50,15 @@ def test_a_checkpoint_that_finds_no_room_beside_the_handler_is_dropped_and_logge
         assert bridge.next("result").body["content"] == "good"
         until(lambda: "a checkpoint is dropped, as it could not be written" in caplog.text)
     assert bridge.calls_left("checkpoint") == 0
+
+
+def test_a_checkpoint_that_the_store_has_cut_short_costs_no_job(bridge, run, monkeypatch, caplog):
+    monkeypatch.setattr(download, "CHECKPOINT_SILENCE_SECONDS", 0.5)
+    bridge.script("poll", jobs(claim(checkpoint_upload={"size": 11, "sha256": "", "url": "", "media_type": None})))
+    bridge.always("checkpoint", Say(data=b"from before", cut=5, headers={"ETag": '"one"'}))
+    run("text")
+    assert bridge.next("result").body["content"] == "text"
+    assert "begins without its checkpoint: only 5 bytes of it came in time" in caplog.text
 
 
 @pytest.mark.parametrize("checkpoint", [5, ["x"], "x" * (2**20 + 1), None])
