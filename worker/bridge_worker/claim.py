@@ -16,6 +16,7 @@ JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CONTENT_TYPE = re.compile(r"[a-z0-9._-]{1,50}")
 TOKEN = re.compile(r"[!-~]{1,500}")
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 PATH = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")  # on the same host: no //, no backslash, only ASCII
 
 
@@ -39,9 +40,11 @@ class Claim:
     source_name: str | None
     source_size: int | None
     source_media_type: str | None
+    source_sha256: str | None
     checkpoint: str | None
     checkpoint_uploaded: bool  # it is a file on the bridge
     checkpoint_media_type: str | None  # of that file
+    checkpoint_sha256: str | None  # of that file
     traceparent: str | None
 
     def __repr__(self) -> str:
@@ -73,10 +76,12 @@ def read_claim(fields: Any, date: str | None = None) -> Claim:
         source_name=_name(fields),
         source_size=_count(fields, "source_size"),
         source_media_type=_loose(fields, "source_media_type", 200),
+        source_sha256=_sha256(fields, "source_sha256"),
         traceparent=_traceparent(fields),
         checkpoint=found if isinstance(found := fields.get("checkpoint"), str) and len(found) <= 2**20 else None,
         checkpoint_uploaded=uploaded is not None,
         checkpoint_media_type=_loose(uploaded or {}, "media_type", 200),
+        checkpoint_sha256=_sha256(uploaded or {}, "sha256"),
     )
 
 
@@ -126,6 +131,12 @@ def _loose(fields: Mapping[str, Any], name: str, limit: int) -> str | None:
     """Return a merely descriptive text: an invalid one must not cost the job."""
     value = fields.get(name)
     return one_line(value, limit) or None if isinstance(value, str) else None
+
+
+def _sha256(fields: Mapping[str, Any], name: str) -> str | None:
+    """Return a digest in hex; without one, that of the download is used."""
+    value = fields.get(name)
+    return value if isinstance(value, str) and SHA256.fullmatch(value) else None
 
 
 def _traceparent(fields: Mapping[str, Any]) -> str | None:

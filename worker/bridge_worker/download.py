@@ -61,7 +61,7 @@ class Download:
         self._etag = ""
         self._received = 0
         self._hash = hashlib.sha256()  # of what was received
-        self._wrong = b""  # that of a whole file which was not the declared one
+        self._wrong = ""  # that of a whole file which was not the one of the digest
         self._suffix = ""
 
     def fetch(self) -> Path:
@@ -135,13 +135,24 @@ class Download:
                     self._check_free(expected)
         if expected is not None and self._received != expected:
             raise CallFailed(f"broken off after {self._received} of {expected} bytes")
-        if (sha256 := _digest(response)) is not None and sha256 != (came := self._hash.digest()):
-            self._etag = ""
-            if came == self._wrong:  # the way here does not change the same bytes twice
-                raise Refused(f"{self._name()}: the {self.noun} is not the one that was declared: its SHA-256 is"
-                              f" {came.hex()}, not {sha256.hex()}")  # fmt: skip
-            self._wrong = came
-            raise CallFailed("the bytes that came are not those of the digest that the bridge tells")
+        self._check_digest(self._declared(), _digest(response))
+
+    def _declared(self) -> str | None:
+        """Return the SHA-256 in the claim: a proxy may remove that of the answer."""
+        return self._held.claim.source_sha256
+
+    def _check_digest(self, declared: str | None, told: str | None) -> None:
+        """Raise CallFailed where the file is another one; Refused where it came a second time."""
+        wanted, came = declared or told, self._hash.hexdigest()
+        if wanted in (None, came):
+            return
+        self._etag = ""
+        if came == self._wrong:  # the way here does not change the same bytes twice
+            which = "that was declared" if declared else "whose digest came with it"
+            raise Refused(f"{self._name()}: the {self.noun} is not the one {which}: its SHA-256 is {came},"
+                          f" not {wanted}")  # fmt: skip
+        self._wrong = came
+        raise CallFailed("the bytes that came are not those of their digest")
 
     def _check_wanted(self) -> None:
         """Raise CallFailed once the job is no longer wanted."""
@@ -210,6 +221,9 @@ class CheckpointDownload(Download):
     def _open(self, headers: dict[str, str]) -> requests.Response:
         return self._client.open_checkpoint(self._held.claim, headers)
 
+    def _declared(self) -> str | None:
+        return self._held.claim.checkpoint_sha256
+
     def _name(self) -> str:
         return self.noun
 
@@ -220,10 +234,10 @@ def _end_reading(response: requests.Response) -> None:
         response.raw.shutdown()
 
 
-def _digest(response: requests.Response) -> bytes | None:
-    """Return the SHA-256 in Repr-Digest (RFC 9530), if there is one."""
+def _digest(response: requests.Response) -> str | None:
+    """Return the SHA-256 in Repr-Digest (RFC 9530) in hex, if there is one."""
     found = re.search(r"(?:^|[ ,])sha-256=:([A-Za-z0-9+/]{43}=):", response.headers.get("Repr-Digest", ""))
-    return None if found is None else base64.b64decode(found[1])
+    return None if found is None else base64.b64decode(found[1]).hex()
 
 
 def _suffix(response: requests.Response, name: str | None) -> str:

@@ -136,6 +136,19 @@ def test_a_broken_download_is_joined(bridge, start):
     assert bridge.next("result").body["content"] == "300000 bytes\n"
 
 
+@pytest.mark.parametrize("told", ["a" * 64, "b" * 65])
+def test_the_claims_digest_is_checked_where_a_proxy_removed_that_of_the_answer(bridge, start, told):
+    bridge.script("poll", jobs(claim(source_sha256=told)))
+    start()
+    if len(told) > 64:  # no digest
+        assert bridge.next("result").body["content"] == "6 bytes\n"
+    else:
+        body = bridge.next("result").body
+        assert not body["retryable"]
+        assert f"not {told}" in body["error_message"]
+        assert bridge.calls_left("download") == 2
+
+
 def test_a_redirect_is_not_followed(bridge, start, elsewhere):
     """Of a poll it ends the worker; after any other the worker goes on."""
     bridge.script("poll", *(jobs(claim(job_id)) for job_id in "abc"))

@@ -12,10 +12,13 @@ from scripted_bridge import Say, claim, digest, jobs, problem, rest_of
 
 from bridge_worker import download
 from bridge_worker.answers import CallFailed
+from bridge_worker.claim import read_claim
 from bridge_worker.download import CheckpointDownload, Download, Refused
+from bridge_worker.held import Held
 
 DATA = os.urandom(300_000)
 OTHER = os.urandom(250_000)
+SHA256 = hashlib.sha256(OTHER).hexdigest()
 
 
 @pytest.fixture
@@ -62,16 +65,31 @@ def test_bytes_that_have_another_digest_are_fetched_again(bridge, fetch):
     assert ["range" in bridge.next("download").headers for _ in range(3)] == [False, False, True]
 
 
-def test_another_file_than_was_declared_is_fetched_twice_and_then_refused(bridge, fetch):
-    told = {"Repr-Digest": digest(OTHER)}
+@pytest.mark.parametrize("in_claim", [True, False])
+def test_another_file_than_was_declared_is_fetched_twice_and_then_refused(bridge, client, tmp_path, in_claim):
+    """By the digest in the claim, as a proxy may remove the one of the answer; else by that."""
+    told, fields = ({}, {"source_sha256": SHA256}) if in_claim else ({"Repr-Digest": digest(OTHER)}, {})
     bridge.script("download", *[Say(data=data, headers=told) for data in (DATA, DATA[::-1], DATA, DATA)])
-    with pytest.raises(Refused, match="not the one that was declared") as refused:
-        fetch()
+    words = "not the one that was declared" if in_claim else "not the one whose digest came with it"
+    with pytest.raises(Refused, match=words) as refused:
+        Download(client, Held(read_claim(claim(**fields))), tmp_path).fetch()
     for data in (DATA, OTHER):
         assert hashlib.sha256(data).hexdigest() in str(refused.value)
     for _ in range(4):
         bridge.next("download")
     assert bridge.calls_left("download") == 0
+
+
+def test_another_checkpoint_than_was_uploaded_is_refused_by_its_own_name(bridge, client, tmp_path):
+    bridge.always("checkpoint", Say(data=DATA))
+    told = claim(checkpoint_upload={"sha256": SHA256}, source_name="a.pdf")
+    with pytest.raises(Refused, match=r"^checkpoint: the checkpoint is not the one"):
+        CheckpointDownload(client, Held(read_claim(told)), tmp_path).fetch()
+
+
+@pytest.mark.parametrize("wrong", [7, "x" * 64, SHA256 + "0", None])
+def test_a_digest_of_the_wrong_form_costs_no_job(wrong):
+    assert read_claim(claim(source_sha256=wrong)).source_sha256 is None
 
 
 @pytest.mark.parametrize(
