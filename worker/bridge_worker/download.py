@@ -219,7 +219,13 @@ class CheckpointDownload(Download):
             raise Refused(f"only {self._furthest} bytes of it came in time")
 
     def _open(self, headers: dict[str, str]) -> requests.Response:
-        return self._client.open_checkpoint(self._held.claim, headers)
+        try:
+            return self._client.open_checkpoint(self._held.claim, headers)
+        except CallFailed as error:
+            if error.status != 405:
+                raise
+            # A process of the version before, during an upgrade: the next try may reach another.
+            raise CallFailed(str(error)) from None
 
     def _declared(self) -> str | None:
         return self._held.claim.checkpoint_sha256

@@ -125,7 +125,7 @@ def checkpoint_of(what: object, directory: Path) -> str | CheckpointFile:
 def write_checkpoint(directory: Path, checkpoint: str) -> None:
     """Write a checkpoint for the worker, atomically."""
     new = directory / f"{CHECKPOINT_FILE}.new"
-    new.write_text(checkpoint, encoding="utf-8", errors="replace")
+    new.write_bytes(checkpoint.encode("utf-8", "replace"))  # with its line ends as they are
     new.replace(directory / CHECKPOINT_FILE)
 
 
