@@ -178,7 +178,10 @@ def test_what_dies_or_stands_still_at_a_point_costs_no_job(site, directory, poin
         wait_until(lambda: reached.exists() or led.done(), f"{point} to be reached")
         assert reached.exists(), f"{flow.__name__} did not lead past {point}: {led.exception() or led.result()}"
         pid = wait_until(lambda: reached.read_text(), "its process' ID")
-        process = psutil.Process(int(pid)) if psutil.pid_exists(int(pid)) else None
+        try:
+            process = psutil.Process(int(pid))
+        except psutil.NoSuchProcess:  # it has died, and was reaped
+            process = None
         try:
             if action == "kill":
                 wait_until(lambda: process is None or in_its_place(process, "gone", "zombie"), "the process to die")

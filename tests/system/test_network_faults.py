@@ -166,7 +166,7 @@ def test_a_parked_poll_whose_claim_was_committed_without_an_answer_is_given_the_
     """It is found under the poll's claim_id, at the latest when the poll ends."""
     fault = net.postgresql.cut_on(b"EXECUTE claim_jobs", "up", before=False)
     given: list[requests.Response] = []
-    poll = threading.Thread(target=lambda: given.append(client.poll(wait=5, lease=60, claim_id="parked")))
+    poll = threading.Thread(target=lambda: given.append(client.poll(wait=15, lease=60, claim_id="parked")))
     poll.start()
     wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
     job_id = client.create()

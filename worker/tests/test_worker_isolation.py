@@ -45,7 +45,10 @@ def offspring(place: Path) -> list[int]:
 
 def gone(process_ids: list[int]) -> bool:
     def lives(process_id: int) -> bool:
-        return psutil.pid_exists(process_id) and psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+        try:
+            return psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     return bool(until(lambda: not any(lives(one) for one in process_ids), f"the end of {process_ids}"))
 
