@@ -5,18 +5,17 @@ first migration) only append what changed to `job_moves`; a sweep folds that int
 (bridge/insight/counters.py).
 """
 
-from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, Column, Table, Text
 
 from models.job import metadata
 
 job_counts = Table(
     "job_counts",
     metadata,
-    Column("tenant", Text, nullable=False),
-    Column("content_type", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("tenant", Text, primary_key=True),
+    Column("content_type", Text, primary_key=True),
+    Column("status", Text, primary_key=True),
     Column("jobs", BigInteger, nullable=False),
-    PrimaryKeyConstraint("tenant", "content_type", "status"),
 )
 
 # No key and no index: it is appended to, read whole and emptied every few seconds.
