@@ -6,11 +6,9 @@ from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
-# The table of edges of models/job_state.py as it was at this revision (tests/test_states.py walks every pair): CHECK
-# constraints cannot see the old row, so that a trigger keeps raw SQL from changes that no edge allows.
+# The table of edges of models/job_state.py as it was at this revision (tests/jobs/test_edges.py walks every pair):
+# CHECK constraints cannot see the old row, so that a trigger keeps raw SQL from changes that no edge allows.
 LEGAL_MOVES = """
 CREATE FUNCTION remote_jobs_legal_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -58,38 +56,54 @@ CREATE TRIGGER remote_jobs_gone AFTER DELETE ON remote_jobs REFERENCING OLD TABL
   FOR EACH STATEMENT EXECUTE FUNCTION remote_jobs_gone();
 """
 
+# name: (columns, predicate)
+INDEXES_OF_JOBS = {
+    "remote_jobs_claim": (["tenant", "content_type", "priority", "queued_at", "id"], "status = 'pending'"),
+    "remote_jobs_deadline": (["timeout_at"], "status = 'processing'"),
+    "remote_jobs_due": (["available_at"], "status = 'pending' AND NOT mirrored"),
+    "remote_jobs_holder": (["key_id", "worker_id"], "status = 'processing'"),
+    "remote_jobs_ingestion_task": (["tenant", "ingestion_task_id", "created_at", "id"], None),
+    "remote_jobs_by_status": (["tenant", "status", "created_at", "id"], None),
+    "remote_jobs_by_type": (["tenant", "content_type", "status", "created_at", "id"], None),
+    "remote_jobs_by_worker": (["tenant", "worker_id", "created_at", "id"], "worker_id IS NOT NULL"),
+    "remote_jobs_lease": (["lease_expires_at"], "status = 'processing'"),
+    "remote_jobs_newest": (["tenant", "created_at", "id"], None),
+    "remote_jobs_purge": (["completed_at"], "completed_at IS NOT NULL"),
+    "remote_jobs_queue_clock": (["timeout_at"], "status = 'pending'"),
+    "remote_jobs_recent": (["tenant", "content_type", "completed_at"], "status = 'completed'"),
+}
+
 
 def upgrade() -> None:
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), primary_key=True),
         sa.Column("prefix", sa.Text(), nullable=False),
         sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=False),
-        sa.Column("content_types", postgresql.ARRAY(sa.Text()), nullable=True),
+        sa.Column("content_types", postgresql.ARRAY(sa.Text())),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True)),
+        sa.Column("revoked_at", sa.DateTime(timezone=True)),
+        sa.Column("last_used_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint(
             "scopes <@ ARRAY['submit', 'work', 'read', 'admin'] AND scopes <> '{}'", name=op.f("api_keys_scopes")
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("api_keys_pkey")),
         sa.UniqueConstraint("prefix"),
     )
     op.create_table(
         "remote_jobs",
-        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), primary_key=True),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("ingestion_task_id", sa.Text(), nullable=False),
         sa.Column("source_file_path", sa.Text(), nullable=False),
         sa.Column("content_type", sa.Text(), nullable=False),
         sa.Column("task_options", sa.JSON(), nullable=False),
         sa.Column("priority", sa.SmallInteger(), nullable=False),
-        sa.Column("idempotency_key", sa.Text(), nullable=True),
-        sa.Column("idempotency_hash", sa.LargeBinary(), nullable=True),
+        sa.Column("idempotency_key", sa.Text()),
+        sa.Column("idempotency_hash", sa.LargeBinary()),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
@@ -104,22 +118,22 @@ def upgrade() -> None:
         sa.Column("outcome_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("forgiven_attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("worker_id", sa.Text(), nullable=True),
-        sa.Column("key_id", sa.Uuid(), nullable=True),
-        sa.Column("claim_id", sa.Text(), nullable=True),
-        sa.Column("lease_token", sa.Text(), nullable=True),
-        sa.Column("lease_seconds", sa.Integer(), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("ack_by", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("acknowledged_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("attempt_end", sa.Text(), nullable=True),
-        sa.Column("attempt_ended_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("progress", sa.Float(), nullable=True),
-        sa.Column("message", sa.Text(), nullable=True),
-        sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.Column("result_data", sa.JSON(), nullable=True),
+        sa.Column("worker_id", sa.Text()),
+        sa.Column("key_id", sa.Uuid()),
+        sa.Column("claim_id", sa.Text()),
+        sa.Column("lease_token", sa.Text()),
+        sa.Column("lease_seconds", sa.Integer()),
+        sa.Column("started_at", sa.DateTime(timezone=True)),
+        sa.Column("ack_by", sa.DateTime(timezone=True)),
+        sa.Column("acknowledged_at", sa.DateTime(timezone=True)),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True)),
+        sa.Column("attempt_end", sa.Text()),
+        sa.Column("attempt_ended_at", sa.DateTime(timezone=True)),
+        sa.Column("progress", sa.Float()),
+        sa.Column("message", sa.Text()),
+        sa.Column("completed_at", sa.DateTime(timezone=True)),
+        sa.Column("error_message", sa.Text()),
+        sa.Column("result_data", sa.JSON()),
         sa.CheckConstraint(
             "(status = 'processing') = (lease_expires_at IS NOT NULL)"
             " AND (status = 'processing') = (ack_by IS NOT NULL)",
@@ -151,111 +165,34 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("priority BETWEEN 0 AND 2", name=op.f("remote_jobs_priority")),
         sa.CheckConstraint("retry_count BETWEEN 0 AND max_retries", name=op.f("remote_jobs_retry_count")),
-        sa.PrimaryKeyConstraint("id", name=op.f("remote_jobs_pkey")),
         postgresql_with={"fillfactor": "85"},
     )
-    op.create_index(
-        "remote_jobs_claim",
-        "remote_jobs",
-        ["tenant", "content_type", "priority", "queued_at", "id"],
-        unique=False,
-        postgresql_where=sa.text("status = 'pending'"),
-    )
-    op.create_index(
-        "remote_jobs_deadline",
-        "remote_jobs",
-        ["timeout_at"],
-        unique=False,
-        postgresql_where=sa.text("status = 'processing'"),
-    )
-    op.create_index(
-        "remote_jobs_due",
-        "remote_jobs",
-        ["available_at"],
-        unique=False,
-        postgresql_where=sa.text("status = 'pending' AND NOT mirrored"),
-    )
-    op.create_index(
-        "remote_jobs_holder",
-        "remote_jobs",
-        ["key_id", "worker_id"],
-        unique=False,
-        postgresql_where=sa.text("status = 'processing'"),
-    )
-    op.create_index(
-        "remote_jobs_idempotency",
-        "remote_jobs",
-        ["tenant", "idempotency_key"],
-        unique=True,
-        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
-    )
-    op.create_index(
-        "remote_jobs_ingestion_task",
-        "remote_jobs",
-        ["tenant", "ingestion_task_id", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index("remote_jobs_by_status", "remote_jobs", ["tenant", "status", "created_at", "id"], unique=False)
-    op.create_index(
-        "remote_jobs_by_type", "remote_jobs", ["tenant", "content_type", "status", "created_at", "id"], unique=False
-    )
-    op.create_index(
-        "remote_jobs_by_worker",
-        "remote_jobs",
-        ["tenant", "worker_id", "created_at", "id"],
-        unique=False,
-        postgresql_where=sa.text("worker_id IS NOT NULL"),
-    )
-    op.create_index(
-        "remote_jobs_lease",
-        "remote_jobs",
-        ["lease_expires_at"],
-        unique=False,
-        postgresql_where=sa.text("status = 'processing'"),
-    )
-    op.create_index("remote_jobs_newest", "remote_jobs", ["tenant", "created_at", "id"], unique=False)
-    op.create_index(
-        "remote_jobs_purge",
-        "remote_jobs",
-        ["completed_at"],
-        unique=False,
-        postgresql_where=sa.text("completed_at IS NOT NULL"),
-    )
-    op.create_index(
-        "remote_jobs_queue_clock",
-        "remote_jobs",
-        ["timeout_at"],
-        unique=False,
-        postgresql_where=sa.text("status = 'pending'"),
-    )
-    op.create_index(
-        "remote_jobs_recent",
-        "remote_jobs",
-        ["tenant", "content_type", "completed_at"],
-        unique=False,
-        postgresql_where=sa.text("status = 'completed'"),
-    )
+    for name, (columns, predicate) in INDEXES_OF_JOBS.items():
+        where = None if predicate is None else sa.text(predicate)
+        op.create_index(name, "remote_jobs", columns, postgresql_where=where)
+    keyed = sa.text("idempotency_key IS NOT NULL")
+    columns = ["tenant", "idempotency_key"]
+    op.create_index("remote_jobs_idempotency", "remote_jobs", columns, unique=True, postgresql_where=keyed)
     op.create_table(
         "sweeps",
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), primary_key=True),
         sa.Column("ran_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
         sa.Column("total", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("sweeps_pkey")),
     )
     op.create_table(
         "continuations",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("n", sa.Integer(), primary_key=True),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("kwargs", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("next_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("next_at", sa.DateTime(timezone=True)),
         sa.Column("tries", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("sent_at", sa.DateTime(timezone=True)),
+        sa.Column("confirmed_at", sa.DateTime(timezone=True)),
+        sa.Column("last_error", sa.Text()),
         sa.Column(
             "state",
             sa.Text(),
@@ -267,136 +204,103 @@ def upgrade() -> None:
             ),
             nullable=False,
         ),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["remote_jobs.id"], name=op.f("continuations_job_id_fkey"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("job_id", "n", name=op.f("continuations_pkey")),
     )
-    op.create_index(
-        "continuations_due", "continuations", ["next_at"], unique=False, postgresql_where=sa.text("next_at IS NOT NULL")
-    )
-    op.create_index(
-        "continuations_state", "continuations", ["tenant", "state", "created_at", "job_id", "n"], unique=False
-    )
+    op.create_index("continuations_due", "continuations", ["next_at"], postgresql_where=sa.text("next_at IS NOT NULL"))
+    op.create_index("continuations_state", "continuations", ["tenant", "state", "created_at", "job_id", "n"])
     op.create_table(
         "job_batches",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("idempotency_key", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), primary_key=True),
+        sa.Column("idempotency_key", sa.Text(), primary_key=True),
         sa.Column("idempotency_hash", sa.LargeBinary(), nullable=False),
         sa.Column("job_ids", postgresql.ARRAY(sa.Uuid()), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "idempotency_key", name=op.f("job_batches_pkey")),
     )
-    op.create_index("job_batches_age", "job_batches", ["created_at"], unique=False)
+    op.create_index("job_batches_age", "job_batches", ["created_at"])
     op.create_table(
         "job_attempts",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("attempt", sa.Integer(), primary_key=True),
         sa.Column("worker_id", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Uuid(), nullable=False),
         sa.Column("lease_token", sa.Text(), nullable=False),
         sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("acknowledged_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("acknowledged_at", sa.DateTime(timezone=True)),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("how", sa.Text(), nullable=False),
-        sa.Column("why", sa.Text(), nullable=True),
-        sa.Column("result_digest", sa.LargeBinary(), nullable=True),
+        sa.Column("why", sa.Text()),
+        sa.Column("result_digest", sa.LargeBinary()),
         sa.CheckConstraint(
             "how IN ('cancelled', 'completed', 'failed', 'lease_expired', 'released', 'timeout', 'unacknowledged')",
             name=op.f("job_attempts_how"),
         ),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["remote_jobs.id"], name=op.f("job_attempts_job_id_fkey"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("job_id", "attempt", name=op.f("job_attempts_pkey")),
     )
     op.create_table(
         "job_refusals",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), primary_key=True),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("key_id", sa.Uuid(), nullable=False),
         sa.Column("refused_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("code", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["remote_jobs.id"], name=op.f("job_refusals_job_id_fkey"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("job_refusals_pkey")),
     )
-    op.create_index("job_refusals_job", "job_refusals", ["job_id", "id"], unique=False)
+    op.create_index("job_refusals_job", "job_refusals", ["job_id", "id"])
     op.create_table(
         "job_requests",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), primary_key=True),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), nullable=False),
         sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("what", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Uuid(), nullable=False),
         sa.CheckConstraint("what IN ('cancel', 'retry')", name=op.f("job_requests_what")),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["remote_jobs.id"], name=op.f("job_requests_job_id_fkey"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("job_requests_pkey")),
     )
-    op.create_index("job_requests_job", "job_requests", ["job_id", "id"], unique=False)
+    op.create_index("job_requests_job", "job_requests", ["job_id", "id"])
     op.create_table(
         "job_results",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("content", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["remote_jobs.id"], name=op.f("job_results_job_id_fkey"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("job_id", name=op.f("job_results_pkey")),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("content", sa.Text()),
     )
-    op.create_index("job_attempts_worker", "job_attempts", ["key_id", "worker_id", "ended_at"], unique=False)
-    op.create_index(
-        "job_attempts_bad",
-        "job_attempts",
-        ["ended_at"],
-        unique=False,
-        postgresql_where=sa.text("how IN ('failed', 'lease_expired', 'unacknowledged')"),
-    )
+    op.create_index("job_attempts_worker", "job_attempts", ["key_id", "worker_id", "ended_at"])
+    bad = sa.text("how IN ('failed', 'lease_expired', 'unacknowledged')")
+    op.create_index("job_attempts_bad", "job_attempts", ["ended_at"], postgresql_where=bad)
     op.create_table(
         "job_counts",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("content_type", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), primary_key=True),
+        sa.Column("content_type", sa.Text(), primary_key=True),
+        sa.Column("status", sa.Text(), primary_key=True),
         sa.Column("jobs", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "content_type", "status", name=op.f("job_counts_pkey")),
     )
     op.create_table(
         "job_moves",
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("content_type", sa.Text(), nullable=False),
-        sa.Column("gone", sa.Text(), nullable=True),
-        sa.Column("came", sa.Text(), nullable=True),
+        sa.Column("gone", sa.Text()),
+        sa.Column("came", sa.Text()),
         sa.Column("jobs", sa.BigInteger(), nullable=False),
     )
     op.create_table(
         "job_durations",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("content_type", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), primary_key=True),
+        sa.Column("content_type", sa.Text(), primary_key=True),
         sa.Column("median_seconds", sa.Float(), nullable=False),
         sa.Column("jobs", sa.Integer(), nullable=False),
         sa.Column("refreshed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "content_type", name=op.f("job_durations_pkey")),
     )
     op.create_table(
         "worker_pauses",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), primary_key=True),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("worker_id", sa.Text(), nullable=False),
-        sa.Column("key_id", sa.Uuid(), nullable=True),
+        sa.Column("key_id", sa.Uuid()),
         sa.Column("by", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("until", sa.DateTime(timezone=True)),
         sa.Column("in_a_row", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.CheckConstraint("by IN ('bridge', 'operator')", name=op.f("worker_pauses_by")),
         sa.CheckConstraint(
             "by <> 'bridge' OR (until IS NOT NULL AND key_id IS NOT NULL)", name=op.f("worker_pauses_bridge")
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("worker_pauses_pkey")),
         sa.UniqueConstraint(
             "tenant", "worker_id", "key_id", "by", name="worker_pauses_worker", postgresql_nulls_not_distinct=True
         ),
@@ -408,43 +312,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("worker_pauses")
-    op.drop_table("job_durations")
-    op.drop_table("job_moves")
-    op.drop_table("job_counts")
-    op.drop_index("job_attempts_bad", table_name="job_attempts")
-    op.drop_index("job_attempts_worker", table_name="job_attempts")
-    op.drop_table("job_results")
-    op.drop_index("job_requests_job", table_name="job_requests")
-    op.drop_table("job_requests")
-    op.drop_index("job_refusals_job", table_name="job_refusals")
-    op.drop_table("job_refusals")
-    op.drop_table("job_attempts")
-    op.drop_index("job_batches_age", table_name="job_batches")
-    op.drop_table("job_batches")
-    op.drop_index("continuations_state", table_name="continuations")
-    op.drop_index("continuations_due", table_name="continuations", postgresql_where=sa.text("next_at IS NOT NULL"))
-    op.drop_table("continuations")
-    op.drop_table("sweeps")
-    op.drop_index("remote_jobs_recent", table_name="remote_jobs", postgresql_where=sa.text("status = 'completed'"))
-    op.drop_index("remote_jobs_queue_clock", table_name="remote_jobs", postgresql_where=sa.text("status = 'pending'"))
-    op.drop_index("remote_jobs_purge", table_name="remote_jobs", postgresql_where=sa.text("completed_at IS NOT NULL"))
-    op.drop_index("remote_jobs_newest", table_name="remote_jobs")
-    op.drop_index("remote_jobs_lease", table_name="remote_jobs", postgresql_where=sa.text("status = 'processing'"))
-    op.drop_index("remote_jobs_by_worker", table_name="remote_jobs", postgresql_where=sa.text("worker_id IS NOT NULL"))
-    op.drop_index("remote_jobs_by_type", table_name="remote_jobs")
-    op.drop_index("remote_jobs_by_status", table_name="remote_jobs")
-    op.drop_index("remote_jobs_ingestion_task", table_name="remote_jobs")
-    op.drop_index(
-        "remote_jobs_idempotency", table_name="remote_jobs", postgresql_where=sa.text("idempotency_key IS NOT NULL")
-    )
-    op.drop_index("remote_jobs_holder", table_name="remote_jobs", postgresql_where=sa.text("status = 'processing'"))
-    op.drop_index(
-        "remote_jobs_due", table_name="remote_jobs", postgresql_where=sa.text("status = 'pending' AND NOT mirrored")
-    )
-    op.drop_index("remote_jobs_deadline", table_name="remote_jobs", postgresql_where=sa.text("status = 'processing'"))
-    op.drop_index("remote_jobs_claim", table_name="remote_jobs", postgresql_where=sa.text("status = 'pending'"))
-    op.drop_table("remote_jobs")
-    op.drop_table("api_keys")
+    for table in (
+        "worker_pauses", "job_durations", "job_moves", "job_counts", "job_results", "job_requests", "job_refusals",
+        "job_attempts", "job_batches", "continuations", "sweeps", "remote_jobs", "api_keys",
+    ):  # fmt: skip
+        op.drop_table(table)
     for function in ("legal_move", "came", "moved", "gone"):
         op.execute(f"DROP FUNCTION remote_jobs_{function}()")

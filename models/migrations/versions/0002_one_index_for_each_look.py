@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 # name: (columns, predicate before, predicate now)
 INDEXES = {
@@ -48,7 +46,7 @@ AUTOVACUUM = {
 def _rebuild(which: int) -> None:
     for name, (columns, *predicates) in INDEXES.items():
         op.drop_index(name, table_name="remote_jobs")
-        op.create_index(name, "remote_jobs", columns, unique=False, postgresql_where=sa.text(predicates[which]))
+        op.create_index(name, "remote_jobs", columns, postgresql_where=sa.text(predicates[which]))
 
 
 def upgrade() -> None:

@@ -9,15 +9,13 @@ from alembic import op
 
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("api_keys", sa.Column("made_by", sa.Text(), nullable=True))
-    op.add_column("api_keys", sa.Column("revoked_by", sa.Text(), nullable=True))
-    op.create_index("api_keys_made_by", "api_keys", ["made_by"], unique=False)
-    op.create_index("api_keys_tenant", "api_keys", ["tenant", "created_at", "prefix"], unique=False)
+    op.add_column("api_keys", sa.Column("made_by", sa.Text()))
+    op.add_column("api_keys", sa.Column("revoked_by", sa.Text()))
+    op.create_index("api_keys_made_by", "api_keys", ["made_by"])
+    op.create_index("api_keys_tenant", "api_keys", ["tenant", "created_at", "prefix"])
 
 
 def downgrade() -> None:

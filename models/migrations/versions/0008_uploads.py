@@ -8,15 +8,13 @@ from alembic import op
 
 revision = "0008"
 down_revision = "0007"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     moment = sa.DateTime(timezone=True)
     op.create_table(
         "uploads",
-        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), primary_key=True),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Uuid(), nullable=False),
         sa.Column("job_id", sa.Uuid()),
@@ -30,7 +28,6 @@ def upgrade() -> None:
         sa.Column("sha256", sa.LargeBinary()),
         sa.Column("created_at", moment, server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", moment, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="uploads_pkey"),
         sa.CheckConstraint("received BETWEEN 0 AND length", name=op.f("uploads_received")),
         sa.CheckConstraint("(received = length) = (sha256 IS NOT NULL)", name=op.f("uploads_whole_has_digest")),
         sa.CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name=op.f("uploads_attempt_of_job")),
@@ -38,16 +35,12 @@ def upgrade() -> None:
     op.create_index("uploads_expire", "uploads", ["expires_at"])
     op.create_table(
         "upload_segments",
-        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), primary_key=True),
         sa.Column("object", sa.Text(), nullable=False),
-        sa.Column("upload_id", sa.Uuid()),
+        sa.Column("upload_id", sa.Uuid(), sa.ForeignKey("uploads.id", ondelete="SET NULL")),
         sa.Column("start", sa.BigInteger()),
         sa.Column("size", sa.Integer()),
         sa.Column("written_at", moment, server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="upload_segments_pkey"),
-        sa.ForeignKeyConstraint(
-            ["upload_id"], ["uploads.id"], name="upload_segments_upload_id_fkey", ondelete="SET NULL"
-        ),
         sa.CheckConstraint("(start IS NULL) = (size IS NULL)", name=op.f("upload_segments_counted")),
     )
     op.create_index("upload_segments_of", "upload_segments", ["upload_id", "start"])
@@ -56,10 +49,9 @@ def upgrade() -> None:
     op.create_index("upload_segments_uncounted", "upload_segments", ["written_at"], postgresql_where=uncounted)
     op.create_table(
         "upload_usage",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.Column("tenant", sa.Text(), primary_key=True),
+        sa.Column("key_id", sa.Uuid(), primary_key=True),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "key_id", name="upload_usage_pkey"),
     )
 
 

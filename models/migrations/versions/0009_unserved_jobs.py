@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0009"
 down_revision = "0008"
-branch_labels = None
-depends_on = None
 
 WAITS = sa.text("unserved_at IS NOT NULL AND completed_at IS NULL")
 
@@ -20,10 +18,9 @@ def upgrade() -> None:
     op.add_column("remote_jobs", sa.Column("unserved_at", sa.DateTime(timezone=True)))
     op.create_table(
         "queue_asks",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("content_type", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), primary_key=True),
+        sa.Column("content_type", sa.Text(), primary_key=True),
         sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "content_type", name="queue_asks_pkey"),
     )
     op.create_index("remote_jobs_unserved", "remote_jobs", ["unserved_at"], postgresql_where=WAITS)
     op.create_index("remote_jobs_unserved_queue", "remote_jobs", ["tenant", "content_type"], postgresql_where=WAITS)

@@ -8,26 +8,22 @@ from alembic import op
 
 revision = "0010"
 down_revision = "0009"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     op.create_table(
         "metric_totals",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("labels", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), primary_key=True),
+        sa.Column("labels", sa.Text(), primary_key=True),
         sa.Column("value", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("name", "labels", name="metric_totals_pkey"),
     )
     op.create_table(
         "pipeline_queues",
-        sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("queue", sa.Text(), primary_key=True),
         sa.Column("looked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("messages", sa.BigInteger(), nullable=False),
         sa.Column("oldest", sa.LargeBinary()),
         sa.Column("untouched_since", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("queue", name="pipeline_queues_pkey"),
     )
 
 

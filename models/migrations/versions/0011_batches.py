@@ -9,20 +9,17 @@ from alembic import op
 
 revision = "0011"
 down_revision = "0010"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     op.create_table(
         "batches",
-        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), primary_key=True),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("jobs", sa.Integer(), nullable=False),
         sa.Column("outcome", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("look_at", sa.DateTime(timezone=True)),
-        sa.PrimaryKeyConstraint("id", name="batches_pkey"),
     )
     op.create_index("batches_open", "batches", ["look_at"], postgresql_where=sa.text("look_at IS NOT NULL"))
     op.create_index("batches_age", "batches", ["created_at"])

@@ -8,30 +8,24 @@ from alembic import op
 
 revision = "0012"
 down_revision = "0011"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     op.create_table(
         "job_log_pieces",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("n", sa.BigInteger(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("n", sa.BigInteger(), primary_key=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lines", sa.Text(), nullable=False),
         sa.Column("bytes", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["remote_jobs.id"], name="job_log_pieces_job_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", "n", name="job_log_pieces_pkey"),
     )
     op.create_table(
         "job_checkpoints",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("checkpoint", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["remote_jobs.id"], name="job_checkpoints_job_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", name="job_checkpoints_pkey"),
     )
     op.add_column("remote_jobs", sa.Column("checkpoint_bytes", sa.Integer()))
 

@@ -8,8 +8,6 @@ from alembic import op
 
 revision = "0013"
 down_revision = "0012"
-branch_labels = None
-depends_on = None
 
 # An upload that the last job named goes as one that nobody ever named.
 LET_GO = """
@@ -28,11 +26,8 @@ def upgrade() -> None:
     op.alter_column("uploads", "expires_at", nullable=True)
     op.create_table(
         "job_uploads",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("upload_id", sa.Uuid(), nullable=False),
-        sa.PrimaryKeyConstraint("job_id", "upload_id", name="job_uploads_pkey"),
-        sa.ForeignKeyConstraint(["job_id"], ["remote_jobs.id"], name="job_uploads_job_id_fkey", ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name="job_uploads_upload_id_fkey"),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("upload_id", sa.Uuid(), sa.ForeignKey("uploads.id"), primary_key=True),
     )
     op.create_index("job_uploads_upload", "job_uploads", ["upload_id"])
     op.execute(LET_GO)

@@ -8,19 +8,15 @@ from alembic import op
 
 revision = "0016"
 down_revision = "0015"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     op.create_table(
         "job_files",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(collation="C"), nullable=False),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("name", sa.Text(collation="C"), primary_key=True),
         sa.Column("upload_id", sa.Uuid(), nullable=False),
         sa.Column("media_type", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("job_id", "name", name="job_files_pkey"),
-        sa.ForeignKeyConstraint(["job_id"], ["remote_jobs.id"], name="job_files_job_id_fkey", ondelete="CASCADE"),
     )
 
 

@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0017"
 down_revision = "0016"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -23,8 +21,8 @@ def upgrade() -> None:
     op.add_column("api_keys", sa.Column("webhook_secret_at", sa.DateTime(timezone=True)))
     op.create_table(
         "webhooks",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("remote_jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("n", sa.Integer(), primary_key=True),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Uuid(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
@@ -53,8 +51,6 @@ def upgrade() -> None:
             ),
             nullable=False,
         ),
-        sa.ForeignKeyConstraint(["job_id"], ["remote_jobs.id"], name="webhooks_job_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", "n", name="webhooks_pkey"),
     )
     on_its_way = sa.text("next_at IS NOT NULL")
     op.create_index("webhooks_of_tenant", "webhooks", ["tenant", "next_at"], postgresql_where=on_its_way)

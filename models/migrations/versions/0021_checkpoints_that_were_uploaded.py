@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0021"
 down_revision = "0020"
-branch_labels = None
-depends_on = None
 
 # No further attempt of a completed job can be: its checkpoint goes as one that was replaced.
 DONE = """
