@@ -1,23 +1,24 @@
 """The files of a job's result."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, Range
 
 from api.schemas.strict import QueryInteger
-from bridge.bounded_schema import Strict
+from bridge.bounded_schema import Strict, member
 
 
 class ArtifactsQuery(Strict):
     """Which page of a job's artifacts."""
 
-    limit = QueryInteger(load_default=100, validate=validate.Range(1, 500))
-    cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
+    limit = QueryInteger(load_default=100, validate=Range(1, 500))
+    cursor = fields.String(load_default=None, validate=Length(1, 200))
 
 
 class Artifact(Schema):
     """A file of a job's result."""
 
     name = fields.String(required=True)
-    size = fields.Integer(required=True, metadata={"description": "In bytes."})
+    size = member(fields.Integer, "In bytes.")
     media_type = fields.String(required=True)
     sha256 = fields.String(required=True)
 
@@ -32,7 +33,5 @@ class ArtifactPage(Schema):
 class ResultText(Schema):
     """The size and hash of a result's text."""
 
-    size = fields.Integer(required=True, metadata={"description": "In bytes of UTF-8."})
-    sha256 = fields.String(
-        required=True, allow_none=True, metadata={"description": "In hex; null if it was not uploaded."}
-    )
+    size = member(fields.Integer, "In bytes of UTF-8.")
+    sha256 = member(fields.String, "In hex; null if it was not uploaded.", null=True)

@@ -3,43 +3,40 @@
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, Range
 
 from api.schemas.strict import QueryInteger
+from bridge.bounded_schema import Lenient, optional
 from bridge.jobs.fields import StrictInteger
 from bridge.sparse_schema import Sparse
 from bridge.workers.facts import MOST_BYTES, MOST_CHARACTERS, Facts
 
-_TEXT = validate.Length(max=MOST_CHARACTERS)
-_BYTES = validate.Range(0, MOST_BYTES)
-_MEMORY = {"description": "Bytes of memory that the worker may use; shown to operators."}
-_FREE = {"description": "Bytes of it that are free now; shown to operators."}
+_TEXT = Length(max=MOST_CHARACTERS)
+_BYTES = Range(0, MOST_BYTES)
+_MEMORY = "Bytes of memory that the worker may use; shown to operators."
+_FREE = "Bytes of it that are free now; shown to operators."
 
 
-def _text(what: str) -> fields.String:
-    told = {"description": f"{what}; shown to operators."}
-    return fields.String(load_default=None, allow_none=True, validate=_TEXT, metadata=told)
-
-
-class _Texts(Sparse):
-    version = _text("Version of the worker's program")
-    host = _text("Name of its machine")
-    platform = _text("Operating system and processor")
-    gpu = _text("GPUs")
+class _Texts(Lenient, Sparse):
+    version = optional(fields.String, "Version of the worker's program; shown to operators.", validate=_TEXT)
+    host = optional(fields.String, "Name of its machine; shown to operators.", validate=_TEXT)
+    platform = optional(fields.String, "Operating system and processor; shown to operators.", validate=_TEXT)
+    gpu = optional(fields.String, "GPUs; shown to operators.", validate=_TEXT)
 
 
 class QueryFacts(_Texts):
     """The facts in a poll's query."""
 
-    memory = QueryInteger(load_default=None, validate=_BYTES, metadata=_MEMORY)
-    memory_free = QueryInteger(load_default=None, validate=_BYTES, metadata=_FREE)
+    memory = optional(QueryInteger, _MEMORY, validate=_BYTES)
+    memory_free = optional(QueryInteger, _FREE, validate=_BYTES)
 
 
 class BodyFacts(_Texts):
     """The facts in a heartbeat's body."""
 
-    memory = StrictInteger(load_default=None, allow_none=True, validate=_BYTES, metadata=_MEMORY)
-    memory_free = StrictInteger(load_default=None, allow_none=True, validate=_BYTES, metadata=_FREE)
+    memory = optional(StrictInteger, _MEMORY, validate=_BYTES)
+    memory_free = optional(StrictInteger, _FREE, validate=_BYTES)
 
 
 class ShownFacts(Schema):

@@ -2,37 +2,29 @@
 
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import Schema, ValidationError, fields, post_load
+from marshmallow.validate import Length, Range
 
 from api.schemas.strict import QueryInteger
-from bridge.bounded_schema import BoundedList
+from bridge.bounded_schema import BoundedList, Lenient, member, optional
 
 
-class LogLines(Schema):
+class LogLines(Lenient):
     """Lines for the log of a job."""
 
-    class Meta:
-        unknown = EXCLUDE
-
-    lines = BoundedList(fields.String(validate=validate.Length(max=10_000)), most=1000, required=True)
-    lease_token = fields.String(load_default=None, allow_none=True)
+    lines = BoundedList(fields.String(validate=Length(max=10_000)), most=1000, required=True)
+    lease_token = fields.String(load_default=None)
 
 
-class Checkpoint(Schema):
+class Checkpoint(Lenient):
     """A checkpoint for the next attempt, in one of two forms; it replaces an earlier one."""
 
-    class Meta:
-        unknown = EXCLUDE
-
-    checkpoint = fields.String(
-        load_default=None, allow_none=True, metadata={"description": "Text of at most 1 MiB in UTF-8."}
-    )
+    checkpoint = optional(fields.String, "Text of at most 1 MiB in UTF-8.")
     checkpoint_upload = fields.String(
         load_default=None,
-        allow_none=True,
         metadata={"format": "uuid", "description": "Instead of checkpoint: a finished upload of the attempt."},
     )
-    lease_token = fields.String(load_default=None, allow_none=True)
+    lease_token = fields.String(load_default=None)
 
     @post_load
     def _one_form(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -44,34 +36,27 @@ class Checkpoint(Schema):
 class UploadedCheckpoint(Schema):
     """A checkpoint that was uploaded."""
 
-    size = fields.Integer(required=True, metadata={"description": "In bytes."})
-    media_type = fields.String(
-        required=True, allow_none=True, metadata={"description": "As it was uploaded; null: none was named."}
-    )
-    sha256 = fields.String(required=True, metadata={"description": "In hex."})
-    url = fields.String(required=True, metadata={"description": "Relative to the bridge's address."})
+    size = member(fields.Integer, "In bytes.")
+    media_type = member(fields.String, "As it was uploaded; null: none was named.", null=True)
+    sha256 = member(fields.String, "In hex.")
+    url = member(fields.String, "Relative to the bridge's address.")
 
 
-class LogQuery(Schema):
+class LogQuery(Lenient):
     """Which part of a job's log."""
 
-    class Meta:
-        unknown = EXCLUDE
-
-    after = QueryInteger(
-        load_default=None,
-        validate=validate.Range(0, 2**53),
-        metadata={"description": "Only pieces after this one, oldest first; omit for the newest."},
+    after = optional(
+        QueryInteger, "Only pieces after this one, oldest first; omit for the newest.", validate=Range(0, 2**53)
     )
 
 
 class LogPiece(Schema):
     """The lines that one request appended."""
 
-    n = fields.Integer(required=True, metadata={"description": "The number of the piece, from 1, in order of arrival."})
+    n = member(fields.Integer, "The number of the piece, from 1, in order of arrival.")
     attempt = fields.Integer(required=True)
     at = fields.AwareDateTime(required=True)
-    lines = fields.String(required=True, metadata={"description": "Each ends with a line feed."})
+    lines = member(fields.String, "Each ends with a line feed.")
 
 
 class LogAnswer(Schema):

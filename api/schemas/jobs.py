@@ -1,12 +1,13 @@
 """Requests and answers of producers and readers."""
 
-from marshmallow import EXCLUDE, Schema, fields, validate
+from marshmallow import Schema, fields
+from marshmallow.validate import Length, OneOf, Range, Regexp
 
 from api.schemas.artifacts import ResultText
 from api.schemas.insight import ShownKey
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger, StrictBoolean
-from bridge.bounded_schema import BoundedList, Strict
+from bridge.bounded_schema import BoundedList, Lenient, Strict, member, optional
 from bridge.jobs.fields import CreateFields, Moment
 from bridge.jobs.remote_sources import FETCHES
 from bridge.names import CONTENT_TYPE_PATTERN
@@ -31,7 +32,7 @@ class JobCreated(Schema):
     """The answer to a create."""
 
     job_id = fields.UUID(required=True)
-    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    status = fields.String(required=True, validate=OneOf(STATES))
     created_at = fields.AwareDateTime(required=True)
 
 
@@ -39,15 +40,15 @@ class CreateBatch(Strict):
     """Up to 1000 new jobs: all of them, or none."""
 
     jobs = BoundedList(fields.Nested(CreateJob()), most=1000, required=True)
-    outcome = StrictBoolean(
+    outcome = optional(
+        StrictBoolean,
+        "Tell the pipeline once, by an outcome `batch_ended`, when all jobs have ended.",
         load_default=False,
-        metadata={"description": "Tell the pipeline once, by an outcome `batch_ended`, when all jobs have ended."},
     )
-    callback_url = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Length(1, LONGEST),
-        metadata={"description": "With `outcome`: an https address that receives it too. Default: the key's."},
+    callback_url = optional(
+        fields.String,
+        "With `outcome`: an https address that receives it too. Default: the key's.",
+        validate=Length(1, LONGEST),
     )
 
 
@@ -55,17 +56,15 @@ class BatchCreated(Schema):
     """The answer to a batch, in the order of its jobs."""
 
     jobs = fields.List(fields.Nested(JobCreated()), required=True)
-    batch_id = fields.UUID(
-        required=True, allow_none=True, metadata={"description": "null: the replay of a batch of an earlier version."}
-    )
+    batch_id = member(fields.UUID, "null: the replay of a batch of an earlier version.", null=True)
 
 
 class BatchAnswer(Schema):
     """The progress of a batch."""
 
     batch_id = fields.UUID(required=True)
-    ended = fields.Boolean(required=True, metadata={"description": "Whether all its jobs have ended at this moment."})
-    jobs = fields.Integer(required=True, metadata={"description": "At its creation; some may have been deleted since."})
+    ended = member(fields.Boolean, "Whether all its jobs have ended at this moment.")
+    jobs = member(fields.Integer, "At its creation; some may have been deleted since.")
     by_status = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
     created_at = fields.AwareDateTime(required=True)
     ended_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -75,14 +74,14 @@ class StateAnswer(Schema):
     """The job's state after a change."""
 
     job_id = fields.UUID(required=True)
-    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    status = fields.String(required=True, validate=OneOf(STATES))
 
 
 class ShortJob(Schema):
     """The short view of a job."""
 
     job_id = fields.UUID(required=True)
-    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    status = fields.String(required=True, validate=OneOf(STATES))
     worker_id = fields.String(required=True, allow_none=True)
     created_at = fields.AwareDateTime(required=True)
     started_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -101,14 +100,14 @@ class Job(Schema):
     """A job as listed: everything but its attempts, its result's content and any token."""
 
     job_id = fields.UUID(required=True)
-    status = fields.String(required=True, validate=validate.OneOf(STATES))
+    status = fields.String(required=True, validate=OneOf(STATES))
     ingestion_task_id = fields.String(required=True)
     batch_id = fields.UUID(required=True, allow_none=True)
     source_file_path = fields.String(required=True)
-    source_fetch = fields.String(required=True, validate=validate.OneOf(FETCHES))
+    source_fetch = fields.String(required=True, validate=OneOf(FETCHES))
     content_type = fields.String(required=True)
     task_options = fields.Dict(required=True)
-    priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES))
+    priority = fields.String(required=True, validate=OneOf(PRIORITIES))
     worker_id = fields.String(required=True, allow_none=True)
     attempt = fields.Integer(required=True)
     retry_count = fields.Integer(required=True)
@@ -149,7 +148,7 @@ class Attempt(Schema):
     claimed_at = fields.AwareDateTime(required=True)
     acknowledged_at = fields.AwareDateTime(required=True, allow_none=True)
     ended_at = fields.AwareDateTime(required=True)
-    how = fields.String(required=True, validate=validate.OneOf([str(end) for end in AttemptEnd]))
+    how = fields.String(required=True, validate=OneOf([str(end) for end in AttemptEnd]))
     why = fields.String(required=True, allow_none=True)
     refusals = fields.List(fields.Nested(Refusal()), required=True)
 
@@ -158,59 +157,41 @@ class Request(Schema):
     """A cancel or a retry that changed the job."""
 
     asked_at = fields.AwareDateTime(required=True)
-    what = fields.String(required=True, validate=validate.OneOf([str(asked) for asked in Asked]))
-    key_id = fields.UUID(required=True, metadata={"description": "The key that made the request."})
+    what = fields.String(required=True, validate=OneOf([str(asked) for asked in Asked]))
+    key_id = member(fields.UUID, "The key that made the request.")
     key = fields.Nested(ShownKey(), required=True, allow_none=True)
 
 
 class WholeJob(Job):
     """A job with its history."""
 
-    result = fields.Nested(
-        ResultText(),
-        required=True,
-        allow_none=True,
-        metadata={"description": "The text of its result, or null while there is none."},
-    )
-    artifacts = fields.Integer(
-        required=True, metadata={"description": "How many files its result has besides the text."}
-    )
+    result = member(fields.Nested, "The text of its result, or null while there is none.", ResultText(), null=True)
+    artifacts = member(fields.Integer, "How many files its result has besides the text.")
 
-    attempts = fields.List(
-        fields.Nested(Attempt()),
-        required=True,
-        metadata={"description": "The 50 most recent ended attempts, oldest first."},
-    )
-    attempts_before = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "Pass it to get the next page; null on the last one."}
-    )
-    refusals = fields.List(fields.Nested(Refusal()), required=True, metadata={"description": "Of the current attempt."})
-    requests = fields.List(
-        fields.Nested(Request()), required=True, metadata={"description": "The 50 most recent ones, oldest first."}
-    )
+    attempts = member(fields.List, "The 50 most recent ended attempts, oldest first.", fields.Nested(Attempt()))
+    attempts_before = member(fields.Integer, "Pass it to get the next page; null on the last one.", null=True)
+    refusals = member(fields.List, "Of the current attempt.", fields.Nested(Refusal()))
+    requests = member(fields.List, "The 50 most recent ones, oldest first.", fields.Nested(Request()))
     requests_before = fields.Integer(required=True, allow_none=True)
 
 
-class ShowQuery(Schema):
+class ShowQuery(Lenient):
     """Which part of a job's history."""
 
-    class Meta:
-        unknown = EXCLUDE
-
-    attempts_before = QueryInteger(load_default=None, validate=validate.Range(1, 2**31 - 1))
-    requests_before = QueryInteger(load_default=None, validate=validate.Range(1, 2**53))
+    attempts_before = QueryInteger(load_default=None, validate=Range(1, 2**31 - 1))
+    requests_before = QueryInteger(load_default=None, validate=Range(1, 2**53))
 
 
 class Filters(Strict):
     """Which jobs."""
 
-    status = fields.String(load_default=None, validate=validate.OneOf(STATES))
+    status = fields.String(load_default=None, validate=OneOf(STATES))
     content_type = fields.String(
         load_default=None,
-        validate=validate.Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Not a content type: use a-z 0-9 . _ and -."),
+        validate=Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Not a content type: use a-z 0-9 . _ and -."),
     )
-    ingestion_task_id = fields.String(load_default=None, validate=validate.Length(1, 255))
-    worker_id = fields.String(load_default=None, validate=validate.Length(1, 255))
+    ingestion_task_id = fields.String(load_default=None, validate=Length(1, 255))
+    worker_id = fields.String(load_default=None, validate=Length(1, 255))
     created_after = Moment(format="iso", load_default=None)
     created_before = Moment(format="iso", load_default=None)
 
@@ -218,8 +199,8 @@ class Filters(Strict):
 class ListQuery(Filters):
     """Which jobs, and which page of them."""
 
-    limit = QueryInteger(load_default=50, validate=validate.Range(1, 500))
-    cursor = fields.String(load_default=None, validate=validate.Length(1, 200))
+    limit = QueryInteger(load_default=50, validate=Range(1, 500))
+    cursor = fields.String(load_default=None, validate=Length(1, 200))
 
 
 class JobPage(Schema):

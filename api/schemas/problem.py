@@ -2,6 +2,7 @@
 
 from marshmallow import Schema, fields
 
+from bridge.bounded_schema import member
 from models.job_state import JobState, Priority
 
 STATES = [str(state) for state in JobState]
@@ -14,8 +15,8 @@ class Problem(Schema):
     type = fields.String(required=True, metadata={"example": "about:blank"})
     title = fields.String(required=True)
     status = fields.Integer(required=True)
-    detail = fields.String(required=True, metadata={"description": "A human-readable explanation."})
-    code = fields.String(required=True, metadata={"description": "Stable; see docs/protocol.md."})
+    detail = member(fields.String, "A human-readable explanation.")
+    code = member(fields.String, "Stable; see docs/protocol.md.")
     drain = fields.Boolean(
         metadata={"description": "With code `paused`: if true, the worker is to finish what it holds and to end."}
     )

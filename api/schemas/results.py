@@ -1,11 +1,12 @@
 """Many results at once."""
 
-from marshmallow import EXCLUDE, Schema, fields, validate
+from marshmallow import Schema, fields
+from marshmallow.validate import OneOf
 
 from api.schemas.problem import STATES, Problem
 from api.schemas.strict import Untouched
 from api.schemas.work import Result
-from bridge.bounded_schema import BoundedList
+from bridge.bounded_schema import BoundedList, Lenient, member
 
 MOST = 100
 
@@ -16,11 +17,8 @@ class JobResult(Result):
     job_id = fields.String(required=True, metadata={"format": "uuid"})
 
 
-class Results(Schema):
+class Results(Lenient):
     """Up to 100 results."""
-
-    class Meta:
-        unknown = EXCLUDE
 
     results = BoundedList(Untouched(JobResult()), most=MOST, required=True)
 
@@ -28,11 +26,11 @@ class Results(Schema):
 class JobResultAnswer(Schema):
     """The answer to one result: `problem` is null if it was accepted."""
 
-    status = fields.String(
-        required=True,
-        allow_none=True,
-        validate=validate.OneOf([*STATES, None]),
-        metadata={"description": "The job's state; null if the bridge did not look the job up."},
+    status = member(
+        fields.String,
+        "The job's state; null if the bridge did not look the job up.",
+        null=True,
+        validate=OneOf([*STATES, None]),
     )
     ingestion_continued = fields.Boolean(required=True, allow_none=True)
     problem = fields.Nested(Problem(), required=True, allow_none=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load, validate
+from marshmallow import ValidationError, fields, post_load
+from marshmallow.validate import Length, OneOf, Range, Regexp
 
-from bridge.bounded_schema import ShortChoice, ShortMoment, ShortUuid, Strict
+from bridge.bounded_schema import ShortChoice, ShortMoment, ShortUuid, Strict, member, optional
 from bridge.canonical_hash import canonical_hash
 from bridge.jobs.remote_sources import BRIDGE, FETCHES, WORKER, is_remote
 from bridge.jobs.uploaded_sources import SCHEME as UPLOAD
@@ -54,78 +55,69 @@ class CreateFields(Strict):
     """The fields that create a job."""
 
     source_file_path = fields.String(
-        validate=validate.Length(1, 4096),
+        validate=Length(1, 4096),
         metadata={"description": "Absolute path of the source file, under one of BRIDGE_SOURCE_ROOTS."},
     )
     source_upload = ShortUuid(metadata={"description": "An upload that is whole, in place of `source_file_path`."})
     source_url = fields.String(
-        validate=validate.Length(1, LONGEST),
+        validate=Length(1, LONGEST),
         metadata={
             "description": "An https address or s3://bucket/key that BRIDGE_SOURCE_ALLOW allows, in place of a path."
         },
     )
-    source_fetch = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.OneOf(FETCHES),
-        metadata={"description": "Who asks the server of `source_url`: bridge or worker directly; default: the key's."},
+    source_fetch = optional(
+        fields.String,
+        "Who asks the server of `source_url`: bridge or worker directly; default: the key's.",
+        validate=OneOf(FETCHES),
     )
     source_sha256 = fields.String(
         load_default=None,
-        allow_none=True,
-        validate=validate.Regexp(r"^[0-9a-fA-F]{64}\Z", error="Must be a SHA-256: 64 hex digits."),
+        validate=Regexp(r"^[0-9a-fA-F]{64}\Z", error="Must be a SHA-256: 64 hex digits."),
         metadata={"description": "The file's SHA-256 in hex, which its worker checks.", "pattern": "^[0-9a-fA-F]{64}$"},
     )
     content_type = fields.String(
         required=True,
-        validate=validate.Regexp(
-            rf"^{CONTENT_TYPE_PATTERN}\Z", error="Must be 1 to 50 characters of a-z 0-9 . _ and -."
-        ),
+        validate=Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Must be 1 to 50 characters of a-z 0-9 . _ and -."),
         metadata={
             "description": "Which workers take it, such as `audio`, `video` or `document`.",
             "pattern": f"^{CONTENT_TYPE_PATTERN}$",
         },
     )
-    task_options = JsonObject(load_default=dict, metadata={"description": "Handed to the worker as it is."})
-    ingestion_task_id = fields.String(
-        required=True,
-        validate=validate.Length(1, 255),
-        metadata={"description": "The pipeline's own ID, handed back at the continuation."},
+    task_options = optional(JsonObject, "Handed to the worker as it is.", load_default=dict)
+    ingestion_task_id = member(
+        fields.String, "The pipeline's own ID, handed back at the continuation.", validate=Length(1, 255)
     )
-    priority = ShortChoice(
+    priority = optional(
+        ShortChoice,
+        "Served first within its content type.",
         Priority,
         by_value=fields.String(),
         load_default=Priority.NORMAL,
-        metadata={"description": "Served first within its content type."},
     )
-    max_retries = StrictInteger(load_default=3, validate=validate.Range(0, 100))
-    timeout_seconds = StrictInteger(
-        load_default=None,
-        validate=validate.Range(1, 604800),
-        metadata={"description": "How long one attempt may run (the deadline); default by content type."},
+    max_retries = StrictInteger(load_default=3, validate=Range(0, 100))
+    timeout_seconds = optional(
+        StrictInteger,
+        "How long one attempt may run (the deadline); default by content type.",
+        validate=Range(1, 604800),
     )
-    queue_timeout_seconds = StrictInteger(
-        load_default=None,
-        validate=validate.Range(1, 2592000),
-        metadata={"description": "How long the job may wait to be claimed; default 86400."},
+    queue_timeout_seconds = optional(
+        StrictInteger, "How long the job may wait to be claimed; default 86400.", validate=Range(1, 2592000)
     )
-    unserved_after_seconds = StrictInteger(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Range(30, 2592000),
-        metadata={"description": "Send an outcome `unserved` once no worker has asked for its type for this long."},
+    unserved_after_seconds = optional(
+        StrictInteger,
+        "Send an outcome `unserved` once no worker has asked for its type for this long.",
+        validate=Range(30, 2592000),
     )
-    callback_url = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Length(1, LONGEST),
-        metadata={"description": "An https address that receives the job's outcomes; default: that of the key."},
+    callback_url = optional(
+        fields.String,
+        "An https address that receives the job's outcomes; default: that of the key.",
+        validate=Length(1, LONGEST),
     )
     available_at = Moment(
         format="iso",
         load_default=None,
         # Every clock that is computed from it must stay within the years that a client can read.
-        validate=validate.Range(max=LATEST, error=f"Must be before the year {LATEST.year}."),
+        validate=Range(max=LATEST, error=f"Must be before the year {LATEST.year}."),
         metadata={"description": "Not to be claimed before this moment (with an offset, in the future)."},
     )
 
