@@ -58,7 +58,7 @@ def every(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenle
     return greenlet
 
 
-def once(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet:
+def once(seconds: float, work: str, do: Callable[[], object]) -> None:
     """Run `do` until it has succeeded once, `seconds` after each failure, in a separate greenlet.
 
     For what a process does at its start with a server that may be away: its start must not wait for that.
@@ -69,5 +69,4 @@ def once(seconds: float, work: str, do: Callable[[], object]) -> gevent.Greenlet
         while not supervised(do):
             gevent.sleep(seconds)
 
-    greenlet: gevent.Greenlet = gevent.spawn(run)
-    return greenlet
+    gevent.spawn(run)

@@ -1,5 +1,7 @@
 """What is in the broker's queues: the bridge looks before it adds to one, so that none grows that nobody reads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from amqp.exceptions import ChannelError
@@ -12,12 +14,8 @@ def lying(app: Celery, *queues: str) -> int:
 
     Raises kombu's OperationalError when the broker does not answer.
     """
-    connection: Any
-    with app.pool.acquire(block=True) as connection:
-        try:
-            return sum(_length(connection.default_channel, queue) for queue in queues)
-        except (*connection.connection_errors, *connection.channel_errors) as error:
-            raise OperationalError(str(error)) from error
+    with _channel(app) as channel:
+        return sum(_length(channel, queue) for queue in queues)
 
 
 def next_message(app: Celery, queue: str) -> bytes | None:
@@ -25,13 +23,20 @@ def next_message(app: Celery, queue: str) -> bytes | None:
 
     Raises kombu's OperationalError when the broker does not answer.
     """
+    with _channel(app) as channel:
+        found = channel.client.lindex(queue, -1)
+    return found.encode() if isinstance(found, str) else found
+
+
+@contextmanager
+def _channel(app: Celery) -> Iterator[Any]:
+    """Lend a channel to the broker; what its client raises inside becomes kombu's OperationalError."""
     connection: Any
     with app.pool.acquire(block=True) as connection:
         try:
-            found = connection.default_channel.client.lindex(queue, -1)
+            yield connection.default_channel
         except (*connection.connection_errors, *connection.channel_errors) as error:
             raise OperationalError(str(error)) from error
-    return found.encode() if isinstance(found, str) else found
 
 
 def _length(channel: Any, queue: str) -> int:

@@ -32,15 +32,8 @@ class Invalid(BridgeError):
 
     code = "validation"
 
-    def __init__(
-        self,
-        errors: dict[str, object],
-        detail: str | None = None,
-        *,
-        code: str | None = None,
-        job_status: str | None = None,
-    ) -> None:
-        super().__init__(detail or _sentence(errors), code=code, job_status=job_status)
+    def __init__(self, errors: dict[str, object], *, code: str | None = None, job_status: str | None = None) -> None:
+        super().__init__(_sentence(errors), code=code, job_status=job_status)
         self.errors = dict(islice(errors.items(), MOST_ERRORS))
 
 

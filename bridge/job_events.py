@@ -5,7 +5,7 @@ asked: a request, a message, a sweep. It never holds the text of a document, nor
 """
 
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -53,8 +53,8 @@ class StateChange(NamedTuple):
     traceparent: str | None = None  # of the job's create
 
 
-class Observer(Protocol):
-    """Counts what happens. Never raises, never waits."""
+class Observer:
+    """Counts what happens; this one nothing. Never raises, never waits."""
 
     def changed(self, told: StateChange) -> None:
         """Count a change of a job's state."""
@@ -64,19 +64,6 @@ class Observer(Protocol):
 
     def called(self, how: str, answer: str) -> None:
         """Count a webhook: `delivered`, `failed` (it is tried again) or `given_up`; `answer`: `2xx` … or `none`."""
-
-
-class Unobserved:
-    """An observer that counts nothing."""
-
-    def changed(self, told: StateChange) -> None:
-        pass
-
-    def sent(self, seconds: float, again: bool) -> None:
-        pass
-
-    def called(self, how: str, answer: str) -> None:
-        pass
 
 
 def tell(observer: Observer, told: StateChange) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sqlalchemy import Engine
 
 from bridge.driver_statements import DriverStatements
-from bridge.job_events import Observer, Unobserved
+from bridge.job_events import Observer
 from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
 from bridge.traces import Traces, Untraced
@@ -77,7 +77,7 @@ class Runtime:
     files: OnFiles = at_once
     sends: OnFiles = at_once  # the same for sending them, which takes a core and must not take it from others
     batches: Batching = one_by_one
-    observer: Observer = field(default_factory=Unobserved)  # is told every change once it is committed
+    observer: Observer = field(default_factory=Observer)  # is told every change once it is committed
     traces: Traces = field(default_factory=Untraced)
     call_back: Callable[[], None] = lambda: None  # ask for the due webhooks to be sent soon, as `nudge` does
 

@@ -3,14 +3,15 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic.functional_validators import AfterValidator, BeforeValidator, field_validator
 
 from bridge import crash_points
 from bridge.key_limits import KeyLimits
@@ -64,7 +65,39 @@ def _listed(separator: str) -> BeforeValidator:
     return BeforeValidator(split)
 
 
+def _checked(check: Callable[[Any], object]) -> AfterValidator:
+    """Check a value that is given; `check` raises ValueError."""
+
+    def checked(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(checked)
+
+
+def _redis(url: str) -> None:
+    if not re.match(r"(redis|rediss|unix|sentinel)://", url):
+        raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
+    service(url)
+
+
+def _page(url: str) -> None:
+    if not re.fullmatch(r"https?://[^\s\"'<>]+", url):
+        raise ValueError("must look like https://flower.example.org")
+
+
+def _addresses(listed: tuple[str, ...]) -> None:
+    for one in listed:
+        try:
+            ip_network(one, strict=False)
+        except ValueError:
+            raise ValueError(f"{one!r} is not an IP address or network") from None
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
+Names = Annotated[tuple[str, ...], _listed(",")]
+Networks = Annotated[Names, _checked(lambda listed: [network(one) for one in listed])]
+CrashPoints = Annotated[Path | None, _checked(crash_points.check)]
 DEADLINES = "audio=3600,video=7200,document=900,image=300,web=600,youtube=3600,*=3600"
 
 
@@ -77,14 +110,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     database_url: str | None = None
-    redis_url: str | None = None
+    redis_url: Annotated[str | None, _checked(_redis)] = None
     broker_url: str | None = None
     data_dir: Path = Path(".bridge")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     api_connections: int = Field(16000, ge=64, le=1000000)  # of a process
-    trusted_proxies: Annotated[tuple[str, ...], _listed(",")] = ()
+    trusted_proxies: Annotated[Names, _checked(_addresses)] = ()
     auth: Switch = True
     auth_off_anywhere: Switch = False
     bootstrap_key: str | None = Field(None, min_length=32, max_length=200)
@@ -105,14 +138,14 @@ class Settings(BaseModel):
     continuation_queue: str = Field("celery", min_length=1)
     continuation_inline_bytes: int = Field(262144, ge=0, le=268435456)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
-    source_allow: Annotated[tuple[str, ...], _listed(",")] = ()
-    source_networks: Annotated[tuple[str, ...], _listed(",")] = ()
+    source_allow: Names = ()
+    source_networks: Networks = ()
     source_worker_fetch: Switch = False
-    webhook_allow: Annotated[tuple[str, ...], _listed(",")] = ("https://*",)
-    webhook_networks: Annotated[tuple[str, ...], _listed(",")] = ()
+    webhook_allow: Annotated[Names, _checked(Allowed.of)] = ("https://*",)
+    webhook_networks: Networks = ()
     webhook_retry_seconds: int = Field(259200, ge=60, le=2592000)
     remote_control: Switch = False
-    flower_url: str | None = None
+    flower_url: Annotated[str | None, _checked(_page)] = None
     retention_days: float = Field(30, gt=0, le=36500)
     redis_prefix: str = Field("bridge", pattern=r"^[A-Za-z0-9._:-]{1,50}$")
     docs: Switch = True
@@ -125,7 +158,7 @@ class Settings(BaseModel):
     log_format: str | None = Field(None, pattern=r"^(console|json)$")
     url: str | None = None
     key: str | None = None
-    crash_points: Path | None = None  # an instrument of the tests, not a setting of operators: see CONTRIBUTING.md
+    crash_points: CrashPoints = None  # an instrument of the tests, not a setting of operators: see CONTRIBUTING.md
 
     @field_validator("port", mode="before")
     @classmethod
@@ -145,34 +178,11 @@ class Settings(BaseModel):
             raise ValueError("must start with postgresql:// or postgresql+psycopg2://")
         return f"postgresql+psycopg2://{rest}"
 
-    @field_validator("flower_url")
-    @classmethod
-    def _address_of_a_page(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^\s\"'<>]+", value):
-            raise ValueError("must look like https://flower.example.org")
-        return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in value:
-            try:
-                ip_network(one, strict=False)
-            except ValueError:
-                raise ValueError(f"{one!r} is not an IP address or network") from None
-        return value
-
     @field_validator("store_redirect", "store_object_bytes")
     @classmethod
     def _of_a_bucket(cls, value: int, info: ValidationInfo) -> int:
         if value and str(info.data.get("store") or "file:").startswith("file:"):
             raise ValueError("needs a bucket as BRIDGE_STORE, such as s3://bucket/prefix")
-        return value
-
-    @field_validator("webhook_allow")
-    @classmethod
-    def _receivers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        Allowed.of(value)
         return value
 
     @field_validator("source_allow")
@@ -187,27 +197,6 @@ class Settings(BaseModel):
             if pattern.scheme != "https":
                 raise ValueError("every entry must begin with https:// or s3://")
         return () if value == (OFF,) else value
-
-    @field_validator("webhook_networks", "source_networks")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in value:
-            network(one)
-        return value
-
-    @field_validator("crash_points")
-    @classmethod
-    def _crash_points(cls, value: Path) -> Path:
-        crash_points.check(value)
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_scheme(cls, value: str) -> str:
-        if not re.match(r"(redis|rediss|unix|sentinel)://", value):
-            raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
-        service(value)
-        return value
 
     def model_post_init(self, context: Any) -> None:
         object.__setattr__(self, "data_dir", self.data_dir.absolute())

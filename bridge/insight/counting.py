@@ -8,7 +8,7 @@ from itertools import product
 from typing import Protocol
 
 from bridge.insight.gauges import MOST_TYPES, OTHER
-from bridge.job_events import StateChange
+from bridge.job_events import Observer, StateChange
 from models.job_state import FINAL, LATE_CHANGES, Change
 
 MOST_TIMED = 30  # content types with separate histograms
@@ -75,8 +75,8 @@ class Labels:
         return content_type
 
 
-class Counting:
-    """A bridge.job_events.Observer that adds up."""
+class Counting(Observer):
+    """An observer that adds up."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally

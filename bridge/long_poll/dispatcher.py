@@ -67,11 +67,9 @@ class Dispatcher:
         self._listeners = Listeners(self._mirror, self._catch)
         self._parked = Parked(self._listeners)
         self._ticks = 0
-        self._greenlets = [
-            gevent.spawn(self._dispatch),
-            every(TICK_SECONDS, "look each second", self._tick),
-            every(hang_ups.LOOK_SECONDS, "notice hang-ups", self._parked.let_go_of_the_gone),
-        ]
+        gevent.spawn(self._dispatch)
+        every(TICK_SECONDS, "look each second", self._tick)
+        every(hang_ups.LOOK_SECONDS, "notice hang-ups", self._parked.let_go_of_the_gone)
 
     def poll(self, poll: Poll, wait_seconds: float) -> list[Claimed]:
         """Claim up to `max_jobs` jobs, waiting up to `wait_seconds` for the first one.
