@@ -39,21 +39,11 @@ DEFAULT_TENANT = "default"
 TENANT_PATTERN = CONTENT_TYPE_PATTERN = r"[a-z0-9._-]{1,50}"
 
 
-def download_path(job_id: object) -> str:
-    """Return the relative address of a job's source file."""
-    return f"{API_BASE}/{job_id}/download"
-
-
-def result_path(job_id: object) -> str:
-    """Return the relative address of a job's result."""
-    return f"{API_BASE}/{job_id}/result"
-
-
-def checkpoint_path(job_id: object) -> str:
-    """Return the relative address of a job's checkpoint."""
-    return f"{API_BASE}/{job_id}/checkpoint"
+def job_path(job_id: object, below: str) -> str:
+    """Return the relative address of what belongs to a job: its `download`, `result`, `checkpoint`."""
+    return f"{API_BASE}/{job_id}/{below}"
 
 
 def artifact_path(job_id: object, name: str) -> str:
     """Return the relative address of a file of a job's result."""
-    return f"{API_BASE}/{job_id}/artifacts/{quote(name, safe='')}"
+    return job_path(job_id, f"artifacts/{quote(name, safe='')}")

@@ -47,20 +47,14 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
 
     `by_store`: redirect to the store where the operator lets it send the bytes itself. Raises 416, Unavailable.
     """
-    sha256 = bytes(upload.sha256)
-
-    sock = connection(request.environ)
+    sha256, sock = bytes(upload.sha256), connection(request.environ)
+    broken = (NotFound, Unavailable, SQLAlchemyError)
 
     def body(served: range) -> Iterator[bytes]:
-        left = len(served)
-        try:
-            for count, piece in _upload_pieces(runtime, upload.id, served, sock):
-                left -= count
-                yield piece
-        except (NotFound, Unavailable, SQLAlchemyError):
-            raise cut_short("the store does not answer") from None
-        if left:
-            raise cut_short("a part of the file is missing in the store")
+        pieces = _upload_pieces(runtime, upload.id, served, sock)
+        return in_full(
+            pieces, served, broken, "the store does not answer", "a part of the file is missing in the store"
+        )
 
     response = bytes_response(upload.length, sha256.hex(), upload.created_at.timestamp(), body)
     response.headers["Content-Disposition"] = attachment(upload.name or name)
@@ -70,6 +64,24 @@ def upload_response(runtime: Runtime, upload: Row[Any], name: str, *, by_store: 
         address = link(runtime, upload.id, upload.length)
         return response if address is None else _redirect(response, address)
     return response
+
+
+def in_full(
+    pieces: Iterable[tuple[int, bytes]], served: range, broken: tuple[type[Exception], ...], silent: str, short: str
+) -> Iterator[bytes]:
+    """Yield the pieces of a range, each given with the number of its bytes, and break off where they do not all come.
+
+    `silent`: why, where one of `broken` is raised; `short`: where they end early.
+    """
+    left = len(served)
+    try:
+        for count, piece in pieces:
+            left -= count
+            yield piece
+    except broken:
+        raise cut_short(silent) from None
+    if left:
+        raise cut_short(short)
 
 
 def _upload_pieces(runtime: Runtime, upload_id: UUID, served: range, sock: Any) -> Iterator[tuple[int, bytes]]:

@@ -34,6 +34,12 @@ class _Date:
         return cls.line
 
 
+def given_up(sock: socket.socket) -> BrokenPipeError:
+    """Have the kernel drop unsent bytes with the connection; return the error that ends the answer."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return BrokenPipeError(errno.EPIPE, "the client does not read its answer")
+
+
 class TimedResponse(wsgi.Response):
     """gunicorn's response, aborted when its client takes less than a piece in `seconds`.
 
@@ -98,9 +104,7 @@ class TimedResponse(wsgi.Response):
             with stalled():
                 self.sock.sendall(data[sent:])
         except TimeoutError:
-            # Unsent bytes in the kernel are dropped with the connection.
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
+            raise given_up(self.sock) from None
         finally:
             if self.sock.fileno() >= 0:
                 self.sock.settimeout(None)

@@ -1,7 +1,7 @@
 """A source at an address, or in a bucket, as an answer: its bytes are passed through, one piece at a time."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
 from flask import Response, request
@@ -11,7 +11,7 @@ from werkzeug.http import parse_date
 from werkzeug.wsgi import ClosingIterator
 
 from api.http.access import caller, limits
-from api.http.bytes_response import attachment, bytes_response, cut_short
+from api.http.bytes_response import attachment, bytes_response, in_full
 from bridge.errors import NotFound, Unavailable
 from bridge.jobs.bucket_sources import Seen, is_object, look_at_object, object_pieces
 from bridge.jobs.remote_sources import WORKER, OutsideFile, Part, address_for_worker, open_remote, remote_name
@@ -32,13 +32,20 @@ def remote_response(runtime: Runtime, url: str, otherwise: str) -> Response:
         except OutsideFile as outside:
             raise RequestedRangeNotSatisfiable(outside.size) from None
         held.callback(part.fetched.close)
-        body = _Bytes(part)
-        response = _response(body, part, remote_name(url, otherwise))
-        body.held = held.pop_all()
+        kept = ExitStack()
+        response = _response(ClosingIterator(_bytes(part), [kept.close]), part, remote_name(url, otherwise))
+        kept.enter_context(held.pop_all())
     return response
 
 
-def _response(body: "_Bytes", part: Part, name: str) -> Response:
+def _bytes(part: Part) -> Iterator[bytes]:
+    """Yield the bytes that come, up to the announced size."""
+    pieces = ((len(piece), piece) for piece in part.fetched.pieces())
+    silent, short = "the source's server does not go on", "the source's server ended before the end"
+    return in_full(pieces, part.served, (NotSent,), silent, short)
+
+
+def _response(body: Iterable[bytes], part: Part, name: str) -> Response:
     response = Response(body, mimetype="application/octet-stream", direct_passthrough=True)
     response.content_length = len(part.served)
     if part.fetched.status == 206:
@@ -69,15 +76,9 @@ def _object(runtime: Runtime, seen: Seen, name: str, kept: ExitStack) -> Respons
     """Return the object as an answer. `kept`: what is closed with the body."""
 
     def read(served: range) -> Iterator[bytes]:
-        left = len(served)
-        try:
-            for piece in object_pieces(runtime, seen, served):
-                left -= len(piece)
-                yield piece
-        except (NotFound, Unavailable):
-            raise cut_short("the source's store does not go on") from None
-        if left:
-            raise cut_short("the source's store ended before the end")
+        pieces = ((len(piece), piece) for piece in object_pieces(runtime, seen, served))
+        silent, short = "the source's store does not go on", "the source's store ended before the end"
+        return in_full(pieces, served, (NotFound, Unavailable), silent, short)
 
     response = bytes_response(
         seen.size, seen.etag, seen.modified, lambda served: ClosingIterator(read(served), [kept.close])
@@ -107,27 +108,3 @@ def _one_range() -> str | None:
     if found is None or not (found[1] or found[2]) or (found[1] and found[2] and int(found[2]) < int(found[1])):
         return None
     return f"bytes={found[1]}-{found[2]}"
-
-
-class _Bytes:
-    """The bytes that come, up to the announced size; a connection that ends sooner ends them early.
-
-    `held`: what is closed with it.
-    """
-
-    def __init__(self, part: Part) -> None:
-        self._part, self.held = part, ExitStack()
-
-    def __iter__(self) -> Iterator[bytes]:
-        left = len(self._part.served)
-        try:
-            for piece in self._part.fetched.pieces():
-                left -= len(piece)
-                yield piece
-        except NotSent:
-            raise cut_short("the source's server does not go on") from None
-        if left:
-            raise cut_short("the source's server ended before the end")
-
-    def close(self) -> None:
-        self.held.close()

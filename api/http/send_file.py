@@ -10,7 +10,6 @@ import os
 import select
 import socket
 import ssl
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from gevent.monkey import get_original
 from gevent.socket import wait_write  # type: ignore[attr-defined]
 
 from api.http.connections import stalled
-from api.http.gunicorn_response import TimedResponse
+from api.http.gunicorn_response import TimedResponse, given_up
 from bridge.errors import BridgeError, Unavailable
 from bridge.runtime import OnFiles
 
@@ -192,6 +191,4 @@ def _wait(sock: Any, seconds: float) -> None:
         with stalled():
             wait_write(sock.fileno(), timeout=seconds, timeout_exc=TimeoutError())
     except TimeoutError:
-        # Unsent bytes in the kernel are dropped with the connection.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
+        raise given_up(sock) from None

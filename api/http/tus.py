@@ -4,8 +4,7 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gevent
@@ -56,15 +55,10 @@ def state(upload: Row[Any]) -> dict[str, str]:
     """Return the headers that say how far an upload has come."""
     headers = {"Upload-Offset": str(upload.received), "Upload-Length": str(upload.length)}
     if upload.received < upload.length:
-        headers["Upload-Expires"] = expiry(upload.expires_at)
+        headers["Upload-Expires"] = str(http_date(upload.expires_at))
     if upload.metadata is not None:
         headers["Upload-Metadata"] = upload.metadata
     return headers
-
-
-def expiry(moment: datetime) -> str:
-    """Return a moment in HTTP's format."""
-    return str(http_date(moment))
 
 
 def number(name: str) -> int:
@@ -167,11 +161,11 @@ def _pieces(incoming: Request) -> Iterator[bytes]:
         raise Cut("it ended early")
 
 
-def lively(arriving: Iterator[bytes], sign: Callable[[], Any], every: float) -> Iterator[bytes]:
-    """Pass the bytes on and call `sign` after each `every` seconds in which some came. Raises what `sign` does."""
+def lively(chunks: Iterable[bytes], sign: Callable[[], object], every: float) -> Iterator[bytes]:
+    """Pass bytes on and call `sign` after each `every` seconds in which some came. Raises what `sign` does."""
     last = time.monotonic()
-    for piece in arriving:
+    for chunk in chunks:
         if time.monotonic() - last >= every:
             sign()
             last = time.monotonic()
-        yield piece
+        yield chunk

@@ -18,12 +18,14 @@ from bridge.jobs.documents import AT_ONCE, Document, Unread, UnreadFile, size_of
 from bridge.jobs.read import History
 from bridge.jobs.remote_sources import BRIDGE, is_remote, remote_name, without_query
 from bridge.jobs.source_files import source_name
-from bridge.names import checkpoint_path, download_path
+from bridge.names import job_path
 from bridge.queues import RANKS
 from bridge.runtime import Runtime
 from bridge.workers.roster import WorkerInfo
 from models.job_state import JobState, Priority
 
+SHORT = ("created_at", "started_at", "completed_at", "error_message", "retry_count", "content_type", "attempt")
+PAUSE = ("by", "reason", "paused_at", "until", "drain")
 FIRST = ("job_id", "source_file_url", "content_type", "task_options")  # of the first job, beside the list
 DOCUMENTS = (*Document, "processing_time")  # passed on as their stored text, past the schemas
 JOB, WHOLE_JOB = schemas.Job(), schemas.WholeJob()
@@ -64,7 +66,7 @@ def claimed_view(job: Claimed) -> dict[str, Any]:
     options = job.task_options
     return {
         "job_id": job.job_id,
-        "source_file_url": download_path(job.job_id),
+        "source_file_url": job_path(job.job_id, "download"),
         **_source(job),
         "content_type": job.content_type,
         "task_options": Unread(job.job_id, Document.TASK_OPTIONS) if options is None else orjson.Fragment(options),
@@ -86,7 +88,7 @@ def _checkpoint(job: Claimed) -> dict[str, Any]:
     if job.checkpoint_bytes is not None:
         return {"checkpoint": Unread(job.job_id, Document.CHECKPOINT), "checkpoint_upload": None}
     file = job.checkpoint
-    told = None if file is None else {**_file(file), "url": checkpoint_path(job.job_id)}
+    told = None if file is None else {**_file(file), "url": job_path(job.job_id, "checkpoint")}
     return {"checkpoint": None, "checkpoint_upload": told}
 
 
@@ -112,14 +114,8 @@ def status_view(runtime: Runtime, job: Row[Any]) -> dict[str, Any]:
         "job_id": job.id,
         "status": job.status,
         "worker_id": _worker(job),
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "completed_at": job.completed_at,
-        "error_message": job.error_message,
-        "retry_count": job.retry_count,
+        **{name: getattr(job, name) for name in SHORT},
         "estimated_completion": estimated_completion(runtime, job) if running else None,
-        "content_type": job.content_type,
-        "attempt": job.attempt,
         "progress": job.progress,
         "message": job.message,
         "timeout_at": job.timeout_at,
@@ -199,7 +195,6 @@ def whole_view(job: Row[Any], history: History, result: Standing) -> dict[str, A
 
 def worker_view(hand: WorkerInfo) -> dict[str, Any]:
     """Return a schemas.ShownWorker."""
-    paused = hand.pause
     return {
         "worker_id": hand.worker_id,
         "key": None if hand.key is None else hand.key._asdict(),
@@ -211,15 +206,7 @@ def worker_view(hand: WorkerInfo) -> dict[str, Any]:
         "slots_free": hand.slots.free,
         "facts": hand.facts._asdict(),
         "job_ids": list(hand.job_ids),
-        "paused": None
-        if paused is None
-        else {
-            "by": paused.by,
-            "reason": paused.reason,
-            "paused_at": paused.paused_at,
-            "until": paused.until,
-            "drain": paused.drain,
-        },
+        "paused": None if hand.pause is None else {name: getattr(hand.pause, name) for name in PAUSE},
     }
 
 

@@ -1,9 +1,9 @@
 """Download of a job's source file, whole or a range of it; the holder's download is a sign of life."""
 
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import structlog
@@ -15,10 +15,11 @@ from werkzeug.wsgi import ClosingIterator
 from api.http.accelerated import accelerates, redirected
 from api.http.access import caller, runtime, scope
 from api.http.body import header_text
-from api.http.bytes_response import attachment, bytes_response, cut_short, repr_digest, upload_response
+from api.http.bytes_response import attachment, bytes_response, cut_short, in_full, repr_digest, upload_response
 from api.http.documented_errors import gives
 from api.http.remote_response import object_response, redirect_to_source, remote_response
 from api.http.send_file import connection, file_pieces
+from api.http.tus import lively
 from api.routes.work import TOKEN, work
 from bridge.crash_points import reach
 from bridge.errors import BridgeError, Forbidden, Unavailable
@@ -87,7 +88,7 @@ def alive_while_sent(response: Response, job: Row[Any], token: str | None) -> Re
             stack.pop_all()
         every = (job.lease_seconds or UNNAMED_LEASE_SECONDS * 3) / 3
         chunks = cast(Iterable[bytes], response.response)
-        response.response = ClosingIterator(_lively(chunks, renew, every), [chunks.close])  # type: ignore[attr-defined]
+        response.response = ClosingIterator(lively(chunks, partial(_unless_lost, renew), every), [chunks.close])  # type: ignore[attr-defined]
     return response
 
 
@@ -122,8 +123,8 @@ def _file_response(file: BinaryIO, name: str, process: Runtime) -> Response:
         seen = process.files(os.fstat, file.fileno())
         etag = f"{seen.st_ino:x}-{seen.st_mtime_ns:x}-{seen.st_size:x}"
 
-        def body(served: range) -> _Bytes:
-            return _Bytes(file, served, process.sends)
+        def body(served: range) -> Iterable[bytes]:
+            return ClosingIterator(_bytes(file, served, process.sends), [file.close])
 
         response = bytes_response(seen.st_size, etag, seen.st_mtime, body)
         response.headers["Content-Disposition"] = attachment(name)
@@ -132,60 +133,32 @@ def _file_response(file: BinaryIO, name: str, process: Runtime) -> Response:
     return response
 
 
-class _Bytes:
-    """A range of an open file, in pieces. It breaks off, so that the client notices, where the file shrinks or its
-    file system stops answering."""
+def _bytes(file: BinaryIO, served: range, files: OnFiles) -> Iterator[bytes]:
+    """Yield a range of an open file. It may shrink, or its file system stop answering."""
+    sock = connection(request.environ)
 
-    def __init__(self, file: BinaryIO, served: range, files: OnFiles) -> None:
-        self._file = file
-        self._served = served
-        self._files = files
-        self._sock = connection(request.environ)
-
-    def __iter__(self) -> Iterator[bytes]:
+    def pieces() -> Iterator[tuple[int, bytes]]:
         reach("download.before_first_byte")
-        sent = 0
-        try:
-            for count, piece in file_pieces(self._sock, self._file, self._served, self._files):
-                sent += count
-                yield piece
-                if count:
-                    reach("download.between_pieces")
-        except Unavailable:
-            raise cut_short("the file system does not answer") from None
-        if sent < len(self._served):
-            raise cut_short("the file has shrunk")
+        for count, piece in file_pieces(sock, file, served, files):
+            yield count, piece
+            reach("download.between_pieces", count)
 
-    def close(self) -> None:
-        self._file.close()
+    return in_full(pieces(), served, (Unavailable,), "the file system does not answer", "the file has shrunk")
 
 
-def _renewer(job_id: str, token: str | None) -> Any:
-    process, who = runtime(), caller()
-
-    def renew() -> Alive:
-        return extend(process, who, job_id, token=token)
-
-    return renew
+def _renewer(job_id: str, token: str | None) -> Callable[[], Alive]:
+    return partial(extend, runtime(), caller(), job_id, token=token)
 
 
-def _lively(chunks: Iterable[bytes], renew: Any, every: float) -> Iterator[bytes]:
-    """Pass the bytes on; renew after each third of a lease in which some were sent.
-
-    Only a worker that has lost the job loses the download: a sign of life that PostgreSQL cannot take is repeated
-    after the next third.
-    """
-    last = time.monotonic()
-    for chunk in chunks:
-        if time.monotonic() - last >= every:
-            try:
-                cancelled = renew().cancel_requested
-            except BridgeError:
-                cancelled = True
-            except SQLAlchemyError as error:
-                log.warning("download_not_recorded", error=type(error).__name__)
-                cancelled = False
-            if cancelled:
-                raise cut_short("the job is no longer this worker's")
-            last = time.monotonic()
-        yield chunk
+def _unless_lost(renew: Callable[[], Alive]) -> None:
+    """Give a sign of life. Only a worker that has lost the job loses the download: what PostgreSQL cannot take is
+    repeated after the next third of the lease."""
+    try:
+        lost = renew().cancel_requested
+    except BridgeError:
+        lost = True
+    except SQLAlchemyError as error:
+        log.warning("download_not_recorded", error=type(error).__name__)
+        return
+    if lost:
+        raise cut_short("the job is no longer this worker's")

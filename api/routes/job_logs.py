@@ -35,12 +35,7 @@ def append_to_log(sent: dict[str, Any], job_id: str) -> Any:
 def show_log(query: dict[str, Any], job_id: str) -> Any:
     """Return a part of a job's log."""
     g.job_status = find(runtime(), caller().tenant, job_id).status
-    after = query["after"]
-    found = (
-        job_log.last_pieces(runtime(), caller().tenant, job_id)
-        if after is None
-        else job_log.pieces(runtime(), caller().tenant, job_id, after)
-    )
+    found = job_log.pieces(runtime(), caller().tenant, job_id, query["after"])
     return json_response({"pieces": [piece._asdict() for piece in found]})
 
 

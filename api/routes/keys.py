@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from flask import request
+from sqlalchemy import Row
 
 from api.http.access import caller, runtime, scope
 from api.http.body import Blueprint, no_body
@@ -32,13 +33,16 @@ keys = Blueprint("keys", __name__, url_prefix=KEYS_BASE, description="Create, li
 @gives(keys)
 def list_keys(query: dict[str, Any]) -> Any:
     """List the keys, without their secrets; next_cursor opens the next page."""
-    after = None if query["cursor"] is None else decode_cursor(query["cursor"], datetime, str)
-    limit = query["limit"]
-    with runtime().engine.connect() as connection:
-        whose, maker = administers(caller()), query["made_by"]
-        rows = core.list_keys(connection, whose, made_by=maker, after=after, limit=limit + 1)
-    rows, cursor = page_and_cursor(rows, limit, "created_at", "prefix")
+    rows, cursor = page_of_keys(query["limit"], query["cursor"], query["made_by"])
     return {"keys": rows, "next_cursor": cursor}
+
+
+def page_of_keys(limit: int, cursor: str | None, made_by: str | None = None) -> tuple[list[Row[Any]], str | None]:
+    """Return keys that the caller administers, and the cursor of the next page. Raises Invalid."""
+    after = None if cursor is None else decode_cursor(cursor, datetime, str)
+    with runtime().engine.connect() as connection:
+        rows = core.list_keys(connection, administers(caller()), made_by=made_by, after=after, limit=limit + 1)
+    return page_and_cursor(rows, limit, "created_at", "prefix")
 
 
 @keys.route("/", methods=["POST"])
@@ -49,6 +53,16 @@ def list_keys(query: dict[str, Any]) -> Any:
 def create_key(asked: dict[str, Any]) -> Any:
     """Create a key with at most the caller's rights. Its secret is shown only once. Several keys may be valid at the
     same time, so that one can replace another."""
+    row, key, secret = make(asked)
+    log.info("api_key_created", prefix=row.prefix, tenant=row.tenant, by=row.made_by)
+    return {**row._mapping, "key": key, "webhook_secret": secret}
+
+
+def make(asked: dict[str, Any]) -> tuple[Row[Any], str, str | None]:
+    """Make the key that a schemas.CreateKey asks for; return its row, the key, and its webhook secret, if it has one.
+
+    Raises Invalid, and what `make_key` raises.
+    """
     wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
     most, url, secret = runtime().settings.limits.keys, asked["callback_url"], None
     check_fetch(runtime().settings, asked["source_fetch"])
@@ -60,8 +74,7 @@ def create_key(asked: dict[str, Any]) -> Any:
             secret = core.change_webhook_secret(connection, core.prefix_of(key))
         row = core.find_key(connection, core.prefix_of(key))
     assert row is not None
-    log.info("api_key_created", prefix=row.prefix, tenant=row.tenant, by=row.made_by)
-    return {**row._mapping, "key": key, "webhook_secret": None if secret is None else shown(secret)}
+    return row, key, None if secret is None else shown(secret)
 
 
 @keys.route("/<prefix>/webhook-secret", methods=["POST"])

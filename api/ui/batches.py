@@ -6,15 +6,14 @@ from flask import Response, request
 
 from api.http.access import caller, runtime
 from api.http.body import single
+from api.schemas.problem import STATES
 from api.ui.blueprint import ui
 from api.ui.render import page
 from api.ui.session import signed_in
 from bridge.jobs import batch_lists, batches
-from models.job_state import JobState
 
 BATCHES_PER_PAGE = 20  # each with up to a thousand jobs, which are counted
 JOBS_PER_PAGE = 50
-STATES = [str(state) for state in JobState]
 
 
 def _cursor() -> str | None:

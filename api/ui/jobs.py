@@ -13,6 +13,7 @@ from api.http.bytes_response import text_response, upload_response
 from api.routes.download import source_response
 from api.schemas.bulk import SteerQuery
 from api.schemas.jobs import ListQuery
+from api.schemas.problem import STATES
 from api.ui.blueprint import seen, ui
 from api.ui.forms import loaded, read_form
 from api.ui.render import LONGEST_TEXT, page
@@ -25,7 +26,7 @@ from bridge.jobs import artifacts, read
 from bridge.jobs.bulk import CHANGES, steer
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.documents import Document, head
-from bridge.jobs.job_log import last_pieces
+from bridge.jobs.job_log import pieces
 from bridge.jobs.listing import FILTERS, short_page
 from bridge.queues import RANKS
 from models.job_state import EDGES, Asked, JobState
@@ -35,7 +36,6 @@ log = structlog.get_logger("api.ui")
 PER_PAGE = 50
 ARTIFACTS_SHOWN = 100
 SHOWN = (*FILTERS, "cursor")
-STATES = [str(state) for state in JobState]
 
 
 @ui.route("/jobs", methods=["GET"])
@@ -119,7 +119,7 @@ def show_job(job_id: str) -> Response:
         documents=documents,
         result=artifacts.standing(runtime(), job),
         artifacts=artifacts.page(runtime(), caller().tenant, job_id, ARTIFACTS_SHOWN, None)[0] if done else [],
-        log=last_pieces(runtime(), caller().tenant, job_id),
+        log=pieces(runtime(), caller().tenant, job_id),
         shown=LONGEST_TEXT,
         may_cancel=_may(Asked.CANCEL, job.status),
         may_retry=_may(Asked.RETRY, job.status),

@@ -9,19 +9,16 @@ from flask import Response, request
 
 from api.http.access import caller, runtime
 from api.http.body import single
+from api.routes.keys import make, page_of_keys
 from api.schemas.keys import CreateKey, KeysQuery
 from api.ui.blueprint import ui
 from api.ui.forms import loaded, read_form
 from api.ui.render import page
 from api.ui.session import go, session, signed_in
-from bridge.admission import keys as core
-from bridge.admission.key_makers import administers, make_key
-from bridge.cursor import decode_cursor, page_and_cursor
-from bridge.jobs.callbacks import check_callback
-from bridge.jobs.remote_sources import WORKER, check_fetch
+from bridge.admission.keys import SCOPES
+from bridge.jobs.remote_sources import WORKER
 from bridge.jobs.revoke_key import revoke
 from bridge.names import DEFAULT_TENANT
-from bridge.webhook_signature import shown
 
 log = structlog.get_logger("api.ui")
 
@@ -37,10 +34,7 @@ def show_keys() -> Response:
 
 def _page(made: str | None = None, secret: str | None = None) -> Response:
     query = loaded(KeysQuery(), {**single(request.args), "limit": str(PER_PAGE)})
-    after = None if query["cursor"] is None else decode_cursor(query["cursor"], datetime, str)
-    with runtime().engine.connect() as connection:
-        rows = core.list_keys(connection, administers(caller()), after=after, limit=PER_PAGE + 1)
-    rows, cursor = page_and_cursor(rows, PER_PAGE, "created_at", "prefix")
+    rows, cursor = page_of_keys(PER_PAGE, query["cursor"])
     return page(
         "keys",
         keys=rows,
@@ -48,7 +42,7 @@ def _page(made: str | None = None, secret: str | None = None) -> Response:
         made=made,
         secret=secret,
         newer=None if cursor is None else urlencode({"cursor": cursor}),
-        scopes=core.SCOPES,
+        scopes=SCOPES,
         tenants=caller().tenant == DEFAULT_TENANT,
         by_worker=WORKER if runtime().settings.source_worker_fetch else None,
         own=session().prefix,
@@ -63,19 +57,10 @@ def do_make_key() -> Response:
     listed = {name: [one for one in re.split(r"[,\s]+", form.get(name, "")) if one]
               for name in ("scopes", "content_types")}  # fmt: skip
     told = {name: form.get(name, "").strip() for name in ("name", "tenant", "callback_url", "source_fetch")}
-    given = {**told, **listed}
-    asked = loaded(CreateKey(), {name: value for name, value in given.items() if value})
-    wanted = (asked["name"], asked["scopes"], asked["tenant"] or caller().tenant, asked["content_types"])
-    most, url, secret = runtime().settings.limits.keys, asked["callback_url"], None
-    check_fetch(runtime().settings, asked["source_fetch"])
-    if url is not None:
-        check_callback(runtime().settings, url)
-    with runtime().engine.begin() as connection:
-        key = make_key(connection, caller(), *wanted, asked["expires_at"], most, url, asked["source_fetch"])
-        if url is not None:
-            secret = core.change_webhook_secret(connection, core.prefix_of(key))
-    log.info("api_key_created", prefix=core.prefix_of(key), tenant=wanted[2], by=session().prefix)
-    return _page(made=key, secret=None if secret is None else shown(secret))
+    asked = loaded(CreateKey(), {name: value for name, value in {**told, **listed}.items() if value})
+    row, key, secret = make(asked)
+    log.info("api_key_created", prefix=row.prefix, tenant=row.tenant, by=session().prefix)
+    return _page(made=key, secret=secret)
 
 
 @ui.route("/keys/revoke", methods=["POST"])

@@ -84,6 +84,7 @@ UPDATE remote_jobs j SET checkpoint_bytes = NULL, checkpoint_upload = kept.id FR
 RETURNING j.id
 """)
 SAVED = text("SELECT u.* FROM remote_jobs j JOIN uploads u ON u.id = j.checkpoint_upload WHERE j.id = :job_id")
+BEFORE_NEWEST = text(f"SELECT max(n) - {SHOWN_PIECES} FROM job_log_pieces WHERE job_id = :job_id")
 PIECES = text(f"""
 SELECT n, attempt, at, lines FROM job_log_pieces WHERE job_id = :job_id AND n > :after ORDER BY n LIMIT {SHOWN_PIECES}
 """)
@@ -174,19 +175,15 @@ def _write(
     return alive
 
 
-def pieces(runtime: Runtime, tenant: str, job_id: str, after: int = 0) -> list[Piece]:
-    """Return the pieces of a job's log after piece `after`, the oldest first, at most SHOWN_PIECES. Raises NotFound."""
+def pieces(runtime: Runtime, tenant: str, job_id: str, after: int | None = None) -> list[Piece]:
+    """Return the pieces of a job's log after piece `after` (None: the newest), the oldest first, at most SHOWN_PIECES.
+
+    Raises NotFound.
+    """
     job = find(runtime, tenant, job_id)
     with runtime.single.connect() as connection:
-        return [Piece(*row) for row in connection.execute(PIECES, {"job_id": job.id, "after": after})]
-
-
-def last_pieces(runtime: Runtime, tenant: str, job_id: str) -> list[Piece]:
-    """Return the newest pieces, at most SHOWN_PIECES, the oldest of them first. Raises NotFound."""
-    job = find(runtime, tenant, job_id)
-    newest = text(f"SELECT max(n) - {SHOWN_PIECES} FROM job_log_pieces WHERE job_id = :job_id")
-    with runtime.engine.connect() as connection:
-        after = connection.scalar(newest, {"job_id": job.id}) or 0
+        if after is None:
+            after = connection.scalar(BEFORE_NEWEST, {"job_id": job.id}) or 0
         return [Piece(*row) for row in connection.execute(PIECES, {"job_id": job.id, "after": after})]
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
 
-from bridge.names import artifact_path, result_path
+from bridge.names import artifact_path, job_path
 from bridge.runtime import Runtime
 from models.job_state import JobState
 from models.upload import TEXT
@@ -59,7 +59,7 @@ def message(runtime: Runtime, job_id: UUID, n: int, read: TextClause = READ) -> 
     told = {
         **json.loads(recorded.kwargs),
         "content": recorded.content,
-        "result_url": result_path(job_id) if elsewhere else None,
+        "result_url": job_path(job_id, "result") if elsewhere else None,
         "result_size": size,
         "result_sha256": bytes(sha256).hex() if elsewhere else None,
         "artifacts": [_told(job_id, file) for file in files[:MOST_ARTIFACTS]],

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import io
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import gevent.socket
@@ -79,7 +80,7 @@ def test_an_object_that_does_not_come_whole_cuts_the_answer_short_and_is_let_go(
     [(lambda: iter(SHORT), "ended before the end"), (lambda: fails(NotSent("away"), SHORT), "does not go on")],
 )
 def test_a_source_at_an_address_that_does_not_come_whole_cuts_the_answer_short(comes, why):
-    body = remote_response._Bytes(SimpleNamespace(served=range(8), fetched=SimpleNamespace(pieces=comes)))  # type: ignore[arg-type]
+    body = remote_response._bytes(SimpleNamespace(served=range(8), fetched=SimpleNamespace(pieces=comes)))  # type: ignore[arg-type]
     with pytest.raises(BrokenPipeError, match=why):
         list(body)
 
@@ -172,7 +173,7 @@ def test_a_local_file_that_shrinks_while_it_is_sent_cuts_the_answer_short(asked,
     asked()
     (tmp_path / "file").write_bytes(b"0123")
     with (tmp_path / "file").open("rb") as file, pytest.raises(BrokenPipeError, match="the file has shrunk"):
-        list(download._Bytes(file, range(8), FilePool()))
+        list(download._bytes(file, range(8), FilePool()))
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -183,7 +184,7 @@ def test_a_download_goes_on_only_while_the_job_is_its_workers(lost):
         return SimpleNamespace(cancel_requested=False)
 
     with pytest.raises(BrokenPipeError, match="no longer this worker's") if lost else nullcontext():
-        assert list(download._lively(WHOLE, renew, 0)) == WHOLE
+        assert list(lively(WHOLE, partial(download._unless_lost, renew), 0)) == WHOLE
 
 
 class Stream:

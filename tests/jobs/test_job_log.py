@@ -108,7 +108,7 @@ def test_the_log_keeps_the_newest_within_its_bounds(core):
     append(core, job, "last")
     [row] = core.sql("SELECT count(*) AS pieces, max(n) AS last FROM job_log_pieces")
     assert (row.pieces, row.last) == (job_log.MOST_PIECES, 1101)
-    newest = job_log.last_pieces(core.runtime, core.tenant, str(job.job_id))
+    newest = job_log.pieces(core.runtime, core.tenant, str(job.job_id))
     assert (len(newest), newest[-1].lines) == (job_log.SHOWN_PIECES, "last\n")
 
 
