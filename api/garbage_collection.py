@@ -24,8 +24,7 @@ _STATM = Path("/proc/self/statm")
 class FullCollections:
     """Decides when this process collects its whole heap."""
 
-    def __init__(self, grown_bytes: int = GROWN_BYTES) -> None:
-        self._grown = grown_bytes
+    def __init__(self) -> None:
         self._least = 0
         self._took = self._next = 0.0
 
@@ -44,7 +43,7 @@ class FullCollections:
         """Collect if memory has grown from its least since the last collection; return whether it did."""
         began, memory = time.monotonic(), _memory()
         self._least = min(self._least, memory)
-        grown = CHEAP_BYTES if self._took < CHEAP_SECONDS else self._grown
+        grown = CHEAP_BYTES if self._took < CHEAP_SECONDS else GROWN_BYTES
         if memory < self._least + grown or began < self._next:
             return False
         gc.collect()

@@ -30,15 +30,15 @@ MOST = 128  # in a batch
 class Batches:
     """One per API process; a bridge.runtime.Batching."""
 
-    def __init__(self, lanes: int = LANES, most: int = MOST) -> None:
-        self._lanes, self._most = lanes, most
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
         self._lines: dict[Together[Any, Any], _Line[Any, Any]] = {}
 
     def __call__(self, together: Together[A, R], runtime: Runtime, one: A) -> R:
         """Write this one, perhaps with others; return its outcome or raise its error."""
         line = self._lines.get(together)
         if line is None:
-            line = self._lines[together] = _Line(together, runtime, self._lanes, self._most)
+            line = self._lines[together] = _Line(together, runtime, self._most)
         outcome: R = line(one)
         return outcome
 
@@ -58,9 +58,9 @@ class _Turn(Generic[A, R]):
 class _Line(Generic[A, R]):
     """The waiting writes of one kind, and its lanes."""
 
-    def __init__(self, together: Together[A, R], runtime: Runtime, lanes: int, most: int) -> None:
+    def __init__(self, together: Together[A, R], runtime: Runtime, most: int) -> None:
         self._together, self._runtime = together, runtime
-        self._lanes, self._most = lanes, most
+        self._most = most
         self._writing = 0  # lanes that are taken
         self._gathering = False  # a lane begins when this turn of the event loop is over
         self._crowded = False  # several were in the last batch
@@ -98,7 +98,7 @@ class _Line(Generic[A, R]):
 
     def _open(self) -> None:
         """Have a lane take those that wait, in a separate greenlet, which the end of no request can take away."""
-        if self._waiting and self._writing < self._lanes and not self._gathering:
+        if self._waiting and self._writing < LANES and not self._gathering:
             self._gathering = True
             gevent.spawn(self._lane)
 

@@ -1,6 +1,7 @@
 """A queue, and a job's place in it: the words that the mirror, the core and the polls share."""
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from models.job_state import Priority
@@ -20,6 +21,11 @@ class Queue(NamedTuple):
 
     tenant: str
     content_type: str
+
+
+def as_columns(queues: Collection[Queue]) -> dict[str, list[str]]:
+    """Return queues as the parameters of a statement that takes any number of them."""
+    return {"tenants": [one.tenant for one in queues], "content_types": [one.content_type for one in queues]}
 
 
 class Entry(NamedTuple):

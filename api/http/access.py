@@ -94,9 +94,14 @@ def whose_key(ring: KeyCache, key: str) -> Caller:
     try:
         return ring.caller(key)
     except Unauthorized:
-        trusted = runtime().settings.trusted_proxies
-        address = real_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), trusted)
+        address = client_address()
         limits().failure(address)
         # The limit on failures bounds how often this is logged; of the key, only the public part is.
         log.warning("api_key_refused", address=address, prefix=public_prefix(key), route=request.endpoint)
         raise
+
+
+def client_address() -> str:
+    """Return the address of this request's client, behind trusted proxies."""
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    return real_address(request.remote_addr or "", forwarded, runtime().settings.trusted_proxies)

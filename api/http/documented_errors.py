@@ -29,13 +29,13 @@ ALWAYS = (401, 403, 422, 429, 503)
 WITH_BODY = (400, 413, 415)
 
 
-def gives(blueprint: Blueprint, *statuses: int, body: bool = False) -> Callable[[Any], Any]:
-    """Document these errors, in addition to those of every route (and of every route with a body)."""
+def gives(blueprint: Blueprint, *statuses: int, body: bool = False, **more: Any) -> Callable[[Any], Any]:
+    """Document these errors, in addition to those of every route (and of every route with a body), and `more`."""
     all_of_them = sorted({*ALWAYS, *(WITH_BODY if body else ()), *statuses})
     answers = {status: problem_answer(status) for status in all_of_them}
 
     def document(view: Any) -> Any:
-        return blueprint.doc(operationId=view.__name__, responses=answers)(view)
+        return blueprint.doc(operationId=view.__name__, responses=answers, **more)(view)
 
     return document
 

@@ -11,31 +11,27 @@ from werkzeug.routing import BaseConverter, Map, PathConverter
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class JobId(BaseConverter):
+class _Encoded(BaseConverter):
+    def to_python(self, value: str) -> str:
+        return unquote(value)
+
+
+class JobId(_Encoded):
     """A job's ID in a path, whatever it looks like; not a word that is itself a route, or `Allow` would be wrong."""
 
     regex = r"(?!(?:batch|cancel|poll|retry|statistics)$)[^/]+"
     part_isolating = True
 
-    def to_python(self, value: str) -> str:
-        return unquote(value)
 
-
-class ArtifactName(BaseConverter):
+class ArtifactName(_Encoded):
     """The name of a file in a path: one segment of it."""
 
-    def to_python(self, value: str) -> str:
-        return unquote(value)
 
-
-class WorkerId(PathConverter):
+class WorkerId(_Encoded, PathConverter):
     """A worker's ID in a path: any text, line breaks and slashes included."""
 
     regex = "(?s:.+?)"
     part_isolating = False
-
-    def to_python(self, value: str) -> str:
-        return unquote(value)
 
 
 def as_spelled(application: Wsgi) -> Wsgi:

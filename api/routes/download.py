@@ -47,8 +47,7 @@ ELSEWHERE = "The file can be read at this address without a key: in the store, o
 @work.alt_response(206, schema=BYTES, content_type="application/octet-stream", description="The requested range.")
 @work.alt_response(304, description="Not modified: the file still has the ETag of If-None-Match.")
 @work.alt_response(307, description=ELSEWHERE)
-@gives(work, 404, 409, 416)
-@work.doc(parameters=[TOKEN])
+@gives(work, 404, 409, 416, parameters=[TOKEN])
 def download(job_id: str) -> Any:
     """Download the source file, only while the job is processing. The holder's download acknowledges the claim."""
     token = header_text("X-Lease-Token", 100)

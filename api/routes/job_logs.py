@@ -20,8 +20,7 @@ from bridge.jobs.read import find
 @scope("work")
 @work.arguments(schemas.LogLines())
 @work.response(200, HeartbeatAnswer())
-@gives(work, 404, 409, body=True)
-@work.doc(parameters=[TOKEN])
+@gives(work, 404, 409, body=True, parameters=[TOKEN])
 def append_to_log(sent: dict[str, Any], job_id: str) -> Any:
     """Append lines to a job's log; counts as its holder's sign of life."""
     return alive_view(job_log.append(runtime(), caller(), job_id, sent["lines"], token_of(sent)))
@@ -43,8 +42,7 @@ def show_log(query: dict[str, Any], job_id: str) -> Any:
 @scope("work")
 @work.arguments(schemas.Checkpoint())
 @work.response(200, HeartbeatAnswer())
-@gives(work, 404, 409, body=True)
-@work.doc(parameters=[TOKEN])
+@gives(work, 404, 409, body=True, parameters=[TOKEN])
 def save_checkpoint(sent: dict[str, Any], job_id: str) -> Any:
     """Store a checkpoint for the next claim of the job; counts as its holder's sign of life."""
     text, upload, token = sent["checkpoint"], sent["checkpoint_upload"], token_of(sent)
@@ -59,8 +57,7 @@ def save_checkpoint(sent: dict[str, Any], job_id: str) -> Any:
 @work.alt_response(206, schema=BYTES, content_type="application/octet-stream", description="The requested range.")
 @work.alt_response(304, description="Not modified: the checkpoint still has the ETag of If-None-Match.")
 @work.alt_response(307, description=BY_STORE)
-@gives(work, 404, 409, 416)
-@work.doc(parameters=[TOKEN])
+@gives(work, 404, 409, 416, parameters=[TOKEN])
 def download_checkpoint(job_id: str) -> Response:
     """Download the checkpoint that was uploaded, or a range of it; only the job's holder may, as a sign of life."""
     token = token_of()

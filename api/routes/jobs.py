@@ -36,8 +36,7 @@ IDEMPOTENCY = {
 @scope("submit")
 @producers.arguments(schemas.CreateJob(), example=schemas.A_JOB)
 @producers.response(200, schemas.JobCreated())
-@gives(producers, body=True)
-@producers.doc(parameters=[IDEMPOTENCY])
+@gives(producers, body=True, parameters=[IDEMPOTENCY])
 def create_job(created: dict[str, Any]) -> Any:
     """Create a job. The answer is 200, not 201, as existing clients test for it."""
     return json_response(create(parts(), caller(), created, header_text("Idempotency-Key", 255)))
@@ -55,8 +54,7 @@ def create(bridge: Parts, asks: Caller, created: dict[str, Any], key: str | None
 @scope("submit")
 @producers.arguments(schemas.CreateBatch())
 @producers.response(200, schemas.BatchCreated())
-@gives(producers, body=True)
-@producers.doc(parameters=[IDEMPOTENCY])
+@gives(producers, body=True, parameters=[IDEMPOTENCY])
 def create_batch(batch: dict[str, Any]) -> Any:
     """Create up to 1000 jobs in one transaction, all or none; errors name the place, such as `jobs.3.content_type`."""
     key = header_text("Idempotency-Key", 255)

@@ -24,25 +24,22 @@ from bridge.redis_breaker import TAKE
 health = Blueprint("health", __name__, description="For load balancers and Prometheus; no key is needed.")
 
 
+needs_postgresql = health.alt_response(
+    503, schema=Problem(), content_type="application/problem+json", description="PostgreSQL does not answer."
+)
+
+
 @health.route("/health", methods=["GET"])
+@health.route("/healthz", methods=["GET"])
 @health.response(200, {"type": "object", "properties": {"status": {"type": "string"}}})
 def alive() -> Any:
     """Report that the process answers."""
     return json_response({"status": "ok"})
 
 
-@health.route("/healthz", methods=["GET"])
-@health.response(200, {"type": "object", "properties": {"status": {"type": "string"}}})
-def alive_too() -> Any:
-    """Report that the process answers."""
-    return json_response({"status": "ok"})
-
-
 @health.route("/readyz", methods=["GET"])
 @health.response(200, {"type": "object", "properties": {"status": {"type": "string"}, "redis": {"type": "string"}}})
-@health.alt_response(
-    503, schema=Problem(), content_type="application/problem+json", description="PostgreSQL does not answer."
-)
+@needs_postgresql
 def ready() -> Any:
     """Report whether PostgreSQL answers, and whether Redis takes writes: without it the bridge works on, slower."""
     try:
@@ -62,9 +59,7 @@ def ready() -> Any:
 
 @health.route("/metrics", methods=["GET"])
 @health.response(200, {"type": "string"}, content_type="text/plain")
-@health.alt_response(
-    503, schema=Problem(), content_type="application/problem+json", description="PostgreSQL does not answer."
-)
+@needs_postgresql
 def metrics() -> Any:
     """Return Prometheus metrics: to this machine, or to a key of tenant `default` with scope read (BRIDGE_METRICS)."""
     mode = runtime().settings.metrics

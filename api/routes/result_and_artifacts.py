@@ -31,8 +31,7 @@ ACCEPT = {
 @producers.alt_response(206, schema=TEXT, content_type=PLAIN, description="The range of the text that was asked for.")
 @producers.alt_response(304, description="Not modified: the text still has the ETag of If-None-Match.")
 @producers.alt_response(307, description=BY_STORE)
-@gives(producers, 404, 409, 416)
-@producers.doc(parameters=[ACCEPT])
+@gives(producers, 404, 409, 416, parameters=[ACCEPT])
 def show_result(job_id: str) -> Any:
     """Return the result of a completed job; 409 not_ready while there is none."""
     stored = read.result(runtime(), caller().tenant, job_id)

@@ -26,8 +26,8 @@ uploads = Blueprint("uploads", __name__, url_prefix=UPLOADS_BASE, description="R
 uploads.after_request(tus.say_version)
 
 
-def _header(name: str, meaning: str, *, required: bool = False) -> dict[str, Any]:
-    return {"in": "header", "name": name, "schema": {"type": "string"}, "description": meaning, "required": required}
+def _header(name: str, meaning: str) -> dict[str, Any]:
+    return {"in": "header", "name": name, "schema": {"type": "string"}, "description": meaning, "required": False}
 
 
 RESUMABLE = _header("Tus-Resumable", "1.0.0.")
@@ -38,15 +38,18 @@ METADATA = _header(
 OFFSET = _header("Upload-Offset", "How many bytes have been received.")
 CHECKSUM = _header("Upload-Checksum", "sha1, sha256 or sha512, a space, and the body's hash in Base64.")
 
-PIECE = {tus.BYTES: {"schema": {"type": "string", "format": "binary"}}}
+OF_A_PIECE = (400, 404, 408, 409, 412, 413, 415, 460)  # the errors of a route that takes one
+
+
+def _piece(*, required: bool) -> dict[str, Any]:
+    return {"required": required, "content": {tus.BYTES: {"schema": {"type": "string", "format": "binary"}}}}
 
 
 @uploads.route("/", methods=["POST"])
 @scope("submit", "work")
 @uploads.response(201, Upload())
-@gives(uploads, 400, 404, 408, 409, 412, 413, 415, 460)
-@uploads.doc(
-    parameters=[RESUMABLE, LENGTH, METADATA, CHECKSUM, TOKEN], requestBody={"required": False, "content": PIECE}
+@gives(
+    uploads, *OF_A_PIECE, parameters=[RESUMABLE, LENGTH, METADATA, CHECKSUM, TOKEN], requestBody=_piece(required=False)
 )
 def create_upload() -> Any:
     """Announce an upload, optionally with its first bytes. A worker's upload names the job that it holds."""
@@ -77,8 +80,7 @@ def create_upload() -> Any:
 @uploads.route("/<upload_id>", methods=["GET"])
 @scope("submit", "work")
 @uploads.response(200, Upload())
-@gives(uploads, 404, 412)
-@uploads.doc(parameters=[RESUMABLE])
+@gives(uploads, 404, 412, parameters=[RESUMABLE])
 def show_upload(upload_id: str) -> Any:
     """Return how far an upload has come; HEAD returns it in headers."""
     if request.method == "HEAD":
@@ -90,8 +92,7 @@ def show_upload(upload_id: str) -> Any:
 @uploads.route("/<upload_id>", methods=["PATCH"])
 @scope("submit", "work")
 @uploads.response(204)
-@gives(uploads, 400, 404, 408, 409, 412, 413, 415, 460)
-@uploads.doc(parameters=[RESUMABLE, OFFSET, CHECKSUM, TOKEN], requestBody={"required": True, "content": PIECE})
+@gives(uploads, *OF_A_PIECE, parameters=[RESUMABLE, OFFSET, CHECKSUM, TOKEN], requestBody=_piece(required=True))
 def append_to_upload(upload_id: str) -> Any:
     """Append bytes to an upload, from its current end."""
     tus.check_version()
@@ -110,8 +111,7 @@ def append_to_upload(upload_id: str) -> Any:
 @uploads.route("/<upload_id>", methods=["DELETE"])
 @scope("submit", "work")
 @uploads.response(204)
-@gives(uploads, 404, 412, body=True)
-@uploads.doc(parameters=[RESUMABLE])
+@gives(uploads, 404, 412, body=True, parameters=[RESUMABLE])
 def delete_upload(upload_id: str) -> Any:
     """Delete an upload, finished or not, with the bytes received so far."""
     tus.check_version()

@@ -68,8 +68,7 @@ def token_of(body: dict[str, Any] | None = None) -> str | None:
 @ends_attempt
 @work.arguments(schemas.Result())
 @work.response(200, schemas.ResultAnswer())
-@gives(work, 404, 409, body=True)
-@work.doc(parameters=[TOKEN, {"in": "query", "schema": schemas.NextQuery(partial=True)}])
+@gives(work, 404, 409, body=True, parameters=[TOKEN, {"in": "query", "schema": schemas.NextQuery(partial=True)}])
 def submit_result(result: dict[str, Any], job_id: str) -> Any:
     """Submit the result; with next=true, also poll. A repeated result gets the same 200, any other late one 409."""
     accepted = accept(runtime(), caller(), job_id, result, token_of(result))
@@ -113,8 +112,7 @@ def accepted_view(accepted: Accepted) -> dict[str, Any]:
 @scope("work")
 @work.arguments(schemas.Heartbeat(), required=False)
 @work.response(200, schemas.HeartbeatAnswer())
-@gives(work, 404, 409, body=True)
-@work.doc(parameters=[TOKEN])
+@gives(work, 404, 409, body=True, parameters=[TOKEN])
 def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
     """Give a sign of life: acknowledge the claim, renew its lease, report progress."""
     alive = extend(
@@ -132,8 +130,7 @@ def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
 @scope("work")
 @work.arguments(schemas.Progress())
 @work.response(200, schemas.HeartbeatAnswer())
-@gives(work, 404, 409, body=True)
-@work.doc(parameters=[TOKEN])
+@gives(work, 404, 409, body=True, parameters=[TOKEN])
 def report_progress(sign: dict[str, Any], job_id: str) -> Any:
     """Give a sign of life with progress, in the form that existing clients use."""
     progress = sign["percentage"] / 100
@@ -172,8 +169,7 @@ def alive_view(alive: Alive, told: Facts = UNTOLD) -> Any:
 @scope("work")
 @work.arguments(schemas.Release(), required=False)
 @work.response(200, StateAnswer())
-@gives(work, 404, 409, body=True)
-@work.doc(parameters=[TOKEN])
+@gives(work, 404, 409, body=True, parameters=[TOKEN])
 def release_job(body: dict[str, Any], job_id: str) -> Any:
     """Give an unfinished job back at once, without spending a retry."""
     g.job_status = release(runtime(), caller(), job_id, token_of(body))

@@ -4,7 +4,7 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
 
 from api.schemas.artifacts import ResultText
-from api.schemas.insight import ShownKey
+from api.schemas.insight import EndedAttempt, ShownKey
 from api.schemas.problem import PRIORITIES, STATES
 from api.schemas.strict import QueryInteger, StrictBoolean
 from bridge.bounded_schema import BoundedList, Lenient, Strict, member, optional
@@ -12,7 +12,7 @@ from bridge.jobs.fields import CreateFields, Moment
 from bridge.jobs.remote_sources import FETCHES
 from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.outgoing.destination import LONGEST
-from models.job_state import Asked, AttemptEnd
+from models.job_state import Asked
 
 
 class CreateJob(CreateFields):
@@ -138,18 +138,12 @@ class Refusal(Schema):
     reason = fields.String(required=True)
 
 
-class Attempt(Schema):
+class Attempt(EndedAttempt):
     """An ended attempt."""
 
-    attempt = fields.Integer(required=True)
-    worker_id = fields.String(required=True)
     key_id = fields.UUID(required=True)
     key = fields.Nested(ShownKey(), required=True, allow_none=True)
-    claimed_at = fields.AwareDateTime(required=True)
     acknowledged_at = fields.AwareDateTime(required=True, allow_none=True)
-    ended_at = fields.AwareDateTime(required=True)
-    how = fields.String(required=True, validate=OneOf([str(end) for end in AttemptEnd]))
-    why = fields.String(required=True, allow_none=True)
     refusals = fields.List(fields.Nested(Refusal()), required=True)
 
 

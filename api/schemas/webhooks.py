@@ -3,8 +3,9 @@
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Range
 
+from api.schemas.bulk import ResendQuery
 from api.schemas.problem import STATES
-from api.schemas.strict import JobId, QueryInteger
+from api.schemas.strict import QueryInteger
 from bridge.bounded_schema import Strict, member, optional
 from models.job_state import WebhookState
 
@@ -46,11 +47,7 @@ class WebhookPage(Schema):
     next_cursor = fields.String(required=True, allow_none=True)
 
 
-class ResendWebhooks(Strict):
+class ResendWebhooks(ResendQuery):
     """Which webhooks to send again: a job's, or all that are failing or failed."""
 
-    job_id = JobId(load_default=None)
-    n = optional(
-        QueryInteger, "With `job_id`: the number of the outcome; omit for the latest.", validate=Range(0, 2**31 - 1)
-    )
     state = fields.String(load_default=None, validate=OneOf(RESENDABLE))

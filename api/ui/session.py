@@ -15,8 +15,7 @@ import structlog
 from flask import Response, current_app, g, redirect, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from api.http.access import limits, runtime, whose_key
-from api.http.client_address import real_address
+from api.http.access import client_address, limits, runtime, whose_key
 from api.http.connections import prove
 from api.http.local_only import from_another_site, refuse_web_pages
 from api.http.parts import parts
@@ -94,7 +93,7 @@ def sign_in(key: str) -> Response:
         raise Forbidden("This key lacks the scope read, which every page needs.")
     prefix = "" if ring is None else prefix_of(key)
     limits().request(caller.key_id, caller.tenant)
-    log.info("signed_in", prefix=prefix, tenant=caller.tenant, address=_address())
+    log.info("signed_in", prefix=prefix, tenant=caller.tenant, address=client_address())
     response = go(request.args.get("next", ""))
     _give(response, Session(caller, prefix, int(time.time())))
     return response
@@ -190,8 +189,3 @@ def _secret() -> bytes:
     if "ui_secret" not in current_app.extensions:
         current_app.extensions["ui_secret"] = session_secret(runtime().engine, runtime().settings)
     return cast(bytes, current_app.extensions["ui_secret"])
-
-
-def _address() -> str:
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    return real_address(request.remote_addr or "", forwarded, runtime().settings.trusted_proxies)

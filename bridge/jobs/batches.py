@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bridge.crash_points import reach
 from bridge.errors import NotFound
 from bridge.jobs.read import job_id_of
+from bridge.jobs.record_outcome import RECORDED, ask_to_send
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
 from models.job_state import BATCH_ENDED, FINAL, JobState
@@ -52,7 +53,7 @@ WITH over AS MATERIALIZED (
   UPDATE batches b SET look_at = NULL FROM over WHERE b.id = over.id AND b.look_at IS NOT NULL
   RETURNING b.*
 ), told AS MATERIALIZED (
-SELECT last.id, ended.tenant, ended.callback_url, ended.callback_key, json_build_object(
+SELECT last.id, 0 AS n, ended.tenant, ended.callback_url, ended.callback_key, json_build_object(
     'job_id', CAST(last.id AS text), 'ingestion_task_id', last.ingestion_task_id, 'content_type', last.content_type,
     'status', '{BATCH_ENDED}', 'success', counted.success, 'metadata', NULL, 'processing_time', NULL,
     'error_message', NULL, 'retry_count', 0, 'task_options', json_build_object(), 'n', 0,
@@ -65,15 +66,7 @@ FROM ended, LATERAL (
   SELECT json_object_agg(status, jobs) AS by_status, bool_and(status = '{JobState.COMPLETED}') AS success
   FROM (SELECT status, count(*) AS jobs FROM remote_jobs WHERE batch_id = ended.id GROUP BY status) each
 ) counted
-), recorded AS (
-  INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at)
-  SELECT id, 0, tenant, kwargs, now(), now() FROM told WHERE :recorded
-  RETURNING job_id
-), called AS (
-  INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at)
-  SELECT id, 0, tenant, callback_key, callback_url, kwargs, now(), now(), now() FROM told WHERE callback_key IS NOT NULL
-  RETURNING job_id
-)
+), {RECORDED}
 SELECT id AS job_id, callback_key IS NOT NULL AS called FROM told WHERE :recorded OR callback_key IS NOT NULL
 """)
 
@@ -112,19 +105,14 @@ def end_batches(runtime: Runtime, batch_ids: Iterable[Any]) -> list[str]:
 
     Exactly one per batch, however many ask at once. Without a continuation task and an address there is none.
     """
-    params = {
-        "ids": sorted({str(one) for one in batch_ids}),
-        "recorded": runtime.settings.continuation_task is not None,
-    }
+    recorded = runtime.settings.continuation_task is not None
+    params = {"ids": sorted({str(one) for one in batch_ids}), "recorded": recorded}
     with runtime.engine.begin() as connection:
         rows = connection.execute(END, params).all()
     job_ids = [str(row.job_id) for row in rows]
     if job_ids:
         reach("batch.before_nudge")
-        if params["recorded"]:
-            runtime.nudge(job_ids)
-        if any(row.called for row in rows):
-            runtime.call_back()
+        ask_to_send(runtime, job_ids, called=any(row.called for row in rows))
     return job_ids
 
 

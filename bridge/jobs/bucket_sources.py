@@ -6,6 +6,7 @@ beginning, and is kept nowhere.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -69,29 +70,28 @@ def link_to_object(runtime: Runtime, seen: Seen, seconds: int) -> str:
 
 
 def _sign(place: Place, seconds: int) -> str:
-    import obstore
-
-    try:
+    with _judging() as obstore:
         return str(obstore.sign(_bucket(place.bucket), "GET", place.key, timedelta(seconds=seconds)))
-    except (obstore.exceptions.BaseError, OSError) as error:
-        raise _judged(error) from None
 
 
 def _head(place: Place) -> Any:
-    import obstore
-
-    try:
+    with _judging() as obstore:
         return obstore.head(_bucket(place.bucket), place.key)
-    except (obstore.exceptions.BaseError, OSError) as error:
-        raise _judged(error) from None
 
 
 def _read(seen: Seen, start: int, stop: int) -> bytes:
+    options: Any = {"range": (start, stop), **({"if_match": seen.version} if seen.version else {})}
+    with _judging() as obstore:
+        return bytes(obstore.get(_bucket(seen.place.bucket), seen.place.key, options=options).bytes())
+
+
+@contextmanager
+def _judging() -> Iterator[Any]:
+    """Lend the library, whose import takes its time; its errors become those that the downloader sees."""
     import obstore
 
-    options: Any = {"range": (start, stop), **({"if_match": seen.version} if seen.version else {})}
     try:
-        return bytes(obstore.get(_bucket(seen.place.bucket), seen.place.key, options=options).bytes())
+        yield obstore
     except (obstore.exceptions.BaseError, OSError) as error:
         raise _judged(error) from None
 

@@ -1,7 +1,7 @@
 """Claim jobs: one guarded UPDATE for all IDs that are ready, whoever they are for."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from operator import itemgetter
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, text
 from bridge.driver_statements import DriverStatements
 from bridge.jobs.documents import AT_ONCE
 from bridge.names import DEFAULT_TENANT
-from bridge.queues import RANKS, Entry, Queue
+from bridge.queues import RANKS, Entry, Queue, as_columns
 from models.job_state import EDGES, AttemptEnd, Change
 
 # For how long a worker that released a job is not offered it again.
@@ -248,26 +248,16 @@ def claim(connection: Connection | DriverStatements, offers: Sequence[tuple[str,
     return fates
 
 
-def loaded(connection: Connection, queues: Iterable[Queue]) -> set[Queue]:
+def loaded(connection: Connection, queues: Collection[Queue]) -> set[Queue]:
     """Return those of the queues that have a job which may be claimed now."""
-    asked = list(queues)
-    params = {"tenants": [queue.tenant for queue in asked], "content_types": [queue.content_type for queue in asked]}
-    return {Queue(*row) for row in connection.execute(LOADED, params)}
+    return {Queue(*row) for row in connection.execute(LOADED, as_columns(queues))}
 
 
 def next_in_line(connection: Connection, wanted: Mapping[Queue, int]) -> InLine:
     """Read the next jobs of each queue, at most `wanted` of it, and lock them until the transaction ends."""
     withheld: set[tuple[str, UUID, str]] = set()
     found: dict[Queue, list[Entry]] = {queue: [] for queue in wanted}
-    rows = connection.execute(
-        NEXT,
-        {
-            "tenants": [queue.tenant for queue in wanted],
-            "content_types": [queue.content_type for queue in wanted],
-            "counts": list(wanted.values()),
-        },
-    )
-    for row in rows:
+    for row in connection.execute(NEXT, {**as_columns(wanted), "counts": list(wanted.values())}):
         queue = Queue(row.tenant, row.content_type)
         found[queue].append(Entry(queue, RANKS[row.priority], str(row.id)))
         if row.withheld:

@@ -1,6 +1,6 @@
 """Create jobs, one or a batch: INSERT, commit, mirror."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,14 +18,12 @@ from bridge.jobs.batches import NEW
 from bridge.jobs.callbacks import callback_for_batch
 from bridge.jobs.fields import fingerprint
 from bridge.jobs.idempotency import LOCK, Key, earlier, keep_batch
-from bridge.jobs.looked_at import Seen, clock, looked_at
+from bridge.jobs.looked_at import Fields, Seen, clock, looked_at
 from bridge.jobs.uploaded_sources import is_uploaded, name_uploads
 from bridge.queues import Entry, Queue
 from bridge.runtime import Runtime, Together, one_by_one
 from bridge.traces import TRACEPARENT, Span
 from models.job_state import JobState
-
-Fields = Mapping[str, Any]  # validated by bridge.jobs.fields.CreateFields
 
 # Whether a request that is no replay may make new jobs: returns, or raises the refusal. It is asked before there is a
 # row, so of simultaneous requests with one key each is counted, until bridge/admission/usage.py recounts the jobs.

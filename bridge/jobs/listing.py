@@ -103,11 +103,8 @@ def page(
 
     A page has fewer jobs than `limit` where their documents are large.
     """
-    states = list(JobState) if filters.get("status") is None else [filters["status"]]
-    after = None if cursor is None else decode_cursor(cursor, datetime, UUID)
-    query = in_order(matching(tenant, filters), filters, states, limit + 1, after=after)
     with runtime.single.connect() as connection:
-        rows = list(connection.execute(_weighed(query)))
+        rows = list(connection.execute(_weighed(_newest(tenant, filters, limit, cursor, tuple(_c)))))
     return page_and_cursor(rows, min(limit, sum(row.fits for row in rows)), "created_at", "id")
 
 
@@ -126,11 +123,15 @@ def short_page(
     runtime: Runtime, tenant: str, filters: Mapping[str, Any], limit: int, cursor: str | None
 ) -> tuple[list[Row[Any]], str | None]:
     """Return a page as `page` does, without documents. Raises Invalid for a foreign cursor."""
+    with runtime.single.connect() as connection:
+        rows = list(connection.execute(_newest(tenant, filters, limit, cursor, SHORT)))
+    return page_and_cursor(rows, limit, "created_at", "id")
+
+
+def _newest(tenant: str, filters: Mapping[str, Any], limit: int, cursor: str | None, columns: Any) -> Any:
     states = list(JobState) if filters.get("status") is None else [filters["status"]]
     after = None if cursor is None else decode_cursor(cursor, datetime, UUID)
-    query = in_order(matching(tenant, filters), filters, states, limit + 1, columns=SHORT, after=after)
-    with runtime.single.connect() as connection:
-        return page_and_cursor(list(connection.execute(query)), limit, "created_at", "id")
+    return in_order(matching(tenant, filters), filters, states, limit + 1, columns=columns, after=after)
 
 
 def _weighed(query: Any) -> Select[Any]:

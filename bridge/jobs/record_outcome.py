@@ -9,11 +9,23 @@ from sqlalchemy import ColumnElement, bindparam, cast, func, insert, select
 from sqlalchemy.types import Boolean, Text
 
 from bridge.jobs.fixed_statement import word
+from bridge.runtime import Runtime
 from models.job_state import JobState
 from models.outbox import continuations
 from models.webhook import webhooks
 
 _NOW = func.now()
+
+# The same in statements of another kind, for the outcomes of their CTE `told`: id, n, tenant, kwargs, and whom to call.
+RECORDED = """recorded AS (
+  INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at)
+  SELECT id, n, tenant, kwargs, now(), now() FROM told WHERE :recorded
+  RETURNING job_id
+), called AS (
+  INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at)
+  SELECT id, n, tenant, callback_key, callback_url, kwargs, now(), now(), now() FROM told WHERE callback_key IS NOT NULL
+  RETURNING job_id
+)"""
 
 
 def _kwargs(moved: Any) -> ColumnElement[Any]:
@@ -52,3 +64,11 @@ def webhook_row(moved: Any) -> Any:
     columns = ["job_id", "n", "tenant", "key_id", "url", "kwargs", "created_at", "since", "next_at"]
     rows = select(*told).where(its.callback_key.isnot(None))
     return insert(webhooks).from_select(columns, rows).returning(webhooks.c.job_id)
+
+
+def ask_to_send(runtime: Runtime, job_ids: list[str], *, called: bool) -> None:
+    """Have the outcomes that were recorded for these jobs sent soon; `called`: there are webhooks among them."""
+    if runtime.settings.continuation_task is not None:
+        runtime.nudge(job_ids)
+    if called:
+        runtime.call_back()

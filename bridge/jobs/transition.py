@@ -34,7 +34,7 @@ from bridge.crash_points import reach
 from bridge.jobs import report_changes
 from bridge.jobs.batches import end_after
 from bridge.jobs.fixed_statement import fixed, word
-from bridge.jobs.record_outcome import outcome_row, webhook_row
+from bridge.jobs.record_outcome import ask_to_send, outcome_row, webhook_row
 from bridge.queues import RANKS, Entry, Queue
 from bridge.runtime import Runtime
 from models.job import job_attempts, job_results, remote_jobs
@@ -270,8 +270,6 @@ def follow(
     ended = [row for row in rows if row.status in FINAL]
     if ended:
         reach("change.before_nudge")
-        if runtime.settings.continuation_task is not None:
-            runtime.nudge([str(row.id) for row in ended])
-        if any(row.callback_key is not None for row in ended):
-            runtime.call_back()
+        called = any(row.callback_key is not None for row in ended)
+        ask_to_send(runtime, [str(row.id) for row in ended], called=called)
         end_after(runtime, (row.batch_id for row in ended if row.batch_outcome))

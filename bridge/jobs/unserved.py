@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from sqlalchemy import text
 
 from bridge.crash_points import reach
-from bridge.queues import Queue
+from bridge.jobs.record_outcome import RECORDED, ask_to_send
+from bridge.queues import Queue, as_columns
 from bridge.runtime import Runtime
 from bridge.sweeps import in_batches
 from models.job import TO_BE_TOLD
@@ -47,23 +48,14 @@ WITH due AS MATERIALIZED (
   FROM due WHERE j.id = due.id
   RETURNING j.*
 ), told AS MATERIALIZED (
-  SELECT id, outcome_count, tenant, callback_url, callback_key, json_build_object(
+  SELECT id, outcome_count AS n, tenant, callback_url, callback_key, json_build_object(
     'job_id', CAST(id AS text), 'ingestion_task_id', ingestion_task_id, 'content_type', content_type,
     'status', '{UNSERVED}', 'success', false, 'metadata', NULL, 'processing_time', NULL,
     'error_message', 'No worker has asked for this content type for ' || unserved_after_seconds || ' s.',
     'retry_count', retry_count, 'task_options', task_options, 'n', outcome_count
   ) AS kwargs
   FROM looked_at WHERE unserved_at IS NULL AND (:recorded OR callback_key IS NOT NULL)
-), recorded AS (
-  INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at)
-  SELECT id, outcome_count, tenant, kwargs, now(), now() FROM told WHERE :recorded
-  RETURNING job_id
-), called AS (
-  INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at)
-  SELECT id, outcome_count, tenant, callback_key, callback_url, kwargs, now(), now(), now()
-  FROM told WHERE callback_key IS NOT NULL
-  RETURNING job_id
-)
+), {RECORDED}
 SELECT id, unserved_at IS NULL AND (:recorded OR callback_key IS NOT NULL) AS told,
   unserved_at IS NULL AND callback_key IS NOT NULL AS called
 FROM looked_at
@@ -78,10 +70,8 @@ DELETE FROM queue_asks a WHERE asked_at < now() - interval '1 day' AND NOT EXIST
 
 def note_asked(runtime: Runtime, queues: Iterable[Queue]) -> None:
     """Note that workers wait for jobs of these queues now; written only if a job of them may become unserved."""
-    asked = sorted(set(queues))
-    params = {"tenants": [one.tenant for one in asked], "content_types": [one.content_type for one in asked]}
     with runtime.single.connect() as connection:
-        connection.execute(ASKED, params)
+        connection.execute(ASKED, as_columns(sorted(set(queues))))
 
 
 def tell_unserved(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> int:
@@ -98,10 +88,7 @@ def tell_unserved(runtime: Runtime, *, batch: int = BATCH, rounds: int = 20) -> 
             rows = connection.execute(TELL, {"batch": batch, "recorded": recorded}).all()
         if job_ids := [str(row.id) for row in rows if row.told]:
             reach("unserved.before_nudge")
-            if recorded:
-                runtime.nudge(job_ids)
-            if any(row.called for row in rows):
-                runtime.call_back()
+            ask_to_send(runtime, job_ids, called=any(row.called for row in rows))
             told += len(job_ids)
         return len(rows)
 

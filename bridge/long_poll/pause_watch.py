@@ -10,6 +10,7 @@ import gevent
 import redis
 
 from bridge.background import every
+from bridge.jobs.claim import Claimant
 from bridge.jobs.unserved import WRITE_SECONDS, note_asked
 from bridge.long_poll.dispatcher import Dispatcher
 from bridge.long_poll.poll import Poll
@@ -43,15 +44,14 @@ class PauseWatch:
     def admit(self, poll: Poll) -> None:
         """Note a poll that comes in, and refuse that of a paused worker. Raises Paused."""
         self._note(poll)
-        if (pause := self._paused(poll)) is not None:
+        if (pause := self._pause_of(poll.queues[0].tenant, poll.who)) is not None:
             poll.refuse(refusal(pause))
         elif len(self._asked) < MOST_ASKED:
             self._asked.update(poll.queues)
 
     def drains(self, tenant: str, who: Worker) -> bool:
         """Return whether this worker is asked to end."""
-        its = self._pauses.get((tenant, who.worker_id))
-        pause = of_worker(its, who.key_id) if its else None
+        pause = self._pause_of(tenant, who)
         return pause is not None and pause.drain
 
     def refresh(self) -> None:
@@ -64,12 +64,12 @@ class PauseWatch:
         self._pauses = by_worker
         if by_worker:
             for poll in self._dispatcher.waiting():
-                if (paused := self._paused(poll)) is not None:
+                if (paused := self._pause_of(poll.queues[0].tenant, poll.who)) is not None:
                     self._dispatcher.turn_away(poll, refusal(paused))
 
-    def _paused(self, poll: Poll) -> Pause | None:
-        its = self._pauses.get((poll.queues[0].tenant, poll.who.worker_id))
-        return of_worker(its, poll.who.key_id) if its else None
+    def _pause_of(self, tenant: str, who: Worker | Claimant) -> Pause | None:
+        its = self._pauses.get((tenant, who.worker_id))
+        return of_worker(its, who.key_id) if its else None
 
     def _note(self, poll: Poll) -> None:
         types = [queue.content_type for queue in poll.queues]

@@ -11,6 +11,7 @@ away is not sent what it already has.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from bridge.cursor import decode_cursor, page_and_cursor
 from bridge.errors import NotFound
 from bridge.outbox.message import message
 from bridge.runtime import Runtime
+from bridge.sweeps import in_batches
 from bridge.traces import TRACEPARENT, Passed
 from models.job_state import OutcomeState
 
@@ -187,13 +189,7 @@ def deliver_due(
     runtime: Runtime, send: Send, broken: tuple[type[Exception], ...], *, batch: int = 50, rounds: int = 100
 ) -> int:
     """Send all that was not sent yet and is due; return how many. Bounded: what is left over waits for the next run."""
-    sent = 0
-    for _ in range(rounds):
-        now = deliver(runtime, send, broken, batch=batch)
-        sent += now
-        if not now:
-            break
-    return sent
+    return in_batches(partial(deliver, runtime, send, broken, batch=batch), batch=1, rounds=rounds)
 
 
 def _put_off(runtime: Runtime, row: Row[Any], error: Exception) -> None:
