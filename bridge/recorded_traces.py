@@ -50,7 +50,7 @@ class _Processor(BatchSpanProcessor):
         self._batch_processor.shutdown(timeout_millis=1000 * CLOSE_SECONDS)
 
 
-class Recorded:
+class Recorded(Traces):
     """The bridge.traces.Traces of a process that records."""
 
     def __init__(self, provider: TracerProvider) -> None:

@@ -11,17 +11,14 @@ from bridge.driver_statements import DriverStatements
 from bridge.job_events import Observer
 from bridge.mirror.lists import Mirror
 from bridge.settings import Settings
-from bridge.traces import Traces, Untraced
+from bridge.traces import Traces
 
 T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
-
-class Nudge(Protocol):
-    """Ask for `bridge.continue_ingestion` to run soon. Never raises, never waits: the outbox is the truth."""
-
-    def __call__(self, job_ids: list[str]) -> None: ...
+# Asks for `bridge.continue_ingestion` to run soon for these jobs. Never raises, never waits: the outbox is the truth.
+Nudge = Callable[[list[str]], None]
 
 
 class OnFiles(Protocol):
@@ -78,7 +75,7 @@ class Runtime:
     sends: OnFiles = at_once  # the same for sending them, which takes a core and must not take it from others
     batches: Batching = one_by_one
     observer: Observer = field(default_factory=Observer)  # is told every change once it is committed
-    traces: Traces = field(default_factory=Untraced)
+    traces: Traces = field(default_factory=Traces)
     call_back: Callable[[], None] = lambda: None  # ask for the due webhooks to be sent soon, as `nudge` does
 
     @cached_property

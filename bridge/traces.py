@@ -49,22 +49,6 @@ class Span(Protocol):
         """End the step. One that is never ended is not recorded. `facts` that are None are left out."""
 
 
-class Traces(Protocol):
-    """Records spans. Never raises, never waits."""
-
-    def begin(self, name: str, parent: str | None, kind: str = "internal") -> Span:
-        """Begin a step below `parent`, a valid traceparent, or the first one of a new trace.
-
-        `kind`: internal, server, producer or consumer, as OpenTelemetry calls them.
-        """
-
-    def changed(self, event: str, told: StateChange) -> None:
-        """Record a change of a job's state as a step that lasted until now, in the job's trace."""
-
-    def close(self) -> None:
-        """Send what is recorded, within two seconds at most."""
-
-
 def facts_of(told: StateChange) -> dict[str, str | int | None]:
     """Return the attributes of a change's span."""
     return {
@@ -87,17 +71,21 @@ class Passed(NamedTuple):
         pass
 
 
-class Untraced:
-    """Traces that are off: they record nothing."""
+class Traces:
+    """Records spans; this one none: traces are off. Never raises, never waits."""
 
     def begin(self, name: str, parent: str | None, kind: str = "internal") -> Span:
+        """Begin a step below `parent`, a valid traceparent, or the first one of a new trace.
+
+        `kind`: internal, server, producer or consumer, as OpenTelemetry calls them.
+        """
         return Passed(parent)
 
     def changed(self, event: str, told: StateChange) -> None:
-        pass
+        """Record a change of a job's state as a step that lasted until now, in the job's trace."""
 
     def close(self) -> None:
-        pass
+        """Send what is recorded, within two seconds at most."""
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:
@@ -115,7 +103,7 @@ def traces_of(process: str, environment: Mapping[str, str] | None = None) -> Tra
     """
     environment = read_environment() if environment is None else environment
     if not asked_for(environment):
-        return Untraced()
+        return Traces()
     from bridge.recorded_traces import record
 
     return record(process, environment)

@@ -9,6 +9,7 @@ import errno
 import socket
 import struct
 import time
+from functools import lru_cache
 
 from gunicorn import util
 from gunicorn.http import wsgi
@@ -20,18 +21,10 @@ PIECE = 64 * 1024
 _LINES = {header: f"{header[0]}: {header[1]}\r\n" for header in FIXED}
 
 
-class _Date:
-    """The Date header line."""
-
-    second = 0
-    line = ""
-
-    @classmethod
-    def now(cls) -> str:
-        second = int(time.time())
-        if second != cls.second:
-            cls.second, cls.line = second, f"Date: {util.http_date(second)}\r\n"
-        return cls.line
+@lru_cache(1)
+def _date(second: int) -> str:
+    """Return the line of the Date header."""
+    return f"Date: {util.http_date(second)}\r\n"
 
 
 def given_up(sock: socket.socket) -> BrokenPipeError:
@@ -66,7 +59,7 @@ class TimedResponse(wsgi.Response):
     def default_headers(self) -> list[str]:
         """Return the lines that the server adds."""
         (major, minor), end = self.req.version, "close" if self.should_close() else "keep-alive"
-        lines = [f"HTTP/{major}.{minor} {self.status}\r\n", _Date.now(), f"Connection: {end}\r\n"]
+        lines = [f"HTTP/{major}.{minor} {self.status}\r\n", _date(int(time.time())), f"Connection: {end}\r\n"]
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
         return lines

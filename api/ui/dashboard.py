@@ -12,7 +12,7 @@ from api.http.body import single
 from api.http.problems import DETAILS, status_of
 
 # Each adds its routes to `ui`.
-from api.ui import batches, continuations, jobs, keys, static_files, webhooks, workers  # noqa: F401
+from api.ui import batches, jobs, keys, outcomes, static_files, workers  # noqa: F401
 from api.ui.blueprint import seen, ui
 from api.ui.forms import read_form
 from api.ui.render import page
