@@ -39,13 +39,10 @@ class PollQuery(QueryFacts):
         "Further jobs the worker could take now; shown to operators and used for estimates.",
         validate=Range(0, 10000),
     )
-    claim_id = fields.String(
-        load_default=None,
+    claim_id = optional(
+        fields.String,
+        "Identifies the claim: a poll that repeats it gets the same jobs, unless acknowledged.",
         validate=Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ and -."),
-        metadata={
-            "description": "Identifies the claim: a poll that repeats it gets the same jobs, unless acknowledged.",
-            "pattern": "^[A-Za-z0-9_-]{1,64}$",
-        },
     )
 
 
@@ -70,13 +67,10 @@ class ClaimNamed(Lenient):
         "Seconds without a sign of life before the job is taken back. Default: its deadline.",
         validate=Range(10, 3600),
     )
-    claim_id = fields.String(
-        load_default=None,
+    claim_id = optional(
+        fields.String,
+        "Identifies the claim: a request that repeats it gets the same answer, unless acknowledged.",
         validate=Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ and -."),
-        metadata={
-            "description": "Identifies the claim: a request that repeats it gets the same answer, unless acknowledged.",
-            "pattern": "^[A-Za-z0-9_-]{1,64}$",
-        },
     )
 
 

@@ -70,18 +70,15 @@ class CreateFields(Strict):
         "Who asks the server of `source_url`: bridge or worker directly; default: the key's.",
         validate=OneOf(FETCHES),
     )
-    source_sha256 = fields.String(
-        load_default=None,
+    source_sha256 = optional(
+        fields.String,
+        "The file's SHA-256 in hex, which its worker checks.",
         validate=Regexp(r"^[0-9a-fA-F]{64}\Z", error="Must be a SHA-256: 64 hex digits."),
-        metadata={"description": "The file's SHA-256 in hex, which its worker checks.", "pattern": "^[0-9a-fA-F]{64}$"},
     )
-    content_type = fields.String(
-        required=True,
+    content_type = member(
+        fields.String,
+        "Which workers take it, such as `audio`, `video` or `document`.",
         validate=Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Must be 1 to 50 characters of a-z 0-9 . _ and -."),
-        metadata={
-            "description": "Which workers take it, such as `audio`, `video` or `document`.",
-            "pattern": f"^{CONTENT_TYPE_PATTERN}$",
-        },
     )
     task_options = optional(JsonObject, "Handed to the worker as it is.", load_default=dict)
     ingestion_task_id = member(
