@@ -121,11 +121,10 @@ def claim_one(bridge: Parts, asks: Caller, job_id: str, asked: Mapping[str, Any]
         claim_id=asked["claim_id"],
         admit=partial(bridge.limits.room, asks.key_id, asks.tenant),
     )
-    job = named.job
     if not named.again:
         bridge.limits.took(asks.key_id, asks.tenant, 1)
         reach("named.before_answer")
-    return with_uploads(bridge.runtime, [job])[0]
+    return with_uploads(bridge.runtime, [named.job])[0]
 
 
 def _content_types(text: str, asks: Caller) -> tuple[list[str], list[str]]:

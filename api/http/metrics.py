@@ -39,12 +39,9 @@ def _gauge(name: str, told: str, values: dict[tuple[str, ...], float], *labels: 
 def truth(facts: Facts, limits: KeyLimits) -> Iterable[Metric]:
     """Yield the gauges of what PostgreSQL and Redis know."""
     yield _gauge("bridge_jobs", "Unfinished jobs.", facts.depth, "content_type", "status")
-    yield _gauge(
-        "bridge_oldest_claimable_seconds",
-        "For how long the oldest job that may be claimed has waited.",
-        {(kind,): seconds for kind, seconds in facts.oldest.items()},
-        "content_type",
-    )
+    told = "For how long the oldest job that may be claimed has waited."
+    oldest: dict[tuple[str, ...], float] = {(kind,): seconds for kind, seconds in facts.oldest.items()}
+    yield _gauge("bridge_oldest_claimable_seconds", told, oldest, "content_type")
     stuck = facts.stuck
     yield _gauge("bridge_continuations_waiting", "Outcomes not yet handed to the pipeline.", {(): stuck.waiting})
     yield _gauge("bridge_continuations_failing", "Of these, those that were tried often.", {(): stuck.failing})

@@ -115,14 +115,8 @@ def accepted_view(accepted: Accepted) -> dict[str, Any]:
 @gives(work, 404, 409, body=True, parameters=[TOKEN])
 def heartbeat(sign: dict[str, Any], job_id: str) -> Any:
     """Give a sign of life: acknowledge the claim, renew its lease, report progress."""
-    alive = extend(
-        runtime(),
-        caller(),
-        job_id,
-        token=token_of(sign),
-        progress=sign.get("progress"),
-        message=sign.get("message"),
-    )
+    told = {name: sign.get(name) for name in ("progress", "message")}
+    alive = extend(runtime(), caller(), job_id, token=token_of(sign), **told)
     return alive_view(alive, facts_of(sign))
 
 

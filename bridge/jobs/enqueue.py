@@ -200,11 +200,8 @@ def enqueue_batch(
     The `idempotency_key` is the batch's: its replay gives the same list, and `admit` is not asked. Raises Invalid as
     `enqueue` does, its fields named by their place, such as `jobs.3.source_file_path`; and what `admit` raises.
     """
-    key = Key(
-        tenant,
-        idempotency_key,
-        fingerprint(_asked(created, outcome, callback_url)) if idempotency_key is not None else None,
-    )
+    hashed = None if idempotency_key is None else fingerprint(_asked(created, outcome, callback_url))
+    key = Key(tenant, idempotency_key, hashed)
     ids = sorted(uuid7() for _ in created)  # jobs of one moment are in line by their IDs
     with runtime.engine.begin() as connection:
         if earlier := _earlier(connection, key):

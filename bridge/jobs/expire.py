@@ -53,6 +53,7 @@ _unseen = {"error_message": f"Never acknowledged, {MOST_RETURNS} times in a row.
 _ack = and_(~_acknowledged, jobs.lease_expires_at <= NOW)
 _out = and_(literal_column(DEADLINE_RUNS), _acknowledged, jobs.timeout_at <= NOW)
 _lease = and_(_acknowledged, jobs.lease_expires_at <= NOW, jobs.timeout_at > NOW)
+_waited = and_(literal_column(QUEUE_CLOCK_RUNS), jobs.timeout_at <= NOW)
 _lapsed, _missed = AttemptEnd.LEASE_EXPIRED, AttemptEnd.UNACKNOWLEDGED
 _by_lease = jobs.lease_expires_at
 
@@ -74,16 +75,7 @@ SWEEPS = [
     Sweep(_sweep(Change.FAIL, and_(_lease, IS_POISON), _by_lease, _poison, _lapsed)),
     Sweep(_sweep(Change.RETRY, and_(_lease, _retries_left), _by_lease, {**_silent, **RETRIED}, _lapsed)),
     Sweep(_sweep(Change.FAIL, and_(_lease, ~_retries_left), _by_lease, _silent, _lapsed)),
-    Sweep(
-        _sweep(
-            Change.EXPIRE_QUEUE,
-            and_(literal_column(QUEUE_CLOCK_RUNS), jobs.timeout_at <= NOW),
-            jobs.timeout_at,
-            _queue,
-            None,
-        ),
-        unmirror=True,
-    ),
+    Sweep(_sweep(Change.EXPIRE_QUEUE, _waited, jobs.timeout_at, _queue, None), unmirror=True),
 ]
 
 

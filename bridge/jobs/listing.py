@@ -109,12 +109,9 @@ def page(
 
 
 # What people choose a job by in a list; none of its documents.
+_SHORT = ("id", "status", "content_type", "ingestion_task_id", "priority", "created_at", "started_at", "completed_at")
 SHORT = (
-    *(
-        _c[name]
-        for name in ("id", "status", "content_type", "ingestion_task_id", "priority", "created_at", "started_at")
-    ),
-    *(_c[name] for name in ("completed_at", "attempt", "retry_count", "max_retries", "worker_id", "progress")),
+    *(_c[name] for name in (*_SHORT, "attempt", "retry_count", "max_retries", "worker_id", "progress")),
     func.left(_c.error_message, 200).label("error_message"),
 )
 

@@ -40,13 +40,8 @@ def _take(whose: ColumnElement[bool], why: str) -> Executable:
         .limit(bindparam("batch"))
         .with_for_update(skip_locked=True)
     )
-    return moving(
-        Change.RETURN,
-        jobs.id == func.any(func.array(held.scalar_subquery())),
-        values=AT_THE_HEAD,
-        end=_END,
-        why=why,
-    )
+    these = jobs.id == func.any(func.array(held.scalar_subquery()))
+    return moving(Change.RETURN, these, values=AT_THE_HEAD, end=_END, why=why)
 
 
 _DEAD = select(api_keys.c.id).where(or_(api_keys.c.revoked_at.is_not(None), api_keys.c.expires_at <= NOW))

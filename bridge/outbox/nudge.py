@@ -31,14 +31,11 @@ class Nudger:
         self._looks_at = dict.fromkeys((OUTCOMES, WEBHOOKS), 0.0)
         self._unread = dict.fromkeys((OUTCOMES, WEBHOOKS), False)
 
-    def __call__(self, job_ids: list[str]) -> None:
-        self._put(job_ids)
-
     def call_back(self) -> None:
         """Ask in the same way for `bridge.send_webhooks`."""
-        self._put([None])
+        self([None])
 
-    def _put(self, job_ids: Sequence[str | None]) -> None:
+    def __call__(self, job_ids: Sequence[str | None]) -> None:
         for job_id in job_ids:
             try:
                 self._ended.put_nowait(job_id)
