@@ -19,10 +19,9 @@ from api.http.response_headers import begin_request
 from api.http.sending import counted
 from api.http.spelling import ArtifactName, JobId, WorkerId, as_spelled, exact, refuse_another_slash
 from api.routes import download, job_logs, result_and_artifacts, workers  # noqa: F401  (they add their routes to the blueprints)
-from api.routes.batches import batches
 from api.routes.bulk import continuations
 from api.routes.insight import operators
-from api.routes.jobs import producers
+from api.routes.jobs import batches, producers
 from api.routes.keys import keys
 from api.routes.probes import health
 from api.routes.results_at_once import results

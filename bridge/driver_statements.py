@@ -100,13 +100,10 @@ class DriverStatements:
     def _write(self, statement: Executable) -> _Written:
         compiled: Any = statement.compile(dialect=self._engine.dialect)  # type: ignore[attr-defined]
         defaults = {name: compiled.params[name] for name, bind in compiled.binds.items() if not bind.required}
-        prepare, execute = [], [_ONE_PLAN]
         name = statement.get_execution_options().get("prepared_as", "unnamed")
-        for part in str(compiled).split(";\n"):
-            prepared, executed = _prepared(name, part)
-            prepare.append(prepared)
-            execute.append(executed)
-        self._written[statement] = written = _Written(str(compiled), defaults, "; ".join(prepare), "; ".join(execute))
+        prepare, execute = zip(*(_prepared(name, part) for part in str(compiled).split(";\n")), strict=True)
+        executed = "; ".join([_ONE_PLAN, *execute])
+        self._written[statement] = written = _Written(str(compiled), defaults, "; ".join(prepare), executed)
         return written
 
     def _name(self, statement: Executable, columns: Iterable[Any]) -> Callable[[Iterable[Any]], Any]:

@@ -1,4 +1,4 @@
-"""The routes of producers and readers: create, list, show, cancel and retry jobs."""
+"""The routes of producers and readers: create, list, show, cancel and retry jobs, and show a batch."""
 
 from functools import partial
 from typing import Any
@@ -15,14 +15,16 @@ from api.schemas import jobs as schemas
 from bridge.caller import Caller
 from bridge.jobs import read
 from bridge.jobs.artifacts import standing
+from bridge.jobs.batches import show
 from bridge.jobs.cancel import cancel, restart
 from bridge.jobs.enqueue import Created, enqueue, enqueue_batch
 from bridge.jobs.listing import page
-from bridge.names import API_BASE
+from bridge.names import API_BASE, BATCHES_BASE
 
 producers = Blueprint(
     "jobs", __name__, url_prefix=API_BASE, description="Create jobs and read their state and results."
 )
+batches = Blueprint("batches", __name__, url_prefix=BATCHES_BASE, description="Read the progress of a batch.")
 
 IDEMPOTENCY = {
     "in": "header",
@@ -68,6 +70,15 @@ def create_batch(batch: dict[str, Any]) -> Any:
 def _created_view(job: Created) -> dict[str, Any]:
     """Return a schemas.JobCreated."""
     return {"job_id": job.job_id, "status": job.status, "created_at": job.created_at}
+
+
+@batches.route("/<job:batch_id>", methods=["GET"])
+@scope("read", "submit")
+@batches.response(200, schemas.BatchAnswer())
+@gives(batches, 404)
+def show_batch(batch_id: str) -> Any:
+    """Return the number of a batch's jobs by state."""
+    return show(runtime(), caller().tenant, batch_id)._asdict()
 
 
 @producers.route("/", methods=["GET"])
