@@ -1,16 +1,15 @@
 """Requests and answers of producers and readers."""
 
 from marshmallow import Schema, fields
-from marshmallow.validate import Length, OneOf, Range, Regexp
+from marshmallow.validate import Length, OneOf, Range
 
 from api.schemas.artifacts import ResultText
 from api.schemas.insight import EndedAttempt, ShownKey
-from api.schemas.problem import PRIORITIES, STATES
+from api.schemas.problem import IS_CONTENT_TYPE, PRIORITIES, STATES
 from api.schemas.strict import QueryInteger, StrictBoolean
 from bridge.bounded_schema import BoundedList, Lenient, Strict, member, optional
 from bridge.jobs.fields import CreateFields, Moment
 from bridge.jobs.remote_sources import FETCHES
-from bridge.names import CONTENT_TYPE_PATTERN
 from bridge.outgoing.destination import LONGEST
 from models.job_state import Asked
 
@@ -180,10 +179,7 @@ class Filters(Strict):
     """Which jobs."""
 
     status = fields.String(load_default=None, validate=OneOf(STATES))
-    content_type = fields.String(
-        load_default=None,
-        validate=Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Not a content type: use a-z 0-9 . _ and -."),
-    )
+    content_type = fields.String(load_default=None, validate=IS_CONTENT_TYPE)
     ingestion_task_id = fields.String(load_default=None, validate=Length(1, 255))
     worker_id = fields.String(load_default=None, validate=Length(1, 255))
     created_after = Moment(format="iso", load_default=None)

@@ -3,11 +3,12 @@
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
 
+from api.schemas.problem import IS_CONTENT_TYPE
 from api.schemas.strict import QueryInteger
 from bridge.admission.keys import SCOPES
 from bridge.bounded_schema import BoundedList, ShortMoment, Strict, member, optional
 from bridge.jobs.remote_sources import FETCHES
-from bridge.names import CONTENT_TYPE_PATTERN, TENANT_PATTERN
+from bridge.names import TENANT_PATTERN
 from bridge.outgoing.destination import LONGEST
 
 
@@ -24,9 +25,7 @@ class CreateKey(Strict):
     content_types = optional(
         BoundedList,
         "The only content types its workers may claim; omit to allow all.",
-        fields.String(
-            validate=Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Not a content type: use a-z 0-9 . _ and -.")
-        ),
+        fields.String(validate=IS_CONTENT_TYPE),
         most=100,
     )
     expires_at = optional(ShortMoment, "A future moment, with an offset.", format="iso")

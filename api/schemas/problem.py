@@ -1,12 +1,15 @@
 """The shape of every error, and the values that several shapes share."""
 
 from marshmallow import Schema, fields
+from marshmallow.validate import Regexp
 
 from bridge.bounded_schema import member
+from bridge.names import CONTENT_TYPE_PATTERN
 from models.job_state import JobState, Priority
 
 STATES = [str(state) for state in JobState]
 PRIORITIES = [str(priority) for priority in Priority]
+IS_CONTENT_TYPE = Regexp(rf"^{CONTENT_TYPE_PATTERN}\Z", error="Not a content type: use a-z 0-9 . _ and -.")
 
 
 class Problem(Schema):
