@@ -16,6 +16,7 @@ SWEEP_PERIODS = {
     names.UNSERVED: 10.0,  # jobs that nobody asks for
     names.BATCHES: 10.0,  # batches that have ended
     names.CALL_BACK: 5.0,  # webhooks that are due
+    names.JOIN: 5.0,  # uploads of several objects, where the store is to give them
     names.RECONCILE: 15.0,  # what the mirror lacks, all of it after a loss of Redis
     names.WATCH: 2.0,  # workers that are paused, or let go
     names.FOLD: 5.0,  # counts of jobs

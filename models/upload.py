@@ -38,11 +38,17 @@ uploads = Table(
     Column("created_at", Moment, nullable=False, server_default=text("now()")),
     Column("expires_at", Moment),  # null: a job names it
     Column("kept", Boolean, nullable=False, server_default=text("false")),  # counts as `upload_usage.kept`
+    Column("join_at", Moment, nullable=False, server_default=text("now()")),  # its objects are not joined before
     CheckConstraint("received BETWEEN 0 AND length", name="received"),
     CheckConstraint("(received = length) = (sha256 IS NOT NULL)", name="whole_has_digest"),
     CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name="attempt_of_job"),
 )
 Index("uploads_expire", uploads.c.expires_at)
+IN_PIECES = "segments > 1 AND sha256 IS NOT NULL"  # received whole, in several objects
+UNNAMED_OF_ATTEMPT = "job_id IS NOT NULL AND expires_at IS NOT NULL"
+_u = uploads.c
+Index("uploads_to_join", text("(expires_at IS NOT NULL)"), _u.join_at, postgresql_where=text(IN_PIECES))
+Index("uploads_of_attempts", _u.job_id, _u.id, postgresql_where=text(UNNAMED_OF_ATTEMPT))
 Index("uploads_named", uploads.c.tenant, postgresql_where=text("expires_at IS NULL AND NOT kept"))
 
 # The objects in the store. Each has its row before an object of that name exists, so that the object is found again
@@ -55,7 +61,7 @@ upload_segments = Table(
     Column("object", Text, nullable=False),
     Column("upload_id", Uuid, ForeignKey("uploads.id", ondelete="SET NULL")),
     Column("start", BigInteger),  # where in the file it begins
-    Column("size", Integer),
+    Column("size", BigInteger),
     Column("written_at", Moment, nullable=False, server_default=text("now()")),
     CheckConstraint("(start IS NULL) = (size IS NULL)", name="counted"),
 )

@@ -1,11 +1,13 @@
 """The sweeps that beat runs: the clocks, and the repair of what was missed."""
 
 from collections.abc import Callable
+from functools import cache
 
 import structlog
 
 from bridge import names
 from bridge.blobs.collect import collect
+from bridge.blobs.join import Joining
 from bridge.insight import counters, durations, history
 from bridge.jobs.batches import look_at_open
 from bridge.jobs.expire import expire
@@ -38,6 +40,17 @@ def _record_history(runtime: Runtime) -> int:
     return 0  # it repairs nothing
 
 
+@cache
+def _joining() -> Joining:
+    return Joining(runtime())
+
+
+def _join(_: Runtime) -> int:
+    """Have uploads joined, without waiting for it: their thread notes what it has done."""
+    _joining().wake()
+    return 0
+
+
 # The work of each sweep, which returns how much it changed; bridge.periodic_work says how often it runs.
 SWEEPS: dict[str, Callable[[Runtime], int]] = {
     names.EXPIRE: expire,
@@ -51,6 +64,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     names.MEDIANS: durations.refresh,
     names.HISTORY: _record_history,
     names.COLLECT: collect,
+    names.JOIN: _join,
     names.UNSERVED: tell_unserved,
     names.BATCHES: look_at_open,
 }

@@ -19,9 +19,15 @@ log = structlog.get_logger("bridge.blobs")
 # For one request to the store. http:// is used if AWS_ENDPOINT_URL says so.
 CLIENT: Any = {"timeout": "10s", "allow_http": True}
 PART = 8 * 1024 * 1024  # bytes of an object that are put in one request, and in memory meanwhile
+MOST_PARTS = 10_000  # of an object, which S3 allows
 PIECE = 256 * 1024  # bytes that are read from a file at a time
 NO_BUCKET = "status code: 404"  # in the words of a listing's error, which has no class of its own
 AGAIN: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=12)}
+
+
+def part_bytes(most: int) -> int:
+    """Return how many bytes the parts of an object of at most `most` bytes have."""
+    return max(PART, -(-most // MOST_PARTS))
 
 
 class Bucket:
@@ -49,8 +55,8 @@ class Bucket:
                 raise NotFound("There is no such bucket.") from None
             raise _unavailable(error) from None
 
-    def draft(self, name: str) -> "_Object":
-        return _Object(self, name)
+    def draft(self, name: str, most: int = 0) -> "_Object":
+        return _Object(self, name, part_bytes(most))
 
     def put(self, name: str, file: BinaryIO) -> None:
         """Store what a file holds as an object, in one request. Raises Unavailable."""
@@ -60,9 +66,9 @@ class Bucket:
         except self.refused as error:
             raise _unavailable(error) from None
 
-    def writer(self, name: str) -> Any:
+    def writer(self, name: str, part: int) -> Any:
         """Return what puts an object by its parts, one at a time, while it is written to; the object is there then."""
-        return self._obstore.open_writer(self._objects, name, buffer_size=PART, max_concurrency=1)
+        return self._obstore.open_writer(self._objects, name, buffer_size=part, max_concurrency=1)
 
     def read(self, name: str, start: int, count: int) -> memoryview:
         try:
@@ -94,9 +100,10 @@ class Bucket:
 class _Object:
     """A bridge.blobs.store.Draft: what comes slowly is kept in an unnamed file until it is a part's worth."""
 
-    def __init__(self, bucket: Bucket, name: str) -> None:
+    def __init__(self, bucket: Bucket, name: str, part: int) -> None:
         self._bucket = bucket
         self._name = name
+        self._part = part  # bytes
         try:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
         except OSError as error:
@@ -112,10 +119,10 @@ class _Object:
         except OSError as error:
             raise _unavailable(error) from None
         self._held += len(piece)
-        return self._handed_on % PART + self._held > PART
+        return self._handed_on % self._part + self._held > self._part
 
     def hand_on(self) -> None:
-        self._writer = self._writer or self._bucket.writer(self._name)
+        self._writer = self._writer or self._bucket.writer(self._name, self._part)
         try:
             self._file.seek(0)
             while piece := self._file.read(PIECE):

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from bridge.blobs.store import Bytes, store
+from bridge.errors import NotFound
 from bridge.runtime import Runtime
 
 PIECE = 256 * 1024  # bytes that are passed on at a time, and the least that is read
@@ -21,9 +22,13 @@ READ_BYTES = 24 * 1024 * 1024  # that a process holds of what it reads, and PIEC
 PAGE = 500  # segments that are looked up at a time
 LINK_SECONDS = 300  # within which a download from the store must begin
 
+# Who goes on at a byte may find it in the middle of an object that has taken the place of those that came before.
 SEGMENTS = text("""
 SELECT object, start, size FROM upload_segments
-WHERE upload_id = :id AND start + size > :first AND start >= :after ORDER BY start LIMIT :most
+WHERE upload_id = :id AND start + size > :first AND start >= (
+  SELECT start FROM upload_segments WHERE upload_id = :id AND start <= :first ORDER BY start DESC LIMIT 1
+)
+ORDER BY start LIMIT :most
 """)
 
 
@@ -36,24 +41,28 @@ class Segment(NamedTuple):
 
 
 def segments(runtime: Runtime, upload_id: UUID, first: int = 0) -> Iterator[Segment]:
-    """Yield the segments of an upload from the one that holds byte `first` on, in order."""
-    after = 0
+    """Yield the segments of an upload from the one that holds byte `first` on, in order.
+
+    One may begin before the last one's end: when the objects were joined meanwhile.
+    """
     while True:
-        params = {"id": upload_id, "first": first, "after": after, "most": PAGE}
+        params = {"id": upload_id, "first": first, "most": PAGE}
         with runtime.engine.connect() as connection:
             page = [Segment(*row) for row in connection.execute(SEGMENTS, params)]
         yield from page
         if len(page) < PAGE:
             return
-        after = page[-1].start + page[-1].size
+        first = page[-1].start + page[-1].size
 
 
 def parts(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[tuple[str, range]]:
     """Yield the objects that hold these bytes of an upload, each with the range of those bytes within it."""
-    for held in segments(runtime, upload_id, served.start):
+    at = served.start
+    for held in segments(runtime, upload_id, at):
         end = min(served.stop, held.start + held.size)
-        yield held.object, range(max(served.start, held.start) - held.start, end - held.start)
-        if end == served.stop:
+        yield held.object, range(at - held.start, end - held.start)
+        at = end
+        if at == served.stop:
             return
 
 
@@ -82,6 +91,21 @@ _room = _Room()  # of this process
 
 def pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
     """Yield bytes of an upload, in pieces; end early if some are missing in the store. Raises NotFound, Unavailable."""
+    at = served.start
+    missing: int | None = None
+    while at < served.stop:
+        try:
+            for piece in _pieces(runtime, upload_id, range(at, served.stop)):
+                at += len(piece)
+                yield piece
+            return
+        except NotFound:
+            if missing == at:
+                raise
+            missing = at  # an object was removed, as others are where they were joined: look which hold the rest
+
+
+def _pieces(runtime: Runtime, upload_id: UUID, served: range) -> Iterator[bytes]:
     objects = store(runtime.settings)
     for name, part in parts(runtime, upload_id, served):
         at = part.start
@@ -160,9 +184,9 @@ def _decode(decoder: IncrementalDecoder, piece: Bytes, *, final: bool = False) -
 
 def _read(runtime: Runtime, held: Iterable[Segment], take: Callable[[Bytes], object]) -> None:
     """Have `take` called with all bytes of these objects, where files are read."""
-    objects = store(runtime.settings)
+    objects, end = store(runtime.settings), 0
     for one in held:
-        at = 0
+        at, end = end - one.start, one.start + one.size
         while at < one.size:
             with _room.some() as most:
                 count = min(most, one.size - at)

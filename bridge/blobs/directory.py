@@ -26,7 +26,7 @@ class Directory:
             why = errno.EACCES if there.is_dir() else errno.ENOTDIR
             raise _unavailable(OSError(why, os.strerror(why), str(there)))
 
-    def draft(self, name: str) -> "_File":
+    def draft(self, name: str, most: int = 0) -> "_File":
         place = self._root / name
         try:
             _make(place.parent)

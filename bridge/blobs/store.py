@@ -35,8 +35,8 @@ class Store(Protocol):
     def look(self) -> None:
         """Check that the place exists and may be used; change nothing. Raises NotFound if there is no such place."""
 
-    def draft(self, name: str) -> Draft:
-        """Begin an object."""
+    def draft(self, name: str, most: int = 0) -> Draft:
+        """Begin an object, of at most `most` bytes if that is more than its kind usually has."""
 
     def read(self, name: str, start: int, count: int) -> Bytes:
         """Read `count` bytes of an object from `start` on. Raises NotFound if there is no such object."""

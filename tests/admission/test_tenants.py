@@ -119,6 +119,7 @@ SWEEPS = {
     names.MEDIANS: "the medians are kept by tenant",
     names.HISTORY: "each line of the history carries its tenant",
     names.COLLECT: "an upload ends by its own clock, and a file goes once no row of any tenant names it",
+    names.JOIN: "the objects of an upload stay below the prefix of its tenant, and only how it is stored changes",
     names.UNSERVED: "each outcome is recorded with the tenant of the job that nobody asked for",
     names.CALL_BACK: "it asks whether anybody's webhook is due, and sends the task below",
     names.BATCHES: "a batch ends with its own jobs, and its outcome goes to the tenant of the one that bears it",

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from bridge.blobs.bucket import Bucket
+from bridge.blobs.bucket import Bucket, part_bytes
 from bridge.blobs.store import store_of
 from bridge.errors import NotFound, Unavailable
 from bridge.settings import SettingsError, load_settings
@@ -227,3 +227,9 @@ def test_a_bucket_without_a_name_stops_the_start():
     pytest.importorskip("obstore")
     with pytest.raises(SettingsError, match="BRIDGE_STORE: s3:///x"):
         Bucket("s3:///x")
+
+
+@pytest.mark.parametrize("length", [0, 2**30, 80 * 2**30, 2**40])
+def test_no_object_has_more_parts_than_a_bucket_takes(length):
+    assert length <= 10_000 * part_bytes(length)
+    assert part_bytes(length) >= 8 * 2**20

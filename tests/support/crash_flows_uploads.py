@@ -2,16 +2,19 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from contextlib import suppress
 
 import requests
+from sqlalchemy.exc import DBAPIError
 
 from bridge import names
 from tests.support.client import ok
 from tests.support.crash_flows import to_the_end
 from tests.support.crash_site import PATIENCE, Site
 from tests.support.of_an_attempt import sent
-from tests.support.tus import append, objects, tus
+from tests.support.tus import announce, append, objects, tus
 from tests.support.waiting import wait_until
 
 
@@ -64,6 +67,39 @@ def checkpointed(site: Site) -> list[str]:
         assert hashlib.sha256(given).hexdigest() == told["sha256"]
     assert given in last
     site.do(again)
+    return to_the_end(site, job_id)
+
+
+def joined(site: Site) -> list[str]:
+    """Until it is one object; what is left behind goes, and the job gets the bytes that were sent."""
+    content, tenant = os.urandom(300_000), {"t": site.client.tenant}
+    place = announce(site.client, len(content))
+    for at in (0, 100_000, 200_000):
+        assert append(site.client, place, at, content[at : at + 100_000]).status_code == 204
+    of_tenant = "object LIKE 'tenant-' || :t || '/%'"
+
+    def one() -> bool:
+        with suppress(DBAPIError):  # a process that stands still has locked them
+            site.bridge.sql("UPDATE uploads SET join_at = now() WHERE tenant = :t", **tenant)
+            site.bridge.sql(
+                f"UPDATE upload_segments SET written_at = now() - interval '1 h' WHERE {of_tenant}", **tenant
+            )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.join_process"], env=site.bridge.stack.environment
+        )
+        with suppress(subprocess.TimeoutExpired):  # it stands still
+            process.wait(10)
+        return bool(site.bridge.sql("SELECT segments = 1 FROM uploads WHERE tenant = :t", **tenant)[0][0])
+
+    wait_until(one, "the upload to be one object")
+    site.bridge.sql(f"UPDATE upload_segments SET written_at = now() - interval '1 h' WHERE {of_tenant}", **tenant)
+    site.until(f"SELECT count(*) = 1 FROM upload_segments WHERE {of_tenant}", names.COLLECT, "the rest to go", **tenant)
+    assert len([path for path in objects(site.bridge.settings) if site.client.tenant in str(path)]) == 1
+    job_id = site.create(source_file_path=None, source_upload=place.rpartition("/")[2])
+    job = site.claim()
+    token = {"X-Lease-Token": job["lease_token"]}
+    assert site.again(lambda **how: site.client.get(job["source_file_url"], headers=token, **how)).content == content
+    site.do(job)
     return to_the_end(site, job_id)
 
 

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import Executable, TextClause, text
 
 from bridge import embedded
-from bridge.blobs import append_to_upload, collect, uploads
+from bridge.blobs import append_to_upload, collect, join, uploads
 from bridge.insight import counters
 from bridge.jobs import (
     batches,
@@ -72,6 +72,7 @@ NEAREST = {
     "append_to_upload": ["append_to_upload"],
     "uploads": ["collect", "uploaded_sources"],
     "collect": ["collect", "uploaded_sources"],
+    "join": ["join"],
     "uploaded_sources": ["uploaded_sources"],
     "result_files": ["artifacts"],
     "unserved": ["unserved"],
@@ -141,6 +142,7 @@ def statements() -> Iterator[tuple[str, Executable, Put]]:
         append_to_upload: ["BEGIN", "COUNT", "DROP"],
         uploads: ["FORGET_ONE", "FORGET_EXPIRED"],
         collect: ["ABANDON", "FIND", "REMOVE"],
+        join: ["TAKE", "HOLD", "JOIN", "LEAVE"],
         uploaded_sources: ["FIND", "NAME"],
         result_files: ["FIND", "NAME"],
         unserved: ["ASKED", "TELL", "FORGET"],

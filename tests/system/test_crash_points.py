@@ -89,6 +89,9 @@ CASES: dict[str, list[Flow]] = {
     "upload.after_object": [uploads.uploaded],
     "upload.before_commit": [uploads.uploaded],
     "upload.after_commit": [uploads.uploaded],
+    "join.before_object": [uploads.joined],
+    "join.after_object": [uploads.joined],
+    "join.before_commit": [uploads.joined],
     "collect.before_commit": [uploads.collected],
     "collect.after_objects": [uploads.collected],
 }

@@ -1,0 +1,165 @@
+"""Join the objects of an upload into one, so that a bucket itself can give it (BRIDGE_STORE_REDIRECT).
+
+Done beside requests, by a thread of a Celery process: a file of many gigabytes takes minutes. One upload is joined at a
+time; what a process that died had in hand is taken again after AGAIN_SECONDS, other uploads after SILENT_SECONDS.
+"""
+
+import hashlib
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import Row, text
+
+from bridge.background import Supervised
+from bridge.blobs.content import pieces
+from bridge.blobs.store import store
+from bridge.crash_points import reach
+from bridge.errors import NotFound, Unavailable
+from bridge.names import JOIN as JOIN_UPLOADS
+from bridge.runtime import Runtime, at_once
+from bridge.sweeps import swept
+from models.upload import IN_PIECES
+
+log = structlog.get_logger("bridge.blobs")
+
+AGAIN_SECONDS = 600  # after a try that came to nothing
+HOLD_SECONDS = 10.0  # between two signs that it goes on
+SILENT_SECONDS = 60  # without one, after which another upload is taken
+MOST_SECONDS = 3600.0  # for one upload, which is then left for a day
+
+# The row of the new object is there before the object is, as that of every object. Those that jobs name come first.
+TAKE = text(f"""
+WITH taken AS (
+  UPDATE uploads SET join_at = now() + interval '{AGAIN_SECONDS} s'
+  WHERE id = ANY (ARRAY (
+    SELECT id FROM uploads WHERE {IN_PIECES} AND join_at <= now() AND NOT EXISTS (
+      SELECT FROM upload_segments s JOIN uploads j ON j.id = s.upload_id
+      WHERE s.size IS NULL AND s.written_at > now() - interval '{SILENT_SECONDS} s' AND j.sha256 IS NOT NULL
+    )
+    ORDER BY expires_at IS NOT NULL, join_at LIMIT 1 FOR UPDATE SKIP LOCKED
+  ))
+  RETURNING *
+), begun AS (
+  INSERT INTO upload_segments (id, object, upload_id) SELECT :new, 'tenant-' || tenant || :place, id FROM taken
+  RETURNING object
+)
+SELECT taken.*, begun.object FROM taken, begun
+""")
+HOLD = text("UPDATE upload_segments SET written_at = now() WHERE id = :new AND upload_id IS NOT NULL")
+# The objects that it had are removed as all that are unnamed, later: who reads them by an earlier look can finish.
+JOIN = text("""
+WITH joined AS (
+  UPDATE uploads SET segments = 1 WHERE id = :upload_id AND segments > 1 RETURNING id
+), left_over AS (
+  UPDATE upload_segments s SET upload_id = NULL, written_at = now() FROM joined
+  WHERE s.upload_id = joined.id AND s.size IS NOT NULL
+), named AS (
+  UPDATE upload_segments s SET start = 0, size = :length FROM joined WHERE s.id = :new AND s.upload_id = joined.id
+  RETURNING s.id
+)
+SELECT count(*) FROM named
+""")
+LEAVE = text("UPDATE uploads SET join_at = now() + interval '1 day' WHERE id = :upload_id")
+
+
+class _Gone(Exception):
+    """The upload was deleted, or somebody else has joined it."""
+
+
+class _Unfit(Exception):
+    """The upload cannot be joined now, nor soon."""
+
+
+class Joining:
+    """Joins what is to be joined, in a thread of its own; `wake` whenever there may be something."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = replace(runtime, files=at_once)  # in this thread it delays nobody
+        self._busy = threading.Lock()
+        self._supervised = Supervised("join uploads")
+
+    def wake(self) -> None:
+        """Begin, unless it goes on already, or the store is not to give files itself."""
+        if self._runtime.settings.store_redirect and self._busy.acquire(blocking=False):
+            threading.Thread(target=self._run, name="join", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._supervised(self._join_all)
+        finally:
+            self._busy.release()
+
+    def _join_all(self) -> None:
+        while (joined := join_next(self._runtime)) is not None:
+            with swept(self._runtime.engine, JOIN_UPLOADS.removeprefix("bridge.")) as record:
+                record["changed"] = joined
+
+
+def join_next(runtime: Runtime, most_seconds: float = MOST_SECONDS) -> int | None:
+    """Join the objects of the upload whose turn it is; return how many uploads that were.
+
+    None: it is no upload's turn, or the store does not answer.
+    """
+    new = uuid4()
+    with runtime.engine.begin() as connection:
+        upload = connection.execute(TAKE, {"new": new, "place": f"/{new.hex[:2]}/{new}"}).first()
+    if upload is None:
+        return None
+    reach("join.before_object")
+    began = time.monotonic()
+    try:
+        _join(runtime, upload, new, began + most_seconds)
+    except _Gone:
+        return 0
+    except Unavailable:
+        return None
+    except (_Unfit, NotFound) as why:
+        with runtime.engine.begin() as connection:
+            if connection.execute(LEAVE, {"upload_id": upload.id}).rowcount:  # it may have been deleted meanwhile
+                log.warning("upload_not_joined", upload_id=str(upload.id), why=str(why))
+        return 0
+    seconds = round(time.monotonic() - began, 1)
+    log.info("upload_joined", upload_id=str(upload.id), objects=upload.segments, bytes=upload.length, seconds=seconds)
+    return 1
+
+
+def _join(runtime: Runtime, upload: Row[Any], new: UUID, end: float) -> None:
+    """Store the upload as one object, and have it name that. Raises _Gone, _Unfit, NotFound, Unavailable."""
+    draft = runtime.files(store(runtime.settings).draft, upload.object, upload.length)
+    whole, held = hashlib.sha256(), time.monotonic()
+    try:
+        for piece in pieces(runtime, upload.id, range(upload.length)):
+            whole.update(piece)
+            if runtime.files(draft.write, piece):
+                runtime.files(draft.hand_on)
+            if time.monotonic() > end:
+                raise _Unfit("It takes too long.")
+            if time.monotonic() > held + HOLD_SECONDS:
+                _hold(runtime, new)
+                held = time.monotonic()
+        if whole.digest() != bytes(upload.sha256):
+            raise _Unfit("The store has other bytes than were received.")
+        _hold(runtime, new)
+        runtime.files(draft.keep)
+    except BaseException:
+        runtime.files(draft.discard)
+        raise
+    reach("join.after_object")
+    try:
+        with runtime.engine.begin() as connection:
+            if not connection.scalar(JOIN, {"upload_id": upload.id, "new": new, "length": upload.length}):
+                raise _Gone
+            reach("join.before_commit")
+    except _Gone:
+        runtime.files(draft.discard)  # not after a lost answer to the commit: the upload may name it
+        raise
+
+
+def _hold(runtime: Runtime, new: UUID) -> None:
+    with runtime.engine.begin() as connection:
+        if not connection.execute(HOLD, {"new": new}).rowcount:
+            raise _Gone
