@@ -6,8 +6,6 @@ from tests.chaos import answers, creation, leases, leftovers, recovery, results
 from tests.chaos.end_state import EndState
 from tests.chaos.history import History, Violation
 
-__all__ = ["INVARIANTS", "Violation", "check"]
-
 Invariant = Callable[[History, EndState], Iterator[Violation]]
 
 INVARIANTS: dict[str, Invariant] = {

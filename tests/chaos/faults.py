@@ -8,7 +8,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -35,91 +35,67 @@ class Hands:
 Fault = Callable[[Hands], Iterator[float]]
 
 
-def kill(name: str) -> Fault:
+def kill(name: str, hands: Hands) -> Iterator[float]:
     """SIGKILL to a process with all its children; started again within a second."""
-
-    def fault(hands: Hands) -> Iterator[float]:
-        with _taken(hands, name):
-            hands.system.kill(name)
-            hands.killed()
-            yield hands.random.random()
-
-    return fault
+    with _taken(hands, name):
+        hands.system.kill(name)
+        hands.killed()
+        yield hands.random.random()
 
 
-def kill_parent(name: str) -> Fault:
+def kill_parent(name: str, hands: Hands) -> Iterator[float]:
     """SIGKILL to the parent alone; its orphans go on for a second."""
-
-    def fault(hands: Hands) -> Iterator[float]:
-        with _taken(hands, name):
-            hands.system.kill_alone(name)
-            hands.killed()
-            yield 1.0
-            hands.system.kill(name)
-
-    return fault
+    with _taken(hands, name):
+        hands.system.kill_alone(name)
+        hands.killed()
+        yield 1.0
+        hands.system.kill(name)
 
 
-def terminate(name: str) -> Fault:
+def terminate(name: str, hands: Hands) -> Iterator[float]:
     """SIGTERM and a new start, as an operator's restart."""
-
-    def fault(hands: Hands) -> Iterator[float]:
-        with _taken(hands, name):
-            hands.system.process(name).terminate()
-            for _ in range(100):
-                if hands.system.process(name).poll() is not None:
-                    break
-                yield 0.2
-            hands.system.kill(name)
-            hands.counts["SIGTERM"] += 1
-
-    return fault
+    with _taken(hands, name):
+        hands.system.process(name).terminate()
+        for _ in range(100):
+            if hands.system.process(name).poll() is not None:
+                break
+            yield 0.2
+        hands.system.kill(name)
+        hands.counts["SIGTERM"] += 1
 
 
-def freeze(name: str, seconds: tuple[float, float], then_kill: bool = False) -> Fault:
+def freeze(name: str, seconds: tuple[float, float], hands: Hands, then_kill: bool = False) -> Iterator[float]:
     """SIGSTOP to a process and its children."""
-
-    def fault(hands: Hands) -> Iterator[float]:
-        with _taken(hands, name, start=then_kill):
-            family = _family(hands, name)
-            try:
-                _signal(family, signal.SIGSTOP)
-                yield hands.random.uniform(*seconds)
-                if then_kill:
-                    hands.system.kill(name)
-                    hands.killed()
-            finally:
-                _signal(family, signal.SIGCONT)
-            hands.counts["SIGSTOP"] += 1
-
-    return fault
-
-
-def kill_child(name: str) -> Fault:
-    """SIGKILL to one process that a master has forked; the master forks another."""
-
-    def fault(hands: Hands) -> Iterator[float]:
-        for child in _one_child(hands, name):
-            _signal([child], signal.SIGKILL)
-            hands.killed()
-        yield 0.0
-
-    return fault
-
-
-def freeze_child(name: str, seconds: tuple[float, float]) -> Fault:
-    """SIGSTOP to one forked process, which comes back afterwards."""
-
-    def fault(hands: Hands) -> Iterator[float]:
-        child = _one_child(hands, name)
+    with _taken(hands, name, start=then_kill):
+        family = _family(hands, name)
         try:
-            _signal(child, signal.SIGSTOP)
+            _signal(family, signal.SIGSTOP)
             yield hands.random.uniform(*seconds)
+            if then_kill:
+                hands.system.kill(name)
+                hands.killed()
         finally:
-            _signal(child, signal.SIGCONT)
+            _signal(family, signal.SIGCONT)
         hands.counts["SIGSTOP"] += 1
 
-    return fault
+
+def kill_child(name: str, hands: Hands) -> Iterator[float]:
+    """SIGKILL to one process that a master has forked; the master forks another."""
+    for child in _one_child(hands, name):
+        _signal([child], signal.SIGKILL)
+        hands.killed()
+    yield 0.0
+
+
+def freeze_child(name: str, seconds: tuple[float, float], hands: Hands) -> Iterator[float]:
+    """SIGSTOP to one forked process, which comes back afterwards."""
+    child = _one_child(hands, name)
+    try:
+        _signal(child, signal.SIGSTOP)
+        yield hands.random.uniform(*seconds)
+    finally:
+        _signal(child, signal.SIGCONT)
+    hands.counts["SIGSTOP"] += 1
 
 
 def reload_api(hands: Hands) -> Iterator[float]:
@@ -212,29 +188,25 @@ def flush_redis(hands: Hands) -> Iterator[float]:
 
 def freeze_redis(hands: Hands) -> Iterator[float]:
     """No answer for a while."""
-    hands.system.signal_server("redis", signal.SIGSTOP)
+    hands.system.signal_redis(signal.SIGSTOP)
     try:
         yield hands.random.uniform(2, 6)
     finally:
-        hands.system.signal_server("redis", signal.SIGCONT)
+        hands.system.signal_redis(signal.SIGCONT)
 
 
-def refuse(**setting: str) -> Fault:
+def refuse(hands: Hands, **setting: str) -> Iterator[float]:
     """Redis answers, but takes no writes; afterwards the setting is as it was."""
-
-    def fault(hands: Hands) -> Iterator[float]:
-        (name, value), *_ = setting.items()
-        with hands.system.redis() as client:
-            before = client.config_get(name.replace("_", "-"))
-            try:
-                client.config_set(name.replace("_", "-"), value)
-                yield hands.random.uniform(2, 6)
-            finally:
-                for given, old in before.items():
-                    client.config_set(given, old)
-        hands.counts["Redis refuses"] += 1
-
-    return fault
+    (name, value), *_ = setting.items()
+    with hands.system.redis() as client:
+        before = client.config_get(name.replace("_", "-"))
+        try:
+            client.config_set(name.replace("_", "-"), value)
+            yield hands.random.uniform(2, 6)
+        finally:
+            for given, old in before.items():
+                client.config_set(given, old)
+    hands.counts["Redis refuses"] += 1
 
 
 def read_only_redis(hands: Hands) -> Iterator[float]:
@@ -262,21 +234,18 @@ def wrong_type(hands: Hands) -> Iterator[float]:
     hands.counts["wrong type"] += 1
 
 
-class _taken:
-    """A process is a fault's own while this lasts: nobody else starts it; at the end it is started."""
-
-    def __init__(self, hands: Hands, name: str, *, start: bool = True) -> None:
-        self._hands, self._name, self._start = hands, name, start
-
-    def __enter__(self) -> None:
-        self._hands.held.add(self._name)
-
-    def __exit__(self, *_: object) -> None:
-        if self._start:
-            if self._hands.system.alive(self._name):
-                self._hands.system.kill(self._name)
-            self._hands.system.start(self._name)
-        self._hands.held.discard(self._name)
+@contextmanager
+def _taken(hands: Hands, name: str, *, start: bool = True) -> Iterator[None]:
+    """Have a process for the fault alone while this lasts: nobody else starts it; at the end it is started."""
+    hands.held.add(name)
+    try:
+        yield
+    finally:
+        if start:
+            if hands.system.alive(name):
+                hands.system.kill(name)
+            hands.system.start(name)
+        hands.held.discard(name)
 
 
 def _one_child(hands: Hands, name: str) -> list[psutil.Process]:

@@ -84,10 +84,9 @@ class Trouble:
     kind: str
     began: float
     ended: float | None = None
-    detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.began:.3f} fault {self.kind} {self.detail}"
+        return f"{self.began:.3f} fault {self.kind}"
 
 
 class Violation(NamedTuple):
@@ -115,9 +114,9 @@ class History:
             self.calls.append(call)
         return call
 
-    def trouble(self, kind: str, detail: str = "") -> Trouble:
+    def trouble(self, kind: str) -> Trouble:
         """Note that a fault begins."""
-        trouble = Trouble(kind, time.monotonic(), detail=detail)
+        trouble = Trouble(kind, time.monotonic())
         with self._lock:
             self.troubles.append(trouble)
         return trouble

@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from tests.chaos import faults as f
@@ -20,39 +21,41 @@ COMMIT_THEMSELVES = re.compile(
     rb"EXECUTE (create|claim|complete)_(jobs|under_key)|INSERT INTO remote_jobs|acknowledged_at = coalesce"
 )
 
+LOST, CUT_OFF = partial(n.cut_on, before=False), partial(n.cut_on, before=True)
+
 #: Lane → (mean seconds between two of its faults, its faults: name → (weight, fault)).
 LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
     "api": (8.0, {
-        "kill -9 an API process": (10, f.kill_child("api")),
-        "kill -9 the API": (3, f.kill("api")),
-        "kill -9 the API's master": (1, f.kill_parent("api")),
-        "freeze an API process": (2, f.freeze_child("api", (1.0, 4.0))),
-        "freeze an API process beyond the lease": (1, f.freeze_child("api", f.BEYOND_LEASE)),
-        "SIGTERM the API": (2, f.terminate("api")),
+        "kill -9 an API process": (10, partial(f.kill_child, "api")),
+        "kill -9 the API": (3, partial(f.kill, "api")),
+        "kill -9 the API's master": (1, partial(f.kill_parent, "api")),
+        "freeze an API process": (2, partial(f.freeze_child, "api", (1.0, 4.0))),
+        "freeze an API process beyond the lease": (1, partial(f.freeze_child, "api", f.BEYOND_LEASE)),
+        "SIGTERM the API": (2, partial(f.terminate, "api")),
         "SIGHUP the API": (2, f.reload_api),
     }),
     "background": (7.0, {
-        "kill -9 Celery": (3, f.kill("celery")),
-        "kill -9 Celery's parent": (2, f.kill_parent("celery")),
-        "kill -9 a Celery child": (5, f.kill_child("celery")),
-        "freeze Celery": (1, f.freeze("celery", (2.0, 6.0))),
-        "freeze and kill Celery": (2, f.freeze("celery", (1.0, 3.0), then_kill=True)),
-        "SIGTERM Celery": (2, f.terminate("celery")),
-        "kill -9 beat": (3, f.kill("beat")),
-        "SIGTERM beat": (1, f.terminate("beat")),
-        "freeze beat": (1, f.freeze("beat", (3.0, 8.0))),
+        "kill -9 Celery": (3, partial(f.kill, "celery")),
+        "kill -9 Celery's parent": (2, partial(f.kill_parent, "celery")),
+        "kill -9 a Celery child": (5, partial(f.kill_child, "celery")),
+        "freeze Celery": (1, partial(f.freeze, "celery", (2.0, 6.0))),
+        "freeze and kill Celery": (2, partial(f.freeze, "celery", (1.0, 3.0), then_kill=True)),
+        "SIGTERM Celery": (2, partial(f.terminate, "celery")),
+        "kill -9 beat": (3, partial(f.kill, "beat")),
+        "SIGTERM beat": (1, partial(f.terminate, "beat")),
+        "freeze beat": (1, partial(f.freeze, "beat", (3.0, 8.0))),
         "two beats": (2, f.two_beats),
-        "kill -9 the pipeline": (3, f.kill("pipeline")),
-        "kill -9 a pipeline child": (2, f.kill_child("pipeline")),
-        "SIGTERM the pipeline": (1, f.terminate("pipeline")),
-        "freeze the pipeline": (1, f.freeze("pipeline", (2.0, 8.0))),
+        "kill -9 the pipeline": (3, partial(f.kill, "pipeline")),
+        "kill -9 a pipeline child": (2, partial(f.kill_child, "pipeline")),
+        "SIGTERM the pipeline": (1, partial(f.terminate, "pipeline")),
+        "freeze the pipeline": (1, partial(f.freeze, "pipeline", (2.0, 8.0))),
         "slow pipeline": (2, f.slow_pipeline),
     }),
     "workers": (10.0, {
-        "kill -9 worker 1": (2, f.kill("worker-1")),
-        "kill -9 worker 2": (2, f.kill("worker-2")),
-        "freeze worker 1 beyond the lease": (1, f.freeze("worker-1", f.BEYOND_LEASE)),
-        "SIGTERM worker 2": (1, f.terminate("worker-2")),
+        "kill -9 worker 1": (2, partial(f.kill, "worker-1")),
+        "kill -9 worker 2": (2, partial(f.kill, "worker-2")),
+        "freeze worker 1 beyond the lease": (1, partial(f.freeze, "worker-1", f.BEYOND_LEASE)),
+        "SIGTERM worker 2": (1, partial(f.terminate, "worker-2")),
     }),
     "postgres": (22.0, {
         "restart PostgreSQL": (3, f.restart_postgres),
@@ -65,32 +68,31 @@ LANES: dict[str, tuple[float, dict[str, tuple[int, Fault]]]] = {
         "FLUSHALL": (5, f.flush_redis),
         "freeze Redis": (2, f.freeze_redis),
         "READONLY": (2, f.read_only_redis),
-        "OOM": (2, f.refuse(maxmemory="1")),
-        "NOREPLICAS": (1, f.refuse(min_replicas_to_write="1")),
+        "OOM": (2, partial(f.refuse, maxmemory="1")),
+        "NOREPLICAS": (1, partial(f.refuse, min_replicas_to_write="1")),
         "WRONGTYPE": (1, f.wrong_type),
     }),
     "network": (6.0, {
-        "lost COMMIT answers, API": (8, n.cut_on(n.api_postgres, b"COMMIT", before=False, name="lost COMMIT answers")),
-        "lost answers to what commits itself": (4, n.cut_on(
-            n.api_postgres, COMMIT_THEMSELVES, before=False, name="lost answers to what commits itself")),
-        "lost COMMIT answers, Celery": (4, n.cut_on(
-            n.celery_postgres, b"COMMIT", before=False, name="lost COMMIT answers")),
-        "COMMIT cut off": (2, n.cut_on(n.api_postgres, b"COMMIT", before=True, name="COMMITs cut off")),
-        "lost BLMOVE answers": (2, n.cut_on(n.api_redis, b"BLMOVE", before=False, name="lost BLMOVE answers")),
-        "BLMOVE cut off": (1, n.cut_on(n.api_redis, b"BLMOVE", before=True, name="BLMOVEs cut off")),
-        "lost BRPOP answers": (2, n.cut_on(n.celery_redis, b"BRPOP", before=False, name="lost BRPOP answers")),
-        "BRPOP cut off": (1, n.cut_on(n.celery_redis, b"BRPOP", before=True, name="BRPOPs cut off")),
-        "slow PostgreSQL": (1, n.latency(n.api_postgres, (0.005, 0.05))),
-        "slow Redis": (1, n.latency(n.api_redis, (0.01, 0.2))),
-        "slow broker": (1, n.latency(n.celery_redis, (0.01, 0.2))),
-        "PostgreSQL in a black hole": (1, n.black_hole(n.api_postgres)),
-        "Redis in a black hole": (1, n.black_hole(n.api_redis)),
-        "broker in a black hole": (1, n.black_hole(n.celery_redis)),
-        "reset PostgreSQL's connections": (1, n.reset(n.api_postgres)),
-        "reset Redis' connections": (1, n.reset(n.api_redis)),
-        "reset the broker's connections": (1, n.reset(n.celery_redis)),
-        "PostgreSQL cut after N bytes": (1, n.cut_after(n.api_postgres)),
-        "Redis cut after N bytes": (1, n.cut_after(n.api_redis)),
+        "lost COMMIT answers, API": (8, partial(LOST, n.api_postgres, b"COMMIT", name="lost COMMIT answers")),
+        "lost answers to what commits itself": (
+            4, partial(LOST, n.api_postgres, COMMIT_THEMSELVES, name="lost answers to what commits itself")),
+        "lost COMMIT answers, Celery": (4, partial(LOST, n.celery_postgres, b"COMMIT", name="lost COMMIT answers")),
+        "COMMIT cut off": (2, partial(CUT_OFF, n.api_postgres, b"COMMIT", name="COMMITs cut off")),
+        "lost BLMOVE answers": (2, partial(LOST, n.api_redis, b"BLMOVE", name="lost BLMOVE answers")),
+        "BLMOVE cut off": (1, partial(CUT_OFF, n.api_redis, b"BLMOVE", name="BLMOVEs cut off")),
+        "lost BRPOP answers": (2, partial(LOST, n.celery_redis, b"BRPOP", name="lost BRPOP answers")),
+        "BRPOP cut off": (1, partial(CUT_OFF, n.celery_redis, b"BRPOP", name="BRPOPs cut off")),
+        "slow PostgreSQL": (1, partial(n.latency, n.api_postgres, (0.005, 0.05))),
+        "slow Redis": (1, partial(n.latency, n.api_redis, (0.01, 0.2))),
+        "slow broker": (1, partial(n.latency, n.celery_redis, (0.01, 0.2))),
+        "PostgreSQL in a black hole": (1, partial(n.black_hole, n.api_postgres)),
+        "Redis in a black hole": (1, partial(n.black_hole, n.api_redis)),
+        "broker in a black hole": (1, partial(n.black_hole, n.celery_redis)),
+        "reset PostgreSQL's connections": (1, partial(n.reset, n.api_postgres)),
+        "reset Redis' connections": (1, partial(n.reset, n.api_redis)),
+        "reset the broker's connections": (1, partial(n.reset, n.celery_redis)),
+        "PostgreSQL cut after N bytes": (1, partial(n.cut_after, n.api_postgres)),
+        "Redis cut after N bytes": (1, partial(n.cut_after, n.api_redis)),
     }),
 }  # fmt: skip
 

@@ -3,18 +3,20 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import requests
 from sqlalchemy.exc import SQLAlchemyError
 
+from bridge import names
 from tests.chaos import end_state
-from tests.chaos.checker import INVARIANTS, Violation, check
+from tests.chaos.checker import INVARIANTS, check
 from tests.chaos.clients import Phase, clients
 from tests.chaos.end_state import EndState
-from tests.chaos.history import History
+from tests.chaos.history import History, Violation
 from tests.chaos.intake import Intake
 from tests.chaos.nemesis import Nemesis, Planned
 from tests.chaos.recovery import recoveries, worst
@@ -30,19 +32,12 @@ INTAKES = 2
 class Run:
     """A bridge, its clients, the nemesis, and the evidence."""
 
-    def __init__(
-        self,
-        place: Path,
-        seed: str,
-        *,
-        wsgi: str = "api.wsgi:app",
-        bouncer: bool = False,
-        postgres_options: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, place: Path, seed: str, **options: Any) -> None:
+        """`options` are System's."""
         self.seed = seed
         self.history, self.end, self.phase = History(), EndState(ack_seconds=ACK_SECONDS), Phase()
         self.end.process_tenant = PROCESS_TENANT
-        self.system = System(place, wsgi=wsgi, bouncer=bouncer, postgres_options=postgres_options)
+        self.system = System(place, **options)
         self.nemesis = Nemesis(self.system, self.history)
         self._rounds = 0
         self._running: list[Future[None]] = []
@@ -51,7 +46,7 @@ class Run:
         self._load = 0.0  # the highest seen; of others too: it explains late recoveries
         self._over = threading.Event()
         threading.Thread(target=self._count, daemon=True).start()
-        wait_until(lambda: self._document() is not None, "the API to answer", 60)
+        wait_until(self._documented, "the API to answer", 60)
 
     def torment(self, seconds: float, planned: list[Planned]) -> None:
         """Clients for so many seconds, and these faults meanwhile."""
@@ -144,7 +139,7 @@ class Run:
         }
         left = {name: self.system.number(statement) for name, statement in asked.items()}
         with self.system.redis() as client:
-            for queue in self.system.broker_queues:
+            for queue in (*names.QUEUES, "pipeline"):  # in which Celery's messages wait
                 waiting = int(client.llen(queue))
                 left[f"messages in {queue}"] = waiting if waiting > 5 else 0  # beat goes on sending
             unacknowledged = int(client.hlen("bridge.unacked"))
@@ -152,15 +147,15 @@ class Run:
             left["unacknowledged messages of the pipeline"] = int(client.hlen("sample_pipeline.unacked"))
         return left
 
-    def _document(self) -> dict[str, object] | None:
+    def _documented(self) -> bool:
+        """Read what the OpenAPI document declares; whether it was there."""
         try:
             answer = requests.get(f"{self.system.url}/openapi.json", timeout=5)
         except requests.RequestException:
-            return None
-        if answer.status_code != 200:
-            return None
-        self.end.declared = end_state.declared(answer.json())
-        return dict(answer.json())
+            return False
+        if answer.status_code == 200:
+            self.end.declared = end_state.declared(answer.json())
+        return answer.status_code == 200
 
     def verdict(self) -> list[Violation]:
         """All that is wrong."""

@@ -9,13 +9,12 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import redis
 from sqlalchemy import text
 
-from bridge import embedded, names
+from bridge import embedded
 from bridge.admission import keys
 from bridge.cli.local import command_lines
 from bridge.cli.local.checkout import ROOT
@@ -113,6 +112,8 @@ class System:
         if (child := self.running.get(name)) is not None and child in self.stack.family.children:
             self.stack.family.children.remove(child)
         environment = command_lines.celery_environment(self.stack.environment)
+        outside = {key: value for key, value in environment.items() if not key.startswith("BRIDGE_")}
+        outside["PYTHONPATH"] = str(ROOT)
         cwd = ROOT
         if name == "api":
             arguments = [*command_lines.api()[:-1], self._wsgi]
@@ -124,17 +125,15 @@ class System:
             arguments = command_lines.beat(self.stack.settings, ["-s", str(self.stack.settings.data_dir / name)])
             environment |= self._addresses(self.celery_postgres, self.celery_redis)
         elif name == "pipeline":
-            environment = {name: value for name, value in environment.items() if not name.startswith("BRIDGE_")}
-            environment |= {"PIPELINE_BROKER_URL": self.servers.redis_url, "PIPELINE_STATE": str(self.receipts),
-                            "PIPELINE_SLOW": str(self.slow), "PYTHONPATH": str(ROOT)}  # fmt: skip
+            environment = {**outside, "PIPELINE_BROKER_URL": self.servers.redis_url,
+                           "PIPELINE_STATE": str(self.receipts), "PIPELINE_SLOW": str(self.slow)}  # fmt: skip
             arguments = [
                 sys.executable, "-m", "celery", "-A", "tests.chaos.pipeline", "worker", "-Q", "pipeline",
                 "-n", "pipeline@%h", "--concurrency=1", "--without-gossip", "--without-mingle",
             ]  # fmt: skip
             cwd = ROOT / "examples" / "pipeline"
         else:
-            environment = {key: value for key, value in environment.items() if not key.startswith("BRIDGE_")}
-            environment |= {"BRIDGE_KEY": self.keys[PROCESS_TENANT, "work"], "PYTHONPATH": str(ROOT)}
+            environment = {**outside, "BRIDGE_KEY": self.keys[PROCESS_TENANT, "work"]}
             arguments = [
                 sys.executable, "-m", "bridge_worker", "--url", self.url, "--worker-id", name, "--lease", "10",
                 "--content-types", ",".join(CONTENT_TYPES), "--handler", "tests.chaos.handler:handle", "--wait", "20",
@@ -160,10 +159,6 @@ class System:
         with suppress(ProcessLookupError):
             os.kill(self.process(name).pid, signal.SIGKILL)
         self.process(name).wait()
-
-    def terminate(self, name: str, seconds: float = 30.0) -> None:
-        """SIGTERM, as a supervisor does it."""
-        end_tree(self.process(name), seconds)
 
     def children(self, name: str) -> list[psutil.Process]:
         """Return the processes that a master has forked."""
@@ -208,10 +203,8 @@ class System:
         """Return a client of the real Redis, past the proxies."""
         return redis.Redis.from_url(self.servers.redis_url, decode_responses=True, socket_timeout=5)
 
-    def signal_server(self, server: str, signum: int) -> None:
-        """To PostgreSQL's postmaster or to Redis."""
-        pid = (self.postgres if server == "postgres" else self.redis_server).pid
-        if pid is not None:
+    def signal_redis(self, signum: int) -> None:
+        if (pid := self.redis_server.pid) is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signum)
 
@@ -225,11 +218,6 @@ class System:
                 server.start()
         self.revive(set())
 
-    @property
-    def broker_queues(self) -> tuple[str, ...]:
-        """The lists in which Celery's messages wait."""
-        return (*names.QUEUES, "pipeline")
-
     def stop(self) -> None:
         self.engine.dispose()
         self.stack.stop()
@@ -238,11 +226,3 @@ class System:
         if self.bouncer is not None:
             self.bouncer.stop()
         self.servers.stop()
-
-
-def address(url: str) -> tuple[str, int]:
-    """Host and port of a URL that names both."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return parts.hostname, parts.port
