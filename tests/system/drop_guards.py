@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -151,11 +152,11 @@ def statements() -> Iterator[tuple[str, Executable, Put]]:
         pauses: ["NOW_PAUSED", "RESUME", "OTHERS"],
     }.items():  # fmt: skip
         for name in names:
-            yield f"{module.__name__}.{name}", getattr(module, name), _setter(module, name)
-    for change, statement in list(submit_result.STATEMENTS.items()):
-        yield f"bridge.jobs.submit_result.{change}", statement, _putter(submit_result.STATEMENTS, change)
-    for change, statement in list(bulk.STATEMENTS.items()):
-        yield f"bridge.jobs.bulk.{change}", statement, _putter(bulk.STATEMENTS, change)
+            yield f"{module.__name__}.{name}", getattr(module, name), partial(setattr, module, name)
+    of_changes: dict[str, dict[Any, Executable]] = {"submit_result": submit_result.STATEMENTS, "bulk": bulk.STATEMENTS}
+    for name, changes in of_changes.items():
+        for change, statement in list(changes.items()):
+            yield f"bridge.jobs.{name}.{change}", statement, partial(changes.__setitem__, change)
     for index, sweep in enumerate(list(expire.SWEEPS)):
         yield f"bridge.jobs.expire.SWEEPS[{index}]", sweep.statement, _sweeper(index, sweep)
 
@@ -163,14 +164,6 @@ def statements() -> Iterator[tuple[str, Executable, Put]]:
 def for_the_plan_only(name: str, clause: str) -> bool:
     """Whether this clause is implied by the others of its statement, and only lets the planner use an index."""
     return any(re.fullmatch(names, name) and clause == only for names, only in FOR_THE_PLAN)
-
-
-def _setter(module: object, name: str) -> Put:
-    return lambda mutant: setattr(module, name, mutant)
-
-
-def _putter(mapping: dict[Any, Executable], key: object) -> Put:
-    return lambda mutant: mapping.__setitem__(key, mutant)
 
 
 def _sweeper(index: int, sweep: expire.Sweep) -> Put:
@@ -269,8 +262,7 @@ def mutants(only: str) -> Iterator[Try]:
     for name, statement, put in list(statements()):
         for clause in clauses(str(statement)) if only in name else []:
             if not for_the_plan_only(name, " ".join(clause.split())):
-                mutant = without(statement, clause)
-                yield Try(name, " ".join(clause.split()), lambda put=put, mutant=mutant: put(mutant))  # type: ignore[misc]
+                yield Try(name, " ".join(clause.split()), partial(put, without(statement, clause)))
 
 
 def main() -> int:

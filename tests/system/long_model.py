@@ -15,10 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
-
-from sqlalchemy import create_engine, text
 
 from bridge import embedded
 from bridge.db import make_engine
@@ -29,6 +28,7 @@ from bridge.settings import load_settings
 from models import migrations
 from tests.support.core import Core
 from tests.support.machine import SETTINGS, drive
+from tests.support.own_database import own_database
 from tests.support.rights import give_rights
 from tests.support.sound import all_sound
 from tests.support.waiting import wait_until
@@ -139,42 +139,29 @@ def main() -> None:
 
 def run_at_once(lanes: int, seed: int, steps: int) -> list[Report]:
     """So many steps, shared by so many lanes, each with a database of its own; one that fails ends all."""
-    with tempfile.TemporaryDirectory() as place, embedded.start(Path(place) / "data", durable=False) as servers:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        embedded.start(Path(place) / "data", durable=False) as servers,
+        ExitStack() as made,
+    ):
         give_rights(servers)
-        databases = [new_database(servers.database_url, f"lane_{lane}") for lane in range(lanes)]
+        databases = [made.enter_context(own_database(servers.database_url)) for _ in range(lanes)]
+        for database_url in databases:
+            migrations.upgrade(database_url)
         failed: list[int] = []
 
         def run(lane: int) -> Report:
+            redis_url = servers.redis_url.rpartition("/")[0] + f"/{lane}"
+            how = {"seed": seed + lane, "steps": steps // lanes}
             try:
-                files = Path(place) / f"lane-{lane}"
-                files.mkdir()
-                return run_with_kills(
-                    databases[lane],
-                    servers.redis_url.rpartition("/")[0] + f"/{lane}",
-                    files,
-                    seed=seed + lane,
-                    steps=steps // lanes,
-                    over=lambda: bool(failed),
-                )
+                (files := Path(place) / f"lane-{lane}").mkdir()
+                return run_with_kills(databases[lane], redis_url, files, **how, over=lambda: bool(failed))
             except BaseException:
                 failed.append(lane)
                 raise
 
         with ThreadPoolExecutor(lanes) as pool:
             return list(pool.map(run, range(lanes)))
-
-
-def new_database(server_url: str, name: str) -> str:
-    """Return a migrated database of this name; its URL."""
-    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    server.dispose()
-    url = server_url.rpartition("/")[0] + f"/{name}"
-    engine = create_engine(url)
-    migrations.upgrade(engine)
-    engine.dispose()
-    return url
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """A bridge whose PostgreSQL, Redis and broker lie behind networks that lose answers, cut, swallow and delay."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +17,7 @@ from bridge.settings import load_settings
 from tests.support.broker import handed_over
 from tests.support.client import Client, ok
 from tests.support.fault_proxy import FaultProxy
+from tests.support.parking import parked
 from tests.support.running import Running
 from tests.support.sound import all_sound
 from tests.support.waiting import LATEST, wait_until
@@ -87,63 +88,34 @@ def repeated(request: Callable[[], requests.Response]) -> tuple[dict[str, Any], 
     return ok(wait_until(answered, "the request to be answered")), refusals
 
 
-def held(client: Client) -> dict[str, Any]:
-    client.create()
-    return client.claim(wait=30)
-
-
-def created(client: Client, _: Any) -> Callable[[], requests.Response]:
-    body = client.fields()
-    return lambda: client.post("", body, headers={"Idempotency-Key": "once"})
-
-
-def created_together(client: Client, _: Any) -> Callable[[], requests.Response]:
-    body = {"jobs": [client.fields() for _ in range(3)]}
-    return lambda: client.post("batch", body, headers={"Idempotency-Key": "once"})
-
-
-def claimed(client: Client, _: Any) -> Callable[[], requests.Response]:
-    client.create()
-    return lambda: client.poll(claim_id="once", lease=60)
-
-
-def extended(client: Client, job: Any) -> Callable[[], requests.Response]:
-    return lambda: client.heartbeat(job, progress=0.5)
-
-
-def resulted(client: Client, job: Any) -> Callable[[], requests.Response]:
-    return lambda: client.result(job)
-
-
-def released(client: Client, job: Any) -> Callable[[], requests.Response]:
-    return lambda: client.post(f"{job['job_id']}/release", {"lease_token": job["lease_token"]})
-
-
-def cancelled(client: Client, job: Any) -> Callable[[], requests.Response]:
-    return lambda: client.post(f"{job['job_id']}/cancel")
-
-
-# The request, what its transaction holds and no other's, whether it needs a held job, and what is then there: jobs,
+# What precedes the request, the request, what its transaction holds and no other's, and what is then there: jobs,
 # attempts begun, outcomes, lines of what was asked. What is one statement commits itself.
-WRITES = {
-    "create": (created, b"EXECUTE create_under_key", False, (1, 0, 0, 0)),
-    "batch": (created_together, b"INSERT INTO job_batches", False, (3, 0, 0, 0)),
-    "claim": (claimed, b"EXECUTE claim_jobs", False, (1, 1, 0, 0)),
-    "heartbeat": (extended, b"acknowledged_at = coalesce", True, (1, 1, 0, 0)),
-    "result": (resulted, b"EXECUTE complete_jobs", True, (1, 1, 1, 0)),
-    "release": (released, b"Given back by its worker.", True, (1, 1, 0, 0)),
-    "cancel": (cancelled, b"INSERT INTO job_requests", True, (1, 1, 1, 1)),
-}
-
-
+ONCE = {"Idempotency-Key": "once"}
+WRITES: dict[str, tuple[Callable[[Client], Any], Callable[[Client, Any], requests.Response], bytes, Any]] = {
+    "create": (Client.fields, lambda client, body: client.post("", body, headers=ONCE),
+               b"EXECUTE create_under_key", (1, 0, 0, 0)),
+    "batch": (lambda client: {"jobs": [client.fields() for _ in range(3)]},
+              lambda client, body: client.post("batch", body, headers=ONCE),
+              b"INSERT INTO job_batches", (3, 0, 0, 0)),
+    "claim": (Client.create, lambda client, _: client.poll(claim_id="once", lease=60),
+              b"EXECUTE claim_jobs", (1, 1, 0, 0)),
+    "heartbeat": (Client.held, lambda client, job: client.heartbeat(job, progress=0.5),
+                  b"acknowledged_at = coalesce", (1, 1, 0, 0)),
+    "result": (Client.held, Client.result, b"EXECUTE complete_jobs", (1, 1, 1, 0)),
+    "release": (Client.held,
+                lambda client, job: client.post(f"{job['job_id']}/release", {"lease_token": job["lease_token"]}),
+                b"Given back by its worker.", (1, 1, 0, 0)),
+    "cancel": (Client.held, lambda client, job: client.post(f"{job['job_id']}/cancel"),
+               b"INSERT INTO job_requests", (1, 1, 1, 1)),
+}  # fmt: skip
 ALONE = ("create", "claim", "heartbeat", "result")
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["answer lost", "never seen"])
 @pytest.mark.parametrize("write", WRITES)
 def test_a_commit_that_is_cut_is_repeated_and_counts_once(bridge, client, net, write, seen):
-    make, statement, needs_job, expected = WRITES[write]
-    request = make(client, held(client) if needs_job else None)
+    prepare, ask, statement, expected = WRITES[write]
+    request = partial(ask, client, prepare(client))
     commit, before_it = (statement, b"") if write in ALONE else (b"COMMIT", statement)
     fault = net.postgresql.cut_on(commit, "up", before=not seen, following=before_it)
     answer, refusals = repeated(request)
@@ -165,14 +137,12 @@ def test_a_commit_that_is_cut_is_repeated_and_counts_once(bridge, client, net, w
 def test_a_parked_poll_whose_claim_was_committed_without_an_answer_is_given_the_job(bridge, client, net):
     """It is found under the poll's claim_id, at the latest when the poll ends."""
     fault = net.postgresql.cut_on(b"EXECUTE claim_jobs", "up", before=False)
-    given: list[requests.Response] = []
-    poll = threading.Thread(target=lambda: given.append(client.poll(wait=15, lease=60, claim_id="parked")))
-    poll.start()
-    wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
-    job_id = client.create()
-    poll.join(60)
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(client.poll, wait=15, lease=60, claim_id="parked")
+        wait_until(lambda: parked(client) == 1, "the poll to be parked")
+        job_id = client.create()
     assert fault.count == 1
-    assert [job["job_id"] for job in ok(given[0])["jobs"]] == [job_id]
+    assert [job["job_id"] for job in ok(poll.result())["jobs"]] == [job_id]
     assert client.job(job_id)["attempt"] == 1
 
 
@@ -189,18 +159,18 @@ def test_slow_networks_only_cost_time(bridge, client, net):
     wait_until(lambda: all(handed_over(bridge, job_id) for job_id in ids), "the outcomes to be handed over")
 
 
-@pytest.mark.parametrize("parked", [True, False], ids=["caught by BLMOVE", "taken by a script"])
-def test_an_id_whose_way_from_redis_was_cut_is_claimed_all_the_same_and_settled(bridge, client, net, parked):
+@pytest.mark.parametrize("caught", [True, False], ids=["caught by BLMOVE", "taken by a script"])
+def test_an_id_whose_way_from_redis_was_cut_is_claimed_all_the_same_and_settled(bridge, client, net, caught):
     fault = net.redis.cut_on(b"$36\r\n", "down")  # an answer that holds a job's ID
 
     def life() -> bool:
         """Of one job; the first ones may come from PostgreSQL, until the fault of another test is forgotten."""
         with ThreadPoolExecutor(1) as pool:
-            if not parked:
+            if not caught:
                 job_id = client.create()
             polled = pool.submit(client.claim, wait=30)
-            if parked:
-                wait_until(lambda: "bridge_parked_polls 1.0" in client.get("/metrics").text, "the poll to be parked")
+            if caught:
+                wait_until(lambda: parked(client) == 1, "the poll to be parked")
                 job_id = client.create()
             job = polled.result()
         assert (job["job_id"], job["attempt"]) == (job_id, 1)
@@ -217,11 +187,16 @@ def test_an_id_whose_way_from_redis_was_cut_is_claimed_all_the_same_and_settled(
     wait_until(settled, "the ID to be forgotten")
 
 
+def enqueued(bridge: Running, client: Client) -> Any:
+    """Send a create over Celery; what gets its answer."""
+    fields = {**client.fields(), "tenant": client.tenant}
+    return bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
+
+
 def test_celery_whose_brpop_is_cut_takes_what_comes_afterwards(bridge, client, net):
     fault = net.broker.cut_on(b"BRPOP", times=3)
     wait_until(lambda: fault.count == 3, "Celery to ask three times")
-    fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
-    sent = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
+    sent = enqueued(bridge, client)
     wait_until(lambda: bridge.stack.keep_up() or client.get("").json()["jobs"], "the job")
     assert sent.get(timeout=LATEST)["status"] == "pending"
 
@@ -232,15 +207,13 @@ def test_celery_whose_acknowledgements_are_cut_goes_on_taking_messages(bridge, c
     fault = net.broker.cut_on(re.compile(rb"ZREM.*bridge\.unacked_index", re.DOTALL), times=24)
     wait_until(lambda: fault.count == 24, "Celery to acknowledge in vain")
     assert celery.log.read_text().count("Couldn't ack") > before + 2, "more than it has places"
-    fields = {**client.fields(), "source_file_path": client.source(), "tenant": client.tenant}
-    sent = bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE)
-    assert sent.get(timeout=LATEST)["status"] == "pending"
+    assert enqueued(bridge, client).get(timeout=LATEST)["status"] == "pending"
 
 
 @pytest.mark.slow
 def test_an_outcome_whose_nudge_was_lost_on_its_way_from_the_broker_is_handed_over(bridge, client, net):
     fault = net.broker.cut_on(b"BRPOP", "up", before=False, answer=names.CONTINUE.encode())
-    job = held(client)
+    job = client.held()
     ok(client.result(job))
     found = wait_until(lambda: bridge.stack.keep_up() or handed_over(bridge, job["job_id"]), "the outcome")
     assert fault.happened.wait(LATEST)  # unless beat was before it, and its own message came first
@@ -250,7 +223,7 @@ def test_an_outcome_whose_nudge_was_lost_on_its_way_from_the_broker_is_handed_ov
 @pytest.mark.slow
 def test_a_postgresql_that_swallows_everything_is_unavailable_within_half_a_minute(bridge, client, net):
     """As one that is frozen, or a pooler before it: the connection stands and nothing comes."""
-    job = held(client)
+    job = client.held()
     net.postgresql.black_hole()
     with ThreadPoolExecutor(20) as pool:  # more than there are connections
         asked = [pool.submit(client.heartbeat, job, timeout=45) for _ in range(20)]

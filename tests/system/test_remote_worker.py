@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from bridge.cli.local.supervisor import ending_signals
 from tests.support.broker import handed_over
 from tests.support.client import ok
 from tests.support.waiting import wait_until
+from tests.system.worker_process import Worker
 
 HANDLERS = """
 import hashlib, time
@@ -40,35 +40,8 @@ def short(job, path):
 """
 
 
-class Worker:
-    """A `bridge-worker` process of this test."""
-
-    def __init__(self, bridge, key, place: Path, name: str, handler: str, arguments) -> None:
-        self.name = name
-        self.log = place / f"{name}.log"
-        command = [str(Path(sys.executable).with_name("bridge-worker"))]
-        given = [
-            "--content-types",
-            "audio",
-            "--handler",
-            f"my_handlers:{handler}",
-            "--worker-id",
-            name,
-            "--lease",
-            "10",
-        ]
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [*command, *given, *arguments],
-                cwd=place,
-                env={"PATH": os.environ["PATH"], "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key},
-                stdout=out,
-                stderr=out,
-            )
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+def does(handler):
+    return ["--content-types", "audio", "--handler", f"my_handlers:{handler}", "--lease", "10"]
 
 
 @pytest.fixture
@@ -82,7 +55,7 @@ def start(tmp_path):
         if client.tenant not in keys:
             keys[client.tenant] = bridge.key(client.tenant, ("work",))
         name = f"worker-{len(workers) + 1}"
-        workers.append(Worker(bridge, keys[client.tenant], tmp_path, name, handler, arguments))
+        workers.append(Worker(bridge, keys[client.tenant], tmp_path, name, *does(handler), *arguments))
         return workers[-1]
 
     yield begin
@@ -131,8 +104,7 @@ def test_it_needs_neither_database_nor_redis_nor_celery():
 
 
 def test_a_key_that_may_not_take_the_type_ends_the_worker_with_one_line(bridge, tmp_path, start):
-    (tmp_path / "my_handlers.py").write_text(HANDLERS)
-    worker = Worker(bridge, bridge.key(scopes=("work",), content_types=["video"]), tmp_path, "w", "short", [])
+    worker = Worker(bridge, bridge.key(scopes=("work",), content_types=["video"]), tmp_path, "w", *does("short"))
     assert worker.process.wait(60) == 1
     log = worker.log.read_text()
     assert "the bridge refuses this worker: 403" in log

@@ -1,11 +1,8 @@
 """One trace of a job, from the pipeline's message to its outcome, as a collector of OpenTelemetry receives it."""
 
-import os
-import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +18,7 @@ from tests.support.broker import delivered
 from tests.support.client import ok
 from tests.support.collector import collector
 from tests.support.waiting import LATEST, wait_until
+from tests.system.worker_process import Worker
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SENT = f"00-{TRACE}-{SPAN}-01"
@@ -61,17 +59,6 @@ def test_a_traceparent_counts_in_the_form_of_the_standard_alone(sent, kept):
     assert valid(sent) == kept
 
 
-def worker(place: Path, bridge, client, **environment):
-    (place / "my_handlers.py").write_text(HANDLER)
-    key = bridge.key(client.tenant, ("work",))
-    bare = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "REACHED") if name in os.environ}
-    arguments = ["--content-types", "audio", "--handler", "my_handlers:convert", "--worker-id", "gpu-1"]
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("bridge-worker")), *arguments], cwd=place,
-        env={**bare, "TMPDIR": str(place), "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key, **environment},
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 def test_one_trace_from_the_pipelines_message_through_the_worker_to_the_outcome(own_bridge, tmp_path, monkeypatch):
     with collector() as seen:
@@ -80,20 +67,18 @@ def test_one_trace_from_the_pipelines_message_through_the_worker_to_the_outcome(
             monkeypatch.setenv(name, value)
         bridge = own_bridge(api_processes="1", continuation_task="pipeline.receive", continuation_queue="nobody")
         client = bridge.client()
-        kwargs = {**client.fields(), "source_file_path": client.source(b"sound"), "tenant": client.tenant}
-        sent = bridge.celery.send_task(
-            names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE, headers={"traceparent": SENT}
-        ).get(timeout=LATEST)
-        process = worker(tmp_path, bridge, client, **told)
-        try:
+        kwargs = {**client.fields(), "tenant": client.tenant}
+        asked = bridge.celery.send_task(names.ENQUEUE, kwargs=kwargs, queue=names.QUEUE, headers={"traceparent": SENT})
+        sent = asked.get(timeout=LATEST)
+        (tmp_path / "my_handlers.py").write_text(HANDLER)
+        does = ("--content-types", "audio", "--handler", "my_handlers:convert")
+        key = bridge.key(client.tenant, ("work",))
+        with Worker(bridge, key, tmp_path, "gpu-1", *does, TMPDIR=str(tmp_path), **told):
             (message,) = delivered(bridge, sent["job_id"])
             wanted = {"job_created", "job_claimed", "job_completed", "outcome_sent", "attempt", "download", "convert",
                       "submit", "GET /api/v1/remote-jobs/<job:job_id>/download",
                       "PUT /api/v1/remote-jobs/<job:job_id>/result"}  # fmt: skip
             wait_until(lambda: wanted <= {span.name for span in seen.of(TRACE)}, "all spans")
-        finally:
-            process.kill()
-            process.wait()
         spans = {span.name: span for span in seen.of(TRACE)}
 
         def within(name):
@@ -120,7 +105,7 @@ def test_one_trace_from_the_pipelines_message_through_the_worker_to_the_outcome(
         assert "secret" not in repr(seen.spans)
 
         # Over HTTP the same, whichever of the routes serves it; without a header a trace of its own begins.
-        body = {**client.fields("video"), "source_file_path": client.source()}
+        body = client.fields("video")
         for headers, parents in (({"traceparent": SENT}, 1), ({"traceparent": f"{SENT}x"}, 0), ({}, 0)):
             job_id = ok(client.post("", body, headers=headers))["job_id"]
             job = client.claim("video")
@@ -150,11 +135,11 @@ def test_one_trace_from_the_pipelines_message_through_the_worker_to_the_outcome(
 
 def test_a_bridge_without_traces_hands_on_what_the_create_was_given(bridge, client):
     for headers, told in (({"traceparent": SENT}, SENT), ({"traceparent": "00-rubbish"}, None), ({}, None)):
-        ok(client.post("", {**client.fields(), "source_file_path": client.source()}, headers=headers))
+        ok(client.post("", client.fields(), headers=headers))
         job = client.claim()
         assert job["traceparent"] == told
         ok(client.result(job))
-    batch = {"jobs": [{**client.fields(), "source_file_path": client.source()}]}
+    batch = {"jobs": [client.fields()]}
     ok(client.post("batch", batch, headers={"traceparent": SENT}))
     assert client.claim()["traceparent"] == SENT
 

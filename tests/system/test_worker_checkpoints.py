@@ -2,10 +2,6 @@
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 
 from bridge_worker.client import BridgeClient
 from bridge_worker.download import CheckpointDownload
@@ -15,6 +11,7 @@ from bridge_worker.send_kept import send_checkpoint
 from tests.support.client import ok
 from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until
+from tests.system.worker_process import Worker
 
 FILE, TEXT = bytes(range(256)) * 12288, "Größe ✓\n" * 300_000  # 3 MiB each
 HANDLER = """
@@ -35,33 +32,20 @@ def handle(job, path):
 """
 
 
-@contextmanager
-def working(bridge, client, place, key):
-    command = [sys.executable, "-m", "bridge_worker", "--handler", "kept=kept_handler:handle", "--lease", "10"]
-    told = {"PATH": os.environ["PATH"], "BRIDGE_URL": bridge.url, "BRIDGE_KEY": key}
-    with (place / "log").open("ab") as log:
-        worker = subprocess.Popen([*command, "--concurrency", "2"], cwd=place, env=told, stdout=log, stderr=log)
-    try:
-        yield worker
-    finally:
-        worker.kill()
-        worker.wait()
-
-
 def test_after_a_kill_the_next_attempt_has_exactly_what_was_saved(bridge, client, tmp_path):
     (tmp_path / "kept_handler.py").write_text(HANDLER)
     key = bridge.key(client.tenant, ("work",))
     jobs = {client.create("kept", task_options={"file": file}): file for file in (True, False)}
     mine = "WHERE tenant = :t AND status = 'processing'"
-    with working(bridge, client, tmp_path, key) as worker:
+    told = (bridge, key, tmp_path, "w", "--handler", "kept=kept_handler:handle", "--lease", "10", "--concurrency", "2")
+    with Worker(*told):
         saved = f"SELECT count(*) = 2 FROM remote_jobs {mine} AND checkpoint_upload IS NOT NULL"
-        wait_until(lambda: bridge.sql(saved, t=client.tenant)[0][0], (tmp_path / "log").read_text)
-        worker.send_signal(signal.SIGKILL)
+        wait_until(lambda: bridge.sql(saved, t=client.tenant)[0][0], "the checkpoints")
     bridge.sql(f"UPDATE remote_jobs SET lease_expires_at = now() {mine}", t=client.tenant)
     wait_until(lambda: all(client.status(job) == "pending" for job in jobs), "the ends of the leases")
     bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE tenant = :t", t=client.tenant)
-    with working(bridge, client, tmp_path, key):
-        wait_until(lambda: all(client.status(job) == "completed" for job in jobs), (tmp_path / "log").read_text)
+    with Worker(*told):
+        wait_until(lambda: all(client.status(job) == "completed" for job in jobs), "the results")
     for job, file in jobs.items():
         result = ok(client.get(f"{job}/result"))
         assert result["content"] == hashlib.sha256(FILE if file else TEXT.encode()).hexdigest()

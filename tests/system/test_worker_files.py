@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -15,6 +13,7 @@ from bridge_worker.uploads import Sending
 from tests.support.client import ok
 from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until
+from tests.system.worker_process import Worker
 
 TEXT = "Größe ✓\n" * 1_200_000
 HANDLER = """
@@ -32,16 +31,9 @@ def handle(job, path):
 def test_a_handlers_files_come_to_the_bridge(bridge, client, tmp_path):
     (tmp_path / "files_handler.py").write_text(HANDLER)
     jobs = [client.create("files", task_options={"inline": inline}) for inline in (False, True)]
-    command = [sys.executable, "-m", "bridge_worker", "--handler", "files=files_handler:handle", "--lease", "10"]
-    told = {"PATH": os.environ["PATH"], "BRIDGE_URL": bridge.url, "BRIDGE_KEY": bridge.key(client.tenant, ("work",))}
-    with (tmp_path / "log").open("wb") as log:
-        worker = subprocess.Popen(command, cwd=tmp_path, env=told, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: all(client.status(job) != "pending" for job in jobs), "the claims")
-        wait_until(lambda: all(client.status(job) == "completed" for job in jobs), (tmp_path / "log").read_text)
-    finally:
-        worker.kill()
-        worker.wait()
+    key = bridge.key(client.tenant, ("work",))
+    with Worker(bridge, key, tmp_path, "w", "--handler", "files=files_handler:handle", "--lease", "10"):
+        wait_until(lambda: all(client.status(job) == "completed" for job in jobs), "the results")
     for job in jobs:
         assert ok(client.get(f"{job}/result"))["content"] == TEXT
         assert client.job(job)["result"]["sha256"] is not None  # it was uploaded
