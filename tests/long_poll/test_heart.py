@@ -11,21 +11,15 @@ from tests.support.waiting import wait_until
 SLEEPERS = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
 
-@pytest.fixture
-def slow(own_bridge):
-    """Return a bridge of one process, on which whoever shows a cancelled job holds its connection for 14 s."""
+@pytest.mark.slow
+def test_a_poll_is_handed_a_job_while_slow_requests_hold_every_connection_of_theirs(own_bridge):
     bridge = own_bridge(api_processes="1", beat=False, celery=False)
     client = bridge.client()
     cancelled = client.create("video")
     ok(client.post(f"{cancelled}/cancel"))
+    # Whoever shows it holds its connection for 14 s.
     bridge.sql("ALTER TABLE job_requests RENAME TO real_requests")
     bridge.sql("CREATE VIEW job_requests AS SELECT * FROM real_requests WHERE pg_sleep(14) IS NOT NULL")
-    return bridge, client, cancelled
-
-
-@pytest.mark.slow
-def test_a_poll_is_handed_a_job_while_slow_requests_hold_every_connection_of_theirs(slow):
-    bridge, client, cancelled = slow
     client.create(available_at="2999-01-01T00:00:00+00:00")
     with ThreadPoolExecutor(41) as pool:
         waiting = pool.submit(client.poll, wait=60, lease=60)

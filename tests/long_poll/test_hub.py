@@ -2,27 +2,25 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 
 import pytest
 import redis
 
 from bridge import embedded
 from tests.support.client import Client, ok
-from tests.support.parking import parked as parked_here
+from tests.support.parking import parked
+from tests.support.racing import at_once
 from tests.support.waiting import wait_until
 
 
-def parked(client: Client, count: int) -> None:
-    """Wait until so many polls of this session's bridge are parked, as its metrics tell."""
-    wait_until(lambda: parked_here(client) >= count, f"{count} parked polls")
-
-
-def polls(client: Client, count: int, content_types: str = "audio", **query):
-    """Start so many waiting polls, each of a worker and a connection of its own; futures of their jobs."""
+def polls(client: Client, count: int):
+    """Return the futures of the jobs of so many polls, each of a worker and a connection of its own, once they wait."""
     pool = ThreadPoolExecutor(count)
-    ask = lambda n: ok(client.poll(content_types, f"w{n}", wait=30, lease=60, **query))["jobs"]  # noqa: E731
+    ask = lambda n: ok(client.poll("audio", f"w{n}", wait=30, lease=60))["jobs"]  # noqa: E731
     futures = [pool.submit(ask, n) for n in range(count)]
     pool.shutdown(wait=False)
+    wait_until(lambda: parked(client) >= count, f"{count} parked polls")
     return futures
 
 
@@ -30,13 +28,11 @@ def test_sixteen_pollers_on_two_processes_claim_five_hundred_jobs_once_each(clie
     made = ok(client.post("batch", {"jobs": [client.fields()] * 500}))["jobs"]
     ids = {job["job_id"] for job in made}
     claimed: list[str] = []
-    lock = threading.Lock()
 
     def work(n: int) -> None:
         mine = Client(client.url, client.key, client.files)
         while jobs := ok(mine.poll(worker_id=f"w{n}", max_jobs=1 + n % 3, lease=60, wait=1))["jobs"]:
-            with lock:
-                claimed.extend(job["job_id"] for job in jobs)
+            claimed.extend([job["job_id"] for job in jobs])
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(work, range(16)))
@@ -47,7 +43,6 @@ def test_sixteen_pollers_on_two_processes_claim_five_hundred_jobs_once_each(clie
 
 def test_jobs_created_while_polls_are_parked_go_to_one_each(client):
     waiting = polls(client, 12)
-    parked(client, 12)
     ids = {client.create() for _ in range(12)}
     got = [future.result(40) for future in waiting]
     assert [len(jobs) for jobs in got] == [1] * 12
@@ -56,7 +51,6 @@ def test_jobs_created_while_polls_are_parked_go_to_one_each(client):
 
 def test_an_id_that_stands_in_redis_twice_is_given_to_one_of_two_parked_polls(bridge, client):
     waiting = polls(client, 2)
-    parked(client, 2)
     key = f"{bridge.settings.redis_prefix}:{{{client.tenant}:audio}}:pending:normal"
     job_id = client.create()
     done = next(as_completed(waiting))
@@ -72,7 +66,6 @@ def test_an_id_that_stands_in_redis_twice_is_given_to_one_of_two_parked_polls(br
 def test_a_released_job_goes_to_another_parked_worker_and_not_to_its_own(client):
     job = client.held(worker_id="w0")
     waiting = polls(client, 2)  # w0, which is about to release, and w1
-    parked(client, 2)
     ok(client.post(f"{job['job_id']}/release", {"lease_token": job["lease_token"]}))
     first = next(as_completed(waiting, 40))
     assert [again["job_id"] for again in first.result()] == [job["job_id"]]
@@ -91,9 +84,7 @@ def test_the_types_of_a_poll_take_turns(client):
 
 
 def test_high_comes_before_normal_before_low_and_older_before_younger(client):
-    low, first, high, second = (
-        client.create(priority=priority) for priority in ("low", "normal", "high", "normal")
-    )  # fmt: skip
+    low, first, high, second = (client.create(priority=one) for one in ("low", "normal", "high", "normal"))
     assert [client.claim(wait=0)["job_id"] for _ in range(4)] == [high, first, second, low]
 
 
@@ -115,20 +106,20 @@ def one_process(start_bridge):
     return start_bridge(celery=False, beat=False, api_processes="1")
 
 
+def connected(client: Client, count: int) -> list[Client]:
+    """Return so many clients with the same key, whose connections stand."""
+    made = [Client(client.url, client.key, client.files) for _ in range(count)]
+    for one in made:
+        one.get("/healthz")
+    return made
+
+
 def test_two_polls_of_one_claim_that_come_together_get_one_claim(one_process):
     client = one_process.client()
     for n in range(40):
         ok(client.post("batch", {"jobs": [client.fields()] * 2}))
-        both = [Client(client.url, client.key, client.files) for _ in range(2)]
-        barrier = threading.Barrier(2)
-
-        def ask(mine: Client, n: int = n, barrier: threading.Barrier = barrier):
-            mine.get("/healthz")  # the connection stands
-            barrier.wait(30)
-            return ok(mine.poll(wait=0, lease=60, claim_id=f"c{n}"))["jobs"]
-
-        with ThreadPoolExecutor(2) as pool:
-            jobs = [job for answer in pool.map(ask, both) for job in answer]
+        answers = at_once(*(partial(mine.poll, wait=0, lease=60, claim_id=f"c{n}") for mine in connected(client, 2)))
+        jobs = [job for answer in answers for job in ok(answer)["jobs"]]
         assert len({job["lease_token"] for job in jobs}) == 1
         ok(client.post("cancel", params={"content_type": "audio"}))
 
@@ -136,16 +127,9 @@ def test_two_polls_of_one_claim_that_come_together_get_one_claim(one_process):
 def test_what_many_ask_for_at_once_is_more_than_a_batch_and_none_goes_away_empty(one_process):
     client = one_process.client()
     ok(client.post("batch", {"jobs": [client.fields() for _ in range(900)]}))
-    barrier = threading.Barrier(8)
-
-    def ask(n: int):
-        mine = Client(client.url, client.key, client.files)
-        mine.get("/healthz")
-        barrier.wait(30)
-        return ok(mine.poll(worker_id=f"w{n}", wait=0, lease=60, max_jobs=100))["jobs"]
-
-    with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(ask, range(8)))
+    eight = enumerate(connected(client, 8))
+    answers = at_once(*(partial(mine.poll, worker_id=f"w{n}", max_jobs=100, lease=60) for n, mine in eight))
+    got = [ok(answer)["jobs"] for answer in answers]
     assert all(got)
     ids = [job["job_id"] for jobs in got for job in jobs]
     assert len(ids) == len(set(ids))
@@ -165,7 +149,6 @@ def test_a_job_that_was_just_being_changed_is_handed_out_before_its_elders_are_o
 
 def test_what_is_missing_in_the_mirror_is_found_within_a_second_by_a_parked_poll(bridge, client):
     waiting = polls(client, 1)
-    parked(client, 1)
     with redis.Redis.from_url(bridge.settings.require("redis_url")) as connection:
         assert ok(client.post("", client.fields("video")))
         key = f"{bridge.settings.redis_prefix}:{{{client.tenant}:video}}:pending:normal"

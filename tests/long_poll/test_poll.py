@@ -10,16 +10,14 @@ import requests
 
 from bridge.names import API_BASE
 from tests.support.client import Client, ok, refused
-from tests.support.parking import park
+from tests.support.parking import park, parked
 from tests.support.waiting import wait_until
 
 
-def parked(client: Client, content_type: str | None = None) -> float:
-    """How many polls wait at the whole bridge, for jobs of a type that no other test has."""
-    text = client.get("/metrics").text
-    label = "" if content_type is None else f'_by_type{{content_type="{content_type}"}}'
-    lines = [line for line in text.splitlines() if line.startswith(f"bridge_parked_polls{label} ")]
-    return float(lines[0].split()[-1]) if lines else 0.0
+def waits(client: Client, content_type: str) -> bool:
+    """Whether one poll waits at the whole bridge for jobs of this type, which no other test has."""
+    line = f'bridge_parked_polls_by_type{{content_type="{content_type}"}} 1.0'
+    return line in client.get("/metrics").text.splitlines()
 
 
 BAD_QUERIES: dict[str, list[str | None]] = {
@@ -46,13 +44,8 @@ def test_the_limits_themselves_are_accepted(client):
 
 
 def test_an_answer_without_a_job_is_all_null(client):
-    assert ok(client.poll()) == {
-        "job_id": None,
-        "source_file_url": None,
-        "content_type": None,
-        "task_options": None,
-        "jobs": [],
-    }
+    nothing = dict.fromkeys(("job_id", "source_file_url", "content_type", "task_options"))
+    assert ok(client.poll()) == {**nothing, "jobs": []}
 
 
 def test_a_claimed_job_has_this_shape_and_no_other(client):
@@ -60,20 +53,17 @@ def test_a_claimed_job_has_this_shape_and_no_other(client):
     told = client.poll(lease=30)
     assert told.headers["Content-Type"] == "application/json"
     answer = json.loads(told.content)
-    (job,) = answer["jobs"]
-    assert {name: answer[name] for name in answer if name != "jobs"} == {
+    (job,) = answer.pop("jobs")
+    assert answer == {
         "job_id": job_id,
         "source_file_url": f"{API_BASE}/{job_id}/download",
         "content_type": "audio",
         "task_options": {"z": 1, "a": None},
     }
-    assert {name: job[name] for name in answer if name != "jobs"} == {
-        name: answer[name] for name in answer if name != "jobs"
-    }
+    assert {name: job[name] for name in answer} == answer
     assert set(job) - set(answer) == {
         "attempt", "retry_count", "priority", "timeout_at", "lease_token", "lease_expires_at", "ack_by", "source_name",
-        "source_size", "source_media_type", "source_sha256", "checkpoint", "checkpoint_upload",
-        "traceparent",
+        "source_size", "source_media_type", "source_sha256", "checkpoint", "checkpoint_upload", "traceparent",
     }  # fmt: skip
     # Not uploaded; of no earlier attempt; none was sent.
     assert (job["source_sha256"], job["checkpoint"], job["checkpoint_upload"], job["traceparent"]) == (None,) * 4
@@ -114,14 +104,13 @@ def test_every_answer_says_that_it_must_not_be_stored_or_buffered(client):
 def test_a_poll_without_wait_waits_while_its_worker_holds_nothing(client):
     with ThreadPoolExecutor(1) as threads:
         poll = threads.submit(client.poll, "slow-type", wait=None)
-        wait_until(lambda: parked(client, "slow-type") == 1, "the poll to be parked", 9)  # it waits for 10 s
+        wait_until(lambda: waits(client, "slow-type"), "the poll to be parked", 9)  # it waits for 10 s
         job_id = client.create("slow-type")
         assert ok(poll.result())["job_id"] == job_id
 
 
 def test_a_poll_without_wait_does_not_wait_while_its_worker_holds_a_job(client):
-    client.create()
-    client.claim(lease=None)
+    client.held(lease=None)
     # Waiting takes 10 s.
     began = time.monotonic()
     assert ok(client.get("poll", params={"worker_id": "w1", "content_types": "audio"}))["jobs"] == []
@@ -161,7 +150,7 @@ def test_head_claims_nothing(client):
 
 def test_a_poller_that_has_hung_up_is_given_nothing(client):
     with park(client, "gone-type", "gone"):
-        wait_until(lambda: parked(client, "gone-type") == 1, "the poll to be parked")
+        wait_until(lambda: waits(client, "gone-type"), "the poll to be parked")
     job_id = client.create("gone-type")
     job = client.claim("gone-type", worker_id="alive")
     assert (job["job_id"], job["attempt"]) == (job_id, 1)
