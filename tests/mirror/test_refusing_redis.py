@@ -4,17 +4,19 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
 from kombu.exceptions import OperationalError
-from prometheus_client.parser import text_string_to_metric_families
 
 from bridge import embedded, names
 from tests.support.client import ok
+from tests.support.parking import parked
 from tests.support.running import Running
 from tests.support.waiting import wait_until
 
@@ -30,30 +32,13 @@ class Refusing(redis_py.Redis):
 
 
 @contextmanager
-def configured(redis: "Refusing", name: str, value: str, usual: str) -> Iterator[None]:
-    redis.config_set(name, value)
+def told(redis: redis_py.Redis, refuse: str, end: str) -> Iterator[None]:
+    """Tell it with one command to refuse, and with another that this is over."""
+    redis.execute_command(refuse)
     try:
         yield
     finally:
-        redis.config_set(name, usual)
-
-
-@contextmanager
-def a_replica(redis: "Refusing") -> Iterator[None]:
-    redis.replicaof("127.0.0.1", "1")
-    try:
-        yield
-    finally:
-        redis.replicaof("NO", "ONE")
-
-
-@contextmanager
-def without(redis: "Refusing", command: str) -> Iterator[None]:
-    redis.execute_command("ACL", "SETUSER", "default", f"-{command}")
-    try:
-        yield
-    finally:
-        redis.execute_command("ACL", "SETUSER", "default", f"+{command}")
+        redis.execute_command(end)
 
 
 @contextmanager
@@ -116,17 +101,21 @@ def another_password(redis: "Refusing") -> Iterator[None]:
         redis.execute_command("ACL", "SETUSER", "default", "resetpass", *(f"#{one}" for one in before))
 
 
-REFUSALS: dict[str, Callable[["Refusing"], AbstractContextManager[None]]] = {
-    "READONLY": a_replica,
-    "OOM": lambda redis: configured(redis, "maxmemory", "1", "0"),
-    "NOREPLICAS": lambda redis: configured(redis, "min-replicas-to-write", "1", "0"),
+REFUSALS: dict[str, Callable[[Any], AbstractContextManager[None]]] = {
+    "READONLY": lambda redis: told(redis, "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "OOM": lambda redis: told(redis, "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "NOREPLICAS": lambda redis: told(redis, "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
     "MISCONF": no_saving,
     "WRONGPASS": another_password,
-    "NOPERM": lambda redis: without(redis, "@write"),
-    "NOPERM scripts": lambda redis: without(redis, "eval"),
-    "before 6.2": lambda redis: without(redis, "lmove"),
+    "NOPERM": lambda redis: told(redis, "ACL SETUSER default -@write", "ACL SETUSER default +@write"),
+    "NOPERM scripts": lambda redis: told(redis, "ACL SETUSER default -eval", "ACL SETUSER default +eval"),
+    "before 6.2": lambda redis: told(redis, "ACL SETUSER default -lmove", "ACL SETUSER default +lmove"),
     "LOADING": loading,
 }
+
+
+def a_bad_queue(redis: redis_py.Redis, name: str) -> AbstractContextManager[None]:
+    return told(redis, f"SET {name} x", f"DEL {name}")
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +132,10 @@ def refusing(tmp_path_factory, start_bridge):
         bridge.stop()
 
 
-def gauge(client, name: str) -> float:
-    samples = (s for f in text_string_to_metric_families(client.get("/metrics").text) for s in f.samples)
-    return next(sample.value for sample in samples if sample.name == name)
-
-
 def is_away(client) -> bool:
-    return gauge(client, "bridge_redis_away") == 1
+    lines = client.get("/metrics").text.splitlines()
+    (line,) = [line for line in lines if line.startswith("bridge_redis_away ")]
+    return float(line.split()[1]) == 1
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -161,18 +147,15 @@ def test_a_redis_that_refuses_is_as_good_as_none_and_health_says_so(refusing, re
     with REFUSALS[refusal](redis):
         assert ok(client.get("/readyz")) == {"status": "degraded", "redis": "away"}
         took = []
-        for _ in range(3):
-            claimed: list[tuple[str, float]] = []
-            poll = threading.Thread(
-                target=lambda got=claimed: got.append((client.claim(wait=30)["job_id"], time.monotonic()))
-            )
-            poll.start()
-            wait_until(lambda: gauge(client, "bridge_parked_polls") == 1, "the poll to wait")
-            began = time.monotonic()
-            job_id = client.create()
-            poll.join(PATIENCE)
-            assert [taken for taken, _ in claimed] == [job_id]
-            took.append(claimed[0][1] - began)
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(3):
+                poll = pool.submit(lambda: (client.claim(wait=30)["job_id"], time.monotonic()))
+                wait_until(lambda: parked(client) == 1, "the poll to wait")
+                began = time.monotonic()
+                job_id = client.create()
+                taken, at = poll.result(PATIENCE)
+                assert taken == job_id
+                took.append(at - began)
         assert max(took) < LATE, took
         at_once = client.create()
         assert client.claim()["job_id"] == at_once
@@ -208,7 +191,7 @@ def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
     before = celery.log.read_text().count(lost)
     for _ in range(500 if refusal == "OOM" else 1):  # out of memory, Redis refuses Celery only what it has taken
         bridge.celery.send_task(names.FOLD, queue=names.QUEUE, ignore_result=True)
-    with REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis):
+    with REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis, names.QUEUE):
         wait_until(lambda: celery.log.read_text().count(lost) > before, "Celery to be refused")
         if refusal == "READONLY":  # several tries a second, of which each leaves nothing behind
             tried = redis.info("stats")["total_connections_received"]
@@ -225,11 +208,3 @@ def works(bridge: Running, since: datetime) -> bool:
     with suppress(OperationalError):  # the pipeline's own connection may have been cut
         bridge.celery.send_task(names.FOLD, queue=names.QUEUE, ignore_result=True)
     return bool(bridge.sql("SELECT FROM sweeps WHERE name = 'fold_counts' AND ran_at > :since", since=since))
-
-
-@contextmanager
-def a_bad_queue(redis: "Refusing") -> Iterator[None]:
-    redis.delete(names.QUEUE)
-    redis.set(names.QUEUE, "x")
-    yield
-    redis.delete(names.QUEUE)

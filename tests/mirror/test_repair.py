@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from bridge.mirror import reconcile as module
 from bridge.mirror.lists import Mirror
@@ -29,9 +28,8 @@ def test_a_lost_mirror_is_rebuilt_in_the_order_of_the_queue(core, redis):
     returned = core.held()
     core.release(returned)
     core.age(returned.job_id, 100)
-    core.sql(
-        "UPDATE remote_jobs SET available_at = now() + interval '1 h', mirrored = false WHERE id = :id", id=normal[0]
-    )
+    later = "UPDATE remote_jobs SET available_at = now() + interval '1 h', mirrored = false WHERE id = :id"
+    core.sql(later, id=normal[0])
     redis.delete(*redis.keys("core:*"))
     assert reconcile(core.runtime.engine, core.runtime.mirror).rebuilt == 7
     assert head_first(redis) == [str(returned.job_id), *normal[1:]]
@@ -241,10 +239,8 @@ def test_a_million_pending_jobs_are_rebuilt_and_compared_without_reading_a_whole
         "SELECT column_name FROM information_schema.columns WHERE table_name = 'remote_jobs'")]  # fmt: skip
     copied = ", ".join({"id": "uuidv7()", "queued_at": "queued_at + make_interval(secs => n / 1000.0)"}.get(c, c)
                        for c in columns)  # fmt: skip
-    copy = (
-        f"INSERT INTO remote_jobs ({', '.join(columns)}) SELECT {copied} FROM remote_jobs, generate_series(1, 999999) n"
-    )
-    core.sql(f"SET LOCAL statement_timeout = 0; {copy}")
+    core.sql(f"SET LOCAL statement_timeout = 0; INSERT INTO remote_jobs ({', '.join(columns)})"
+             f" SELECT {copied} FROM remote_jobs, generate_series(1, 999999) n")  # fmt: skip
     core.sql("ANALYZE remote_jobs")
     redis.delete("core:epoch", LIST)
     calls = redis.info("commandstats")
@@ -253,24 +249,18 @@ def test_a_million_pending_jobs_are_rebuilt_and_compared_without_reading_a_whole
         rebuilt += reconcile(core.runtime.engine, core.runtime.mirror).rebuilt
     assert rebuilt == 1_000_000
     assert redis.llen(LIST) == 1_000_000
-    assert head_first_one(redis) == job_id
+    assert redis.lindex(LIST, -1) == job_id
     redis.rpop(LIST)
     rows_before = read_rows(core)
     assert reconcile(core.runtime.engine, core.runtime.mirror).missing == 1
     assert read_rows(core) - rows_before < 5000
     after = redis.info("commandstats")
     assert after["cmdstat_rpush"]["calls"] - calls.get("cmdstat_rpush", {"calls": 0})["calls"] < 1100
-    assert head_first_one(redis) == job_id
-
-
-def head_first_one(redis) -> str:
-    return redis.lindex(LIST, -1)
+    assert redis.lindex(LIST, -1) == job_id
 
 
 def read_rows(core) -> int:
     """Rows that this database has read so far from remote_jobs, by whatever scan."""
-    with core.engine.connect() as connection:
-        connection.execute(text("SELECT pg_stat_force_next_flush()"))
-        connection.commit()
-        read = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'remote_jobs'"
-        return connection.execute(text(read)).scalar_one()
+    core.sql("SELECT pg_stat_force_next_flush()")
+    read = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'remote_jobs'"
+    return core.sql(read)[0][0]

@@ -1,7 +1,6 @@
 """The sample pipeline outlives a broker that answers and refuses, and takes the next outcome when that is over."""
 
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pytest
 import redis
 from celery import Celery
 
-from tests.outbox.test_sample_pipeline import PIPELINE, environment
+from tests.mirror.test_refusing_redis import REFUSALS, a_bad_queue
+from tests.outbox.test_sample_pipeline import PIPELINE, WORKER, environment
 from tests.support.waiting import wait_until
 
 RECEIVE, LOST = "sample_pipeline.receive", "onnection to broker lost"
@@ -19,24 +19,21 @@ RECEIVE, LOST = "sample_pipeline.receive", "onnection to broker lost"
 def test_the_sample_pipeline_outlives_a_broker_that_refuses(own_servers, tmp_path):
     url = own_servers(postgres=False).redis_url
     client = redis.Redis.from_url(url, decode_responses=True)
-    arguments = [sys.executable, "-m", "celery", "-A", "pipeline_app", "worker", "-Q", "pipeline", "-c", "1",
-                 "-l", "info", "--without-gossip", "--without-mingle"]  # fmt: skip
-    log = tmp_path / "pipeline.log"
+    log, worker = tmp_path / "pipeline.log", [*WORKER, "-l", "info"]
     with log.open("wb") as out, subprocess.Popen(
-        arguments, cwd=PIPELINE, env=environment(tmp_path, url), stdout=out, stderr=out, start_new_session=True
+        worker, cwd=PIPELINE, env=environment(tmp_path, url), stdout=out, stderr=out, start_new_session=True
     ) as pipeline:  # fmt: skip
         try:
             wait_until(lambda: "ready." in log.read_text(), "the pipeline")
             for refusals, refusal in enumerate(["READONLY", "NOREPLICAS", "a bad queue"]):
                 lost = log.read_text().count(LOST)
-                refuse(client, refusal)
-                opened = client.info("stats")["total_connections_received"]
-                wait_until(lambda lost=lost: log.read_text().count(LOST) > lost, f"{refusal} to be met")
-                if refusal == "READONLY":  # it tries several times a second, and each try leaves nothing behind
-                    wait_until(lambda opened=opened: connections(client) > opened + 60, "many tries")
-                    assert len([*Path(f"/proc/{pipeline.pid}/fd").iterdir()]) < 40
-                assert pipeline.poll() is None
-                refuse(client, refusal, over=True)
+                with REFUSALS[refusal](client) if refusal in REFUSALS else a_bad_queue(client, "pipeline"):
+                    opened = client.info("stats")["total_connections_received"]
+                    wait_until(lambda lost=lost: log.read_text().count(LOST) > lost, f"{refusal} to be met")
+                    if refusal == "READONLY":  # it tries several times a second, and each try leaves nothing behind
+                        wait_until(lambda opened=opened: connections(client) > opened + 60, "many tries")
+                        assert len([*Path(f"/proc/{pipeline.pid}/fd").iterdir()]) < 40
+                    assert pipeline.poll() is None
                 deliver(url)
                 done = lambda n=refusals: log.read_text().count("completed, 4 characters") > n  # noqa: E731
                 wait_until(done, f"the next outcome after {refusal}")
@@ -44,17 +41,6 @@ def test_the_sample_pipeline_outlives_a_broker_that_refuses(own_servers, tmp_pat
         finally:
             pipeline.terminate()
             pipeline.wait(60)
-
-
-def refuse(client, refusal, over=False):
-    if refusal == "READONLY":
-        client.execute_command("REPLICAOF", *(("NO", "ONE") if over else ("127.0.0.1", "1")))
-    elif refusal == "NOREPLICAS":
-        client.config_set("min-replicas-to-write", "0" if over else "1")
-    elif over:
-        client.delete("pipeline")
-    else:
-        client.set("pipeline", "no list")
 
 
 def connections(client):
