@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import redis
 
-from bridge import embedded
 from tests.support.client import Client, ok
 from tests.support.parking import parked
 from tests.support.racing import at_once
@@ -159,41 +158,40 @@ def test_what_is_missing_in_the_mirror_is_found_within_a_second_by_a_parked_poll
     assert waiting[0].result(40)
 
 
-def test_every_acknowledged_create_completes_although_redis_is_emptied_and_stopped(own_bridge, tmp_path):
-    with embedded.start(tmp_path / "redis", postgres=False, durable=False) as servers:
-        bridge = own_bridge(api_processes="2", redis_url=servers.redis_url, broker_url=servers.redis_url)
-        client = bridge.client()
-        created: set[str] = set()
-        completed: set[str] = set()
-        stop = threading.Event()
+def test_every_acknowledged_create_completes_although_redis_is_emptied_and_stopped(own_bridge, own_servers):
+    servers = own_servers(postgres=False)
+    bridge = own_bridge(api_processes="2", redis_url=servers.redis_url, broker_url=servers.redis_url)
+    client = bridge.client()
+    created: set[str] = set()
+    completed: set[str] = set()
+    stop = threading.Event()
 
-        def work(n: int) -> None:
-            mine = Client(bridge.url, client.key, client.files)
-            while not stop.is_set() or completed != created:
-                for job in ok(mine.poll(worker_id=f"w{n}", wait=1, lease=60))["jobs"]:
-                    ok(mine.result(job))
-                    completed.add(job["job_id"])
+    def work(n: int) -> None:
+        mine = Client(bridge.url, client.key, client.files)
+        while not stop.is_set() or completed != created:
+            for job in ok(mine.poll(worker_id=f"w{n}", wait=1, lease=60))["jobs"]:
+                ok(mine.result(job))
+                completed.add(job["job_id"])
 
-        def create() -> None:
-            for _ in range(20):
-                created.add(client.create())
+    def create() -> None:
+        for _ in range(20):
+            created.add(client.create())
 
-        with ThreadPoolExecutor(4) as pool:
-            workers = [pool.submit(work, n) for n in range(4)]
-            create()
-            assert servers.redis is not None
-            servers.redis.kill()
-            create()
-            wait_until(lambda: completed == created, "the jobs of the time without Redis")
-            servers.redis.start()
-            create()
+    with ThreadPoolExecutor(4) as pool:
+        workers = [pool.submit(work, n) for n in range(4)]
+        create()
+        servers.redis.kill()
+        create()
+        wait_until(lambda: completed == created, "the jobs of the time without Redis")
+        servers.redis.start()
+        create()
 
-            with redis.Redis.from_url(servers.redis_url) as connection:
-                connection.flushall()
-            create()
-            stop.set()
-            for worker in workers:
-                worker.result(60)
-        assert completed == created
-        counts = bridge.sql("SELECT status, count(*) AS n, max(attempt) AS attempts FROM remote_jobs GROUP BY status")
-        assert [(row.status, row.n, row.attempts) for row in counts] == [("completed", 80, 1)]
+        with redis.Redis.from_url(servers.redis_url) as connection:
+            connection.flushall()
+        create()
+        stop.set()
+        for worker in workers:
+            worker.result(60)
+    assert completed == created
+    counts = bridge.sql("SELECT status, count(*) AS n, max(attempt) AS attempts FROM remote_jobs GROUP BY status")
+    assert [(row.status, row.n, row.attempts) for row in counts] == [("completed", 80, 1)]
