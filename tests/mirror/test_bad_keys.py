@@ -16,6 +16,7 @@ from bridge.queues import Queue
 from bridge.redis_breaker import RedisBreaker
 from bridge.workers.registry import Worker, WorkerRegistry
 from tests.support.client import ok
+from tests.support.core import outcome_of
 from tests.support.racing import meanwhile
 from tests.support.waiting import wait_until
 
@@ -188,11 +189,7 @@ def test_a_counter_that_is_none_is_counted_here_alone_and_the_others_are_shared(
 
 
 def refuses(limits: Limits, address: str) -> bool:
-    try:
-        limits.failure(address)
-    except TooMany:
-        return True
-    return False
+    return outcome_of(lambda: limits.failure(address)) == TooMany.code
 
 
 def test_a_job_whose_list_is_none_is_claimed_within_two_seconds_and_nothing_is_a_500(bridge, client, redis):

@@ -10,6 +10,7 @@ from models.pause import PausedBy
 from tests.support.client import ok, refused
 from tests.support.core import KEY
 from tests.support.waiting import wait_until
+from tests.workers.test_workers_seen import shown
 
 WORKERS = "/api/v1/workers"
 
@@ -25,8 +26,7 @@ def hears(client, job, drains: bool) -> None:
 
 
 def test_a_worker_is_told_finishes_what_it_holds_and_gets_nothing_more(client):
-    client.create("image")
-    job = client.claim("image", "a/1 ü")
+    job = client.held("image", "a/1 ü")
     assert ok(client.heartbeat(job))["drain"] is False
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(client.poll, "image", "a/1 ü", wait=60)
@@ -41,14 +41,13 @@ def test_a_worker_is_told_finishes_what_it_holds_and_gets_nothing_more(client):
         client.create("image")
         assert len(ok(other.result(60))["jobs"]) == 1
     hears(client, job, True)
-    assert ok(
-        client.put(f"{job['job_id']}/progress", {"percentage": 50}, headers={"X-Lease-Token": job["lease_token"]})
-    )["drain"]
+    token = {"X-Lease-Token": job["lease_token"]}
+    assert ok(client.put(f"{job['job_id']}/progress", {"percentage": 50}, headers=token))["drain"]
     assert ok(client.result(job))["status"] == "completed"
     client.create("image")
     assert refused(client.poll("image", "a/1 ü"), 429, "paused")["drain"] is True
-    [shown] = [one for one in ok(client.get(WORKERS))["workers"] if one["worker_id"] == "a/1 ü"]
-    assert (shown["paused"]["by"], shown["paused"]["drain"]) == ("operator", True)
+    [paused] = [one["paused"] for one in ok(client.get(WORKERS))["workers"] if one["worker_id"] == "a/1 ü"]
+    assert (paused["by"], paused["drain"]) == ("operator", True)
     assert ok(client.post(f"{WORKERS}/{quote('a/1 ü', safe='')}/resume"))["drain"] is False
     wait_until(lambda: client.poll("image", "a/1 ü").status_code == 200, "the end of the drain")
 
@@ -71,52 +70,40 @@ def test_only_sound_fields_drain_and_a_worker_of_the_own_tenant_alone(bridge, cl
     assert ok(client.poll("image"))["jobs"] == []
 
 
+def in_force(core):
+    with core.engine.connect() as connection:
+        return now_paused(connection, core.tenant)
+
+
 def test_a_drain_takes_a_pauses_place_and_goes_before_one_of_the_bridge(core):
     pause(core.runtime, core.tenant, "w1", "first", None)
     pause(core.runtime, core.tenant, "w1", "second", 3600, drain=True)
-    with core.engine.connect() as connection:
-        [one] = now_paused(connection, core.tenant)
+    [one] = in_force(core)
     assert one.seconds_left is not None
     assert (one.reason, one.drain, 3590 < one.seconds_left <= 3600) == ("second", True, True)
     longer = one._replace(by=PausedBy.BRIDGE, drain=False, seconds_left=7200.0)
     assert of_worker([longer, one], KEY.key_id) is one
     pause(core.runtime, core.tenant, "w1", "third")
-    with core.engine.connect() as connection:
-        assert [(one.reason, one.drain, one.until) for one in now_paused(connection, core.tenant)] == [
-            ("third", False, None)
-        ]
+    assert [(one.reason, one.drain, one.until) for one in in_force(core)] == [("third", False, None)]
 
 
-FACTS = {
-    "version": "1.2",
-    "host": "gpu-7",
-    "platform": "Linux x86_64",
-    "gpu": "A100",
-    "memory": 2**40,
-    "memory_free": 0,
-}
-
-
-def facts(client, worker_id):
-    found = [one["facts"] for one in ok(client.get(WORKERS))["workers"] if one["worker_id"] == worker_id]
-    return found[0] if found else None
+TEXTS = {"version": "1.2", "host": "gpu-7", "platform": "Linux x86_64", "gpu": "A100"}
+FACTS = {**TEXTS, "memory": 2**40, "memory_free": 0}
 
 
 def test_what_a_worker_tells_of_itself_is_shown_until_it_tells_anew(client):
     client.create("image")
     job = client.claim("image", "told", **FACTS)
-    wait_until(lambda: facts(client, "told") == FACTS, "the facts to be shown")
+    wait_until(lambda: shown(client, "told")["facts"] == FACTS, "the facts to be shown")
     told = {**dict.fromkeys(FACTS), "host": "<b>\u202egpu", "memory_free": 5}
     ok(client.heartbeat(job, **told))
     ok(client.poll("image", "told"))
-    wait_until(lambda: facts(client, "told") == told, "the new ones")
+    wait_until(lambda: shown(client, "told")["facts"] == told, "the new ones")
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_facts_are_bounded(client, name):
-    wrong = ["x" * 101] if isinstance(FACTS[name], str) else [-1, 2**53, "x"]
-    client.create("image")
-    job = client.claim("image")
-    for value in wrong:
+    job = client.held("image")
+    for value in ["x" * 101] if name in TEXTS else [-1, 2**53, "x"]:
         refused(client.poll("image", **{name: value}), 422, "validation")
         refused(client.heartbeat(job, **{name: value}), 422, "validation")

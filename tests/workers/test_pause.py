@@ -4,30 +4,24 @@ import pytest
 
 from bridge.admission import keys
 from bridge.errors import Invalid
-from bridge.workers.pauses import now_paused, pause, resume
+from bridge.workers.pauses import Pause, now_paused, pause, resume
 from bridge.workers.quarantine import watch
-from tests.support.core import KEY, OTHER_KEY
+from tests.support.core import KEY, OTHER_KEY, Core
 
-WORKERS = "/api/v1/workers"
+
+def pauses(core) -> list[Pause]:
+    with core.engine.connect() as connection:
+        return now_paused(connection)
 
 
 def paused_workers(core) -> list[tuple[str, str]]:
-    with core.engine.connect() as connection:
-        return [(one.worker_id, one.by) for one in now_paused(connection)]
+    return [(one.worker_id, one.by) for one in pauses(core)]
 
 
 def seconds_left(core) -> float:
-    with core.engine.connect() as connection:
-        [one] = now_paused(connection)
+    [one] = pauses(core)
     assert one.seconds_left is not None
     return one.seconds_left
-
-
-def lose(core, worker="w1", **fields):
-    job = core.held(worker, **fields)
-    core.age(job.job_id, 61)
-    core.expire()
-    return job
 
 
 def fail(core, worker="w1", **said):
@@ -48,7 +42,7 @@ def over(core):
     core.sql("UPDATE worker_pauses SET until = now(), paused_at = paused_at - interval '1 hour'")
 
 
-@pytest.mark.parametrize("bad", [lose, fail, miss])
+@pytest.mark.parametrize("bad", [Core.lost, fail, miss])
 def test_three_bad_claims_in_a_row_pause_a_worker(core, bad):
     bad(core)
     bad(core)
@@ -60,14 +54,14 @@ def test_three_bad_claims_in_a_row_pause_a_worker(core, bad):
 
 
 def test_bad_claims_of_each_kind_count_together_and_those_of_others_do_not(core):
-    lose(core)
+    core.lost()
     fail(core)
-    lose(core, "w2")
+    core.lost(worker="w2")
     core.result(core.held("w1"), key=KEY)
     assert watch(core.runtime) == 0
     fail(core)
     miss(core)
-    lose(core)
+    core.lost()
     watch(core.runtime)
     assert paused_workers(core) == [("w1", "bridge")]
 
@@ -86,7 +80,7 @@ def test_what_a_worker_calls_not_retryable_is_the_files_fault_and_passed_over(co
     assert watch(core.runtime) == 0
     fail(core)
     fail(core, retryable=False)
-    lose(core)
+    core.lost()
     assert watch(core.runtime) == 0, "two bad claims, with a bad file between"
     fail(core, retryable=False)
     fail(core)
@@ -97,7 +91,7 @@ def test_what_a_worker_calls_not_retryable_is_the_files_fault_and_passed_over(co
 def test_a_late_failure_that_is_not_retryable_takes_the_loss_back(core):
     fail(core)
     fail(core)
-    job = lose(core)
+    job = core.lost()
     core.result(job, success=False, retryable=False)
     assert watch(core.runtime) == 0
 
@@ -135,21 +129,13 @@ def test_pauses_grow_until_a_success(core):
     assert core.sql("SELECT * FROM worker_pauses") == []
 
 
-def test_a_success_of_a_job_in_hand_ends_the_pause(core):
-    job = core.held()
-    for _ in range(3):
-        fail(core)
-    watch(core.runtime)
-    core.result(job)
-    watch(core.runtime)
-    assert paused_workers(core) == []
-    assert watch(core.runtime) == 0
-
-
-def test_a_late_success_ends_the_pause(core):
-    job = lose(core)
-    lose(core)
-    lose(core)
+@pytest.mark.parametrize(
+    ("first", "others"), [(Core.held, [fail] * 3), (Core.lost, [Core.lost] * 2)], ids=["of a job in hand", "late"]
+)
+def test_a_success_ends_the_pause(core, first, others):
+    job = first(core)
+    for bad in others:
+        bad(core)
     watch(core.runtime)
     assert paused_workers(core) == [("w1", "bridge")]
     core.result(job)
@@ -159,17 +145,17 @@ def test_a_late_success_ends_the_pause(core):
 
 
 def test_a_late_success_of_whatever_age_is_the_end_of_a_streak(core):
-    job = lose(core)
+    job = core.lost()
     core.age(job.job_id, 50)
-    lose(core)
+    core.lost()
     miss(core)
-    lose(core)
+    core.lost()
     core.result(job)
     assert watch(core.runtime) == 0
-    lose(core)
-    lose(core)
+    core.lost()
+    core.lost()
     assert watch(core.runtime) == 0
-    lose(core)
+    core.lost()
     assert watch(core.runtime) == 1
 
 
@@ -178,8 +164,7 @@ def test_the_trouble_of_one_key_is_not_the_others(core):
         job = core.claim(core.create(), key=OTHER_KEY)
         core.result(job, key=OTHER_KEY, success=False)
     watch(core.runtime)
-    with core.engine.connect() as connection:
-        [one] = now_paused(connection)
+    [one] = pauses(core)
     assert one.covers(OTHER_KEY.key_id)
     assert not one.covers(KEY.key_id)
 
@@ -227,16 +212,16 @@ def test_a_resume_ends_what_is_on_of_its_worker_in_its_tenant(core):
         assert watch(core.runtime) == (2 if number == 2 else 0)
     for tenant, worker in ((core.tenant, "w1"), (core.tenant, "w2"), ("elsewhere", "w1")):
         pause(core.runtime, tenant, worker, "dust")
-    over_since = "UPDATE worker_pauses SET until = now() - interval '1 minute' WHERE worker_id = 'w2' AND by = 'bridge'"
-    core.sql(over_since)
-    before = core.sql("SELECT until, in_a_row FROM worker_pauses WHERE worker_id = 'w2' AND by = 'bridge'")
+    its = "worker_id = 'w2' AND by = 'bridge'"
+    core.sql(f"UPDATE worker_pauses SET until = now() - interval '1 minute' WHERE {its}")
+    before = core.sql(f"SELECT until, in_a_row FROM worker_pauses WHERE {its}")
     resume(core.runtime, core.tenant, "w1")
     assert sorted(paused_workers(core)) == [("w1", "operator"), ("w2", "operator")]
     kept = core.sql("SELECT tenant, by FROM worker_pauses WHERE worker_id = 'w1' ORDER BY 1")
     assert kept == [("default", "bridge"), ("elsewhere", "operator")], "the bridge's is ended, not deleted"
     resume(core.runtime, core.tenant, "w2")
     assert paused_workers(core) == [("w1", "operator")]
-    assert core.sql("SELECT until, in_a_row FROM worker_pauses WHERE worker_id = 'w2' AND by = 'bridge'") == before
+    assert core.sql(f"SELECT until, in_a_row FROM worker_pauses WHERE {its}") == before
 
 
 def test_a_resume_of_one_key_leaves_the_pause_of_another(core):

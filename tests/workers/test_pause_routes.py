@@ -15,11 +15,11 @@ def pausing(client, worker_id="w1", **body):
     return ok(client.post(f"{WORKERS}/{worker_id}/pause", {"reason": "disk full", **body}))
 
 
-def told(client, worker_id="w1", **query):
+def told(client):
     """Wait until a poll is refused; every API process knows within a second."""
 
     def answers() -> list[Any] | None:
-        polls = [client.poll("image", worker_id, **query) for _ in range(4)]
+        polls = [client.poll("image") for _ in range(4)]
         return polls if all(poll.status_code == 429 for poll in polls) else None
 
     polls = wait_until(answers, "the pause to be felt")

@@ -210,8 +210,7 @@ def test_a_parked_worker_is_seen_as_long_as_it_waits(client):
 
 
 def test_a_sign_of_life_of_a_job_is_seen_too(bridge, client):
-    client.create()
-    job = client.claim(worker_id="w6", lease=60)
+    job = client.held(worker_id="w6")
     shown(client, "w6")
     ok(client.heartbeat(job))
     with_age = "UPDATE remote_jobs SET lease_expires_at = lease_expires_at + interval '1 minute' WHERE id = :id"
