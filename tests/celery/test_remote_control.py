@@ -1,8 +1,6 @@
 """What a writer into the broker can make a Celery worker do: nothing; and what the accounts of docs/ keep apart."""
 
-import os
 import re
-import sys
 
 import pytest
 import redis
@@ -10,6 +8,7 @@ from celery import Celery
 
 from bridge import names
 from bridge.cli.local.checkout import ROOT
+from tests.outbox.test_sample_pipeline import PIPELINE, WORKER, environment
 from tests.support.client import ok
 from tests.support.waiting import LATEST, wait_until
 
@@ -72,13 +71,7 @@ def test_the_documented_accounts_keep_the_pipeline_from_all_but_its_own_part(own
     fields = {**client.fields(), "tenant": client.tenant}
     job_id = pipeline.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE).get(timeout=LATEST)["job_id"]
     ok(client.result(client.claim()))
-    environment = {"PIPELINE_BROKER_URL": urls["pipeline"], "PIPELINE_STATE": str(tmp_path / "state.sqlite3")}
-    arguments = [sys.executable, "-m", "celery", "-A", "pipeline_app", "worker", "-Q", "pipeline", "-c", "1"]
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("BRIDGE_")}
-    bridge.stack.family.start(
-        "pipeline", [*arguments, "--without-gossip", "--without-mingle"], {**outside, **environment},
-        cwd=ROOT / "examples" / "pipeline",
-    )  # fmt: skip
+    bridge.stack.family.start("pipeline", WORKER, environment(tmp_path, urls["pipeline"]), cwd=PIPELINE)
     confirmed = "SELECT confirmed_at FROM continuations WHERE job_id = :id"
     wait_until(lambda: bridge.sql(confirmed, id=job_id)[0].confirmed_at, "the confirmation")
     wait_until(lambda: bridge.sql("SELECT 1 FROM sweeps WHERE name = 'expire_jobs'"), "beat's sweeps")

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -40,13 +41,6 @@ def app(broker, servers):
     app.close()
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 def sent(broker):
     """Return the tasks that lie in the sweeps' queue, which is emptied."""
     raw = broker.lrange(names.SWEEPS, 0, -1)
@@ -55,8 +49,8 @@ def sent(broker):
 
 
 def test_each_sweep_is_sent_in_its_period_by_the_clock_that_nobody_sets(app, broker):
-    clock = Clock()
-    beat = Steady(app, monotonic=clock)
+    clock = SimpleNamespace(now=1000.0)
+    beat = Steady(app, monotonic=lambda: clock.now)
     assert 0 < beat.tick() <= 2
     assert sent(broker) == ["now_and_then", "often"]
     clock.now += 1.5
@@ -72,8 +66,8 @@ def test_each_sweep_is_sent_in_its_period_by_the_clock_that_nobody_sets(app, bro
 
 
 def test_what_nobody_takes_off_its_queue_is_not_added_to_and_is_due_when_somebody_does(app, broker):
-    clock = Clock()
-    beat = Steady(app, monotonic=clock)
+    clock = SimpleNamespace(now=1000.0)
+    beat = Steady(app, monotonic=lambda: clock.now)
     for _ in range(100):
         beat.tick()
         clock.now += 2
@@ -141,21 +135,17 @@ def test_no_nudge_is_sent_while_those_before_it_lie_unread(app, broker):
 @pytest.mark.parametrize(
     ("extra", "queues", "name"),
     [
-        ([], "bridge,bridge.outcomes,bridge.sweeps,bridge.webhooks", "bridge@%h"),
-        (["--queues", "bridge.sweeps"], None, "bridge.sweeps@%h"),
-        (["-Q", "bridge,bridge.sweeps"], None, "bridge+bridge.sweeps@%h"),
-        (["--queues=bridge"], None, "bridge@%h"),
-        (["-Qbridge", "-n", "mine@%h"], None, None),
+        ([], ["bridge,bridge.outcomes,bridge.sweeps,bridge.webhooks"], ["bridge@%h"]),
+        (["--queues", "bridge.sweeps"], [], ["bridge.sweeps@%h"]),
+        (["-Q", "bridge,bridge.sweeps"], [], ["bridge+bridge.sweeps@%h"]),
+        (["--queues=bridge"], [], ["bridge@%h"]),
+        (["-Qbridge", "-n", "mine@%h"], [], []),
     ],
 )
 def test_a_worker_takes_all_queues_or_those_that_it_is_given(extra, queues, name):
     line = command_lines.celery_worker(extra)
-    assert [line[n + 1] for n, part in enumerate(line) if part == "-Q" and part not in extra] == (
-        [queues] if queues else []
-    )
-    assert [line[n + 1] for n, part in enumerate(line) if part == "-n" and part not in extra] == (
-        [name] if name else []
-    )
+    for option, values in (("-Q", queues), ("-n", name)):
+        assert [line[n + 1] for n, part in enumerate(line) if part == option and part not in extra] == values
     assert line[-len(extra) :] == extra or not extra
 
 

@@ -13,6 +13,8 @@ from bridge.admission.keys import create_key
 from bridge.cli.local import command_lines
 from bridge.errors import Invalid, Unavailable
 from bridge.jobs.source_files import check_source, open_source
+from tests.celery.test_celery_intake import count
+from tests.celery.test_upkeep import ran
 from tests.support.client import ok
 from tests.support.waiting import LATEST, wait_until
 
@@ -43,27 +45,18 @@ def send(bridge, client, name, **options):
     return bridge.celery.send_task(names.ENQUEUE, kwargs=fields, queue=names.QUEUE, **options)
 
 
-def made(bridge, client):
-    return bridge.sql("SELECT count(*) FROM remote_jobs WHERE tenant = :tenant", tenant=client.tenant)[0][0]
-
-
-def ran(bridge, sweep):
-    found = bridge.sql("SELECT ran_at FROM sweeps WHERE name = :name", name=sweep)
-    return found[0].ran_at if found else None
-
-
 @pytest.mark.slow
 def test_creates_before_a_mount_that_hangs_wait_for_it_and_nothing_else_does(hanging, mount):
     client = hanging.client()
     slow = [send(hanging, client, f"slow-{n}") for n in range(8)]
     wait_until(lambda: all(one.state == "RETRY" for one in slow), "all to be put off")
-    before = wait_until(lambda: ran(hanging, "expire_jobs"), "a sweep")
-    wait_until(lambda: ran(hanging, "expire_jobs") > before, "the next one")
+    before = wait_until(lambda: ran(hanging, names.EXPIRE), "a sweep")
+    wait_until(lambda: ran(hanging, names.EXPIRE) > before, "the next one")
     healthy = send(hanging, client, "healthy")
-    assert made(hanging, client) <= 1
+    assert count(hanging, client) <= 1
     mount.unlink()
     ids = {one.get(timeout=LATEST)["job_id"] for one in [*slow, healthy]}
-    assert len(ids) == 9 == made(hanging, client)
+    assert len(ids) == 9 == count(hanging, client)
 
 
 @pytest.mark.slow
@@ -74,7 +67,7 @@ def test_one_that_is_killed_at_the_time_limit_goes_back_to_its_queue(hanging, mo
     # A process that is stopped hears no soft limit; the hard one kills it, and that is told as a failure.
     wait_until(lambda: stuck.state == "FAILURE", "the time limit")
     mount.unlink()
-    wait_until(lambda: made(hanging, client) == 1, "its job")
+    wait_until(lambda: count(hanging, client) == 1, "its job")
     ok(client.get("", params={"limit": 1}))
 
 

@@ -7,16 +7,11 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge.outbox.pipeline_queue import PipelineQueue, sentence
+from tests.outbox.test_continuation_again import finished
 from tests.support.client import ok, refused
 from tests.support.waiting import wait_until
 
 LIST, RESEND = "/api/v1/continuations", "/api/v1/continuations/resend"
-
-
-def done(client):
-    job = client.claim(client.job(client.create())["content_type"])
-    ok(client.result(job))
-    return job["job_id"]
 
 
 def fails(bridge, job_id):
@@ -31,18 +26,11 @@ def fails(bridge, job_id):
 
 
 def test_a_failing_outcome_is_listed_counted_and_sent_again(bridge, client):
-    job_id = done(client)
+    job_id = finished(client)
     fails(bridge, job_id)
     (row,) = ok(client.get(LIST))["continuations"]
-    assert {name: row[name] for name in ("job_id", "n", "status", "state", "tries", "last_error", "sent_at")} == {
-        "job_id": job_id,
-        "n": 1,
-        "status": "completed",
-        "state": "failing",
-        "tries": 7,
-        "last_error": "OutOfMemoryError",
-        "sent_at": None,
-    }
+    told = {"job_id": job_id, "n": 1, "status": "completed", "state": "failing", "tries": 7, "sent_at": None}
+    assert {**row, **told, "last_error": "OutOfMemoryError"} == row
     assert datetime.fromisoformat(row["next_at"]) > datetime.fromisoformat(row["created_at"])
     assert row["confirmed_at"] is None
     assert ok(client.get(LIST, params={"state": "failing"}))["continuations"] == ok(client.get(LIST))["continuations"]
@@ -57,7 +45,7 @@ def test_a_failing_outcome_is_listed_counted_and_sent_again(bridge, client):
 
 
 def test_an_outcome_is_sent_again_by_the_jobs_name_and_only_of_the_own_tenant(bridge, client):
-    job_id = done(client)
+    job_id = finished(client)
     fails(bridge, job_id)
     other = bridge.client()
     listed = ok(other.get(LIST))
@@ -70,7 +58,7 @@ def test_an_outcome_is_sent_again_by_the_jobs_name_and_only_of_the_own_tenant(br
 
 
 def test_the_list_comes_in_pages(bridge, client):
-    jobs = [done(client) for _ in range(3)]
+    jobs = [finished(client) for _ in range(3)]
     for job_id in jobs:
         fails(bridge, job_id)
     first = ok(client.get(LIST, params={"limit": 2}))

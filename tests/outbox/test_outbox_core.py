@@ -218,24 +218,18 @@ def test_of_two_outcomes_of_a_job_only_the_one_whose_time_has_come_is_sent_again
     assert [task for task, _, _ in broker.sent] == [f"continue-{job_id}-1"]
 
 
-def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime, core, broker):
+@pytest.mark.parametrize("breaks", [False, True])
+def test_what_was_confirmed_while_it_was_being_sent_stays_confirmed(make_runtime, core, breaks):
     core.runtime = make_runtime(continuation_confirm_seconds="30")
     job_id = core.finished()
 
     def confirms_at_once(*_: object) -> None:
         outcomes.confirm(core.runtime, job_id, 1)
+        if breaks:
+            raise ConnectionError
 
     outcomes.deliver(core.runtime, confirms_at_once, (ConnectionError,))
     assert not due(core, job_id)
-
-    late = core.finished()
-
-    def confirms_and_breaks(*_: object) -> None:
-        outcomes.confirm(core.runtime, late, 1)
-        raise ConnectionError
-
-    outcomes.deliver(core.runtime, confirms_and_breaks, (ConnectionError,))
-    assert not due(core, late)
 
 
 def test_an_outcome_of_two_is_put_off_alone(core, broker):

@@ -68,15 +68,19 @@ with state() as connection:
 """
 
 
+def run(tmp_path, code, *arguments, **reached):
+    """Return what this code, which has the pipeline's modules, prints."""
+    around = {**environment(tmp_path), "PYTHONPATH": str(PIPELINE), **reached}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=around, check=True, capture_output=True, text=True, timeout=120)
+    return done.stdout
+
+
 def recorded(tmp_path, *told):
     job_id = str(uuid.UUID(int=1))
     fixed = {"job_id": job_id, "n": 1, "ingestion_task_id": "t", "content_type": "audio", "success": True}
     outcomes = json.dumps([{**fixed, "status": "completed", **one} for one in told])
-    done = subprocess.run(
-        [sys.executable, "-c", RECORD, outcomes], cwd=PIPELINE, env=environment(tmp_path), check=True,
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in run(tmp_path, RECORD, outcomes).splitlines()]
 
 
 def test_an_outcome_that_was_recorded_later_takes_the_place_of_an_earlier_one_and_no_other_does(tmp_path):
@@ -97,12 +101,8 @@ def test_a_job_that_nobody_asks_for_is_claimed_and_converted_by_the_pipeline_its
     file.write_text("<html><body><h1>Minutes</h1><p>All agreed.</p></body></html>")
     job_id = client.create("web", source_file_path=str(file))
     twice = f"from local_fallback import convert_here; print(convert_here('{job_id}'), convert_here('{job_id}'))"
-    reached = {"PIPELINE_BRIDGE_URL": bridge.url, "PIPELINE_BRIDGE_KEY": client.key}
-    done = subprocess.run(
-        [sys.executable, "-c", twice], cwd=PIPELINE, env=environment(tmp_path) | reached, check=True,
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.stdout.split() == ["True", "False"]
+    done = run(tmp_path, twice, PIPELINE_BRIDGE_URL=bridge.url, PIPELINE_BRIDGE_KEY=client.key)
+    assert done.split() == ["True", "False"]
     assert "All agreed." in ok(client.get(f"{job_id}/result"))["content"]
 
 
@@ -129,9 +129,6 @@ def test_a_text_that_an_outcome_only_names_is_fetched_through_cuts(bridge, clien
     with FaultProxy.before(bridge.url) as proxy:
         cut = proxy.cut_after(1_500_000, "down", times=2)
         reached = {"PIPELINE_BRIDGE_URL": proxy.url(bridge.url), "PIPELINE_BRIDGE_KEY": client.key}
-        done = subprocess.run(
-            [sys.executable, "-c", TEXT_OF, json.dumps(outcome)], cwd=tmp_path, check=True, timeout=60,
-            env={**environment(tmp_path), **reached, "PYTHONPATH": str(PIPELINE)}, capture_output=True, text=True,
-        )  # fmt: skip
+        done = run(tmp_path, TEXT_OF, json.dumps(outcome), **reached)
     assert cut.count == 2
-    assert done.stdout.split() == [str(len(text)), sha256, "inline", "False"]
+    assert done.split() == [str(len(text)), sha256, "inline", "False"]

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-import jobbridge_client
 from bridge.admission import keys
 from bridge.cli.local.checkout import ROOT
 from bridge.errors import Invalid
@@ -74,7 +73,6 @@ def test_an_outcome_is_delivered_signed_as_standard_webhooks_says(core: Calling,
     with pytest.raises(WebhookVerificationError):
         Webhook(shown(bytes(32))).verify(got.body, got.headers)
     assert documented()(core.secret, got.headers, got.body) == got.body
-    assert jobbridge_client.verify(core.secret, got.headers, got.body) == json.loads(got.body)
     with pytest.raises(ValueError, match="not signed"):
         documented()(core.secret, got.headers, got.body + b" ")
     event = json.loads(got.body)
@@ -130,8 +128,8 @@ def test_an_unserved_job_and_the_end_of_a_batch_call(
     for one in batch:
         core.cancel(one.job_id)
     core.send()
-    told = [(json.loads(one.body)["data"]["status"], json.loads(one.body)["data"]["n"]) for one in there.got]
-    assert sorted(told) == [("batch_ended", 0), ("cancelled", 2), ("unserved", 1)]
+    told = [json.loads(one.body)["data"] for one in there.got]
+    assert sorted((one["status"], one["n"]) for one in told) == [("batch_ended", 0), ("cancelled", 2), ("unserved", 1)]
     assert end_batches(core.runtime, [batch[0].batch_id]) == []
 
 
@@ -139,13 +137,8 @@ def test_whom_a_job_calls(core: Calling) -> None:
     url = "http://127.0.0.1:9/x"
     with pytest.raises(Invalid, match="no webhook secret"):
         enqueue(core.runtime, "default", core.fields(callback_url=url), asks=core.asks._replace(signs=False))
-    for bad in (
-        "http://127.0.0.2:80/",
-        "http://169.254.169.254/",
-        "https://example.org/",
-        "ftp://x",
-        "http://[::1]:1/",
-    ):
+    inside = ("http://127.0.0.2:80/", "http://169.254.169.254/", "http://[::1]:1/")
+    for bad in (*inside, "https://example.org/", "ftp://x"):
         with pytest.raises(Invalid) as refused:
             core.calling(bad)
         assert list(refused.value.errors) == ["callback_url"]
@@ -212,16 +205,8 @@ def test_who_has_died_in_between_is_followed_by_the_same_again(core: Calling, th
     core.send()
     assert len(there.got) == 1
     with core.engine.begin() as connection:  # the one that was slow notes its own end: it is not its any more
-        gave_up = {
-            "error": "late",
-            "status": None,
-            "excerpt": None,
-            "final": True,
-            "wait": 0,
-            "jitter": 0,
-            "give_up": 1,
-        }
-        named = {"job_id": taken.job_id, "n": taken.n, "tries": taken.tries}
+        named = {"job_id": taken.job_id, "n": taken.n, "tries": taken.tries, "error": "late", "status": None}
+        gave_up = {"excerpt": None, "final": True, "wait": 0, "jitter": 0, "give_up": 1}
         assert connection.execute(webhooks.NOT_DELIVERED, {**named, **gave_up}).rowcount == 0
     assert core.hooks(job_id)[0].state == "delivered"
 

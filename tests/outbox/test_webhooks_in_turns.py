@@ -63,12 +63,10 @@ def test_tenants_take_turns_whatever_one_has_waiting(
     greedy = [core.ended(f"http://127.0.0.1:{port}/") for port in range(1001, 1031)]
     core.sql("UPDATE webhooks SET created_at = created_at - interval '1 h', next_at = next_at - interval '1 h'")
     other = core.ended("http://127.0.0.1:1/")
-    core.sql("UPDATE webhooks SET tenant = 'late' WHERE job_id = :id", id=other)
-    core.sql("UPDATE api_keys SET tenant = tenant")
-    one_slot = Senders(core.runtime, note, slots=1)
     core.sql("INSERT INTO api_keys (id, prefix, secret_hash, name, tenant, scopes, webhook_secret)"
              " VALUES (:id, 'p', '', 'n', 'late', ARRAY['submit'], 'x')", id=str(UUID(int=77)))  # fmt: skip
-    core.sql("UPDATE webhooks SET key_id = :id WHERE tenant = 'late'", id=str(UUID(int=77)))
+    core.sql("UPDATE webhooks SET tenant = 'late', key_id = :key WHERE job_id = :id", id=other, key=str(UUID(int=77)))
+    one_slot = Senders(core.runtime, note, slots=1)
     one_slot.wake()
     assert one_slot.idle(60)
     assert len(sent) == len(greedy) + 1

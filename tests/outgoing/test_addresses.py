@@ -11,7 +11,7 @@ from bridge.outgoing.destination import Allowed, BadAddress, Destination, parsed
 
 ANYWHERE = Allowed.of(["https://*"])
 
-NOT_PUBLIC_TEXT = """
+NOT_PUBLIC = """
 0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 169.254.169.254 169.254.170.2
 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192 192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1 198.19.255.255
 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255 168.63.129.16 :: ::1 ::127.0.0.1
@@ -20,21 +20,19 @@ NOT_PUBLIC_TEXT = """
 fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0 fec0::1 ff02::1 ff0e::1 5f00::1 4000::1 2a00:1450::5efe:7f00:1
 2a00:1450::200:5efe:127.0.0.1 2606:4700::1111%1
 """
-NOT_PUBLIC = NOT_PUBLIC_TEXT.split()
-PUBLIC_TEXT = """
+PUBLIC = """
 1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.255.255
 172.15.255.255 172.32.0.0 192.167.255.255 198.17.255.255 198.20.0.0 223.255.255.255 168.63.129.15
 2606:4700:4700::1111 2a00:1450:4001::200e 2001:200::1 2001:4860:4860::8888 2003::1
 """
-PUBLIC = PUBLIC_TEXT.split()
 
 
-@pytest.mark.parametrize("ip", NOT_PUBLIC)
+@pytest.mark.parametrize("ip", NOT_PUBLIC.split())
 def test_what_is_not_public_is_refused(ip: str) -> None:
     assert refusal(ip) is not None
 
 
-@pytest.mark.parametrize("ip", PUBLIC)
+@pytest.mark.parametrize("ip", PUBLIC.split())
 def test_what_is_public_may_be_reached(ip: str) -> None:
     assert refusal(ip) is None
 
@@ -71,14 +69,8 @@ https://exämple.org/ https://example。org/ https:// https:///x https://?x http
 https://example.org/%2e%2e/x https://example.org/%252e%252e/x https://example.org/a/.%2E/b
 https://example.org/..%5cx
 """
-SPELLINGS = SPELLINGS_TEXT.split()
-SPELLINGS += ["https://example.org/a\x00b"]
-SPELLINGS += [
-    "https://example.org/\r\nHost:x",
-    "https://example.org/ x",
-    " https://example.org",
-    "https://example.org\n",
-]
+SPELLINGS = [*SPELLINGS_TEXT.split(), "https://example.org/a\x00b", "https://example.org/\r\nHost:x",
+             "https://example.org/ x", " https://example.org", "https://example.org\n"]  # fmt: skip
 
 
 @pytest.mark.parametrize("url", SPELLINGS)

@@ -16,7 +16,7 @@ from bridge.outgoing.connect import NotSent, tls
 from bridge.outgoing.destination import Allowed, BadAddress
 from bridge.outgoing.post import Answer, post
 from tests.support.file_server import certificate_for
-from tests.support.receiver import Received, answer, hang, receiver, trickle_body, trickle_head
+from tests.support.receiver import Answers, Received, answer, hang, receiver, trickle_body, trickle_head
 
 LOOPBACK = [network("127.0.0.0/8")]
 LOCAL = Allowed.of(["http://127.0.0.1:*", "http://hooks.example.org:*", "https://hooks.example.org:*"], LOOPBACK)
@@ -103,9 +103,9 @@ def _continue_for_ever(handler: BaseHTTPRequestHandler, _: Received) -> None:
 
 
 @pytest.mark.parametrize("hangs", [hang, trickle_head, _continue_for_ever])
-def test_a_receiver_that_takes_its_time_is_cut_off(hangs: object) -> None:
+def test_a_receiver_that_takes_its_time_is_cut_off(hangs: Answers) -> None:
     with receiver() as there:
-        there.answers = hangs  # type: ignore[assignment]
+        there.answers = hangs
         began = time.monotonic()
         with pytest.raises(NotSent, match="No whole answer within 1 s"):
             post(LOCAL, there.url, b"", {}, seconds=1)
@@ -128,20 +128,16 @@ def _endless(handler: BaseHTTPRequestHandler, _: Received) -> None:
         handler.wfile.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
 
 
-def _long_line(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000)
-
-
-def _many_lines(handler: BaseHTTPRequestHandler, _: Received) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000)
+def _head(lines: bytes) -> Answers:
+    return lambda handler, _: handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + lines)
 
 
 def test_of_an_answer_without_end_the_beginning_is_read() -> None:
     with receiver() as there:
         there.answers = _endless
         assert post(LOCAL, there.url, b"", {}) == Answer(200, "x" * 300, None)
-        for hostile in (_long_line, _many_lines):
-            there.answers = hostile
+        for lines in (b"X: " + b"x" * 200_000, b"X: y\r\n" * 100_000):
+            there.answers = _head(lines)
             with pytest.raises(NotSent, match="connection failed"):
                 post(LOCAL, there.url, b"", {})
 
