@@ -126,15 +126,16 @@ def slow_pipeline(hands: Hands) -> Iterator[float]:
         hands.system.slow.unlink(missing_ok=True)
 
 
-def restart_postgres(hands: Hands) -> Iterator[float]:
-    """PostgreSQL's immediate shutdown, and a new start, which recovers."""
-    hands.system.postgres.kill()
+def restart(server: str, longest: float, noted: str, hands: Hands) -> Iterator[float]:
+    """PostgreSQL's immediate shutdown or SIGKILL to Redis, and a new start on its data after so many seconds."""
+    running = getattr(hands.system, server)
+    running.kill()
     try:
-        yield hands.random.random()
+        yield hands.random.random() * longest
     finally:
-        hands.system.postgres.start()
+        running.start()
     hands.killed()
-    hands.counts["PostgreSQL restarted (immediate)"] += 1
+    hands.counts[noted] += 1
 
 
 OTHERS = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
@@ -155,27 +156,16 @@ def kill_some_backends(hands: Hands) -> Iterator[float]:
     hands.counts["backends killed"] += 10
 
 
-def freeze_postgres(hands: Hands) -> Iterator[float]:
+def freeze_server(server: str, seconds: tuple[float, float], hands: Hands) -> Iterator[float]:
     """No new connections, and no answer of those that are there."""
-    pid = hands.system.postgres.pid
+    pid = getattr(hands.system, server).pid
     with suppress(psutil.NoSuchProcess):
         family = [psutil.Process(pid), *psutil.Process(pid).children()] if pid else []
         try:
             _signal(family, signal.SIGSTOP)
-            yield hands.random.uniform(1, 3)
+            yield hands.random.uniform(*seconds)
         finally:
             _signal(family, signal.SIGCONT)
-
-
-def restart_redis(hands: Hands) -> Iterator[float]:
-    """SIGKILL to Redis, away for up to 4 s, then started on its data."""
-    hands.system.redis_server.kill()
-    try:
-        yield hands.random.random() * 4
-    finally:
-        hands.system.redis_server.start()
-    hands.killed()
-    hands.counts["Redis restarted"] += 1
 
 
 def flush_redis(hands: Hands) -> Iterator[float]:
@@ -184,15 +174,6 @@ def flush_redis(hands: Hands) -> Iterator[float]:
         client.flushall()
         hands.counts["FLUSHALL"] += 1
     yield 0.0
-
-
-def freeze_redis(hands: Hands) -> Iterator[float]:
-    """No answer for a while."""
-    hands.system.signal_redis(signal.SIGSTOP)
-    try:
-        yield hands.random.uniform(2, 6)
-    finally:
-        hands.system.signal_redis(signal.SIGCONT)
 
 
 def refuse(hands: Hands, **setting: str) -> Iterator[float]:

@@ -203,11 +203,6 @@ class System:
         """Return a client of the real Redis, past the proxies."""
         return redis.Redis.from_url(self.servers.redis_url, decode_responses=True, socket_timeout=5)
 
-    def signal_redis(self, signum: int) -> None:
-        if (pid := self.redis_server.pid) is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signum)
-
     def heal(self) -> None:
         """Everything runs, answers and passes again; called from the main thread when no fault is under way."""
         for proxy in self.proxies:
