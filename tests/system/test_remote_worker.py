@@ -49,13 +49,10 @@ def start(tmp_path):
     """Yield a function that starts a worker with its own name: `start(bridge, client, "held")`."""
     (tmp_path / "my_handlers.py").write_text(HANDLERS)
     workers: list[Worker] = []
-    keys: dict[str, str] = {}
 
     def begin(bridge, client, handler, *arguments) -> Worker:
-        if client.tenant not in keys:
-            keys[client.tenant] = bridge.key(client.tenant, ("work",))
-        name = f"worker-{len(workers) + 1}"
-        workers.append(Worker(bridge, keys[client.tenant], tmp_path, name, *does(handler), *arguments))
+        key, name = bridge.key(client.tenant, ("work",)), f"worker-{len(workers) + 1}"
+        workers.append(Worker(bridge, key, tmp_path, name, *does(handler), *arguments))
         return workers[-1]
 
     yield begin
@@ -75,9 +72,7 @@ def how(job):
 
 def test_a_file_comes_to_the_handler_whole_and_its_text_or_its_failure_goes_back(bridge, client, start):
     data = random.Random(1).randbytes(3_000_000)
-    path = client.source(data)
-    body = {**client.fields(), "source_file_path": path, "task_options": {"language": "de"}}
-    job_id = ok(client.post("", body))["job_id"]
+    job_id = client.create(source_file_path=client.source(data), task_options={"language": "de"})
     worker = start(bridge, client, "digest")
     assert how(ends(client, job_id)) == [(worker.name, "completed")]
     result = ok(client.get(f"{job_id}/result"))

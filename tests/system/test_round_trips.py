@@ -13,6 +13,8 @@ from bridge.settings import load_settings
 from tests.support.core import KEY
 from tests.support.own_database import own_database
 
+LAST = "SELECT query, state FROM pg_stat_activity WHERE pid = :pid"
+
 
 def test_a_single_statement_is_the_only_thing_that_is_sent(core):
     engine = make_engine(load_settings({"BRIDGE_DATABASE_URL": core.engine.url.render_as_string(False)}), pool_size=1)
@@ -20,10 +22,7 @@ def test_a_single_statement_is_the_only_thing_that_is_sent(core):
     for n in range(3):
         with single.connect() as connection:
             pid = connection.execute(text(f"SELECT pg_backend_pid() + 0 * {n}")).scalar_one()
-        with core.engine.connect() as looking:
-            last = looking.scalar(text("SELECT query FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid})
-            state = looking.scalar(text("SELECT state FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid})
-        assert (last, state) == (f"SELECT pg_backend_pid() + 0 * {n}", "idle")
+        assert core.sql(LAST, pid=pid) == [(f"SELECT pg_backend_pid() + 0 * {n}", "idle")]
         with engine.connect() as connection:
             connection.execute(text("SELECT set_config('bridge.in_transaction', 'yes', true)"))
             told = connection.scalar(text("SELECT current_setting('bridge.in_transaction')"))
@@ -46,10 +45,7 @@ def test_a_sign_of_life_and_a_look_are_no_transactions(core, verb, last):
     with runtime.single.connect() as connection:
         pid = connection.scalar(text("SELECT pg_backend_pid()"))
     verb(runtime, job)
-    with core.engine.connect() as looking:
-        sent, state = looking.execute(
-            text("SELECT query, state FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}
-        ).one()
+    [(sent, state)] = core.sql(LAST, pid=pid)
     engine.dispose()
     assert (sent.strip().startswith(last), state) == (True, "idle"), sent
 
