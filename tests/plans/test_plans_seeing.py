@@ -17,6 +17,7 @@ from bridge.outbox.outcomes import deliver
 from bridge.workers.quarantine import watch
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.roster import roster_of
+from tests.plans.test_plans_verbs import done
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
 
@@ -57,8 +58,8 @@ def a_job(big, status: str) -> str:
 
 
 def test_statistics_read_counters_and_heads(big, seen):
-    plans = big.plans(lambda: statistics(big.runtime, seen, "default"))
-    assert sum(count.jobs for count in statistics(big.runtime, seen, "default").counts) > 1_000_000
+    told, plans = done(big, lambda: statistics(big.runtime, seen, "default"))
+    assert sum(count.jobs for count in told.counts) > 1_000_000
     assert total(plans) < 500
 
 
@@ -80,9 +81,8 @@ def test_explain_of_a_job_that_does_not_wait_reads_the_job_and_its_holder(big, s
 def test_explain_of_the_last_job_of_a_long_queue_counts_to_a_thousand(big, seen):
     last = "SELECT id FROM remote_jobs WHERE status = 'pending' AND tenant = 'default' AND content_type = 'audio'"
     job_id = str(big.sql(f"{last} AND mirrored ORDER BY priority DESC, queued_at DESC LIMIT 1")[0].id)
-    facts = explain(big.runtime, seen, "default", job_id, keys=True)
+    facts, plans = done(big, lambda: explain(big.runtime, seen, "default", job_id, keys=True))
     assert facts.jobs_ahead == 1000
-    plans = big.plans(lambda: explain(big.runtime, seen, "default", job_id, keys=True))
     ahead = [plan for plan in plans if "ahead" in plan.statement]
     assert len(ahead) == 1
     assert total(ahead) <= 3010
@@ -157,10 +157,9 @@ def test_the_look_for_poison_reads_what_has_lapsed(big):
 def test_the_sweeps_beside_the_clocks_read_what_is_due(big):
     due = "UPDATE remote_jobs SET available_at = now() WHERE id IN (SELECT id FROM remote_jobs WHERE NOT mirrored"
     big.sql(f"{due} AND status = 'pending' LIMIT 30)")
-    released = []
-    plans = big.plans(lambda: released.append(release_due(big.runtime.engine, big.runtime.mirror)))
-    assert released[0] >= 30
-    assert total(plans) <= 5 * released[0]
+    released, plans = done(big, lambda: release_due(big.runtime.engine, big.runtime.mirror))
+    assert released >= 30
+    assert total(plans) <= 5 * released
 
     sent = []
     big.sql("UPDATE continuations SET next_at = now(), sent_at = NULL WHERE (job_id, n) IN"

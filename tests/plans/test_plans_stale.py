@@ -6,13 +6,13 @@ from the code: one that is new is either run here, or said to look for jobs by t
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, TextClause, text
+from sqlalchemy import Executable, text
 
 import bridge
 from bridge.admission import usage
@@ -34,6 +34,7 @@ from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from bridge.workers import quarantine
 from models.job_state import Asked, Priority
+from tests.plans.test_plans_verbs import done
 from tests.support.big_table import TENANT, BigTable, Plan
 from tests.support.core import KEY, OTHER_KEY, Core
 from tests.support.of_an_attempt import Work
@@ -56,15 +57,10 @@ BY_PLACE = {
     "bridge.jobs.batch_lists.NEWEST",
     "bridge.jobs.batches.BY_STATUS", "bridge.jobs.batches.END", "bridge.jobs.purge.GONE_BATCHES",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG", "bridge.insight.gauges.NOT_MIRRORED",
-    "bridge.jobs.expire_without_beat.OVERDUE",
-    "bridge.mirror.reconcile.QUEUES",
-    "bridge.mirror.reconcile.OLDEST",
-    "bridge.mirror.reconcile.OLDER",
-    "bridge.admission.usage.HELD",
-    "bridge.admission.usage.IN_HAND",
-    "bridge.admission.usage.PENDING",
+    "bridge.jobs.expire_without_beat.OVERDUE", "bridge.workers.roster.HELD",
+    "bridge.mirror.reconcile.QUEUES", "bridge.mirror.reconcile.OLDEST", "bridge.mirror.reconcile.OLDER",
+    "bridge.admission.usage.HELD", "bridge.admission.usage.IN_HAND", "bridge.admission.usage.PENDING",
     "bridge.admission.usage.TYPES",
-    "bridge.workers.roster.HELD",
 }  # fmt: skip
 
 # No statements, but parts of some, under each name that a module has for them.
@@ -144,13 +140,14 @@ def of_the_code() -> Iterator[tuple[str, Any]]:
         if module.name.startswith(("bridge.cli", "bridge.embedded", "bridge.__main__")):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            if isinstance(value, TextClause | Executable):
+            items: Iterable[tuple[Any, Any]] = ()
+            if isinstance(value, Executable):
                 yield f"{module.name}.{name}", value
             elif isinstance(value, Mapping):
-                yield from ((f"{module.name}.{name}[{key}]", one) for key, one in value.items() if _is(one))
+                items = value.items()
             elif isinstance(value, list | tuple):
-                flat = [part for item in value for part in (item if isinstance(item, tuple) else (item,))]
-                yield from ((f"{module.name}.{name}[{n}]", one) for n, one in enumerate(flat) if _is(one))
+                items = enumerate(part for item in value for part in (item if isinstance(item, tuple) else (item,)))
+            yield from ((f"{module.name}.{name}[{key}]", one) for key, one in items if isinstance(one, Executable))
 
 
 def of_each(plans: list[Plan]) -> dict[str, list[Plan]]:
@@ -163,10 +160,6 @@ def of_each(plans: list[Plan]) -> dict[str, list[Plan]]:
 
 def compiled(table: BigTable, statement: Any) -> str:
     return str(statement.compile(dialect=table.engine.dialect))
-
-
-def _is(value: Any) -> bool:
-    return isinstance(value, Executable)
 
 
 def work(core: Core) -> None:
@@ -240,21 +233,17 @@ def look_around(core: Core) -> None:
         assert claim.loaded(connection, queues) == {queues[0]}
         replay(connection, [who])
         default_wait(connection, who)
-        connection.execute(expire_without_beat.OVERDUE)
-        connection.execute(gauges.BACKLOG)
+        for statement in (expire_without_beat.OVERDUE, gauges.BACKLOG, gauges.NOT_MIRRORED, reconcile.QUEUES):
+            connection.execute(statement)
+        for statement in (scaling.NOT_YET, overview.REASONS):
+            connection.execute(statement, {"tenant": TENANT})
         connection.execute(batch_lists.NEWEST, {"tenant": TENANT, "created_at": None, "id": None, "limit": 21})
-        connection.execute(gauges.NOT_MIRRORED)
         connection.execute(gauges.OLDEST, {"tenants": [TENANT], "content_types": ["audio"]})
         connection.execute(usage.TYPES, {"tenant": TENANT, "most": 100})
-        connection.execute(reconcile.QUEUES)
-        place = {"tenant": TENANT, "content_type": "audio", "priority": 1}
-        connection.execute(reconcile.OLDEST, {**place, "count": 10})
-        connection.execute(reconcile.OLDER, {**place, "count": 10, "queued_at": None, "id": None})
-        connection.execute(
-            raise_priority.PROMOTE, {"tenant": TENANT, "content_type": "audio", "seconds": 60, "batch": 10}
-        )
-        connection.execute(scaling.NOT_YET, {"tenant": TENANT})
-        connection.execute(overview.REASONS, {"tenant": TENANT})
+        place = {"tenant": TENANT, "content_type": "audio", "priority": 1, "count": 10}
+        connection.execute(reconcile.OLDEST, place)
+        connection.execute(reconcile.OLDER, {**place, "queued_at": None, "id": None})
+        connection.execute(raise_priority.PROMOTE, {**place, "seconds": 60, "batch": 10})
         since = connection.scalar(text("SELECT now() - interval '3500 seconds'"))  # 100 jobs a second ended then
         ended = connection.execute(history.ENDED, {"step": 15, "since": since, "until": since + timedelta(seconds=1)})
         assert sum(row.completed for row in ended) == 100
@@ -290,11 +279,8 @@ def test_the_jobs_that_ended_badly_are_looked_up_one_by_one(stale, known):
     """Also once it is known of the attempts how many ended so, and of the jobs not yet how many there are."""
     if known:
         stale.sql("ANALYZE job_attempts")
-    [plan] = stale.plans(lambda: reasons(stale))
+    with stale.engine.connect() as connection:
+        found, [plan] = done(stale, lambda: connection.execute(overview.REASONS, {"tenant": TENANT}).all())
+    assert found
     assert plan.rows_read <= REASONS_READ
     assert plan.scans == {"job_attempts_bad", "remote_jobs_pkey"}
-
-
-def reasons(table: BigTable) -> None:
-    with table.engine.connect() as connection:
-        assert connection.execute(overview.REASONS, {"tenant": TENANT}).all()

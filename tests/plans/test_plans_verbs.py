@@ -26,6 +26,13 @@ def ago(**of):
     return datetime.now(UTC) - timedelta(**of)
 
 
+def done(table, verb):
+    """Return what a verb returns, and the plans of its statements."""
+    results = []
+    plans = table.plans(lambda: results.append(verb()))
+    return results[0], plans
+
+
 # With each of them a page reads about as many rows as it shows; a type without a status reads so many of each status.
 INDEXED = {
     "nothing": {},
@@ -64,11 +71,8 @@ def test_a_page_of_the_list_reads_about_what_it_shows(big_table, filters):
 
 @pytest.mark.parametrize("name", ["nothing", "completed", "a type", "a type and a status", "a worker"])
 def test_a_page_far_down_the_list_reads_no_more_than_the_first(big_table, name):
-    first, _ = page(big_table.runtime, TENANT, {**INDEXED[name], "created_before": ago(days=150)}, 1, None)
-    _, cursor = page(big_table.runtime, TENANT, {**INDEXED[name], "created_before": ago(days=150)}, 1, None)
-    pages = []
-    (plan,) = big_table.plans(lambda: pages.append(page(big_table.runtime, TENANT, INDEXED[name], LIMIT, cursor)))
-    (rows, more), *_ = pages
+    first, cursor = page(big_table.runtime, TENANT, {**INDEXED[name], "created_before": ago(days=150)}, 1, None)
+    (rows, more), (plan,) = done(big_table, lambda: page(big_table.runtime, TENANT, INDEXED[name], LIMIT, cursor))
     assert len(rows) == LIMIT
     assert more is not None
     assert all((row.created_at, row.id) < (first[0].created_at, first[0].id) for row in rows)
@@ -142,10 +146,8 @@ def test_a_batch_of_a_thousand_is_looked_up_kept_and_inserted_without_reading(bi
     ],
 )
 def test_a_bulk_change_reads_what_matches_and_its_batches(big_table, asked, filters):
-    results = []
     who = Caller(uuid.UUID(int=1), TENANT)
-    plans = big_table.plans(lambda: results.append(steer(big_table.runtime, who, asked, filters, batch=100)))
-    (result,) = results
+    result, plans = done(big_table, lambda: steer(big_table.runtime, who, asked, filters, batch=100))
     assert result.matched == result.changed > 0
     counted, *batches = plans
     # A worker's or a task's finished jobs are passed over, and those of a moment in other states.
@@ -161,9 +163,7 @@ def test_a_bulk_change_reads_what_matches_and_its_batches(big_table, asked, filt
 
 @pytest.mark.parametrize("state", [None, *OutcomeState])
 def test_a_page_of_outcomes_reads_about_what_it_shows(big_table, state):
-    pages = []
-    (plan,) = big_table.plans(lambda: pages.append(outcomes.page(big_table.runtime, TENANT, state, LIMIT, None)))
-    (rows, cursor), *_ = pages
+    (rows, cursor), (plan,) = done(big_table, lambda: outcomes.page(big_table.runtime, TENANT, state, LIMIT, None))
     assert len(rows) == LIMIT
     (further,) = big_table.plans(lambda: outcomes.page(big_table.runtime, TENANT, state, LIMIT, cursor))
     for one in (plan, further):
@@ -172,9 +172,8 @@ def test_a_page_of_outcomes_reads_about_what_it_shows(big_table, state):
 
 
 def test_failing_outcomes_are_sent_again_without_reading_the_others(big_table):
-    changed = []
-    plans = big_table.plans(lambda: changed.append(outcomes.resend_failing(big_table.runtime, TENANT, batch=40)))
-    assert 40 < changed[0] <= 100
+    changed, plans = done(big_table, lambda: outcomes.resend_failing(big_table.runtime, TENANT, batch=40))
+    assert 40 < changed <= 100
     assert all(plan.rows_read <= 40 * 4 for plan in plans)
     assert all("continuations" not in plan.scans for plan in plans)
 
@@ -185,8 +184,7 @@ def core(big_table):
 
 
 def test_what_is_next_is_read_from_the_heads_of_the_queues(core, big_table):
-    lines = []
-    (plan,) = big_table.plans(lambda: lines.extend(core.lines(["audio", "video", "nothing"], 10)))
+    lines, (plan,) = done(big_table, lambda: core.lines(["audio", "video", "nothing"], 10))
     assert [len(line) for line in lines] == [10, 10, 0]
     assert plan.rows_read <= 3 * 30, "as many of each priority"
     assert plan.scans == {"remote_jobs_claim"}
@@ -199,8 +197,7 @@ def test_what_is_next_is_not_looked_for_among_what_waits_for_its_time(core, big_
         " (SELECT id FROM remote_jobs WHERE status = 'pending' AND content_type = 'document' LIMIT 5000)"
     )
     big_table.sql("ANALYZE remote_jobs")
-    lines = []
-    (plan,) = big_table.plans(lambda: lines.extend(core.lines(["later"], 10)))
+    lines, (plan,) = done(big_table, lambda: core.lines(["later"], 10))
     assert lines == [[]]
     assert plan.rows_read == 0
 
@@ -208,9 +205,9 @@ def test_what_is_next_is_not_looked_for_among_what_waits_for_its_time(core, big_
 @pytest.mark.parametrize("claim_id", [None, "c1"])
 def test_a_claim_reads_what_it_is_offered(core, big_table, claim_id):
     offered = core.next("audio", 20)
-    outcomes, in_hand = [], len(big_table.sql("SELECT FROM remote_jobs WHERE status = 'processing'"))
-    (plan,) = big_table.plans(lambda: outcomes.append(core.offer(offered, f"w-{claim_id}", claim_id=claim_id)))
-    assert len(outcomes[0].claimed) == 20
+    in_hand = len(big_table.sql("SELECT FROM remote_jobs WHERE status = 'processing'"))
+    fates, (plan,) = done(big_table, lambda: core.offer(offered, f"w-{claim_id}", claim_id=claim_id))
+    assert len(fates.claimed) == 20
     assert plan.rows_read <= 20 * 5 + in_hand, "the jobs in hand, at most, for what the claim has already"
     assert "remote_jobs" not in plan.scans
 
