@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Literal
 
 import psutil
 import redis
@@ -33,6 +34,7 @@ class Hands:
 
 
 Fault = Callable[[Hands], Iterator[float]]
+Server = Literal["postgres", "redis_server"]
 
 
 def kill(name: str, hands: Hands) -> Iterator[float]:
@@ -126,7 +128,7 @@ def slow_pipeline(hands: Hands) -> Iterator[float]:
         hands.system.slow.unlink(missing_ok=True)
 
 
-def restart(server: str, longest: float, noted: str, hands: Hands) -> Iterator[float]:
+def restart(server: Server, longest: float, noted: str, hands: Hands) -> Iterator[float]:
     """PostgreSQL's immediate shutdown or SIGKILL to Redis, and a new start on its data after so many seconds."""
     running = getattr(hands.system, server)
     running.kill()
@@ -156,7 +158,7 @@ def kill_some_backends(hands: Hands) -> Iterator[float]:
     hands.counts["backends killed"] += 10
 
 
-def freeze_server(server: str, seconds: tuple[float, float], hands: Hands) -> Iterator[float]:
+def freeze_server(server: Server, seconds: tuple[float, float], hands: Hands) -> Iterator[float]:
     """No new connections, and no answer of those that are there."""
     pid = getattr(hands.system, server).pid
     with suppress(psutil.NoSuchProcess):

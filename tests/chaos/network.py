@@ -1,25 +1,19 @@
 """What the nemesis does to the network between API, Celery, PostgreSQL and Redis, through the proxies."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import attrgetter
+from typing import Literal
 
 from tests.chaos.faults import Hands
-from tests.chaos.system import System
 from tests.support.fault_proxy import FaultProxy
 from tests.support.network_faults import Direction, Pattern
 
-Where = Callable[[System], FaultProxy]
-
-api_postgres: Where = attrgetter("api_postgres")
-celery_postgres: Where = attrgetter("celery_postgres")
-api_redis: Where = attrgetter("api_redis")
-celery_redis: Where = attrgetter("celery_redis")
+Where = Literal["api_postgres", "celery_postgres", "api_redis", "celery_redis"]
 
 
 def latency(where: Where, seconds: tuple[float, float], hands: Hands) -> Iterator[float]:
     """Every byte comes later."""
-    with _healed(where(hands.system)) as proxy:
+    with _healed(hands, where) as proxy:
         proxy.latency(hands.random.uniform(*seconds))
         yield hands.random.uniform(2, 6)
     hands.counts["latency"] += 1
@@ -27,7 +21,7 @@ def latency(where: Where, seconds: tuple[float, float], hands: Hands) -> Iterato
 
 def black_hole(where: Where, hands: Hands) -> Iterator[float]:
     """Nothing comes through, and nobody is told."""
-    with _healed(where(hands.system)) as proxy:
+    with _healed(hands, where) as proxy:
         proxy.black_hole()
         yield hands.random.uniform(1, 5)
     hands.counts["black hole"] += 1
@@ -35,14 +29,14 @@ def black_hole(where: Where, hands: Hands) -> Iterator[float]:
 
 def reset(where: Where, hands: Hands) -> Iterator[float]:
     """Every connection ends with RST."""
-    where(hands.system).reset()
+    getattr(hands.system, where).reset()
     hands.counts["reset"] += 1
     yield 0.0
 
 
 def cut_after(where: Where, hands: Hands) -> Iterator[float]:
     """Cut some connections in the middle of a message."""
-    with _healed(where(hands.system)) as proxy:
+    with _healed(hands, where) as proxy:
         direction: Direction = hands.random.choice(["up", "down"])
         cut = proxy.cut_after(hands.random.randrange(1, 5000), direction, times=3)
         yield hands.random.uniform(1, 3)
@@ -51,7 +45,7 @@ def cut_after(where: Where, hands: Hands) -> Iterator[float]:
 
 def cut_on(where: Where, pattern: Pattern, hands: Hands, *, before: bool, name: str) -> Iterator[float]:
     """Cut some connections when this passes: before the server sees it, or after it, without the answer."""
-    with _healed(where(hands.system)) as proxy:
+    with _healed(hands, where) as proxy:
         cut = proxy.cut_on(pattern, "up", before=before, times=3)
         for _ in range(15):
             yield 0.2
@@ -61,7 +55,8 @@ def cut_on(where: Where, pattern: Pattern, hands: Hands, *, before: bool, name: 
 
 
 @contextmanager
-def _healed(proxy: FaultProxy) -> Iterator[FaultProxy]:
+def _healed(hands: Hands, where: Where) -> Iterator[FaultProxy]:
+    proxy: FaultProxy = getattr(hands.system, where)
     try:
         yield proxy
     finally:
