@@ -94,6 +94,34 @@ def _addresses(listed: tuple[str, ...]) -> None:
             raise ValueError(f"{one!r} is not an IP address or network") from None
 
 
+def _port(text: str) -> str:
+    if text.startswith("tcp://"):
+        raise ValueError(
+            "looks like a Kubernetes service link, not a port; set enableServiceLinks: false or rename the service"
+        )
+    return text
+
+
+def _psycopg2(url: str) -> str:
+    """Make both spellings mean psycopg2: SQLAlchemy 2.1 takes `postgresql://` for psycopg 3."""
+    scheme, sep, rest = url.partition("://")
+    if not sep or scheme not in ("postgresql", "postgres", "postgresql+psycopg2"):
+        raise ValueError("must start with postgresql:// or postgresql+psycopg2://")
+    return f"postgresql+psycopg2://{rest}"
+
+
+def _sources(listed: tuple[str, ...]) -> tuple[str, ...]:
+    objects = [one for one in listed if one.startswith(SCHEME)]
+    for one in objects:
+        entry(one)
+    if objects and find_spec("obstore") is None:
+        raise ValueError("s3:// needs obstore: install jobbridge[s3]")
+    for pattern in Allowed.of([one for one in listed if one not in objects]).patterns:
+        if pattern.scheme != "https":
+            raise ValueError("every entry must begin with https:// or s3://")
+    return () if listed == (OFF,) else listed
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Names = Annotated[tuple[str, ...], _listed(",")]
 Networks = Annotated[Names, _checked(lambda listed: [network(one) for one in listed])]
@@ -109,12 +137,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
-    database_url: str | None = None
+    database_url: Annotated[str | None, AfterValidator(_psycopg2)] = None
     redis_url: Annotated[str | None, _checked(_redis)] = None
     broker_url: str | None = None
     data_dir: Path = Path(".bridge")
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: Annotated[int, BeforeValidator(_port)] = Field(8000, ge=0, le=65535)
     api_processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     api_connections: int = Field(16000, ge=64, le=1000000)  # of a process
     trusted_proxies: Annotated[Names, _checked(_addresses)] = ()
@@ -138,7 +166,7 @@ class Settings(BaseModel):
     continuation_queue: str = Field("celery", min_length=1)
     continuation_inline_bytes: int = Field(262144, ge=0, le=268435456)
     continuation_confirm_seconds: int | None = Field(None, ge=1, le=604800)
-    source_allow: Names = ()
+    source_allow: Annotated[Names, AfterValidator(_sources)] = ()
     source_networks: Networks = ()
     source_worker_fetch: Switch = False
     webhook_allow: Annotated[Names, _checked(Allowed.of)] = ("https://*",)
@@ -160,43 +188,12 @@ class Settings(BaseModel):
     key: str | None = None
     crash_points: CrashPoints = None  # an instrument of the tests, not a setting of operators: see CONTRIBUTING.md
 
-    @field_validator("port", mode="before")
-    @classmethod
-    def _no_kubernetes_port(cls, value: str) -> str:
-        if value.startswith("tcp://"):
-            raise ValueError(
-                "looks like a Kubernetes service link, not a port; set enableServiceLinks: false or rename the service"
-            )
-        return value
-
-    @field_validator("database_url")
-    @classmethod
-    def _psycopg2(cls, value: str) -> str:
-        """Make both spellings mean psycopg2: SQLAlchemy 2.1 takes `postgresql://` for psycopg 3."""
-        scheme, sep, rest = value.partition("://")
-        if not sep or scheme not in ("postgresql", "postgres", "postgresql+psycopg2"):
-            raise ValueError("must start with postgresql:// or postgresql+psycopg2://")
-        return f"postgresql+psycopg2://{rest}"
-
     @field_validator("store_redirect", "store_object_bytes")
     @classmethod
     def _of_a_bucket(cls, value: int, info: ValidationInfo) -> int:
         if value and str(info.data.get("store") or "file:").startswith("file:"):
             raise ValueError("needs a bucket as BRIDGE_STORE, such as s3://bucket/prefix")
         return value
-
-    @field_validator("source_allow")
-    @classmethod
-    def _https_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        objects = [one for one in value if one.startswith(SCHEME)]
-        for one in objects:
-            entry(one)
-        if objects and find_spec("obstore") is None:
-            raise ValueError("s3:// needs obstore: install jobbridge[s3]")
-        for pattern in Allowed.of([one for one in value if one not in objects]).patterns:
-            if pattern.scheme != "https":
-                raise ValueError("every entry must begin with https:// or s3://")
-        return () if value == (OFF,) else value
 
     def model_post_init(self, context: Any) -> None:
         object.__setattr__(self, "data_dir", self.data_dir.absolute())

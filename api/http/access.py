@@ -18,6 +18,7 @@ from bridge.admission.limits import Limits
 from bridge.caller import Caller
 from bridge.errors import Forbidden, Unauthorized
 from bridge.runtime import Runtime
+from bridge.workers.registry import WorkerRegistry
 
 log = structlog.get_logger("api.http.access")
 
@@ -30,6 +31,11 @@ SECURITY = {
 def runtime() -> Runtime:
     """Return the runtime of this application."""
     return parts().runtime
+
+
+def seen() -> WorkerRegistry:
+    """Return the registry of the workers that ask for jobs."""
+    return parts().polls.pauses.seen
 
 
 def caller() -> Caller:

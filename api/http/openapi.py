@@ -22,24 +22,22 @@ LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
-HEADERS: dict[str, dict[str, Any]] = {
-    "X-Request-ID": {
-        "schema": _TEXT,
-        "description": "The ID that the client sent, or a new one; also in the request's log lines.",
-    },
-    "X-Job-Status": {"schema": _TEXT, "description": "The job's state: any call tells a worker of a cancellation."},
-    "Retry-After": {"schema": _COUNT, "description": "Seconds after which to send the request again."},
-    "WWW-Authenticate": {"schema": _TEXT, "description": "Bearer."},
-    "Allow": {"schema": _TEXT, "description": "The methods allowed at this path."},
-    "ETag": {"schema": _TEXT, "description": "Identifies this version of the file; for If-Range and If-None-Match."},
-    "Last-Modified": {"schema": _TEXT, "description": "Time of the file's last modification."},
-    "Accept-Ranges": {"schema": _TEXT, "description": "bytes."},
-    "Content-Disposition": {"schema": _TEXT, "description": "attachment, and a file name."},
-    "Repr-Digest": {"schema": _TEXT, "description": "The SHA-256 of the whole file (RFC 9530), if known or declared."},
-    "Content-Range": {
-        "schema": _TEXT,
-        "description": "The range of bytes in this answer and the total; with 416 only the total.",
-    },
+_HEADERS = {
+    "X-Request-ID": "The ID that the client sent, or a new one; also in the request's log lines.",
+    "X-Job-Status": "The job's state: any call tells a worker of a cancellation.",
+    "Retry-After": "Seconds after which to send the request again.",
+    "WWW-Authenticate": "Bearer.",
+    "Allow": "The methods allowed at this path.",
+    "ETag": "Identifies this version of the file; for If-Range and If-None-Match.",
+    "Last-Modified": "Time of the file's last modification.",
+    "Accept-Ranges": "bytes.",
+    "Content-Disposition": "attachment, and a file name.",
+    "Repr-Digest": "The SHA-256 of the whole file (RFC 9530), if known or declared.",
+    "Content-Range": "The range of bytes in this answer and the total; with 416 only the total.",
+}
+HEADERS = {
+    name: {"schema": _COUNT if name == "Retry-After" else _TEXT, "description": meaning}
+    for name, meaning in _HEADERS.items()
 }
 OF_STATUS = {"401": ("WWW-Authenticate",), "405": ("Allow",), "429": ("Retry-After",), "503": ("Retry-After",)}
 OF_FILES = ("ETag", "Last-Modified", "Accept-Ranges", "Content-Disposition", "Repr-Digest")

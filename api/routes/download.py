@@ -62,7 +62,9 @@ def download(job_id: str) -> Any:
     if accelerates(runtime()) and not is_uploaded(job.source_file_path) and not is_remote(job.source_file_path):
         answer = _declared(redirected(runtime(), job.source_file_path), job)
         if holder and request.method == "GET":
-            _renewer(job_id, token)()  # nginx does not report what it sends: the request itself is the sign of life
+            extend(
+                runtime(), caller(), job_id, token=token
+            )  # nginx does not report what it sends: the request itself is the sign of life
         return answer
     if holder and job.source_fetch == WORKER and runtime().settings.source_worker_fetch:
         response = redirect_to_source(runtime(), job.source_file_path, f"{job.id}.bin")
@@ -77,7 +79,7 @@ def alive_while_sent(response: Response, job: Row[Any], token: str | None) -> Re
 
     Raises Conflict (lease_lost).
     """
-    renew = _renewer(str(job.id), token)
+    renew = partial(extend, runtime(), caller(), str(job.id), token=token)
     if request.method == "GET" and response.status_code == 307:
         renew()  # a download from another address is not reported either
     if request.method == "GET" and response.status_code in (200, 206):
@@ -143,10 +145,6 @@ def _bytes(file: BinaryIO, served: range, files: OnFiles) -> Iterator[bytes]:
             reach("download.between_pieces", count)
 
     return in_full(pieces(), served, (Unavailable,), "the file system does not answer", "the file has shrunk")
-
-
-def _renewer(job_id: str, token: str | None) -> Callable[[], Alive]:
-    return partial(extend, runtime(), caller(), job_id, token=token)
 
 
 def _unless_lost(renew: Callable[[], Alive]) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 
 from flask import g
 
-from api.http.access import caller, runtime, scope
+from api.http.access import caller, runtime, scope, seen
 from api.http.body import Blueprint
 from api.http.documented_errors import gives
-from api.http.parts import parts
 from api.http.views import asked_priority, json_response, worker_view
 from api.schemas import insight as schemas
 from bridge.errors import Invalid
@@ -18,16 +17,11 @@ from bridge.insight.scaling import scaling
 from bridge.insight.sentences import clocks, sentences, waits_for
 from bridge.insight.statistics import statistics
 from bridge.names import API_BASE, API_ROOT, CONTENT_TYPE_PATTERN
-from bridge.workers.registry import WorkerRegistry
 
 MOST_WORKERS = 50  # of a job's explanation
 MOST_TYPES = 200  # content types in the statistics, those with the most jobs
 
 operators = Blueprint("operate", __name__, description="Monitor the bridge and pause workers.")
-
-
-def _seen() -> WorkerRegistry:
-    return parts().polls.pauses.seen
 
 
 @operators.route(f"{API_BASE}/statistics", methods=["GET"])
@@ -36,7 +30,7 @@ def _seen() -> WorkerRegistry:
 @gives(operators)
 def show_statistics() -> Any:
     """Return counts by status and content type (from counters), ages, durations, and the state of the sweeps."""
-    numbers = statistics(runtime(), _seen(), caller().tenant)
+    numbers = statistics(runtime(), seen(), caller().tenant)
     by_status: dict[str, int] = {}
     every: dict[str, dict[str, int]] = {}
     for content_type, status, jobs in numbers.counts:
@@ -79,7 +73,7 @@ def show_statistics() -> Any:
 @gives(operators, 404)
 def explain_job(job_id: str) -> Any:
     """Explain a job's state as fields and sentences: jobs ahead, workers that could take it, running clocks."""
-    facts = explain(runtime(), _seen(), caller().tenant, job_id, keys=runtime().settings.auth)
+    facts = explain(runtime(), seen(), caller().tenant, job_id, keys=runtime().settings.auth)
     job = facts.job
     g.job_status = job.status
     hands = [*facts.accepting, *([facts.holder] if facts.holder else [])]
@@ -115,7 +109,7 @@ def explain_job(job_id: str) -> Any:
 def show_scaling(query: dict[str, Any]) -> Any:
     """Return how many workers each content type needs to clear its queue within a given time."""
     within = query["clear_within"]
-    queues = scaling(runtime(), _seen(), caller().tenant, within)
+    queues = scaling(runtime(), seen(), caller().tenant, within)
     return json_response({"clear_within": within, "queues": [queue._asdict() for queue in queues]})
 
 
@@ -128,5 +122,5 @@ def show_scaling_of_type(query: dict[str, Any], content_type: str) -> Any:
     """Return the same for one content type, zeros if there is nothing to do; for KEDA's metrics-api scaler."""
     if not re.fullmatch(CONTENT_TYPE_PATTERN, content_type):
         raise Invalid({"content_type": ["Not a content type: use a-z 0-9 . _ and -."]})
-    found = scaling(runtime(), _seen(), caller().tenant, query["clear_within"], content_type)
+    found = scaling(runtime(), seen(), caller().tenant, query["clear_within"], content_type)
     return json_response(found[0]._asdict())

@@ -9,11 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
-from api.http.access import authenticate, runtime
+from api.http.access import authenticate, runtime, seen
 from api.http.body import Blueprint
 from api.http.local_only import from_here
 from api.http.metrics import render
-from api.http.parts import parts
 from api.http.problems import problem
 from api.http.views import json_response
 from api.schemas.problem import Problem
@@ -69,4 +68,4 @@ def metrics() -> Any:
         who = authenticate()
         if who.tenant != DEFAULT_TENANT or not who.may("read"):
             raise Forbidden("Metrics are for keys of tenant default with scope read: they count every tenant's jobs.")
-    return Response(render(runtime(), parts().polls.pauses.seen), content_type=CONTENT_TYPE_LATEST)
+    return Response(render(runtime(), seen()), content_type=CONTENT_TYPE_LATEST)

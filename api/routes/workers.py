@@ -6,10 +6,9 @@ from typing import Any
 import structlog
 from flask import request
 
-from api.http.access import caller, runtime, scope
+from api.http.access import caller, runtime, scope, seen
 from api.http.body import no_body
 from api.http.documented_errors import gives
-from api.http.parts import parts
 from api.http.views import json_response, worker_view
 from api.routes.insight import operators
 from api.schemas import insight as schemas
@@ -32,7 +31,7 @@ log = structlog.get_logger("api")
 def list_workers(query: dict[str, Any]) -> Any:
     """List the workers that polled within the last hour, hold a job, or are paused."""
     (start,) = (0,) if query["cursor"] is None else decode_cursor(query["cursor"], int)
-    known = roster_of(runtime(), parts().polls.pauses.seen, caller().tenant)
+    known = roster_of(runtime(), seen(), caller().tenant)
     end = start + query["limit"]
     return json_response(
         {

@@ -7,13 +7,13 @@ import orjson
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, NotFound
 
-from api.http.access import caller, runtime
+from api.http.access import caller, runtime, seen
 from api.http.body import single
 from api.http.problems import DETAILS, status_of
 
 # Each adds its routes to `ui`.
 from api.ui import batches, jobs, keys, outcomes, static_files, workers  # noqa: F401
-from api.ui.blueprint import seen, ui
+from api.ui.blueprint import ui
 from api.ui.forms import read_form
 from api.ui.render import page
 from api.ui.session import NotSignedIn, go, session, sign_in, sign_out, signed_in, to_sign_in

@@ -7,14 +7,14 @@ import structlog
 from flask import Response, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from api.http.access import caller, runtime
+from api.http.access import caller, runtime, seen
 from api.http.body import single
 from api.http.bytes_response import text_response, upload_response
 from api.routes.download import source_response
 from api.schemas.bulk import SteerQuery
 from api.schemas.jobs import ListQuery
 from api.schemas.problem import STATES
-from api.ui.blueprint import seen, ui
+from api.ui.blueprint import ui
 from api.ui.forms import loaded, read_form
 from api.ui.render import LONGEST_TEXT, page
 from api.ui.session import go, session, signed_in

@@ -3,11 +3,11 @@
 import structlog
 from flask import Response, request
 
-from api.http.access import caller, runtime
+from api.http.access import caller, runtime, seen
 from api.http.body import single
 from api.routes.workers import checked
 from api.schemas.insight import DrainWorker, PauseWorker
-from api.ui.blueprint import seen, ui
+from api.ui.blueprint import ui
 from api.ui.forms import loaded, read_form
 from api.ui.render import page
 from api.ui.session import go, signed_in

@@ -29,8 +29,7 @@ class Revoked(NamedTuple):
 def revoke(runtime: Runtime, caller: Caller, prefix: str, *, made: bool = False) -> Revoked:
     """Revoke the key with this prefix (`made`: and those it made, and so on). Idempotent. Raises NotFound.
 
-    It takes effect in every API process within a second. The clocks' sweep takes the jobs that are left over, for
-    instance after an error.
+    It takes effect in every API process within a second.
     """
     whose = administers(caller)
     if not re.fullmatch("[A-Za-z0-9_]{1,40}", prefix):

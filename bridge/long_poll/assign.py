@@ -71,7 +71,10 @@ def _claim(
                 offered.add(poll)
             offers = [(entry.job_id, poll.who) for entry, poll in pairs]
             fates = claim(connection, offers, runtime.settings.ack_seconds)
-            _give(pairs, fates)
+            for index, earlier in fates.again.items():
+                pairs[index][1].give_again(earlier)
+            for index, job in fates.claimed.items():
+                pairs[index][1].jobs.append(job)
             reach("claim.before_commit", locks and fates.claimed)
         reach("claim.after_commit", fates.claimed)
         for index, job in fates.claimed.items():
@@ -89,13 +92,6 @@ def _claim(
     handed.tried.update(offered)
     handed.free.extend(left)
     return _sort(pairs, fates, handed, whom)
-
-
-def _give(pairs: list[tuple[Entry, Poll]], fates: Fates) -> None:
-    for index, earlier in fates.again.items():
-        pairs[index][1].give_again(earlier)
-    for index, job in fates.claimed.items():
-        pairs[index][1].jobs.append(job)
 
 
 def _sort(pairs: list[tuple[Entry, Poll]], fates: Fates, handed: Handed, whom: Withheld) -> list[Entry]:
