@@ -6,11 +6,14 @@ is as good as none: claims come from PostgreSQL. What it says about a single key
 
 import re
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import redis
 import structlog
 
 log = structlog.get_logger("bridge.redis_breaker")
+T = TypeVar("T")
 
 AWAY_SECONDS = 1.0  # for which Redis is left alone after a failure, so that it cannot slow every request;
 LONGEST_AWAY_SECONDS = 8.0  # twice as long after each further one: a Redis that hangs costs 2 s at every look
@@ -48,6 +51,16 @@ class RedisBreaker:
     def lost(self) -> bool:
         """Return whether Redis has failed or refused and has not served since."""
         return self._failures > 0
+
+    def ask(self, doing: str, question: Callable[[], T]) -> T | None:
+        """Return what Redis answers to a question; None while it is left alone, or if it fails now."""
+        if self.away:
+            return None
+        try:
+            return question()
+        except redis.RedisError as error:
+            self.failed(doing, error)
+            return None
 
     def failed(self, doing: str, error: Exception) -> None:
         """Note that Redis failed or refused; logged once per outage. A bad key is no such failure."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import redis
 from sqlalchemy import Row
 
 from bridge.insight import counters, gauges
@@ -32,17 +31,7 @@ def statistics(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Statistic
             jobs,
             gauges.oldest(connection, waiting),
             medians(connection, tenant),
-            _parked(runtime, seen, tenant),
+            runtime.mirror.breaker.ask("read parked polls", lambda: seen.parked(tenant)),
             gauges.sweeps(connection),
             gauges.backlog(connection),
         )
-
-
-def _parked(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> int | None:
-    if runtime.mirror.breaker.away:
-        return None
-    try:
-        return seen.parked(tenant)
-    except redis.RedisError as error:
-        runtime.mirror.breaker.failed("read parked polls", error)
-        return None

@@ -4,26 +4,26 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import inf
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import gevent
-import redis
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from bridge.caller import NO_KEY
 from bridge.runtime import Runtime
 from bridge.workers import facts
 from bridge.workers.facts import Facts
 from bridge.workers.pauses import Pause, now_paused, of_worker
-from bridge.workers.registry import AT_ONCE, LastPoll, Worker, WorkerRegistry
+from bridge.workers.registry import AT_ONCE, Worker, WorkerRegistry
 from bridge.workers.slots import UNTOLD, Slots
 
 MOST_JOBS = 100  # IDs shown of what a worker holds
 TURN_SECONDS = 5.0  # the longest wait for another roster
 
 KEYS = text("SELECT id, name, prefix FROM api_keys WHERE tenant = :tenant")
-# A lease shows when it was last renewed: its length before its end.
+# What each worker holds, and its last sign of life that was written. A lease shows when it was last renewed: its length
+# before its end.
 HELD = text(f"""
 SELECT key_id, worker_id, count(*) AS jobs,
   CAST((array_agg(id ORDER BY started_at, id))[1:{MOST_JOBS}] AS text[]) AS ids,
@@ -81,7 +81,8 @@ def roster_of(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
 
 
 def _roster(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
-    asking, answered = _asking(runtime, seen, tenant)
+    answer = runtime.mirror.breaker.ask("read who was seen", lambda: seen.read(tenant))
+    asking = answer or {}
     with runtime.engine.connect() as connection:
         keys = {row.id: Key(row.name, row.prefix) for row in connection.execute(KEYS, {"tenant": tenant})}
         held = _held(connection, tenant, [*keys, NO_KEY])
@@ -116,7 +117,7 @@ def _roster(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> Roster:
     never_seen = [WorkerInfo(p.worker_id, None, (), (), None, 0, (), p) for p in pauses if p.worker_id not in known]
     placed += [(_place(hand), hand) for hand in never_seen]
     placed.sort(key=itemgetter(0))
-    return Roster([hand for _, hand in placed], answered)
+    return Roster([hand for _, hand in placed], answer is not None)
 
 
 def _place(hand: WorkerInfo) -> tuple[float, str, str]:
@@ -124,25 +125,6 @@ def _place(hand: WorkerInfo) -> tuple[float, str, str]:
     return (inf if hand.last_seen is None else -hand.last_seen.timestamp(), hand.worker_id, str(hand.key_id))
 
 
-class Holding(NamedTuple):
-    """The jobs that a worker holds."""
-
-    jobs: int
-    ids: Sequence[str]
-    content_types: Sequence[str]
-    sign: datetime  # its last sign of life that was written
-
-
-def _held(connection: Connection, tenant: str, keys: Sequence[UUID]) -> dict[Worker, Holding]:
+def _held(connection: Connection, tenant: str, keys: Sequence[UUID]) -> dict[Worker, Row[Any]]:
     rows = connection.execute(HELD, {"tenant": tenant, "keys": [str(key) for key in keys]})
-    return {Worker(row.key_id, row.worker_id): Holding(row.jobs, row.ids, row.content_types, row.sign) for row in rows}
-
-
-def _asking(runtime: Runtime, seen: WorkerRegistry, tenant: str) -> tuple[dict[Worker, LastPoll], bool]:
-    if runtime.mirror.breaker.away:
-        return {}, False
-    try:
-        return seen.read(tenant), True
-    except redis.RedisError as error:
-        runtime.mirror.breaker.failed("read who was seen", error)
-        return {}, False
+    return {Worker(row.key_id, row.worker_id): row for row in rows}
