@@ -5,7 +5,7 @@ further ones, which a key may make up, share one.
 """
 
 from itertools import product
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bridge.insight.gauges import MOST_TYPES, OTHER
 from bridge.job_events import Observer, StateChange
@@ -14,21 +14,14 @@ from models.job_state import FINAL, LATE_CHANGES, Change
 MOST_TIMED = 30  # content types with separate histograms
 
 
-class Family:
-    """A counter, or a histogram if it has buckets (upper bounds, in seconds).
+class Family(NamedTuple):
+    """A counter, or a histogram if it has buckets."""
 
-    `known`: labels of a counter that is shown from the start, as 0, so that the first that comes is an increase.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        told: str,
-        labels: tuple[str, ...] = (),
-        buckets: tuple[float, ...] = (),
-        known: tuple[tuple[str, ...], ...] = (),
-    ) -> None:
-        self.name, self.told, self.labels, self.buckets, self.known = name, told, labels, buckets, known
+    name: str
+    told: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()  # upper bounds, in seconds
+    known: tuple[tuple[str, ...], ...] = ()  # of a counter shown from the start, as 0: the first one is an increase
 
 
 LONG = (1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43200.0)

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import redis
 from sqlalchemy import Connection, Row, text
 
 from bridge.blobs.collect import UNNAMED
@@ -56,29 +55,27 @@ SELECT tenant, content_type, count(*) AS jobs FROM (
 ) not_yet GROUP BY tenant, content_type
 """)
 MOST_BACKLOG = 1000
-# What each sweep would find to do now, counted to a thousand.
+
+
+def _counted(rows: str) -> str:
+    """Return the SQL that counts these rows (a FROM clause), to a thousand."""
+    return f"(SELECT count(*) FROM (SELECT FROM {rows} LIMIT {MOST_BACKLOG}) o)"
+
+
+# What each sweep would find to do now.
 BACKLOG = text(f"""
-SELECT
-  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <= now()
-    LIMIT {MOST_BACKLOG}) o)
-  + (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE lease_expires_at <= now()
-    LIMIT {MOST_BACKLOG}) o) AS expire_jobs,
-  (SELECT count(*) FROM (SELECT FROM remote_jobs WHERE {NOT_DUE} AND available_at <= now()
-    LIMIT {MOST_BACKLOG}) o) AS release_due_jobs,
-  (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() AND sent_at IS NULL LIMIT {MOST_BACKLOG}) o)
-    AS continue_ingestion,
-  (SELECT count(*) FROM (SELECT FROM continuations WHERE next_at <= now() AND sent_at IS NOT NULL
-    LIMIT {MOST_BACKLOG}) o) AS repeat_outcomes,
-  (SELECT count(*) FROM (SELECT FROM job_moves LIMIT {MOST_BACKLOG}) o) AS fold_counts,
-  (SELECT count(*) FROM (SELECT FROM uploads WHERE expires_at < now() LIMIT {MOST_BACKLOG}) o)
-  + (SELECT count(*) FROM (SELECT FROM upload_segments WHERE {UNNAMED} LIMIT {MOST_BACKLOG}) o)
-    AS collect_uploads
+SELECT {_counted(f"remote_jobs WHERE {QUEUE_CLOCK_RUNS} AND timeout_at <= now()")}
+    + {_counted("remote_jobs WHERE lease_expires_at <= now()")} AS expire_jobs,
+  {_counted(f"remote_jobs WHERE {NOT_DUE} AND available_at <= now()")} AS release_due_jobs,
+  {_counted("continuations WHERE next_at <= now() AND sent_at IS NULL")} AS continue_ingestion,
+  {_counted("continuations WHERE next_at <= now() AND sent_at IS NOT NULL")} AS repeat_outcomes,
+  {_counted("job_moves")} AS fold_counts,
+  {_counted("uploads WHERE expires_at < now()")} + {_counted(f"upload_segments WHERE {UNNAMED}")} AS collect_uploads
 """)
-# Objects that no upload names and that are not removed yet, and what is begun and not counted; each to a thousand.
+# Objects that no upload names and that are not removed yet, and what is begun and not counted.
 GAP = text(f"""
-SELECT (SELECT count(*) FROM (SELECT FROM upload_segments WHERE upload_id IS NULL LIMIT {MOST_BACKLOG}) o)
-  + (SELECT count(*) FROM (SELECT FROM upload_segments WHERE size IS NULL AND upload_id IS NOT NULL
-    LIMIT {MOST_BACKLOG}) o)
+SELECT {_counted("upload_segments WHERE upload_id IS NULL")}
+  + {_counted("upload_segments WHERE size IS NULL AND upload_id IS NOT NULL")}
 """)
 
 
@@ -150,12 +147,6 @@ def _gap(runtime: Runtime, wanted: Counter[Queue]) -> int | None:
 
     IDs that are on their way at this moment count too. None if Redis does not answer.
     """
-    if runtime.mirror.breaker.away:
-        return None
     queues = dict(wanted.most_common(MOST_QUEUES))
-    try:
-        there = runtime.mirror.lengths(queues)
-    except redis.RedisError as error:
-        runtime.mirror.breaker.failed("measure the mirror", error)
-        return None
-    return sum(abs(jobs - there[queue]) for queue, jobs in queues.items())
+    there = runtime.mirror.breaker.ask("measure the mirror", lambda: runtime.mirror.lengths(queues))
+    return None if there is None else sum(abs(jobs - there[queue]) for queue, jobs in queues.items())

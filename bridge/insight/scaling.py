@@ -60,11 +60,11 @@ def scaling(
         took = {row.content_type: row.median_seconds for row in medians(connection, tenant)}
         now = connection.scalar(text("SELECT now()"))
         not_yet = {row.content_type: row.jobs for row in connection.execute(NOT_YET, {"tenant": tenant})}
-        ready: dict[str, int] = {}
+        ready: Counter[str] = Counter()
         at_work = Counter(kind for hand in known.hands for kind in hand.held_types)
         for hand in known.hands:
             for kind in hand.content_types:
-                ready[kind] = ready.get(kind, 0) + waits(hand, now)
+                ready[kind] += waits(hand, now)
         types = {*took, *ready, *(kind for kind, status in jobs if status in _UNFINISHED)}
         to_do = {kind: sum(jobs.get((kind, status), 0) for status in _UNFINISHED) for kind in types}
         heaviest = nsmallest(MOST_TYPES, types, key=lambda kind: (-to_do[kind], kind))
@@ -76,7 +76,7 @@ def scaling(
         busy = jobs.get((kind, JobState.PROCESSING), 0)
         median = took.get(kind, GUESSES.get(kind, GUESS))
         wanted = workers_wanted(claimable + busy, median, clear_within)
-        waiting = ready.get(kind, 0) if known.redis else None
+        waiting = ready[kind] if known.redis else None
         scales.append(Scale(kind, claimable, busy, waiting, at_work[kind], oldest.get(kind, 0.0), median, wanted))
     return scales
 

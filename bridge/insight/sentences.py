@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
+from bridge.insight.attention import counted
 from bridge.insight.explain import MOST_AHEAD, Facts
 from bridge.outbox.pipeline_queue import sentence
 from bridge.outbox.undelivered import DUE_SECONDS
@@ -85,8 +86,9 @@ def _pending(facts: Facts) -> Iterator[str]:
         last = facts.attempts[0]
         ended = f"{last.how} at {_at(last.ended_at)}{_why(last.why)}"
         yield f"Attempt {last.attempt}, by worker {last.worker_id}, ended: {ended}"
-    more = "+" if facts.jobs_ahead == MOST_AHEAD else ""
-    yield f"{_jobs(facts.jobs_ahead or 0, more)} ahead of it." if facts.jobs_ahead else "No job is ahead of it."
+    ahead = facts.jobs_ahead or 0
+    more = "+" if ahead == MOST_AHEAD else ""
+    yield f"{ahead or 'No'}{more} {'jobs are' if ahead > 1 else 'job is'} ahead of it."
     yield from _workers(facts)
     if facts.starts_at is not None and facts.expected_seconds is not None:
         yield (
@@ -103,9 +105,9 @@ def _workers(facts: Facts) -> Iterator[str]:
     if waiting:
         free = sum(map(facts.free_slots, waiting))
         who = "1 worker waits" if len(waiting) == 1 else f"{len(waiting)} workers wait"
-        yield f"{who} for `{kind}` now, with {'1 free slot' if free == 1 else f'{free} free slots'}."
+        yield f"{who} for `{kind}` now, with {counted(free, 'free slot')}."
     if active:
-        yield f"Held by workers that take `{kind}`: {_count(sum(hand.jobs_in_hand for hand in active))}."
+        yield f"Held by workers that take `{kind}`: {counted(sum(hand.jobs_in_hand for hand in active), 'job')}."
     elif facts.redis and not any(hand.pause for hand in facts.accepting):
         yield f"No worker waits for `{kind}` now or works on a job: start one that names this content type."
         last = max((hand for hand in facts.accepting if hand.last_seen), key=_seen, default=None)
@@ -166,15 +168,15 @@ def _ended(facts: Facts) -> Iterator[str]:
 def _webhook(call: Row[Any], now: datetime) -> str:
     if call.state == WebhookState.DELIVERED:
         return f"Its webhook was delivered to {call.receiver} at {_at(call.delivered_at)}."
+    called = f"Its webhook to {call.receiver} was"
     if call.state == WebhookState.FAILED:
-        return f"Its webhook to {call.receiver} was given up{_why(call.last_error)} It is sent only if resent."
+        return f"{called} given up{_why(call.last_error)} It is sent only if resent."
     if call.tries == 0:
         late = call.next_at < now - timedelta(seconds=DUE_SECONDS)
         hint = f" although it has been due since {_at(call.next_at)}: does a Celery worker take bridge.webhooks?"
-        return f"Its webhook to {call.receiver} was not tried yet{hint if late else '.'}"
+        return f"{called} not tried yet{hint if late else '.'}"
     times = "once" if call.tries == 1 else f"{call.tries} times"
-    tried = f"Its webhook to {call.receiver} was tried {times} and not delivered{_why(call.last_error)}"
-    return f"{tried} It is tried again at {_at(call.next_at)}."
+    return f"{called} tried {times} and not delivered{_why(call.last_error)} It is tried again at {_at(call.next_at)}."
 
 
 def _name(hand: WorkerInfo) -> str:
@@ -194,11 +196,3 @@ def _why(reason: str | None) -> str:
     if not reason:
         return "."
     return f": {reason}" if reason.endswith(".") else f": {reason}."
-
-
-def _count(jobs: int) -> str:
-    return "1 job" if jobs == 1 else f"{jobs} jobs"
-
-
-def _jobs(jobs: int, more: str) -> str:
-    return "1 job is" if jobs == 1 else f"{jobs}{more} jobs are"

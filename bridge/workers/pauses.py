@@ -120,12 +120,12 @@ def pause(
         key_id = _key(connection, tenant, prefix)
         most = runtime.settings.limits.pauses
         connection.execute(ONE_AT_A_TIME, {"tenant": tenant})
-        named = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id, "most": most}
-        if (connection.scalar(OTHERS, named) or 0) >= most:
+        worker = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id}
+        if (connection.scalar(OTHERS, {**worker, "most": most}) or 0) >= most:
             raise TooMany(f"Operators of this tenant have {most} paused workers already; resume some.", retry_after=60)
-        values = {"tenant": tenant, "worker_id": worker_id, "key_id": key_id, "reason": reason, "seconds": seconds}
-        values["drain"] = drain
-        until: datetime | None = connection.scalar(PAUSE, values)
+        until: datetime | None = connection.scalar(
+            PAUSE, {**worker, "reason": reason, "seconds": seconds, "drain": drain}
+        )
         return until
 
 

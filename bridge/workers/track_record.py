@@ -28,13 +28,9 @@ FROM unnest(CAST(:keys AS uuid[]), CAST(:workers AS text[])) AS w(key_id, worker
 """)
 
 
-def ends_of_workers(
-    connection: Connection, hands: Sequence[WorkerInfo]
-) -> dict[tuple[Any, str], Row[Any]]:  # by (key_id, worker_id)
-    """Count how these workers' attempts ended within the last hour and the last day, up to MOST_COUNTED each."""
+def ends_of_workers(connection: Connection, hands: Sequence[WorkerInfo]) -> dict[tuple[Any, str], Row[Any]]:
+    """Count, by (key_id, worker_id), how attempts ended within the last hour and the last day, up to MOST_COUNTED."""
     known = [hand for hand in hands if hand.key_id is not None]
-    rows = connection.execute(
-        ENDS,
-        {"keys": [str(hand.key_id) for hand in known], "workers": [hand.worker_id for hand in known]},
-    )
+    whose = {"keys": [str(hand.key_id) for hand in known], "workers": [hand.worker_id for hand in known]}
+    rows = connection.execute(ENDS, whose)
     return {(row.key_id, row.worker_id): row for row in rows}
