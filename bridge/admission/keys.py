@@ -3,7 +3,7 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -45,16 +45,21 @@ def create_key(
     at addresses of its jobs that do not say.
     """
     _check(name, scopes, tenant, content_types)
-    prefix = "jb_" + secrets.token_hex(4)
-    key = f"{prefix}_{secrets.token_urlsafe(32)}"
-    values = _row(key, prefix, name, scopes, tenant, content_types, expires_at, made_by)
-    connection.execute(insert(api_keys).values({**values, "callback_url": callback_url, "source_fetch": source_fetch}))
+    key = f"jb_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+    values = {
+        **_row(key, name, scopes, tenant, made_by),
+        "content_types": None if content_types is None else sorted(set(content_types)),
+        "expires_at": expires_at,
+        "callback_url": callback_url,
+        "source_fetch": source_fetch,
+    }
+    connection.execute(insert(api_keys).values(values))
     return key
 
 
 def ensure_bootstrap_key(connection: Connection, key: str) -> None:
     """Create the admin key BRIDGE_BOOTSTRAP_KEY unless it exists."""
-    values = _row(key, prefix_of(key), "bootstrap", ["admin"], DEFAULT_TENANT, None, None, BY_BOOTSTRAP)
+    values = _row(key, "bootstrap", ["admin"], DEFAULT_TENANT, BY_BOOTSTRAP)
     connection.execute(upsert(api_keys).values(values).on_conflict_do_nothing(index_elements=[_c.prefix]))
 
 
@@ -141,25 +146,14 @@ def hash_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _row(
-    key: str,
-    prefix: str,
-    name: str,
-    scopes: Iterable[str],
-    tenant: str,
-    content_types: Iterable[str] | None,
-    expires_at: datetime | None,
-    made_by: str,
-) -> dict[str, Any]:
+def _row(key: str, name: str, scopes: Sequence[str], tenant: str, made_by: str) -> dict[str, Any]:
     return {
         "id": uuid7(),
-        "prefix": prefix,
+        "prefix": prefix_of(key),
         "secret_hash": hash_of(key),
         "name": name,
         "tenant": tenant,
         "scopes": sorted(set(scopes)),
-        "content_types": None if content_types is None else sorted(set(content_types)),
-        "expires_at": expires_at,
         "made_by": made_by,
     }
 
