@@ -7,9 +7,10 @@ DNS says a moment later changes nothing. No proxy, cookie, credential or cache i
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from http.client import HTTPException
 from threading import Event, Timer
 from typing import Any
 
@@ -24,6 +25,8 @@ log = structlog.get_logger("outgoing")
 
 CONNECT_SECONDS = 5.0
 MOST_ADDRESSES = 8  # of a name
+
+FAILURES = (OSError, HTTPException, HTTPError, ValueError)  # of a connection, and of what answers on it
 
 # The IP addresses of a name at a port, as strings. Raises OSError.
 Resolve = Callable[[str, int], Sequence[str]]
@@ -103,6 +106,20 @@ def _to(to: Destination, ip: str, seconds: float) -> HTTPConnection:
 def tls() -> ssl.SSLContext:
     """Return the TLS context of the system's authorities, or of those that SSL_CERT_FILE and SSL_CERT_DIR name."""
     return ssl.create_default_context()
+
+
+def headers_to(to: Destination, headers: Mapping[str, str]) -> dict[str, str]:
+    """Return these headers with those that every request of the bridge has."""
+    return {**headers, "Host": to.authority, "Connection": "close", "Accept-Encoding": "identity"}
+
+
+@contextmanager
+def failing(over: Callable[[], bool] = lambda: False, late: str = "") -> Iterator[None]:
+    """Raise NotSent for what fails in the block: `late` if the time was `over`."""
+    try:
+        yield
+    except FAILURES as error:
+        raise NotSent(late if over() else f"The connection failed: {type(error).__name__}.") from error
 
 
 @contextmanager

@@ -8,20 +8,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
 
-from urllib3.exceptions import HTTPError
-
-from bridge.outgoing.connect import NotSent, Resolve, connected, ended_at, resolve
+from bridge.outgoing.connect import Resolve, connected, ended_at, failing, headers_to, resolve
 from bridge.outgoing.destination import Allowed
 
 HEAD_SECONDS = 30.0  # from the look-up's end until the head of the answer has come
 SILENCE_SECONDS = 30.0  # in the body, without a byte
 SECONDS = 3600.0  # the whole
 PIECE = 64 * 1024  # bytes read at a time
-
-_FAILURES = (OSError, HTTPException, HTTPError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -35,11 +30,9 @@ class Fetched:
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as far as it comes within the time limits. Raises NotSent if the connection fails."""
-        try:
+        with failing():
             while piece := self._response.read1(PIECE, decode_content=False):
                 yield piece
-        except _FAILURES as error:
-            raise NotSent(f"The connection failed: {type(error).__name__}.") from error
 
     def close(self) -> None:
         """End the connection."""
@@ -61,15 +54,10 @@ def fetch(
     sock = connection.sock  # the connection forgets it if the answer ends with it
     with ExitStack() as stack:
         stack.callback(connection.close)
-        given = {**headers, "Host": to.authority, "Connection": "close", "Accept-Encoding": "identity"}
-        with ended_at(sock, head_end) as over:
-            try:
-                connection.request("GET", to.target, None, given, preload_content=False, decode_content=False)
-                response = connection.getresponse()
-            except _FAILURES as error:
-                if over():
-                    raise NotSent(f"No answer within {head_seconds:.0f} s.") from error
-                raise NotSent(f"The connection failed: {type(error).__name__}.") from error
+        given = headers_to(to, headers)
+        with ended_at(sock, head_end) as over, failing(over, f"No answer within {head_seconds:.0f} s."):
+            connection.request("GET", to.target, None, given, preload_content=False, decode_content=False)
+            response = connection.getresponse()
         stack.callback(response.close)
         stack.enter_context(ended_at(sock, time.monotonic() + seconds, silence))
         return Fetched(response.status, response.headers, response, stack.pop_all())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
-from bridge.outgoing.connect import NotSent, Resolve, connected, ended_at, resolve
+from bridge.outgoing.connect import Resolve, connected, ended_at, failing, headers_to, resolve
 from bridge.outgoing.destination import Allowed, Destination
 
 SECONDS = 15.0  # from the look-up's end to the answer's
@@ -39,19 +39,14 @@ def post(
     """Send the body and read the answer, of whatever status. Raises BadAddress, NotSent."""
     to, connection, end = connected(allowed, url, seconds, ask)
     try:
-        with ended_at(connection.sock, end) as over:
-            try:
-                return _exchange(connection, to, body, headers)
-            except (OSError, HTTPException, HTTPError, ValueError) as error:
-                if over():
-                    raise NotSent(f"No whole answer within {seconds:.0f} s.") from error
-                raise NotSent(f"The connection failed: {type(error).__name__}.") from error
+        with ended_at(connection.sock, end) as over, failing(over, f"No whole answer within {seconds:.0f} s."):
+            return _exchange(connection, to, body, headers)
     finally:
         connection.close()
 
 
 def _exchange(connection: HTTPConnection, to: Destination, body: bytes, headers: Mapping[str, str]) -> Answer:
-    given = {**headers, "Host": to.authority, "Connection": "close", "Accept-Encoding": "identity"}
+    given = headers_to(to, headers)
     connection.request("POST", to.target, body, given, preload_content=False, decode_content=False)
     response = connection.getresponse()
     text = b""
@@ -60,6 +55,5 @@ def _exchange(connection: HTTPConnection, to: Destination, body: bytes, headers:
     printable = "".join(one if one.isprintable() else " " for one in text.decode(errors="replace"))
     excerpt = printable.strip()[:LONGEST_EXCERPT]
     wait = response.headers.get("Retry-After", "")
-    return Answer(
-        response.status, excerpt, float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else None
-    )
+    retry_after = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else None
+    return Answer(response.status, excerpt, retry_after)
