@@ -10,10 +10,10 @@ import typer
 
 from bridge.cli.console import WIDE, console, print_json, print_noted, table, text
 from bridge.cli.errors import Refused
-from bridge.cli.local import keys as in_database
+from bridge.cli.local.keys import InDatabase
 from bridge.cli.options import Url
-from bridge.cli.remote import keys as over_http
-from bridge.cli.remote.http import Bridge, bridge_at
+from bridge.cli.remote.http import bridge_at
+from bridge.cli.remote.keys import OverHttp
 from bridge.cli.text import read_moment
 from bridge.outgoing.destination import receiver_of
 from bridge.settings import load_settings
@@ -27,11 +27,11 @@ app = typer.Typer(
 Local = Annotated[bool, typer.Option("--local", help="Directly in the database, even if BRIDGE_URL is set.")]
 
 
-def _bridge(url: str | None, in_place: bool) -> Bridge | None:
-    """Return the bridge to ask; None for the database."""
+def _keys(url: str | None, in_place: bool) -> InDatabase | OverHttp:
+    """Return the keys of the bridge to ask, or of the database."""
     if in_place and url is not None:
         raise Refused("--local and --url: one of them")
-    return bridge_at(url) if url or (not in_place and load_settings().url) else None
+    return OverHttp(bridge_at(url)) if url or (not in_place and load_settings().url) else InDatabase()
 
 
 def _listed(text_: str) -> list[str]:
@@ -63,16 +63,20 @@ def create(
 
     A LIST is comma-separated.
     """
-    chosen = _listed(scopes)
     moment = read_moment("--expires", expires)
     if moment and moment <= datetime.now(UTC):
         raise Refused("--expires is in the past")
-    types = _listed(content_types) if content_types is not None else None
-    bridge = _bridge(url, in_place)
-    if bridge is None:
-        key, secret = in_database.create(name, chosen, tenant, types, moment, callback_url, source_fetch)
-    else:
-        key, secret = over_http.create(bridge, name, chosen, tenant, types, moment, callback_url, source_fetch)
+    fields = {
+        "name": name,
+        "scopes": _listed(scopes),
+        "tenant": tenant,
+        "content_types": None if content_types is None else _listed(content_types),
+        "expires_at": moment,
+        "callback_url": callback_url,
+        "source_fetch": source_fetch,
+    }
+    wanted = {field: told for field, told in fields.items() if told is not None}
+    key, secret = _keys(url, in_place).create(wanted)
     print(key)
     if secret is not None:
         print(secret)
@@ -88,10 +92,7 @@ def webhook_secret(
 
     It is printed, and shown only this once. The previous one signs beside it for a day.
     """
-    bridge = _bridge(url, in_place)
-    secret = (
-        in_database.change_webhook_secret(prefix) if bridge is None else over_http.change_webhook_secret(bridge, prefix)
-    )
+    secret = _keys(url, in_place).change_webhook_secret(prefix)
     if secret is None:
         typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
         raise typer.Exit(1)
@@ -106,8 +107,7 @@ def list_(
     url: Url = None,
 ) -> None:
     """List the keys, without their secret part."""
-    bridge = _bridge(url, in_place)
-    rows = in_database.listed(made_by) if bridge is None else over_http.listed(bridge, made_by)
+    rows = _keys(url, in_place).listed(made_by)
     if json:
         print_json({"keys": [{name: _plain(row.get(name)) for name in _SHOWN} for row in rows]})
     else:
@@ -162,11 +162,7 @@ def revoke(
     url: Url = None,
 ) -> None:
     """Revoke a key at once, and give back what its workers hold."""
-    bridge = _bridge(url, in_place)
-    if bridge is None:
-        revoked, taken = in_database.revoke(prefix, with_made=with_made)
-    else:
-        revoked, taken = over_http.revoke(bridge, prefix, with_made=with_made)
+    revoked, taken = _keys(url, in_place).revoke(prefix, with_made=with_made)
     if not revoked:
         typer.echo(f"jobbridge: no valid key has the prefix {prefix}", err=True)
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,55 +13,37 @@ _MOMENTS = ("created_at", "expires_at", "revoked_at", "last_used_at")
 _PER_PAGE = 500
 
 
-def create(
-    bridge: Bridge,
-    name: str,
-    scopes: Sequence[str],
-    tenant: str | None,
-    types: Sequence[str] | None,
-    expires: datetime | None,
-    callback_url: str | None,
-    source_fetch: str | None,
-) -> tuple[str, str | None]:
-    """Make a key; return its text, and its webhook secret if it has an address to call.
+class OverHttp:
+    """The keys that ours administers, as `InDatabase` has all. Every method may raise RefusedByBridge, Unreachable."""
 
-    Raises RefusedByBridge, Unreachable.
-    """
-    given = {
-        "name": name,
-        "scopes": list(scopes),
-        "tenant": tenant,
-        "content_types": types,
-        "expires_at": None if expires is None else expires.isoformat(),
-        "callback_url": callback_url,
-        "source_fetch": source_fetch,
-    }
-    body = {field: value for field, value in given.items() if value is not None}
-    made = bridge.post(f"{KEYS_BASE}/", body).body
-    return str(made["key"]), made["webhook_secret"]
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
 
+    def create(self, wanted: Mapping[str, Any]) -> tuple[str, str | None]:
+        """Make a key; return its text, and its webhook secret if it has an address to call."""
+        body = {name: told.isoformat() if isinstance(told, datetime) else told for name, told in wanted.items()}
+        made = self._bridge.post(f"{KEYS_BASE}/", body).body
+        return str(made["key"]), made["webhook_secret"]
 
-def change_webhook_secret(bridge: Bridge, prefix: str) -> str:
-    """Make a key's webhook secret, or a new one, and return it. Raises RefusedByBridge, Unreachable."""
-    return str(bridge.post(f"{KEYS_BASE}/{part(prefix)}/webhook-secret").body["webhook_secret"])
+    def change_webhook_secret(self, prefix: str) -> str:
+        """Make a key's webhook secret, or a new one, and return it."""
+        return str(self._bridge.post(f"{KEYS_BASE}/{part(prefix)}/webhook-secret").body["webhook_secret"])
 
+    def listed(self, made_by: str | None) -> list[Mapping[str, Any]]:
+        """Return every key, or those that the key with this prefix made."""
+        found: list[Mapping[str, Any]] = []
+        cursor = None
+        while True:
+            page = self._bridge.get(f"{KEYS_BASE}/", made_by=made_by, limit=_PER_PAGE, cursor=cursor).body
+            found += [{**row, **{name: _moment(row[name]) for name in _MOMENTS}} for row in page["keys"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
 
-def listed(bridge: Bridge, made_by: str | None) -> list[Mapping[str, Any]]:
-    """Return every key that ours administers, or those that the key with this prefix made."""
-    found: list[Mapping[str, Any]] = []
-    cursor = None
-    while True:
-        page = bridge.get(f"{KEYS_BASE}/", made_by=made_by, limit=_PER_PAGE, cursor=cursor).body
-        found += [{**row, **{name: _moment(row[name]) for name in _MOMENTS}} for row in page["keys"]]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return found
-
-
-def revoke(bridge: Bridge, prefix: str, *, with_made: bool) -> tuple[int, int]:
-    """Revoke a key (`with_made`: and those it made, and so on); return the number of keys, and of jobs put back."""
-    done = bridge.ask("DELETE", f"{KEYS_BASE}/{part(prefix)}", {"made": with_made or None}).body
-    return 1 + done["also_revoked"], done["released"]
+    def revoke(self, prefix: str, *, with_made: bool) -> tuple[int, int]:
+        """Revoke a key (`with_made`: and those it made, and so on); return the number of keys, and of jobs put back."""
+        done = self._bridge.ask("DELETE", f"{KEYS_BASE}/{part(prefix)}", {"made": with_made or None}).body
+        return 1 + done["also_revoked"], done["released"]
 
 
 def _moment(told: str | None) -> datetime | None:
