@@ -35,6 +35,7 @@ SomeJob = Annotated[str | None, typer.Argument(metavar="JOB", parser=job_id, hel
 Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The bridge's address, instead of BRIDGE_URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Every = Annotated[float, typer.Option(metavar="SECONDS", min=0.1, max=3600, help="Seconds between two requests.")]
 Limit = Annotated[int, typer.Option(metavar="N", min=1, max=500, help="At most this many.")]
 Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="Continue from this cursor.")]
 

@@ -55,12 +55,12 @@ def flower(address: str, port: int, extra: list[str]) -> list[str]:
     return [*_celery("flower", "tasks.flower"), f"--address={address}", f"--port={port}", *extra]
 
 
-def remote_worker(url: str, worker_id: str, handlers: Mapping[str, str], concurrency: int = 1) -> list[str]:
+def remote_worker(url: str, worker_id: str, handlers: Mapping[str, str]) -> list[str]:
     """Return the command line of a worker for `handlers` (type → module:function); its key comes by BRIDGE_KEY."""
     chosen = [part for name, function in handlers.items() for part in ("--handler", f"{name}={function}")]
     return [
         sys.executable, "-m", "bridge_worker", "--url", url, "--worker-id", worker_id,
-        "--content-types", ",".join(handlers), "--concurrency", str(concurrency), *chosen,
+        "--content-types", ",".join(handlers), "--concurrency", "1", *chosen,
     ]  # fmt: skip
 
 

@@ -117,7 +117,9 @@ class Stack:
     def check(self) -> None:
         """Check that all still run. Raises ChildEnded if a process or an embedded server has ended."""
         self.family.check()
-        self._check_servers()
+        stopped = self.servers.stopped() if self.servers else None
+        if stopped:
+            raise ChildEnded(f"{stopped} ended: read {self.settings.data_dir / 'logs' / stopped}.log")
 
     def keep_up(self) -> list[str]:
         """Restart servers and processes that have ended; return a sentence for each.
@@ -143,11 +145,6 @@ class Stack:
         finally:
             engine.dispose()
         return False
-
-    def _check_servers(self) -> None:
-        stopped = self.servers.stopped() if self.servers else None
-        if stopped:
-            raise ChildEnded(f"{stopped} ended: read {self.settings.data_dir / 'logs' / stopped}.log")
 
     def stop(self) -> None:
         """Stop remote workers (they hand in what they have begun), API, Celery and beat, then the servers."""

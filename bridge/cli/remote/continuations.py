@@ -10,10 +10,10 @@ from rich.console import Console
 
 from bridge.cli import options
 from bridge.cli.console import WIDE, coloured, print_detailed, text
-from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
+from bridge.cli.options import Cursor, Json, Limit, ListByDefault, Url
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.cli.remote.job_tables import show_more, tell
-from bridge.cli.remote.resend import send_again
+from bridge.cli.remote.resend import add_resend
 from bridge.cli.text import age, clean, until
 from bridge.names import API_ROOT
 from models.job_state import OutcomeState
@@ -67,21 +67,12 @@ def _show(paper: Console, answer: Answer) -> None:
     show_more(paper, answer.body["next_cursor"])
 
 
-@app.command()
-def resend(
-    job: SomeJob = None,
-    n: Annotated[
-        int | None, typer.Option("--n", metavar="N", help="Number of the outcome; default: the latest.")
-    ] = None,
-    state: Annotated[
-        Resendable | None, typer.Option(metavar="failing", help="Resend all outcomes in this state.")
-    ] = None,
-    yes: Yes = False,
-    json: Json = False,
-    url: Url = None,
-) -> None:
-    """Send an outcome again, or all that fail.
-
-    Confirmed or not; asks before many.
-    """
-    send_again(f"{_PATH}/resend", "outcomes", Resendable, job=job, n=n, state=state, yes=yes, json=json, url=url)
+add_resend(
+    app,
+    f"{_PATH}/resend",
+    "outcomes",
+    Resendable,
+    metavar="failing",
+    which="Resend all outcomes in this state.",
+    summary="Send an outcome again, or all that fail.\n\nConfirmed or not; asks before many.",
+)

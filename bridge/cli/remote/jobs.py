@@ -13,6 +13,7 @@ from bridge.cli.options import (
     Before,
     ContentType,
     Cursor,
+    Every,
     IngestionTask,
     Job,
     Json,
@@ -78,9 +79,7 @@ def batch(
 @app.command("watch", epilog=options.ENDS)
 def watch_(
     job: SomeJob = None,
-    every: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, max=3600, help="Seconds between two requests.")
-    ] = 1.0,
+    every: Every = 1.0,
     json: Json = False,
     url: Url = None,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bridge.cli.console import console
-from bridge.cli.options import Job, Json, Url
+from bridge.cli.options import Every, Job, Json, Url
 from bridge.cli.remote.http import Bridge, bridge_at
 from bridge.cli.text import clean
 from bridge.names import API_BASE
@@ -19,9 +19,7 @@ from models.job_state import FINAL
 def logs(
     job: Job,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends, or Ctrl-C.")] = False,
-    every: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, max=3600, help="Seconds between two requests.")
-    ] = 1.0,
+    every: Every = 1.0,
     json: Json = False,
     url: Url = None,
 ) -> None:

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from bridge.cli import options
 from bridge.cli.console import coloured, print_detailed, text
-from bridge.cli.options import Cursor, Json, Limit, ListByDefault, SomeJob, Url, Yes
+from bridge.cli.options import Cursor, Json, Limit, ListByDefault, Url
 from bridge.cli.remote.http import Answer, bridge_at
 from bridge.cli.remote.job_tables import show_more, tell
-from bridge.cli.remote.resend import send_again
+from bridge.cli.remote.resend import add_resend
 from bridge.cli.text import until
 from bridge.names import WEBHOOKS_BASE
 from models.job_state import WebhookState
@@ -61,23 +61,12 @@ def _show(paper: Console, answer: Answer) -> None:
     show_more(paper, answer.body["next_cursor"])
 
 
-@app.command()
-def resend(
-    job: SomeJob = None,
-    n: Annotated[
-        int | None, typer.Option("--n", metavar="N", help="Number of the outcome; default: the latest.")
-    ] = None,
-    state: Annotated[
-        Resendable | None, typer.Option(metavar="STATE", help="Resend all that are failing, or failed.")
-    ] = None,
-    yes: Yes = False,
-    json: Json = False,
-    url: Url = None,
-) -> None:
-    """Send a webhook again, or all in a state.
-
-    Delivered or not; asks before many.
-    """
-    send_again(
-        f"{WEBHOOKS_BASE}/resend", "webhooks", Resendable, job=job, n=n, state=state, yes=yes, json=json, url=url
-    )
+add_resend(
+    app,
+    f"{WEBHOOKS_BASE}/resend",
+    "webhooks",
+    Resendable,
+    metavar="STATE",
+    which="Resend all that are failing, or failed.",
+    summary="Send a webhook again, or all in a state.\n\nDelivered or not; asks before many.",
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from celery import Celery
 
@@ -69,7 +69,7 @@ def _taken(broker: str) -> set[str]:
     return {queue["name"] for its in answers.values() for queue in its}
 
 
-def lying(broker: str, queues: Iterator[str] | list[str] | tuple[str, ...] = names.QUEUES) -> dict[str, int]:
+def lying(broker: str, queues: Iterable[str] = names.QUEUES) -> dict[str, int]:
     """Count the messages in each queue. Raises redis.RedisError."""
     with connect(broker, socket_timeout=3) as client:
         return {name: int(client.llen(name)) for name in queues}
