@@ -14,13 +14,7 @@ import psycopg2
 from bridge.embedded import roles
 from bridge.embedded.account import server_account
 from bridge.embedded.errors import EmbeddedError
-from bridge.embedded.places import (
-    DataDirectory,
-    cluster_home,
-    package_directory,
-    readable_copy,
-    sweep_temporary,
-)
+from bridge.embedded.places import DataDirectory, cluster_home, package_directory, readable_copy, sweep_temporary
 from bridge.embedded.ports import free_port
 from bridge.embedded.process import Server, await_ready, is_running, spawn
 from bridge.private_files import open_log, read_of_another, write_private
@@ -51,14 +45,19 @@ _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes":
 def running_url(data_dir: Path) -> str | None:
     """Return the URL of the server that another process of ours runs for this data directory, if one does."""
     try:
-        lines = read_of_another(data_dir / "postgres" / "cluster" / "postmaster.pid").splitlines()
+        lines = _ready_lines(data_dir / "postgres" / "cluster")
         password = (data_dir / "secrets" / "postgres").read_text().strip()
     except OSError:
         return None
-    ready = len(lines) > 7 and lines[7].strip() == "ready" and lines[0].isdigit() and lines[3].isdigit()
-    if not ready or not is_running(int(lines[0])):
+    if not lines or not (lines[0].isdigit() and lines[3].isdigit() and is_running(int(lines[0]))):
         return None
-    return f"postgresql+psycopg2://{_NAME}:{password}@127.0.0.1:{lines[3]}/{_NAME}"
+    return roles.url(_NAME, password, lines[3], _NAME)
+
+
+def _ready_lines(cluster: Path) -> list[str]:
+    """Return the lines of a server's PID file if its eighth says that it is ready, else none. Raises OSError."""
+    lines = read_of_another(cluster / "postmaster.pid").splitlines()
+    return lines if len(lines) > 7 and lines[7].strip() == "ready" else []
 
 
 class PostgresServer(Server):
@@ -83,12 +82,12 @@ class PostgresServer(Server):
     @property
     def url(self) -> str:
         """Return SQLAlchemy's URL of the database; it holds the password."""
-        return f"postgresql+psycopg2://{_NAME}:{self._password}@127.0.0.1:{self.port}/{_NAME}"
+        return roles.url(_NAME, self._password, self.port, _NAME)
 
     @property
     def superuser_url(self) -> str:
         """Return the superuser's URL, which only the tests and the preparation of the cluster need."""
-        return roles.url(self.port, self._data.secret("postgres-superuser"))
+        return roles.url(roles.SUPERUSER, self._data.secret("postgres-superuser"), self.port, "postgres")
 
     @property
     def _password(self) -> str:
@@ -124,12 +123,11 @@ class PostgresServer(Server):
         (self._data.path / "postgres").unlink(missing_ok=True) if self._user else None
 
     def _ready(self) -> bool:
-        """Return whether the server is ready: the eighth line of its PID file says so, without a connection."""
+        """Return whether the server is ready, without a connection."""
         try:
-            lines = read_of_another(self._cluster / "postmaster.pid").splitlines()
+            return _ready_lines(self._cluster)[:1] == [str(self.pid)]
         except OSError:
             return False
-        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     def _initdb(self) -> None:
         shutil.rmtree(self._cluster, ignore_errors=True)  # what a killed initdb left

@@ -43,9 +43,9 @@ END $$
 """
 
 
-def url(port: int, password: str) -> str:
-    """Return the superuser's URL, for SQLAlchemy."""
-    return f"postgresql+psycopg2://{SUPERUSER}:{password}@127.0.0.1:{port}/postgres"
+def url(role: str, password: str, port: int | str, database: str) -> str:
+    """Return the URL of a role at a database, for SQLAlchemy; it holds the password."""
+    return f"postgresql+psycopg2://{role}:{password}@127.0.0.1:{port}/{database}"
 
 
 def prepare(port: int, name: str, password: str, superuser_password: str) -> None:

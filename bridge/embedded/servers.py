@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from bridge.embedded.errors import EmbeddedError
 from bridge.embedded.places import DataDirectory, open_data_directory
@@ -20,14 +19,12 @@ class Servers:
     what the tests of failures do. Neither survives this process: see bridge.embedded.process.
     """
 
-    def __init__(
-        self, data: DataDirectory, postgres: PostgresServer | None, redis: ValkeyServer | None, keep: bool
-    ) -> None:
+    def __init__(self, data: DataDirectory, keep: bool) -> None:
         self._data = data
         self._keep = keep
         self._stopped = False
-        self.postgres = postgres
-        self.redis = redis
+        self.postgres: PostgresServer | None = None
+        self.redis: ValkeyServer | None = None
         self._lives: dict[str, Lives] = {}
 
     @property
@@ -69,12 +66,9 @@ class Servers:
                 said.append(f"{name} ended and was started again on its data: read {server.log}")
         return said
 
-    def _servers(self) -> Iterator[tuple[str, PostgresServer | ValkeyServer]]:
-        yield from (
-            (name, server)
-            for name, server in (("postgres", self.postgres), ("valkey", self.redis))
-            if server is not None
-        )
+    def _servers(self) -> list[tuple[str, PostgresServer | ValkeyServer]]:
+        both = (("postgres", self.postgres), ("valkey", self.redis))
+        return [(name, server) for name, server in both if server is not None]
 
     def stop(self) -> None:
         """Stop both cleanly; remove what is not durable and outside the data directory. Repeatable."""
@@ -90,9 +84,7 @@ class Servers:
     def __enter__(self) -> Servers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -115,7 +107,7 @@ def start(
     """
     data = open_data_directory(Path(data_dir))
     keep = durable if keep is None else keep
-    servers = Servers(data, None, None, keep)
+    servers = Servers(data, keep)
     try:
         if postgres:
             servers.postgres = PostgresServer(data, durable=durable, keep=keep, options=postgres_options or {})

@@ -28,8 +28,6 @@ _SETTINGS = {
     # Evicting a list would lose the mirror and Celery's queues silently; refusing a write is loud.
     "maxmemory-policy": "noeviction",
 }
-
-
 #: Below `secrets` of a data directory: where `jobbridge up` notes the address of its Redis, with the password.
 BROKER_URL = "broker-url"
 
@@ -93,7 +91,4 @@ class ValkeyServer(Server):
             feed="".join(f"{name} {value}\n" for name, value in lines.items()).encode(),
             keep_open=self._data.lock,
         )
-        await_ready(self._child, self._ready, what="embedded Valkey", log=self.log)
-
-    def _ready(self) -> bool:
-        return _answers(self.url)
+        await_ready(self._child, lambda: _answers(self.url), what="embedded Valkey", log=self.log)
