@@ -82,9 +82,8 @@ remote_jobs = Table(
     Column("return_count", SmallInteger, nullable=False, server_default=text("0")),  # returns in a row, no retry spent
     Column("outcome_count", Integer, nullable=False, server_default=text("0")),  # terminal states so far: `n`
     Column("attempt", Integer, nullable=False, server_default=text("0")),
-    Column(
-        "forgiven_attempt", Integer, nullable=False, server_default=text("0")
-    ),  # the last before an operator's retry
+    # The last before an operator's retry.
+    Column("forgiven_attempt", Integer, nullable=False, server_default=text("0")),
     Column("worker_id", Text),
     Column("key_id", Uuid),
     Column("claim_id", Text),
@@ -135,15 +134,7 @@ LEASED = "lease_expires_at IS NOT NULL"
 DEADLINE_RUNS = "completed_at IS NULL AND ack_by IS NOT NULL"
 HELD = f"{_PROCESSING} AND ack_by IS NOT NULL"
 TO_BE_TOLD = "unserved_at IS NOT NULL AND completed_at IS NULL"
-Index(
-    "remote_jobs_claim",
-    _c.tenant,
-    _c.content_type,
-    _c.priority,
-    _c.queued_at,
-    _c.id,
-    postgresql_where=text(QUEUED),
-)
+Index("remote_jobs_claim", _c.tenant, _c.content_type, _c.priority, _c.queued_at, _c.id, postgresql_where=text(QUEUED))
 Index("remote_jobs_queue_clock", _c.timeout_at, postgresql_where=text(QUEUE_CLOCK_RUNS))
 Index("remote_jobs_deadline", _c.timeout_at, postgresql_where=text(DEADLINE_RUNS))
 Index("remote_jobs_lease", _c.lease_expires_at, postgresql_where=text(LEASED))
@@ -157,30 +148,14 @@ Index("remote_jobs_newest", _c.tenant, _c.created_at, _c.id)
 Index("remote_jobs_by_status", _c.tenant, _c.status, _c.created_at, _c.id)
 Index("remote_jobs_by_type", _c.tenant, _c.content_type, _c.status, _c.created_at, _c.id)
 Index("remote_jobs_ingestion_task", _c.tenant, _c.ingestion_task_id, _c.created_at, _c.id)
-Index(
-    "remote_jobs_by_worker",
-    _c.tenant,
-    _c.worker_id,
-    _c.created_at,
-    _c.id,
-    postgresql_where=text("worker_id IS NOT NULL"),
-)
+_CLAIMED = text("worker_id IS NOT NULL")
+Index("remote_jobs_by_worker", _c.tenant, _c.worker_id, _c.created_at, _c.id, postgresql_where=_CLAIMED)
 Index("remote_jobs_purge", _c.completed_at, postgresql_where=text("completed_at IS NOT NULL"))
 # The recent durations of a content type, for estimates.
-Index(
-    "remote_jobs_recent",
-    _c.tenant,
-    _c.content_type,
-    _c.completed_at,
-    postgresql_where=text(f"status = '{JobState.COMPLETED}'"),
-)
-Index(
-    "remote_jobs_idempotency",
-    _c.tenant,
-    _c.idempotency_key,
-    unique=True,
-    postgresql_where=text("idempotency_key IS NOT NULL"),
-)
+_COMPLETED = text(f"status = '{JobState.COMPLETED}'")
+Index("remote_jobs_recent", _c.tenant, _c.content_type, _c.completed_at, postgresql_where=_COMPLETED)
+_KEYED = text("idempotency_key IS NOT NULL")
+Index("remote_jobs_idempotency", _c.tenant, _c.idempotency_key, unique=True, postgresql_where=_KEYED)
 
 # The content of a completed job's result: up to BRIDGE_MAX_BODY_BYTES, kept out of the hot row. Never changed.
 job_results = Table(

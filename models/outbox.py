@@ -27,13 +27,7 @@ continuations = Table(
     Column("last_error", Text),
     Column("state", Text, Computed(_STATE, persisted=True), nullable=False),
 )
-Index("continuations_due", continuations.c.next_at, postgresql_where=text("next_at IS NOT NULL"))
+_c = continuations.c
+Index("continuations_due", _c.next_at, postgresql_where=text("next_at IS NOT NULL"))
 # The list for operators, newest first.
-Index(
-    "continuations_state",
-    continuations.c.tenant,
-    continuations.c.state,
-    continuations.c.created_at,
-    continuations.c.job_id,
-    continuations.c.n,
-)
+Index("continuations_state", _c.tenant, _c.state, _c.created_at, _c.job_id, _c.n)
