@@ -10,7 +10,8 @@ the medians (weighted by how many were completed), the 95th percentile the highe
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
@@ -106,15 +107,13 @@ def record(runtime: Runtime) -> int:
         if not connection.scalar(TRY_LOCK, {"lock": LOCK}):
             return 0
         recorded = _record_fine(connection)
-        finer = _FINE
-        for span in (SPANS["24h"], SPANS["7d"]):
+        for finer, span in pairwise(SPANS.values()):
             due = connection.execute(DUE, {"step": span.step, "seconds": span.seconds}).one_or_none()
             if due is not None:
                 bounds = {"since": due.since, "until": due.until}
                 connection.execute(JOIN, {"step": span.step, "finer": finer.step, **bounds})
                 connection.execute(MARK, {"step": span.step, "until": due.until})
                 recorded += 1
-            finer = span
         for span in SPANS.values():
             connection.execute(FORGET, {"step": span.step, "seconds": span.seconds + span.step})
     return recorded
@@ -129,8 +128,8 @@ def _record_fine(connection: Connection) -> int:
     lines: dict[tuple[datetime, str, str], dict[str, Any]] = {
         (row["at"], row["tenant"], row["content_type"]): {**_NOTHING, **row} for row in ended
     }
-    newest = connection.scalar(text("SELECT CAST(:until AS timestamptz) - make_interval(secs => :step)"),
-                               {**step, "until": due.until})  # fmt: skip
+    length = timedelta(seconds=_FINE.step)
+    newest = due.until - length
     unfinished = counters.unfinished(connection)
     for row in unfinished:
         place = (newest, row.tenant, row.content_type)
@@ -138,10 +137,7 @@ def _record_fine(connection: Connection) -> int:
     for place, seconds in _oldest(connection, unfinished, newest).items():
         lines[place]["oldest_seconds"] = seconds
     heaviest = sorted(lines.items(), key=lambda line: -sum(line[1][what] for what in _COUNTED))[:MOST_LINES]
-    steps = connection.scalars(
-        text("SELECT generate_series(:since, CAST(:newest AS timestamptz), make_interval(secs => :step))"),
-        {**step, "since": due.since, "newest": newest},
-    ).all()
+    steps = [due.since + n * length for n in range((due.until - due.since) // length)]
     marks = [((at, "", ""), _NOTHING) for at in steps]
     rows = []
     for (at, tenant, kind), line in heaviest + marks:
