@@ -24,7 +24,6 @@ FIELDS = CreateFields()
 MOST_TENANTS = 10_000  # that a process remembers
 LONGEST_DELAY_SECONDS = 30  # before a retry; celeryconfig's visibility_timeout is longer
 
-
 _tenants = {names.DEFAULT_TENANT}  # for which a key was ever created: this does not change
 
 
@@ -90,11 +89,10 @@ def _later(task: Task[Any, Any], error: Exception) -> Exception:
     """Postpone the task and return what to raise. It is retried for ever, with growing delays."""
     try:
         countdown = min(2**task.request.retries, LONGEST_DELAY_SECONDS)
-        later: Exception = task.retry(exc=error, countdown=countdown, throw=False)
+        return task.retry(exc=error, countdown=countdown, throw=False)
     except Reject:  # The broker takes no delayed message, and Celery would drop the current one as well.
         time.sleep(1)
         return Reject(error, requeue=True)
-    return later
 
 
 def _refuse_unknown(tenant: str) -> None:

@@ -7,7 +7,7 @@ from celery.loaders.app import AppLoader
 from celery.states import SUCCESS
 
 
-class _UnconditionalSuccess:
+class Redis(RedisBackend):
     """Stores a success at once. Celery reads first whether one is stored, which a failure must not replace.
 
     A success may replace another: it answers the same idempotency key, and names the same job.
@@ -15,8 +15,6 @@ class _UnconditionalSuccess:
 
     _get_result_meta: Any
     _set_with_state: Any
-    encode: Any
-    get_key_for_task: Any
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
@@ -29,12 +27,8 @@ class _UnconditionalSuccess:
         return result
 
 
-class Redis(_UnconditionalSuccess, RedisBackend):
-    """The backend for one Redis server."""
-
-
-class Sentinel(_UnconditionalSuccess, SentinelBackend):
-    """The backend for a Redis that Sentinel watches."""
+class Sentinel(Redis, SentinelBackend):
+    """The same for a Redis that Sentinel watches."""
 
 
 class Loader(AppLoader):

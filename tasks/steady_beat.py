@@ -26,7 +26,7 @@ class Steady(beat.Scheduler):
         self._monotonic = monotonic
         self._due: dict[str, float] = {}
         self._steadily = Supervised("look at the sweeps' queue")
-        self._lying = 0
+        self._lying = MOST_LYING
         super().__init__(*args, **options)
 
     def tick(self, *_: Any, **__: Any) -> float:
@@ -44,9 +44,8 @@ class Steady(beat.Scheduler):
         return max(0.01, min(self._due.values()) - self._monotonic())
 
     def _unread(self) -> bool:
-        self._lying = MOST_LYING  # where the broker does not answer, nothing can be sent either
-        self._steadily(self._look)
-        return self._lying >= MOST_LYING
+        """Return whether too many sweeps lie unread; where the broker does not answer, nothing can be sent either."""
+        return not self._steadily(self._look) or self._lying >= MOST_LYING
 
     def _look(self) -> None:
         self._lying = lying(self.app, names.SWEEPS)
