@@ -56,6 +56,9 @@ CREATE TRIGGER remote_jobs_gone AFTER DELETE ON remote_jobs REFERENCING OLD TABL
   FOR EACH STATEMENT EXECUTE FUNCTION remote_jobs_gone();
 """
 
+OUTCOME_STATE = """CASE WHEN next_at IS NOT NULL AND tries >= 5 THEN 'failing' WHEN next_at IS NOT NULL THEN 'waiting'
+ WHEN confirmed_at IS NOT NULL THEN 'confirmed' ELSE 'sent' END"""
+
 # name: (columns, predicate)
 INDEXES_OF_JOBS = {
     "remote_jobs_claim": (["tenant", "content_type", "priority", "queued_at", "id"], "status = 'pending'"),
@@ -88,9 +91,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True)),
         sa.Column("revoked_at", sa.DateTime(timezone=True)),
         sa.Column("last_used_at", sa.DateTime(timezone=True)),
-        sa.CheckConstraint(
-            "scopes <@ ARRAY['submit', 'work', 'read', 'admin'] AND scopes <> '{}'", name=op.f("api_keys_scopes")
-        ),
+        sa.CheckConstraint("scopes <@ ARRAY['submit', 'work', 'read', 'admin'] AND scopes <> '{}'", name="scopes"),
         sa.UniqueConstraint("prefix"),
     )
     op.create_table(
@@ -137,34 +138,30 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "(status = 'processing') = (lease_expires_at IS NOT NULL)"
             " AND (status = 'processing') = (ack_by IS NOT NULL)",
-            name=op.f("remote_jobs_lease_iff_processing"),
+            name="lease_iff_processing",
         ),
         sa.CheckConstraint(
             "(status IN ('cancelled', 'completed', 'failed', 'timeout')) = (completed_at IS NOT NULL)",
-            name=op.f("remote_jobs_completed_at_iff_final"),
+            name="completed_at_iff_final",
         ),
         sa.CheckConstraint(
             "NOT (status = 'processing') OR (attempt > 0 AND worker_id IS NOT NULL AND key_id IS NOT NULL"
             " AND lease_token IS NOT NULL AND started_at IS NOT NULL AND attempt_end IS NULL)",
-            name=op.f("remote_jobs_processing_is_held"),
+            name="processing_is_held",
         ),
         sa.CheckConstraint(
             "NOT (status IN ('cancelled', 'completed', 'failed', 'timeout')) OR outcome_count > 0",
-            name=op.f("remote_jobs_final_is_counted"),
+            name="final_is_counted",
         ),
-        sa.CheckConstraint(
-            "status <> 'completed' OR result_data IS NOT NULL", name=op.f("remote_jobs_completed_has_result")
-        ),
+        sa.CheckConstraint("status <> 'completed' OR result_data IS NOT NULL", name="completed_has_result"),
         sa.CheckConstraint(
             "status IN ('cancelled', 'completed', 'failed', 'pending', 'processing', 'timeout')",
-            name=op.f("remote_jobs_status"),
+            name="status",
         ),
-        sa.CheckConstraint("(attempt_end IS NULL) = (attempt_ended_at IS NULL)", name=op.f("remote_jobs_attempt_end")),
-        sa.CheckConstraint(
-            "(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name=op.f("remote_jobs_idempotency")
-        ),
-        sa.CheckConstraint("priority BETWEEN 0 AND 2", name=op.f("remote_jobs_priority")),
-        sa.CheckConstraint("retry_count BETWEEN 0 AND max_retries", name=op.f("remote_jobs_retry_count")),
+        sa.CheckConstraint("(attempt_end IS NULL) = (attempt_ended_at IS NULL)", name="attempt_end"),
+        sa.CheckConstraint("(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name="idempotency"),
+        sa.CheckConstraint("priority BETWEEN 0 AND 2", name="priority"),
+        sa.CheckConstraint("retry_count BETWEEN 0 AND max_retries", name="retry_count"),
         postgresql_with={"fillfactor": "85"},
     )
     for name, (columns, predicate) in INDEXES_OF_JOBS.items():
@@ -193,17 +190,7 @@ def upgrade() -> None:
         sa.Column("sent_at", sa.DateTime(timezone=True)),
         sa.Column("confirmed_at", sa.DateTime(timezone=True)),
         sa.Column("last_error", sa.Text()),
-        sa.Column(
-            "state",
-            sa.Text(),
-            sa.Computed(
-                "CASE WHEN next_at IS NOT NULL AND tries >= 5 THEN 'failing'"
-                " WHEN next_at IS NOT NULL THEN 'waiting'"
-                " WHEN confirmed_at IS NOT NULL THEN 'confirmed' ELSE 'sent' END",
-                persisted=True,
-            ),
-            nullable=False,
-        ),
+        sa.Column("state", sa.Text(), sa.Computed(OUTCOME_STATE, persisted=True), nullable=False),
     )
     op.create_index("continuations_due", "continuations", ["next_at"], postgresql_where=sa.text("next_at IS NOT NULL"))
     op.create_index("continuations_state", "continuations", ["tenant", "state", "created_at", "job_id", "n"])
@@ -231,7 +218,7 @@ def upgrade() -> None:
         sa.Column("result_digest", sa.LargeBinary()),
         sa.CheckConstraint(
             "how IN ('cancelled', 'completed', 'failed', 'lease_expired', 'released', 'timeout', 'unacknowledged')",
-            name=op.f("job_attempts_how"),
+            name="how",
         ),
     )
     op.create_table(
@@ -252,7 +239,7 @@ def upgrade() -> None:
         sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("what", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Uuid(), nullable=False),
-        sa.CheckConstraint("what IN ('cancel', 'retry')", name=op.f("job_requests_what")),
+        sa.CheckConstraint("what IN ('cancel', 'retry')", name="what"),
     )
     op.create_index("job_requests_job", "job_requests", ["job_id", "id"])
     op.create_table(
@@ -297,10 +284,8 @@ def upgrade() -> None:
         sa.Column("paused_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("until", sa.DateTime(timezone=True)),
         sa.Column("in_a_row", sa.Integer(), server_default=sa.text("1"), nullable=False),
-        sa.CheckConstraint("by IN ('bridge', 'operator')", name=op.f("worker_pauses_by")),
-        sa.CheckConstraint(
-            "by <> 'bridge' OR (until IS NOT NULL AND key_id IS NOT NULL)", name=op.f("worker_pauses_bridge")
-        ),
+        sa.CheckConstraint("by IN ('bridge', 'operator')", name="by"),
+        sa.CheckConstraint("by <> 'bridge' OR (until IS NOT NULL AND key_id IS NOT NULL)", name="bridge"),
         sa.UniqueConstraint(
             "tenant", "worker_id", "key_id", "by", name="worker_pauses_worker", postgresql_nulls_not_distinct=True
         ),

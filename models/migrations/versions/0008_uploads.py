@@ -28,9 +28,9 @@ def upgrade() -> None:
         sa.Column("sha256", sa.LargeBinary()),
         sa.Column("created_at", moment, server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", moment, nullable=False),
-        sa.CheckConstraint("received BETWEEN 0 AND length", name=op.f("uploads_received")),
-        sa.CheckConstraint("(received = length) = (sha256 IS NOT NULL)", name=op.f("uploads_whole_has_digest")),
-        sa.CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name=op.f("uploads_attempt_of_job")),
+        sa.CheckConstraint("received BETWEEN 0 AND length", name="received"),
+        sa.CheckConstraint("(received = length) = (sha256 IS NOT NULL)", name="whole_has_digest"),
+        sa.CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name="attempt_of_job"),
     )
     op.create_index("uploads_expire", "uploads", ["expires_at"])
     op.create_table(
@@ -41,7 +41,7 @@ def upgrade() -> None:
         sa.Column("start", sa.BigInteger()),
         sa.Column("size", sa.Integer()),
         sa.Column("written_at", moment, server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("(start IS NULL) = (size IS NULL)", name=op.f("upload_segments_counted")),
+        sa.CheckConstraint("(start IS NULL) = (size IS NULL)", name="counted"),
     )
     op.create_index("upload_segments_of", "upload_segments", ["upload_id", "start"])
     unnamed, uncounted = sa.text("upload_id IS NULL"), sa.text("size IS NULL AND upload_id IS NOT NULL")

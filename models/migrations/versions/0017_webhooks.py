@@ -10,6 +10,10 @@ from alembic import op
 revision = "0017"
 down_revision = "0016"
 
+RECEIVER = "lower(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1))"
+STATE = """CASE WHEN next_at IS NOT NULL AND tries >= 5 THEN 'failing' WHEN next_at IS NOT NULL THEN 'waiting'
+ WHEN delivered_at IS NOT NULL THEN 'delivered' ELSE 'failed' END"""
+
 
 def upgrade() -> None:
     for table in ("remote_jobs", "batches"):
@@ -26,12 +30,7 @@ def upgrade() -> None:
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Uuid(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
-        sa.Column(
-            "receiver",
-            sa.Text(),
-            sa.Computed("lower(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1))", persisted=True),
-            nullable=False,
-        ),
+        sa.Column("receiver", sa.Text(), sa.Computed(RECEIVER, persisted=True), nullable=False),
         sa.Column("kwargs", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
@@ -41,16 +40,7 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text()),
         sa.Column("response_status", sa.Integer()),
         sa.Column("response_excerpt", sa.Text()),
-        sa.Column(
-            "state",
-            sa.Text(),
-            sa.Computed(
-                "CASE WHEN next_at IS NOT NULL AND tries >= 5 THEN 'failing' WHEN next_at IS NOT NULL THEN 'waiting'"
-                " WHEN delivered_at IS NOT NULL THEN 'delivered' ELSE 'failed' END",
-                persisted=True,
-            ),
-            nullable=False,
-        ),
+        sa.Column("state", sa.Text(), sa.Computed(STATE, persisted=True), nullable=False),
     )
     on_its_way = sa.text("next_at IS NOT NULL")
     op.create_index("webhooks_of_tenant", "webhooks", ["tenant", "next_at"], postgresql_where=on_its_way)

@@ -85,7 +85,7 @@ def server(connection: Connection, settings: Settings, facts: dict[str, str]) ->
 
 def schema(engine: Engine, facts: dict[str, str]) -> Iterator[Finding]:
     """Check that the schema is the one that this code knows."""
-    known = ScriptDirectory.from_config(migrations.config(engine=engine))
+    known = ScriptDirectory.from_config(migrations.config(engine))
     head, current = known.get_current_head(), migrations.current(engine)
     facts["schema"] = current or "none"
     if current is None:
