@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -98,12 +98,11 @@ def check(value: Any) -> None:
     _check(value)
 
 
-class _Bad:
+class _Bad(NamedTuple):
     """A marker where the second reading found what the first one hides."""
 
-    def __init__(self, reason: str, *, is_json: bool = True) -> None:
-        self.reason = reason
-        self.is_json = is_json
+    reason: str
+    is_json: bool = True
 
 
 _TOO_MANY = f"Must not hold more than {MOST_VALUES} values."
@@ -159,9 +158,7 @@ def _check(value: Any) -> int | None:
 
 
 def _wrong_name(name: Any) -> str | None:
-    if len(name) > LONGEST_NAME:
-        return _NAME
-    return _wrong_text(name)
+    return _NAME if len(name) > LONGEST_NAME else _wrong_text(name)
 
 
 def _wrong_text(text: str) -> str | None:

@@ -54,16 +54,14 @@ def needs(
     failing: int,
     pipeline: PipelineQueue | None,
     tenant: str,
-    webhooks: Sequence[Row[Any]] = (),
-    full: Sequence[Share] = (),
+    webhooks: Sequence[Row[Any]],
+    full: Sequence[Share],
 ) -> list[Need]:
     """Return all that needs attention, the most urgent first."""
     return [
         *_sweeps(sweeps),
-        *_redis(known),
         *_queues(queues, known),
-        *_continuations(failing),
-        *_pipeline(pipeline, tenant),
+        *_outcomes(failing, pipeline, tenant),
         *_webhooks(webhooks),
         *(Need("uploads_nearly_full", share.sentence(), share.cure(), "jobs") for share in full),
         *_paused(known),
@@ -90,7 +88,7 @@ def _sweeps(sweeps: Sequence[Row[Any]]) -> Iterator[Need]:
         )
 
 
-def _redis(known: Roster) -> Iterator[Need]:
+def _queues(queues: Sequence[QueueNow], known: Roster) -> Iterator[Need]:
     if not known.redis:
         yield Need(
             "redis_away",
@@ -98,10 +96,6 @@ def _redis(known: Roster) -> Iterator[Need]:
             "See /readyz and Redis' own log: is it up, has it memory and disk?",
             "sweeps",
         )
-
-
-def _queues(queues: Sequence[QueueNow], known: Roster) -> Iterator[Need]:
-    if not known.redis:
         return
     stuck = [queue for queue in queues if queue.pending and not queue.workers
              and (queue.oldest_seconds or 0) > STUCK_SECONDS]  # fmt: skip
@@ -115,7 +109,7 @@ def _queues(queues: Sequence[QueueNow], known: Roster) -> Iterator[Need]:
         )
 
 
-def _continuations(failing: int) -> Iterator[Need]:
+def _outcomes(failing: int, pipeline: PipelineQueue | None, tenant: str) -> Iterator[Need]:
     if failing:
         yield Need(
             "continuations_failing",
@@ -123,9 +117,6 @@ def _continuations(failing: int) -> Iterator[Need]:
             "See whether the broker takes messages and the pipeline consumes its queue; then send them again.",
             "continuations",
         )
-
-
-def _pipeline(pipeline: PipelineQueue | None, tenant: str) -> Iterator[Need]:
     if pipeline is not None and not pipeline.consumed and (told := sentence(pipeline, tenant)):
         yield Need(
             "pipeline_queue_untouched",

@@ -203,14 +203,10 @@ def _asking(told: str | bytes | None, at: float) -> LastPoll | None:
     except (ValueError, TypeError):
         return None
     lists = isinstance(content_types, list) and isinstance(denied, list)
-    if not lists or not _all_text(content_types + denied):
+    if not lists or not all(isinstance(one, str) for one in content_types + denied):
         return None
     numbers = len(slots) == 2 and all(slot is None or type(slot) is int for slot in slots)
     return LastPoll(content_types, denied, at, Slots(*slots) if numbers else UNTOLD)
-
-
-def _all_text(values: list[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
 
 
 def _polls(told: str | bytes, since: float) -> dict[str, int] | None:
