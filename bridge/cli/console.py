@@ -56,7 +56,6 @@ def line(content: object) -> Text:
 
 
 def coloured(name: str) -> Text:
-    """Return a state in its colour."""
     return text(name, STYLES.get(name, ""))
 
 

@@ -84,5 +84,4 @@ class ListByDefault(TyperGroup):
 
 
 def group(summary: str, **options: Any) -> typer.Typer:
-    """Make a group of client commands."""
     return typer.Typer(help=f"{summary}\n\n{EXIT}", **options)

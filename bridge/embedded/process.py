@@ -45,7 +45,6 @@ class Lives:
         return self.due is not None and time.monotonic() >= self.due
 
     def begin(self) -> None:
-        """Note that it was started."""
         self.began, self.due = time.monotonic(), None
 
 

@@ -60,25 +60,20 @@ def read_receipts(place: Path) -> Receipts:
 
 def steps(job: Mapping[str, Any], receipts: list[Receipt]) -> list[tuple[str, datetime]]:
     """Return the moments of a job's way, in order: what happened, and when."""
-    found = [("created", _moment(job["created_at"]))]
+    moment = datetime.fromisoformat
+    found = [("created", moment(job["created_at"]))]
     for attempt in job["attempts"]:
         number = f" (attempt {attempt['attempt']})" if len(job["attempts"]) > 1 else ""
         worker = attempt["worker_id"]
-        found.append((f"claimed by {worker}{number}", _moment(attempt["claimed_at"])))
+        found.append((f"claimed by {worker}{number}", moment(attempt["claimed_at"])))
         if attempt.get("acknowledged_at"):
-            found.append(("download began, claim acknowledged", _moment(attempt["acknowledged_at"])))
+            found.append(("download began, claim acknowledged", moment(attempt["acknowledged_at"])))
         if attempt.get("ended_at"):
-            found.append((f"{attempt['how']}{number}", _moment(attempt["ended_at"])))
-    found += [("received by the pipeline" + _again(receipt), receipt.received_at) for receipt in receipts]
+            found.append((f"{attempt['how']}{number}", moment(attempt["ended_at"])))
+    for receipt in receipts:
+        again = f", delivered {receipt.deliveries} times" if receipt.deliveries > 1 else ""
+        found.append((f"received by the pipeline{again}", receipt.received_at))
     return found
-
-
-def _again(receipt: Receipt) -> str:
-    return f", delivered {receipt.deliveries} times" if receipt.deliveries > 1 else ""
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
 
 
 def show(console: Console, sent: Sent, job: Mapping[str, Any], receipts: list[Receipt]) -> None:

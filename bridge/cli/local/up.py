@@ -58,7 +58,8 @@ def _run(stack: Stack, console: Console, signals: Signals, *, flower: int | None
     if not stack.await_api(signals):
         return 0
     if worker:
-        _start_worker(stack)
+        place = stack.settings.data_dir / "secrets" / "local-worker-key"
+        stack.start_remote_worker("local-worker", HANDLERS, kept_worker_key(stack, place))
     _announce(stack, console, admin, _noted_broker(stack))
     if flower is not None:
         console.print(f"  Flower   http://127.0.0.1:{flower}   {f'log in as {login}' if login else ''}".rstrip())
@@ -78,11 +79,6 @@ def _start_flower(stack: Stack, port: int) -> str | None:
     environment, made = command_lines.flower_environment(stack.environment, "127.0.0.1")
     stack.family.start("flower", command_lines.flower("127.0.0.1", port, []), environment)
     return shown_or_kept(made, stack.settings.data_dir, "flower-login") if made else None
-
-
-def _start_worker(stack: Stack) -> None:
-    place = stack.settings.data_dir / "secrets" / "local-worker-key"
-    stack.start_remote_worker("local-worker", HANDLERS, kept_worker_key(stack, place))
 
 
 def _noted_broker(stack: Stack) -> Path | None:

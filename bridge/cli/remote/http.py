@@ -43,11 +43,9 @@ class Bridge:
         self.key = key
 
     def get(self, path: str, **query: Any) -> Answer:
-        """Call `ask`, to read."""
         return self.ask("GET", path, query)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Answer:
-        """Call `ask`, to change."""
         return self.ask("POST", path, query, body)
 
     def ask(
