@@ -26,7 +26,7 @@ class Steady(beat.Scheduler):
         self._monotonic = monotonic
         self._due: dict[str, float] = {}
         self._steadily = Supervised("look at the sweeps' queue")
-        self._lying = MOST_LYING
+        self._lying = 0
         super().__init__(*args, **options)
 
     def tick(self, *_: Any, **__: Any) -> float:

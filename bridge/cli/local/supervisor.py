@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bridge.cli.local.checkout import ROOT
@@ -53,10 +54,7 @@ class Family:
         self._logs.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         private_directory(self._logs)
         log = self._logs / f"{name}.log"
-
-        def begin() -> subprocess.Popen[bytes]:
-            return self.begin(arguments, log, cwd, environment)
-
+        begin = partial(self.begin, arguments, log, cwd, environment)
         child = Child(name, begin(), log, begin)
         self.children.append(child)
         return child

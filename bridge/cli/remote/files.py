@@ -15,7 +15,7 @@ from bridge.cli.text import clean
 from bridge.names import API_BASE
 
 if TYPE_CHECKING:
-    from jobbridge_client import Artifact, Client
+    from jobbridge_client import Client
 
 T = TypeVar("T")
 PATIENCE = 15.0  # seconds in which nothing comes through; somebody waits for the command
@@ -23,7 +23,7 @@ PATIENCE = 15.0  # seconds in which nothing comes through; somebody waits for th
 
 def upload(bridge: Bridge, path: Path) -> str:
     """Send a file; return its upload's ID. Raises Refused: it cannot be read, or the bridge refuses it; Unreachable."""
-    return _by_client(bridge, lambda client: client.upload(path)).upload_id
+    return by_client(bridge, lambda client: client.upload(path)).upload_id
 
 
 def save_text(bridge: Bridge, job_id: str, output: Path) -> None:
@@ -67,24 +67,15 @@ def _opened(output: Path) -> BinaryIO:
 
 def _fetch_text(bridge: Bridge, job_id: str, output: Path) -> None:
     try:
-        _by_client(bridge, lambda client: client.save_result(job_id, output))
+        by_client(bridge, lambda client: client.save_result(job_id, output))
     except RefusedByBridge:
         if bridge.get(f"{API_BASE}/{job_id}/result").body["content"] is not None:
             raise
         output.write_bytes(b"")
 
 
-def artifacts(bridge: Bridge, job_id: str) -> list[Artifact]:
-    """List the files beside a job's text. Raises Refused, Unreachable."""
-    return _by_client(bridge, lambda client: client.artifacts(job_id))
-
-
-def save_artifacts(bridge: Bridge, job_id: str, directory: Path) -> list[Path]:
-    """Write these files into a directory, under their names. Raises Refused, Unreachable."""
-    return _by_client(bridge, lambda client: client.save_artifacts(job_id, directory))
-
-
-def _by_client(bridge: Bridge, call: Callable[[Client], T]) -> T:
+def by_client(bridge: Bridge, call: Callable[[Client], T]) -> T:
+    """Return what a call of the client returns. Raises Refused, Unreachable."""
     import jobbridge_client as client  # 0.1 s that other commands need not wait
 
     try:

@@ -52,10 +52,10 @@ def artifacts(
     """List or fetch the files beside a result's text."""
     bridge = bridge_at(url)
     if output is not None:
-        for path in files.save_artifacts(bridge, job, output):
+        for path in files.by_client(bridge, lambda client: client.save_artifacts(job, output)):
             typer.echo(clean(str(path)))
         return
-    found = files.artifacts(bridge, job)
+    found = files.by_client(bridge, lambda client: client.artifacts(job))
     if json:
         print_json({"items": [vars(one) for one in found]})
         return

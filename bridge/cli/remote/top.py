@@ -127,10 +127,10 @@ def _shown(
 @contextmanager
 def _keys() -> Iterator[Any]:
     """Yield `pressed(seconds)`, which waits and returns whether q was pressed; restore the terminal afterwards."""
-    place = sys.stdin.fileno() if sys.stdin.isatty() else None
-    if place is None:
-        yield lambda seconds: time.sleep(seconds)
+    if not sys.stdin.isatty():
+        yield time.sleep
         return
+    place = sys.stdin.fileno()
     before = termios.tcgetattr(place)
     tty.setcbreak(place)
 

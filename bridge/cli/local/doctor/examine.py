@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import redis
 import requests
 from kombu.exceptions import OperationalError
-from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.cli.local import checkout
@@ -39,27 +37,27 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Report:
     found: list[Finding] = []
     facts = {"jobbridge": version()}
 
-    def look(check: str, at: Callable[[], Iterable[Finding]]) -> bool:
-        """Run one check; return whether it could be made."""
+    def look(check: str, at: Callable[..., Iterable[Finding]], *given: object) -> bool:
+        """Run one check with what it is given; return whether it could be made."""
         try:
-            found.extend(at())
+            found.extend(at(*given))
         except _PASSING as problem:
             found.append(warning(check, f"It could not be checked: {_first_line(problem)}", "Repair the rest first."))
             return False
         return True
 
     look("packages", machine.packages)
-    look("names", lambda: machine.names(environment))
-    look("source_roots", lambda: machine.source_roots(settings))
-    look("data_directory", lambda: machine.data_directory(settings))
-    look("store", lambda: uploads.place(settings))
-    look("addresses", lambda: deliveries.addresses(settings))
-    look("authorities", lambda: deliveries.authorities(environment))
+    look("names", machine.names, environment)
+    look("source_roots", machine.source_roots, settings)
+    look("data_directory", machine.data_directory, settings)
+    look("store", uploads.place, settings)
+    look("addresses", deliveries.addresses, settings)
+    look("authorities", deliveries.authorities, environment)
     lying = _redis(settings, found, facts)
     _postgresql(settings, found, facts, look, lying)
     if lying is not None:
-        look("celery_queue", lambda: celery_processes.queues(lying))
-        look("continuation_queue", lambda: celery_processes.continuation(settings))
+        look("celery_queue", celery_processes.queues, lying)
+        look("continuation_queue", celery_processes.continuation, settings)
     if settings.url is not None:
         found.extend(_api(settings.url))
     return Report(sorted(set(found), key=lambda one: (one.level != Level.ERROR, found.index(one))), facts)
@@ -89,7 +87,7 @@ def _postgresql(
     settings: Settings,
     found: list[Finding],
     facts: dict[str, str],
-    look: Callable[[str, Callable[[], Iterable[Finding]]], bool],
+    look: Callable[..., bool],
     lying: dict[str, int] | None,
 ) -> None:
     if settings.database_url is None:
@@ -99,31 +97,28 @@ def _postgresql(
     engine = postgresql.engine_of(settings.database_url)
     try:
         with engine.connect() as connection:
-            look("postgresql", lambda: postgresql.server(connection, settings, facts))
+            look("postgresql", postgresql.server, connection, settings, facts)
     except SQLAlchemyError as problem:
         do = "Start it, or correct BRIDGE_DATABASE_URL: address, database, role, password."
         found.append(error("database_away", f"PostgreSQL cannot be used: {_first_line(problem)}", do))
         return
-    if not look("schema", lambda: postgresql.schema(engine, facts)) or any(one.check == "schema" for one in found):
+    if not look("schema", postgresql.schema, engine, facts) or any(one.check == "schema" for one in found):
         return
-    looks: dict[str, Callable[[Connection], Iterable[Finding]]] = {
-        "outbox": postgresql.gaps,
-        "webhooks": lambda connection: deliveries.webhooks(connection, settings, lying),
-        "upload_quota": lambda connection: uploads.quotas(connection, settings),
-        "store_content": lambda connection: uploads.content(connection, settings),
-    }
-    if any(one.check == "store" and one.level is Level.ERROR for one in found):
-        del looks["store_content"]  # it could not be read
-    for check, at in looks.items():
+    with engine.connect() as connection:
+        look("outbox", postgresql.gaps, connection)
+    with engine.connect() as connection:
+        look("webhooks", deliveries.webhooks, connection, settings, lying)
+    with engine.connect() as connection:
+        look("upload_quota", uploads.quotas, connection, settings)
+    if not any(one.check == "store" and one.level is Level.ERROR for one in found):  # else it could not be read
         with engine.connect() as connection:
-            look(check, partial(at, connection))
+            look("store_content", uploads.content, connection, settings)
     with engine.connect() as connection:
         if lying is not None:
             look("sweeps", lambda: celery_processes.sweeps(postgresql.ages(connection), lying))
         away = any(one.check in ("redis_away", "redis_writes", "redis") and one.level is Level.ERROR for one in found)
         if settings.redis_url is not None and not away:
-            url = settings.redis_url
-            look("mirror", lambda: redis_server.mirror(url, settings.redis_prefix, connection))
+            look("mirror", redis_server.mirror, settings.redis_url, settings.redis_prefix, connection)
 
 
 def _api(url: str) -> list[Finding]:
