@@ -10,7 +10,7 @@ from bridge.cli.local.database import connection, reachable_engine
 
 
 class InDatabase:
-    """The keys of the database, as `OverHttp` has those of a bridge."""
+    """The keys of the database; `OverHttp` has the same calls for those of a bridge."""
 
     def create(self, wanted: Mapping[str, Any]) -> tuple[str, str | None]:
         """Make a key; return its text, and its webhook secret if it has an address to call. Raises Refused."""

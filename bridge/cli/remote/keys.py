@@ -14,23 +14,20 @@ _PER_PAGE = 500
 
 
 class OverHttp:
-    """The keys that ours administers, as `InDatabase` has all. Every method may raise RefusedByBridge, Unreachable."""
+    """The calls of `InDatabase`, for the keys that ours administers. All may raise RefusedByBridge, Unreachable."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
 
     def create(self, wanted: Mapping[str, Any]) -> tuple[str, str | None]:
-        """Make a key; return its text, and its webhook secret if it has an address to call."""
         body = {name: told.isoformat() if isinstance(told, datetime) else told for name, told in wanted.items()}
         made = self._bridge.post(f"{KEYS_BASE}/", body).body
         return str(made["key"]), made["webhook_secret"]
 
     def change_webhook_secret(self, prefix: str) -> str:
-        """Make a key's webhook secret, or a new one, and return it."""
         return str(self._bridge.post(f"{KEYS_BASE}/{part(prefix)}/webhook-secret").body["webhook_secret"])
 
     def listed(self, made_by: str | None) -> list[Mapping[str, Any]]:
-        """Return every key, or those that the key with this prefix made."""
         found: list[Mapping[str, Any]] = []
         cursor = None
         while True:
@@ -41,7 +38,6 @@ class OverHttp:
                 return found
 
     def revoke(self, prefix: str, *, with_made: bool) -> tuple[int, int]:
-        """Revoke a key (`with_made`: and those it made, and so on); return the number of keys, and of jobs put back."""
         done = self._bridge.ask("DELETE", f"{KEYS_BASE}/{part(prefix)}", {"made": with_made or None}).body
         return 1 + done["also_revoked"], done["released"]
 
