@@ -64,7 +64,6 @@ class Activated:
         return self.process.wait(60)
 
     def close(self) -> None:
-        """Close both."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, text
 
 from bridge.db import make_engine
 from bridge.embedded import Servers
@@ -18,6 +18,7 @@ from bridge.mirror.lists import Mirror
 from bridge.runtime import Runtime
 from bridge.settings import load_settings
 from models.job import metadata
+from tests.support.racing import watching
 
 PENDING, PROCESSING, FINISHED = 100_000, 500, 1_000_000
 TENANT = "default"  # has 19 of 20 jobs; `other` has the rest
@@ -138,11 +139,8 @@ class BigTable:
                 beside.execute("ROLLBACK" if alone else "ROLLBACK TO SAVEPOINT explained")
             found.append(Plan.of(statement, (json.loads(answer) if isinstance(answer, str) else answer)[0]))
 
-        event.listen(self.engine, "before_cursor_execute", explain)
-        try:
+        with watching(self.engine, explain):
             call()
-        finally:
-            event.remove(self.engine, "before_cursor_execute", explain)
         return found
 
     def sql(self, statement: str, **parameters: Any) -> list[Any]:
@@ -158,14 +156,9 @@ def big_table(
     """Yield the big database, one per file that uses it; mark its tests `scale`: the first waits for the loading."""
     url = new_database()
     _load(url)
-    settings = load_settings(
-        {
-            "BRIDGE_DATABASE_URL": url,
-            "BRIDGE_REDIS_URL": servers.redis_url,
-            "BRIDGE_SOURCE_ROOTS": str(tmp_path_factory.mktemp("big-files")),
-            "BRIDGE_CONTINUATION_TASK": "pipeline.receive",
-        }
-    )
+    given = {"BRIDGE_DATABASE_URL": url, "BRIDGE_REDIS_URL": servers.redis_url}
+    files = str(tmp_path_factory.mktemp("big-files"))
+    settings = load_settings({**given, "BRIDGE_SOURCE_ROOTS": files, "BRIDGE_CONTINUATION_TASK": "pipeline.receive"})
     engine = make_engine(settings)
     yield BigTable(engine, Runtime(settings, engine, Mirror(servers.redis_url, "big", "p"), lambda job_ids: None))
     engine.dispose()

@@ -9,8 +9,6 @@ import redis
 from tests.support.running import Running
 from tests.support.waiting import wait_until
 
-OUTCOME = "SELECT * FROM continuations WHERE job_id = :id AND n = 1"
-
 
 class Message(NamedTuple):
     """A task that waits in a queue, as its consumer would receive it."""
@@ -35,7 +33,7 @@ def handed_over(bridge: Running, job_id: str) -> list[Message]:
 
 def outcome(bridge: Running, job_id: str) -> Any:
     """Return the row of a job's first outcome."""
-    return bridge.sql(OUTCOME, id=job_id)[0]
+    return bridge.sql("SELECT * FROM continuations WHERE job_id = :id AND n = 1", id=job_id)[0]
 
 
 def delivered(bridge: Running, job_id: str) -> list[Message]:

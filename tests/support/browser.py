@@ -24,12 +24,10 @@ class Browser:
     def send(self, path: str, /, *, headers: dict[str, str] | None = None, follow: bool = True, **fields: Any) -> Any:
         """Send a form as our pages do, without the token unless it is given."""
         sent = {"Sec-Fetch-Site": "same-origin", "Origin": self.url, **(headers or {})}
-        return self.session.post(
-            self.url + path, data=fields, headers=sent, timeout=60, allow_redirects=follow
-        )  # fmt: skip
+        return self.session.post(self.url + path, data=fields, headers=sent, timeout=60, allow_redirects=follow)
 
     def act(self, path: str, **fields: Any) -> requests.Response:
-        """Return a form with the token of this session."""
+        """Send a form with the token of this session."""
         answer: requests.Response = self.send(path, csrf=self.token(), **fields)
         return answer
 

@@ -40,7 +40,7 @@ class Client:
         return self.request("PUT", path, json=json, **options)
 
     def source(self, content: bytes = b"source", name: str | None = None) -> str:
-        """Return a source file under the root; its path."""
+        """Write a source file under the root; return its path."""
         path = self.files / (name or f"source-{next(_numbers)}.bin")
         path.write_bytes(content)
         return str(path)
@@ -85,11 +85,18 @@ class Client:
         return self.post(f"{job['job_id']}/heartbeat", sent, timeout=timeout)
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """Return the whole job."""
         return ok(self.get(job_id))
 
     def status(self, job_id: str) -> str:
         return str(ok(self.get(f"{job_id}/status"))["status"])
+
+
+def status_of(url: str, **options: Any) -> int:
+    """Return the status with which an address answers, 0 if nobody does within 10 s."""
+    try:
+        return requests.get(url, timeout=10, **options).status_code
+    except requests.RequestException:
+        return 0
 
 
 def ok(response: requests.Response) -> dict[str, Any]:

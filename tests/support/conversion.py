@@ -27,7 +27,6 @@ def convert(path: Path, cancelled: Callable[[], bool] = lambda: False) -> str:
 
 
 def handle(job: Job, path: Path) -> Result:
-    """Return the handler for bridge-worker."""
     try:
         return Result(convert(path, lambda: job.is_cancelled))
     except ValueError as error:

@@ -165,10 +165,10 @@ class Core:
 
     def age(self, job_id: Any, seconds: float) -> None:
         """Let so many seconds pass for this job."""
-        back = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _CLOCKS)
-        ended = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _ENDED_CLOCKS)
-        told = ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in _OUTCOME_CLOCKS)
-        batch = "created_at = created_at - make_interval(secs => :seconds)"
+        back, ended, told, batch = (
+            ", ".join(f"{clock} = {clock} - make_interval(secs => :seconds)" for clock in clocks)
+            for clocks in (_CLOCKS, _ENDED_CLOCKS, _OUTCOME_CLOCKS, ["created_at"])
+        )
         self.sql(
             f"WITH ended AS (UPDATE job_attempts SET {ended} WHERE job_id = :id),"
             f" told AS (UPDATE continuations SET {told} WHERE job_id = :id),"

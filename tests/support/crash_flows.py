@@ -10,7 +10,7 @@ from bridge import names
 from bridge.names import API_ROOT, KEYS_BASE
 from tests.support.client import Client, ok
 from tests.support.crash_site import Site, new_name
-from tests.support.tus import announce, append
+from tests.support.of_an_attempt import sent
 from tests.support.waiting import wait_until
 
 
@@ -22,8 +22,7 @@ def to_the_end(site: Site, job_id: str) -> list[str]:
 
 
 def life(site: Site) -> list[str]:
-    job_id = site.create()
-    return to_the_end(site, job_id)
+    return to_the_end(site, site.create())
 
 
 def parked_life(site: Site) -> list[str]:
@@ -47,8 +46,7 @@ def unmirrored_life(site: Site) -> list[str]:
 
 def batch(site: Site) -> list[str]:
     """With an outcome of its own, which is one of the job that ended last."""
-    one = site.client.fields()
-    body = {"jobs": [{**one, "source_file_path": site.client.source()} for _ in range(3)], "outcome": True}
+    body = {"jobs": [site.client.fields() for _ in range(3)], "outcome": True}
     headers = {"Idempotency-Key": new_name()}
     created = ok(site.again(lambda **how: site.client.post("batch", body, headers=headers, **how)))["jobs"]
     job_ids = [str(job["job_id"]) for job in created]
@@ -81,9 +79,7 @@ def with_files(site: Site) -> list[str]:
     job_id = site.create()
     job = site.claim()
     token = {"X-Lease-Token": job["lease_token"]}
-    place = announce(site.client, 4, token, job_id=job_id)
-    assert append(site.client, place, 0, b"text", token).status_code == 204
-    upload = place.rpartition("/")[2]
+    upload = sent(site.client, job, b"text")
     said = {"success": True, "result_upload": upload, "artifacts": [{"name": "a", "upload": upload}]}
     ok(site.again(lambda **how: site.client.put(f"{job_id}/result", said, headers=token, **how)))
     assert ok(site.client.get(f"{job_id}/result"))["content"] == "text"
@@ -103,7 +99,7 @@ def unserved(site: Site) -> list[str]:
 def intake(site: Site) -> list[str]:
     """As a pipeline does that asks under the same key until it has the answer."""
     key = new_name()
-    fields = {**site.client.fields(), "source_file_path": site.client.source(), "tenant": site.client.tenant}
+    fields = {**site.client.fields(), "tenant": site.client.tenant}
 
     def asked() -> str | None:
         sent = site.bridge.celery.send_task(
@@ -160,11 +156,8 @@ def expired(site: Site) -> list[str]:
 def bulk(site: Site) -> list[str]:
     """More than fit in a batch."""
     site.expected = "cancelled"
-    one = {**site.client.fields(), "source_file_path": site.client.source()}
-    body = {"jobs": [one] * 600}
-    created = ok(site.client.post("batch", body))["jobs"]
-    wanted = "cancel?status=pending"
-    left = ok(site.again(lambda **how: site.client.post(wanted, **how)))
+    created = ok(site.client.post("batch", {"jobs": [site.client.fields()] * 600}))["jobs"]
+    left = ok(site.again(lambda **how: site.client.post("cancel?status=pending", **how)))
     assert left == {"matched": 100, "changed": 100}, "it goes on where the first one was broken off"
     asked = "SELECT count(*), count(DISTINCT job_id) FROM job_requests WHERE job_id = ANY(CAST(:ids AS uuid[]))"
     job_ids = [str(job["job_id"]) for job in created]
@@ -195,12 +188,7 @@ def left_over(site: Site) -> list[str]:
     prefix = f"{site.bridge.settings.redis_prefix}:{{{site.client.tenant}:audio}}"
     with redis.Redis.from_url(site.bridge.settings.require("redis_url"), decode_responses=True) as mirror:
         assert mirror.lmove(f"{prefix}:pending:normal", f"{prefix}:claimed:dead", "RIGHT", "LEFT") == job_id
-
-        def returned() -> bool:
-            site.sweep(names.RECONCILE)
-            return not mirror.exists(f"{prefix}:claimed:dead")
-
-        wait_until(returned, "the ID to be put back")
+        site.swept(lambda: not mirror.exists(f"{prefix}:claimed:dead"), names.RECONCILE, "the ID to be put back")
     return to_the_end(site, job_id)
 
 
@@ -209,12 +197,7 @@ def rebuilt(site: Site) -> list[str]:
     prefix = site.bridge.settings.redis_prefix
     with redis.Redis.from_url(site.bridge.settings.require("redis_url"), decode_responses=True) as mirror:
         mirror.delete(f"{prefix}:epoch", *mirror.scan_iter(f"{prefix}:*:pending:*"))
-
-        def whole() -> Any:
-            site.sweep(names.RECONCILE)
-            return mirror.exists(f"{prefix}:epoch")
-
-        wait_until(whole, "the mirror to be rebuilt")
+        site.swept(lambda: mirror.exists(f"{prefix}:epoch"), names.RECONCILE, "the mirror to be rebuilt")
     return to_the_end(site, job_id)
 
 

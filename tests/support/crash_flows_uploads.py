@@ -104,7 +104,7 @@ def joined(site: Site) -> list[str]:
 
 
 def collected(site: Site) -> list[str]:
-    """Return what is left behind goes too, and what is named does not."""
+    """Collect what is left behind, too, and nothing that is named."""
     uploaded(site)
     tenant = {"t": site.client.tenant}
     of_tenant = "object LIKE 'tenant-' || :t || '/%'"

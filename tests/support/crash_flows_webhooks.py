@@ -12,17 +12,17 @@ from bridge.names import KEYS_BASE, WEBHOOKS_BASE
 from tests.support.client import ok
 from tests.support.crash_flows import to_the_end
 from tests.support.crash_site import PATIENCE, Site, new_name
-from tests.support.receiver import Receiver, receiver
+from tests.support.receiver import receiver
 from tests.support.waiting import wait_until
 
 
 def called(site: Site) -> list[str]:
     """Deliver a webhook, also if nobody asks for it; every delivery is the same, under one ID."""
     with receiver() as there:
-        made = ok(
-            site.again(lambda **how: site.client.post(f"{KEYS_BASE}/{prefix_of(_key(site))}/webhook-secret", **how))
-        )
-        body = {**site.client.fields(), "source_file_path": site.client.source(), "callback_url": there.url}
+        assert site.client.key is not None
+        secret = f"{KEYS_BASE}/{prefix_of(site.client.key)}/webhook-secret"
+        made = ok(site.again(lambda **how: site.client.post(secret, **how)))
+        body = {**site.client.fields(), "callback_url": there.url}
         headers = {"Idempotency-Key": new_name()}
 
         def created() -> str | None:
@@ -41,13 +41,12 @@ def called(site: Site) -> list[str]:
         again = f"{WEBHOOKS_BASE}/resend?job_id={job_id}"
         ok(site.again(lambda **how: site.client.post(again, **how)))
         _delivered(site, job_id)
-        _all_the_same(there, job_id, made["webhook_secret"])
+    assert len(there.got) >= 3
+    for one in there.got:
+        Webhook(made["webhook_secret"]).verify(one.body, one.headers)
+    assert {(one.headers["webhook-id"], one.body) for one in there.got} == {(f"continue-{job_id}-1", there.got[0].body)}
+    assert json.loads(there.got[0].body)["data"]["status"] == "completed"
     return [job_id]
-
-
-def _key(site: Site) -> str:
-    assert site.client.key is not None
-    return site.client.key
 
 
 def _delivered(site: Site, job_id: str) -> None:
@@ -61,11 +60,3 @@ def _delivered(site: Site, job_id: str) -> None:
         return bool(row.state == "delivered")
 
     wait_until(so, "its receiver to be told")
-
-
-def _all_the_same(there: Receiver, job_id: str, secret: str) -> None:
-    assert len(there.got) >= 3
-    for one in there.got:
-        Webhook(secret).verify(one.body, one.headers)
-    assert {(one.headers["webhook-id"], one.body) for one in there.got} == {(f"continue-{job_id}-1", there.got[0].body)}
-    assert json.loads(there.got[0].body)["data"]["status"] == "completed"

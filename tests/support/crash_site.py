@@ -107,9 +107,13 @@ class Site:
 
     def until(self, statement: str, task: str, what: str, **parameters: Any) -> None:
         """Sweep until this is so in PostgreSQL."""
+        self.swept(lambda: self.bridge.sql(statement, **parameters)[0][0], task, what)
+
+    def swept(self, look: Callable[[], Any], task: str, what: str) -> None:
+        """Sweep until a look finds something."""
 
         def so() -> Any:
             self.sweep(task)
-            return self.bridge.sql(statement, **parameters)[0][0]
+            return look()
 
         wait_until(so, what)

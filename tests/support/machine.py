@@ -38,6 +38,7 @@ MOST_JOBS = 3  # of one machine: each is to be met again and again
 KEYS = (KEY, OTHER_KEY)
 RANKS = list(Priority)
 SOURCES = {Asked.CANCEL: {"pending", "processing"}, Asked.RETRY: FINAL - {"completed"}}
+Held = tuple[Claimed, int]  # and which of KEYS has it
 _numbers = itertools.count(1)
 
 
@@ -57,7 +58,7 @@ class Machine(RuleBasedStateMachine):
         self.confirming = replace(core.runtime, settings=confirming)
         self.model = Model()
         self.soon = (datetime.now(UTC) + timedelta(seconds=SOON)).isoformat()
-        self.held: list[tuple[Claimed, int]] = []
+        self.held: list[Held] = []
         self.tokens: dict[tuple[str, int], str] = {}
         self.create(2, True, "k1", ("audio", 3, 1, False))
 
@@ -128,35 +129,27 @@ class Machine(RuleBasedStateMachine):
             if live:
                 self.heartbeat((job, key), False, True)
 
-    def call(self, claim: tuple[Claimed, int], token: bool, foreign: bool = False) -> tuple[Any, dict[str, Any]]:
+    def call(self, claim: Held, token: bool, foreign: bool = False) -> tuple[Any, dict[str, Any]]:
         """Return a worker's call about its job, as the model and as the core has it."""
         job, key = claim[0], 1 - claim[1] if foreign else claim[1]
         said = {"key": KEYS[key], **({} if token else {"token": None})}
         return (key, job.attempt if token else None), said
 
-    def heartbeat(self, claim: tuple[Claimed, int], news: bool, token: bool) -> None:
+    def heartbeat(self, claim: Held, news: bool, token: bool) -> None:
         call, said = self.call(claim, token)
         progress = 0.5 if news else None
         expected = self.model.heartbeat(self.job(claim[0].job_id), call, progress)
         alive = outcome_of(lambda: self.core.heartbeat(claim[0], progress=progress, **said))
         assert getattr(alive, "status", alive) == expected
 
-    def result(
-        self,
-        claim: tuple[Claimed, int],
-        success: bool,
-        retryable: bool,
-        content: str,
-        token: bool,
-        foreign: bool,
-    ) -> None:
+    def result(self, claim: Held, success: bool, retryable: bool, content: str, token: bool, foreign: bool) -> None:
         call, said = self.call(claim, token, foreign)
         expected = self.model.result(self.job(claim[0].job_id), call, success, retryable, content)
         body: dict[str, Any] = {"success": success, "retryable": retryable, "content": content}
         answer = outcome_of(lambda: self.core.result(claim[0], **body, **said))
         assert getattr(answer, "status", answer) == expected
 
-    def release(self, claim: tuple[Claimed, int], token: bool) -> None:
+    def release(self, claim: Held, token: bool) -> None:
         call, said = self.call(claim, token)
         expected = self.model.release(self.job(claim[0].job_id), call)
         assert outcome_of(lambda: self.core.release(claim[0], **said)) == expected
@@ -226,9 +219,7 @@ class Machine(RuleBasedStateMachine):
 
     def hand_over_once(self, broker: str, confirming: bool) -> None:
         for job_id, job in self.model.jobs.items():  # what is due within seconds would be while this is written
-            while any(
-                outcome.is_due(self.model.now + 50) != outcome.is_due(self.model.now) for outcome in job.outcomes
-            ):
+            while any(one.is_due(self.model.now + 50) != one.is_due(self.model.now) for one in job.outcomes):
                 self.let_pass(job_id, ACK)
         expected = self.model.hand_over(broker, CONFIRM if confirming else None)
         assert handed_over(self.confirming if confirming else self.core.runtime, self.core.tenant, broker) == expected

@@ -13,7 +13,7 @@ from tests.support.tus import announce, append
 
 
 def sent(client: Client, job: dict[str, Any], content: bytes, **metadata: str) -> str:
-    """Return a worker's upload for a job; its ID."""
+    """Upload this for a job as its worker; return the upload's ID."""
     token = {"X-Lease-Token": job["lease_token"]}
     place = announce(client, len(content), token, job_id=job["job_id"], **metadata)
     assert append(client, place, 0, content, token).status_code == 204

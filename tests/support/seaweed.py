@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import requests
 
 from bridge.embedded.ports import free_port
+from tests.support.client import status_of
 from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until
 
@@ -42,7 +42,7 @@ def bucket(place: Path) -> Iterator[dict[str, str]]:
         stack.callback(server.wait)
         stack.callback(server.kill)
         environment = {**ACCESS, "AWS_ENDPOINT_URL": url}
-        wait_until(lambda: _answers(url), "SeaweedFS to answer")
+        wait_until(lambda: 0 < status_of(url) < 500, "SeaweedFS to answer")
         wait_until(lambda: _made(environment), "the bucket to be made")
         yield environment
 
@@ -65,13 +65,6 @@ def _low_port() -> int:
     while (port := free_port()) > 50000:
         pass
     return port
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).status_code < 500
-    except requests.RequestException:
-        return False
 
 
 def _made(environment: dict[str, str]) -> bool:
