@@ -8,13 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-import requests
 
 from bridge import names
 from bridge.cli.local.checkout import ROOT
 from bridge.embedded.ports import free_port
-from tests.support.client import ok
-from tests.support.command import Started
+from tests.support.client import ok, status_of
+from tests.support.command import starting
 from tests.support.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="make browser installs it")
@@ -70,11 +69,8 @@ def tenant(bridge):
     client.create("hostile", ingestion_task_id=HOSTILE[:255], task_options={"note": LONG, HOSTILE: [LONG]})
     ok(client.result(client.claim("hostile", worker_id=HOSTILE[:255]), content=LONG, metadata={"note": LONG}))
     client.create("hostile", ingestion_task_id=("W" * 255))
-    ok(
-        client.result(
-            client.claim("hostile", worker_id="W" * 255), success=False, error_message=LONG[:9000], retryable=False
-        )
-    )
+    wide = client.claim("hostile", worker_id="W" * 255)
+    ok(client.result(wide, success=False, error_message=LONG[:9000], retryable=False))
     client.create("audio", priority="high", task_options={"language": "en"})
     ok(client.heartbeat(client.claim("audio", worker_id="whisper-1", lease=3600), progress=0.4, message=HOSTILE))
     client.create("video")
@@ -195,32 +191,24 @@ def test_a_page_lives_while_it_is_looked_at_and_asks_nothing_when_it_is_hidden_o
 
 def test_flower_is_a_click_away_and_has_every_queue(chromium, own_bridge, tmp_path):
     port = free_port()
-    bridge = own_bridge(api_processes="1", continuation_task="pipeline.receive", flower_url=f"http://127.0.0.1:{port}")
+    url = f"http://127.0.0.1:{port}"
+    bridge = own_bridge(api_processes="1", continuation_task="pipeline.receive", flower_url=url)
     around = {name: value for name, value in bridge.stack.environment.items() if name.startswith("BRIDGE_")}
-    flower = Started("flower", "--port", str(port), cwd=tmp_path, **around, FLOWER_BASIC_AUTH="me:and-mine")
     looking = Looking(chromium, bridge.url, "light", 1280, {"username": "me", "password": "and-mine"})
-    try:
-        wait_until(lambda: answers(port), "Flower", 90)
+    with starting(tmp_path, **around, FLOWER_BASIC_AUTH="me:and-mine") as begin:
+        begin("flower", "--port", str(port))
+        wait_until(lambda: status_of(url) == 401, "Flower", 90)
         looking.sign_in(bridge.client("default").key)
         with looking.page.expect_popup() as opened:
             looking.page.click("text=Flower")
         opened.value.wait_for_selector("text=bridge@", timeout=60_000)
         if PICTURES:
             opened.value.screenshot(path=Path(PICTURES) / "flower.png")
-        opened.value.goto(f"http://127.0.0.1:{port}/broker")
+        opened.value.goto(f"{url}/broker")
         for queue in (*names.QUEUES, "celery"):  # the pipeline's among them
             opened.value.wait_for_selector(f"text={queue}", timeout=60_000)
         assert looking.page.url == f"{bridge.url}/ui/"
         assert looking.wrong == []
-    finally:
-        flower.close()
-
-
-def answers(port):
-    try:
-        return requests.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 401
-    except requests.ConnectionError:
-        return False
 
 
 def test_the_pages_are_used_by_keyboard_alone(chromium, bridge, tenant):

@@ -13,7 +13,7 @@ from bridge import names
 from bridge.embedded.ports import free_port
 from tests.browser.test_browser import CHROMIUM, Looking, chromium, playwright  # noqa: F401  (a fixture)
 from tests.support.client import ok
-from tests.support.command import Started, Terminal
+from tests.support.command import Terminal, starting
 from tests.support.waiting import wait_until
 
 IMAGES = os.environ.get("DOCS_PICTURES")
@@ -68,33 +68,32 @@ def test_the_dashboard(chromium, bridge, tenant):  # noqa: F811
 
 def test_flower(chromium, bridge, tenant, tmp_path):  # noqa: F811
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     around = {name: value for name, value in bridge.stack.environment.items() if name.startswith("BRIDGE_")}
-    running = Started("flower", "--port", str(port), cwd=tmp_path, **around, FLOWER_BASIC_AUTH="me:and-mine")
     page = chromium.new_context(
         viewport={"width": WIDTH, "height": 640}, http_credentials={"username": "me", "password": "and-mine"}
     ).new_page()
 
     def answers():
         try:
-            return page.goto(f"http://127.0.0.1:{port}/broker").status == 200
+            return page.goto(f"{url}/broker").status == 200
         except playwright.Error:  # not yet
             return False
 
-    try:
+    with starting(tmp_path, **around, FLOWER_BASIC_AUTH="me:and-mine") as begin:
+        begin("flower", "--port", str(port))
         wait_until(answers, "Flower", 90)
         (bridge.files / "call.wav").write_bytes(b"RIFF")
         for number in range(6):
             body = {"source_file_path": str(bridge.files / "call.wav"), "content_type": "audio"}
             task = {**body, "ingestion_task_id": f"call-{4400 + number}"}
             bridge.celery.send_task(names.ENQUEUE, kwargs=task, queue=names.QUEUE, ignore_result=True)
-        page.goto(f"http://127.0.0.1:{port}/broker")
+        page.goto(f"{url}/broker")
         page.wait_for_selector("text=nobody")
         kept(page, "flower-broker")
-        page.goto(f"http://127.0.0.1:{port}/tasks")
+        page.goto(f"{url}/tasks")
         page.wait_for_selector(f"text={names.ENQUEUE}", timeout=60_000)
         kept(page, "flower-tasks")
-    finally:
-        running.close()
 
 
 def test_top(chromium, bridge, tenant, tmp_path):  # noqa: F811

@@ -1,9 +1,11 @@
 """Runs the client commands as a test's tenant, against the shared bridge."""
 
+from functools import partial
+
 import pytest
 
 from bridge import embedded
-from tests.support.command import Terminal, jobbridge, starting
+from tests.support.command import Terminal, starting
 from tests.support.installation import Installation
 from tests.support.quick_command import quick_jobbridge
 
@@ -15,27 +17,15 @@ def settings(client):
 
 @pytest.fixture
 def run(tmp_path, settings):
-    """Run a command as this test's tenant, to its end; the installed one if more than settings is changed."""
-
-    def begin(*arguments, **changes):
-        command = quick_jobbridge if all(name.startswith("BRIDGE_") for name in changes) else jobbridge
-        return command(*arguments, cwd=tmp_path, **{**settings, **changes})
-
-    return begin
+    """Run a command with these settings, to its end."""
+    return partial(quick_jobbridge, cwd=tmp_path, **settings)
 
 
 @pytest.fixture
 def terminal(tmp_path, settings):
     """Yield a function that starts a command in a terminal; it is killed with the test."""
-    started = []
-
-    def begin(*arguments, width=80):
-        started.append(Terminal(*arguments, cwd=tmp_path, width=width, **settings))
-        return started[-1]
-
-    yield begin
-    for one in started:
-        one.close()
+    with starting(tmp_path, Terminal, **settings) as start:
+        yield start
 
 
 @pytest.fixture

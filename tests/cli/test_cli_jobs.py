@@ -9,11 +9,6 @@ from tests.support.client import ok
 from tests.support.client_commands import document, end, said
 from tests.support.waiting import wait_until
 
-UNKNOWN = "00000000-0000-0000-0000-000000000000"
-
-
-# The API's own JSON.
-
 
 @pytest.mark.slow
 def test_json_is_what_the_api_says(run, client, bridge):
@@ -67,9 +62,6 @@ def test_a_page_says_how_the_next_one_is_opened(run, client):
     rest = said(run("jobs", "list", "--limit", "2", "--cursor", cursor[1]))
     assert ids[0] in rest
     assert "--cursor" not in rest
-
-
-# Tables.
 
 
 @pytest.fixture
@@ -135,8 +127,6 @@ def test_show_has_the_whole_history(run, client, bridge):
         assert words in shown
 
 
-# Others' text.
-
 HOSTILE = "[b]x[/no] :boom: \x1b]0;title\x07\x1b[2J\x9b31m\r\n\u202egnp"
 
 
@@ -183,3 +173,22 @@ def test_watching_tells_others_text_without_commands_either(begin, client):
     ok(client.result(job, success=False, retryable=False, error_message=HOSTILE))
     assert watched.ends() == 4
     harmless(watched.text)
+
+
+@pytest.mark.slow
+def test_logs_are_followed_until_the_job_has_ended_and_a_batch_is_counted(run, client):
+    batch = ok(client.post("batch", {"jobs": [client.fields(), client.fields("video")]}))
+    job = client.claim()
+    token = {"X-Lease-Token": job["lease_token"]}
+    for number in range(120):
+        ok(client.post(f"{job['job_id']}/log", {"lines": [f"line {number} [red] \x1b[31m"]}, headers=token))
+    ok(client.result(job))
+    told = said(run("jobs", "logs", job["job_id"], "--follow"))
+    assert [line.split()[:2] for line in told.splitlines()] == [["line", str(number)] for number in range(120)]
+    assert "[red]" in told
+    assert "\x1b" not in told
+    pieces = [json.loads(line) for line in said(run("jobs", "logs", job["job_id"], "--json")).splitlines()]
+    assert [piece["n"] for piece in pieces] == list(range(1, 121))
+    counted = said(run("jobs", "batch", batch["batch_id"]))
+    assert "is under way" in counted
+    assert {"completed", "pending"} <= set(counted.split())

@@ -8,13 +8,10 @@ import pytest
 
 from bridge.embedded.ports import free_port
 from tests.support.client_commands import document, lines, said
-from tests.support.command import environment, refusal
-from tests.support.quick_command import quick_jobbridge
+from tests.support.command import environment, jobbridge, refusal
 from tests.support.scripted_answers import answer, scripted
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
-
-
 SOME = [
     ("jobs", "list"),
     ("jobs", "submit", "/x", "--type", "web"),
@@ -35,7 +32,7 @@ def test_a_bridge_that_cannot_be_reached_is_one_line_and_status_3(run):
     assert "http://nosuch.invalid cannot be reached" in refusal(run("queues", "--url", "http://nosuch.invalid"), 3)
 
 
-def test_somebody_else_at_the_address_is_not_taken_for_the_bridge_and_hears_no_key_of_a_netrc(tmp_path):
+def test_somebody_else_at_the_address_is_not_taken_for_the_bridge_and_hears_no_key_of_a_netrc(run, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password other\n")
     for status, kind, body in [
         ("200 OK", "text/html", b"<h1>Welcome</h1>"),
@@ -47,7 +44,7 @@ def test_somebody_else_at_the_address_is_not_taken_for_the_bridge_and_hears_no_k
     ]:
         with scripted(answer(status, body, "Location: /elsewhere", kind=kind)) as somebody:
             around = {"BRIDGE_URL": somebody.url, "BRIDGE_KEY": "the-key", "NETRC": str(tmp_path / "netrc")}
-            line = refusal(quick_jobbridge("jobs", "list", cwd=tmp_path, **around), 3)
+            line = refusal(run("jobs", "list", **around), 3)
         assert f"what answers at {somebody.url} is not the bridge ({status[:3]} " in line
         (head,) = somebody.heads
         assert re.findall(r"(?im)^authorization: (.*?)\r?$", head) == ["Bearer the-key"]
@@ -121,9 +118,10 @@ def test_the_option_wins_over_the_setting_and_python_m_bridge_is_the_same(client
     assert document(done)["by_status"] == {}
 
 
-def test_a_terminal_that_knows_ascii_only_gets_question_marks(run, client):
+def test_a_terminal_that_knows_ascii_only_gets_question_marks(client, settings, tmp_path):
     client.create(ingestion_task_id="Bericht für Zürich")
-    assert "Bericht f?r Z?rich" in said(run("jobs", "list", PYTHONIOENCODING="ascii", LC_ALL="C"))
+    done = jobbridge("jobs", "list", cwd=tmp_path, **settings, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert "Bericht f?r Z?rich" in said(done)
 
 
 def test_the_help_tells_the_exit_status(run):

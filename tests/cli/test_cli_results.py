@@ -1,10 +1,15 @@
 """`jobbridge jobs result`, `jobs submit --output` and `workers evict`: real processes against a running bridge."""
 
 import json
-import threading
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
+
+from bridge.cli.remote import files
 from tests.support.client import ok
-from tests.support.tus import announce, append
+from tests.support.of_an_attempt import sent
 
 
 def test_a_result_is_shown_and_written_as_it_is(run, client, tmp_path):
@@ -29,10 +34,7 @@ def test_a_result_is_shown_and_written_as_it_is(run, client, tmp_path):
 def test_artifacts_are_listed_and_fetched(run, client, tmp_path):
     job_id = client.create("artifacts")
     job = client.claim("artifacts")
-    token = {"X-Lease-Token": job["lease_token"]}
-    place = announce(client, 6, token, job_id=job_id)
-    append(client, place, 0, b"WEBVTT", token)
-    named = [{"name": "a [b].vtt", "upload": place.rpartition("/")[2], "media_type": "text/vtt"}]
+    named = [{"name": "a [b].vtt", "upload": sent(client, job, b"WEBVTT"), "media_type": "text/vtt"}]
     ok(client.result(job, content=None, artifacts=named))
     assert run("jobs", "result", job_id, "-o", "text.txt").returncode == 0
     assert (tmp_path / "text.txt").read_bytes() == b""
@@ -46,14 +48,10 @@ def test_artifacts_are_listed_and_fetched(run, client, tmp_path):
 
 def test_submit_waits_and_writes_the_result(run, client, tmp_path):
     source = client.source()
-
-    def work():
-        ok(client.result(client.claim("output", wait=60), content="the text"))
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    done = run("jobs", "submit", source, "--type", "output", "--output", "text.txt")
-    worker.join()
+    with ThreadPoolExecutor(1) as pool:
+        worked = pool.submit(lambda: ok(client.result(client.claim("output", wait=60), content="the text")))
+        done = run("jobs", "submit", source, "--type", "output", "--output", "text.txt")
+        worked.result()
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "text.txt").read_text() == "the text"
     two = run("jobs", "submit", source, source, "--type", "output", "--output", "text.txt")
@@ -64,3 +62,18 @@ def test_a_worker_is_evicted(run, client):
     client.create("evict")
     client.claim("evict", worker_id="gone/1")
     assert "gone/1 held 1 job, now pending again" in run("workers", "evict", "gone/1").stdout
+
+
+STREAMS = ["-", "/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "pipe", "link-to-pipe"]
+FILES = ["new", "old", "link", "directory", "none/new", "/dev/shm/new", "loop", "a\0b"]
+
+
+@pytest.mark.parametrize("place", [*STREAMS, *FILES])
+def test_what_is_a_file_is_replaced_or_refused_and_what_is_none_is_written_into(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("old").write_text("old")
+    Path("directory").mkdir()
+    for name, target in (("link-to-pipe", "pipe"), ("link", "old"), ("loop", "loop")):
+        os.symlink(target, name)
+    assert files._is_stream(Path(place)) == (place in STREAMS)

@@ -12,7 +12,6 @@ from bridge.cli.remote.worker_tables import machine
 from tests.support.client import ok, refused
 from tests.support.client_commands import document, end, said
 from tests.support.command import refusal
-from tests.support.quick_command import quick_jobbridge
 from tests.support.scripted_answers import answer, scripted
 
 NUMBERS: dict[str, Any] = {"by_status": {}, "by_content_type": {}, "parked_polls": None, "oldest_pending_seconds": None,
@@ -34,19 +33,16 @@ BUSY, REFUSED = told(UNAVAILABLE, "503 Service Unavailable"), told(OUT, "401 Una
 
 
 @pytest.fixture
-def told_by(tmp_path):
+def told_by(run):
     """Run a command on these answers, as in a terminal of that width if there is one; return it and what was asked."""
 
-    def run(*arguments, answers, width=None):
+    def answered(*arguments, answers, width=None):
         around = {} if width is None else {"FORCE_COLOR": "1", "COLUMNS": str(width), "LINES": "50", "TERM": "xterm"}
         with scripted(*answers) as server:
-            done = quick_jobbridge(*arguments, cwd=tmp_path, BRIDGE_URL=server.url, BRIDGE_KEY="a-key", **around)
+            done = run(*arguments, BRIDGE_URL=server.url, BRIDGE_KEY="a-key", **around)
         return done, [head.split()[1] for head in server.heads]
 
-    return run
-
-
-# Against a running bridge.
+    return answered
 
 
 def test_where_there_is_nothing_it_is_said(run, client, bridge):
@@ -66,28 +62,26 @@ def test_a_worker_is_drained_and_resumed(run, client):
     assert said(run("workers", "resume", "w1")) == "w1 is no longer paused or drained: it gets jobs again\n"
 
 
-def test_webhooks_are_listed_with_their_receivers_and_errors_wide_and_narrow(client, bridge, settings, tmp_path):
+def test_webhooks_are_listed_with_their_receivers_and_errors_wide_and_narrow(run, client, bridge):
     job_id = end(client, bridge, "cancelled")
     bridge.sql("INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at, tries,"
                " last_error) VALUES (:id, 1, :t, :id, 'https://hooks.example.org/secret', '{}', now(), now(),"
                " now() + interval '1 day', 9, 'The receiver answered 503.')",
                id=job_id, t=client.tenant)  # fmt: skip
     for around in ({}, {"FORCE_COLOR": "1", "COLUMNS": "80"}):
-        shown = said(quick_jobbridge("webhooks", "list", cwd=tmp_path, **settings, **around))
+        shown = said(run("webhooks", "list", **around))
         for words in (job_id, "failing", "hooks.example.org", "The receiver answered 503."):
             assert words in shown
         assert "secret" not in shown
-    assert "not a terminal: add --yes" in refusal(
-        quick_jobbridge("webhooks", "resend", "--state", "failing", cwd=tmp_path, **settings)
-    )
+    assert "not a terminal: add --yes" in refusal(run("webhooks", "resend", "--state", "failing"))
 
 
-def test_keys_are_printed_as_json_and_below_each_other_where_it_is_narrow(run, client, settings, tmp_path):
+def test_keys_are_printed_as_json_and_below_each_other_where_it_is_narrow(run, client):
     prefix = "_".join(client.key.split("_")[:2])
     (key,) = [one for one in document(run("keys", "list", "--json"))["keys"] if one["prefix"] == prefix]
     assert (key["tenant"], key["scopes"]) == (client.tenant, ["admin"])
     assert key["created_at"].startswith("20")
-    narrow = said(quick_jobbridge("keys", "list", cwd=tmp_path, **settings, FORCE_COLOR="1", COLUMNS="80"))
+    narrow = said(run("keys", "list", FORCE_COLOR="1", COLUMNS="80"))
     assert prefix in narrow
     assert f"tenant {client.tenant}, types all" in narrow
 
@@ -147,9 +141,6 @@ def test_a_file_that_is_on_neither_side_is_said_to_be_missing_here(run, client):
     assert done.stderr.startswith("jobbridge: /nowhere/page.html is not a file on this machine\n")
 
 
-# On answers that are hard to come by.
-
-
 def test_without_redis_the_list_of_workers_says_what_it_lacks(told_by):
     done, _ = told_by("workers", answers=[told(AWAY)])
     assert "… and 8 more, last seen earlier" in said(done)
@@ -161,9 +152,7 @@ def test_a_pipelines_queue_that_nobody_empties_is_told_with_the_outcomes(told_by
     queue = {"queue": "ingestion", "messages": 7, "consumed": False, "untouched_seconds": 90.0}
     body: dict[str, Any] = {"pipeline_queue": queue, "continuations": [], "next_cursor": None}
     done, _ = told_by("continuations", answers=[told(body)])
-    assert said(done) == (
-        "The pipeline's queue ingestion: 7 messages; none was taken for 90 s.\nNo outcomes pending.\n"
-    )  # fmt: skip
+    assert said(done) == "The pipeline's queue ingestion: 7 messages; none was taken for 90 s.\nNo outcomes pending.\n"
 
 
 def test_keys_are_fetched_page_by_page(told_by):

@@ -9,9 +9,6 @@ import pytest
 from tests.support.client import ok
 from tests.support.client_commands import document, end, lines, said
 from tests.support.command import refusal
-from tests.support.quick_command import quick_jobbridge as jobbridge
-
-# Submit.
 
 
 def test_each_file_becomes_a_job_with_these_fields(run, client, tmp_path):
@@ -23,23 +20,16 @@ def test_each_file_becomes_a_job_with_these_fields(run, client, tmp_path):
     jobs = [client.job(job["job_id"]) for job in begun["jobs"]]
     assert [job["source_file_path"] for job in jobs] == [first, second]
     assert [job["ingestion_task_id"] for job in jobs] == [path.rpartition("/")[2] for path in (first, second)]
+    wanted = {"content_type": "document", "priority": "high", "max_retries": 0, "timeout_seconds": 60}
+    wanted["queue_timeout_seconds"] = 600
+    wanted["task_options"] = {"language": "en", "pages": 5, "text": "5", "n": "NaN", "share": 0.5, "huge": "1e999"}
     for job in jobs:
-        assert job["task_options"] == {
-            "language": "en",
-            "pages": 5,
-            "text": "5",
-            "n": "NaN",
-            "share": 0.5,
-            "huge": "1e999",
-        }
-        wanted = ("document", "high", 0, 60, 600)
-        names = ("content_type", "priority", "max_retries", "timeout_seconds", "queue_timeout_seconds")
-        assert tuple(job[name] for name in names) == wanted
+        assert job == {**job, **wanted}
 
 
-def test_a_relative_file_is_below_the_current_directory(client, settings):
+def test_a_relative_file_is_below_the_current_directory(run, client):
     path = client.source()
-    done = jobbridge("jobs", "submit", path.rpartition("/")[2], "--type", "web", cwd=client.files, **settings)
+    done = run("jobs", "submit", path.rpartition("/")[2], "--type", "web", cwd=client.files)
     assert path.rpartition("/")[2] in said(done)
     assert [job["source_file_path"] for job in ok(client.get(""))["jobs"]] == [path]
 
@@ -57,10 +47,8 @@ def test_a_file_that_the_bridge_does_not_see_is_sent_to_it(run, client, tmp_path
 
 
 def test_a_submission_may_name_task_and_moment(run, client):
-    moment = ["--available-at", "2999-01-01"]
-    begun = document(
-        run("jobs", "submit", client.source(), "--type", "web", "--ingestion-task-id", "7", *moment, "--json")
-    )
+    more = ["--ingestion-task-id", "7", "--available-at", "2999-01-01"]
+    begun = document(run("jobs", "submit", client.source(), "--type", "web", *more, "--json"))
     job = client.job(begun["jobs"][0]["job_id"])
     assert (job["ingestion_task_id"], job["available_at"]) == ("7", "2999-01-01T00:00:00+00:00")
 
@@ -100,8 +88,7 @@ def test_an_option_that_is_no_pair_is_refused(run, client, option):
 
 
 def test_submit_waits_until_all_have_ended_and_says_how(begin, client):
-    command = ["jobs", "submit", client.source(), client.source(), "--type", "audio", "--wait"]
-    waiting = begin(*command)
+    waiting = begin("jobs", "submit", client.source(), client.source(), "--type", "audio", "--wait")
     ok(client.result(client.claim()))
     assert waiting.process.poll() is None
     ok(client.result(client.claim(), success=False, retryable=False))
@@ -116,9 +103,6 @@ def test_submit_waits_and_answers_in_one_document(begin, client):
     ok(client.result(job))
     assert waiting.ends() == 0
     assert json.loads(waiting.text) == {"jobs": [ok(client.get(f"{job['job_id']}/status"))]}
-
-
-# Watch.
 
 
 @pytest.mark.parametrize(("how", "status"), [("completed", 0), ("failed", 4), ("timeout", 5), ("cancelled", 6)])

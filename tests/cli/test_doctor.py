@@ -20,18 +20,6 @@ from tests.support.scripted_answers import answer, scripted
 MISSING = "/nowhere/at/all"
 
 
-def old_schema(place):
-    place.sql("UPDATE alembic_version SET version_num = '0001'")
-
-
-def newer_schema(place):
-    place.sql("UPDATE alembic_version SET version_num = '9999'")
-
-
-def no_schema(place):
-    place.sql("DROP TABLE alembic_version")
-
-
 def no_beat(place):
     place.sql("UPDATE sweeps SET ran_at = now() - interval '1 day'")
 
@@ -41,25 +29,16 @@ def no_celery(place):
     place.redis.lpush(names.SWEEPS, "message")
 
 
-def lost_mirror(place):
-    place.job()
-
-
 def rebuilding(place):
     place.redis.delete("bridge:epoch")
     place.job()
 
 
-def failing_outcomes(place):
-    place.sql("INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, tries, last_error) VALUES"
-              " (:id, 1, 'default', '{}', now(), now(), 9, 'Connection refused')",
-              id=place.job(mirrored=False))  # fmt: skip
-
-
-def unsent_outcomes(place):
-    place.sql("INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, tries) VALUES"
-              " (:id, 1, 'default', '{}', now() - interval '1 hour', now(), 0)",
-              id=place.job(mirrored=False))  # fmt: skip
+def outcome(ago, tries, error):
+    """Return what inserts one, tried so often."""
+    insert = ("INSERT INTO continuations (job_id, n, tenant, kwargs, created_at, next_at, tries, last_error) VALUES"
+              " (:id, 1, 'default', '{}', now() - CAST(:ago AS interval), now(), :tries, :error)")  # fmt: skip
+    return lambda place: place.sql(insert, id=place.job(mirrored=False), ago=ago, tries=tries, error=error)
 
 
 def full_redis(place):
@@ -75,25 +54,13 @@ def unacknowledged(place):
                   token=str(uuid.uuid4()))  # fmt: skip
 
 
-def read_only(place):
-    place.sql(f"ALTER DATABASE {place.database()} SET default_transaction_read_only = on")
-
-
-def telling_log(place):
-    place.sql(f"ALTER DATABASE {place.database()} SET log_statement = 'all'")
-
-
-def open_data(place):
-    place.data_dir.chmod(0o755)
+def database_with(setting):
+    return lambda place: place.sql(f"ALTER DATABASE {place.database()} SET {setting}")
 
 
 def open_secret(place):
     (place.data_dir / "secrets" / "admin-key").touch(mode=0o644)
     (place.data_dir / "secrets" / "admin-key").chmod(0o644)
-
-
-def unread_outcomes(place):
-    place.redis.lpush("ingestion", "one", "two")
 
 
 def flooded(queue):
@@ -104,11 +71,11 @@ PIPELINE = {"BRIDGE_CONTINUATION_TASK": "pipeline.receive", "BRIDGE_CONTINUATION
 BROKEN = [
     ("database_away", "error", None, {"BRIDGE_DATABASE_URL": "postgresql://u:a-password@127.0.0.1:1/x"}),
     ("database", "error", None, {"BRIDGE_DATABASE_URL": ""}),
-    ("schema", "error", no_schema, {}),
-    ("schema", "error", old_schema, {}),
-    ("schema", "error", newer_schema, {}),
-    ("postgresql_read_only", "error", read_only, {}),
-    ("postgresql", "warning", telling_log, {}),
+    ("schema", "error", lambda place: place.sql("DROP TABLE alembic_version"), {}),
+    ("schema", "error", lambda place: place.sql("UPDATE alembic_version SET version_num = '0001'"), {}),
+    ("schema", "error", lambda place: place.sql("UPDATE alembic_version SET version_num = '9999'"), {}),
+    ("postgresql_read_only", "error", database_with("default_transaction_read_only = on"), {}),
+    ("postgresql", "warning", database_with("log_statement = 'all'"), {}),
     ("postgresql_connections", "warning", None, {"BRIDGE_API_PROCESSES": "200"}),
     ("redis_away", "error", None, {"BRIDGE_REDIS_URL": "redis://127.0.0.1:1"}),
     ("redis", "error", None, {"BRIDGE_REDIS_URL": ""}),
@@ -120,16 +87,16 @@ BROKEN = [
     ("celery", "error", no_celery, {}),
     ("celery_queue", "warning", flooded(names.QUEUE), {}),
     ("celery_queue", "warning", flooded(names.WEBHOOKS), {}),
-    ("continuation_queue", "warning", unread_outcomes, PIPELINE),
-    ("mirror", "warning", lost_mirror, {}),
+    ("continuation_queue", "warning", lambda place: place.redis.lpush("ingestion", "one", "two"), PIPELINE),
+    ("mirror", "warning", lambda place: place.job(), {}),  # the mirror has nothing
     ("mirror", "warning", rebuilding, {}),
-    ("outbox", "warning", failing_outcomes, {}),
-    ("outbox", "warning", unsent_outcomes, {}),
+    ("outbox", "warning", outcome("0 s", 9, "Connection refused"), {}),
+    ("outbox", "warning", outcome("1 hour", 0, None), {}),
     ("webhooks", "warning", lambda place: place.sql("ALTER TABLE webhooks RENAME TO others"), {}),  # not to be checked
     ("redis_memory", "warning", full_redis, {}),
     ("never_acknowledged", "warning", unacknowledged, {}),
     ("source_roots", "error", None, {"BRIDGE_SOURCE_ROOTS": MISSING}),
-    ("data_directory", "warning", open_data, {}),
+    ("data_directory", "warning", lambda place: place.data_dir.chmod(0o755), {}),
     ("secrets", "error", open_secret, {}),
     ("unknown_setting", "warning", None, {"BRIDGE_PROT": "8000"}),
     ("api", "error", None, {"BRIDGE_URL": "http://127.0.0.1:1"}),

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import subprocess
+from functools import partial
 
 import pytest
 from typer.main import get_command
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 
 from bridge.cli.app import app
 from tests.support.client import Client, ok
-from tests.support.command import JOBBRIDGE, Terminal, environment, refusal
+from tests.support.client_commands import said
+from tests.support.command import JOBBRIDGE, environment, refusal
 from tests.support.quick_command import quick_jobbridge as jobbridge
 from tests.support.waiting import wait_until
 
@@ -74,35 +76,30 @@ def test_a_port_that_is_taken_is_named_with_the_option_for_another_and_nothing_i
     assert not (tmp_path / ".bridge" / "postgres").exists()
 
 
-def test_keys_are_made_listed_and_revoked_from_another_machine(client, bridge, tmp_path):
-    def run(*arguments):
-        return jobbridge("keys", *arguments, cwd=tmp_path, BRIDGE_URL=client.url, BRIDGE_KEY=client.key)
-
-    made = run("create", "gpu 1", "--scopes", "work", "--content-types", "audio, video", "--expires", "2999-12-31")
-    assert made.returncode == 0, made.stderr
-    key = made.stdout.strip()
+def test_keys_are_made_listed_and_revoked_from_another_machine(run, client, bridge):
+    keys = partial(run, "keys")
+    given = ["--scopes", "work", "--content-types", "audio, video", "--expires", "2999-12-31"]
+    key = said(keys("create", "gpu 1", *given)).strip()
     prefix = key[:11]
     assert Client(client.url, key, bridge.files, client.tenant).poll("audio").status_code == 200
-    listed = next(line for line in run("list").stdout.splitlines() if prefix in line)
+    listed = next(line for line in keys("list").stdout.splitlines() if prefix in line)
     for words in ("gpu 1", client.tenant, "work", "audio,video", "2999-12-31", client.key[:11], "valid"):
         assert words in listed
-    assert run("revoke", prefix).stdout == "1 key revoked\n"
+    assert keys("revoke", prefix).stdout == "1 key revoked\n"
     wait_until(lambda: Client(client.url, key, bridge.files).poll("audio").status_code == 401, "the revocation")
-    assert "only the keys of its own tenant" in refusal(
-        run("create", "x", "--scopes", "work", "--tenant", "default"), 1
-    )
-    assert "--local and --url" in refusal(run("list", "--local", "--url", "http://127.0.0.1:1"))
+    foreign = keys("create", "x", "--scopes", "work", "--tenant", "default")
+    assert "only the keys of its own tenant" in refusal(foreign, 1)
+    assert "--local and --url" in refusal(keys("list", "--local", "--url", "http://127.0.0.1:1"))
 
 
-def test_a_key_is_shown_by_name_and_prefix(client, tmp_path):
+def test_a_key_is_shown_by_name_and_prefix(run, client):
     job_id = client.create()
     ok(client.result(client.claim(), success=False, retryable=False, error_message="It is empty."))
     ok(client.post(f"{job_id}/retry"))
     whole = client.job(job_id)
     expected = {"name": "test", "prefix": client.key[:11]}
     assert [row["key"] for row in (*whole["attempts"], *whole["requests"])] == [expected, expected]
-    shown = jobbridge("jobs", "show", job_id, cwd=tmp_path, BRIDGE_URL=client.url, BRIDGE_KEY=client.key).stdout
-    assert shown.count(f"test ({client.key[:11]})") == 2
+    assert run("jobs", "show", job_id).stdout.count(f"test ({client.key[:11]})") == 2
 
 
 @pytest.mark.parametrize(("tenant", "scopes", "named"), [
@@ -118,12 +115,11 @@ def test_a_refused_path_names_the_roots_to_who_administers_them_alone(bridge, te
         assert "one of the directories named by BRIDGE_SOURCE_ROOTS" in answer.text
 
 
-def test_top_shows_queues_workers_and_rates_until_q_and_once_in_a_script(bridge, client, tmp_path):
-    around = {"BRIDGE_URL": client.url, "BRIDGE_KEY": client.key}
+def test_top_shows_queues_workers_and_rates_until_q_and_once_in_a_script(run, terminal, bridge, client):
     client.create("video")
     client.create()
     job = client.claim(worker_id="gpu-with-a-long-name-7")
-    once = jobbridge("top", "--once", cwd=tmp_path, **around)
+    once = run("top", "--once")
     assert once.returncode == 0, once.stderr
     for words in ("1 wait, 1 run", "1 worker, 1 busy", "video", "audio", "gpu-with-a-long-name-7"):
         assert words in once.stdout
@@ -131,17 +127,14 @@ def test_top_shows_queues_workers_and_rates_until_q_and_once_in_a_script(bridge,
     bridge.sql("INSERT INTO webhooks (job_id, n, tenant, key_id, url, kwargs, created_at, since, next_at, tries)"
                " VALUES (:id, 9, :tenant, gen_random_uuid(), 'https://x.org', '{}', now(), now(), 'infinity', 5)",
                id=job["job_id"], tenant=client.tenant)  # fmt: skip
-    assert "webhooks list --state failing" in jobbridge("top", "--once", cwd=tmp_path, **around).stdout
-    assert set(json.loads(jobbridge("top", "--json", cwd=tmp_path, **around).stdout)) == {"statistics", "workers"}
-    live = Terminal("top", "--every", "0.5", cwd=tmp_path, width=80, **around)
-    try:
-        live.says("nothing ended since the last look")
-        ok(client.result(job))
-        live.says("/s completed")
-        drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", live.raw.replace("\x1b[H", "\n"))
-        assert max(map(len, drawn.splitlines())) <= 80
-        live.types("q")
-        assert live.ends() == 0
-        assert "\x1b[?1049l" in live.raw, "the terminal is given back as it was"
-    finally:
-        live.close()
+    assert "webhooks list --state failing" in run("top", "--once").stdout
+    assert set(json.loads(run("top", "--json").stdout)) == {"statistics", "workers"}
+    live = terminal("top", "--every", "0.5")
+    live.says("nothing ended since the last look")
+    ok(client.result(job))
+    live.says("/s completed")
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", live.raw.replace("\x1b[H", "\n"))
+    assert max(map(len, drawn.splitlines())) <= 80
+    live.types("q")
+    assert live.ends() == 0
+    assert "\x1b[?1049l" in live.raw, "the terminal is given back as it was"

@@ -3,7 +3,6 @@
 import re
 import signal
 import uuid
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,27 +11,14 @@ from sqlalchemy import create_engine, text
 
 from bridge import names
 from bridge.embedded.ports import free_port
-from tests.support.client import Client
-from tests.support.command import refusal, starting
-from tests.support.quick_command import quick_jobbridge
+from tests.support.client import Client, status_of
+from tests.support.command import refusal
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Run a command with these settings in an empty directory."""
-
-    return partial(quick_jobbridge, cwd=tmp_path)
-
-
-# One process each.
-
-
-@pytest.fixture
-def begin(tmp_path):
-    """Yield a function that starts a command with these settings; it is killed with the test."""
-    with starting(tmp_path) as start:
-        yield start
+def settings():
+    return {}
 
 
 @pytest.fixture
@@ -51,36 +37,23 @@ def production(servers, new_database, tmp_path):
     return settings
 
 
-def api_client(settings, tmp_path) -> Client:
-    (tmp_path / "data" / "files").mkdir(parents=True, exist_ok=True)
-    url = f"http://127.0.0.1:{settings['BRIDGE_PORT']}"
-    return Client(url, settings["BRIDGE_BOOTSTRAP_KEY"], tmp_path / "data" / "files")
-
-
-def answers(client) -> bool:
-    try:
-        return client.get("/readyz", timeout=5).status_code == 200
-    except (requests.ConnectionError, requests.Timeout):
-        return False
-
-
 @pytest.mark.slow
 def test_api_celery_and_beat_are_a_bridge_and_stop_at_sigterm(begin, production, tmp_path):
     """Modules of the same names in the current directory do no harm."""
     for name in ("tasks.py", "models.py", "api.py", "celeryconfig.py"):
         (tmp_path / name).write_text("raise SystemExit('somebody else')\n")
-    client = api_client(production, tmp_path)
+    (tmp_path / "data" / "files").mkdir(parents=True)
+    url = f"http://127.0.0.1:{production['BRIDGE_PORT']}"
+    client = Client(url, production["BRIDGE_BOOTSTRAP_KEY"], tmp_path / "data" / "files")
     processes = [begin(name) for name in ("api", "celery", "beat")]
     api = processes[0]
-    wait_until(lambda: answers(client), "the API")
+    wait_until(lambda: status_of(f"{url}/readyz") == 200, "the API")
     job_id = client.create(available_at="2999-01-01T00:00:00+00:00")
     engine = create_engine(production["BRIDGE_DATABASE_URL"].replace("postgresql:", "postgresql+psycopg2:"))
     with engine.begin() as connection:
         connection.execute(text("UPDATE remote_jobs SET available_at = now(), timeout_at = now() + interval '1 h'"))
     engine.dispose()
     assert client.claim()["job_id"] == job_id  # released by Celery, sent by beat
-    for process in processes:
-        process.family()
     assert [process.ends(signal.SIGTERM) for process in reversed(processes)] == [0, 0, 0]
     assert [process.left() for process in processes] == [[], [], []]
     assert "Traceback" not in api.text
@@ -106,9 +79,6 @@ def test_without_keys_the_api_does_not_listen_beyond_loopback(run, production):
     assert "Traceback" not in done.stderr
 
 
-# Flower.
-
-
 @pytest.fixture
 def flower(begin, production):
     """Flower on a free port beside a Celery worker: its process, its address, what it logs in with."""
@@ -122,15 +92,8 @@ def flower(begin, production):
     login = re.fullmatch(r"(\S+):(\S+)\n", Path(told.group(1)).read_text())  # no terminal: it is told where it is
     assert login
     url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _status(url) == 401, "Flower")
+    wait_until(lambda: status_of(url) == 401, "Flower")
     return process, url, (login.group(1), login.group(2))
-
-
-def _status(url, **options) -> int:
-    try:
-        return requests.get(url, timeout=5, **options).status_code
-    except requests.ConnectionError:
-        return 0
 
 
 @pytest.mark.slow
@@ -141,16 +104,11 @@ def test_flower_shows_worker_and_tasks_by_name_to_those_who_log_in_and_changes_n
 
     _, url, login = flower
     for page in ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"):
-        assert _status(url + page) == 401
-        assert _status(url + page, auth=("bridge", "wrong")) == 401
+        assert status_of(url + page) == 401
+        assert status_of(url + page, auth=("bridge", "wrong")) == 401
     app = Celery("test", broker=production["BRIDGE_REDIS_URL"], set_as_current=False)
     confirmed = {"job_id": str(uuid.uuid4()), "n": 1}
-    for task, kwargs in (
-        (names.EXPIRE, {}),
-        (names.REPEAT, {}),
-        (names.CONFIRM, confirmed),
-        (names.CONFIRM, confirmed),
-    ):
+    for task, kwargs in ((names.EXPIRE, {}), (names.REPEAT, {}), *[(names.CONFIRM, confirmed)] * 2):
         app.send_task(task, kwargs=kwargs, queue=names.QUEUE, ignore_result=True)
 
     def seen():
@@ -164,9 +122,8 @@ def test_flower_shows_worker_and_tasks_by_name_to_those_who_log_in_and_changes_n
     page = requests.get(f"{url}/workers", auth=login, timeout=10).text
     worker = re.search(r"bridge@[\w.-]+", page)
     assert worker, page
-    wait_until(
-        lambda: names.CONFIRM in requests.get(f"{url}/worker/{worker.group()}", auth=login, timeout=10).text, "it"
-    )
+    page = f"{url}/worker/{worker.group()}"
+    wait_until(lambda: names.CONFIRM in requests.get(page, auth=login, timeout=10).text, "it")
 
     changes = [
         f"/api/worker/shutdown/{worker.group()}",
@@ -194,10 +151,9 @@ def test_flower_takes_chosen_credentials(begin, production):
     port = free_port()
     process = begin("flower", "--port", str(port), FLOWER_BASIC_AUTH="me:and-mine")
     url = f"http://127.0.0.1:{port}/workers"
-    wait_until(lambda: _status(url) == 401, "Flower")
-    assert _status(url, auth=("me", "and-mine")) == 200
+    wait_until(lambda: status_of(url) == 401, "Flower")
+    assert status_of(url, auth=("me", "and-mine")) == 200
     assert "log in as" not in process.text
     assert "and-mine" not in process.text
-    process.family()
     assert process.ends(signal.SIGTERM) == 0
     assert process.left() == []

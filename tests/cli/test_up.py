@@ -16,7 +16,8 @@ import requests
 from bridge.cli.local.supervisor import ChildEnded, Family
 from bridge.embedded.ports import free_port
 from tests.support.client import Client, ok
-from tests.support.command import Started, jobbridge, refusal
+from tests.support.client_commands import said
+from tests.support.command import Started, jobbridge, refusal, starting
 from tests.support.quick_command import quick_jobbridge
 from tests.support.waiting import wait_until
 
@@ -26,12 +27,11 @@ UP = "The bridge is up."
 class Up(Started):
     """A running `up` in a directory of its own."""
 
-    def __init__(self, place, *arguments, **settings) -> None:
-        self.place = place
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        given = {"BRIDGE_API_PROCESSES": "1", **settings}
-        super().__init__("up", "--port", str(self.port), *arguments, cwd=place, **given)
+    def __init__(self, *arguments, cwd, **settings) -> None:
+        self.place = cwd
+        port = str(free_port())
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__("up", "--port", port, *arguments, cwd=cwd, **{"BRIDGE_API_PROCESSES": "1", **settings})
 
     def close(self) -> None:
         super().close()
@@ -54,25 +54,17 @@ class Up(Started):
 def up(tmp_path_factory):
     """Yield an `up` that these tests share, with a local worker and Flower."""
     more = ("--worker", "--flower", f"--flower-port={free_port()}")
-    running = Up(tmp_path_factory.mktemp("a place"), *more, BRIDGE_PROT="8000")
-    yield running
-    running.family()
-    status = running.ends(signal.SIGTERM)
-    running.close()
-    assert (status, running.left()) == (0, [])
+    with starting(tmp_path_factory.mktemp("a place"), Up, BRIDGE_PROT="8000") as start:
+        running = start(*more)
+        running.says(UP)
+        yield running
+        assert (running.ends(signal.SIGTERM), running.left()) == (0, [])
 
 
 @pytest.fixture
 def begin(tmp_path):
-    started = []
-
-    def start(*arguments, **settings):
-        started.append(Up(tmp_path, *arguments, **settings))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
+    with starting(tmp_path, Up) as start:
+        yield start
 
 
 def test_it_says_where_everything_is(up):
@@ -84,7 +76,6 @@ def test_it_says_where_everything_is(up):
 
 
 def test_a_process_that_ends_is_started_again_and_said_so(up):
-    up.says(UP)
     parent = psutil.Process(up.process.pid)
     worker = next(child for child in parent.children() if "celery" in child.cmdline() and "worker" in child.cmdline())
     worker.kill()
@@ -122,14 +113,12 @@ def test_a_misspelt_setting_is_warned_of_with_the_right_name(up):
 
 
 def test_flower_beside_up_finds_its_broker(up):
-    up.says(UP)
     running = Started("flower", "--port", str(free_port()), cwd=up.place)
     running.says("log in as")
     running.close()
 
 
 def test_doctor_finds_a_running_up_by_its_data_and_nothing_wrong(up):
-    up.says(UP)
     assert "Nothing is wrong." in wait_until(lambda: healthy(up), "the first sweeps").stdout
 
 
@@ -144,7 +133,6 @@ def test_the_local_worker_converts_a_file(up):
 
 
 def test_a_second_up_on_the_same_data_is_refused(up):
-    up.says(UP)
     second = quick_jobbridge("up", "--port", str(free_port()), cwd=up.place)
     assert second.returncode == 2
     assert second.stderr == (
@@ -154,30 +142,26 @@ def test_a_second_up_on_the_same_data_is_refused(up):
 
 
 def test_keys_and_db_reach_the_database_of_a_running_up(up):
-    up.says(UP)
-    key = quick_jobbridge("keys", "create", "pipeline", "--scopes", "read", cwd=up.place)
-    assert key.returncode == 0, key.stderr
-    assert up.client(key.stdout.strip()).get("").status_code == 200
+    key = said(quick_jobbridge("keys", "create", "pipeline", "--scopes", "read", cwd=up.place)).strip()
+    assert up.client(key).get("").status_code == 200
     assert "pipeline" in quick_jobbridge("keys", "list", cwd=up.place).stdout
     assert re.fullmatch(r"\d{4}\n", quick_jobbridge("db", "current", cwd=up.place).stdout)
 
 
 def test_no_secret_stands_in_an_argument_or_in_a_file_that_others_may_read(up):
-    up.says(UP)
-    secrets = [place.read_text().strip() for place in (up.place / ".bridge" / "secrets").iterdir()]
-    secrets.append(up.admin_key())
-    broker = (up.place / ".bridge" / "secrets" / "broker-url").read_text().strip()
-    with redis.Redis.from_url(broker) as client:
+    directory = up.place / ".bridge" / "secrets"
+    kept = {place.name: place.read_text().strip() for place in directory.iterdir()}
+    secrets = [*kept.values(), up.admin_key()]
+    with redis.Redis.from_url(kept["broker-url"]) as client:
         assert client.ping()
-    kept = {place.name for place in (up.place / ".bridge" / "secrets").iterdir()}
     named = {"admin-key", "broker-url", "local-worker-key", "postgres", "postgres-superuser", "valkey"}
-    assert kept - {"flower-login"} == named  # that one where another test has started it on these data
+    assert kept.keys() - {"flower-login"} == named  # that one where another test has started it on these data
     for process in up.family():
         line = " ".join(process.cmdline())
         assert not any(secret in line for secret in secrets), line
-    for place in (up.place / ".bridge" / "secrets").iterdir():
+    for place in directory.iterdir():
         assert stat.S_IMODE(place.stat().st_mode) == 0o600
-    assert stat.S_IMODE((up.place / ".bridge" / "secrets").stat().st_mode) == 0o700
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     logs = "".join(log.read_text() for log in (up.place / ".bridge" / "logs").iterdir())
     assert not any(secret in logs for secret in secrets)
 
@@ -188,8 +172,7 @@ def test_neither_ctrl_c_nor_a_kill_leaves_a_process_and_the_next_up_finds_the_sa
     first = begin()
     key = first.admin_key()
     job_id = first.client(key).create("image")
-    family = first.family()
-    assert {"postgres", "valkey-server"} <= {process.name() for process in family}
+    assert {"postgres", "valkey-server"} <= {process.name() for process in first.family()}
     assert first.ends(signal.SIGINT) == 0
     assert "Stopped. The data are kept." in first.text
     assert first.left() == []
@@ -205,7 +188,6 @@ def test_neither_ctrl_c_nor_a_kill_leaves_a_process_and_the_next_up_finds_the_sa
     third.says(UP)
     assert third.client(key).claim("image")["job_id"] == job_id
     wait_until(lambda: not killed.left(), "the killed one's processes to be gone")
-    third.family()
     assert third.ends(signal.SIGTERM) == 0
     assert third.left() == []
 
@@ -279,7 +261,6 @@ def test_the_demo_proves_the_whole_way_and_leaves_nothing(tmp_path):
 def test_a_demo_that_is_interrupted_proves_nothing_and_says_where_its_logs_are(tmp_path):
     running = Started("demo", "--keep", "kept", cwd=tmp_path)
     running.says("jobs enqueued")
-    running.family()
     assert running.ends(signal.SIGINT) == 1
     assert "stopped by a signal" in running.text
     assert str(tmp_path / "kept" / "logs") in running.text

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -52,6 +53,8 @@ def refusal(done: subprocess.CompletedProcess[str], status: int = 2) -> str:
 class Started:
     """A command that goes on until it is told to stop."""
 
+    _seen: list[psutil.Process] = []
+
     def __init__(self, *arguments: str, cwd: Path, **settings: str) -> None:
         self.output = cwd / f"{arguments[0]}.out"
         with self.output.open("wb") as out:
@@ -64,7 +67,6 @@ class Started:
                 start_new_session=True,
                 preexec_fn=dies_with_parent(signal.SIGTERM),  # as when a run of the tests is interrupted
             )
-        self._seen: list[psutil.Process] = []
 
     @property
     def text(self) -> str:
@@ -74,26 +76,30 @@ class Started:
         """All its text, once these words are in it."""
 
         def said() -> str:
-            text = self.text
-            assert words in text or self.process.poll() is None, f"it ended: {text}"
+            ended, text = self.process.poll() is not None, self.text
+            assert words in text or not ended, f"it ended: {text}"
             return text if words in text else ""
 
         return wait_until(said, f"{words!r} from {self.process.args!r}")
 
     def family(self) -> list[psutil.Process]:
-        """All processes below it, remembered for `left`."""
-        self._seen = psutil.Process(self.process.pid).children(recursive=True)
-        return self._seen
+        """All processes below it."""
+        return psutil.Process(self.process.pid).children(recursive=True)
 
     def left(self) -> list[psutil.Process]:
-        """Those of the last `family()` that still live."""
+        """Those that were below it at its last signal and still live."""
         return [child for child in self._seen if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
     def ends(self, signum: int | None = None) -> int:
         """Its exit status, after this signal."""
         if signum is not None:
+            self._seen = self.family()
             self.process.send_signal(signum)
-        return self.process.wait(LATEST)
+        wait_until(self._ended, f"the end of {self.process.args!r}")
+        return self.process.wait()
+
+    def _ended(self) -> bool:
+        return self.process.poll() is not None
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -101,21 +107,7 @@ class Started:
             self.process.wait()
 
 
-@contextmanager
-def starting(cwd: Path, **settings: str) -> Iterator[Callable[..., Started]]:
-    """Yield a function that starts a command with these settings and its own; all are killed at the end."""
-    started: list[Started] = []
-
-    def start(*arguments: str, **changes: str) -> Started:
-        started.append(Started(*arguments, cwd=cwd, **{**settings, **changes}))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
-
-
-class Terminal:
+class Terminal(Started):
     """A command in a terminal of its own, this wide, as a person has it; Ctrl-C typed there is the signal."""
 
     def __init__(self, *arguments: str, cwd: Path, width: int = 80, **settings: str) -> None:
@@ -152,21 +144,24 @@ class Terminal:
                 self.raw += self._decoder.decode(part)
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw).replace("\r\n", "\n")
 
-    def says(self, words: str) -> str:
-        """All its text, once these words are in it."""
-        return wait_until(lambda: self.text if words in self.text else "", f"{words!r} from {self.process.args!r}")
-
     def types(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
-    def ends(self) -> int:
-        """Its exit status, once it has ended by itself."""
-        wait_until(lambda: (self.text, self.process.poll() is not None)[1], f"the end of {self.process.args!r}")
-        assert self.text is not None  # what came at last
-        return self.process.wait()
+    def _ended(self) -> bool:
+        """Read meanwhile what it says: it waits for that."""
+        return (super()._ended(), self.text)[0]
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        super().close()
         os.close(self._ours)
+
+
+@contextmanager
+def starting(cwd: Path, kind: type[Started] = Started, /, **settings: str) -> Iterator[Callable[..., Any]]:
+    """Yield a function that starts a command with these settings and its own; all are killed at the end."""
+    with ExitStack() as started:
+
+        def start(*arguments: str, **changes: Any) -> Started:
+            return started.enter_context(closing(kind(*arguments, cwd=cwd, **{**settings, **changes})))
+
+        yield start
