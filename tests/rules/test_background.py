@@ -30,16 +30,8 @@ def test_work_that_raises_whatever_is_done_again():
 
 
 def test_an_outage_is_told_once_for_each_kind_of_error_and_once_more_when_it_is_over():
-    errors = iter(
-        [
-            *[redis_py.ConnectionError("host-name")] * 3,
-            Unforeseen(),
-            redis_py.ConnectionError("host-name"),
-            None,
-            None,
-            OperationalError("SELECT secret", {}, Exception()),
-        ]
-    )
+    away, failed = redis_py.ConnectionError("host-name"), OperationalError("SELECT secret", {}, Exception())
+    errors = iter([away, away, away, Unforeseen(), away, None, None, failed])
 
     def work():
         if (error := next(errors)) is not None:

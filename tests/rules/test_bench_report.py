@@ -21,6 +21,16 @@ BASELINES = {
 }
 
 
+TIMES = {"create": 1.0, "poll": 2.0, "result": 3.0}
+
+
+def lifecycles(*points):
+    """Return what is kept of these points: (connections, round, target, lifecycles)."""
+    names = ("connections", "round", "target", "lifecycles")
+    same = {"cpu": 700.4, "p50": TIMES, "p99": TIMES}
+    return {"points": [{**same, **dict(zip(names, point, strict=True))} for point in points]}
+
+
 def test_each_figure_is_of_a_measurement_that_the_whole_run_makes():
     assert {one.measurement for one in WANTED} <= set(full.COMMANDS)
     assert len({one.figure for one in WANTED}) == len(WANTED)
@@ -48,16 +58,9 @@ def test_the_tables_show_what_was_measured_and_mark_what_does_not_hold():
 
 
 def test_lifecycles_and_dispatch_have_a_row_for_each_form():
-    times = {"create": 1.0, "poll": 2.0, "result": 3.0}
-    same = {"connections": 32, "cpu": 700.4, "p50": times, "p99": times}
-    kept = {
-        "points": [
-            {**same, "target": target, "round": number, "lifecycles": rate}
-            for number, target, rate in (
-                (0, "echo", 1000.0), (0, "bridge", 500.0), (1, "echo", 1000.0), (1, "bridge", 700.0),
-            )
-        ]
-    }  # fmt: skip
+    kept = lifecycles(
+        (32, 0, "echo", 1000.0), (32, 0, "bridge", 500.0), (32, 1, "echo", 1000.0), (32, 1, "bridge", 700.0)
+    )
     assert tables.wanted({"lifecycles": kept}).count("| **0.6 (0.5–0.7)** |") == 1  # without an earlier checkout beside
     table = tables.lifecycles({"lifecycles-2": kept})
     assert table.splitlines()[2:] == [
@@ -76,18 +79,11 @@ def test_lifecycles_and_dispatch_have_a_row_for_each_form():
 
 
 def test_a_point_that_failed_takes_only_its_round_from_the_ratios():
-    times = {"create": 1.0, "poll": 2.0, "result": 3.0}
-    same = {"cpu": 700.4, "p50": times, "p99": times}
-    kept = {
-        "points": [
-            {**same, "target": target, "connections": connections, "round": number, "lifecycles": rate}
-            for connections, number, target, rate in (
-                (32, 0, "bridge", 500.0), (32, 1, "echo", 1000.0), (32, 1, "bridge", 700.0), (32, 2, "echo", 900.0),
-                (32, 2, "bridge", 0.0), (32, 3, "echo", 0.0), (32, 3, "bridge", 900.0), (512, 0, "echo", 1000.0),
-                (1, 0, "bridge", 100.0),
-            )
-        ]
-    }  # fmt: skip
+    kept = lifecycles(
+        (32, 0, "bridge", 500.0), (32, 1, "echo", 1000.0), (32, 1, "bridge", 700.0), (32, 2, "echo", 900.0),
+        (32, 2, "bridge", 0.0), (32, 3, "echo", 0.0), (32, 3, "bridge", 900.0), (512, 0, "echo", 1000.0),
+        (1, 0, "bridge", 100.0),
+    )  # fmt: skip
     assert ratios(kept, "bridge", "echo", 32) == [0.7, 0.0]
     assert ratios(kept, "bridge", "against", 32) == []
     rows = tables.lifecycles({"lifecycles": kept}).splitlines()[2:]

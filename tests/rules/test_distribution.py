@@ -13,6 +13,7 @@ import requests
 
 from bridge.cli.local.checkout import ROOT
 from bridge.embedded.ports import free_port
+from tests.support.client import status_of
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.wheels, pytest.mark.timeout(600)]
@@ -23,6 +24,13 @@ def run(*command, cwd, **options):
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=500, check=False, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def environment_with(place, *requirements):
+    """Make an environment with these requirements in this directory; return its `bin`."""
+    run(sys.executable, "-m", "venv", place, cwd=place.parent)
+    run(place / "bin" / "python", "-m", "pip", "install", "-q", *requirements, cwd=place)
+    return place / "bin"
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +45,9 @@ def built(tmp_path_factory):
 @pytest.fixture(scope="module")
 def environment(built, tmp_path_factory):
     """Return the `bin` directory of an environment with the server and its embedded servers, as pipx would make it."""
-    place = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", place, cwd=place)
     (wheel,) = built.glob("jobbridge-[0-9]*.whl")
-    run(
-        place / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--find-links",
-        built,
-        f"jobbridge[up] @ {wheel.as_uri()}",
-        cwd=place,
-    )
-    return place / "bin"
+    place = tmp_path_factory.mktemp("environment")
+    return environment_with(place, "--find-links", built, f"jobbridge[up] @ {wheel.as_uri()}")
 
 
 def test_a_wheel_has_the_licence_and_nothing_but_the_packages(built):
@@ -76,10 +72,7 @@ def test_the_server_runs_from_its_wheel_alone(environment, tmp_path):
 
         def healthy():
             assert running.poll() is None, (tmp_path / "out").read_text()
-            try:
-                return requests.get(f"{url}/readyz", timeout=5).status_code == 200
-            except requests.RequestException:
-                return False
+            return status_of(f"{url}/readyz") == 200
 
         wait_until(healthy, "the bridge to be ready")
         assert requests.get(f"{url}/openapi.json", timeout=30).json()["info"]["version"]
@@ -114,16 +107,13 @@ def test_a_start_says_which_module_another_package_has_overwritten(environment, 
     ],
 )
 def test_worker_and_client_are_installed_from_their_wheels_alone(built, tmp_path, wheel, command):
-    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
-    python = tmp_path / "venv" / "bin" / "python"
     (file,) = built.glob(f"{wheel}-*.whl")
-    run(python, "-m", "pip", "install", "-q", file, cwd=tmp_path)
+    python = environment_with(tmp_path / "venv", file) / "python"
     installed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
     names = {one["name"].lower() for one in installed}
     assert names & {"flask", "celery", "sqlalchemy", "psycopg2-binary", "jobbridge"} == set()
     assert len(names) < 20, names
-    assert {"bridge_worker": "--handler", "jobbridge_client": str(tmp_path)}[wheel] in run(
-        python, "-c", command, cwd=tmp_path
-    )
+    told = run(python, "-c", command, cwd=tmp_path)
+    assert {"bridge_worker": "--handler", "jobbridge_client": str(tmp_path)}[wheel] in told
     (typed,) = (tmp_path / "venv").glob(f"lib/python*/site-packages/{wheel}/py.typed")
     assert typed.exists()

@@ -71,8 +71,6 @@ MADE = {
     "retry_backoff": BACKOFF,
     "limits": LIMITS,
 }
-
-
 INSTRUMENTS = {"crash_points"}  # of the tests: CONTRIBUTING.md has them
 
 
@@ -182,6 +180,15 @@ def test_links_lead_somewhere(page: Path):
         if not there.exists() or (anchor and anchor not in anchors(there)):
             broken.append(target)
     assert not broken
+
+
+def test_each_test_that_the_page_on_security_names_exists():
+    there = {path.name for folder in ("tests", "worker/tests") for path in (ROOT / folder).rglob("test_*.py")}
+    page = (DOCS / "security.md").read_text()
+    named = set(re.findall(r"[\w/]*\b(?:test_\w+|bench/\w+)\.py|\btests/\w+/(?=[ ,|:;])", page))
+    assert len(named) > 50
+    missing = {one for one in named if not (one in there if "/" not in one else (ROOT / one).exists())}
+    assert not missing
 
 
 def anchors(page: Path) -> set[str]:

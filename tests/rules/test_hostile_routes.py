@@ -3,11 +3,9 @@
 import json
 import random
 import re
-from pathlib import Path
 
 from bench.attack_routes import requests_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from bridge.cli.local.checkout import ROOT
 
 
 def test_every_route_is_among_the_bent_requests():

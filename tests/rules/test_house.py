@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from api.create_app import create_app
 from api.http import problems
 from bridge import errors, names
@@ -167,15 +165,8 @@ def test_importing_a_room_connects_to_nothing():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-# Routes.
-
-
-@pytest.fixture
-def app(runtime):
-    return create_app(runtime, runtime)
-
-
-def test_every_route_asks_for_a_scope_and_documents_its_errors(app):
+def test_every_route_asks_for_a_scope_and_documents_its_errors(runtime):
+    app: Any = create_app(runtime, runtime)
     paths = app.extensions["flask-smorest"]["apis"][""]["ext_obj"].spec.to_dict()["paths"]
     for rule in app.url_map.iter_rules():
         if rule.rule in PUBLIC:
@@ -193,9 +184,6 @@ def test_every_route_asks_for_a_scope_and_documents_its_errors(app):
             assert {"401", "403", "422", "503"} <= set(map(str, responses)), f"{method} {rule.rule}"
             if method in ("POST", "PUT") and "requestBody" in documented[method.lower()]:
                 assert {"400", "413", "415"} <= set(map(str, responses)), f"{method} {rule.rule}"
-
-
-# Tasks.
 
 
 def test_every_task_has_a_name_of_ours_and_goes_to_a_queue_that_is_consumed():
@@ -237,9 +225,6 @@ def test_beat_runs_only_tasks_that_exist_on_a_queue_that_holds_nothing_else():
     for entry in celeryconfig.beat_schedule.values():
         assert entry["task"] in app.tasks
         assert entry["options"] == {"queue": names.SWEEPS}
-
-
-# Tests.
 
 
 def test_no_test_sleeps_or_mocks():

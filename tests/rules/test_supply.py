@@ -6,13 +6,13 @@ import subprocess
 import sys
 import zipfile
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 from packaging.version import Version
 
 from bridge.cli.local.checkout import ROOT
+from tests.support.command import jobbridge
 
 RECORD = """
 id: PYSEC-0000-1
@@ -75,8 +75,6 @@ def test_an_audit_with_an_empty_copy_fails(tmp_path):
 
 
 def test_the_version_stands_in_one_place():
-    done = subprocess.run(
-        [sys.executable, "-m", "bridge", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = jobbridge("--version", cwd=ROOT)
     assert done.stdout == f"jobbridge {metadata.version('jobbridge')}\n"
-    assert Path(ROOT / "pyproject.toml").read_text().count(f'version = "{metadata.version("jobbridge")}"') == 1
+    assert (ROOT / "pyproject.toml").read_text().count(f'version = "{metadata.version("jobbridge")}"') == 1
