@@ -6,7 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -33,46 +33,28 @@ time.sleep(600)
 """
 
 
-def plain(url: str) -> str:
-    return url.replace("+psycopg2", "")
-
-
 def sql(servers, statement):
-    with psycopg2.connect(plain(servers.database_url)) as connection, connection.cursor() as cursor:
+    url = servers.database_url.replace("+psycopg2", "")
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
-@pytest.fixture
-def hold():
-    """Yield a function that starts a process holding the servers of a directory; it returns it and their PIDs."""
-    started = []
-
-    def start(place):
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(place)], stdout=subprocess.PIPE, text=True, cwd=checkout.ROOT
-        )
-        started.append(process)
-        assert process.stdout is not None
-        return process, [int(pid) for pid in process.stdout.readline().split()]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def test_data_are_kept_whatever_the_directory_is_called_and_a_killed_holder_leaves_no_orphan(hold, tmp_path):
+def test_data_are_kept_whatever_the_directory_is_called_and_a_killed_holder_leaves_no_orphan(tmp_path):
     place = tmp_path / "spaces, 'quotes' and ümläut 100% $HOME" / "data"
     with embedded.start(place) as servers:
         sql(servers, "CREATE TABLE kept (n integer); INSERT INTO kept VALUES (7)")
         with redis.Redis.from_url(servers.redis_url) as client:
             client.set("kept", "seven")
-    holder, pids = hold(place)
-    families = [psutil.Process(pid) for pid in pids] + psutil.Process(pids[0]).children()
-    assert len(families) > 4
-    holder.kill()
-    holder.wait()
+    command = [sys.executable, "-c", HOLDER, str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=checkout.ROOT) as holder:
+        try:
+            assert holder.stdout is not None
+            postgres, *others = [psutil.Process(int(pid)) for pid in holder.stdout.readline().split()]
+            families = [postgres, *others, *postgres.children()]
+            assert len(families) > 4
+        finally:
+            holder.kill()
     with embedded.start(place) as servers:  # waits for the servers of the killed one
         assert sql(servers, "SELECT n FROM kept") == [(7,)]
         with redis.Redis.from_url(servers.redis_url, decode_responses=True) as client:
@@ -213,15 +195,6 @@ def test_environments_share_one_copy_of_the_binaries(tmp_path):
 
 
 def test_it_refuses_a_thread_because_the_servers_would_end_with_it(tmp_path):
-    problems = []
-
-    def begin():
-        try:
-            embedded.start(tmp_path / "data", postgres=False, durable=False)
-        except embedded.EmbeddedError as problem:
-            problems.append(str(problem))
-
-    thread = threading.Thread(target=begin)
-    thread.start()
-    thread.join(20)
-    assert problems == ["the embedded servers must be started from the main thread"]
+    why = "the embedded servers must be started from the main thread"
+    with ThreadPoolExecutor(1) as pool, pytest.raises(embedded.EmbeddedError, match=f"^{why}$"):
+        pool.submit(embedded.start, tmp_path / "data", postgres=False, durable=False).result()

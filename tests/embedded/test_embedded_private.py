@@ -6,6 +6,7 @@ import secrets
 import shutil
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -137,9 +138,6 @@ def test_a_cluster_of_an_earlier_version_keeps_its_data_and_loses_its_rights(an_
                 assert theirs == {uid}
 
 
-# As root.
-
-
 @needs_root
 def test_no_file_is_written_where_another_user_could_have_put_a_link(tmp_path):
     nobody = pwd.getpwnam("nobody")
@@ -209,9 +207,6 @@ def test_postgresql_runs_as_an_account_of_its_own_or_where_none_can_be_made_as_n
         account.server_account()
 
 
-# Logs.
-
-
 @pytest.mark.slow
 def test_no_text_of_a_document_reaches_the_servers_log(place):
     with embedded.start(place, redis=False, durable=False) as servers:
@@ -256,8 +251,5 @@ def deadlock(engine) -> None:
             with suppress(DBAPIError):
                 connection.execute(update, {"n": second, "word": WORD})
 
-    threads = [threading.Thread(target=lock, args=pair) for pair in ((10, 11), (11, 10))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lock, (10, 11), (11, 10)))

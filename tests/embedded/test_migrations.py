@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from itertools import product
 
 import psycopg2
 import pytest
@@ -62,9 +63,8 @@ def test_up_down_and_up_again_leaves_nothing_behind_and_the_schema_is_what_the_m
     assert newest
     assert set(whole) >= {table.name for table in metadata.sorted_tables}
     with empty.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
-        )
+        opts = {"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, metadata) == []
     migrations.downgrade(empty, "base")
     assert migrations.current(empty) is None
@@ -93,11 +93,8 @@ def test_two_upgrades_at_once_both_succeed(empty):
 
 def test_the_database_itself_allows_just_the_legal_moves(core_engine):
     """Raw SQL that puts a job from each state to each other one: the trigger and CHECKs against models/job_state.py."""
-    allowed = set()
-    for source in JobState:
-        for target in JobState:
-            if source != target and _moves(core_engine, source, target):
-                allowed.add((source, target))
+    pairs = [(source, target) for source, target in product(JobState, JobState) if source != target]
+    allowed = {pair for pair in pairs if _moves(core_engine, *pair)}
     assert allowed == {(source, target) for source, target in legal_moves() if source != target}
 
 
@@ -112,12 +109,10 @@ def _moves(engine, source, target):
             connection.execute(update, {**_fields(target), "id": job_id})
         except IntegrityError as refused:
             problem = refused
-        connection.rollback()
-    if problem is None:
-        return True
-    assert isinstance(problem.orig, psycopg2.Error)
-    assert problem.orig.diag.constraint_name == "remote_jobs_legal_move", problem
-    return False
+    if problem is not None:
+        assert isinstance(problem.orig, psycopg2.Error)
+        assert problem.orig.diag.constraint_name == "remote_jobs_legal_move", problem
+    return problem is None
 
 
 INSERT = """

@@ -24,12 +24,9 @@ def said(client, job_id) -> str:
     return " ".join(explained(client, job_id)["sentences"])
 
 
-# The pure part: facts into sentences.
-
-
-def hand(name="gpu-1", seconds_ago=1.0, holds=0, pause=None, types=("video",), denied=()):
-    seen = None if seconds_ago is None else NOW - timedelta(seconds=seconds_ago)
-    return WorkerInfo(name, Key("a key", "jb_12345678"), types, denied, seen, holds, (), pause)
+def hand(name="gpu-1", seconds_ago=1.0, holds=0, pause=None):
+    seen = NOW - timedelta(seconds=seconds_ago)
+    return WorkerInfo(name, Key("a key", "jb_12345678"), ("video",), (), seen, holds, (), pause)
 
 
 def facts(**known):
@@ -134,10 +131,9 @@ def test_jobs_ahead_are_counted_to_a_thousand(ahead, sentence):
 
 def test_what_is_not_available_yet_says_until_when_and_why():
     later = NOW + timedelta(seconds=30)
-    assert waits_for(facts(available_at=later)) == "available_at"
-    assert "It may not be claimed until 2026-01-01T12:00:30+00:00, in 30 s, as its" in text_of(
-        facts(available_at=later)
-    )
+    known = facts(available_at=later)
+    assert waits_for(known) == "available_at"
+    assert "It may not be claimed until 2026-01-01T12:00:30+00:00, in 30 s, as its" in text_of(known)
     known = facts(available_at=later, attempt_end="failed", retry_count=1)
     assert waits_for(known) == "backoff"
     assert "It waits until 2026-01-01T12:00:30+00:00, in 30 s, before retry 1 of 3 (the backoff)." in text_of(known)
@@ -159,9 +155,6 @@ def test_without_redis_it_says_that_it_cannot_know():
     assert "Redis does not answer" in text_of(known)
     assert "No worker" not in text_of(known)
     assert (waits_for(known), known.starts_at) == (None, None)
-
-
-# The service.
 
 
 def test_a_pending_job_that_nobody_asks_for(client):

@@ -16,14 +16,13 @@ from tests.support.core import Core
 from tests.support.waiting import wait_until
 
 
-def samples(bridge):
+def by_labels(families):
     """(name, labels) → value, of every line."""
-    told = get(f"{bridge.url}/metrics", timeout=60).text
-    return {
-        (one.name, tuple(sorted(one.labels.items()))): one.value
-        for family in text_string_to_metric_families(told)
-        for one in family.samples
-    }
+    return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
+
+
+def samples(bridge):
+    return by_labels(text_string_to_metric_families(get(f"{bridge.url}/metrics", timeout=60).text))
 
 
 def since(before, after, name, **labels):
@@ -108,23 +107,16 @@ def test_what_celerys_processes_count_is_added_to_what_the_api_has(make_runtime)
         one.tell()
         one.tell()  # once is enough
     with runtime.engine.connect() as connection:
-        found = {
-            (one.name, tuple(sorted(one.labels.items()))): one.value
-            for metric in add_totals(connection, [])
-            for one in metric.samples
-        }
+        found = by_labels(add_totals(connection, []))
     assert found["bridge_jobs_created_total", (("content_type", "audio"),)] == 2
     assert found["bridge_jobs_finished_total", (("content_type", "audio"), ("status", "failed"))] == 2
     assert found["bridge_attempts_ended_total", (("how", AttemptEnd.LEASE_EXPIRED),)] == 2
     assert found["bridge_continuations_sent_total", (("again", "false"),)] == 2
     assert found["bridge_webhooks_sent_total", (("answer", "2xx"), ("how", "delivered"))] == 2
-    ran = [
-        found["bridge_processing_seconds_bucket", (("content_type", "audio"), ("le", le))]
-        for le in ("60.0", "300.0", "+Inf")
-    ]
-    assert ran == [0, 2, 2]
-    assert found["bridge_processing_seconds_count", (("content_type", "audio"),)] == 2
-    assert found["bridge_processing_seconds_sum", (("content_type", "audio"),)] > 120
+    kind, ran = ("content_type", "audio"), "bridge_processing_seconds"
+    assert [found[f"{ran}_bucket", (kind, ("le", le))] for le in ("60.0", "300.0", "+Inf")] == [0, 2, 2]
+    assert found[f"{ran}_count", (kind,)] == 2
+    assert found[f"{ran}_sum", (kind,)] > 120
     assert found["bridge_continuation_seconds_count", ()] == 2
     assert {name.removesuffix("_total") for name, _ in found} >= {one.name for one in FAMILIES if not one.buckets}
 

@@ -244,7 +244,7 @@ def test_statistics_agree_with_a_full_count_after_hundreds_of_operations_and_kil
     wait_until(lambda: bridge.sql(folded), "Celery to fold again after the kills")
 
     def agrees() -> bool:
-        """Return the jobs go on moving by their clocks, so the two may be looked at on either side of a change."""
+        """Jobs go on moving by their clocks, so the two may be looked at on either side of a change."""
         shown = wait_until(lambda: client.get("statistics"), "an answer").json()["by_status"]
         rows = bridge.sql("SELECT status, count(*) AS n FROM remote_jobs GROUP BY 1")
         return shown == {row.status: row.n for row in rows}

@@ -57,9 +57,8 @@ def test_a_receiver_that_refuses_needs_somebody_until_it_takes_it(core, seen, th
     assert "was not tried yet." in said(core, seen, job_id)
     there.answers = answer(503)
     core.send()
-    assert "was tried once and not delivered: The receiver answered 503. It is tried again at" in said(
-        core, seen, job_id
-    )
+    once = "was tried once and not delivered: The receiver answered 503. It is tried again at"
+    assert once in said(core, seen, job_id)
     assert not needed(core, seen)
     job_id = refused_often(core, there, 503)
     need = needed(core, seen)["webhooks_failing"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.browser import Browser, shown
 from tests.support.client import ok
-from tests.support.tus import announce, append
+from tests.support.of_an_attempt import sent
 from tests.support.waiting import wait_until
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)>{{ 7919 * 7907 }}\u202egpj.exe\u2066\x07"
@@ -77,9 +77,8 @@ def test_jobs_are_found_by_id_by_task_and_by_filters_and_paged(client, browser):
     assert browser.get("/ui/jobs?cursor=none").status_code == 422
     client.post("batch", {"jobs": [client.fields("pages") for _ in range(60)]})
     first = browser.get("/ui/jobs?content_type=pages")
-    older = re.search(r'href="(/ui/jobs\?content_type=pages&amp;cursor=[^"]*)"', first.text)
-    assert older is not None
-    rest = browser.get(older[1].replace("&amp;", "&"))
+    [older] = re.findall(r'href="(/ui/jobs\?content_type=pages&amp;cursor=[^"]*)"', first.text)
+    rest = browser.get(older.replace("&amp;", "&"))
     assert [len(set(re.findall(r'href="/ui/jobs/([0-9a-f-]{36})"', one.text))) for one in (first, rest)] == [50, 10]
 
 
@@ -93,18 +92,16 @@ def test_batches_are_listed_with_their_jobs_by_state_and_each_has_a_page(bridge,
     row = shown(browser.get("/ui/batches"))
     assert re.search(rf"{batch_id} \S+ s ago 60 59 0 0 1 0 0 no –", row), row
     page = browser.get(f"/ui/batches/{batch_id}")
-    further = re.search(rf'href="(/ui/batches/{batch_id}\?cursor=[^"]*)"', page.text)
-    assert further is not None
-    rest = browser.get(further[1])
+    [further] = re.findall(rf'href="(/ui/batches/{batch_id}\?cursor=[^"]*)"', page.text)
+    rest = browser.get(further)
     found = [list(dict.fromkeys(re.findall(r'href="/ui/jobs/([0-9a-f-]{36})"', one.text))) for one in (page, rest)]
     assert found == [jobs[:50], jobs[50:]]
     assert "<script>alert" not in page.text + rest.text
     assert "\\u202e" in page.text
     for _ in range(20):
         client.post("batch", {"jobs": [client.fields("batched")]})
-    older = re.search(r'href="(/ui/batches\?cursor=[^"]*)"', browser.get("/ui/batches").text)
-    assert older is not None
-    assert batch_id in browser.get(older[1]).text
+    [older] = re.findall(r'href="(/ui/batches\?cursor=[^"]*)"', browser.get("/ui/batches").text)
+    assert batch_id in browser.get(older).text
     assert browser.get("/ui/batches?cursor=none").status_code == 422
     assert browser.get(f"/ui/batches/{uuid.uuid4()}").status_code == 404
     assert Browser(bridge.url, bridge.client().key).get(f"/ui/batches/{batch_id}").status_code == 404
@@ -161,9 +158,8 @@ def test_workers_are_shown_paused_and_resumed(client, browser):
 def test_what_a_vanished_worker_holds_is_put_back(client, browser):
     job_id = client.create("gone")
     client.claim("gone", worker_id="gone/1")
-    assert "Worker gone/1 held 1 jobs; they are pending again." in shown(
-        browser.act("/ui/workers/evict", worker_id="gone/1")
-    )
+    answer = browser.act("/ui/workers/evict", worker_id="gone/1")
+    assert "Worker gone/1 held 1 jobs; they are pending again." in shown(answer)
     assert client.status(job_id) == "pending"
 
 
@@ -221,10 +217,7 @@ def test_parts_of_pages_come_alone_and_the_plots_have_their_lines(client, browse
 def test_files_of_a_result_are_listed_and_fetched_whatever_they_are_called(bridge, client, browser):
     client.create("files")
     job = client.claim("files")
-    token, name = {"X-Lease-Token": job["lease_token"]}, "<img src=x onerror=alert(2)>\"'?#%.svg"
-    place = announce(client, 11, token, job_id=job["job_id"])
-    assert append(client, place, 0, b"<svg></svg>", token).status_code == 204
-    upload = place.rpartition("/")[2]
+    name, upload = "<img src=x onerror=alert(2)>\"'?#%.svg", sent(client, job, b"<svg></svg>")
     artifacts = [{"name": name, "upload": upload, "media_type": "image/svg+xml"}]
     ok(client.result(job, content=None, result_upload=upload, artifacts=artifacts))
     page = browser.get(f"/ui/jobs/{job['job_id']}").text
