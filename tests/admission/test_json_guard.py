@@ -118,8 +118,7 @@ def test_the_deepest_nesting_passes():
 
 def test_task_options_and_metadata_come_back_identical_and_can_be_listed(client):
     options = {str(i): value for i, value in enumerate(FAITHFUL)} | {"minus": -0.0}
-    client.create("faithful", task_options=options)
-    job = client.claim("faithful")
+    job = client.held("faithful", task_options=options)
     ok(client.result(job, metadata=options, processing_time=1e22))
     listed = ok(client.get(""))["jobs"][0]
     result = ok(client.get(f"{job['job_id']}/result"))
@@ -190,8 +189,7 @@ UNSTORABLE = [
 @pytest.mark.parametrize("inside", [True, False], ids=["token in the body", "token in the header"])
 @pytest.mark.parametrize("value", UNSTORABLE)
 def test_a_result_of_the_holder_that_cannot_be_stored_ends_the_job(client, value, inside):
-    client.create("unstorable")
-    job = client.claim("unstorable")
+    job = client.held("unstorable")
     token = b'"lease_token": "' + job["lease_token"].encode() + b'", ' if inside else b""
     body = b"{" + token + b'"success": true, "metadata": {"v": ' + value + b"}}"
     headers = JSON if inside else {**JSON, "X-Lease-Token": job["lease_token"]}
@@ -207,8 +205,7 @@ def test_a_result_of_the_holder_that_cannot_be_stored_ends_the_job(client, value
 
 @pytest.mark.parametrize("value", UNSTORABLE[:3])
 def test_such_a_result_of_anybody_else_changes_nothing(bridge, client, value):
-    client.create("unstorable")
-    job = client.claim("unstorable")
+    job = client.held("unstorable")
     other = bridge.client(client.tenant)
     body = b'{"success": true, "metadata": {"v": ' + value + b"}}"
     refused(other.request("PUT", f"{job['job_id']}/result", data=body, headers=JSON), 409, "lease_lost")
@@ -220,8 +217,7 @@ def test_such_a_result_of_anybody_else_changes_nothing(bridge, client, value):
 @pytest.mark.parametrize("token", [b'"\\u0000"', b'"\\ud800"', b"1e999", b'"a", "lease_token": "a"'])
 def test_a_token_that_cannot_be_one_is_nobodys(client, token):
     """Found by bench/hostile.py: a NUL in the token of a refused body reached PostgreSQL."""
-    client.create("unreadable")
-    job = client.claim("unreadable", lease=None)
+    job = client.held("unreadable", lease=None)
     body = b'{"success": true, "lease_token": ' + token + b"}"
     refused(client.request("PUT", f"{job['job_id']}/result", data=body, headers=JSON), 409, "lease_lost")
     assert client.status(job["job_id"]) == "processing"

@@ -63,8 +63,7 @@ def test_only_a_hash_of_a_key_is_stored(bridge, client):
 
 
 def test_another_tenants_result_is_none_of_ours_to_replay(bridge, client):
-    client.create()
-    job = client.claim(lease=None)
+    job = client.held(lease=None)
     ok(client.result(job, content="text"))
     refused(bridge.client().result(job, content="text"), 404, "not_found")
 

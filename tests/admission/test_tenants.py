@@ -232,8 +232,7 @@ def test_what_the_sweeps_do_stays_with_the_tenant_of_each_job(watched, statement
 
 def test_of_a_job_of_another_tenant_nothing_is_asked_but_whether_it_is_there(watched, statements):
     mine, other = watched.client(), watched.client()
-    mine.create("mine")
-    job = mine.claim("mine")
+    job = mine.held("mine")
     job_id, token = job["job_id"], {"X-Lease-Token": job["lease_token"]}
     before = len(statements())
     for method, path, body in (

@@ -13,8 +13,7 @@ from tests.support.client import ok
 def burdened(bridge):
     """Return a client, and its job with everything that an earlier version would have kept, in texts of megabytes."""
     client = bridge.client()
-    client.create("burdened")
-    job = client.claim("burdened")
+    job = client.held("burdened")
     ok(client.result(job, success=False, retryable=False))
     bridge.sql(
         "UPDATE remote_jobs SET error_message = repeat('ü💥', 2000000), attempt = 300 WHERE id = :id", id=job["job_id"]
@@ -58,8 +57,7 @@ def test_a_long_history_is_paged_through_without_a_gap(burdened):
 
 
 def test_what_is_kept_of_an_error_message_is_bounded_and_the_same_result_still_counts_as_the_same(bridge, client):
-    client.create("wordy")
-    job = client.claim("wordy")
+    job = client.held("wordy")
     for _ in range(2):
         ok(client.result(job, success=False, retryable=False, error_message="é" * 2_000_000))
     row = bridge.sql("SELECT error_message FROM remote_jobs WHERE id = :id", id=job["job_id"])[0]

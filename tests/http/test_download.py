@@ -19,8 +19,7 @@ def source(client):
 
 @pytest.fixture
 def job(client, source):
-    client.create(source_file_path=source)
-    return client.claim()
+    return client.held(source_file_path=source)
 
 
 def download(client, job, **headers):
@@ -106,8 +105,7 @@ def test_what_the_client_has_already_is_not_sent_again(client, job):
 
 
 def test_an_empty_file_is_an_empty_200(client):
-    client.create(source_file_path=client.source(b""))
-    answer = download(client, client.claim())
+    answer = download(client, client.held(source_file_path=client.source(b"")))
     assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "0")
 
 
@@ -182,8 +180,7 @@ def test_a_file_that_is_gone_is_a_404_that_names_no_path(client, job, source):
 def test_a_link_within_the_root_is_served(client, source):
     link = client.files / f"good-link-{client.tenant}"
     os.symlink(source, link)
-    client.create(source_file_path=str(link))
-    assert download(client, client.claim()).content == CONTENT
+    assert download(client, client.held(source_file_path=str(link))).content == CONTENT
 
 
 def test_an_unknown_job_and_another_tenants_are_404(bridge, client, job):
@@ -198,8 +195,7 @@ def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(o
     client = bridge.client()
     path = client.source(b"")
     os.truncate(path, 128 * 2**20)
-    client.create(source_file_path=path)
-    job = client.claim(lease=10)
+    job = client.held(source_file_path=path, lease=10)
     log = bridge.settings.data_dir / "logs" / "api.log"
     with client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]}, stream=True) as answer:
 
@@ -223,8 +219,7 @@ def test_bytes_that_go_out_are_signs_of_life_and_end_with_the_holders_hold(clien
     large = 128 * 2**20
     path = client.source(b"")
     os.truncate(path, large)
-    client.create(source_file_path=path)
-    job = client.claim(lease=10)
+    job = client.held(source_file_path=path, lease=10)
     headers = {"X-Lease-Token": job["lease_token"]}
     with client.get(job["source_file_url"], headers=headers, stream=True) as answer:
         first = client.job(job["job_id"])["lease_expires_at"]

@@ -79,8 +79,7 @@ def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(small_bodie
     refused(chunks, 413, "too_large")
     refused(client.put(f"{UNKNOWN}/result", large), 404)
 
-    client.create()
-    job = client.claim()
+    job = client.held()
     other = bridge.client(client.tenant, ("work",))
     refused(other.put(f"{job['job_id']}/result", large, headers={"X-Lease-Token": job["lease_token"]}), 413)
     refused(client.put(f"{job['job_id']}/result", {**large, "lease_token": "stale"}), 413, "too_large")
@@ -99,8 +98,7 @@ def test_a_body_over_the_limit_is_a_413_and_ends_the_holders_attempt(small_bodie
 @pytest.mark.parametrize("before", [0, 1000, 2048, 9000, 3_000_000])
 def test_the_token_of_a_result_over_the_limit_is_found_wherever_it_stands(small_bodies, chunked, before):
     client = small_bodies.client()
-    client.create()
-    job = client.claim()
+    job = client.held()
     token = job["lease_token"]
     body = b'{"metadata": {"x": "%s"}, "lease_token": "%s", "content": "%s"}' % (
         b"x" * before,
@@ -117,8 +115,7 @@ def test_the_token_of_a_result_over_the_limit_is_found_wherever_it_stands(small_
 
 def test_a_result_over_the_limit_is_read_on_only_from_a_key_whose_result_could_count(small_bodies):
     client = small_bodies.client()
-    client.create()
-    job = client.claim()
+    job = client.held()
     for key, who in ((small_bodies.client(client.tenant, ("work",)).key, "another key"), (client.key, "stale")):
         if who == "stale":
             ok(client.result(job))

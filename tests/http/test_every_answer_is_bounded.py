@@ -43,8 +43,7 @@ def client(alone):
 @pytest.fixture(scope="module")
 def burdened(alone, client):
     """One job with the longest history and the largest documents, beside thousands of everything that is listed."""
-    client.create("burdened")
-    job = client.claim("burdened")
+    job = client.held("burdened")
     ok(client.result(job))
     who = {"id": job["job_id"], "tenant": client.tenant}
     text = "E'\\x01'"

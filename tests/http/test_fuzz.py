@@ -45,8 +45,7 @@ expected-statuses = {REFUSED}, 200]
 def test_the_whole_document_holds_under_fuzzing(own_bridge, tmp_path, known):
     bridge = own_bridge(limits="failures=1000000", celery=False)
     client = bridge.client()
-    job_id = client.create("fuzzed", task_options={"a": [1, 2.5, "x"]})
-    client.claim("fuzzed")
+    job_id = client.held("fuzzed", task_options={"a": [1, 2.5, "x"]})["job_id"]
     pinned = f'"path.job_id" = "{job_id}"\n' if known else ""
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION + pinned)
     arguments = [

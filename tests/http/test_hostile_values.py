@@ -36,8 +36,7 @@ def test_a_value_that_cannot_be_stored_and_read_back_is_refused_everywhere(clien
     create = send(client, "POST", "", fields + b', "task_options": {"x": ' + value + b"}}")
     assert create.status_code in (400, 422), create.text
     assert ok(client.get(""))["jobs"] == []
-    client.create()
-    job = client.claim(lease=None)
+    job = client.held(lease=None)
     result = send(client, "PUT", f"{job['job_id']}/result", b'{"success": true, "metadata": {"x": ' + value + b"}}")
     assert result.status_code in (400, 422), result.text
     heartbeat = send(client, "POST", f"{job['job_id']}/heartbeat", b'{"message": ' + value + b"}")
@@ -62,8 +61,7 @@ def test_a_body_nested_100_000_deep_is_refused(client):
     "header", ["Idempotency-Key", "X-Lease-Token", "X-API-Key", "Range", "If-Range", "If-None-Match"]
 )
 def test_no_header_gets_a_500(client, header):
-    client.create()
-    job = client.claim(lease=None)
+    job = client.held(lease=None)
     for value in ("é".encode().decode("latin-1"), "\x7f", '"', "x" * 5000, "bytes=" + "9" * 5000 + "-"):
         for answer in (
             client.post("", client.fields(), headers={header: value}),

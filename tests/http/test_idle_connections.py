@@ -145,9 +145,7 @@ def test_nobody_notices_that_idle_connections_were_cut(quiet_bridge):
         job = client.fields()
         sent = bridge.celery.send_task(names.ENQUEUE, kwargs={**job, "tenant": client.tenant}, queue=names.QUEUE)
         assert sent.get(timeout=LATEST)["job_id"] == client.claim()["job_id"]
-        client.create("document")
-        held = client.claim("document")
-        assert ok(client.result(held))["status"] == "completed"
+        assert ok(client.result(client.held("document")))["status"] == "completed"
         wait_until(lambda turn=turn: redis.llen("outcomes") == turn, "the outcome, by its nudge alone")
         cut_all(bridge, redis)
     assert "OperationalError" not in celery.log.read_text()

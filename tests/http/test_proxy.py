@@ -168,8 +168,7 @@ def test_the_way_of_a_job_through_the_proxy(client):
 
 @pytest.mark.parametrize("where", ["header", "body"])
 def test_a_result_over_the_limit_reaches_the_bridge_and_ends_its_attempt(request, client, where):
-    client.create()
-    job = client.claim(lease=60)
+    job = client.held()
     body, headers = {"success": True, "content": "x" * 40_000_000}, {}
     if where == "header":
         headers["X-Lease-Token"] = job["lease_token"]

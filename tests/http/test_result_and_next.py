@@ -27,12 +27,6 @@ NOTHING: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def job(client):
-    client.create()
-    return client.claim()
-
-
 def hand_in(client, job, body=None, **query):
     sent = {"success": True, "content": "text", "lease_token": job["lease_token"], **(body or {})}
     return client.put(f"{job['job_id']}/result", sent, params={**NEXT, **query})

@@ -12,8 +12,7 @@ from tests.support.tus import announce, append
 
 @pytest.fixture
 def job(client):
-    client.create("checkpoint")
-    return client.claim("checkpoint")
+    return client.held("checkpoint")
 
 
 def put(client, job, body):
@@ -49,8 +48,7 @@ def test_every_claim_tells_of_it_and_its_holder_downloads_it(client, job):
     told = {"size": len(whole), "media_type": "audio/x-state", "sha256": hashlib.sha256(whole).hexdigest(),
             "url": f"/api/v1/remote-jobs/{path}"}  # fmt: skip
     claims = []
-    client.create("next")
-    before = client.claim("next", worker_id="w2")
+    before = client.held("next", "w2")
     asked = {"worker_id": "w2", "content_types": "checkpoint", "max_jobs": 5, "lease": 60, "claim_id": "c1"}
     body = {"success": True, "content": "x", "lease_token": before["lease_token"]}
     answer = ok(client.put(f"{before['job_id']}/result", body, params={"next": "true", "wait": 20, **asked}))
