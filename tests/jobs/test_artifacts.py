@@ -109,9 +109,6 @@ def test_what_is_refused_among_results_that_come_together_ends_its_attempt(clien
     assert (told["status"], list(told["problem"]["errors"])) == ("failed", ["result_upload"])
 
 
-# In the core.
-
-
 @pytest.fixture
 def work(core, tmp_path):
     """Return a maker of claims and their uploads, in a store of this test alone."""
@@ -157,14 +154,12 @@ def test_a_text_is_not_read_again_as_it_is_accepted(core, work, monkeypatch):
 def test_a_late_result_has_the_files_of_its_attempt(core, work):
     job = core.held()
     upload = work.upload(job)
-    core.age(job.job_id, 100)
-    core.expire()
+    core.expire_after(job.job_id, 100)
     assert core.status(job.job_id) == "pending"
     assert work.submit(job, result_upload=upload) == "completed"
     again = core.held()
     upload = work.upload(again)
-    core.age(again.job_id, 100)
-    core.expire()
+    core.expire_after(again.job_id, 100)
     core.age(again.job_id, 1000)
     assert core.claim(str(again.job_id), key=KEY) is not None
     assert outcome_of(lambda: work.submit(again, result_upload=upload)) == "lease_lost"

@@ -34,8 +34,7 @@ def places(core, lease):
     for state in JobState:
         yield in_state(core, state) if state == JobState.PENDING else _held(core, state, lease)
     timed_out = core.held()  # its late result counts, and has to be judged
-    core.age(timed_out.job_id, 3601)
-    core.expire()
+    core.expire_after(timed_out.job_id, 3601)
     yield timed_out
     released = core.held()
     core.release(released)

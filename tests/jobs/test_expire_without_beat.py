@@ -49,8 +49,7 @@ def test_every_clock_ends_in_time_without_beat_and_without_celery(own_bridge):
 class Clock:
     """The time of a process that tells it when it is asked."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    now = 0.0
 
     def __call__(self) -> float:
         return self.now

@@ -51,8 +51,7 @@ def test_the_longest_overdue_comes_first_and_nothing_that_is_not_due(core):
 
 def test_a_pending_job_whose_queue_clock_runs_is_left_alone(core):
     fresh, old = core.create(), core.create()
-    core.age(old, 86401)
-    assert core.expire() == 1
+    assert core.expire_after(old, 86401) == 1
     assert (core.status(fresh), core.status(old)) == ("pending", "timeout")
 
 
@@ -70,15 +69,13 @@ def test_a_row_that_somebody_is_changing_waits_for_the_next_run(core):
 @pytest.mark.parametrize("acknowledge", [True, False])
 def test_a_claim_whose_clocks_run_is_left_alone(core, max_retries, returns, acknowledge):
     job = core.held(returns=returns, max_retries=max_retries, acknowledge=acknowledge)
-    core.age(job.job_id, 50)
-    assert core.expire() == 0
+    assert core.expire_after(job.job_id, 50) == 0
     assert core.status(job.job_id) == "processing"
 
 
 @pytest.mark.parametrize("max_retries", [0, 3])
 def test_a_lost_lease_is_no_missed_acknowledgement_however_often_the_job_came_back(core, max_retries):
     job = core.held(returns=4, max_retries=max_retries)
-    core.age(job.job_id, 61)
-    assert core.expire() == 1
+    assert core.expire_after(job.job_id) == 1
     assert core.hows(job.job_id) == ["lease_expired"]
     assert core.status(job.job_id) == ("failed" if max_retries == 0 else "pending")

@@ -117,8 +117,7 @@ def test_the_next_attempt_is_given_the_last_checkpoint_however_the_first_ended(c
     assert job.checkpoint_bytes is None
     save(core, job, "first")
     save(core, job, "second ü")
-    core.age(job.job_id, 61)
-    core.expire()
+    core.expire_after(job.job_id)
     core.age(job.job_id, 61)
     again = core.claim(str(job.job_id), "w2", acknowledge=True)
     assert again.checkpoint_bytes == len("second ü".encode())

@@ -12,8 +12,7 @@ def lose(core, job_id, *workers, key=KEY):
         core.age(job_id, 5000)  # beyond any backoff
         job = core.claim(str(job_id), worker, key=key, acknowledge=True)
         assert job is not None, f"{worker} did not get it"
-        core.age(job_id, 61)
-        core.expire()
+        core.expire_after(job_id)
 
 
 def fail(core, job_id, worker):
@@ -26,9 +25,15 @@ def new(core, **fields):
     return core.create(**{**usual, **fields})
 
 
-def test_a_job_lost_by_three_different_workers_fails_with_retries_left(core):
-    job_id = new(core)
+def lost_twice(core, **fields):
+    job_id = new(core, **fields)
     lose(core, job_id, "w1", "w2")
+    core.age(job_id, 5000)
+    return job_id
+
+
+def test_a_job_lost_by_three_different_workers_fails_with_retries_left(core):
+    job_id = lost_twice(core)
     assert core.status(job_id) == "pending"
     lose(core, job_id, "w3")
     row = core.row(job_id)
@@ -46,8 +51,7 @@ def test_the_same_worker_again_and_again_is_no_poison(core):
 
 
 def test_a_worker_is_its_key_and_its_name(core):
-    job_id = new(core)
-    lose(core, job_id, "w1", "w2")
+    job_id = lost_twice(core)
     lose(core, job_id, "w1", key=OTHER_KEY)
     assert core.status(job_id) == "failed"
 
@@ -68,8 +72,7 @@ def test_what_was_never_acknowledged_or_failed_is_no_loss(core):
     assert core.claim(job_id, "w3") is None  # the backoff
     core.age(job_id, 5000)
     core.claim(job_id, "w3")
-    core.age(job_id, 61)
-    core.expire()
+    core.expire_after(job_id)
     fail(core, job_id, "w4")
     assert core.status(job_id) == "pending"
     assert core.hows(job_id)[2:] == ["unacknowledged", "failed"]
@@ -89,13 +92,6 @@ def test_without_retries_left_a_third_loss_is_poison_too(core):
     job_id = new(core, max_retries=2)
     lose(core, job_id, "w1", "w2", "w3")
     assert "different workers" in core.row(job_id).error_message
-
-
-def lost_twice(core, **fields):
-    job_id = new(core, **fields)
-    lose(core, job_id, "w1", "w2")
-    core.age(job_id, 5000)
-    return job_id
 
 
 def test_returns_between_the_losses_do_not_hide_them(core):
@@ -150,8 +146,7 @@ def test_a_loss_whose_result_came_late_is_none(core):
     job_id = new(core)
     for worker in ("w1", "w2"):
         job = core.claim(job_id, worker, acknowledge=True)
-        core.age(job_id, 61)
-        core.expire()
+        core.expire_after(job_id)
         if worker == "w1":
             core.result(job, success=False)
         core.age(job_id, 5000)

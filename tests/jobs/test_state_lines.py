@@ -15,28 +15,21 @@ from tests.support.core import KEY, Core
 SAID = "the private words of a document"
 
 
-def queued_out(core: Core):
-    job_id = core.create(queue_timeout_seconds=100)
-    core.age(job_id, 101)
+def overdue(core: Core, job_id, seconds: float = 61):
+    core.age(job_id, seconds)
     return job_id, core.expire
 
 
-def deadline(core: Core):
-    job = core.held()
-    core.age(job.job_id, 3601)
-    return job.job_id, core.expire
+def queued_out(core: Core):
+    return overdue(core, core.create(queue_timeout_seconds=100), 101)
 
 
 def silent(core: Core, **fields):
-    job = core.held(**fields)
-    core.age(job.job_id, 61)
-    return job.job_id, core.expire
+    return overdue(core, core.held(**fields).job_id)
 
 
 def unseen(core: Core, returns: int, **fields):
-    job = core.held(acknowledge=False, returns=returns, **fields)
-    core.age(job.job_id, 61)
-    return job.job_id, core.expire
+    return silent(core, acknowledge=False, returns=returns, **fields)
 
 
 def given_back(core: Core, returns: int, **fields):
@@ -92,7 +85,7 @@ WAYS = [
     (Change.LATE_RETRY, P, lambda core: result(core, core.lost(acknowledge=False), **FAILED)),
     (Change.LATE_FAIL, P, lambda core: result(core, core.lost(acknowledge=False), **FAILED, retryable=False)),
     (Change.EXPIRE_QUEUE, P, queued_out),
-    (Change.EXPIRE_DEADLINE, R, deadline),
+    (Change.EXPIRE_DEADLINE, R, lambda core: overdue(core, core.held().job_id, 3601)),
     (Change.CANCEL, P, lambda core: cancelled(core, core.create())),
     (Change.CANCEL, P, lambda core: cancelled(core, core.lost(acknowledge=False).job_id)),
     (Change.CANCEL, R, lambda core: cancelled(core, core.held().job_id)),

@@ -198,21 +198,6 @@ def test_a_verb_touches_no_other_job(core, verb):
     assert seen() == before
 
 
-def overdue(core: Core, seconds: float, **fields) -> None:
-    core.age(core.held(**fields).job_id, seconds)
-    assert core.expire() == 1
-
-
-def unseen(core: Core) -> None:
-    core.age(core.held(max_retries=0, returns=4, acknowledge=False).job_id, 61)
-    assert core.expire() == 1
-
-
-def never_claimed(core: Core) -> None:
-    core.age(core.create(), 86401)
-    assert core.expire() == 1
-
-
 ENDS = {
     "cancelled while it waits": lambda core: core.cancel(core.create()),
     "cancelled while it runs": lambda core: core.cancel(core.held().job_id),
@@ -221,10 +206,10 @@ ENDS = {
     "failed": lambda core: core.result(core.held(), success=False, retryable=False),
     "failed late": lambda core: core.result(core.lost(), success=False, retryable=False),
     "released too often": lambda core: core.release(core.held(max_retries=0, returns=4)),
-    "never acknowledged": unseen,
-    "lost": lambda core: overdue(core, 61, max_retries=0),
-    "past its deadline": lambda core: overdue(core, 3601),
-    "never claimed": never_claimed,
+    "never acknowledged": lambda core: core.expire_after(core.held(max_retries=0, returns=4, acknowledge=False).job_id),
+    "lost": lambda core: core.expire_after(core.held(max_retries=0).job_id),
+    "past its deadline": lambda core: core.expire_after(core.held().job_id, 3601),
+    "never claimed": lambda core: core.expire_after(core.create(), 86401),
 }
 
 
@@ -244,7 +229,6 @@ def test_a_late_result_changes_how_its_own_attempt_ended_and_no_earlier_one(core
     job_id = core.create()
     core.release(core.claim(job_id, "w0"))
     job = core.claim(job_id, acknowledge=True)
-    core.age(job_id, 61)
-    core.expire()
+    core.expire_after(job_id)
     core.result(job, **said)
     assert core.hows(job_id) == ["released", "completed" if said == {} else "failed"]

@@ -117,8 +117,7 @@ class Core:
     def lost(self, **fields: Any) -> Claimed:
         """Return a claim that its clock has ended; the job waits, and its late result counts."""
         job = self.held(**fields)
-        self.age(job.job_id, 61)
-        self.expire()
+        self.expire_after(job.job_id)
         assert self.status(job.job_id) == "pending"
         return job
 
@@ -162,6 +161,11 @@ class Core:
 
     def expire(self) -> int:
         return expire(self.runtime)
+
+    def expire_after(self, job_id: Any, seconds: float = 61) -> int:
+        """Let so many seconds pass for this job, usually just more than a lease, and then sweep."""
+        self.age(job_id, seconds)
+        return self.expire()
 
     def age(self, job_id: Any, seconds: float) -> None:
         """Let so many seconds pass for this job."""
