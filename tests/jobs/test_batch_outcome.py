@@ -8,6 +8,7 @@ from bridge.jobs import transition
 from bridge.jobs.batches import end_after, end_batches, look_at_open, show
 from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
+from tests.jobs.test_results import kwargs_of
 from tests.support.client import ok, refused
 from tests.support.core import Core
 from tests.support.racing import at_once, meanwhile
@@ -38,22 +39,8 @@ def test_when_the_last_job_ends_one_outcome_tells_of_all(core):
     core.result(core.claim(third), success=False, retryable=False)
     [outcome] = ended(core, batch_id)
     assert (str(outcome.job_id), outcome.state) == (third, "waiting")
-    assert outcome.kwargs == {
-        "job_id": third,
-        "ingestion_task_id": core.row(third).ingestion_task_id,
-        "content_type": "audio",
-        "status": "batch_ended",
-        "success": False,
-        "metadata": None,
-        "processing_time": None,
-        "error_message": None,
-        "retry_count": 0,
-        "task_options": {},
-        "n": 0,
-        "batch_id": str(batch_id),
-        "jobs": 3,
-        "by_status": {"completed": 1, "cancelled": 1, "failed": 1},
-    }
+    all_of_them = {"batch_id": str(batch_id), "jobs": 3, "by_status": {"completed": 1, "cancelled": 1, "failed": 1}}
+    assert outcome.kwargs == kwargs_of(core, third, status="batch_ended", n=0, **all_of_them)
     at = show(core.runtime, core.tenant, str(batch_id))
     assert at.ended
     assert at.ended_at == core.row(third).completed_at
@@ -103,8 +90,7 @@ def test_clocks_and_retries_count_and_a_retry_afterwards_makes_no_second_outcome
     core.restart(job_ids[0])
     core.cancel(job_ids[1])
     assert ended(core, batch_id) == []
-    core.age(job_ids[0], 90000)
-    core.expire()
+    core.expire_after(job_ids[0], 90000)
     [outcome] = ended(core, batch_id)
     assert outcome.kwargs["by_status"] == {"timeout": 1, "cancelled": 1}
     core.restart(job_ids[0])

@@ -85,16 +85,14 @@ def test_a_late_result_is_refused_after_an_operator_touched_the_job(core):
 
 def test_a_late_result_is_refused_after_a_failed_job_was_put_back(core):
     job = core.held(max_retries=0)
-    core.age(job.job_id, 61)
-    core.expire()
+    core.expire_after(job.job_id)
     core.restart(job.job_id)
     assert outcome_of(lambda: core.result(job)) == "not_processing"
 
 
 def test_a_late_result_of_a_job_that_timed_out_is_refused(core):
     job = core.lost()
-    core.age(job.job_id, 90000)
-    core.expire()
+    core.expire_after(job.job_id, 90000)
     assert outcome_of(lambda: core.result(job)) == "already_finished"
 
 
@@ -149,6 +147,15 @@ def test_refusals_of_a_job_are_bounded(core):
     assert kept == 20
 
 
+def kwargs_of(core, job_id, **said):
+    """Return the kwargs of an outcome of this job in which there is no result, with what else is said."""
+    return {
+        "job_id": str(job_id), "ingestion_task_id": core.row(job_id).ingestion_task_id, "content_type": "audio",
+        "success": False, "metadata": None, "processing_time": None, "error_message": None, "retry_count": 0,
+        "task_options": {}, **said,
+    }  # fmt: skip
+
+
 def test_every_terminal_state_is_counted_and_recorded_with_its_kwargs(core):
     job = core.held(task_options={"x": [1.5, None]})
     core.result(job, success=False, retryable=False, error_message="no")
@@ -157,11 +164,8 @@ def test_every_terminal_state_is_counted_and_recorded_with_its_kwargs(core):
     core.result(again, content="done", metadata={"pages": 3}, processing_time=2.5)
     outcomes = core.outcomes(job.job_id)
     assert [row.n for row in outcomes] == [1, 2]
-    assert outcomes[0].kwargs == {
-        "job_id": str(job.job_id), "ingestion_task_id": core.row(job.job_id).ingestion_task_id,
-        "content_type": "audio", "status": "failed", "success": False, "metadata": None, "processing_time": None,
-        "error_message": "no", "retry_count": 0, "task_options": {"x": [1.5, None]}, "n": 1,
-    }  # fmt: skip
+    failed = {"status": "failed", "error_message": "no", "task_options": {"x": [1.5, None]}, "n": 1}
+    assert outcomes[0].kwargs == kwargs_of(core, job.job_id, **failed)
     assert (outcomes[1].kwargs["n"], outcomes[1].kwargs["metadata"]) == (2, {"pages": 3})
     assert (outcomes[1].kwargs["success"], outcomes[1].kwargs["processing_time"]) == (True, 2.5)
 

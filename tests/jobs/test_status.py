@@ -26,20 +26,17 @@ def test_a_pending_job_shows_nothing_of_a_worker(client):
     timeout = datetime.fromisoformat(view.pop("timeout_at"))
     created = datetime.fromisoformat(view.pop("created_at"))
     assert timeout - created == timedelta(seconds=86400)
-    assert view == {
-        "job_id": job_id,
-        "status": "pending",
-        "worker_id": None,
-        "started_at": None,
-        "completed_at": None,
-        "error_message": None,
-        "retry_count": 0,
-        "estimated_completion": None,
-        "content_type": "audio",
-        "attempt": 0,
-        "progress": None,
-        "message": None,
-    }
+    nothing = (
+        "worker_id",
+        "started_at",
+        "completed_at",
+        "error_message",
+        "estimated_completion",
+        "progress",
+        "message",
+    )
+    there = {"job_id": job_id, "status": "pending", "retry_count": 0, "content_type": "audio", "attempt": 0}
+    assert view == {**there, **dict.fromkeys(nothing)}
 
 
 def test_every_state_shows_its_fields(client):
@@ -57,9 +54,7 @@ def test_every_state_shows_its_fields(client):
 
 @pytest.mark.parametrize(("content_type", "seconds"), [("audio", 300), ("video", 900), ("document", 600)])
 def test_without_experience_the_estimate_goes_by_content_type(client, content_type, seconds):
-    job_id = client.create(content_type)
-    client.claim(content_type)
-    assert expected_seconds(client, job_id) == seconds
+    assert expected_seconds(client, client.held(content_type)["job_id"]) == seconds
 
 
 def test_the_estimate_is_the_median_of_the_recent_jobs_of_that_type(bridge, client):
@@ -68,8 +63,7 @@ def test_the_estimate_is_the_median_of_the_recent_jobs_of_that_type(bridge, clie
         ok(client.result(job))
         moved = "UPDATE remote_jobs SET started_at = completed_at - make_interval(secs => :s) WHERE id = :id"
         bridge.sql(moved, id=job["job_id"], s=seconds)
-    job_id = client.create()
-    client.claim()
+    job_id = client.held()["job_id"]
     # What the sweep may have made before the times were moved.
     bridge.sql("DELETE FROM job_durations WHERE tenant = :tenant", tenant=client.tenant)
     wait_until(lambda: expected_seconds(client, job_id) == 20, "the sweep to make the median anew")

@@ -5,6 +5,7 @@ import pytest
 from bridge.jobs.fields import CreateFields, fingerprint
 from bridge.jobs.unserved import note_asked, tell_unserved
 from bridge.queues import Queue
+from tests.jobs.test_results import kwargs_of
 from tests.support.client import ok, refused
 from tests.support.core import Core
 from tests.support.waiting import wait_until
@@ -28,19 +29,9 @@ def test_a_job_that_nobody_asked_for_is_told_once_and_waits_on(core):
     core.age(silent, 100)
     assert tell_unserved(core.runtime) == 1
     [outcome] = core.outcomes(job_id)
-    assert outcome.kwargs == {
-        "job_id": job_id,
-        "ingestion_task_id": core.row(job_id).ingestion_task_id,
-        "content_type": "audio",
-        "status": "unserved",
-        "success": False,
-        "metadata": None,
-        "processing_time": None,
-        "error_message": "No worker has asked for this content type for 60 s.",
-        "retry_count": 0,
-        "task_options": {"a": 1.5},
-        "n": 1,
-    }
+    why = "No worker has asked for this content type for 60 s."
+    said = {"status": "unserved", "error_message": why, "task_options": {"a": 1.5}, "n": 1}
+    assert outcome.kwargs == kwargs_of(core, job_id, **said)
     assert (outcome.state, core.status(job_id)) == ("waiting", "pending")
     assert told(core, early) == told(core, silent) == []
     core.age(job_id, 1000)
