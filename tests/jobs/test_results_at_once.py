@@ -17,6 +17,7 @@ from bridge.jobs.submit_many import Submission, submit_many
 from bridge.jobs.submit_result import Accepted
 from bridge.settings import load_settings
 from models.job_state import JobState
+from tests.jobs.test_second_wall import refusing
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY
 from tests.support.racing import watching
@@ -156,9 +157,6 @@ def test_a_body_that_is_too_large_ends_nothing(bridge, client):
     assert client.status(job["job_id"]) == "processing"
 
 
-# The core, called directly.
-
-
 def submissions(jobs, **said):
     return [Submission(str(job.job_id), {"success": True, "content": "text", **said}, job.lease_token) for job in jobs]
 
@@ -174,22 +172,12 @@ def test_successes_are_one_statement_and_one_nudge(core):
     assert core.runtime.nudge == [str(job.job_id) for job in jobs]
 
 
-@pytest.fixture
-def stumbling(core):
-    """PostgreSQL refuses the content `bad` (22012), as it does a value that only it knows to be none."""
-    core.sql(
-        "CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM 1 / CASE new.content WHEN 'bad' THEN 0 ELSE 1 END; RETURN new; END $$"
-    )
-    core.sql("CREATE TRIGGER stumble BEFORE INSERT ON job_results FOR EACH ROW EXECUTE FUNCTION stumble()")
-    yield
-    core.sql("DROP FUNCTION stumble() CASCADE")
-
-
-def test_one_that_postgresql_refuses_costs_the_others_nothing(core, stumbling):
+def test_one_that_postgresql_refuses_costs_the_others_nothing(core):
     jobs = [core.held() for _ in range(3)]
     good, bad, late = submissions(jobs)
-    answers = submit_many(core.runtime, KEY, [good, bad._replace(result={"success": True, "content": "bad"}), late])
+    sent = [good, bad._replace(result={"success": True, "content": "bad"}), late]
+    with refusing(core, "job_results", "1 / CASE new.content WHEN 'bad' THEN 0 ELSE 1 END"):
+        answers = submit_many(core.runtime, KEY, sent)
     assert [isinstance(one, Accepted) for one in answers] == [True, False, True]
     assert isinstance(answers[1], SQLAlchemyError)
     assert is_refused_value(answers[1])
@@ -207,8 +195,7 @@ def test_a_postgresql_that_is_away_is_no_answer_about_any_of_them(core, success)
 
 def test_late_and_foreign_ones_are_judged_as_alone(core):
     late, foreign, locked = core.held(), core.held(), core.held()
-    core.age(late.job_id, 61)
-    core.expire()
+    core.expire_after(late.job_id)
     answers = submit_many(core.runtime, KEY, submissions([late, locked]))
     answers += submit_many(core.runtime, OTHER_KEY, submissions([foreign]))
     assert [getattr(one, "status", None) for one in answers[:2]] == ["completed", "completed"]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.rules.test_logs import events
 from tests.support.client import ok, refused
-from tests.support.running import Running
+from tests.support.sound import Asked
 
 UNKNOWN_OFFSET = "2026-01-01T00:00:00+23:00"  # ISO 8601 allows it, PostgreSQL does not: 22009
 
@@ -24,9 +24,8 @@ def walled(start_bridge):
 
 
 @contextmanager
-def refusing(walled: Running, sqlstate: str, table: str, column: str) -> Iterator[None]:
-    """Let PostgreSQL stumble over every row that is inserted into a table."""
-    expression = VALUES[sqlstate].format(column=column)
+def refusing(walled: Asked, table: str, expression: str) -> Iterator[None]:
+    """Let PostgreSQL stumble over this expression of each row that is inserted into a table."""
     walled.sql(
         "CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN PERFORM {expression}; RETURN new; END $$"
@@ -71,7 +70,7 @@ def test_a_job_that_postgresql_refuses_is_a_422_and_is_not_there(walled, sqlstat
     client = walled.client()
     before, rows = len(told(walled)), counted(walled, client.tenant)
     one = {"headers": {"Idempotency-Key": "one"}}
-    with refusing(walled, sqlstate, "remote_jobs", "content_type"):
+    with refusing(walled, "remote_jobs", VALUES[sqlstate].format(column="content_type")):
         refused(client.post("", client.fields(), **one), 422, "validation")
         refused(client.post("batch", {"jobs": [client.fields(), client.fields()]}), 422, "validation")
     assert told(walled)[before:] == [sqlstate, sqlstate]
@@ -88,7 +87,7 @@ def test_a_result_that_postgresql_refuses_is_a_422_and_ends_only_its_attempt(wal
     job = client.held()
     ok(client.heartbeat(job))
     before, rows = len(told(walled)), counted(walled, client.tenant)
-    with refusing(walled, sqlstate, "job_results", "content"):
+    with refusing(walled, "job_results", VALUES[sqlstate].format(column="content")):
         answer = client.result(job, content="x")
     refused(answer, 422, "validation")
     assert answer.headers["X-Job-Status"] == "pending"
