@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from bridge.blobs import append_to_upload, collect, uploads
+from bridge.blobs import collect, uploads
 from bridge.errors import Conflict, Invalid, NotFound
 from bridge.jobs import enqueue as enqueue_module
 from bridge.jobs.enqueue import enqueue
@@ -17,6 +17,7 @@ from bridge.jobs.purge import purge
 from bridge.jobs.uploaded_sources import NAME, look_at_upload, name_uploads, uploaded_source
 from tests.support.client import ok, refused
 from tests.support.core import KEY
+from tests.support.of_an_attempt import Work, sent
 from tests.support.tus import announce, append, objects, tus
 
 FILE = os.urandom(100_000)
@@ -31,9 +32,12 @@ def upload(client):
     return place, place.rpartition("/")[2]
 
 
+def body(upload_id, **fields):
+    return {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x", **fields}
+
+
 def made(client, upload_id, **fields):
-    body = {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x", **fields}
-    return client.post("", body)
+    return client.post("", body(upload_id, **fields))
 
 
 def test_a_worker_is_told_of_it_and_gets_it_under_its_name_with_its_digest(client, upload):
@@ -71,15 +75,14 @@ def test_a_digest_that_is_declared_must_be_its_own(client, upload):
     problem = refused(made(client, upload_id, source_sha256="0" * 64), 422, "validation")
     assert list(problem["errors"]) == ["source_sha256"]
     assert SHA256.hexdigest() in problem["detail"]
-    other = {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x", "source_sha256": "0" * 64}
-    assert list(refused(client.post("batch", {"jobs": [other]}), 422)["errors"]) == ["jobs.0.source_sha256"]
+    other = {"jobs": [body(upload_id, source_sha256="0" * 64)]}
+    assert list(refused(client.post("batch", other), 422)["errors"]) == ["jobs.0.source_sha256"]
 
 
 def test_batches_and_idempotency_keys_know_uploads(client, upload):
     place, upload_id = upload
-    one = {"source_upload": upload_id, "content_type": "doc", "ingestion_task_id": "x"}
-    two = [one, client.fields("doc")]
-    assert len(ok(client.post("batch", {"jobs": two}))["jobs"]) == 2
+    one = body(upload_id)
+    assert len(ok(client.post("batch", {"jobs": [one, client.fields("doc")]}))["jobs"]) == 2
     key = {"Idempotency-Key": "once"}
     first = ok(client.post("", one, headers=key))
     assert ok(client.post("", one, headers=key)) == first
@@ -101,13 +104,10 @@ def test_only_a_whole_upload_of_the_tenant_is_a_source(bridge, client, upload):
     assert "source_file_path" in refused(client.post("", neither), 422)["errors"]
     smuggled = {**neither, "source_file_path": f"upload:{upload_id}"}
     assert "source_file_path" in refused(client.post("", smuggled), 422)["errors"]
-    job = client.held("held")
-    theirs = announce(client, 1, {"X-Lease-Token": job["lease_token"]}, job_id=job["job_id"])
-    append(client, theirs, 0, b"x", {"X-Lease-Token": job["lease_token"]})
-    assert "source_upload" in refused(made(client, theirs.rpartition("/")[2]), 422)["errors"]
+    theirs = sent(client, client.held("held"), b"x")
+    assert "source_upload" in refused(made(client, theirs), 422)["errors"]
 
 
-# In the core.
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
@@ -123,21 +123,20 @@ def test_an_uploaded_source_that_is_gone_is_not_found(core):
 
 
 @pytest.fixture
-def whole(core, monkeypatch, tmp_path):
-    """Return a whole upload in a store of this test alone."""
+def work(core, tmp_path):
+    """Return a maker of uploads, in a store of this test alone."""
     object.__setattr__(core.runtime.settings, "store", f"file:{tmp_path / 'uploads'}")
-    began = uploads.announce(core.runtime, KEY, uploads.Announced(len(FILE)))
-    return append_to_upload.append(core.runtime, began, iter([FILE]))
+    return Work(core)
 
 
-def fields(upload, **given):
-    return CreateFields().load(
-        {"source_upload": str(upload.id), "content_type": "doc", "ingestion_task_id": "x", **given}
-    )
+@pytest.fixture
+def whole(work):
+    """Return the ID of a whole upload."""
+    return work.upload(content=FILE)
 
 
-def create(core, upload, **how):
-    return str(enqueue(core.runtime, "default", fields(upload), **how).job_id)
+def create(core, upload_id, **how):
+    return str(enqueue(core.runtime, "default", CreateFields().load(body(upload_id)), **how).job_id)
 
 
 def age(core):
@@ -151,7 +150,7 @@ def test_what_a_job_names_stays_until_the_last_such_job_is_deleted(core, whole, 
     age(core)
     collect.collect(core.runtime)
     with pytest.raises(Conflict):
-        uploads.give_up(core.runtime, KEY, str(whole.id))
+        uploads.give_up(core.runtime, KEY, whole)
     for job_id in jobs:
         assert len(objects(core.runtime.settings)) == 1
         core.cancel(job_id)
@@ -169,7 +168,7 @@ def test_a_job_whose_upload_goes_meanwhile_is_not_made(core, whole, monkeypatch)
 
     def goes(*args):
         seen = looked(*args)
-        uploads.give_up(core.runtime, KEY, str(whole.id))
+        uploads.give_up(core.runtime, KEY, whole)
         return seen
 
     monkeypatch.setattr(enqueue_module, "looked_at", goes)
@@ -182,28 +181,18 @@ def test_naming_waits_for_who_removes_and_the_other_way_round(core, whole):
     """The row's lock decides; whoever comes second finds what the first one did."""
     job_id = core.create()
     with core.engine.begin() as connection:
-        connection.execute(uploads.LOCK, {"id": whole.id})
-        names = {"jobs": [job_id], "uploads": [str(whole.id)], "tenant": "default"}
+        connection.execute(uploads.LOCK, {"id": whole})
+        names = {"jobs": [job_id], "uploads": [whole], "tenant": "default"}
         connection.execute(NAME, names)
         assert collect.collect(core.runtime) == 0, "its row is locked, so the sweep passes it by"
     collect.collect(core.runtime)
     assert len(core.sql("SELECT 1 FROM uploads")) == 1
 
 
-def sent(core, size=5, key=KEY, **said):
-    """Return a complete upload."""
-    began = uploads.announce(core.runtime, key, uploads.Announced(size, **said))
-    return append_to_upload.append(core.runtime, began, iter([b"x" * size]))
-
-
-def test_only_a_whole_file_of_the_tenant_that_is_no_result_can_be_named(core, whole):
-    job, spare = core.held(), sent(core)
-    bad = [
-        uploads.announce(core.runtime, KEY, uploads.Announced(5)).id,
-        sent(core, key=KEY._replace(tenant="elsewhere")).id,
-        sent(core, job_id=job.job_id, attempt=1).id,
-        job.job_id,
-    ]
+def test_only_a_whole_file_of_the_tenant_that_is_no_result_can_be_named(core, work, whole):
+    job, spare = core.held(), work.upload()
+    elsewhere = work.upload(key=KEY._replace(tenant="elsewhere"))
+    bad = [work.upload(content=b"", length=5), elsewhere, work.upload(job), job.job_id]
     for upload_id in bad:
         with pytest.raises(Invalid):
             look_at_upload(core.runtime, "default", f"upload:{upload_id}")
@@ -211,15 +200,15 @@ def test_only_a_whole_file_of_the_tenant_that_is_no_result_can_be_named(core, wh
             name_uploads(connection, "default", [job.job_id], [{"source_file_path": f"upload:{upload_id}"}])
     create(core, whole)
     ends = core.sql("SELECT id FROM uploads WHERE expires_at IS NULL")
-    assert [row.id for row in ends] == [whole.id], f"{spare.id}, which nobody names, expires"
+    assert [str(row.id) for row in ends] == [whole], f"{spare}, which nobody names, expires"
 
 
-def test_what_a_job_names_stays_also_where_it_was_given_an_end(core, whole):
+def test_what_a_job_names_stays_also_where_it_was_given_an_end(core, work, whole):
     """As by who deletes its last job while another names it."""
     create(core, whole)
-    free, expires = sent(core), sent(core)
-    uploads.give_up(core.runtime, KEY, str(free.id))
+    free, expires = work.upload(), work.upload()
+    uploads.give_up(core.runtime, KEY, free)
     core.sql("UPDATE uploads SET expires_at = now() - interval '1 s'")
     assert collect.collect(core.runtime) == 1
-    assert expires.id not in {row.id for row in core.sql("SELECT id FROM uploads")}
-    assert uploads.find_upload(core.runtime, KEY, str(whole.id)).received == len(FILE)
+    assert expires not in {str(row.id) for row in core.sql("SELECT id FROM uploads")}
+    assert uploads.find_upload(core.runtime, KEY, whole).received == len(FILE)
