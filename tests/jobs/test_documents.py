@@ -7,7 +7,6 @@ from string import ascii_letters, digits
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event
 
 from bridge.errors import NotFound
 from bridge.jobs.bulk import steer
@@ -17,6 +16,7 @@ from bridge.jobs.read import LONGEST_MESSAGE, STANDING, WHOLE, find, result
 from models.job_state import Asked, JobState
 from tests.jobs.test_list import pages
 from tests.support.core import KEY
+from tests.support.racing import watching
 
 DOCUMENTS = {"task_options", "result_data", "content"}
 
@@ -29,11 +29,8 @@ def fetched(core):
     def note(connection, cursor, *_):
         names.update(column.name for column in cursor.description or ())
 
-    event.listen(core.engine, "after_cursor_execute", note)
-    try:
+    with watching(core.engine, note, "after_cursor_execute"):
         yield names
-    finally:
-        event.remove(core.engine, "after_cursor_execute", note)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import pytest
 
 from tests.support.client import ok, refused
 
-# Result.
-
 
 def test_a_success_completes_the_job_and_can_be_read(client, job):
     early = client.get(f"{job['job_id']}/result")
@@ -40,8 +38,7 @@ WRONG_TYPES: dict[str, list[Any]] = {
 @pytest.mark.parametrize("field", WRONG_TYPES)
 def test_a_wrong_type_is_refused_by_name(client, field):
     for value in WRONG_TYPES[field]:
-        client.create()
-        problem = refused(client.result(client.claim(), **{field: value}), 422, "validation")
+        problem = refused(client.result(client.held(), **{field: value}), 422, "validation")
         assert set(problem["errors"]) == {field}, value
 
 
@@ -97,9 +94,6 @@ def test_a_refusal_is_kept_with_its_attempt(bridge, client, job):
     ok(client.result(job))
     (attempt,) = client.job(job["job_id"])["attempts"]
     assert [refusal["code"] for refusal in attempt["refusals"]] == ["lease_lost"]
-
-
-# What a producer reads and steers.
 
 
 def test_cancelling_twice_is_well_and_a_finished_job_cannot_be_cancelled(client):

@@ -14,6 +14,7 @@ from bridge.jobs import source_checks
 from bridge.jobs.source_checks import look
 from bridge.jobs.source_files import check_source
 from bridge.natural_batches import Batches
+from tests.jobs.test_natural_batches import results
 
 
 class Visits:
@@ -51,11 +52,6 @@ def looks(runtime, paths):
     asked = [gevent.spawn(look, runtime, "default", path) for path in paths]
     gevent.sleep(0)
     return asked
-
-
-def results(asked):
-    gevent.joinall(asked, timeout=30)
-    return [one.exception or one.value for one in asked]
 
 
 def test_those_that_wait_are_looked_at_in_one_visit_each_with_its_own_answer(runtime, visits, files):

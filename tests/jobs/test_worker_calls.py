@@ -69,9 +69,6 @@ def test_an_unknown_job_is_a_404(client, what):
         assert "not found" in refused(call(client, {"job_id": job_id}, what), 404, "not_found")["detail"]
 
 
-# Heartbeat and progress.
-
-
 def test_a_heartbeat_renews_the_lease_and_reports_progress(client, job):
     answer = client.heartbeat(job, progress=0.25, message="m" * 500)
     alive = ok(answer)
@@ -132,9 +129,6 @@ def test_the_holder_of_a_cancelled_job_is_told_by_its_next_call(bridge, client, 
     answer = client.result(job)
     refused(answer, 409, "already_finished")
     assert answer.headers["X-Job-Status"] == "cancelled"
-
-
-# Release.
 
 
 def test_a_released_job_goes_to_another_worker_without_spending_a_retry(client, job):
