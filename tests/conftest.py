@@ -201,6 +201,12 @@ def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]
 
 
 @pytest.fixture
+def worker(bridge: Running, client: Client) -> Client:
+    """Return a client with another key of that tenant, which may only work."""
+    return bridge.client(client.tenant, ("work",))
+
+
+@pytest.fixture
 def job(client: Client) -> dict[str, Any]:
     """Return a job in the hands of a worker of the client's key."""
     return client.held()

@@ -10,13 +10,12 @@ from bridge.blobs import collect, uploads
 from bridge.errors import Invalid, NotFound
 from bridge.jobs import result_files
 from bridge.jobs.artifacts import artifact, page, standing
-from bridge.jobs.purge import purge
 from bridge.jobs.read import result
 from bridge.jobs.submit_many import Submission, submit_many
 from bridge.outbox.message import message
 from tests.support.client import ok, refused
 from tests.support.core import KEY, outcome_of
-from tests.support.of_an_attempt import Work, foreign_uploads, sent
+from tests.support.of_an_attempt import foreign_uploads, sent
 from tests.support.racing import at_once
 from tests.support.tus import objects
 
@@ -40,13 +39,12 @@ def test_a_text_and_artifacts_go_through_the_whole_way(client):
 
     result = ok(client.get(f"{job['job_id']}/result"))
     assert result["content"] == TEXT
-    plain = client.get(f"{job['job_id']}/result", headers={"Accept": "text/plain"})
+    as_text = {"Accept": "text/plain"}
+    plain = client.get(f"{job['job_id']}/result", headers=as_text)
     assert (plain.content, plain.headers["Content-Type"]) == (whole, "text/plain; charset=utf-8")
     assert plain.headers["Repr-Digest"] == digest_header(whole)
-    part = client.get(
-        f"{job['job_id']}/result",
-        headers={"Accept": "text/plain", "Range": "bytes=300000-300009", "If-Range": plain.headers["ETag"]},
-    )
+    some = {**as_text, "Range": "bytes=300000-300009", "If-Range": plain.headers["ETag"]}
+    part = client.get(f"{job['job_id']}/result", headers=some)
     assert (part.status_code, part.content) == (206, whole[300000:300010])
 
     told = client.job(job["job_id"])
@@ -107,13 +105,6 @@ def test_what_is_refused_among_results_that_come_together_ends_its_attempt(clien
     one = {"job_id": job["job_id"], "lease_token": job["lease_token"], "success": True, "result_upload": "x"}
     (told,) = ok(client.post("/api/v1/results", {"results": [one]}))["results"]
     assert (told["status"], list(told["problem"]["errors"])) == ("failed", ["result_upload"])
-
-
-@pytest.fixture
-def work(core, tmp_path):
-    """Return a maker of claims and their uploads, in a store of this test alone."""
-    object.__setattr__(core.runtime.settings, "store", f"file:{tmp_path / 'uploads'}")
-    return Work(core)
 
 
 def test_only_whole_uploads_of_this_attempt_count(core, work):
@@ -200,9 +191,7 @@ def test_files_stay_as_long_as_their_job_and_go_with_it(core, work):
     assert len(objects(core.runtime.settings)) == 3
     assert left not in {str(row.id) for row in core.sql("SELECT id FROM uploads")}
     assert artifact(core.runtime, "default", str(job.job_id), "b").length == 1
-    core.sql("UPDATE continuations SET next_at = NULL, sent_at = now()")
-    core.age(job.job_id, 31 * 86400)
-    assert purge(core.runtime) == 1
+    assert core.purge_after(job.job_id, 31) == 1
     collect.collect(core.runtime)
     assert (core.sql("SELECT 1 FROM uploads"), core.sql("SELECT 1 FROM job_files")) == ([], [])
     assert objects(core.runtime.settings) == []

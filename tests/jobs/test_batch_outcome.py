@@ -6,7 +6,6 @@ from sqlalchemy.exc import OperationalError
 from bridge.errors import NotFound
 from bridge.jobs import transition
 from bridge.jobs.batches import end_after, end_batches, look_at_open, show
-from bridge.jobs.purge import purge
 from bridge.outbox import outcomes
 from tests.jobs.test_results import kwargs_of
 from tests.support.client import ok, refused
@@ -125,14 +124,11 @@ def test_a_batch_is_forgotten_with_its_last_job_and_seen_by_its_tenant_alone(cor
         show(core.runtime, "elsewhere", str(batch_id))
     with pytest.raises(NotFound):
         show(core.runtime, core.tenant, "nonsense")
-    core.sql("UPDATE continuations SET next_at = NULL, sent_at = now()")
     core.sql("UPDATE batches SET created_at = created_at - interval '40 days'")
-    core.age(job_ids[0], 40 * 86400)
-    purge(core.runtime)
+    core.purge_after(job_ids[0])
     at = show(core.runtime, core.tenant, str(batch_id))
     assert (at.jobs, at.by_status) == (2, {"cancelled": 1})
-    core.age(job_ids[1], 40 * 86400)
-    purge(core.runtime)
+    core.purge_after(job_ids[1])
     with pytest.raises(NotFound):
         show(core.runtime, core.tenant, str(batch_id))
 

@@ -9,6 +9,7 @@ from bridge.jobs.claim_named import claim_named
 from bridge.queues import Queue
 from bridge.workers.pauses import pause
 from models.job_state import Priority
+from tests.jobs.test_submission import full
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY, outcome_of
 
@@ -50,11 +51,7 @@ def test_of_many_that_claim_one_job_one_gets_it(core):
 def test_a_repeated_claim_gets_the_same_one_until_it_is_acknowledged(core):
     job_id = core.create()
     first = named(core, job_id, claim_id="c1")
-
-    def not_asked():
-        raise AssertionError("a repetition needs no room")
-
-    again = named(core, job_id, claim_id="c1", admit=not_asked)
+    again = named(core, job_id, claim_id="c1", admit=full)  # a repetition needs no room
     assert (first.again, again.again) == (False, True)
     assert again.job.lease_token == first.job.lease_token
     core.heartbeat(first.job)
@@ -94,9 +91,6 @@ def test_keys_tenants_pauses_and_limits_hold(core):
         named(core, job_id, key=KEY._replace(tenant="elsewhere"))
     with pytest.raises(Forbidden):
         named(core, job_id, key=KEY._replace(content_types=frozenset({"video"})))
-
-    def full():
-        raise TooMany("no room", retry_after=1)
 
     with pytest.raises(TooMany):
         named(core, job_id, admit=full)

@@ -32,7 +32,8 @@ def tried(core, *successes):
 def places(core, lease):
     """Yield a job in every state, and where they differ for a result in more than one way."""
     for state in JobState:
-        yield in_state(core, state) if state == JobState.PENDING else _held(core, state, lease)
+        held = state == JobState.PROCESSING
+        yield core.claim(core.create(), lease=lease, acknowledge=True) if held else in_state(core, state)
     timed_out = core.held()  # its late result counts, and has to be judged
     core.expire_after(timed_out.job_id, 3601)
     yield timed_out
@@ -42,13 +43,6 @@ def places(core, lease):
     again = core.held(max_retries=3)
     core.result(again, success=False)
     yield again
-
-
-def _held(core, state, lease):
-    job = core.claim(core.create(), lease=lease, acknowledge=True)
-    if state == JobState.PROCESSING:
-        return job
-    return in_state(core, state)
 
 
 @pytest.mark.parametrize("lease", LEASES)

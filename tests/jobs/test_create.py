@@ -9,15 +9,14 @@ import pytest
 from tests.support.client import ok, refused
 
 
-def soon(seconds: float = 3600) -> str:
+def moment(seconds: float = 3600) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
 def test_a_job_that_names_only_what_is_required_gets_the_defaults(client):
     fields = client.fields("document")
     job = client.job(ok(client.post("", fields))["job_id"])
-    given = {name: job[name] for name in fields}
-    assert given == fields
+    assert {name: job[name] for name in fields} == fields
     assert job["task_options"] == {}
     assert (job["priority"], job["max_retries"], job["retry_count"], job["attempt"]) == ("normal", 3, 0, 0)
     assert (job["timeout_seconds"], job["queue_timeout_seconds"]) == (900, 86400)
@@ -36,21 +35,18 @@ def test_the_deadline_has_a_default_for_each_content_type(client, content_type, 
 
 
 def test_what_a_create_names_is_what_the_job_has(client):
-    options = {"b": [1, 2.5, None, True], "a": {"ü": "\u2028"}, "large": 2**53}
+    at = moment()
     named: dict[str, Any] = {
-        "task_options": options,
+        "task_options": {"b": [1, 2.5, None, True], "a": {"ü": "\u2028"}, "large": 2**53},
         "priority": "high",
         "max_retries": 0,
         "timeout_seconds": 604800,
         "queue_timeout_seconds": 1,
-        "available_at": soon(),
     }
-    job = client.job(client.create("a" * 50, **named))
-    assert {name: job[name] for name in named if name != "available_at"} == {
-        name: value for name, value in named.items() if name != "available_at"
-    }
+    job = client.job(client.create("a" * 50, **named, available_at=at))
+    assert {name: job[name] for name in named} == named
     assert list(job["task_options"]) == ["b", "a", "large"]
-    assert datetime.fromisoformat(job["available_at"]) == datetime.fromisoformat(named["available_at"])
+    assert datetime.fromisoformat(job["available_at"]) == datetime.fromisoformat(at)
 
 
 @pytest.mark.parametrize("field", ["source_file_path", "content_type", "ingestion_task_id"])
@@ -69,7 +65,13 @@ BAD: dict[str, list[Any]] = {
     "max_retries": [-1, 101, "3", 1.0, True],
     "timeout_seconds": [0, 604801, "60"],
     "queue_timeout_seconds": [0, 2592001, 1.5],
-    "available_at": ["tomorrow", "2030-01-01T00:00:00", 1900000000, "9999-12-31T23:59:59+00:00"],
+    "available_at": [
+        "tomorrow",
+        "2030-01-01T00:00:00",
+        1900000000,
+        "9999-12-31T23:59:59+00:00",
+        "9999-12-31T23:59:59-23:59",
+    ],
 }
 
 
@@ -123,7 +125,7 @@ def test_a_source_file_must_be_a_regular_file_under_a_root_with_links_resolved(c
 
 
 def test_a_job_for_later_is_not_claimed_before_its_time_and_is_then(bridge, client):
-    job_id = client.create(available_at=soon())
+    job_id = client.create(available_at=moment())
     assert ok(client.poll())["jobs"] == []
     bridge.sql("UPDATE remote_jobs SET available_at = now(), queued_at = now() WHERE id = :id", id=job_id)
     assert client.claim()["job_id"] == job_id

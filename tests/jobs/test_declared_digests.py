@@ -21,42 +21,31 @@ def body(client):
     return {**client.fields("doc"), "source_file_path": client.source(FILE)}
 
 
-@pytest.fixture
-def download(client):
-    """Return a function that downloads a claimed job's source."""
-
-    def get(job, method="GET", **headers):
-        token = {"X-Lease-Token": job["lease_token"]}
-        return client.request(method, job["source_file_url"], headers={**token, **headers})
-
-    return get
-
-
 @pytest.mark.parametrize("spelled", [SHA256.hexdigest(), SHA256.hexdigest().upper()])
-def test_it_is_told_in_the_claim_and_with_the_whole_and_each_part(client, body, download, spelled):
+def test_it_is_told_in_the_claim_and_with_the_whole_and_each_part(client, body, spelled):
     ok(client.post("", {**body, "source_sha256": spelled}))
     job = client.claim("doc", claim_id="once")
     assert job["source_sha256"] == SHA256.hexdigest()
     assert client.claim("doc", claim_id="once")["source_sha256"] == SHA256.hexdigest()  # its answer was lost
-    whole = download(job)
+    whole = client.download(job)
     assert (whole.status_code, whole.content, whole.headers["Repr-Digest"]) == (200, FILE, REPR)
-    part = download(job, Range="bytes=10-19")
+    part = client.download(job, Range="bytes=10-19")
     assert (part.status_code, part.content, part.headers["Repr-Digest"]) == (206, FILE[10:20], REPR)
-    assert download(job, "HEAD").headers["Repr-Digest"] == REPR
+    assert client.download(job, "HEAD").headers["Repr-Digest"] == REPR
 
 
-def test_without_one_nothing_is_told(client, body, download):
+def test_without_one_nothing_is_told(client, body):
     for none in ({}, {"source_sha256": None}):
         ok(client.post("", {**body, **none}))
         job = client.claim("doc")
         assert job["source_sha256"] is None
-        assert "Repr-Digest" not in download(job).headers
+        assert "Repr-Digest" not in client.download(job).headers
 
 
-def test_another_one_is_told_as_it_was_declared(client, body, download):
+def test_another_one_is_told_as_it_was_declared(client, body):
     """The bridge would have to read the file to know better."""
     ok(client.post("", {**body, "source_sha256": "0" * 64}))
-    got = download(client.claim("doc"))
+    got = client.download(client.claim("doc"))
     assert (got.content, got.headers["Repr-Digest"]) == (FILE, f"sha-256=:{'A' * 43}=:")
 
 

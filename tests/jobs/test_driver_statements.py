@@ -89,10 +89,8 @@ def test_what_is_not_as_it_was_prepared_is_sent_as_text(driver, engine, meanwhil
     kept = text("INSERT INTO kept (n, why) SELECT n, :why FROM unnest(CAST(:given AS int[])) AS n RETURNING n, why")
     with engine.begin() as connection:
         connection.execute(text("CREATE TEMP TABLE kept (n int, why text)"))
-    assert [(row.n, row.why) for row in driver.execute(kept, {"given": [1, 2], "why": "50%"})] == [
-        (1, "50%"),
-        (2, "50%"),
-    ]
+    rows = driver.execute(kept, {"given": [1, 2], "why": "50%"})
+    assert [(row.n, row.why) for row in rows] == [(1, "50%"), (2, "50%")]
     with engine.begin() as connection:
         connection.execute(text(meanwhile))
     for n in (3, 4):

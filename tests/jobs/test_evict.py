@@ -3,8 +3,6 @@
 import time
 from typing import Any
 
-import pytest
-
 from bridge.caller import NO_KEY
 from bridge.jobs.release import evict
 from tests.support.client import ok, refused
@@ -38,11 +36,6 @@ def test_jobs_of_a_hundred_workers_are_claimable_again_within_a_second(core):
     assert took < 5  # one statement of some ten milliseconds; bench/eviction.py measures it on a machine for itself
     assert {core.status(job.job_id) for job in held} == {"pending"}
     assert core.status(here.job_id) == "processing"
-
-
-@pytest.fixture
-def worker(bridge, client):
-    return bridge.client(client.tenant, ("work",))
 
 
 def test_over_http_a_worker_evicts_itself_and_an_admin_anybody(bridge, client, worker):

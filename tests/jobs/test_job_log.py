@@ -4,7 +4,7 @@ import pytest
 
 from bridge.errors import Conflict, Invalid, NotFound
 from bridge.jobs import job_log
-from bridge.jobs.purge import purge
+from tests.jobs.test_waits import lapsed
 from tests.support.client import ok, refused
 from tests.support.core import KEY, OTHER_KEY
 from tests.support.racing import at_once, meanwhile
@@ -44,20 +44,19 @@ def test_requests_of_one_moment_get_numbers_of_their_own(core):
 def test_only_the_holder_of_the_latest_attempt_writes(core):
     job = core.held()
     save(core, job, "mine")
-    for write in (append, save):
-        with pytest.raises(Conflict):
-            write(core, job, "foreign", key=OTHER_KEY)
-        with pytest.raises(Conflict):
-            write(core, job, "guessed", token="guessed")
+
+    def refused_both(job, line, **said):
+        for write in (append, save):
+            with pytest.raises(Conflict):
+                write(core, job, line, **said)
+
+    refused_both(job, "foreign", key=OTHER_KEY)
+    refused_both(job, "guessed", token="guessed")
     core.release(job)
     again = core.claim(str(job.job_id), "w2")
-    for write in (append, save):
-        with pytest.raises(Conflict):
-            write(core, job, "late")
+    refused_both(job, "late")
     core.result(again)
-    for write in (append, save):
-        with pytest.raises(Conflict):
-            write(core, again, "after its end")
+    refused_both(again, "after its end")
     assert log_of(core, job) == []
     assert [row.checkpoint for row in core.sql("SELECT checkpoint FROM job_checkpoints")] == ["mine"]
 
@@ -66,10 +65,7 @@ def test_only_the_holder_of_the_latest_attempt_writes(core):
 def test_an_attempt_that_ends_meanwhile_writes_nothing(core, write):
     job = core.held()
     with core.locked(job.job_id, lambda: write(core, job, "too late")) as (connection, done):
-        connection.exec_driver_sql(
-            "UPDATE remote_jobs SET status = 'pending', lease_expires_at = NULL, ack_by = NULL,"
-            f" attempt_end = 'released', attempt_ended_at = now() WHERE id = '{job.job_id}'"
-        )
+        lapsed(connection, job)
     assert done.result(60) == "lease_lost"
     assert core.sql("SELECT FROM job_log_pieces") == core.sql("SELECT FROM job_checkpoints") == []
 
@@ -132,9 +128,7 @@ def test_both_go_with_the_job(core):
     append(core, job, "line")
     save(core, job, "checkpoint")
     core.result(job)
-    core.sql("UPDATE continuations SET next_at = NULL, sent_at = now()")
-    core.age(job.job_id, 40 * 86400)
-    assert purge(core.runtime) == 1
+    assert core.purge_after(job.job_id) == 1
     assert core.sql("SELECT FROM job_log_pieces") == core.sql("SELECT FROM job_checkpoints") == []
 
 

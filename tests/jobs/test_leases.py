@@ -1,9 +1,7 @@
 """Signs of life: what acknowledges a claim, what renews a lease, who may, and the three clocks' precedence."""
 
 import pytest
-from sqlalchemy import text
 
-from bridge.admission import keys
 from bridge.jobs.expire import expire
 from bridge.jobs.release import take_from_key
 from tests.support.core import KEY, OTHER_KEY, outcome_of
@@ -136,29 +134,29 @@ def test_the_jitter_spreads_retries_and_is_the_same_in_every_column(core):
     assert max(waits) <= 11
 
 
-def test_what_a_revoked_key_holds_waits_at_once_and_nothing_else_changes(core):
-    held = [core.held() for _ in range(3)]
+def test_what_a_revoked_key_holds_waits_at_once_a_batch_a_transaction_and_nothing_else_changes(core):
+    held = [core.held(acknowledge=n % 2 == 0) for n in range(5)]
     ended, given_back = core.held(), core.held()
     core.result(ended)
     core.release(given_back)
     theirs = core.claim(core.create(), key=OTHER_KEY, acknowledge=True)
-    taken = [str(row.id) for rows in take_from_key(core.engine, KEY.key_id, batch=2) for row in rows]
-    assert sorted(taken) == sorted(str(job.job_id) for job in held)
-    assert {core.status(job.job_id) for job in held} == {"pending"}
+    taken = []
+    for rows in take_from_key(core.engine, KEY.key_id, batch=2):
+        taken += [row.id for row in rows]
+        pending = core.sql("SELECT id FROM remote_jobs WHERE status = 'pending' AND id <> :id", id=given_back.job_id)
+        assert {row.id for row in pending} == set(taken), "what was taken is committed before the next batch begins"
+    assert sorted(taken) == sorted(job.job_id for job in held)
+    assert [core.hows(job.job_id) for job in (*held, given_back)] == [["released"]] * 6
     assert (core.status(ended.job_id), core.status(theirs.job_id)) == ("completed", "processing")
-    assert core.hows(given_back.job_id) == ["released"]
 
 
 @pytest.mark.parametrize("end", ["revoked_at = now()", "expires_at = now()"])
 def test_what_a_dead_key_holds_goes_back_without_spending_a_retry(core, end):
-    with core.engine.begin() as connection:
-        for key in (KEY, OTHER_KEY):
-            made = keys.create_key(connection, "test", ["work"])
-            connection.execute(
-                text("UPDATE api_keys SET id = :id WHERE prefix = :prefix"),
-                {"id": key.key_id, "prefix": keys.prefix_of(made)},
-            )
-        connection.execute(text(f"UPDATE api_keys SET {end} WHERE id = :id"), {"id": KEY.key_id})
+    made = "INSERT INTO api_keys (id, prefix, secret_hash, name, tenant, scopes)"
+    made += " VALUES (:id, :name, '', :name, 'default', '{work}')"
+    for name, key in (("dead", KEY), ("live", OTHER_KEY)):
+        core.sql(made, id=key.key_id, name=name)
+    core.sql(f"UPDATE api_keys SET {end} WHERE id = :id", id=KEY.key_id)
     finished, held = core.held(), core.held()
     core.result(finished)
     theirs = core.claim(core.create(), key=OTHER_KEY, acknowledge=True)

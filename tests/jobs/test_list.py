@@ -15,14 +15,7 @@ def ids(answer):
 
 def pages(client, **query):
     """Return the IDs of every page, one list a page."""
-    cursor, found = None, []
-    while True:
-        params = {**query, **({"cursor": cursor} if cursor else {})}
-        answer = ok(client.get("", params=params))
-        found.append([job["job_id"] for job in answer["jobs"]])
-        cursor = answer["next_cursor"]
-        if cursor is None:
-            return found
+    return [[job["job_id"] for job in page] for page in client.pages("", "jobs", **query)]
 
 
 def test_the_newest_job_comes_first_and_fifty_are_a_page(client):

@@ -38,6 +38,12 @@ class Writes:
         gevent.sleep(0)
         return asked
 
+    def let_go(self, batches, *ones):
+        """Ask, let all be written, and return what each is told."""
+        asked = self.ask(batches, *ones)
+        self.go.set()
+        return results(asked)
+
 
 @pytest.fixture
 def writes():
@@ -48,9 +54,7 @@ def writes():
 def gathering(writes):
     """Batches that have just written several together, so that the next ones wait for each other."""
     batches = Batches()
-    asked = writes.ask(batches, *"abc")
-    writes.go.set()
-    results(asked)
+    writes.let_go(batches, *"abc")
     return batches
 
 
@@ -95,9 +99,8 @@ def test_who_waits_long_for_a_lane_has_another_one(writes):
 @pytest.mark.parametrize("poison", [ROW, ValueError("no text"), refusal(OperationalError, "40P01")])
 def test_a_row_that_is_refused_fails_alone(writes, poison):
     writes.refused["d"] = poison
-    asked = writes.ask(Batches(), *"abcdef")
-    writes.go.set()
-    assert results(asked) == [poison if one == "d" else f"{one} is written" for one in "abcdef"]
+    told = writes.let_go(Batches(), *"abcdef")
+    assert told == [poison if one == "d" else f"{one} is written" for one in "abcdef"]
     assert writes.batches[1:] == [list("bcdef"), *map(list, "bcdef")]
     assert writes.followed == list("abcef")
 
@@ -105,16 +108,12 @@ def test_a_row_that_is_refused_fails_alone(writes, poison):
 @pytest.mark.parametrize("failure", [LOST, refusal(OperationalError, "40003"), refusal(OperationalError, "57P01")])
 def test_what_may_be_written_is_not_written_again(writes, failure):
     writes.refused["d"] = failure
-    asked = writes.ask(Batches(), *"abcdef")
-    writes.go.set()
-    assert results(asked) == ["a is written", *[failure] * 5]
+    assert writes.let_go(Batches(), *"abcdef") == ["a is written", *[failure] * 5]
     assert writes.batches[1:] == [list("bcdef")]
 
 
 def test_a_failure_after_the_commit_repeats_nothing(writes):
-    asked = writes.ask(Batches(), "a", "b", "follow fails")
-    writes.go.set()
-    told = results(asked)
+    told = writes.let_go(Batches(), "a", "b", "follow fails")
     assert told[:1] == ["a is written"]
     assert [str(error) for error in told[1:]] == ["after the commit"] * 2
     assert writes.batches[1:] == [["b", "follow fails"]]
@@ -153,9 +152,7 @@ def test_who_ends_while_its_batch_is_written_changes_nothing_for_the_others(writ
 def test_who_waits_for_a_lane_that_is_ended_is_told_and_does_not_wait_on(writes):
     batches = Batches()
     writes.refused["c"] = gevent.GreenletExit()
-    asked = writes.ask(batches, *"abc")
-    writes.go.set()
-    told = results(asked)
+    told = writes.let_go(batches, *"abc")
     assert told[0] == "a is written"
     assert [type(one) for one in told[1:]] == [gevent.GreenletExit] * 2
     assert results(writes.ask(batches, "d")) == ["d is written"]

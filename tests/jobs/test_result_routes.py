@@ -62,9 +62,8 @@ def test_a_holders_result_that_cannot_be_stored_fails_the_job_for_good(client, j
     assert whole["retry_count"] == 0
 
 
-def test_a_result_that_cannot_be_stored_does_nothing_when_it_is_not_the_holders(bridge, client, job):
-    other = bridge.client(client.tenant, ("work",))
-    refused(other.result({"job_id": job["job_id"]}, content="\x00"), 409, "lease_lost")
+def test_a_result_that_cannot_be_stored_does_nothing_when_it_is_not_the_holders(client, worker, job):
+    refused(worker.result({"job_id": job["job_id"]}, content="\x00"), 409, "lease_lost")
     assert client.status(job["job_id"]) == "processing"
 
 
@@ -87,9 +86,8 @@ def test_a_failure_with_no_retry_left_or_wanted_fails_the_job(client, max_retrie
     assert refused(client.get(f"{job['job_id']}/result"), 409, "not_ready")
 
 
-def test_a_refusal_is_kept_with_its_attempt(bridge, client, job):
-    other = bridge.client(client.tenant, ("work",))
-    refused(other.result({"job_id": job["job_id"]}), 409, "lease_lost")
+def test_a_refusal_is_kept_with_its_attempt(client, worker, job):
+    refused(worker.result({"job_id": job["job_id"]}), 409, "lease_lost")
     assert [refusal["code"] for refusal in client.job(job["job_id"])["refusals"]] == ["lease_lost"]
     ok(client.result(job))
     (attempt,) = client.job(job["job_id"])["attempts"]

@@ -1,8 +1,8 @@
 """POST /results: up to a hundred results, each judged as if it had come by itself."""
 
-import itertools
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -56,6 +56,10 @@ def told(answer):
     return {"status": answer.headers.get("X-Job-Status"), "ingestion_continued": None, "problem": body}
 
 
+def of(job, **said):
+    return {"job_id": job["job_id"], "lease_token": job["lease_token"], **said}
+
+
 def at_once(client, sent):
     data = json.dumps({"results": sent}).encode()
     answer = client.request("POST", RESULTS, data=data, headers={"Content-Type": "application/json"})
@@ -78,10 +82,7 @@ def held(client, count):
 def test_each_is_answered_and_ends_its_job_as_it_does_alone(client):
     singly, together = held(client, len(SENT)), held(client, len(SENT))
     alone = [{"lease_token": job["lease_token"], **sent} for job, sent in zip(singly, SENT.values(), strict=True)]
-    many = [
-        {"job_id": job["job_id"], "lease_token": job["lease_token"], **sent}
-        for job, sent in zip(together, SENT.values(), strict=True)
-    ]
+    many = [of(job, **sent) for job, sent in zip(together, SENT.values(), strict=True)]
 
     def put(job, sent):
         headers = {"Content-Type": "application/json"}
@@ -105,8 +106,7 @@ def test_what_is_no_job_of_this_key_is_told_in_its_place(bridge, client):
     (colleague,) = ok(shared.poll(lease=60))["jobs"]
     sent: list[Any] = [
         {"job_id": "nonsense", "success": True}, {"job_id": 7, "success": True}, {"success": True}, [], None, "x",
-        *({"job_id": job["job_id"], "lease_token": job["lease_token"], "success": True}
-          for job in (foreign, colleague, mine)),
+        *(of(job, success=True) for job in (foreign, colleague, mine)),
         {"job_id": colleague["job_id"], "success": "yes"}, {"job_id": foreign["job_id"], "content": "\0"},
     ]  # fmt: skip
     answers = at_once(client, sent)
@@ -120,13 +120,10 @@ def test_what_is_no_job_of_this_key_is_told_in_its_place(bridge, client):
 
 def test_of_two_for_one_job_the_first_counts_and_the_same_again_is_accepted(client):
     first, second, third = held(client, 3)
-
-    def of(job, **said):
-        return {"job_id": job["job_id"], "lease_token": job["lease_token"], "success": True, **said}
-
+    done = partial(of, success=True)
     sent = [
-        of(first, content="a"), of(first, content="b"), of(first, content="a"),
-        of(second, success=False, retryable=False), of(second), of(third, content="c"), of(third, success="no"),
+        done(first, content="a"), done(first, content="b"), done(first, content="a"),
+        of(second, success=False, retryable=False), done(second), done(third, content="c"), of(third, success="no"),
     ]  # fmt: skip
     answers = at_once(client, sent)
     codes = [one["problem"] and one["problem"]["code"] for one in answers]
@@ -152,8 +149,8 @@ def test_a_body_that_cannot_be_told_apart_is_refused_as_a_whole(client, body):
 
 def test_a_body_that_is_too_large_ends_nothing(bridge, client):
     (job,) = held(client, 1)
-    sent = {"job_id": job["job_id"], "lease_token": job["lease_token"], "success": True}
-    refused(client.post(RESULTS, {"results": [{**sent, "content": "x" * bridge.settings.max_body_bytes}]}), 413)
+    sent = of(job, success=True, content="x" * bridge.settings.max_body_bytes)
+    refused(client.post(RESULTS, {"results": [sent]}), 413)
     assert client.status(job["job_id"]) == "processing"
 
 
@@ -213,7 +210,7 @@ def test_all_of_a_request_count_as_requests(make_runtime):
     with pytest.raises(TooMany):
         limits.request(*whose)
     other = (OTHER_KEY.key_id, KEY.tenant)
-    for _ in itertools.repeat(None, 9):
+    for _ in range(9):
         limits.request(*other)
     limits.as_many(*other, 100)  # all of it is taken, and nothing after it
     limits.share()

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import gevent
 import pytest
@@ -13,6 +12,7 @@ from api.create_app import create_app
 from bridge.caller import Caller
 from bridge.errors import Invalid, Unavailable
 from bridge.file_pool import FilePool
+from tests.jobs.test_create import moment
 from tests.support.core import Core
 
 
@@ -71,7 +71,7 @@ def test_no_connection_is_held_while_files_are_looked_at(core):
         return work(*args)
 
     core.runtime = replace(core.runtime, files=look)
-    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    later = moment()
     core.create(idempotency_key="k1", available_at=later, ingestion_task_id="task")
     core.create_batch([core.fields(available_at=later), core.fields()], "k2")
     assert looks == [0, 0, 0]

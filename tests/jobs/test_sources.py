@@ -226,7 +226,7 @@ def test_what_took_the_place_of_the_file_since_the_job_was_created_is_a_404(brid
         path.mkdir()
     else:
         path.symlink_to("/etc/passwd")
-    answer = client.get(f"{job['job_id']}/download", headers={"X-Lease-Token": job["lease_token"]})
+    answer = client.download(job)
     refused(answer, 404, "not_found")
     assert str(path) not in answer.text
     assert ok(client.get(job["job_id"]))["acknowledged_at"] is None

@@ -12,14 +12,15 @@ from bridge.jobs.enqueue import enqueue, enqueue_batch
 from bridge.jobs.expire import expire
 from bridge.jobs.fields import fingerprint
 from bridge.mirror.release_due import release_due
+from tests.jobs.test_create import moment
 from tests.support.client import ok, refused
 from tests.support.core import outcome_of
 from tests.support.racing import at_once
 from tests.support.waiting import LATEST
 
 
-def moment(seconds: float, zone: timezone = UTC) -> str:
-    return (datetime.now(zone) + timedelta(seconds=seconds)).isoformat()
+def full():
+    raise TooMany("Full.", retry_after=1)
 
 
 def test_the_same_key_of_another_tenant_is_another_key(core):
@@ -70,10 +71,6 @@ def test_of_a_job_and_a_batch_that_name_one_key_at_once_one_is_made(core):
 
 def test_what_waited_is_answered_again_whatever_became_of_the_file_the_limit_and_its_moment(core):
     """Its key is looked up with the INSERT alone; so what refuses it is not the last word."""
-
-    def full():
-        raise TooMany("Full.", retry_after=1)
-
     fields = core.fields()
     ask = partial(enqueue, core.runtime, "t", waited=True)
     first = ask(fields, idempotency_key="k")
@@ -105,9 +102,6 @@ def test_a_key_is_looked_up_before_the_file_and_the_clock_are(core):
 
 
 def test_only_what_is_new_has_to_be_admitted(core):
-    def full():
-        raise TooMany("Full.", retry_after=1)
-
     fields = core.fields()
     first = enqueue(core.runtime, "t", fields, idempotency_key="one")
     batch = enqueue_batch(core.runtime, "t", [fields, fields], idempotency_key="batch")

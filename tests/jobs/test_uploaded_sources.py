@@ -13,15 +13,15 @@ from bridge.jobs import enqueue as enqueue_module
 from bridge.jobs.enqueue import enqueue
 from bridge.jobs.fields import CreateFields
 from bridge.jobs.looked_at import looked_at
-from bridge.jobs.purge import purge
 from bridge.jobs.uploaded_sources import NAME, look_at_upload, name_uploads, uploaded_source
 from tests.support.client import ok, refused
 from tests.support.core import KEY
-from tests.support.of_an_attempt import Work, sent
+from tests.support.of_an_attempt import sent
 from tests.support.tus import announce, append, objects, tus
 
 FILE = os.urandom(100_000)
 SHA256 = hashlib.sha256(FILE)
+REPR = f"sha-256=:{base64.b64encode(SHA256.digest()).decode()}:"
 
 
 @pytest.fixture
@@ -48,19 +48,15 @@ def test_a_worker_is_told_of_it_and_gets_it_under_its_name_with_its_digest(clien
     assert (job["source_name"], job["source_size"], job["source_media_type"], job["source_sha256"]) == (
         "Bericht ü.pdf", len(FILE), "application/x-test", SHA256.hexdigest(),
     )  # fmt: skip
-    token = {"X-Lease-Token": job["lease_token"]}
-    whole = client.get(job["source_file_url"], headers=token)
-    assert (whole.status_code, whole.content) == (200, FILE)
-    assert whole.headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(SHA256.digest()).decode()}:"
+    whole = client.download(job)
+    assert (whole.status_code, whole.content, whole.headers["Repr-Digest"]) == (200, FILE, REPR)
     assert "filename*=UTF-8''Bericht%20%C3%BC.pdf" in whole.headers["Content-Disposition"]
     assert whole.headers["Content-Type"] == "application/octet-stream"
-    part = client.get(
-        job["source_file_url"], headers={**token, "Range": "bytes=99990-", "If-Range": whole.headers["ETag"]}
-    )
+    part = client.download(job, Range="bytes=99990-", If_Range=whole.headers["ETag"])
     assert (part.status_code, part.content) == (206, FILE[99990:])
     assert part.headers["Content-Range"] == f"bytes 99990-99999/{len(FILE)}"
-    assert client.get(job["source_file_url"], headers={**token, "Range": "bytes=100000-"}).status_code == 416
-    same = client.get(job["source_file_url"], headers={**token, "If-None-Match": whole.headers["ETag"]})
+    assert client.download(job, Range="bytes=100000-").status_code == 416
+    same = client.download(job, If_None_Match=whole.headers["ETag"])
     assert (same.status_code, same.content) == (304, b"")
     assert client.job(job_id)["source_file_path"] == f"upload:{upload_id}"
 
@@ -70,8 +66,7 @@ def test_a_digest_that_is_declared_must_be_its_own(client, upload):
     ok(made(client, upload_id, source_sha256=SHA256.hexdigest().upper()))
     job = client.claim("doc")
     assert job["source_sha256"] == SHA256.hexdigest()
-    whole = client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]})
-    assert whole.headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(SHA256.digest()).decode()}:"
+    assert client.download(job).headers["Repr-Digest"] == REPR
     problem = refused(made(client, upload_id, source_sha256="0" * 64), 422, "validation")
     assert list(problem["errors"]) == ["source_sha256"]
     assert SHA256.hexdigest() in problem["detail"]
@@ -123,13 +118,6 @@ def test_an_uploaded_source_that_is_gone_is_not_found(core):
 
 
 @pytest.fixture
-def work(core, tmp_path):
-    """Return a maker of uploads, in a store of this test alone."""
-    object.__setattr__(core.runtime.settings, "store", f"file:{tmp_path / 'uploads'}")
-    return Work(core)
-
-
-@pytest.fixture
 def whole(work):
     """Return the ID of a whole upload."""
     return work.upload(content=FILE)
@@ -154,9 +142,7 @@ def test_what_a_job_names_stays_until_the_last_such_job_is_deleted(core, whole, 
     for job_id in jobs:
         assert len(objects(core.runtime.settings)) == 1
         core.cancel(job_id)
-        core.sql("UPDATE continuations SET next_at = NULL, sent_at = now()")
-        core.age(job_id, 31 * 86400)
-        assert purge(core.runtime) == 1
+        assert core.purge_after(job_id, 31) == 1
         collect.collect(core.runtime)
     assert core.sql("SELECT 1 FROM uploads") == []
     assert objects(core.runtime.settings) == []

@@ -26,14 +26,11 @@ def given_to_another(core: Core, connection, job) -> None:
     assert claim(connection, [(str(job.job_id), other)], 60).claimed
 
 
-def lapsed(core: Core, connection, job) -> None:
+def lapsed(connection, job) -> None:
     """End the attempt without a result; the job is pending again."""
-    connection.execute(
-        text(
-            "UPDATE remote_jobs SET status = 'pending', lease_expires_at = NULL, ack_by = NULL,"
-            " attempt_end = 'released', attempt_ended_at = now() WHERE id = :id"
-        ),
-        {"id": str(job.job_id)},
+    connection.exec_driver_sql(
+        "UPDATE remote_jobs SET status = 'pending', lease_expires_at = NULL, ack_by = NULL,"
+        f" attempt_end = 'released', attempt_ended_at = now() WHERE id = '{job.job_id}'"
     )
 
 
@@ -77,7 +74,7 @@ def test_a_late_result_that_waited_while_the_job_was_claimed_and_lost_again(core
     core.age(job.job_id, 60)
     with core.locked(job.job_id, lambda: core.result(job, **said)) as (connection, done):
         assert claim(connection, [(str(job.job_id), Claimant(KEY.key_id, "w2", 60))], 60).claimed
-        lapsed(core, connection, job)
+        lapsed(connection, job)
         connection.execute(text("UPDATE remote_jobs SET attempt_end = 'lease_expired'"))
     assert done.result(60) == "lease_lost"
     assert (core.status(job.job_id), core.row(job.job_id).attempt_end) == ("pending", "lease_expired")
@@ -126,7 +123,7 @@ def test_a_release_that_waited(core, returns, max_retries):
 def test_a_release_that_waited_while_the_claim_ran_out(core, returns, max_retries):
     job = core.held(max_retries=max_retries, returns=returns)
     with core.locked(job.job_id, lambda: core.release(job)) as (connection, done):
-        lapsed(core, connection, job)
+        lapsed(connection, job)
         connection.execute(text("UPDATE remote_jobs SET attempt_end = 'unacknowledged'"))
     assert done.result(60) == "lease_lost"
     row = core.row(job.job_id)

@@ -1,8 +1,10 @@
 """A client of the API, as short as a test wants it: one method a route, the answer as it came."""
 
 import itertools
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -29,6 +31,15 @@ class Client:
         """`path` starts with `/` for the whole address, else it lies below the base of remote jobs."""
         whole = path if path.startswith("/") else f"{API_BASE}/{path}"
         return self.session.request(method, self.url + whole, timeout=options.pop("timeout", 70), **options)
+
+    def begin(self, method: str, path: str, headers: dict[str, str] | None = None) -> socket.socket:
+        """Return a connection on which the head of such a request was sent, and nothing else."""
+        at = urlsplit(self.url)
+        connection = socket.create_connection((at.hostname, at.port), timeout=60)
+        sent = {"Host": "a", "Authorization": f"Bearer {self.key}", **(headers or {})}
+        lines = [f"{method} {API_BASE}/{path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return connection
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.request("GET", path, **options)
@@ -80,9 +91,24 @@ class Client:
         sent = {"success": True, "content": "text", "lease_token": job.get("lease_token"), **body}
         return self.put(f"{job['job_id']}/result", sent)
 
+    def download(self, job: dict[str, Any], method: str = "GET", **headers: str) -> requests.Response:
+        """Ask for the source of a claimed job; `If_Range="…"` is a header."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.request(method, job["source_file_url"], headers={"X-Lease-Token": job["lease_token"], **sent})
+
     def heartbeat(self, job: dict[str, Any], timeout: float = 70, **body: Any) -> requests.Response:
         sent = {"lease_token": job.get("lease_token"), **body}
         return self.post(f"{job['job_id']}/heartbeat", sent, timeout=timeout)
+
+    def pages(self, path: str, name: str, **query: Any) -> list[list[dict[str, Any]]]:
+        """Return every page of a list, each as what it has under this name."""
+        found: list[list[dict[str, Any]]] = []
+        cursor = None
+        while not found or cursor is not None:
+            page = ok(self.get(path, params={**query, "cursor": cursor}))
+            found.append(page[name])
+            cursor = page["next_cursor"]
+        return found
 
     def job(self, job_id: str) -> dict[str, Any]:
         return ok(self.get(job_id))

@@ -20,6 +20,7 @@ from bridge.jobs.enqueue import enqueue, enqueue_batch
 from bridge.jobs.expire import expire
 from bridge.jobs.extend import Alive, extend
 from bridge.jobs.fields import CreateFields
+from bridge.jobs.purge import purge
 from bridge.jobs.release import release
 from bridge.jobs.submit_result import submit
 from bridge.queues import RANKS, Entry, Queue
@@ -166,6 +167,12 @@ class Core:
         """Let so many seconds pass for this job, usually just more than a lease, and then sweep."""
         self.age(job_id, seconds)
         return self.expire()
+
+    def purge_after(self, job_id: Any, days: int = 40) -> int:
+        """Let so many days pass for this job, whose outcomes have been handed over, and then purge."""
+        self.sql("UPDATE continuations SET next_at = NULL, sent_at = now() WHERE job_id = :id", id=str(job_id))
+        self.age(job_id, days * 86400)
+        return purge(self.runtime)
 
     def age(self, job_id: Any, seconds: float) -> None:
         """Let so many seconds pass for this job."""

@@ -3,21 +3,16 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-from bridge.names import API_BASE
 from tests.support.client import Client
 from tests.support.waiting import wait_until
 
 
 def park(client: Client, content_types: str, worker_id: str = "idle", wait: int = 60) -> socket.socket:
     """Send a waiting poll and leave its answer unread."""
-    address = urlsplit(client.url)
     query = urlencode({"worker_id": worker_id, "content_types": content_types, "wait": wait, "lease": 60})
-    sent = socket.create_connection((address.hostname, address.port), timeout=30)
-    head = f"GET {API_BASE}/poll?{query} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {client.key}\r\n\r\n"
-    sent.sendall(head.encode())
-    return sent
+    return client.begin("GET", f"poll?{query}")
 
 
 def parked(client: Client) -> int:
