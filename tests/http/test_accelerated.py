@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import os
-import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,9 +11,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from werkzeug.http import parse_options_header
 
-from bridge.cli.local.checkout import ROOT
 from bridge.embedded.ports import free_port
-from tests.http.test_proxy import NGINX
+from tests.http.test_proxy import NGINX, configured, documented
 from tests.support.client import Client, ok, refused
 from tests.support.proxies import listening
 
@@ -27,7 +26,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def bridge(start_bridge, tmp_path_factory):
-    """Yield a bridge with two source roots, the first one named by a link, that sends what nginx asks for by nginx."""
+    """Return a bridge with two source roots, the first one named by a link, that sends what nginx asks for by nginx."""
     place = tmp_path_factory.mktemp("roots")
     for name in ("first", "second"):
         (place / name).mkdir()
@@ -37,27 +36,23 @@ def bridge(start_bridge, tmp_path_factory):
         source_roots=f"{place}/link:{place}/second",
     )  # fmt: skip
     running.roots = [place / "first", place / "second"]
-    yield running
-    running.stack.stop()
+    return running
 
 
 @pytest.fixture(scope="module")
 def proxy(bridge, tmp_path_factory):
     """Yield the address of an nginx before it."""
     place, port = tmp_path_factory.mktemp("nginx"), free_port()
-    (block,) = re.findall("```nginx location\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    block = documented("nginx location", {})
     blocks = [
         block.replace("/bridge-files/0/", f"/bridge-files/{n}/").replace("/srv/files/", f"{root}/")
         for n, root in enumerate(bridge.roots)
     ]
-    temporary = "".join(f"{n}_temp_path {place}/{n};\n" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    (place / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;\n"
-        f"events {{ worker_connections 64; }}\nhttp {{ access_log off;\n{temporary}"
+    server = (
         f"server {{ listen 127.0.0.1:{port};\nlocation / {{ proxy_pass http://{urlsplit(bridge.url).netloc};"
-        f" proxy_set_header Host $host; proxy_buffering off; }}\n{''.join(blocks)} }} }}\n"
+        f" proxy_set_header Host $host; proxy_buffering off; }}\n{''.join(blocks)} }}\n"
     )
-    with listening([str(NGINX), "-e", f"{place}/error.log", "-c", str(place / "nginx.conf")], port):
+    with listening(configured(place, server), port):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -70,16 +65,13 @@ def client(bridge, proxy):
     return one
 
 
-def claimed(client, path, **fields):
-    """Return a claimed job whose source file is this one."""
+def claimed(client, path, content=CONTENT, **fields):
+    """Return a claimed job whose source file is this one, which is made with this content."""
+    Path(os.fsdecode(path)).write_bytes(content)
     uri = "file://" + "".join(f"%{byte:02x}" if byte != 47 else "/" for byte in os.fsencode(path))
     body = {"source_file_path": uri, "content_type": "audio", "ingestion_task_id": "task", **fields}
     ok(client.post("", body))
     return client.claim()
-
-
-def get(client, job, **headers):
-    return client.get(f"{job['job_id']}/download", headers={"X-Lease-Token": job["lease_token"], **headers})
 
 
 @pytest.mark.parametrize("root", [0, 1])
@@ -87,10 +79,8 @@ def get(client, job, **headers):
 def test_nginx_sends_the_file_whatever_its_name(bridge, client, root, name):
     path = os.path.join(os.fsencode(bridge.roots[root]), name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(CONTENT + name)
-    job = claimed(client, path)
-    answer = get(client, job)
+    job = claimed(client, path, CONTENT + name)
+    answer = client.download(job)
     assert (answer.status_code, answer.content) == (200, CONTENT + name)
     assert "X-Accel-Redirect" not in answer.headers
     assert answer.headers["X-Job-Status"] == "processing"
@@ -100,44 +90,38 @@ def test_nginx_sends_the_file_whatever_its_name(bridge, client, root, name):
 
 
 def test_ranges_and_conditions_are_nginxs(bridge, client):
-    path = bridge.roots[0] / "ranges"
-    path.write_bytes(CONTENT)
-    job = claimed(client, path)
-    whole = get(client, job)
+    job = claimed(client, bridge.roots[0] / "ranges")
+    whole = client.download(job)
     etag = whole.headers["ETag"]
-    part = get(client, job, Range="bytes=100-199")
+    part = client.download(job, Range="bytes=100-199")
     assert (part.status_code, part.content, part.headers["ETag"]) == (206, CONTENT[100:200], etag)
     assert part.headers["Content-Range"] == f"bytes 100-199/{len(CONTENT)}"
     assert "Repr-Digest" not in part.headers
-    assert get(client, job, Range="bytes=100-", **{"If-Range": etag}).content == CONTENT[100:]
-    other = get(client, job, Range="bytes=100-", **{"If-Range": '"other"'})
+    assert client.download(job, Range="bytes=100-", If_Range=etag).content == CONTENT[100:]
+    other = client.download(job, Range="bytes=100-", If_Range='"other"')
     assert (other.status_code, other.content) == (200, CONTENT)
-    assert get(client, job, **{"If-None-Match": etag}).status_code == 304
-    for headers in ({"Range": "bytes=99999-"}, {"Range": "bytes=99999-", "If-Range": etag}):
-        refused(get(client, job, **headers), 416)
-    head = client.request("HEAD", f"{job['job_id']}/download", headers={"X-Lease-Token": job["lease_token"]})
+    assert client.download(job, If_None_Match=etag).status_code == 304
+    for headers in ({"Range": "bytes=99999-"}, {"Range": "bytes=99999-", "If_Range": etag}):
+        refused(client.download(job, **headers), 416)
+    head = client.download(job, "HEAD")
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(CONTENT)))
 
 
 def test_a_declared_digest_passes_through_nginx(bridge, client):
-    path = bridge.roots[0] / "declared"
-    path.write_bytes(CONTENT)
-    job = claimed(client, path, source_sha256=hashlib.sha256(CONTENT).hexdigest())
+    job = claimed(client, bridge.roots[0] / "declared", source_sha256=hashlib.sha256(CONTENT).hexdigest())
     for asked in ({}, {"Range": "bytes=100-199"}):
-        told = get(client, job, **asked).headers["Repr-Digest"]
+        told = client.download(job, **asked).headers["Repr-Digest"]
         assert told == f"sha-256=:{base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()}:"
 
 
 def test_rights_are_checked_here(bridge, client):
-    path = bridge.roots[0] / "rights"
-    path.write_bytes(CONTENT)
-    job = claimed(client, path)
-    assert "Rights" not in refused(get(client, {**job, "lease_token": "x" * 43}), 409, "lease_lost")["detail"]
+    job = claimed(client, bridge.roots[0] / "rights")
+    assert "Rights" not in refused(client.download({**job, "lease_token": "x" * 43}), 409, "lease_lost")["detail"]
     stranger = Client(client.url, bridge.key("t-elsewhere"), bridge.roots[0])
     stranger.session.trust_env = False
-    refused(get(stranger, job), 404)
+    refused(stranger.download(job), 404)
     ok(client.result(job))
-    refused(get(client, job), 403)
+    refused(client.download(job), 403)
 
 
 def test_nobody_can_ask_nginx_for_a_file(bridge, client):
@@ -158,18 +142,17 @@ def test_a_link_that_is_put_there_is_not_followed(bridge, client, tmp_path):
     directory = bridge.roots[0] / "directory"
     directory.mkdir()
     path = directory / "file"
-    path.write_bytes(b"inside")
-    job = claimed(client, path)
-    assert get(client, job).content == b"inside"
+    job = claimed(client, path, b"inside")
+    assert client.download(job).content == b"inside"
     path.unlink()
     path.symlink_to(tmp_path / "outside")
-    refused(get(client, job), 404)  # the bridge looks
+    refused(client.download(job), 404)  # the bridge looks
     path.unlink()
     path.symlink_to(bridge.roots[0] / "ranges2")
     (bridge.roots[0] / "ranges2").write_bytes(b"also inside")
-    assert get(client, job).content == b"also inside"  # a link within the root is resolved before nginx hears of it
+    assert client.download(job).content == b"also inside"  # a link within the root is resolved before nginx hears of it
     path.unlink()
-    refused(get(client, job), 404)
+    refused(client.download(job), 404)
 
 
 def test_who_does_not_come_through_the_proxy_is_sent_the_bytes(bridge, client):
@@ -177,9 +160,7 @@ def test_who_does_not_come_through_the_proxy_is_sent_the_bytes(bridge, client):
         def init_poolmanager(self, *given, **options):
             super().init_poolmanager(*given, **options, source_address=("127.0.0.2", 0))
 
-    path = bridge.roots[0] / "direct"
-    path.write_bytes(CONTENT)
-    job = claimed(client, path)
+    job = claimed(client, bridge.roots[0] / "direct")
     direct = requests.Session()
     direct.trust_env = False
     direct.mount("http://", From())

@@ -148,9 +148,6 @@ def test_a_body_that_comes_quickly_keeps_nobody_waiting():
     assert len(turns) >= 100
 
 
-# The turns in which large bodies are taken into memory.
-
-
 def test_what_is_held_at_a_time_is_bounded_for_all_and_for_each():
     budget = Budget(whole=10, of_tenant=6, of_key=6)
     a, b, c = ("a", 1), ("b", 1), ("c", 1)

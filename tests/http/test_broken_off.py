@@ -40,9 +40,9 @@ SHORT, WHOLE = [b"0123"], [b"0123", b"4567"]
 
 @pytest.fixture
 def asked():
-    """Yield a function that enters a request with these headers, for what asks flask for it."""
-    with ExitStack() as stack:
-        yield lambda **headers: stack.enter_context(Flask("asked").test_request_context(headers=headers))
+    """Be in a request, for what asks flask for it."""
+    with Flask("asked").test_request_context():
+        yield
 
 
 def fails(error, before=()):
@@ -61,7 +61,6 @@ BROKEN = [
 
 @pytest.mark.parametrize(("comes", "why"), BROKEN)
 def test_an_object_that_does_not_come_whole_cuts_the_answer_short_and_is_let_go(asked, monkeypatch, comes, why):
-    asked()
     monkeypatch.setattr(remote_response, "object_pieces", lambda *_: comes())
     kept = ExitStack()
     closed: list[bool] = []
@@ -87,7 +86,6 @@ def test_a_source_at_an_address_that_does_not_come_whole_cuts_the_answer_short(c
 
 @pytest.mark.parametrize("url", ["s3://files/a.pdf", "https://files.example.org/a.pdf"])
 def test_a_redirect_says_that_the_worker_must_judge_only_addresses_that_a_producer_named(asked, monkeypatch, url):
-    asked()
     monkeypatch.setattr(remote_response, "address_for_worker", lambda _, named: f"{named}?signed")
     answer = remote_response.redirect_to_source(None, url, "x.bin")  # type: ignore[arg-type]
     assert (answer.status_code, answer.headers["Location"]) == (307, f"{url}?signed")
@@ -95,7 +93,6 @@ def test_a_redirect_says_that_the_worker_must_judge_only_addresses_that_a_produc
 
 
 def test_a_redirect_to_the_store_has_the_headers_that_the_store_lacks(asked):
-    asked()
     whole = bytes_response(8, "e-tag", 1_700_000_000.0, lambda _: iter(WHOLE))
     whole.headers.update({"Repr-Digest": "sha-256=:x:", "Content-Disposition": "attachment"})
     answer = _redirect(whole, "https://store.example.org/a?signed")
@@ -128,7 +125,6 @@ def full():
 
 
 def test_a_claim_that_gets_no_room_for_its_answer_in_time_takes_none(asked, monkeypatch):
-    asked()
     answers = full()
     monkeypatch.setattr(sending, "TURN_SECONDS", 0.01)
     monkeypatch.setattr(sending, "limits", lambda: SimpleNamespace(answers=answers))
@@ -144,7 +140,6 @@ def test_a_claim_that_gets_no_room_for_its_answer_in_time_takes_none(asked, monk
 
 
 def test_an_object_counts_as_a_download_until_its_answer_is_closed(asked, monkeypatch):
-    asked()
     downloads = AtOnce("Downloads", 5, most=1, of_tenant=1, of_key=1)
     monkeypatch.setattr(download, "runtime", lambda: None)
     monkeypatch.setattr(remote_response, "caller", lambda: SimpleNamespace(whose=NOBODY))
@@ -170,7 +165,6 @@ def test_a_short_body_of_many_values_waits_for_room_as_a_long_one_does(monkeypat
 
 
 def test_a_local_file_that_shrinks_while_it_is_sent_cuts_the_answer_short(asked, tmp_path):
-    asked()
     (tmp_path / "file").write_bytes(b"0123")
     with (tmp_path / "file").open("rb") as file, pytest.raises(BrokenPipeError, match="the file has shrunk"):
         list(download._bytes(file, range(8), FilePool()))
@@ -229,9 +223,9 @@ def test_a_poll_whose_client_has_gone_or_leaves_too_much_unread_gets_no_job():
         assert gone()
 
 
-def test_an_origin_that_is_no_address_is_another_site(asked):
-    asked(Origin="http://[::1", Host="localhost")
-    assert from_another_site()
+def test_an_origin_that_is_no_address_is_another_site():
+    with Flask("asked").test_request_context(headers={"Origin": "http://[::1", "Host": "localhost"}):
+        assert from_another_site()
 
 
 def test_what_is_no_json_is_a_defect_and_no_answer():

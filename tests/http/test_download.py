@@ -22,13 +22,8 @@ def job(client, source):
     return client.held(source_file_path=source)
 
 
-def download(client, job, **headers):
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"], **named})
-
-
-def test_the_holder_gets_the_whole_file(client, job):
-    answer = download(client, job)
+def test_the_holder_gets_the_whole_file_and_acknowledges_the_claim(client, job):
+    answer = client.download(job)
     assert answer.status_code == 200
     assert answer.content == CONTENT
     assert answer.headers["Content-Length"] == str(len(CONTENT))
@@ -39,6 +34,9 @@ def test_the_holder_gets_the_whole_file(client, job):
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{job["source_name"]}"'
     assert answer.headers["X-Job-Status"] == "processing"
     assert answer.headers["ETag"]
+    whole = client.job(job["job_id"])
+    assert whole["acknowledged_at"] is not None
+    assert whole["lease_expires_at"] != job["lease_expires_at"]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +52,7 @@ def test_the_holder_gets_the_whole_file(client, job):
     ],
 )
 def test_a_range_gets_a_206_with_just_its_bytes(client, job, asked, first, last):
-    answer = download(client, job, Range=asked)
+    answer = client.download(job, Range=asked)
     assert answer.status_code == 206
     assert answer.content == CONTENT[first : last + 1]
     assert answer.headers["Content-Range"] == f"bytes {first}-{last}/{len(CONTENT)}"
@@ -65,7 +63,7 @@ def test_a_range_gets_a_206_with_just_its_bytes(client, job, asked, first, last)
     "asked", ["bytes=102400-", "bytes=102400-102410", "bytes=999999-9999999", "bytes=-0", "bytes=" + "9" * 21 + "-"]
 )
 def test_a_range_outside_the_file_gets_a_416_that_names_the_length(client, job, asked):
-    answer = download(client, job, Range=asked)
+    answer = client.download(job, Range=asked)
     refused(answer, 416, "range_not_satisfiable")
     assert answer.headers["Content-Range"] == f"bytes */{len(CONTENT)}"
 
@@ -76,51 +74,44 @@ def test_a_range_outside_the_file_gets_a_416_that_names_the_length(client, job, 
      "bytes=0x0-1", "=", "bytes=0-1-2", "bytes=" + ",".join(f"{i}-" for i in range(200)), "bytes=" + "9" * 4000 + "-"],
 )  # fmt: skip
 def test_a_range_that_cannot_be_understood_is_ignored(client, job, asked):
-    answer = download(client, job, Range=asked)
+    answer = client.download(job, Range=asked)
     assert answer.status_code == 200
     assert answer.content == CONTENT
 
 
 def test_an_if_range_of_the_same_file_resumes_and_of_another_starts_anew(client, job, source):
-    whole = download(client, job).headers
+    whole = client.download(job).headers
     tag = whole["ETag"]
     for same in (tag, whole["Last-Modified"]):
-        resumed = download(client, job, Range="bytes=1000-", If_Range=same)
+        resumed = client.download(job, Range="bytes=1000-", If_Range=same)
         assert (resumed.status_code, resumed.content) == (206, CONTENT[1000:])
     for stale in ('"other"', f"W/{tag}", "Mon, 01 Jan 2001 00:00:00 GMT", "nonsense", '"'):
-        assert download(client, job, Range="bytes=5-", If_Range=stale).status_code == 200
+        assert client.download(job, Range="bytes=5-", If_Range=stale).status_code == 200
     os.utime(source, ns=(1, 1))
-    assert download(client, job, Range="bytes=5-", If_Range=tag).status_code == 200
+    assert client.download(job, Range="bytes=5-", If_Range=tag).status_code == 200
     with open(source, "wb") as file:
         file.write(b"another")
-    anew = download(client, job, Range="bytes=1000-", If_Range=tag)
+    anew = client.download(job, Range="bytes=1000-", If_Range=tag)
     assert (anew.status_code, anew.content) == (200, b"another")
     assert anew.headers["ETag"] != tag
 
 
 def test_what_the_client_has_already_is_not_sent_again(client, job):
-    tag = download(client, job).headers["ETag"]
-    answer = download(client, job, If_None_Match=tag)
+    tag = client.download(job).headers["ETag"]
+    answer = client.download(job, If_None_Match=tag)
     assert (answer.status_code, answer.content) == (304, b"")
 
 
 def test_an_empty_file_is_an_empty_200(client):
-    answer = download(client, client.held(source_file_path=client.source(b"")))
+    answer = client.download(client.held(source_file_path=client.source(b"")))
     assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "0")
 
 
 def test_head_tells_the_length_and_is_no_sign_of_life(client, job):
-    answer = client.request("HEAD", job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]})
+    answer = client.download(job, "HEAD")
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["Content-Length"] == str(len(CONTENT))
     assert client.job(job["job_id"])["acknowledged_at"] is None
-
-
-def test_the_holders_download_acknowledges_the_claim(client, job):
-    download(client, job)
-    whole = client.job(job["job_id"])
-    assert whole["acknowledged_at"] is not None
-    assert whole["lease_expires_at"] != job["lease_expires_at"]
 
 
 def test_a_readers_download_is_no_sign_of_life(bridge, client, job):
@@ -129,16 +120,15 @@ def test_a_readers_download_is_no_sign_of_life(bridge, client, job):
     assert client.job(job["job_id"])["acknowledged_at"] is None
 
 
-def test_without_a_lease_the_key_that_claimed_is_the_holder(bridge, client, source):
-    worker = bridge.client(client.tenant, ("work",))
+def test_without_a_lease_the_key_that_claimed_is_the_holder(client, worker, source):
     client.create(source_file_path=source)
     job = worker.claim(lease=None)
     assert worker.get(job["source_file_url"]).content == CONTENT
     assert client.job(job["job_id"])["acknowledged_at"] is not None
 
 
-def test_a_worker_that_is_not_the_holder_gets_nothing(bridge, client, source):
-    worker, other = (bridge.client(client.tenant, ("work",)) for _ in range(2))
+def test_a_worker_that_is_not_the_holder_gets_nothing(bridge, client, worker, source):
+    other = bridge.client(client.tenant, ("work",))
     client.create(source_file_path=source)
     job = worker.claim(lease=60)
     refused(other.get(job["source_file_url"]), 409, "lease_lost")
@@ -165,14 +155,14 @@ def test_only_a_job_in_processing_state_can_be_downloaded(client, source):
     assert answer.headers["X-Job-Status"] == "pending"
     job = client.claim()
     ok(client.result(job))
-    answer = download(client, job)
+    answer = client.download(job)
     assert "not in processing state" in refused(answer, 403)["detail"]
     assert answer.headers["X-Job-Status"] == "completed"
 
 
 def test_a_file_that_is_gone_is_a_404_that_names_no_path(client, job, source):
     os.unlink(source)
-    problem = refused(download(client, job), 404, "not_found")
+    problem = refused(client.download(job), 404, "not_found")
     assert "not found" in problem["detail"]
     assert str(client.files) not in problem["detail"]
 
@@ -180,12 +170,10 @@ def test_a_file_that_is_gone_is_a_404_that_names_no_path(client, job, source):
 def test_a_link_within_the_root_is_served(client, source):
     link = client.files / f"good-link-{client.tenant}"
     os.symlink(source, link)
-    assert download(client, client.held(source_file_path=str(link))).content == CONTENT
+    assert client.download(client.held(source_file_path=str(link))).content == CONTENT
 
 
-def test_an_unknown_job_and_another_tenants_are_404(bridge, client, job):
-    for asked in ("not-a-uuid", "00000000-0000-7000-8000-000000000000"):
-        assert "not found" in refused(client.get(f"{asked}/download"), 404, "not_found")["detail"]
+def test_another_tenants_job_is_a_404(bridge, job):
     refused(bridge.client().get(job["source_file_url"]), 404, "not_found")
 
 
@@ -216,16 +204,14 @@ def test_a_download_outlives_postgresqls_absence_and_renews_the_lease_after_it(o
 
 @pytest.mark.slow
 def test_bytes_that_go_out_are_signs_of_life_and_end_with_the_holders_hold(client):
-    large = 128 * 2**20
     path = client.source(b"")
-    os.truncate(path, large)
+    os.truncate(path, 128 * 2**20)
     job = client.held(source_file_path=path, lease=10)
     headers = {"X-Lease-Token": job["lease_token"]}
     with client.get(job["source_file_url"], headers=headers, stream=True) as answer:
         first = client.job(job["job_id"])["lease_expires_at"]
 
         def renewed():
-            """Return a function that reads a little more of the file at each call."""
             return answer.raw.read(2**16) and client.job(job["job_id"])["lease_expires_at"] > first
 
         wait_until(renewed, "the lease to be renewed by what is read")

@@ -3,13 +3,13 @@
 import ctypes
 import os
 
-import psutil
 import pytest
 
 from api import memory_allocator
 from bench.gauge import memory
 from bench.hostile_kinds import DEAR
 from tests.support.client import refused
+from tests.support.memory_peak import processes
 from tests.support.waiting import wait_until
 
 MOST_LEFT = 60  # MiB; more than 110 stayed
@@ -21,7 +21,7 @@ glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"
 def test_what_bodies_that_were_made_to_be_dear_took_comes_back(own_bridge):
     bridge = own_bridge(api_processes="1", celery=False, beat=False)
     client = bridge.client()
-    [process] = psutil.Process(bridge.stack.family.children[0].process.pid).children()
+    [process] = processes(bridge)
     for _ in range(50):
         client.create()
     idle = memory(process.pid)

@@ -2,15 +2,16 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import product
 
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from api.http.openapi import HEADERS
+from tests.http.test_http_rules import ANY_BODY, UNKNOWN
 from tests.support.client import Client, ok, refused
 
-UNKNOWN = "00000000-0000-7000-8000-000000000000"
 PUBLIC = {"/health", "/healthz", "/readyz", "/metrics"}
 BASE = "/api/v1/remote-jobs"
 
@@ -76,11 +77,7 @@ def drive(client, bridge):
 
     def drive_one(method, path):
         paths = [path.replace("{job_id}", job) for job in jobs] if "{job_id}" in path else [path]
-        body = (
-            {"success": True, "percentage": 5, "worker_id": "w", "lines": ["x"], "checkpoint": "x"}
-            if method != "GET"
-            else None
-        )
+        body = None if method == "GET" else ANY_BODY
         for concrete in paths:
             yield client.request(method, concrete)
             yield other.request(method, concrete, json=body)
@@ -93,9 +90,8 @@ def drive(client, bridge):
         for headers in ({"X-Lease-Token": ""}, {"Idempotency-Key": ""}):
             yield client.request(method, paths[-1], json=body, headers=headers)
         if method != "GET":
-            for sent in bodies:
-                yield client.request(method, paths[0], data=sent, headers={"Content-Type": "application/json"})
-                yield client.request(method, paths[-1], data=sent, headers={"Content-Type": "application/json"})
+            for place, sent in product((paths[0], paths[-1]), bodies):
+                yield client.request(method, place, data=sent, headers={"Content-Type": "application/json"})
             yield client.request(method, paths[-1], data=b"{}", headers={"Content-Type": "text/plain"})
             yield client.request(method, paths[-1], data=large, headers={"Content-Type": "application/json"})
 
@@ -161,8 +157,7 @@ def test_the_answers_are_what_the_document_says(client, operations, document):
         conforms(document, schema, ok(answer))
 
     check("POST", BASE, client.post("", client.fields(task_options={"a": [1]})))
-    empty = client.poll("none")
-    check("GET", f"{BASE}/poll", empty)
+    check("GET", f"{BASE}/poll", client.poll("none"))
     claimed = client.poll(lease=60)
     check("GET", f"{BASE}/poll", claimed)
     job = claimed.json()["jobs"][0]

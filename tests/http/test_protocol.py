@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.support.client import ok
 from tests.support.fault_proxy import FaultProxy
 from tests.support.network_faults import Fault
 from tests.support.waiting import wait_until
+from tests.support.working import command
 
 LEASE = 10  # the shortest: heartbeats come every 3.3 s
 MISSING = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
@@ -99,11 +99,7 @@ def start(kind: str, bridge, client, proxy, tmp_path: Path) -> Iterator[Callable
         environment = {**common, "BRIDGE_URL": proxy.url(bridge.url), "BRIDGE_KEY": key, "PYTHONPATH": str(ROOT)}
         if kind == "bash":
             environment |= {"WORKER_ID": name, "WORKER_LEASE": str(LEASE), "WORKER_WAIT": "20"}
-            arguments = [str(ROOT / "examples/bash_worker/worker.sh"), "audio"]
-            arguments += [sys.executable, str(ROOT / "tests/support/conversion.py")]
-        else:
-            arguments = [sys.executable, "-m", "bridge_worker", "--content-types", "audio", "--worker-id", name]
-            arguments += ["--handler", "tests.support.conversion:handle", "--lease", str(LEASE), "--wait", "20"]
+        arguments = command(kind, "audio", "--worker-id", name, "--lease", str(LEASE), "--wait", "20")
         started.append(Worker(arguments, environment, tmp_path / f"{name}.log"))
         return started[-1]
 
@@ -208,22 +204,16 @@ def test_a_cancel_and_a_lost_lease_are_heard_and_nothing_is_submitted(
     assert not sent(proxy, "PUT", f"/{job_id}/result")
 
 
-def test_sigterm_lets_it_finish_what_it_has_begun(start, submit, client, tmp_path):
-    worker = start()
-    job_id = submit(f"await {tmp_path / 'job'}")
-    wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
-    worker.process.send_signal(signal.SIGTERM)
-    (tmp_path / "job.go").touch()
-    assert worker.drained(), worker.log()
-    assert client.status(job_id) == "completed"
-
-
-def test_drained_it_finishes_what_it_holds_and_ends(start, submit, client, tmp_path):
+@pytest.mark.parametrize("told", ["by a signal", "by the bridge"])
+def test_told_to_end_it_finishes_what_it_has_begun(start, submit, client, tmp_path, told):
     worker = start("drained")
     job_id = submit(f"await {tmp_path / 'job'}")
     wait_until((tmp_path / "job.begun").exists, "the conversion to begin")
-    ok(client.post("/api/v1/workers/drained/drain"))
-    wait_until(lambda: "drains this worker" in worker.log(), "the worker to hear of it")
+    if told == "by a signal":
+        worker.process.send_signal(signal.SIGTERM)
+    else:
+        ok(client.post("/api/v1/workers/drained/drain"))
+        wait_until(lambda: "drains this worker" in worker.log(), "the worker to hear of it")
     (tmp_path / "job.go").touch()
     assert worker.drained(), worker.log()
     assert client.status(job_id) == "completed"

@@ -9,7 +9,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,18 +49,21 @@ def documented(language: str, replaced: dict[str, str]) -> str:
     return site
 
 
-def nginx(place: Path, port: int, bridge) -> list[str]:
-    listen = f"listen 127.0.0.1:{port} ssl; ssl_certificate {place}/cert; ssl_certificate_key {place}/key;"
-    site = documented("nginx", {"127.0.0.1:8000": urlsplit(bridge.url).netloc, "listen 443 ssl;": listen})
-    temporary = "".join(
-        f"{name}_temp_path {place}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
+def configured(place: Path, servers: str) -> list[str]:
+    """Write a configuration of nginx with these servers; return the command that runs it."""
+    temporary = "".join(f"{n}_temp_path {place}/{n};\n" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     config = place / "nginx.conf"
     config.write_text(
         f"daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;\n"
-        f"events {{ worker_connections 256; }}\nhttp {{ access_log off;\n{temporary}{site} }}\n"
+        f"events {{ worker_connections 256; }}\nhttp {{ access_log off;\n{temporary}{servers} }}\n"
     )
     return [str(NGINX), "-e", f"{place}/error.log", "-c", str(config)]
+
+
+def nginx(place: Path, port: int, bridge) -> list[str]:
+    listen = f"listen 127.0.0.1:{port} ssl; ssl_certificate {place}/cert; ssl_certificate_key {place}/key;"
+    here = {"127.0.0.1:8000": urlsplit(bridge.url).netloc, "listen 443 ssl;": listen}
+    return configured(place, documented("nginx", here))
 
 
 def haproxy(place: Path, port: int, bridge) -> list[str]:
@@ -95,19 +100,26 @@ def trusting(proxy) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=proxy[2])
 
 
+@contextmanager
+def connected(proxy, by: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    """Yield a connection to the proxy that speaks as this context says."""
+    at = urlsplit(proxy[1])
+    with (
+        socket.create_connection((at.hostname, at.port), 30) as plain,
+        by.wrap_socket(plain, server_hostname=at.hostname) as connection,
+    ):
+        yield connection
+
+
 def test_every_answer_tells_to_come_by_tls_and_old_tls_is_refused(proxy, client):
     for path in ("/healthz", "/nowhere"):
         assert "max-age=" in client.get(path).headers["Strict-Transport-Security"]
-    at = urlsplit(proxy[1])
     for version, taken in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):
         old = trusting(proxy)
         old.set_ciphers("ALL:@SECLEVEL=0")
         old.minimum_version = old.maximum_version = version
         try:
-            with (
-                socket.create_connection((at.hostname, at.port)) as plain,
-                old.wrap_socket(plain, server_hostname=at.hostname),
-            ):
+            with connected(proxy, old):
                 spoken = True
         except (ssl.SSLError, ConnectionError):
             spoken = False
@@ -116,12 +128,8 @@ def test_every_answer_tells_to_come_by_tls_and_old_tls_is_refused(proxy, client)
 
 def raw(proxy, path: str, *headers: str) -> tuple[int, str]:
     """Status and whole answer to a GET of this path, spelled so."""
-    at = urlsplit(proxy[1])
     lines = [f"GET {path} HTTP/1.1", "Host: bridge.example.org", "Connection: close", *headers]
-    with (
-        socket.create_connection((at.hostname, at.port), 30) as plain,
-        trusting(proxy).wrap_socket(plain, server_hostname=at.hostname) as connection,
-    ):
+    with connected(proxy, trusting(proxy)) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         answer = b""
         while more := connection.recv(65536):
@@ -184,12 +192,8 @@ def test_a_result_over_the_limit_reaches_the_bridge_and_ends_its_attempt(request
 
 
 def test_a_worker_that_hangs_up_while_it_waits_is_given_nothing(proxy, client):
-    at = urlsplit(proxy[1])
     waiting = f"GET {API_BASE}/poll?worker_id=gone&content_types=audio&wait=60 HTTP/1.1\r\nHost: a\r\n"
-    with (
-        socket.create_connection((at.hostname, at.port)) as plain,
-        trusting(proxy).wrap_socket(plain, server_hostname=at.hostname) as connection,
-    ):
+    with connected(proxy, trusting(proxy)) as connection:
         connection.sendall(f"{waiting}Authorization: Bearer {client.key}\r\n\r\n".encode())
         wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 1, "the poll to be parked")
     wait_until(lambda: ok(client.get("statistics"))["parked_polls"] == 0, "the hang-up to be noticed")

@@ -5,7 +5,7 @@ import resource
 import shutil
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psutil
@@ -78,13 +78,11 @@ def test_without_keys_a_socket_that_was_handed_over_must_be_local(servers, new_d
     api = Activated(tmp_path, **given)
     api.socket.close()
     api.socket = socket.create_server(("0.0.0.0", 0))
-    api.start()
-    try:
+    with closing(api):
+        api.start()
         assert api.process is not None
         assert api.process.wait(60) != 0
         assert "listens on 0.0.0.0" in api.log.read_text()
-    finally:
-        api.close()
 
 
 @pytest.mark.slow

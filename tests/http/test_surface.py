@@ -129,8 +129,6 @@ def test_metrics_can_ask_for_a_key(own_bridge):
     assert bridge.client("default", ("read",)).get("/metrics").status_code == 200
 
 
-# Errors.
-
 CANARY = "/srv/canary.py SELECT canary FROM canary postgresql://canary:canary@canary canary"
 
 
@@ -167,9 +165,6 @@ def test_an_error_tells_nothing_of_what_is_inside(error):
     told = answer.get_data(as_text=True) + str(answer.headers)
     assert "canary" not in told
     assert type(error).__name__ not in told
-
-
-# Raw bytes.
 
 
 def exchange(bridge, sent: bytes, answers_within: float = 20) -> bytes:

@@ -9,12 +9,12 @@ from urllib.parse import urlencode, urlsplit
 
 import gevent
 import gevent.socket
-import psutil
 import pytest
 
 from api.http.gunicorn_response import PIECE, TimedResponse
 from bridge.names import API_BASE
 from tests.support.client import ok
+from tests.support.memory_peak import processes
 from tests.support.waiting import wait_until
 
 MOST_GROWTH = 120 * 2**20  # of the process over its idle size
@@ -59,8 +59,7 @@ def alone(start_bridge):
 
 def memory_of(bridge):
     """Return the resident bytes of its one API process."""
-    master = psutil.Process(bridge.stack.family.children[0].process.pid)
-    return max(child.memory_info().rss for child in master.children())
+    return max(child.memory_info().rss for child in processes(bridge))
 
 
 def unread(stack, client, path):
@@ -98,12 +97,15 @@ def whole_jobs(bridge, client):
     return [f"{API_BASE}/{job_id}"]
 
 
+def _fill(bridge, ids, text):
+    filled = f"UPDATE remote_jobs SET task_options = CAST({text} AS json) WHERE id = ANY (CAST(:ids AS uuid[]))"
+    bridge.sql(filled, ids=ids)
+
+
 def pages(bridge, client):
     made = [client.create("unread") for _ in range(55)]
     for text, ids in ((LARGE, made[:5]), (SMALL, made[5:])):
-        bridge.sql(
-            f"UPDATE remote_jobs SET task_options = CAST({text} AS json) WHERE id = ANY (CAST(:ids AS uuid[]))", ids=ids
-        )
+        _fill(bridge, ids, text)
     return [f"{API_BASE}?limit=500"]
 
 
@@ -111,11 +113,8 @@ def _claims(bridge, client, jobs, text):
     """Return polls that repeat claims holding `jobs` each."""
     polls = []
     for claim in range(4):
-        made = [{**client.fields("unread"), "source_file_path": client.source()} for _ in range(jobs)]
-        ids = [job["job_id"] for job in ok(client.post("batch", {"jobs": made}))["jobs"]]
-        bridge.sql(
-            f"UPDATE remote_jobs SET task_options = CAST({text} AS json) WHERE id = ANY (CAST(:ids AS uuid[]))", ids=ids
-        )
+        made = ok(client.post("batch", {"jobs": [client.fields("unread") for _ in range(jobs)]}))["jobs"]
+        _fill(bridge, [job["job_id"] for job in made], text)
         query = {"worker_id": f"w{claim}", "max_jobs": jobs, "claim_id": f"c{claim}", "lease": 600}
         assert ok(client.poll("unread", **query, wait=20))["jobs"]
         polls.append(f"{API_BASE}/poll?content_types=unread&wait=0&{urlencode(query)}")
