@@ -6,9 +6,19 @@ from bridge.admission import keys
 
 
 @pytest.fixture
-def made_key(runtime):
-    with runtime.engine.begin() as connection:
-        return keys.create_key(connection, "test", ["work"])
+def make_key(runtime):
+    """Return a function that makes a key that may work."""
+
+    def make():
+        with runtime.engine.begin() as connection:
+            return keys.create_key(connection, "test", ["work"])
+
+    return make
+
+
+@pytest.fixture
+def made_key(make_key):
+    return make_key()
 
 
 @pytest.fixture

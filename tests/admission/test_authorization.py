@@ -81,8 +81,7 @@ def held(bridge, client):
 
     def make():
         worker = bridge.client(client.tenant, ("work",))
-        options = {"mark": MARK}
-        client.create("held", task_options=options, ingestion_task_id=MARK)
+        client.create("held", task_options={"mark": MARK}, ingestion_task_id=MARK)
         job = worker.claim("held", worker_id=MARK, lease=600)
         checkpoint = {"checkpoint_upload": sent(worker, job, MARK.encode()), "lease_token": job["lease_token"]}
         ok(worker.put(f"{job['job_id']}/checkpoint", checkpoint))
@@ -108,10 +107,9 @@ def test_who_has_no_key_that_counts_gets_nothing_from_any_route(bridge, client, 
     expired = bridge.client(client.tenant, expires_at=datetime.now(UTC) + timedelta(hours=1))
     revoked = bridge.client(client.tenant)
     wrong = client.key[:-1] + ("x" if client.key[-1] != "x" else "y")
-    for dead in (expired, revoked):
+    for dead, end in ((expired, "expires_at"), (revoked, "revoked_at")):
         ok(dead.get(""))
-    bridge.sql("UPDATE api_keys SET expires_at = now() WHERE prefix = :p", p=keys.prefix_of(expired.key))
-    bridge.sql("UPDATE api_keys SET revoked_at = now() WHERE prefix = :p", p=keys.prefix_of(revoked.key))
+        bridge.sql(f"UPDATE api_keys SET {end} = now() WHERE prefix = :p", p=keys.prefix_of(dead.key))
     for dead in (expired, revoked):
         felt = time.monotonic() + 1.5  # both processes remember a key for at most a second
         wait_until(lambda dead=dead, felt=felt: dead.get("").status_code == 401 and time.monotonic() > felt, "the end")
@@ -174,25 +172,22 @@ def test_another_tenant_sees_of_a_job_what_it_sees_of_none(bridge, client, guard
 
 def of_the_holder(guarded):
     """Return the routes about a job that only its holder may use, for a key that may do nothing but work."""
-    found = []
-    for method, path, operation in guarded:
-        if (
-            "{job_id}" in path
-            and "work" in operation["x-scopes"]
-            and (method != "GET" or path.endswith(("/download", "/checkpoint")))
-        ):
-            found.append((method, path, operation))
+    found = [
+        (method, path, operation)
+        for method, path, operation in guarded
+        if "{job_id}" in path and "work" in operation["x-scopes"]
+        if method != "GET" or path.endswith(("/download", "/checkpoint"))
+    ]
     assert len(found) >= 5
     return found
 
 
-def test_another_worker_can_do_nothing_to_a_job(bridge, client, guarded, sender, held):
+def test_another_worker_can_do_nothing_to_a_job(bridge, worker, guarded, sender, held):
     _, job = held()
-    other = bridge.client(client.tenant, ("work",))
     before = row(bridge, job["job_id"])
     for method, path, operation in of_the_holder(guarded):
         for token in (None, job["lease_token"], "guessed"):
-            answer = sender.send(other, method, path, operation, job["job_id"], token)
+            answer = sender.send(worker, method, path, operation, job["job_id"], token)
             assert answer.status_code == 409, (method, path, token, answer.text)
             assert MARK not in answer.text
     assert row(bridge, job["job_id"]) == before

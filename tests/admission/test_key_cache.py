@@ -14,15 +14,6 @@ from bridge.settings import load_settings
 from tests.support.racing import meanwhile
 
 
-@pytest.fixture
-def make_key(runtime):
-    def make():
-        with runtime.engine.begin() as connection:
-            return keys.create_key(connection, "test", ["work"])
-
-    return make
-
-
 def test_the_key_that_was_asked_for_longest_ago_makes_room_for_a_new_one(runtime, make_key, monkeypatch):
     monkeypatch.setattr(key_cache, "MOST_REMEMBERED", 2)
     ring = KeyCache(runtime.engine)
@@ -35,27 +26,25 @@ def test_the_key_that_was_asked_for_longest_ago_makes_room_for_a_new_one(runtime
     assert ring.caller(second).scopes == {"work"}
 
 
-def test_two_refreshes_at_once_tell_of_a_revoked_key_once(runtime, make_key):
+def test_two_refreshes_at_once_tell_of_a_revoked_key_once(runtime, made_key):
     gone: list[UUID] = []
     ring = KeyCache(runtime.engine, gone.append)
-    key = make_key()
-    caller = ring.caller(key)
+    caller = ring.caller(made_key)
     with runtime.engine.begin() as connection:
-        keys.revoke_key(connection, keys.prefix_of(key))
+        keys.revoke_key(connection, keys.prefix_of(made_key))
     with meanwhile(runtime.engine, "FROM api_keys", ring.refresh):
         ring.refresh()
     assert gone == [caller.key_id]
 
 
-def test_a_request_that_is_ended_amid_a_look_refuses_no_key(runtime, make_key):
+def test_a_request_that_is_ended_amid_a_look_refuses_no_key(runtime, made_key):
     def end():
         raise gevent.GreenletExit
 
     ring = KeyCache(runtime.engine)
-    key = make_key()
     with meanwhile(runtime.engine, "FROM api_keys", end), pytest.raises(gevent.GreenletExit):
-        ring.caller(key)
-    assert ring.caller(key).scopes == {"work"}
+        ring.caller(made_key)
+    assert ring.caller(made_key).scopes == {"work"}
 
 
 def test_the_bootstrap_key_counts_from_the_first_request_on(runtime):
@@ -71,10 +60,9 @@ def test_a_name_that_cannot_be_stored_makes_no_key(runtime, name):
         keys.create_key(connection, name, ["work"])
 
 
-def test_who_revokes_is_recorded_by_prefix_and_nobody_without_keys(runtime, make_key):
-    key = make_key()
+def test_who_revokes_is_recorded_by_prefix_and_nobody_without_keys(runtime, made_key):
     with runtime.engine.begin() as connection:
-        assert name_of(connection, KeyCache(runtime.engine).caller(key)) == keys.prefix_of(key)
+        assert name_of(connection, KeyCache(runtime.engine).caller(made_key)) == keys.prefix_of(made_key)
         assert name_of(connection, Caller(NO_KEY)) == keys.BY_NOBODY
 
 

@@ -5,12 +5,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import event
 
 from bridge.admission import keys
 from bridge.admission.key_cache import MOST_REMEMBERED, KeyCache
 from bridge.errors import Unauthorized
 from tests.support.client import Client, ok
+from tests.support.racing import watching
 from tests.support.waiting import wait_until
 
 
@@ -44,20 +44,16 @@ def test_all_that_ask_while_a_look_is_under_way_share_the_next_one(runtime, made
         with pytest.raises(Unauthorized):
             ring.caller(key)
 
-    event.listen(runtime.engine, "before_cursor_execute", slow)
-    try:
-        with ThreadPoolExecutor(60) as pool:
-            asked = [pool.submit(refused, made_up())]
-            assert first.wait(30)
-            asked += [pool.submit(refused, made_up()) for _ in range(50)]
-            honest = pool.submit(ring.caller, made_key)
-            wait_until(lambda: len(ring._next.prefixes) == 51, "all of them to wait for it")
-            go_on.set()
-            assert honest.result(timeout=60).scopes == {"work"}
-            for one in asked:
-                one.result(timeout=60)
-    finally:
-        event.remove(runtime.engine, "before_cursor_execute", slow)
+    with watching(runtime.engine, slow), ThreadPoolExecutor(60) as pool:
+        asked = [pool.submit(refused, made_up())]
+        assert first.wait(30)
+        asked += [pool.submit(refused, made_up()) for _ in range(50)]
+        honest = pool.submit(ring.caller, made_key)
+        wait_until(lambda: len(ring._next.prefixes) == 51, "all of them to wait for it")
+        go_on.set()
+        assert honest.result(timeout=60).scopes == {"work"}
+        for one in asked:
+            one.result(timeout=60)
     assert len(looks) == 2
 
 

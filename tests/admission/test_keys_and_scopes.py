@@ -53,15 +53,6 @@ def test_a_key_that_does_not_count_gets_a_401(bridge, headers):
     refused(Client(bridge.url, None, bridge.files).get("", headers=headers), 401, "unauthorized")
 
 
-def test_only_a_hash_of_a_key_is_stored(bridge, client):
-    secret = client.key.split("_", 2)[2]
-    (row,) = bridge.sql(
-        "SELECT CAST(api_keys AS text) AS whole FROM api_keys WHERE tenant = :tenant", tenant=client.tenant
-    )
-    assert secret not in row.whole
-    assert secret.encode().hex() not in row.whole
-
-
 def test_another_tenants_result_is_none_of_ours_to_replay(bridge, client):
     job = client.held(lease=None)
     ok(client.result(job, content="text"))
@@ -110,8 +101,7 @@ def test_a_name_is_local_only_as_it_stands():
 
 def test_with_keys_off_no_web_page_of_another_site_does_anything(with_keys_off):
     """DNS rebinding (a foreign name for this machine) and cross-site requests, those by GET included."""
-    bridge = with_keys_off
-    client = Client(bridge.url, None, bridge.files)
+    client = Client(with_keys_off.url, None, with_keys_off.files)
     job_id = client.create("page")
     for headers in FOREIGN:
         for method, path in (
@@ -134,13 +124,12 @@ def with_keys_off(start_bridge):
 
 
 def test_with_keys_off_everybody_is_one_key_of_the_default_tenant(with_keys_off):
-    bridge = with_keys_off
-    first, second = (Client(bridge.url, key, bridge.files) for key in (None, "any key at all"))
+    first, second = (Client(with_keys_off.url, key, with_keys_off.files) for key in (None, "any key at all"))
     job_id = first.create()
     job = second.claim(lease=None)
     assert job["job_id"] == job_id
     ok(first.result({"job_id": job_id}))
-    (row,) = bridge.sql("SELECT tenant, status FROM remote_jobs WHERE id = :id", id=job_id)
+    (row,) = with_keys_off.sql("SELECT tenant, status FROM remote_jobs WHERE id = :id", id=job_id)
     assert tuple(row) == ("default", "completed")
 
 

@@ -1,21 +1,18 @@
 """Limits: what one key, tenant or address asks for too much is a 429 with Retry-After, and nobody else feels it."""
 
 import itertools
-import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 
 import pytest
 import requests
 
 from api.http.client_address import real_address
 from bridge.admission.limits import MOST_READ
-from bridge.names import API_BASE
 from tests.support.client import Client, ok, refused
 from tests.support.waiting import wait_until
 
 LIMITS = "requests=150,parked=3,in_hand=2,pending=5,content_types=2,failures=20"
-_addresses = (f"203.0.113.{n}" for n in itertools.count(1))
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +78,13 @@ def test_a_repeated_claim_gets_its_jobs_though_the_key_holds_too_many(limited, c
 
 
 def test_jobs_that_wait(limited, client):
-    def create():
-        return client.post("", {**client.fields(), "source_file_path": client.source()})
-
-    wait_until(lambda: too_many(create()), "a refusal")
-    refused(client.post("batch", {"jobs": [{**client.fields(), "source_file_path": client.source()}]}), 429, "too_many")
+    wait_until(lambda: too_many(client.post("", client.fields())), "a refusal")
+    refused(client.post("batch", {"jobs": [client.fields()]}), 429, "too_many")
     limited.client().create()
     jobs = [client.claim() for _ in range(2)]
     for job in jobs:
         ok(client.result(job))
-    wait_until(lambda: not too_many(create()), "room after results")
+    wait_until(lambda: not too_many(client.post("", client.fields())), "room after results")
 
 
 def test_a_replay_is_answered_whatever_limit_was_reached(client):
@@ -108,18 +102,13 @@ def test_content_types_that_wait(client):
     client.create("one")
     client.create("two")
     numbers = itertools.count()
-
-    def create(content_type):
-        return client.post("", {**client.fields(content_type), "source_file_path": client.source()})
-
-    wait_until(lambda: too_many(create(f"three-{next(numbers)}")), "a refusal")
-    job = client.claim("one,two")
-    ok(client.result(job))
+    wait_until(lambda: too_many(client.post("", client.fields(f"three-{next(numbers)}"))), "a refusal")
+    ok(client.result(client.claim("one,two")))
 
 
 def test_keys_that_do_not_count_from_one_address(limited, client):
     nobody = Client(limited.url, "jb_00000000_wrong", limited.files)
-    hostile, honest = next(_addresses), next(_addresses)
+    hostile, honest = "203.0.113.1", "203.0.113.2"
 
     def attempt(address):
         return nobody.get("", headers={"X-Forwarded-For": f"198.51.100.1, {address}"})
@@ -150,9 +139,6 @@ def test_the_real_address_is_the_last_one_that_no_trusted_proxy_added(peer, forw
     assert real_address(peer, forwarded, trusted) == real
 
 
-# Large bodies.
-
-
 def waits_for_its_turn(client, body):
     """Whether there is no answer within some seconds."""
     try:
@@ -167,13 +153,11 @@ def test_large_bodies_of_a_key_take_turns_and_those_of_others_do_not_wait(own_br
     """Each is held in memory while it drips in; a leaked key must not fill the memory with them."""
     bridge = own_bridge(api_processes="1", celery=False, beat=False)
     hostile, honest = bridge.client(), bridge.client()
-    head = f"POST {API_BASE} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {hostile.key}\r\n"
-    head += "Content-Type: application/json\r\nContent-Length: 10000000\r\n\r\n{"
-    large = {**honest.fields(), "source_file_path": honest.source(), "task_options": {"x": "x" * 1_000_000}}
+    head = {"Content-Type": "application/json", "Content-Length": "10000000"}
+    large = honest.fields(task_options={"x": "x" * 1_000_000})
     with ExitStack() as dripping, ThreadPoolExecutor(1) as pool:
         for _ in range(MOST_READ):
-            connection = socket.create_connection((bridge.settings.host, bridge.settings.port), 30)
-            dripping.enter_context(closing(connection)).sendall(head.encode())
+            dripping.enter_context(hostile.begin("POST", "", head)).sendall(b"{")
         wait_until(lambda: waits_for_its_turn(hostile, large), "all turns to be taken", 60)
         waits = pool.submit(hostile.post, "", large)
         ok(honest.post("", large))

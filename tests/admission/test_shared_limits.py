@@ -7,6 +7,7 @@ import pytest
 
 from bridge.admission.limits import Limits
 from bridge.errors import TooMany
+from tests.admission.test_tenant_limits import admitted, parked, share
 
 
 @pytest.fixture
@@ -15,50 +16,32 @@ def two(make_runtime):
     return [Limits(runtime) for runtime in runtimes]
 
 
-def admitted(limits, key_id, most=30):
-    for count in range(most):
-        try:
-            limits.request(key_id, "default")
-        except TooMany:
-            return count
-    return most
-
-
 def test_requests_are_counted_together_once_they_are_shared(two, still):
     first, second = two
     key_id = uuid4()
     for _ in range(4):
         first.request(key_id, "default")
         second.request(key_id, "default")
-    for limits in (first, second, first):
-        limits.share()
-    assert admitted(first, key_id) == 2
-    assert admitted(second, key_id) == 2
-    for limits in (first, second, first, second):
-        limits.share()
-    assert admitted(first, key_id) == 0
-    assert admitted(first, uuid4()) == 10
-
-
-def parked(limits, key_id, *content_types):
-    """Return a poll that waits, refused where it may not."""
-    limits.check_parked(key_id, "default", content_types)
-    return limits.parked(key_id, "default", content_types)
+    share(first, second)
+    assert admitted(first, "default", [key_id]) == 2
+    assert admitted(second, "default", [key_id]) == 2
+    share(first, second)
+    assert admitted(first, "default", [key_id]) == 0
+    assert admitted(first, "default", [uuid4()]) == 10
 
 
 def test_parked_polls_are_counted_together(two):
     first, second = two
     key_id = uuid4()
-    with parked(first, key_id, "a"), parked(first, key_id, "a"), parked(second, key_id, "a"):
-        for limits in (first, second, first):
-            limits.share()
-        with parked(second, key_id, "a"), pytest.raises(TooMany):
-            parked(second, key_id, "a")
+    with parked(first, "default", key_id), parked(first, "default", key_id), parked(second, "default", key_id):
+        share(first, second)
+        with parked(second, "default", key_id), pytest.raises(TooMany):
+            parked(second, "default", key_id)
     for limits in (first, second):
         limits.share()
     with ExitStack() as polls:
         for _ in range(4):
-            polls.enter_context(parked(second, key_id, "a"))
+            polls.enter_context(parked(second, "default", key_id))
 
 
 @pytest.mark.parametrize("garbage", ["", "x", "1@", "@1", "1@x", "-1@9", "²@9", "1@" + "9" * 5000])
@@ -66,11 +49,11 @@ def test_garbage_in_redis_spoils_no_limit(two, redis, garbage):
     first, second = two
     key_id = uuid4()
     redis.hset(f"core:limits:parked:{key_id}", "p3", garbage)
-    with parked(first, key_id, "a"), parked(first, key_id, "a"), parked(second, key_id, "a"):
+    with parked(first, "default", key_id), parked(first, "default", key_id), parked(second, "default", key_id):
         for limits in (first, second):
             limits.share()
-        with parked(second, key_id, "a"), pytest.raises(TooMany):
-            parked(second, key_id, "a")
+        with parked(second, "default", key_id), pytest.raises(TooMany):
+            parked(second, "default", key_id)
 
 
 def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
@@ -78,7 +61,7 @@ def test_content_types_that_the_polls_of_a_key_wait_for(make_runtime, still):
     key_id = uuid4()
 
     def waits(*types: str, key=key_id):
-        return parked(limits, key, *types)
+        return parked(limits, "default", key, types)
 
     with waits("a", "b"), waits("b", "c"), waits("a", "c"):
         for types in (["d"], ["a", "d"], ["d", "e"]):
@@ -98,13 +81,12 @@ def test_without_redis_each_process_counts_for_itself_and_forgets_what_is_over(m
     monkeypatch.setattr("bridge.admission.limits._minute", lambda: minute[0])
     limits = Limits(make_runtime(redis_url="redis://127.0.0.1:1/0", limits="requests=10,failures=2"))
     key_id = uuid4()
-    assert admitted(limits, key_id) == 10
+    assert admitted(limits, "default", [key_id]) == 10
     for last in range(100):
         limits.failure(f"192.0.2.{last}")
     limits.share()
-    assert admitted(limits, key_id) == 0
+    assert admitted(limits, "default", [key_id]) == 0
     minute[0] = "2"
-    limits.share()
-    limits.share()
-    assert admitted(limits, key_id) == 10
+    share(limits)
+    assert admitted(limits, "default", [key_id]) == 10
     assert not limits._used, "a minute that is over is counted no more, whoever asked in it"

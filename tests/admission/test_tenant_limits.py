@@ -37,11 +37,11 @@ def admitted(limits, tenant, keys):
     return 30
 
 
-def parked(limits, tenant="t1"):
-    """Return a poll of a new key that waits, refused where it may not."""
-    key_id = uuid4()
-    limits.check_parked(key_id, tenant, ["a"])
-    return limits.parked(key_id, tenant, ["a"])
+def parked(limits, tenant="t1", key_id=None, content_types=("a",)):
+    """Return a poll (of a new key) that waits, refused where it may not."""
+    whose = key_id or uuid4(), tenant, content_types
+    limits.check_parked(*whose)
+    return limits.parked(*whose)
 
 
 def test_requests_of_many_keys_count_together_also_in_two_processes(two, still):

@@ -46,7 +46,7 @@ def exercise(bridge, client):
     job = client.claim("audio,video", claim_id="c1")
     ok(client.poll("audio", claim_id="c1"))
     client.get("poll", params={"worker_id": "w9", "content_types": "none"}, timeout=30)
-    client.get(job["source_file_url"], headers={"X-Lease-Token": job["lease_token"]})
+    client.download(job)
     ok(client.heartbeat(job, progress=0.5))
     client.put(f"{job['job_id']}/progress", {"percentage": 50}, headers={"X-Lease-Token": job["lease_token"]})
     client.status(job["job_id"])
