@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 from tests.chaos import bouncer
@@ -42,14 +42,9 @@ def main() -> int:
             print(f"logs and data are in {place}")
         else:
             shutil.rmtree(place, ignore_errors=True)
-    of_each = Counter(violation.what.partition(":")[0] for violation in found)
-    shown: Counter[str] = Counter()
-    for violation in found:
-        shown[name := violation.what.partition(":")[0]] += 1
-        if shown[name] <= SHOWN:
-            print(violation)
-    for name, count in of_each.items():
-        print(f"{count} violations of: {name}")
+    for name, violations in groupby(found, lambda violation: violation.what.partition(":")[0]):
+        of_it = list(violations)
+        print(*of_it[:SHOWN], f"{len(of_it)} violations of: {name}", sep="\n")
     if found:
         print(f"{len(found)} violations. Again: make chaos MINUTES={options.minutes:g} SEED={options.seed}")
     else:

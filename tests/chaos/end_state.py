@@ -3,7 +3,6 @@
 Times are turned into seconds of this machine's monotonic clock, which is also the servers'.
 """
 
-import re
 import sqlite3
 import time
 from collections import Counter
@@ -97,7 +96,6 @@ class EndState:
 JOBS = """SELECT j.*, r.content FROM remote_jobs j LEFT JOIN job_results r ON r.job_id = j.id"""
 CLAIMABLE = """SELECT tenant, content_type, CAST(id AS text) FROM remote_jobs
 WHERE status = 'pending' AND mirrored AND available_at <= now() AND now() < timeout_at"""
-METRIC = re.compile(r'^bridge_jobs\{content_type="([^"]*)",status="([^"]*)"\} (\S+)$', re.MULTILINE)
 
 
 def read_jobs(engine: Engine, end: EndState) -> None:
@@ -164,11 +162,6 @@ def read_pipeline(place: Path, end: EndState) -> None:
         for table, into in (("deliveries", end.deliveries), ("effects", end.effects)):
             rows = connection.execute(f"SELECT job_id, n, status, content FROM {table} ORDER BY rowid")
             into.extend(Delivery(*row) for row in rows)
-
-
-def read_metrics(page: str, end: EndState) -> None:
-    """Unfinished jobs by /metrics."""
-    end.gauges = Counter({(kind, status): int(float(count)) for kind, status, count in METRIC.findall(page)})
 
 
 def declared(document: dict[str, Any]) -> dict[tuple[str, str], frozenset[int]]:
