@@ -3,6 +3,7 @@
 import errno
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from celery.exceptions import Reject
@@ -71,21 +72,15 @@ def test_one_that_is_killed_at_the_time_limit_goes_back_to_its_queue(hanging, mo
     ok(client.get("", params={"limit": 1}))
 
 
-class Task:
-    """A task whose broker takes nothing for later."""
-
-    class request:
-        retries = 3
-
-    def retry(self, **options):
-        assert options["countdown"] == 8
-        raise Reject("OOM command not allowed", requeue=False)
-
-
 def test_where_nothing_can_be_sent_for_later_the_message_goes_back():
     from tasks.intake import _later
 
-    put_off = _later(Task(), ValueError("undecided"))  # type: ignore[arg-type]
+    def retry(**options):
+        assert options["countdown"] == 8
+        raise Reject("OOM command not allowed", requeue=False)
+
+    task: Any = SimpleNamespace(request=SimpleNamespace(retries=3), retry=retry)
+    put_off = _later(task, ValueError("undecided"))
     assert isinstance(put_off, Reject)
     assert put_off.requeue  # type: ignore[attr-defined]
 

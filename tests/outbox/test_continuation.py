@@ -22,8 +22,7 @@ def test_the_pipelines_task_gets_what_the_contract_names_and_nothing_else(bridge
     assert message.task == "pipeline.receive"
     assert message.id == f"continue-{job_id}-1"
     assert message.headers["tenant"] == client.tenant
-    recorded = bridge.sql("SELECT created_at FROM continuations WHERE job_id = :id", id=job_id)[0].created_at
-    assert datetime.fromisoformat(message.kwargs.pop("recorded_at")) == recorded
+    assert datetime.fromisoformat(message.kwargs.pop("recorded_at")) == outcome(bridge, job_id).created_at
     assert message.kwargs == {
         "job_id": job_id,
         "ingestion_task_id": "file-1",
