@@ -5,11 +5,10 @@ from contextlib import ExitStack
 
 import psutil
 import pytest
-import requests
 from sqlalchemy import make_url
 
 from bridge.embedded.ports import free_port
-from tests.support.client import Client, ok, refused
+from tests.support.client import Client, ok, refused, status_of
 from tests.support.command import starting
 from tests.support.cut_off import no_connections
 from tests.support.waiting import wait_until
@@ -34,13 +33,6 @@ def closed_database(new_database):
         yield url, closed.close
 
 
-def alive(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/healthz", timeout=5).status_code == 200
-    except requests.RequestException:
-        return False
-
-
 def test_api_processes_start_and_are_replaced_without_servers_and_make_the_bootstrap_key_later(
     begin, closed_database, tmp_path
 ):
@@ -49,9 +41,10 @@ def test_api_processes_start_and_are_replaced_without_servers_and_make_the_boots
     given = {"BRIDGE_PORT": str(port), "BRIDGE_API_PROCESSES": "2", "BRIDGE_BOOTSTRAP_KEY": BOOTSTRAP}
     api = begin("api", BRIDGE_DATABASE_URL=database, BRIDGE_DATA_DIR=str(tmp_path / "data"), **given)
     url = f"http://127.0.0.1:{port}"
+    health = f"{url}/healthz"
     client = Client(url, BOOTSTRAP, tmp_path / "data" / "files")
     client.files.mkdir(parents=True)
-    wait_until(lambda: alive(url), "the API to start")
+    wait_until(lambda: status_of(health) == 200, "the API to start")
     refused(client.get("/readyz"), 503)
     refused(client.get(""), 503)
     master = psutil.Process(api.process.pid)
@@ -59,7 +52,7 @@ def test_api_processes_start_and_are_replaced_without_servers_and_make_the_boots
         before = wait_until(lambda: len(there := master.children()) == 2 and there, "both processes")
         before[0].kill()
         wait_until(lambda before=before: before[0] not in master.children(), "its end")
-        wait_until(lambda: len(master.children()) == 2 and alive(url), "another one in its place")
+        wait_until(lambda: len(master.children()) == 2 and status_of(health) == 200, "another one in its place")
     assert api.process.poll() is None
     open_it()
     wait_until(lambda: client.get("/readyz").status_code == 200, "PostgreSQL to be there")
