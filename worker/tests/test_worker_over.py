@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
 
@@ -16,14 +19,21 @@ OVER = {
     "completed": Say(body={"status": "completed"}, headers={"X-Job-Status": "completed"}),
     "failed": problem(503, "unavailable", X_Job_Status="pending", Retry_After="0"),
 }
+WANTED = Say(body={"status": "processing", "cancel_requested": False})
 
 
-def ask_each(bridge, route, signs):
-    """Hand out a job for each sign, which `route` answers with it; return the jobs' IDs."""
+def ask_each(bridge, route, signs, begun=lambda job_id: True):
+    """Hand out a job for each sign, which `route` answers with it once it has `begun`; return the jobs' IDs."""
     answers = {name.replace(" ", "-"): say for name, say in signs.items()}
     bridge.script("poll", *(jobs(claim(job_id)) for job_id in answers))
-    bridge.always(route, lambda call: answers[call.job_id])
+    bridge.always(route, lambda call: answers[call.job_id] if begun(call.job_id) else WANTED)
     return list(answers)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Return a function that tells whether a job's handler has begun: a sign that comes sooner starts none."""
+    return lambda job_id: any(tmp_path.glob(f"begun-{job_id}-*"))
 
 
 def free_again(bridge, job_ids):
@@ -35,9 +45,11 @@ def free_again(bridge, job_ids):
 @pytest.mark.parametrize(
     ("handler", "signs"), [("held", OVER), ("in_async", ["unauthorized"]), ("steps", ["unauthorized"])]
 )
-def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(bridge, run, appears, handler, signs):
+def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(
+    bridge, run, appears, begun, handler, signs
+):
     """One job after another in one process, each of which ends by another sign."""
-    job_ids = ask_each(bridge, "heartbeat", {sign: OVER[sign] for sign in signs})
+    job_ids = ask_each(bridge, "heartbeat", {sign: OVER[sign] for sign in signs}, begun)
     running = run(handler, lease=1)
     for job_id in job_ids:
         appears(f"heard-{job_id}")
@@ -47,9 +59,8 @@ def test_handler_hears_by_heartbeat_that_it_is_over_and_nothing_is_submitted(bri
 
 
 @pytest.mark.parametrize("said", ["cancel_requested", "unauthorized"])
-def test_a_handler_that_does_not_listen_is_killed(bridge, run, appears, said):
-    bridge.script("poll", jobs(claim()))
-    bridge.script("heartbeat", OVER[said])
+def test_a_handler_that_does_not_listen_is_killed(bridge, run, appears, begun, said):
+    ask_each(bridge, "heartbeat", {claim()["job_id"]: OVER[said]}, begun)
     running = run("deaf", lease=1, cancel_seconds=0.3)
     appears(f"begun-{claim()['job_id']}-1")
     first = running.slots.all[0].process.process
@@ -61,8 +72,11 @@ def test_a_handler_that_does_not_listen_is_killed(bridge, run, appears, said):
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_an_ended_key_at_the_poll_stops_what_is_being_converted(bridge, run, appears, status):
-    bridge.script("poll", jobs(claim()), problem(status, "refused"))
+    has_begun = threading.Event()
+    bridge.script("poll", jobs(claim()), replace(problem(status, "refused"), wait=has_begun))
     running = run("held", concurrency=2)
+    appears(f"begun-{claim()['job_id']}-1")
+    has_begun.set()
     appears(f"heard-{claim()['job_id']}")
     assert running.has_failed()
     assert bridge.calls_left("result") == 0
