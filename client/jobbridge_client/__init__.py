@@ -1,7 +1,9 @@
 """The bridge's client for pipelines: `Client`, `AsyncClient`, and `verify` for webhooks."""
 
-from jobbridge_client.async_client import AsyncClient
-from jobbridge_client.client import Client
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from jobbridge_client.errors import (
     BadAnswer,
     BadFile,
@@ -21,6 +23,10 @@ from jobbridge_client.errors import (
 from jobbridge_client.records import Artifact, Batch, BatchState, Filters, Job, JobFields, Page, Result, Upload
 from jobbridge_client.steps import Reply
 from jobbridge_client.webhooks import verify
+
+if TYPE_CHECKING:
+    from jobbridge_client.async_client import AsyncClient
+    from jobbridge_client.client import Client
 
 __version__ = "0.1.0"
 __all__ = [
@@ -52,3 +58,16 @@ __all__ = [
     "WaitTimeout",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a client when it is asked for: bridge-worker runs the steps itself, on Python 3.10 without httpx2."""
+    if name == "Client":
+        from jobbridge_client.client import Client
+
+        return Client
+    if name == "AsyncClient":
+        from jobbridge_client.async_client import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

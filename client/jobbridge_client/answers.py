@@ -11,8 +11,12 @@ from typing import Any
 from jobbridge_client.errors import BadAnswer, Refused, Unreachable, kind_of
 from jobbridge_client.steps import Pause, Reply, Request, Steps, send
 
-PASSING = (408, 429, 500, 502, 503, 504)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
+
+
+def passes(status: int) -> bool:
+    """Return whether a refusal may pass, so that the request is worth repeating."""
+    return status in (408, 429) or status >= 500
 
 
 def document(reply: Reply) -> dict[str, Any]:
@@ -94,11 +98,11 @@ def patient(request: Request, patience: float) -> Steps[Reply]:
         except Unreachable as error:
             failed, repeated = error, True
         else:
-            if reply.status not in PASSING:
+            if not passes(reply.status):
                 return replace(reply, repeated=repeated)
             failed, asked = refusal(reply), retry_after(reply)
             repeated = repeated or reply.status not in (408, 429)
         pause = pauses.next(asked)
         if pause is None:
             raise failed
-        yield Pause(pause)
+        yield Pause(pause, failed)

@@ -118,7 +118,9 @@ class AsyncClient(Settings):
         a restart by `resume`. An upload is kept for a day after its last byte. Raises BadFile; `error.upload` is how
         far it came.
         """
-        return await self._run(uploads.upload(path, name, media_type, resume, progress, self._patience))
+        return await self._run(
+            uploads.upload(path, uploads.described(path, name, media_type), resume, progress, self._patience)
+        )
 
     async def status(self, job: Job | str) -> Job:
         """Return the state of a job, in its short form."""

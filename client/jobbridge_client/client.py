@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from jobbridge_client import calls, downloads, uploads
 from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, built, head, takers, told
 from jobbridge_client.errors import BadAnswer
 from jobbridge_client.records import Artifact, Batch, BatchState, Job, Page, Result, Upload
-from jobbridge_client.steps import DOCUMENT_LIMIT, Pause, Reply, Request, Step, Steps, Work, send
+from jobbridge_client.steps import DOCUMENT_LIMIT, Pause, Reply, Request, Step, Steps, Work, run, send
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -116,7 +115,9 @@ class Client(Settings):
         a restart by `resume`. An upload is kept for a day after its last byte. Raises BadFile; `error.upload` is how
         far it came.
         """
-        return self._run(uploads.upload(path, name, media_type, resume, progress, self._patience))
+        return self._run(
+            uploads.upload(path, uploads.described(path, name, media_type), resume, progress, self._patience)
+        )
 
     def status(self, job: Job | str) -> Job:
         """Return the state of a job, in its short form."""
@@ -204,23 +205,16 @@ class Client(Settings):
 
     def _run(self, steps: Steps[T]) -> T:
         """Run the steps of a call until it returns."""
-        with closing(steps):
-            came: Any = None
-            while True:
-                try:
-                    step = steps.throw(came) if isinstance(came, Exception) else steps.send(came)
-                except StopIteration as end:
-                    result: T = end.value
-                    return result
-                try:
-                    came = self._do(step)
-                except Exception as error:
-                    came = told(error, self._url)
+        return run(steps, self._do)
 
     def _do(self, step: Step) -> Any:
-        if isinstance(step, Pause):
-            return time.sleep(step.seconds)
-        return step.do() if isinstance(step, Work) else self._send(step)
+        try:
+            if isinstance(step, Pause):
+                return time.sleep(step.seconds)
+            return step.do() if isinstance(step, Work) else self._send(step)
+        except Exception as error:
+            ours = told(error, self._url)
+            raise ours from ours.__cause__
 
     def _send(self, request: Request) -> Reply:
         until = time.monotonic() + request.seconds + BEYOND_SECONDS

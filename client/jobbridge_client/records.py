@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from jobbridge_client.errors import BadAnswer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Priority = Literal["high", "normal", "low"]
 FINAL = ("completed", "failed", "timeout", "cancelled")

@@ -1,17 +1,18 @@
 """The steps of calls, so that each call is written once for the sync and the async client.
 
 A call is a generator: it yields a Request, a Pause or a Work, is sent the outcome, and returns its result. The two
-clients run it, each in its own way.
+clients run it, each in its own way, and so does bridge-worker, over a connection of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from jobbridge_client.errors import BadFile
+from jobbridge_client.errors import BadFile, BridgeError
 
 T = TypeVar("T")
 PIECE = 256 * 1024  # bytes that are read and written at once
@@ -36,7 +37,7 @@ class FilePart:
     file: BinaryIO
     begin: int
     length: int
-    sent: Callable[[int], None]
+    sent: Callable[[int], object] = lambda _: None
 
     def pieces(self) -> Iterator[bytes]:
         """Yield `length` bytes from `begin` on. Raises BadFile where the file ends sooner."""
@@ -81,9 +82,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Pause:
-    """A wait, in seconds."""
+    """A wait, in seconds; before a further try, `why` is what went wrong."""
 
     seconds: float
+    why: BridgeError | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,22 @@ def work(do: Callable[[], T]) -> Steps[T]:
     """Run a function that works on files. Raises what it raises."""
     done: T = yield Work(do)
     return done
+
+
+def run(steps: Steps[T], do: Callable[[Step], Any]) -> T:
+    """Run the steps of a call until it returns; the exceptions of `do` are raised where the step was yielded."""
+    with closing(steps):
+        came: Any = None
+        while True:
+            try:
+                step = steps.throw(came) if isinstance(came, Exception) else steps.send(came)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                came = do(step)
+            except Exception as error:
+                came = error
 
 
 def sha256_of(file: BinaryIO) -> str:

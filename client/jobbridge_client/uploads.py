@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jobbridge_client import calls
-from jobbridge_client.answers import Pauses, document, patient, refusal, retry_after
-from jobbridge_client.errors import BadAnswer, BadFile, BridgeError, NotFound, Refused, Unreachable
+from jobbridge_client.answers import Pauses, document, passes, patient, refusal, retry_after
+from jobbridge_client.errors import BadAnswer, BadFile, BridgeError, Conflict, NotFound, Unreachable
 from jobbridge_client.records import Job, Upload
 from jobbridge_client.steps import FilePart, Pause, Reply, Request, Steps, send, sha256_of, work
 
 UPLOADS = "/api/v1/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
+BYTES = {"Content-Type": "application/offset+octet-stream"}
+AT_ONCE_BYTES = 2**20  # of a file that is sent with its announcement
 DIGEST_SECONDS = 600.0  # the answer to the last piece waits for the file's digest
-AGAIN = (400, 408, 409, 429, 460)  # the bytes may be sent again, as after any 5xx
+BROKEN = (400, 460)  # of bytes that came in pieces or with another checksum: they may be sent again
+MOVED = ("wrong_offset", "error")  # 409: go on from the offset; the reason of the second was lost with the connection
 
 Progress = Callable[[Upload], object]
 
@@ -28,7 +31,7 @@ def submit(
     path: str | os.PathLike[str], fields: Mapping[str, Any], key: str | None, progress: Progress | None, patience: float
 ) -> Steps[Job]:
     """Send a file and create a job for it."""
-    sent = yield from upload(path, None, None, None, progress, patience)
+    sent = yield from upload(path, described(path), None, progress, patience)
     task = fields.get("ingestion_task_id") or Path(path).name
     named = {**fields, "ingestion_task_id": task, "source_upload": sent.upload_id}
     try:
@@ -40,19 +43,21 @@ def submit(
 
 def upload(
     path: str | os.PathLike[str],
-    name: str | None,
-    media_type: str | None,
+    metadata: Mapping[str, str],
     resume: str | None,
     progress: Progress | None,
     patience: float,
 ) -> Steps[Upload]:
-    """Send a file; on return the bridge has exactly its bytes. Any progress restarts the `patience`."""
+    """Send a file; on return the bridge has exactly its bytes. Any progress restarts the `patience`.
+
+    `metadata` is what the bridge is told about it: `described`, or the job of a worker's upload.
+    """
     file = yield from work(lambda: _opened(path))
     try:
         length = yield from work(lambda: _length(file))
         state = None if resume is None else (yield from _resumed(resume, length, patience))
         if state is None:
-            state = yield from _announced(name or Path(path).name, media_type, length, patience)
+            state = yield from _announced(file, metadata, length, patience)
         try:
             whole = yield from _send_all(file, state, progress, patience)
         except BridgeError as error:
@@ -65,13 +70,28 @@ def upload(
         file.close()
 
 
-def _announced(name: str, media_type: str | None, length: int, patience: float) -> Steps[Upload]:
-    described = {"filename": name, "filetype": media_type or mimetypes.guess_type(name)[0] or ""}
-    metadata = ",".join(
-        f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in described.items() if value
-    )
-    headers = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata}
-    return Upload.read(document((yield from patient(Request("POST", UPLOADS, headers=headers), patience))))
+def delete(upload_id: str) -> Steps[None]:
+    """Delete an upload, in one try. Raises Refused where there is none."""
+    reply = yield from send(Request("DELETE", f"{UPLOADS}/{calls.part(upload_id)}", headers=TUS, seconds=10.0))
+    if reply.status != 204:
+        raise refusal(reply)
+
+
+def described(path: str | os.PathLike[str], name: str | None = None, media_type: str | None = None) -> dict[str, str]:
+    """Return the metadata of a producer's file."""
+    name = name or Path(path).name
+    return {"filename": name, "filetype": media_type or mimetypes.guess_type(name)[0] or ""}
+
+
+def _announced(file: BinaryIO, metadata: Mapping[str, str], length: int, patience: float) -> Steps[Upload]:
+    """Announce an upload, and send a small file with it."""
+    pairs = [f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in metadata.items() if value]
+    asked = Request("POST", UPLOADS, headers={**TUS, "Upload-Length": str(length), "Upload-Metadata": ",".join(pairs)})
+    if 0 < length <= AT_ONCE_BYTES:
+        asked = replace(
+            asked, body=FilePart(file, 0, length), headers={**asked.headers, **BYTES}, seconds=DIGEST_SECONDS
+        )
+    return Upload.read(document((yield from patient(asked, patience))))
 
 
 def _resumed(upload_id: str, length: int, patience: float) -> Steps[Upload | None]:
@@ -94,13 +114,14 @@ def _send_all(file: BinaryIO, state: Upload, progress: Progress | None, patience
     if progress is not None:
         progress(state)
     while state.received < state.length or state.sha256 is None:
-        before, asked = state.received, None
+        before, asked, moved = state.received, None, False
         failed: BridgeError | None = None
         try:
             reply = yield from _send_rest(file, state, progress)
             if reply.status != 204:
                 failed, asked = refusal(reply), retry_after(reply)
-                if not isinstance(failed, Refused) or (reply.status not in AGAIN and reply.status < 500):
+                moved = isinstance(failed, Conflict) and failed.code in MOVED
+                if not (moved or reply.status in BROKEN or passes(reply.status)):
                     raise failed
         except Unreachable as error:
             failed = error
@@ -111,6 +132,8 @@ def _send_all(file: BinaryIO, state: Upload, progress: Progress | None, patience
             raise
         if state.received > before:
             pauses.again()
+            if moved:  # what was sent before a cut arrived after all
+                continue
         if failed is None and (state.received < state.length or state.sha256 is None):
             failed = BadAnswer("the bridge took the bytes and has no digest of them")
         if failed is not None and (state.received < state.length or state.sha256 is None):
@@ -118,7 +141,7 @@ def _send_all(file: BinaryIO, state: Upload, progress: Progress | None, patience
             if pause is None:
                 failed.upload = state
                 raise failed
-            yield Pause(pause)
+            yield Pause(pause, failed)
     if progress is not None:
         progress(state)
     return state
@@ -139,11 +162,7 @@ def _send_rest(file: BinaryIO, state: Upload, progress: Progress | None) -> Step
                 "PATCH",
                 f"{UPLOADS}/{calls.part(state.upload_id)}",
                 body=FilePart(file, state.received, state.length - state.received, sent),
-                headers={
-                    **TUS,
-                    "Upload-Offset": str(state.received),
-                    "Content-Type": "application/offset+octet-stream",
-                },
+                headers={**TUS, **BYTES, "Upload-Offset": str(state.received)},
                 seconds=DIGEST_SECONDS,
             )
         )

@@ -17,7 +17,7 @@ from tests.support.scripted_answers import answer, scripted
 
 def test_a_local_file_becomes_a_text(either, client, tmp_path):
     file = tmp_path / "talk ä.html"
-    file.write_bytes(b"<p>" + b"x" * 700_000)
+    file.write_bytes(b"<p>" + b"x" * 2_000_000)
     seen: list[Any] = []
     job = either("submit", file, "web", task_options={"language": "en"}, priority="high", progress=seen.append)
     claimed = client.claim("web")

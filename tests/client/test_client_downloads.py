@@ -36,6 +36,26 @@ def test_what_broke_off_goes_on_or_begins_anew(tmp_path, again):
 
 
 @pytest.mark.parametrize(
+    "answers",
+    [[BROKEN, answer("416 Range Not Satisfiable", b"{}")], [BROKEN, rest(5000)], [text("200 OK", TEXT[1:], DIGEST)],
+     [BROKEN.replace(b'"1"', b'W/"1"')], [answer("520 Unknown")]],
+    ids=["shorter", "another part", "other bytes", "a weak ETag", "another 5xx"],
+)  # fmt: skip
+def test_what_cannot_go_on_begins_anew(tmp_path, answers):
+    with asked(*answers, text("200 OK", TEXT, DIGEST)) as (client, server):
+        assert client.save_result("1", tmp_path / "text").read_bytes() == TEXT
+    assert "range:" not in server.heads[-1].lower()
+    assert len(server.heads) == len(answers) + 1
+
+
+def test_bytes_that_are_others_each_time_end_with_the_patience(tmp_path):
+    wrong = [text("200 OK", TEXT[1:] + str(n).encode(), DIGEST) for n in range(9)]
+    with asked(*wrong, patience=1) as (client, server), pytest.raises(BadAnswer, match="not those of their digest"):
+        client.save_result("1", tmp_path / "text")
+    assert 2 <= len(server.heads) < 9
+
+
+@pytest.mark.parametrize(
     ("answers", "kind"),
     [
         ([text("200 OK", TEXT[1:], DIGEST)], BadAnswer),
