@@ -12,5 +12,5 @@ esac
 if [ "$extra" = handlers ]; then
   "$target/bin/pip" install --no-cache-dir --only-binary :all: --require-hashes -r requirements-worker.txt
 fi
-"$target/bin/pip" install --no-cache-dir --only-binary :all: "./worker${extra:+[$extra]}"
+"$target/bin/pip" install --no-cache-dir --only-binary :all: ./client "./worker${extra:+[$extra]}"
 "$target/bin/bridge-worker" --version

@@ -7,6 +7,7 @@ FROM nvidia/cuda:12.4.1-cudnn-runtime-ubuntu22.04
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/* \
     && useradd --system --create-home worker
 WORKDIR /src
+COPY client ./client
 COPY worker ./worker
 COPY deploy/docker/install_worker.sh ./
 RUN ./install_worker.sh /opt/worker whisper && rm -rf /src

@@ -5,6 +5,7 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY requirements-worker.txt ./
+COPY client ./client
 COPY worker ./worker
 COPY deploy/docker/install_worker.sh ./
 RUN ./install_worker.sh /opt/worker handlers

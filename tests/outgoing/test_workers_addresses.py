@@ -1,4 +1,4 @@
-"""The worker and the client, distributions of their own, judge addresses as the bridge does, or as each other."""
+"""The worker, a distribution of its own, judges addresses as the bridge does, and by the client where a file may be."""
 
 import random
 from ipaddress import IPv4Address, IPv6Address
@@ -8,7 +8,6 @@ import requests
 
 from bridge.outgoing import addresses
 from bridge_worker import public_addresses
-from bridge_worker.addresses import is_file_address
 from jobbridge_client.address import is_address
 
 LONG = "a" * 63
@@ -44,7 +43,6 @@ def test_the_worker_judges_as_the_bridge_does():
 ])  # fmt: skip
 def test_a_redirect_may_name_any_host_and_port_that_there_may_be(place):
     for address in (f"https://{place}", f"https://{place}/", f"https://{place}/a:0/%zz?b=@:99999#c"):
-        assert is_file_address(address, unencrypted=False)
         assert is_address(address)
         requests.Request("GET", address).prepare()  # who asks by it says the same
 
@@ -57,11 +55,9 @@ def test_a_redirect_may_name_any_host_and_port_that_there_may_be(place):
 ])  # fmt: skip
 def test_a_redirect_to_where_no_connection_can_be_made_names_no_file(place):
     for address in (f"https://{place}", f"http://{place}/x", f"https://{place}?x"):
-        assert not is_file_address(address, unencrypted=True)
         assert not is_address(address)
 
 
 @pytest.mark.parametrize("address", ["", "/elsewhere", "//x/y", "ftp://x/y", "https://"])
 def test_a_redirect_to_no_address_names_no_file(address):
-    assert not is_file_address(address, unencrypted=True)
     assert not is_address(address)

@@ -108,7 +108,7 @@ def test_a_start_says_which_module_another_package_has_overwritten(environment, 
 )
 def test_worker_and_client_are_installed_from_their_wheels_alone(built, tmp_path, wheel, command):
     (file,) = built.glob(f"{wheel}-*.whl")
-    python = environment_with(tmp_path / "venv", file) / "python"
+    python = environment_with(tmp_path / "venv", "--find-links", built, file) / "python"
     installed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
     names = {one["name"].lower() for one in installed}
     assert names & {"flask", "celery", "sqlalchemy", "psycopg2-binary", "jobbridge"} == set()

@@ -94,17 +94,17 @@ def test_an_upload_goes_on_after_a_refusal_whose_reason_was_not_read(client, hel
     """The bridge refuses an offset before it reads the bytes; the connection may end with the head of its answer."""
     _, worker, mine = held
     (tmp_path / "text").write_bytes(b"x" * 3_000_000)
-    asked, call = [], worker.tus
+    asked, call = [], worker.open
 
-    def cut_short(claim, method, *rest):
-        asked.append(method)
-        if asked.count("PATCH") == 1 and method == "PATCH":
+    def cut_short(claim, request, data):
+        asked.append(request.method)
+        if asked.count("PATCH") == 1 and request.method == "PATCH":
             raise CallFailed("409 CONFLICT", status=409)
-        return call(claim, method, *rest)
+        return call(claim, request, data)
 
-    monkeypatch.setattr(worker, "tus", cut_short)
+    monkeypatch.setattr(worker, "open", cut_short)
     named = Sending(worker, mine).send(Files(text=tmp_path / "text"))
-    assert asked == ["POST", "HEAD", "PATCH", "HEAD", "PATCH"]
+    assert asked == ["POST", "PATCH", "GET", "PATCH", "GET"]
     worker.submit(mine.claim, json.dumps({"success": True, **named}).encode())
     assert ok(client.get(f"{mine.id}/result"))["content"] == "x" * 3_000_000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -14,13 +14,15 @@ from requests.auth import AuthBase
 
 from bridge_worker import __version__, traces
 from bridge_worker.abortable import AbortableAdapter
-from bridge_worker.addresses import Unredirected, is_file_address, is_loopback
-from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, read_bounded, refusal
+from bridge_worker.answers import Answer, CallFailed, json_object, outcomes_of, refusal
 from bridge_worker.claim import BadClaim, Claim, read_claim
 from bridge_worker.facts import Facts
 from bridge_worker.public_addresses import Network
 from bridge_worker.reasons import why_no_answer
 from bridge_worker.source_fetch import open_source
+from jobbridge_client.address import stays_here
+from jobbridge_client.errors import BadAnswer
+from jobbridge_client.steps import Request
 
 log = logging.getLogger(__name__)
 BASE = "/api/v1/remote-jobs"
@@ -29,6 +31,20 @@ RESULT_SECONDS = 60.0
 FILES_SECONDS = 600.0  # for calls in which the bridge reads or writes a large file before it answers
 POLL_LIMIT = 64 * 2**20  # bytes of a poll's answer: a claim holds up to about 32 MiB of task_options
 ANSWER_LIMIT = 2**20  # bytes of any other answer
+
+
+class SourceRequest(Request):
+    """A request to the address that a job's producer named: not of the bridge, and perhaps of a bad mind."""
+
+
+class Unredirected(requests.Session):
+    """One that has no look at where a redirect leads.
+
+    Not told to follow it, requests' own still reads all of its body and raises where the address is none.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return nowhere."""
 
 
 class _Bearer(AuthBase):
@@ -72,8 +88,7 @@ class BridgeClient:
 
     def _session(self, key: str | None, adapter: HTTPAdapter) -> requests.Session:
         session = Unredirected()
-        parts = urlsplit(self._url)
-        if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+        if self._url.startswith("http:") and stays_here(self._url):
             session.trust_env = False  # no proxy: an unencrypted key stays on this machine
         session.auth = _Bearer(key)
         session.headers.update({"User-Agent": f"bridge-worker/{__version__}", "Accept": "application/json"})
@@ -181,48 +196,28 @@ class BridgeClient:
         )
         return outcomes_of(answer.body, len(results))
 
-    def open_download(self, claim: Claim, headers: dict[str, str]) -> requests.Response:
-        """Open the source file for reading (200 or 206); the caller closes it. Raises CallFailed, SourceRefused."""
-        if claim.source_file_url == "":
-            raise CallFailed("the bridge named a source file elsewhere; the key is not sent there", status=400)
-        return self._open(claim, claim.source_file_url or f"{BASE}/{claim.job_id}/download", headers)
+    def open(self, claim: Claim, request: Request, data: Iterable[bytes] | None = None) -> requests.Response:
+        """Make a request of the client's steps for files, `data` being its body; the caller closes the answer.
 
-    def open_checkpoint(self, claim: Claim, headers: dict[str, str]) -> requests.Response:
-        """Open the checkpoint that an earlier attempt uploaded, as `open_download` does."""
-        return self._open(claim, f"{BASE}/{claim.job_id}/checkpoint", headers)
-
-    def _open(self, claim: Claim, path: str, headers: dict[str, str]) -> requests.Response:
-        asked = headers | self._lease(claim) | {"Accept": "*/*"}
-        answer = self._send(self._job_session, "GET", path, headers=asked, stream=True, read_seconds=60, also=307)
-        if answer.status_code != 307:
-            return answer
-        with answer:
-            if answer.headers.get("X-Source-Fetch") == "worker":
-                return self._from_its_server(answer.headers, headers)
-            return self._from_store(answer.headers, headers)
-
-    def _from_its_server(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:
-        """Open a source at the address that its producer named. Raises CallFailed, SourceRefused."""
-        response = open_source(told.get("Location", ""), {"Accept": "*/*", **asked}, self._source_networks)
-        for name in ("Content-Disposition", "X-Job-Status"):
-            response.headers[name] = told.get(name, "")
-        if "Repr-Digest" in told:  # as the producer declared it; else what its server tells counts
-            response.headers["Repr-Digest"] = told["Repr-Digest"]
-        return response
-
-    def _from_store(self, told: Mapping[str, str], asked: Mapping[str, str]) -> requests.Response:
-        """Open a file at the address that the bridge names, without key and token. Raises CallFailed.
-
-        In the answer's headers, what the bridge says about the file replaces what the store says.
+        Raises CallFailed, BadAnswer, SourceRefused.
         """
-        address = told.get("Location", "")
-        if not is_file_address(address, unencrypted=self._url.startswith("http:")):
-            raise CallFailed("the bridge sends the download to no address that can be fetched from", status=307)
-        same = "If-Range" in asked and told.get("ETag") == asked["If-Range"]
-        headers = {"Accept": "*/*", **({"Range": asked["Range"]} if same else {})}
+        if isinstance(request, SourceRequest):
+            return open_source(request.path, request.headers, self._source_networks)
+        if request.away:
+            return self._from_store(request)
+        options: dict[str, Any] = {"headers": {**request.headers, **self._lease(claim)}, "data": data, "stream": True}
+        also = 200 if request.taker is None else 307
+        path, seconds = request.path, request.seconds
+        return self._send(self._job_session, request.method, path, read_seconds=seconds, also=also, **options)
+
+    def _from_store(self, request: Request) -> requests.Response:
+        """Open a file at the address to which the bridge redirects, without key and token."""
+        if self._url.startswith("https:") and request.path.startswith("http:"):
+            raise BadAnswer("the bridge's store is at an http address, from which the file would come unencrypted")
+        timeout = (CONNECT_SECONDS, request.seconds)
         try:
             response = self._store_session.get(
-                address, headers=headers, stream=True, timeout=(CONNECT_SECONDS, 60), allow_redirects=False
+                request.path, headers=request.headers, stream=True, timeout=timeout, allow_redirects=False
             )
         except (requests.RequestException, OSError, ValueError) as error:
             log.debug("no answer", exc_info=True)
@@ -230,18 +225,7 @@ class BridgeClient:
         if response.status_code not in (200, 206):
             response.close()
             raise CallFailed(f"the bridge's store answers {response.status_code}")  # another redirect may do better
-        for name in ("ETag", "Content-Disposition", "Content-Type", "X-Job-Status", "Repr-Digest"):
-            response.headers[name] = told.get(name, "")
         return response
-
-    def tus(self, claim: Claim, method: str, path: str, headers: dict[str, str], data: Any = None) -> dict[str, str]:
-        """Make a tus call about an upload of this attempt; return the answer's headers. Raises CallFailed."""
-        seconds = 10 if method == "DELETE" else FILES_SECONDS
-        sent = {"Tus-Resumable": "1.0.0", **headers, **self._lease(claim)}
-        options = {"headers": sent, "data": data, "read_seconds": seconds}
-        with self._send(self._job_session, method, path, stream=True, **options) as answer:
-            read_bounded(answer, ANSWER_LIMIT, seconds)  # so that the connection can serve the next call
-            return {name.lower(): value for name, value in answer.headers.items()}
 
     def _job_json(self, claim: Claim, method: str, path: str, body: dict[str, Any]) -> Answer:
         return self._json(

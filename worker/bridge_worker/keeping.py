@@ -37,7 +37,7 @@ class CheckpointFile:
 
     path: Path
     media_type: str
-    upload: str = ""  # its address on the bridge, once it was announced there
+    upload: str = ""  # the ID of its upload, once that was announced to the bridge
 
 
 class Kept:

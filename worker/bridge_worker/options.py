@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bridge_worker import __version__, platforms
-from bridge_worker.addresses import is_loopback
 from bridge_worker.loading import choose
 from bridge_worker.process import Setup
 from bridge_worker.public_addresses import read_networks
+from jobbridge_client.address import stays_here
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -168,7 +168,7 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--url: expected http://… or https://…")
     if options.key and not re.fullmatch(r"[!-~]+", options.key):
         raise UsageError("--key: only visible ASCII characters")
-    if options.key and parts.scheme == "http" and not is_loopback(host) and not options.allow_http:
+    if options.key and parts.scheme == "http" and not stays_here(options.url) and not options.allow_http:
         raise UsageError(f"--url: the key would go to {host} unencrypted; use https://, or say --allow-http")
     if not 1 <= options.concurrency <= 1000:
         raise UsageError("--concurrency: at least 1, at most 1000")

@@ -10,13 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 
-from bridge_worker import keeping, kill_points
+from bridge_worker import keeping, kill_points, transfers
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.keeping import CheckpointFile
 from bridge_worker.text import storable
 from bridge_worker.uploads import Sending
+from jobbridge_client import uploads
 
 log = logging.getLogger(__name__)
 LAST_SECONDS = 60.0  # for the last checkpoint before a failure
@@ -117,6 +118,6 @@ def _drop(client: BridgeClient, held: Held, checkpoint: str | CheckpointFile) ->
     keeping.remove(checkpoint)
     if isinstance(checkpoint, CheckpointFile) and checkpoint.upload:
         try:
-            client.tus(held.claim, "DELETE", checkpoint.upload, {})
+            transfers.run(client, held, "upload", uploads.delete(checkpoint.upload), lambda _: None)
         except CallFailed as error:
             log.info("job=%s upload not deleted: %s", held.id, error)

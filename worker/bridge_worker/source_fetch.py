@@ -23,10 +23,10 @@ import urllib3.exceptions
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPSConnection
 
-from bridge_worker.addresses import is_file_address
 from bridge_worker.answers import CallFailed, encoded
 from bridge_worker.public_addresses import Network, is_allowed
 from bridge_worker.reasons import why_no_answer
+from jobbridge_client.address import is_address
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # without a byte
@@ -46,7 +46,7 @@ def open_source(address: str, headers: Mapping[str, str], networks: Sequence[Net
     `networks`: private ones that may be reached. Raises SourceRefused; CallFailed, with status 416 where the requested
     range lies outside the file.
     """
-    if not is_file_address(address, unencrypted=False):
+    if not (is_address(address) and address.startswith("https:")):
         raise SourceRefused(
             "the source's address is none that can be fetched from (https, a host, a port of 1 to 65535)"
         )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from bridge_worker.addresses import Unredirected
+from bridge_worker.client import Unredirected
 from bridge_worker.reasons import why_no_answer
 from bridge_worker.text import one_line
 

@@ -1,29 +1,21 @@
-"""Uploads the files of a result, and checkpoints, by the tus protocol, resuming where a connection broke off."""
+"""Uploads the files of a result, and checkpoints, resuming where a connection broke off."""
 
 from __future__ import annotations
 
-import base64
-import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any
 
-from bridge_worker import kill_points, retrying
+from bridge_worker import kill_points, transfers
 from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.keeping import CheckpointFile
 from bridge_worker.result_files import Files
+from jobbridge_client import uploads
+from jobbridge_client.records import Upload
 
-T = TypeVar("T")
-log = logging.getLogger(__name__)
-UPLOADS = "/api/v1/uploads"
 NO_UPLOADS = (404, 405)  # from a bridge without such a route
-WRONG_OFFSET = "wrong_offset"
-UNREAD = ""  # the code of an answer whose body was lost
-BYTES = {"Content-Type": "application/offset+octet-stream"}
-AT_ONCE_BYTES = 2**20  # of a file that is sent with its announcement
 INLINE_LIMIT = 64 * 2**20  # bytes of a text that is sent in the result if the bridge takes no uploads
 
 
@@ -64,77 +56,24 @@ class Sending:
 
     def send_checkpoint(self, file: CheckpointFile) -> str:
         """Upload a checkpoint, in one try, and return its ID; a later call goes on from there. Raises as `send`."""
-        if not file.upload:
-            file.upload, _ = self._announce(file.path, file.media_type)
-        self._go_on(file.path, file.upload, file.path.stat().st_size)
-        return file.upload.rpartition("/")[2]
+
+        def announced(state: Upload) -> None:
+            file.upload = state.upload_id
+
+        return self._send(file.path, file.media_type, file.upload or None, announced, patience=0.0)
 
     def _upload(self, path: Path, media_type: str) -> str:
         """Upload one file and return its ID."""
-        size = path.stat().st_size
-        place, at = self._again(lambda: self._announce(path, media_type))
-        if at < size:
-            self._again(lambda: self._go_on(path, place, size))
-        return place.rpartition("/")[2]
-
-    def _announce(self, path: Path, media_type: str) -> tuple[str, int]:
-        """Begin an upload; return its address, and how many bytes the bridge has of it."""
-        size = path.stat().st_size
-        said = {"job_id": self._held.id, "filetype": media_type}
-        metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in said.items())
-        headers = {"Upload-Length": str(size), "Upload-Metadata": metadata}
-        at_once = 0 < size <= AT_ONCE_BYTES
-        answer = self._call("POST", UPLOADS, headers | (BYTES if at_once else {}), path if at_once else None)
-        place = answer.get("location", "")
-        if not place.startswith(f"{UPLOADS}/"):
-            raise CallFailed("the bridge named an upload elsewhere; the key is not sent there", status=400)
-        return place, int(answer.get("upload-offset", "0"))
-
-    def _go_on(self, path: Path, place: str, size: int) -> None:
-        """Send what the bridge does not have yet."""
-        at = int(self._call("HEAD", place, {}).get("upload-offset", "0"))
-        if at == size:
-            return
-        try:
-            self._call("PATCH", place, {"Upload-Offset": str(at), **BYTES}, path, at)
-        except CallFailed as error:
-            if error.status != 409 or error.code not in (WRONG_OFFSET, UNREAD):
-                raise
-            # What was sent before a cut arrived after all; ask for the offset again. The bridge answers before it has
-            # read the bytes, and the connection may end before its reason is read.
-            raise CallFailed(str(error)) from None
-
-    def _call(
-        self, method: str, place: str, headers: dict[str, str], path: Path | None = None, at: int = 0
-    ) -> dict[str, str]:
-        if path is None:
-            return self._client.tus(self._held.claim, method, place, headers)
-        with path.open("rb") as file:
-            file.seek(at)
-            rest = _Rest(file, path.stat().st_size - at, self._give_up)
-            return self._client.tus(self._held.claim, method, place, headers, rest)
-
-    def _again(self, call: Callable[[], T]) -> T:
-        held = self._held
         kill_points.reach("upload.before_send")
-        return retrying.call(f"job={held.id} upload", call, give_up=held.over, patience=held.patience())
+        return self._send(path, media_type, None, None, patience=self._held.patience())
 
+    def _send(
+        self, path: Path, media_type: str, resume: str | None, progress: uploads.Progress | None, *, patience: float
+    ) -> str:
+        metadata = {"job_id": self._held.id, "filetype": media_type}
+        steps = uploads.upload(path, metadata, resume, progress, patience)
+        return transfers.run(self._client, self._held, "upload", steps, self._check).upload_id
 
-class _Rest:
-    """The rest of a file, as requests sends it; ends with an error when it is no longer wanted."""
-
-    def __init__(self, file: BinaryIO, count: int, give_up: Callable[[], bool]) -> None:
-        self._file, self._left, self._give_up = file, count, give_up
-
-    def __len__(self) -> int:
-        return self._left
-
-    def read(self, most: int = -1) -> bytes:
-        """Return the next bytes. Raises OSError."""
+    def _check(self, _pause: float) -> None:
         if self._give_up():
-            raise OSError("the job is no longer wanted")
-        piece = self._file.read(self._left if most < 0 else min(most, self._left))
-        if not piece and self._left:
-            raise OSError(os.strerror(5))
-        self._left -= len(piece)
-        return piece
+            raise transfers.NotWanted("the job is no longer wanted")

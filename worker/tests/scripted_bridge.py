@@ -30,6 +30,8 @@ class Call:
     body: Any
     job_id: str = ""
     path: str = ""
+    method: str = ""
+    raw: bytes = b""
 
 
 @dataclass
@@ -105,10 +107,11 @@ class ScriptedBridge:
             "evict": Say(body={"worker_id": "w1", "released": 1}),
             "result": Say(body={"status": "completed", "ingestion_continued": True}),
             "results": self._each,
-            "uploads": Say(201, {}),
-            "upload": Say(204, data=b""),
+            "uploads": self.announce,
+            "upload": self.append,
             "upload deleted": Say(204, data=b""),
         }
+        self.uploads: list[tuple[int, bytes]] = []  # of each upload its length and what came; its ID is its place
         self._lock = threading.Lock()
         self._arrived: defaultdict[str, queue.Queue[Call]] = defaultdict(queue.Queue)
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -150,6 +153,26 @@ class ScriptedBridge:
         self._arrived[call.route].put(call)
         return answer(call) if callable(answer) else answer
 
+    def announce(self, call: Call) -> Say:
+        """Begin an upload with the bytes that came at once."""
+        self.uploads.append((int(call.headers["upload-length"]), call.raw))
+        return Say(201, self.upload_state(len(self.uploads) - 1))
+
+    def append(self, call: Call) -> Say:
+        """Append to an upload, or tell its state."""
+        place = int(call.path.rsplit("/", 1)[-1])
+        if call.method == "GET":
+            return Say(body=self.upload_state(place))
+        length, came = self.uploads[place]
+        self.uploads[place] = length, came[: int(call.headers["upload-offset"])] + call.raw
+        return Say(204, data=b"")
+
+    def upload_state(self, place: int) -> dict[str, Any]:
+        """Return what the bridge tells of an upload."""
+        length, came = self.uploads[place]
+        sha256 = hashlib.sha256(came).hexdigest() if len(came) == length else None
+        return {"upload_id": str(place), "length": length, "received": len(came), "sha256": sha256}
+
     def _each(self, call: Call) -> Say:
         """Answer results that came together as if each had come by itself."""
         places = []
@@ -190,6 +213,8 @@ def _handler(bridge: ScriptedBridge) -> type[BaseHTTPRequestHandler]:
                 body=json.loads(raw) if raw and "octet-stream" not in self.headers["Content-Type"] else None,
                 job_id=(parts.path.split("/")[-2:-1] or [""])[0],
                 path=parts.path,
+                method=self.command,
+                raw=raw,
             )
             say = bridge.answer(call)
             if say.wait is not None and call.query.get("wait") != "0":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from tempfile import TemporaryFile
 
 import pytest
 import requests
@@ -11,9 +12,14 @@ import urllib3
 from bounds import MIB, ROUTES, bomb, memory_below
 from scripted_bridge import BASE, JOB_ID, Say, claim, jobs
 
-from bridge_worker.answers import RETRY_AFTER_LIMIT, CallFailed, read_bounded, refusal
+from bridge_worker import transfers
+from bridge_worker.answers import RETRY_AFTER_LIMIT, Answer, CallFailed, read_bounded, refusal
 from bridge_worker.claim import read_claim
 from bridge_worker.client import BridgeClient
+from bridge_worker.download import Download
+from jobbridge_client.answers import document, patient
+from jobbridge_client.downloads import Saving, receive
+from jobbridge_client.steps import Request
 
 
 @pytest.fixture
@@ -24,8 +30,13 @@ def calls(client, held):
         "heartbeat": lambda: client.heartbeat(held.claim, {}),
         "result": lambda: client.submit(held.claim, b"{}"),
         "release": lambda: client.release(held.claim),
-        "uploads": lambda: client.tus(held.claim, "POST", "/api/v1/uploads", {}),
+        "uploads": lambda: transfers.run(client, held, "upload", announced(), lambda _: None),
     }
+
+
+def announced():
+    """Announce an upload, in one try."""
+    return Answer(document((yield from patient(Request("POST", "/api/v1/uploads"), 0.0))), None)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -108,7 +119,7 @@ def test_retry_after_is_bounded(value, seconds):
     assert refusal(answer).retry_after == seconds
 
 
-def test_a_redirect_is_told_and_not_followed(bridge, calls, client, elsewhere):
+def test_a_redirect_is_told_and_not_followed(bridge, calls, client, held, tmp_path, elsewhere):
     for route, status in itertools.product(ROUTES, [301, 302, 303, 307, 308]):
         bridge.script(route, Say(status, headers={"Location": f"{elsewhere.url}{BASE}/{route}"}))
         with pytest.raises(CallFailed, match=r"redirected to .*: use that address as the URL"):
@@ -117,7 +128,7 @@ def test_a_redirect_is_told_and_not_followed(bridge, calls, client, elsewhere):
     there = {"Location": f"{elsewhere.url}{BASE}/{JOB_ID}/download"}
     bridge.script("download", Say(302, headers=there, stream=endless))
     with pytest.raises(CallFailed, match="redirected"):
-        client.open_download(read_claim(claim()), {})
+        Download(client, held, tmp_path).fetch()
     assert elsewhere.is_unasked()
 
 
@@ -158,7 +169,9 @@ def test_an_answer_that_takes_too_long_is_given_up():
         read_bounded(answer, 100, -61.0)  # its time was over before it began
 
 
-def test_a_store_that_cannot_be_reached_is_named(bridge, client):
+def test_a_store_that_cannot_be_reached_is_named(bridge, client, held):
     bridge.script("download", Say(307, headers={"Location": "http://127.0.0.1:1/file?signature=x"}))
-    with pytest.raises(CallFailed, match="no answer from the bridge's store: connection refused"):
-        client.open_download(read_claim(claim()), {})
+    with TemporaryFile() as file:
+        steps = receive(f"{BASE}/x/download", Saving(file), 0.0)
+        with pytest.raises(CallFailed, match="no answer from the bridge's store: connection refused"):
+            transfers.run(client, held, "download", steps, lambda _: None)

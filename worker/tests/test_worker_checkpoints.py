@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 from scripted_bridge import Say, claim, digest, jobs, problem
@@ -15,7 +16,6 @@ from bridge_worker.job import Job
 from bridge_worker.keeping import CheckpointFile, take_left, told_of
 from bridge_worker.send_kept import drop_checkpoints, send_checkpoint, send_checkpoint_aside
 
-PLACE = {"Location": "/api/v1/uploads/u"}
 LARGE = "ü" * 2**19 + "x"
 
 
@@ -96,20 +96,24 @@ def test_what_a_process_told_and_did_not_leave_is_no_checkpoint(tmp_path, place,
     assert take_left({}, tmp_path, place) is None
 
 
+def halfway(bridge):
+    """Answer an announcement as if two of the bytes that came with it had arrived."""
+    return lambda call: bridge.announce(replace(call, raw=call.raw[:2]))
+
+
 def test_a_bridge_that_has_no_room_is_asked_again_later_and_the_upload_goes_on(bridge, client, held, save, tmp_path):
-    bridge.script("uploads", problem(429, "too_many", Retry_After="60"), Say(201, {}, PLACE))
-    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "2"}), Say(drop=True))
+    bridge.script("uploads", problem(429, "too_many", Retry_After="60"), halfway(bridge))
+    bridge.script("upload", Say(drop=True))
     save(b"first")
     send_checkpoint(client, held)  # refused
     assert bridge.calls_left("checkpoint") == 0
     send_checkpoint(client, held)  # broken off
     save(b"second")
-    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "5"}))  # it arrived after all
-    bridge.script("uploads", Say(201, {}, PLACE | {"Location": "/api/v1/uploads/v"}))
-    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "6"}))
+    bridge.uploads[0] = 5, b"first"  # it arrived after all
     send_checkpoint(client, held)
     named = [bridge.next("checkpoint").body for _ in range(2)]
-    assert [one["checkpoint_upload"] for one in named] == ["u", "v"]
+    assert [one["checkpoint_upload"] for one in named] == ["0", "1"]
+    assert bridge.uploads == [(5, b"first"), (6, b"second")]
     assert named[0]["lease_token"] == claim()["lease_token"]
     assert files_in(tmp_path / "worker") == []
     assert not held.kept.has_checkpoint()
@@ -118,7 +122,7 @@ def test_a_bridge_that_has_no_room_is_asked_again_later_and_the_upload_goes_on(b
 @pytest.mark.parametrize(
     "answer",
     [Say(404), problem(413, "too_large"), problem(409, "lease_lost"), Say(201, {}),
-     Say(201, {}, PLACE | {"Upload-Offset": "some"})],
+     Say(201, {"upload_id": "0", "length": 5, "received": "some"})],
 )  # fmt: skip
 def test_a_refused_checkpoint_is_dropped(bridge, client, held, save, tmp_path, answer):
     bridge.script("uploads", answer)
@@ -150,7 +154,7 @@ def test_one_sends_at_a_time_and_none_once_the_result_goes(bridge, client, held,
 def test_none_is_sent_while_the_files_of_a_result_are(bridge, run):
     sent = threading.Event()
     bridge.script("poll", jobs(claim()))
-    bridge.script("uploads", Say(201, {}, PLACE | {"Upload-Offset": "5"}, wait=sent))
+    bridge.script("uploads", lambda call: replace(bridge.announce(call), wait=sent))
     running = run("with_artifact", lease=1)
     bridge.next("uploads")
     (its,) = running.slots.busy()
@@ -163,29 +167,27 @@ def test_none_is_sent_while_the_files_of_a_result_are(bridge, run):
 
 
 def test_an_upload_that_will_not_be_named_is_deleted(bridge, client, held, save, tmp_path):
-    there = Say(200, data=b"", headers={"Upload-Offset": "2"})
-    bridge.always("uploads", Say(201, {}, PLACE))
-    bridge.script("upload", there, problem(413, "too_large"))
+    bridge.always("uploads", halfway(bridge))
+    bridge.script("upload", problem(413, "too_large"))
     bridge.script("upload deleted", problem(503, "unavailable"))
     save(b"refused")
     send_checkpoint(client, held)
-    bridge.script("upload", Say(503, data=b""))
+    bridge.script("upload", Say(503, data=b""), Say(503, data=b""))
     save(b"broken off")
     send_checkpoint(client, held)
     assert bridge.calls_left("upload deleted") == 1  # what has passed may go on
     held.ended.set()
     drop_checkpoints(client, held)
-    assert [bridge.next("upload deleted").path for _ in range(2)] == [PLACE["Location"]] * 2
+    assert [bridge.next("upload deleted").path for _ in range(2)] == ["/api/v1/uploads/0", "/api/v1/uploads/1"]
     assert files_in(tmp_path / "worker") == []
 
 
 def test_an_upload_that_runs_as_the_attempt_ends_is_deleted_by_who_sends_it(bridge, client, held, save):
     ended = threading.Event()
-    bridge.script("uploads", Say(201, {}, PLACE))
-    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "2"}, wait=ended))
+    bridge.script("uploads", lambda call: replace(halfway(bridge)(call), wait=ended))
     save(b"first")
     send_checkpoint_aside(client, held)
-    bridge.next("upload")
+    bridge.next("uploads")
     held.ended.set()
     drop_checkpoints(client, held)
     assert bridge.calls_left("upload deleted") == 0
@@ -194,8 +196,6 @@ def test_an_upload_that_runs_as_the_attempt_ends_is_deleted_by_who_sends_it(brid
 
 
 def test_an_older_bridge_that_takes_only_texts_is_sent_no_second_upload(bridge, client, held, save):
-    bridge.script("uploads", Say(201, {}, PLACE))
-    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "5"}))
     bridge.script("checkpoint", problem(422, "validation"))
     for what in (b"first", b"second", "third"):
         save(what)
@@ -236,15 +236,13 @@ def test_the_next_attempt_has_what_was_uploaded_and_what_it_saves_arrives_before
         Say(data=b"from before", cut=5, headers=head),
         Say(206, data=b"before", headers=head | {"Content-Range": "bytes 5-10/11"}),
     )
-    bridge.always("uploads", Say(201, {}, PLACE | {"Upload-Offset": "6"}))
-    bridge.always("upload", Say(200, data=b"", headers={"Upload-Offset": "6"}))
     run("keeps_a_file")
     seen = "from before, None" if media_type else "None, from before"
     assert bridge.next("result").body["error_message"] == f"RuntimeError: {seen}"
     _, *asked = [bridge.next("checkpoint") for _ in range(4)]
     assert all(call.headers["x-lease-token"] == claim()["lease_token"] for call in asked)
     assert asked[1].headers["range"] == "bytes=5-"
-    assert asked[2].body["checkpoint_upload"] == "u"
+    assert asked[2].body["checkpoint_upload"] == "0"
     kind = bridge.next("uploads").headers["upload-metadata"].split()[-1]
     assert base64.b64decode(kind) == b"application/octet-stream"
 

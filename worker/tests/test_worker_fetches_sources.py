@@ -59,7 +59,7 @@ def fetch(bridge, server, held, tmp_path):
 
 
 def test_what_broke_off_goes_on_and_nothing_of_the_bridge_is_sent(bridge, server, fetch):
-    cookie = {"ETag": '"one"', "Set-Cookie": "a=b; Path=/"}
+    cookie = {"ETag": '"one"', "Set-Cookie": "a=b; Path=/", "X-Job-Status": "cancelled"}
     rest = Say(206, data=DATA[200_000:], headers={"Content-Range": "bytes 200000-299999/300000", "ETag": '"one"'})
     server.script("download", Say(data=DATA, cut=200_000, headers=cookie), Say(503), rest)
     path = fetch()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
 
-from bridge_worker import uploads
+from bridge_worker import transfers, uploads
 from bridge_worker.answers import CallFailed
 from bridge_worker.attempt import Attempt, MachineFault
 from bridge_worker.result_files import Files
 from bridge_worker.results import Results
+from jobbridge_client.errors import BadFile
+from jobbridge_client.steps import FilePart
 
 
 @pytest.fixture
@@ -29,29 +34,43 @@ def test_a_bridge_without_uploads_is_sent_a_text_in_the_result_as_far_as_it_may_
         uploads.Sending(client, held).send(files)
 
 
-def test_an_upload_elsewhere_is_sent_nothing_more(bridge, client, held, files):
-    bridge.script("uploads", Say(201, {}, {"Location": "https://elsewhere.example/api/v1/uploads/u"}))
-    with pytest.raises(CallFailed, match="elsewhere; the key is not sent there"):
+def test_an_upload_elsewhere_is_sent_nothing(bridge, client, held, files, elsewhere):
+    """Only the ID in the answer counts, as one part of a path at the bridge's own address."""
+    state = {"upload_id": f"{elsewhere.url}/api/v1/uploads/0", "length": 11, "received": 0, "sha256": None}
+    bridge.script("uploads", Say(201, state, {"Location": state["upload_id"]}))
+    bridge.always("upload", Say(403))
+    with pytest.raises(CallFailed, match="403"):
         uploads.Sending(client, held).send(files)
+    assert elsewhere.is_unasked()
 
 
 def test_bytes_that_arrived_although_the_answer_said_otherwise_are_not_sent_again(bridge, client, held, files):
-    bridge.script("uploads", Say(201, {}, {"Location": "/api/v1/uploads/u", "Upload-Offset": "0"}))
-    bridge.script("upload", Say(200, data=b"", headers={"Upload-Offset": "11"}))
-    assert uploads.Sending(client, held).send(files) == {"result_upload": "u", "content": None}
-    bridge.next("upload")
+    lost = threading.Event()
+
+    def arrives(call):
+        bridge.append(call)
+        lost.set()
+        return Say(409, data=b"") if call.headers["upload-offset"] == "0" else problem(409, "wrong_offset")
+
+    bridge.script("uploads", lambda call: bridge.announce(replace(call, raw=b"")))
+    bridge.script("upload", arrives)
+    assert uploads.Sending(client, held).send(files) == {"result_upload": "0", "content": None}
+    assert lost.is_set()
+    assert [bridge.next("upload").method for _ in range(2)] == ["PATCH", "GET"]
     assert bridge.calls_left("upload") == 0
 
 
-def test_reading_ends_with_the_job_and_with_the_file(held, files):
+def test_sending_ends_with_the_job_and_with_the_file(client, held, files):
     with files.text.open("rb") as file:
-        shorter = uploads._Rest(file, 12, held.is_over)
-        assert shorter.read(100) == b"a long text"
-        with pytest.raises(OSError, match="Input/output"):
-            shorter.read(100)
+        check = uploads.Sending(client, held)._check
+        shorter = transfers._Body(FilePart(file, 0, 12), check)
+        sent = iter(shorter)
+        assert (len(shorter), next(sent)) == (12, b"a long text")
+        with pytest.raises(BadFile, match="became shorter"):
+            next(sent)
         held.abandon("cancelled")
-        with pytest.raises(OSError, match="no longer wanted"):
-            uploads._Rest(file, 1, held.is_over).read()
+        with pytest.raises(transfers.NotWanted):
+            next(iter(transfers._Body(FilePart(file, 0, 1), check)))
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,11 @@ def test_it_is_sent_again_where_a_refusal_may_pass(bridge, run, no_end, answer):
 
 
 def test_an_older_one_that_is_refused_does_not_stop_it(bridge, client, held, tmp_path):
-    older = CheckpointFile(tmp_path / "older", "text/plain", "/api/v1/uploads/u")
+    older = CheckpointFile(tmp_path / "older", "text/plain", "gone")
     older.path.write_bytes(b"older")
     held.kept.put_back(older)
     held.kept.replace("newer")
-    bridge.script("upload", Say(404, data=b""))
+    bridge.always("upload", problem(403, "forbidden"))
     send_checkpoint(client, held)
     assert bridge.next("checkpoint").body["checkpoint"] == "newer"
     assert not older.path.exists()
