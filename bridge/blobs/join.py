@@ -50,18 +50,18 @@ WITH taken AS (
 SELECT taken.*, begun.object FROM taken, begun
 """)
 HOLD = text("UPDATE upload_segments SET written_at = now() WHERE id = :new AND upload_id IS NOT NULL")
-# The objects that it had are removed as all that are unnamed, later: who reads them by an earlier look can finish.
+# What else it had is removed as all that is unnamed, later: who reads by an earlier look can finish, and another that
+# joins it loses, as its object's row is no longer the upload's.
 JOIN = text("""
 WITH joined AS (
-  UPDATE uploads SET segments = 1 WHERE id = :upload_id AND segments > 1 RETURNING id
-), left_over AS (
-  UPDATE upload_segments s SET upload_id = NULL, written_at = now() FROM joined
-  WHERE s.upload_id = joined.id AND s.size IS NOT NULL
-), named AS (
-  UPDATE upload_segments s SET start = 0, size = :length FROM joined WHERE s.id = :new AND s.upload_id = joined.id
+  UPDATE uploads SET segments = 1 WHERE id = :upload_id RETURNING id
+), changed AS (
+  UPDATE upload_segments s SET written_at = now(), upload_id = CASE WHEN s.id = :new THEN s.upload_id END,
+    start = CASE WHEN s.id = :new THEN 0 ELSE s.start END, size = CASE WHEN s.id = :new THEN :length ELSE s.size END
+  FROM joined WHERE s.upload_id = joined.id
   RETURNING s.id
 )
-SELECT count(*) FROM named
+SELECT count(*) FROM changed WHERE id = :new
 """)
 LEAVE = text("UPDATE uploads SET join_at = now() + interval '1 day' WHERE id = :upload_id")
 
