@@ -54,7 +54,7 @@ BY_PLACE = {
     "bridge.insight.history.ENDED", "bridge.insight.overview.REASONS", "bridge.insight.scaling.NOT_YET",
     "bridge.jobs.raise_priority.PROMOTE",
     "bridge.jobs.unserved.ASKED", "bridge.jobs.unserved.TELL", "bridge.jobs.unserved.FORGET",
-    "bridge.jobs.batch_lists.NEWEST",
+    "bridge.jobs.batch_lists.NEWEST", "bridge.blobs.collect.LET_GO",
     "bridge.jobs.batches.BY_STATUS", "bridge.jobs.batches.END", "bridge.jobs.purge.GONE_BATCHES",
     "bridge.insight.gauges.OLDEST", "bridge.insight.gauges.BACKLOG", "bridge.insight.gauges.NOT_MIRRORED",
     "bridge.jobs.expire_without_beat.OVERDUE", "bridge.workers.roster.HELD",
