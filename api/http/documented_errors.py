@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from api.http.body import Blueprint
-from api.http.problems import CODES, phrase
+from api.http.problems import CODES, problem_body
 
 MEANINGS = {
     400: "The body is not valid JSON, or the request is malformed.",
@@ -50,11 +50,5 @@ def problem_answer(status: int) -> dict[str, Any]:
 
 
 def _example(status: int) -> dict[str, Any]:
-    return {
-        "type": "about:blank",
-        "title": phrase(status),
-        "status": status,
-        "detail": MEANINGS[status].replace("`", ""),
-        "code": CODES.get(status, "lease_lost"),
-        **({"errors": {"priority": ["Must be one of: high, normal, low."]}} if status == 422 else {}),
-    }
+    more = {"errors": {"priority": ["Must be one of: high, normal, low."]}} if status == 422 else {}
+    return problem_body(status, MEANINGS[status].replace("`", ""), CODES.get(status, "lease_lost"), **more)

@@ -11,10 +11,11 @@ from marshmallow import Schema, ValidationError
 from api.http.access import caller, limits, runtime, scope
 from api.http.body import Blueprint, StrictParser, Unstorable, read_json
 from api.http.broken_results import REFUSED_VALUE, spend, token_in, unstorable
+from api.http.counted import REFUSED
 from api.http.documented_errors import gives
 from api.http.problems import UNSTORABLE, flat, is_refused_value, refusal_body
 from api.http.views import json_response
-from api.routes.work import accepted_view, note_accepted, note_refused
+from api.routes.work import accepted_view, note_accepted
 from api.schemas.results import JobResult, Results, ResultsAnswer
 from bridge.admission import json_guard
 from bridge.crash_points import reach
@@ -85,7 +86,7 @@ def _told(one: Submission, outcome: Outcome) -> dict[str, Any]:
         note_accepted(outcome)
         return {**accepted_view(outcome), "problem": None}
     if isinstance(outcome, Conflict):
-        note_refused(outcome)
+        REFUSED.inc(outcome.code)
     if isinstance(outcome, Invalid):  # its files are missing, or not text
         outcome.job_status = spend(one.job_id, lambda: one.token, outcome.detail)
     if isinstance(outcome, BridgeError):

@@ -85,7 +85,7 @@ def accept(bridge: Runtime, holder: Caller, job_id: str, result: dict[str, Any],
     try:
         accepted = submit(bridge, holder, job_id, result, token)
     except Conflict as refusal:
-        note_refused(refusal)
+        REFUSED.inc(refusal.code)
         raise
     reach("change.before_answer")
     note_accepted(accepted)
@@ -96,11 +96,6 @@ def note_accepted(accepted: Accepted) -> None:
     """Count an accepted result, once."""
     if not accepted.replayed:
         ACCEPTED.inc(accepted.status)
-
-
-def note_refused(refusal: Conflict) -> None:
-    """Count a refused result: stale, foreign or too late."""
-    REFUSED.inc(refusal.code)
 
 
 def accepted_view(accepted: Accepted) -> dict[str, Any]:

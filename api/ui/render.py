@@ -65,19 +65,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= {
-        "plain": plain,
-        "entities": entities,
-        "document": document,
-        "moment": moment,
-        "moments": moments,
-        "ago": ago,
-        "seconds": seconds,
-        "number": number,
-        "bytes": size,
-        "source": without_query,
-        "receiver": receiver_of,
-    }
+    ours = (plain, entities, document, moment, moments, ago, seconds, number)
+    made.filters |= {one.__name__: one for one in ours}
+    made.filters |= {"bytes": size, "source": without_query, "receiver": receiver_of}
     made.globals |= {"static": versioned, "version": version()}
     return made
 

@@ -80,10 +80,11 @@ class Mirror:
                         pipe.lrem(key, -1, job_id)
             answers(pipe)
 
-    def _by_list(self, entries: Iterable[Entry]) -> dict[str, list[str]]:
+    def _by_list(self, entries: Iterable[Entry], *, claimed: bool = False) -> dict[str, list[str]]:
         lists: dict[str, list[str]] = {}
-        for entry in entries:
-            lists.setdefault(self.keys.pending(entry.queue, entry.priority), []).append(entry.job_id)
+        for queue, priority, job_id in entries:
+            key = self.keys.claimed(queue, self.process) if claimed else self.keys.pending(queue, priority)
+            lists.setdefault(key, []).append(job_id)
         return lists
 
     def lengths(self, queues: Iterable[Queue]) -> dict[Queue, int]:
@@ -107,10 +108,8 @@ class Mirror:
             if not wanted:
                 pipe.eval(TAKE, 2, *2 * [self.keys.probe], 1)
             for queue, count in wanted.items():
-                keys = [
-                    *(self.keys.pending(queue, priority) for priority in Priority),
-                    self.keys.claimed(queue, self.process),
-                ]
+                lists = [self.keys.pending(queue, priority) for priority in Priority]
+                keys = [*lists, self.keys.claimed(queue, self.process)]
                 pipe.eval(TAKE, len(keys), *keys, count)
             epoch, *taken = answers(pipe)
         self.breaker.answered(redis_breaker.TAKE)
@@ -133,10 +132,7 @@ class Mirror:
 
     def settle(self, entries: Sequence[Entry]) -> None:
         """Forget IDs that are dealt with: claimed in PostgreSQL, or no longer pending."""
-        lists: dict[str, list[str]] = {}
-        for entry in entries:
-            lists.setdefault(self.keys.claimed(entry.queue, self.process), []).append(entry.job_id)
-        self._remove(lists)
+        self._remove(self._by_list(entries, claimed=True))
 
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Give taken IDs back to the head; the one that was taken first comes first again."""
