@@ -18,7 +18,7 @@ from api.http.request_spans import end_with
 from api.http.response_headers import begin_request
 from api.http.sending import counted
 from api.http.spelling import ArtifactName, JobId, WorkerId, as_spelled, exact, refuse_another_slash
-from api.routes import download, job_logs, result_and_artifacts, workers  # noqa: F401  (they add their routes to the blueprints)
+from api.routes import download, logs_and_checkpoints, result_and_artifacts, workers  # noqa: F401  (they add their routes to the blueprints)
 from api.routes.bulk import continuations
 from api.routes.insight import operators
 from api.routes.jobs import batches, producers

@@ -1,7 +1,8 @@
 """What runs by itself: the sweeps that beat sends, and how often.
 
 Beside them each API process runs the loops that `bridge.background.every` is given: the dispatcher's look, hang-ups,
-pauses, limits, keys, collection of garbage, and the clocks where no sweep comes (bridge/jobs/expire_without_beat.py);
+pauses, which workers and queues ask (bridge/long_poll/pause_watch.py), limits, keys, collection of garbage, and the
+clocks where no sweep comes (bridge/jobs/expire_without_beat.py);
 its gauges (api/gunicorn_conf.py); and a thread that writes what was counted (bridge/insight/totals.py).
 """
 

@@ -1,4 +1,4 @@
-"""Every key of ours in Redis (beside those of Celery: its queues, `unacked*`, results; prefix: BRIDGE_REDIS_PREFIX).
+"""Every key of ours in Redis (prefix: BRIDGE_REDIS_PREFIX). Celery has its queues, `bridge.unacked*` and results there.
 
     bridge:{<tenant>:<content type>}:pending:<priority>   list of job IDs; pushed left, claimed from the right (head)
     bridge:{<tenant>:<content type>}:claimed:<process>    IDs that a process has taken and not yet settled

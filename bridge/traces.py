@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from bridge.job_events import StateChange
 from bridge.settings import read_environment
 
-# Of the request or task being served: as it was sent, or that of the span that was begun for it; None: of none.
+# The traceparent of the request or task being served: as received, or of the span begun for it. None: outside a trace.
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 LONGEST = 512  # characters of a traceparent; that of today's version has 55

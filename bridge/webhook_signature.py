@@ -1,4 +1,7 @@
-"""Signatures of webhooks, as Standard Webhooks 1.0 defines them, and the envelope, CloudEvents 1.0."""
+"""Signatures of webhooks, as Standard Webhooks 1.0 defines them, and the envelope, CloudEvents 1.0.
+
+jobbridge_client/webhooks.py verifies them.
+"""
 
 import base64
 import hashlib

@@ -24,7 +24,7 @@ api_keys = Table(
     Column("made_by", Text),
     Column("revoked_by", Text),
     Column("callback_url", Text),  # called for its jobs that name none
-    Column("source_fetch", Text),  # who fetches the sources at addresses of its jobs that do not say; null: the bridge
+    Column("source_fetch", Text),  # who fetches its jobs' sources at addresses, unless a job says; null: the bridge
     Column("webhook_secret", LargeBinary),  # signs its jobs' webhooks; null: none was created
     # The previous one, which signs too for a while after the change.
     Column("webhook_secret_before", LargeBinary),

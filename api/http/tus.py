@@ -123,7 +123,7 @@ def check_body(left: int) -> None:
     if request.mimetype != BYTES or request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType(f"Send the bytes as {BYTES}, without a Content-Encoding.")
     if (request.content_length or 0) > left:
-        raise TooLarge("More bytes come than Upload-Length announced.")
+        raise TooLarge("The body is longer than what the upload still lacks (Upload-Length).")
 
 
 def pieces(incoming: Request) -> Iterator[bytes]:

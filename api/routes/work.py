@@ -1,7 +1,7 @@
 """The routes of workers: poll, claim, give a sign of life, submit, release.
 
-A worker also calls download.py, job_logs.py, uploads.py, results_at_once.py, the status of a job (jobs.py) and the
-eviction of its own predecessors (workers.py).
+A worker also calls download.py, logs_and_checkpoints.py, uploads.py, results_at_once.py, the status of a job
+(jobs.py) and the eviction of its own predecessors (workers.py).
 """
 
 from typing import Any

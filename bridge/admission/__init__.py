@@ -1,1 +1,1 @@
-"""What may come in: API keys, limits, and the JSON guard. Decides before anything of a request is done."""
+"""What may come in: API keys, limits, and the JSON guard. Decides before any work on a request begins."""

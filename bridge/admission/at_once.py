@@ -17,7 +17,7 @@ class AtOnce:
     def begin(self, asks: Caller) -> ExitStack:
         """Count one more until the returned stack is closed. Raises TooMany."""
         if not self._budget.take(asks.whose, 1):
-            why = f"{self._what} of this key, of its tenant, or in all: too many at once."
+            why = f"{self._what}: too many at once, of this key, of its tenant or in all."
             raise TooMany(why, retry_after=self._retry_after)
         held = ExitStack()
         held.callback(self._budget.give_back, asks.whose, 1)

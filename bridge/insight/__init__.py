@@ -1,1 +1,1 @@
-"""What is shown of jobs and of the whole: explanations, statistics, counters, gauges. Changes no job."""
+"""What is shown about jobs and about the whole bridge: explanations, statistics, counters, gauges. Changes no job."""

@@ -1,1 +1,1 @@
-"""What can happen to a job, one verb a file. Every change of state goes through transition.py."""
+"""What can happen to a job. All changes of state are guarded UPDATEs by transition.py, but for the claim (claim.py)."""

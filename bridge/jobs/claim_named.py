@@ -51,7 +51,7 @@ def claim_named(
     mine = (job.key_id, job.worker_id, job.claim_id) == (caller.key_id, worker_id, claim_id)
     repeated = claim_id is not None and mine and job.status == JobState.PROCESSING
     if job.status != JobState.PENDING and not repeated:
-        raise _not_to_be_had(job)
+        raise _refusal(job)
     with runtime.engine.connect() as connection:
         paused = of_worker([one for one in now_paused(connection, caller.tenant) if one.worker_id == worker_id],
                            caller.key_id)  # fmt: skip
@@ -73,10 +73,10 @@ def claim_named(
             return Named(earlier, again=True)
     if fates.again:
         raise Invalid({"claim_id": ["Was used for a claim of another job; use a new one."]})
-    raise _not_to_be_had(find(runtime, caller.tenant, job_id, STANDING))
+    raise _refusal(find(runtime, caller.tenant, job_id, STANDING))
 
 
-def _not_to_be_had(job: Row[Any]) -> Conflict:
+def _refusal(job: Row[Any]) -> Conflict:
     """Return the reason why the job was not given; it does not say who holds the job."""
     if job.status in FINAL:
         return Conflict(f"The job is {job.status}.", code="already_finished", job_status=job.status)
@@ -84,7 +84,7 @@ def _not_to_be_had(job: Row[Any]) -> Conflict:
         why = "The job has been claimed: its worker holds it."
         return Conflict(why, code="already_claimed", job_status=job.status)
     why = (
-        "The job waits and may not be claimed now: its time has not come or is over, somebody is changing it, or this"
-        f" worker gave it back less than {WITHHELD_SECONDS} s ago."
+        "The job is pending but cannot be claimed now: it is not due yet, its queue timeout has passed, another request"
+        f" is changing it, or this worker gave it back less than {WITHHELD_SECONDS} s ago."
     )
     return Conflict(why, code="not_ready", job_status=job.status)

@@ -1,5 +1,7 @@
 """The clocks: what happens when a job waited, ran, or its worker was silent for too long.
 
+The queue timeout and the deadline end a job as `timeout`; a lease that ran out is a retry, or the last one's failure.
+
 Each sweep takes a bounded batch in the order of its clock, skipping rows that somebody is changing. The order of the
 sweeps is the precedence of the contract: an unacknowledged claim goes back even when the deadline is shorter; else
 the deadline comes before the lease.

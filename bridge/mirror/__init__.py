@@ -1,1 +1,1 @@
-"""The mirror of pending jobs in Redis: a hint, never the truth. May use PostgreSQL only to repair it."""
+"""The mirror of pending jobs in Redis: a hint, never the truth. PostgreSQL only for repair and due jobs."""

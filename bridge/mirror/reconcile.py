@@ -1,5 +1,7 @@
 """Make the mirror agree with PostgreSQL, without ever reading a whole list.
 
+What else happens when Redis is lost is in docs/guarantees.md.
+
 Three things can be wrong, and each has its bound: the mirror is gone (the epoch is missing: it is rebuilt in batches,
 over as many runs as it takes, while claims come from PostgreSQL); a process left IDs in its claimed lists (they go
 back); an ID is missing or surplus (the heads are compared: what is wrong further down is seen when it comes near the

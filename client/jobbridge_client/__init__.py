@@ -1,4 +1,7 @@
-"""The bridge's client for pipelines: `Client`, `AsyncClient`, and `verify` for webhooks."""
+"""The bridge's client for pipelines: `Client`, `AsyncClient`, and `verify` for webhooks.
+
+bridge-worker sends and fetches files by the steps of its calls (steps.py) over its own connection.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx2
 
-from jobbridge_client import calls, downloads, uploads
+from jobbridge_client import calls, downloads, resumable_uploads
 from jobbridge_client.connection import BEYOND_SECONDS, ENDLESS, Settings, built, head, takers, told
 from jobbridge_client.errors import BadAnswer
 from jobbridge_client.records import Artifact, Batch, BatchState, Job, Page, Result, Upload
@@ -64,7 +64,7 @@ class Client(Settings):
         Raises BadFile.
         """
         given = {"content_type": content_type, "ingestion_task_id": ingestion_task_id, **fields}
-        return self._run(uploads.submit(path, given, idempotency_key, progress, self._patience))
+        return self._run(resumable_uploads.submit(path, given, idempotency_key, progress, self._patience))
 
     def create(
         self,
@@ -115,9 +115,8 @@ class Client(Settings):
         a restart by `resume`. An upload is kept for a day after its last byte. Raises BadFile; `error.upload` is how
         far it came.
         """
-        return self._run(
-            uploads.upload(path, uploads.described(path, name, media_type), resume, progress, self._patience)
-        )
+        told = resumable_uploads.described(path, name, media_type)
+        return self._run(resumable_uploads.upload(path, told, resume, progress, self._patience))
 
     def status(self, job: Job | str) -> Job:
         """Return the state of a job, in its short form."""

@@ -13,8 +13,8 @@ from bridge_worker.download import CheckpointDownload
 from bridge_worker.held import Held
 from bridge_worker.keeping import CheckpointFile
 from bridge_worker.result_files import Files
+from bridge_worker.send_files import Sending
 from bridge_worker.send_kept import send_checkpoint
-from bridge_worker.uploads import Sending
 from tests.support.client import ok
 from tests.support.fault_proxy import FaultProxy
 from tests.support.waiting import wait_until

@@ -20,9 +20,9 @@ from bridge_worker.held import Held
 from bridge_worker.keeping import EARLIER_FILE
 from bridge_worker.process import HandlerProcess, NotStarted, Outcome
 from bridge_worker.results import Results
+from bridge_worker.send_files import Sending
 from bridge_worker.send_kept import drop_checkpoints, send_last_checkpoint, send_log
 from bridge_worker.text import one_line
-from bridge_worker.uploads import Sending
 
 log = logging.getLogger(__name__)
 RESULT_LIMIT = 64 * 2**20  # bytes of a result's JSON

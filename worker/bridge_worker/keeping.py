@@ -130,7 +130,7 @@ def write_checkpoint(directory: Path, checkpoint: str) -> None:
 
 
 def told_of(checkpoint: str | CheckpointFile, directory: Path) -> dict[str, Any]:
-    """Return the message to the worker about a checkpoint; write a text for it."""
+    """Return the message that tells the worker of a checkpoint; a text is first written to the job's directory."""
     if isinstance(checkpoint, CheckpointFile):
         return {"checkpoint_file": checkpoint.path.name, "media_type": checkpoint.media_type}
     write_checkpoint(directory, checkpoint)

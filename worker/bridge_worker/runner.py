@@ -125,7 +125,7 @@ class Runner:
             return
         if faults := self._slots.machine_faults:
             rest = min(LONGEST_REST, 2.0 ** min(faults, 10))
-            log.warning("no poll for %.0f s: something is wrong with this machine or its handler", rest)
+            log.warning("pausing polls for %.0f s: something is wrong with this machine or its handler", rest)
             self._stopping.wait(rest)
         claim_id = uuid.uuid4().hex
         began = time.monotonic()

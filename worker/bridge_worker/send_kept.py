@@ -15,9 +15,9 @@ from bridge_worker.answers import CallFailed
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.keeping import CheckpointFile
+from bridge_worker.send_files import Sending
 from bridge_worker.text import storable
-from bridge_worker.uploads import Sending
-from jobbridge_client import uploads
+from jobbridge_client import resumable_uploads
 
 log = logging.getLogger(__name__)
 LAST_SECONDS = 60.0  # for the last checkpoint before a failure
@@ -118,6 +118,6 @@ def _drop(client: BridgeClient, held: Held, checkpoint: str | CheckpointFile) ->
     keeping.remove(checkpoint)
     if isinstance(checkpoint, CheckpointFile) and checkpoint.upload:
         try:
-            transfers.run(client, held, "upload", uploads.delete(checkpoint.upload), lambda _: None)
+            transfers.run(client, held, "upload", resumable_uploads.delete(checkpoint.upload), lambda _: None)
         except CallFailed as error:
             log.info("job=%s upload not deleted: %s", held.id, error)

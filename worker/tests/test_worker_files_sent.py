@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from scripted_bridge import Say, claim, jobs, problem
 
-from bridge_worker import transfers, uploads
+from bridge_worker import send_files, transfers
 from bridge_worker.answers import CallFailed
 from bridge_worker.attempt import Attempt, MachineFault
 from bridge_worker.result_files import Files
@@ -28,10 +28,10 @@ def test_a_bridge_without_uploads_is_sent_a_text_in_the_result_as_far_as_it_may_
 ):
     bridge.always("uploads", Say(404))
     files.text.write_bytes(b"a long\r\ntext\r")
-    assert uploads.Sending(client, held).send(files) == {"content": "a long\r\ntext\r"}
-    monkeypatch.setattr(uploads, "INLINE_LIMIT", 5)
+    assert send_files.Sending(client, held).send(files) == {"content": "a long\r\ntext\r"}
+    monkeypatch.setattr(send_files, "INLINE_LIMIT", 5)
     with pytest.raises(CallFailed, match="404"):
-        uploads.Sending(client, held).send(files)
+        send_files.Sending(client, held).send(files)
 
 
 def test_an_upload_elsewhere_is_sent_nothing(bridge, client, held, files, elsewhere):
@@ -40,7 +40,7 @@ def test_an_upload_elsewhere_is_sent_nothing(bridge, client, held, files, elsewh
     bridge.script("uploads", Say(201, state, {"Location": state["upload_id"]}))
     bridge.always("upload", Say(403))
     with pytest.raises(CallFailed, match="403"):
-        uploads.Sending(client, held).send(files)
+        send_files.Sending(client, held).send(files)
     assert elsewhere.is_unasked()
 
 
@@ -54,7 +54,7 @@ def test_bytes_that_arrived_although_the_answer_said_otherwise_are_not_sent_agai
 
     bridge.script("uploads", lambda call: bridge.announce(replace(call, raw=b"")))
     bridge.script("upload", arrives)
-    assert uploads.Sending(client, held).send(files) == {"result_upload": "0", "content": None}
+    assert send_files.Sending(client, held).send(files) == {"result_upload": "0", "content": None}
     assert lost.is_set()
     assert [bridge.next("upload").method for _ in range(2)] == ["PATCH", "GET"]
     assert bridge.calls_left("upload") == 0
@@ -62,7 +62,7 @@ def test_bytes_that_arrived_although_the_answer_said_otherwise_are_not_sent_agai
 
 def test_sending_ends_with_the_job_and_with_the_file(client, held, files):
     with files.text.open("rb") as file:
-        check = uploads.Sending(client, held)._check
+        check = send_files.Sending(client, held)._check
         shorter = transfers._Body(FilePart(file, 0, 12), check)
         sent = iter(shorter)
         assert (len(shorter), next(sent)) == (12, b"a long text")

@@ -12,8 +12,8 @@ from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
 from bridge_worker.keeping import CheckpointFile
 from bridge_worker.result_files import Files
-from jobbridge_client import uploads
 from jobbridge_client.records import Upload
+from jobbridge_client.resumable_uploads import Progress, upload
 
 NO_UPLOADS = (404, 405)  # from a bridge without such a route
 INLINE_LIMIT = 64 * 2**20  # bytes of a text that is sent in the result if the bridge takes no uploads
@@ -68,10 +68,10 @@ class Sending:
         return self._send(path, media_type, None, None, patience=self._held.patience())
 
     def _send(
-        self, path: Path, media_type: str, resume: str | None, progress: uploads.Progress | None, *, patience: float
+        self, path: Path, media_type: str, resume: str | None, progress: Progress | None, *, patience: float
     ) -> str:
         metadata = {"job_id": self._held.id, "filetype": media_type}
-        steps = uploads.upload(path, metadata, resume, progress, patience)
+        steps = upload(path, metadata, resume, progress, patience)
         return transfers.run(self._client, self._held, "upload", steps, self._check).upload_id
 
     def _check(self, _pause: float) -> None:
