@@ -5,6 +5,7 @@ bridge-worker sends and fetches files by the steps of its calls (steps.py) over 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from jobbridge_client.errors import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from jobbridge_client.async_client import AsyncClient
     from jobbridge_client.client import Client
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Artifact",
     "AsyncClient",
@@ -65,6 +66,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a client when it is asked for: bridge-worker runs the steps itself, on Python 3.10 without httpx2."""
+    if name in ("Client", "AsyncClient") and sys.version_info < (3, 11):
+        raise ImportError(f"{name} needs Python 3.11 or later, as httpx2 does")
     if name == "Client":
         from jobbridge_client.client import Client
 

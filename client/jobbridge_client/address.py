@@ -24,7 +24,7 @@ def checked(url: str, key: str | None, *, allow_http: bool) -> str:
         raise BadSetting("key: only visible ASCII characters")
     if key and not allow_http and parts.scheme == "http" and not stays_here(url):
         raise BadSetting(f"url: the key would go to {parts.hostname} unencrypted; use https://, or say allow_http=True")
-    return url.rstrip("/")
+    return parts.geturl().rstrip("/")  # the scheme in lower case
 
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,254})(?::([0-9]{1,5}))?")

@@ -37,7 +37,7 @@ class Settings:
             raise BadSetting("patience: seconds, not below 0")
         self._url, self._patience = checked(url, key, allow_http=allow_http), patience
         # No compression: a small answer must not become a large one.
-        headers = {"User-Agent": "jobbridge-client/0.1.0", "Accept": "application/json", "Accept-Encoding": "identity"}
+        headers = {"User-Agent": "jobbridge-client/0.2.0", "Accept": "application/json", "Accept-Encoding": "identity"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._http = self._KIND(

@@ -23,6 +23,10 @@ class BadFile(BridgeError):
     """A local file cannot be read or written, or changed while it was sent."""
 
 
+class OtherBytes(BadFile):
+    """The bridge has other bytes than the file that was sent: it changed meanwhile, or they did on the way."""
+
+
 class BadAnswer(BridgeError):
     """The answer is not the bridge's, or is too large, or its bytes are not those promised."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 Priority = Literal["high", "normal", "low"]
 FINAL = ("completed", "failed", "timeout", "cancelled")
+UPLOAD = (("upload_id", str), ("length", int), ("received", int))
 
 
 class JobFields(TypedDict, total=False):
@@ -120,8 +122,10 @@ class Upload:
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
         """Read an upload. Raises BadAnswer."""
-        sizes = (member(data, "length", int), member(data, "received", int))
-        return cls(member(data, "upload_id", str), *sizes, optional(data, "sha256", str))
+        upload_id, length, received = (member(data, name, kind) for name, kind in UPLOAD)
+        if not (0 <= received <= length and re.fullmatch("[!-~]{1,100}", upload_id)):
+            raise BadAnswer("the answer was not understood: there is no such upload")
+        return cls(upload_id, length, received, optional(data, "sha256", str))
 
 
 @dataclass(frozen=True)

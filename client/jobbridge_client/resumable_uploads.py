@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from jobbridge_client import calls
 from jobbridge_client.answers import Pauses, document, passes, patient, refusal, retry_after
-from jobbridge_client.errors import BadAnswer, BadFile, BridgeError, Conflict, NotFound, Unreachable
+from jobbridge_client.errors import BadAnswer, BadFile, BridgeError, Conflict, NotFound, OtherBytes, Unreachable
 from jobbridge_client.records import Job, Upload
 from jobbridge_client.steps import FilePart, Pause, Reply, Request, Steps, send, sha256_of, work
 
@@ -21,8 +21,9 @@ TUS = {"Tus-Resumable": "1.0.0"}
 BYTES = {"Content-Type": "application/offset+octet-stream"}
 AT_ONCE_BYTES = 2**20  # of a file that is sent with its announcement
 DIGEST_SECONDS = 600.0  # the answer to the last piece waits for the file's digest
-BROKEN = (400, 460)  # of bytes that came in pieces or with another checksum: they may be sent again
+BROKEN = (400, 460)  # of bytes that were cut or changed on the way: they may be sent again
 MOVED = ("wrong_offset", "error")  # 409: go on from the offset; the reason of the second was lost with the connection
+TIMES = 3  # that a refusal for one of these is met without any progress
 
 Progress = Callable[[Upload], object]
 
@@ -64,7 +65,9 @@ def upload(
             error.upload = error.upload or state
             raise
         if (yield from work(lambda: sha256_of(file))) != whole.sha256:
-            raise BadFile(f"{path} is not what the bridge has of it: it changed while it was sent")
+            raise OtherBytes(
+                f"{path} is not what the bridge has of it: it changed while it was sent, or its bytes did on the way"
+            )
         return whole
     finally:
         file.close()
@@ -110,7 +113,7 @@ def _state(upload_id: str, patience: float) -> Steps[Upload]:
 
 
 def _send_all(file: BinaryIO, state: Upload, progress: Progress | None, patience: float) -> Steps[Upload]:
-    pauses = Pauses(patience)
+    pauses, stuck = Pauses(patience), 0
     if progress is not None:
         progress(state)
     while state.received < state.length or state.sha256 is None:
@@ -121,7 +124,9 @@ def _send_all(file: BinaryIO, state: Upload, progress: Progress | None, patience
             if reply.status != 204:
                 failed, asked = refusal(reply), retry_after(reply)
                 moved = isinstance(failed, Conflict) and failed.code in MOVED
-                if not (moved or reply.status in BROKEN or passes(reply.status)):
+                again = moved or reply.status in BROKEN
+                stuck += again
+                if not (passes(reply.status) or (again and stuck <= TIMES)):
                     raise failed
         except Unreachable as error:
             failed = error
@@ -132,6 +137,7 @@ def _send_all(file: BinaryIO, state: Upload, progress: Progress | None, patience
             raise
         if state.received > before:
             pauses.again()
+            stuck = 0
             if moved:  # what was sent before a cut arrived after all
                 continue
         if failed is None and (state.received < state.length or state.sha256 is None):

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -77,7 +77,7 @@ class BridgeClient:
         `facts` are sent with polls and heartbeats. `source_networks` may be fetched from although not public.
         """
         self._source_networks = source_networks
-        self._url = url.rstrip("/")
+        self._url = urlsplit(url).geturl().rstrip("/")  # the scheme in lower case
         self.worker_id = worker_id
         self.on_drain: Callable[[], object] = lambda: None  # called when an answer asks this worker to end
         self._facts = facts

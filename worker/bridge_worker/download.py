@@ -42,6 +42,7 @@ class Download(Saving):
 
     what = "source"  # begins the names of its files
     noun, gone = "source file", "the source file is gone; submit it again as a new job"
+    passing = 0  # a status after which another try may do better
 
     def __init__(
         self,
@@ -72,7 +73,8 @@ class Download(Saving):
         steps = receive(self._place(self._held.claim), self, self._held.patience())
         try:
             with self._file:
-                transfers.run(self._client, self._held, f"{self.what} download", steps, self._check_wanted, passing=405)
+                what, check = f"{self.what} download", self._check_wanted
+                transfers.run(self._client, self._held, what, steps, check, passing=self.passing)
         except SourceRefused as error:
             raise Refused(f"{self._name()}: {error}") from None
         except CallFailed as error:
@@ -163,6 +165,7 @@ class CheckpointDownload(Download):
     """The checkpoint that an earlier attempt uploaded, likewise; refused where it takes too long."""
 
     what, noun, gone = EARLIER_FILE, "checkpoint", "the checkpoint is gone"
+    passing = 405  # from a process of the version before, during an upgrade
 
     def __init__(self, client: BridgeClient, held: Held, directory: Path, **limits: int) -> None:
         super().__init__(client, held, directory, **limits)

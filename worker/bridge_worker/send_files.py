@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bridge_worker.result_files import Files
 from jobbridge_client.records import Upload
 from jobbridge_client.resumable_uploads import Progress, upload
 
+log = logging.getLogger(__name__)
 NO_UPLOADS = (404, 405)  # from a bridge without such a route
 INLINE_LIMIT = 64 * 2**20  # bytes of a text that is sent in the result if the bridge takes no uploads
 
@@ -60,12 +62,20 @@ class Sending:
         def announced(state: Upload) -> None:
             file.upload = state.upload_id
 
-        return self._send(file.path, file.media_type, file.upload or None, announced, patience=0.0)
+        try:
+            return self._send(file.path, file.media_type, file.upload or None, announced, patience=0.0)
+        except transfers.Altered:
+            file.upload = ""
+            raise
 
     def _upload(self, path: Path, media_type: str) -> str:
         """Upload one file and return its ID."""
         kill_points.reach("upload.before_send")
-        return self._send(path, media_type, None, None, patience=self._held.patience())
+        try:
+            return self._send(path, media_type, None, None, patience=self._held.patience())
+        except transfers.Altered as error:
+            log.warning("job=%s upload: %s; once more", self._held.id, error)
+            return self._send(path, media_type, None, None, patience=self._held.patience())
 
     def _send(
         self, path: Path, media_type: str, resume: str | None, progress: Progress | None, *, patience: float

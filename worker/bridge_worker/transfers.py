@@ -19,7 +19,8 @@ import requests
 from bridge_worker.answers import Answer, CallFailed, pieces, read_bounded
 from bridge_worker.client import BridgeClient
 from bridge_worker.held import Held
-from jobbridge_client.errors import BadFile, BridgeError, Refused, Unreachable
+from bridge_worker.text import one_line
+from jobbridge_client.errors import BadFile, BridgeError, OtherBytes, Refused, Unreachable
 from jobbridge_client.steps import FilePart, Pause, Reply, Request, Step, Steps, Work
 from jobbridge_client.steps import run as run_steps
 
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 
 class NotWanted(CallFailed):
     """The transfer has ended here, as nobody needs it any more."""
+
+
+class Altered(CallFailed):
+    """The bridge has other bytes than the file: they changed on the way."""
 
 
 def run(
@@ -48,7 +53,7 @@ def run(
             return step.do()
         if isinstance(step, Pause):
             check(step.seconds)
-            log.warning("job=%s %s: %s; again in %.1f s", held.id, what, step.why, step.seconds)
+            log.warning("job=%s %s: %s; again in %.1f s", held.id, what, last or step.why, step.seconds)
             held.over.wait(step.seconds)
             return check(0.0)
         last = None
@@ -68,11 +73,13 @@ def run(
 
     try:
         return run_steps(steps, do)
+    except OtherBytes as error:
+        raise Altered(str(error)) from error
     except BadFile as error:
         raise OSError(str(error)) from error
     except BridgeError as error:
         cause = failed if isinstance(error, Refused | Unreachable) else last
-        raise cause or CallFailed(str(error), status=400) from error  # without one: not what a bridge answers
+        raise cause or CallFailed(one_line(str(error), 300), status=400) from error  # not what a bridge answers
 
 
 def _request(client: BridgeClient, held: Held, request: Request, check: Callable[[float], object]) -> Reply:
@@ -81,7 +88,10 @@ def _request(client: BridgeClient, held: Held, request: Request, check: Callable
     with client.open(held.claim, request, data) as response:
         reply = Reply(response.status_code, {name.lower(): value for name, value in response.headers.items()})
         if request.taker is None:
-            return replace(reply, body=read_bounded(response, request.limit, request.seconds))
+            body = read_bounded(response, request.limit, request.seconds)
+            if reply.status != 204 and not body.lstrip().startswith(b"{"):
+                raise CallFailed(f"what answered is not the bridge ({reply.status})")  # a proxy's page, perhaps
+            return replace(reply, body=body)
         if not request.away:  # another server knows nothing of the job
             held.hear(Answer({}, reply.headers.get("x-job-status")))
         if reply.status == 307:

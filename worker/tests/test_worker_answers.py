@@ -157,6 +157,8 @@ def test_no_proxy_gets_the_key_of_a_bridge_on_this_machine(bridge, elsewhere, mo
     BridgeClient(bridge.url, "the-key", "w1").heartbeat(read_claim(claim()), {})
     assert bridge.next("heartbeat").headers["authorization"] == "Bearer the-key"
     assert elsewhere.is_unasked()
+    BridgeClient(bridge.url.replace("http", "HTTP"), "the-key", "w1").heartbeat(read_claim(claim()), {})
+    assert elsewhere.is_unasked()
     assert BridgeClient("https://bridge.example", "the-key", "w1")._job_session.trust_env, (
         "over TLS one may lie between"
     )

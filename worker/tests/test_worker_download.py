@@ -108,7 +108,15 @@ def test_a_checkpoint_is_waited_for_no_longer_than_the_attempt_can_spare(
     assert bridge.calls_left("checkpoint") == 0
 
 
-def test_a_store_is_asked_without_key_and_token_and_for_the_rest(bridge, elsewhere, fetch):
+def test_a_refused_source_is_asked_for_once(bridge, fetch):
+    bridge.always("download", problem(405, "method_not_allowed"))
+    with pytest.raises(CallFailed, match="405"):
+        fetch()
+    bridge.next("download")
+    assert bridge.calls_left("download") == 0
+
+
+def test_a_store_is_asked_without_key_and_token_and_for_the_rest(bridge, elsewhere, fetch, caplog):
     told = {"ETag": '"one"', "Repr-Digest": digest(DATA), "Content-Disposition": 'attachment; filename="a.pdf"'}
     there = Say(307, headers={**told, "Location": f"{elsewhere.url}/files/download?X-Amz-Signature=1"})
     bridge.always("download", there)
@@ -123,6 +131,7 @@ def test_a_store_is_asked_without_key_and_token_and_for_the_rest(bridge, elsewhe
         assert not {"authorization", "x-lease-token", "if-range"} & one.keys()
     assert bridge.next("download").headers["x-lease-token"]
     assert bridge.next("download").headers["if-range"] == '"one"'
+    assert "source download: the bridge's store answers 403; again in" in caplog.text
 
 
 def test_another_file_in_the_store_is_begun_anew(bridge, elsewhere, fetch):

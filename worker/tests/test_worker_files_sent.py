@@ -60,6 +60,52 @@ def test_bytes_that_arrived_although_the_answer_said_otherwise_are_not_sent_agai
     assert bridge.calls_left("upload") == 0
 
 
+PAGE = Say(data=b"<html>We are back soon.</html>", headers={"Content-Type": "text/html"})
+
+
+def test_a_proxys_page_costs_no_result(bridge, client, held, files):
+    bridge.script("uploads", PAGE, lambda call: bridge.announce(replace(call, raw=b"")))
+    bridge.script("upload", PAGE, PAGE)  # to the PATCH, and to the GET that follows
+    assert send_files.Sending(client, held).send(files) == {"result_upload": "0", "content": None}
+    assert bridge.uploads == [(11, b"a long text")]
+
+
+def altered(bridge):
+    """Answer an announcement as a bridge that received other bytes."""
+    return lambda call: bridge.announce(replace(call, raw=call.raw[::-1]))
+
+
+def test_bytes_that_changed_on_the_way_are_sent_once_more(bridge, client, held, files):
+    bridge.script("uploads", altered(bridge))
+    assert send_files.Sending(client, held).send(files) == {"result_upload": "1", "content": None}
+    bridge.always("uploads", altered(bridge))
+    with pytest.raises(CallFailed, match="did on the way") as failed:
+        send_files.Sending(client, held).send(files)
+    assert failed.value.retryable
+    assert len(bridge.uploads) == 4
+
+
+@pytest.mark.parametrize("answer", [Say(400), problem(460, "checksum_mismatch"), Say(409)])
+def test_bytes_that_are_refused_again_and_again_are_given_up(bridge, client, held, files, monkeypatch, answer):
+    monkeypatch.setattr(held.over, "wait", lambda _seconds: False)
+    bridge.script("uploads", lambda call: bridge.announce(replace(call, raw=b"")))
+    bridge.always("upload", lambda call: answer if call.method == "PATCH" else bridge.append(call))
+    with pytest.raises(CallFailed, match=str(answer.status)):
+        send_files.Sending(client, held).send(files)
+    assert bridge.calls_left("upload") == 7  # four PATCHes, and three times the offset
+
+
+@pytest.mark.parametrize("state", [
+    {"upload_id": "0", "length": 11, "received": -(2**70)}, {"upload_id": "0", "length": 11, "received": 12},
+    {"upload_id": "\ud800", "length": 11, "received": 11}, {"upload_id": "", "length": 11, "received": 0},
+    {"upload_id": "0", "length": True, "received": 0}, {"upload_id": "0" * 101, "length": 11, "received": 0},
+])  # fmt: skip
+def test_a_state_that_no_upload_has_is_a_failed_call(bridge, client, held, files, state):
+    bridge.script("uploads", Say(201, state))
+    with pytest.raises(CallFailed, match="not understood"):
+        send_files.Sending(client, held).send(files)
+
+
 def test_sending_ends_with_the_job_and_with_the_file(client, held, files):
     with files.text.open("rb") as file:
         check = send_files.Sending(client, held)._check
