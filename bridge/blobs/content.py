@@ -186,7 +186,7 @@ def _read(runtime: Runtime, held: Iterable[Segment], take: Callable[[Bytes], obj
     """Have `take` called with all bytes of these objects, where files are read."""
     objects, end = store(runtime.settings), 0
     for one in held:
-        at, end = end - one.start, one.start + one.size
+        at, end = max(0, end - one.start), one.start + one.size  # after a gap if the upload is deleted meanwhile
         while at < one.size:
             with _room.some() as most:
                 count = min(most, one.size - at)

@@ -263,6 +263,18 @@ def test_bytes_that_were_given_up_meanwhile_do_not_count(core):
     assert stands(core, upload).received == 0
 
 
+def test_the_last_bytes_of_an_upload_that_is_given_up_meanwhile_do_not_count(core):
+    upload = append_to_upload.append(core.runtime, announced(core, 600_000), iter([FILE[:100_000]]))
+
+    def pieces():
+        yield FILE[100_000:400_000]
+        uploads.give_up(core.runtime, KEY, str(upload.id))
+        yield FILE[400_000:600_000]
+
+    with pytest.raises(Conflict):
+        append_to_upload.append(core.runtime, upload, pieces())
+
+
 @pytest.mark.parametrize(
     "content", ["aé✓😀".encode() * 3, "é".encode() * 4 + b"\xff" + b"a", "✓".encode()[:2], b"\xed\xa0\x80"]
 )
