@@ -78,6 +78,17 @@ def test_up_down_and_up_again_leaves_nothing_behind_and_the_schema_is_what_the_m
     assert migrations.current(empty) == newest
 
 
+def test_an_object_of_more_than_two_gibibytes_does_not_hinder_a_downgrade(empty):
+    migrations.upgrade(empty)
+    with empty.begin() as connection:
+        row = "INSERT INTO upload_segments (id, object, start, size) VALUES (gen_random_uuid(), 'x', 0, 3000000000)"
+        connection.execute(text(row))
+    migrations.downgrade(empty, "0022")
+    migrations.upgrade(empty)
+    with empty.connect() as connection:
+        assert connection.scalar(text("SELECT size FROM upload_segments")) == 3_000_000_000
+
+
 def test_two_upgrades_at_once_both_succeed(empty):
     url = empty.url.render_as_string(hide_password=False)
     script = "from sys import argv; from models import migrations as m; m.upgrade(argv[1]); print(m.current(argv[1]))"
