@@ -7,6 +7,7 @@ AWS_ENDPOINT_URL, or an instance's role.
 import tempfile
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, BinaryIO
 
 import structlog
@@ -22,6 +23,8 @@ PART = 8 * 1024 * 1024  # bytes of an object that are put in one request, and in
 MOST_PARTS = 10_000  # of an object, which S3 allows
 PIECE = 256 * 1024  # bytes that are read from a file at a time
 NO_BUCKET = "status code: 404"  # in the words of a listing's error, which has no class of its own
+TOO_SHORT = "status code: 416"  # likewise in those of a read
+SLOW: Any = {**CLIENT, "timeout": "300s"}  # S3 may take minutes to complete an object of many parts
 AGAIN: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=12)}
 
 
@@ -43,7 +46,8 @@ class Bucket:
         self._obstore = obstore
         self.refused = (BaseError, OSError)
         try:
-            self._objects: Any = store.from_url(url, client_options=CLIENT, retry_config=AGAIN)
+            self._at = partial(store.from_url, url, retry_config=AGAIN)
+            self._objects: Any = self._at(client_options=CLIENT)
         except (BaseError, ValueError) as error:
             raise SettingsError(f"BRIDGE_STORE: {url}: {type(error).__name__}") from None
 
@@ -56,7 +60,7 @@ class Bucket:
             raise _unavailable(error) from None
 
     def draft(self, name: str, most: int = 0) -> "_Object":
-        return _Object(self, name, part_bytes(most))
+        return _Object(self, name, part_bytes(most), slow=most > 0)
 
     def put(self, name: str, file: BinaryIO) -> None:
         """Store what a file holds as an object, in one request. Raises Unavailable."""
@@ -66,9 +70,13 @@ class Bucket:
         except self.refused as error:
             raise _unavailable(error) from None
 
-    def writer(self, name: str, part: int) -> Any:
-        """Return what puts an object by its parts, one at a time, while it is written to; the object is there then."""
-        return self._obstore.open_writer(self._objects, name, buffer_size=part, max_concurrency=1)
+    def writer(self, name: str, part: int, *, slow: bool) -> Any:
+        """Return what puts an object by its parts, one at a time, while it is written to; the object is there then.
+
+        `slow`: nobody waits for it.
+        """
+        objects = self._at(client_options=SLOW) if slow else self._objects
+        return self._obstore.open_writer(objects, name, buffer_size=part, max_concurrency=1)
 
     def read(self, name: str, start: int, count: int) -> memoryview:
         try:
@@ -77,6 +85,8 @@ class Bucket:
         except FileNotFoundError:
             raise NotFound("The file is gone from the store.") from None
         except self.refused as error:
+            if TOO_SHORT in str(error):
+                raise NotFound("The file is cut short in the store.") from None
             raise _unavailable(error) from None
 
     def open(self, name: str) -> None:
@@ -100,10 +110,11 @@ class Bucket:
 class _Object:
     """A bridge.blobs.store.Draft: what comes slowly is kept in an unnamed file until it is a part's worth."""
 
-    def __init__(self, bucket: Bucket, name: str, part: int) -> None:
+    def __init__(self, bucket: Bucket, name: str, part: int, *, slow: bool) -> None:
         self._bucket = bucket
         self._name = name
         self._part = part  # bytes
+        self._slow = slow
         try:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
         except OSError as error:
@@ -122,7 +133,7 @@ class _Object:
         return self._handed_on % self._part + self._held > self._part
 
     def hand_on(self) -> None:
-        self._writer = self._writer or self._bucket.writer(self._name, self._part)
+        self._writer = self._writer or self._bucket.writer(self._name, self._part, slow=self._slow)
         try:
             self._file.seek(0)
             while piece := self._file.read(PIECE):

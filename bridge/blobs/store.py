@@ -39,7 +39,10 @@ class Store(Protocol):
         """Begin an object, of at most `most` bytes if that is more than its kind usually has."""
 
     def read(self, name: str, start: int, count: int) -> Bytes:
-        """Read `count` bytes of an object from `start` on. Raises NotFound if there is no such object."""
+        """Read `count` bytes of an object from `start` on. Raises NotFound if there is no such object.
+
+        What ends before `start` has no bytes there, or (a bucket) is not found.
+        """
 
     def open(self, name: str) -> BinaryIO | None:
         """Open an object as a file; return None if the store has no files. Raises NotFound if it does not exist."""

@@ -37,6 +37,8 @@ def test_an_object_is_there_wholly_or_not_at_all(store):
     draft.keep()
     assert store.read(NAME, 2, 3) == b"cde"
     assert store.read(NAME, 300_000, 100) == b"x" * 6
+    with suppress(NotFound):  # a bucket
+        assert store.read(NAME, 300_006, 100) == b""
     store.delete(NAME)
     store.delete(NAME)
     with pytest.raises(NotFound):
@@ -49,9 +51,10 @@ def written(draft, pieces):
             draft.hand_on()
 
 
-def test_an_object_of_many_parts_is_there_wholly_or_not_at_all(store):
+@pytest.mark.parametrize("most", [0, 2**30])
+def test_an_object_of_many_parts_is_there_wholly_or_not_at_all(store, most):
     pieces = [os.urandom(PIECE) for _ in range(72)]  # two parts and a little
-    draft = store.draft(NAME)
+    draft = store.draft(NAME, most)
     written(draft, pieces)
     with pytest.raises(NotFound):
         store.read(NAME, 0, 3)
@@ -209,6 +212,16 @@ def test_a_bucket_whose_server_refuses_is_no_missing_file(store_refusing):
     for call in (*calls, large.hand_on, large.keep, large.discard):
         with pytest.raises(Unavailable, match="send the request again"):
             call()
+
+
+@pytest.mark.clients
+def test_a_bucket_that_has_fewer_bytes_than_are_asked_for_lacks_the_file(monkeypatch):
+    pytest.importorskip("obstore")
+    with scripted(answer("416 Requested Range Not Satisfiable", b"", kind="application/xml")) as server:
+        for name, value in {**ACCESS, "AWS_ENDPOINT_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(NotFound, match="cut short"):
+            Bucket("s3://files/x").read(NAME, 100, 1)
 
 
 @pytest.mark.clients
