@@ -1,7 +1,8 @@
 """Join the objects of an upload into one, so that a bucket itself can give it (BRIDGE_STORE_REDIRECT).
 
 Done beside requests, by a thread of a Celery process: a file of many gigabytes takes minutes. One upload is joined at a
-time; what a process that died had in hand is taken again after AGAIN_SECONDS, other uploads after SILENT_SECONDS.
+time; what a process that died had in hand is taken again after AGAIN_SECONDS, other uploads after SILENT_SECONDS, and
+at once after a failure.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from bridge.background import Supervised
 from bridge.blobs.content import pieces
 from bridge.blobs.store import store
 from bridge.crash_points import reach
-from bridge.errors import NotFound, Unavailable
+from bridge.errors import BridgeError, NotFound, Unavailable
 from bridge.names import JOIN as JOIN_UPLOADS
 from bridge.runtime import Runtime, at_once
 from bridge.sweeps import swept
@@ -26,10 +27,13 @@ from models.upload import IN_PIECES
 
 log = structlog.get_logger("bridge.blobs")
 
-AGAIN_SECONDS = 600  # after a try that came to nothing
+AGAIN_SECONDS = 600  # after a try that came to nothing, at the least
+AGAIN_COST = 20  # times what it took, so that what always fails takes a 20th of the time
+UNFIT_SECONDS = 86400  # at the least, after one that will fail again
 HOLD_SECONDS = 10.0  # between two signs that it goes on
 SILENT_SECONDS = 60  # without one, after which another upload is taken
 MOST_SECONDS = 3600.0  # for one upload, which is then left for a day
+PACE_SECONDS = 60.0  # after which its pace tells whether it will be done by then
 
 # The row of the new object is there before the object is, as that of every object. Those that jobs name come first.
 TAKE = text(f"""
@@ -63,7 +67,14 @@ WITH joined AS (
 )
 SELECT count(*) FROM changed WHERE id = :new
 """)
-LEAVE = text("UPDATE uploads SET join_at = now() + interval '1 day' WHERE id = :upload_id")
+# The new object's row is let go, so that another may begin; not if the upload names it: the answer to JOIN was lost.
+LEAVE = text("""
+WITH later AS (
+  UPDATE uploads SET join_at = now() + make_interval(secs => :seconds) WHERE id = :upload_id RETURNING id
+)
+UPDATE upload_segments s SET upload_id = NULL, written_at = now() FROM later
+WHERE s.id = :new AND s.upload_id = later.id AND s.size IS NULL
+""")
 
 
 class _Gone(Exception):
@@ -102,7 +113,7 @@ class Joining:
 def join_next(runtime: Runtime, most_seconds: float = MOST_SECONDS) -> int | None:
     """Join the objects of the upload whose turn it is; return how many uploads that were.
 
-    None: it is no upload's turn, or the store does not answer.
+    None: it is no upload's turn, or the store does not answer. Raises SQLAlchemyError.
     """
     new = uuid4()
     with runtime.engine.begin() as connection:
@@ -112,35 +123,49 @@ def join_next(runtime: Runtime, most_seconds: float = MOST_SECONDS) -> int | Non
     reach("join.before_object")
     began = time.monotonic()
     try:
-        _join(runtime, upload, new, began + most_seconds)
+        _join(runtime, upload, new, most_seconds)
     except _Gone:
         return 0
-    except Unavailable:
-        return None
-    except (_Unfit, NotFound) as why:
-        with runtime.engine.begin() as connection:
-            if connection.execute(LEAVE, {"upload_id": upload.id}).rowcount:  # it may have been deleted meanwhile
-                log.warning("upload_not_joined", upload_id=str(upload.id), why=str(why))
-        return 0
+    except Exception as error:
+        _leave(runtime, upload, new, error, time.monotonic() - began)
+        if isinstance(error, Unavailable):
+            return None
+        if isinstance(error, _Unfit | NotFound):
+            return 0
+        raise
     seconds = round(time.monotonic() - began, 1)
     log.info("upload_joined", upload_id=str(upload.id), objects=upload.segments, bytes=upload.length, seconds=seconds)
     return 1
 
 
-def _join(runtime: Runtime, upload: Row[Any], new: UUID, end: float) -> None:
+def _leave(runtime: Runtime, upload: Row[Any], new: UUID, error: Exception, spent: float) -> None:
+    """Leave an upload that was not joined for a while that depends on why and on the seconds spent."""
+    least = UNFIT_SECONDS if isinstance(error, _Unfit | NotFound) else AGAIN_SECONDS
+    params = {"upload_id": upload.id, "new": new, "seconds": max(least, AGAIN_COST * spent)}
+    with runtime.engine.begin() as connection:
+        left = connection.execute(LEAVE, params).rowcount
+    if left:  # it may have been deleted or joined meanwhile
+        why = str(error) if isinstance(error, BridgeError | _Unfit) else type(error).__name__
+        log.warning("upload_not_joined", upload_id=str(upload.id), why=why)
+
+
+def _join(runtime: Runtime, upload: Row[Any], new: UUID, most_seconds: float) -> None:
     """Store the upload as one object, and have it name that. Raises _Gone, _Unfit, NotFound, Unavailable."""
     draft = runtime.files(store(runtime.settings).draft, upload.object, upload.length)
-    whole, held = hashlib.sha256(), time.monotonic()
+    whole, done, began = hashlib.sha256(), 0, time.monotonic()
+    held = began
     try:
         for piece in pieces(runtime, upload.id, range(upload.length)):
             whole.update(piece)
             if runtime.files(draft.write, piece):
                 runtime.files(draft.hand_on)
-            if time.monotonic() > end:
+            now, done = time.monotonic(), done + len(piece)
+            spent = now - began
+            if spent > min(PACE_SECONDS, most_seconds) and done * most_seconds < upload.length * spent:
                 raise _Unfit("It takes too long.")
-            if time.monotonic() > held + HOLD_SECONDS:
+            if now > held + HOLD_SECONDS:
                 _hold(runtime, new)
-                held = time.monotonic()
+                held = now
         if whole.digest() != bytes(upload.sha256):
             raise _Unfit("The store has other bytes than were received.")
         _hold(runtime, new)

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,6 +10,7 @@ from bridge.errors import NotFound
 from tests.support.arriving import announced, content_of, stands
 from tests.support.core import KEY, OTHER_KEY
 from tests.support.in_pieces import in_pieces, objects_of
+from tests.support.joining import age, collected, joins, place
 from tests.support.racing import at_once, meanwhile, watching
 from tests.support.tus import objects
 from tests.support.waiting import wait_until
@@ -18,32 +18,6 @@ from tests.support.waiting import wait_until
 FILE = os.urandom(100_000)
 HOLDING = "SET written_at = now() WHERE id"  # before the object is there
 JOINING = "SET segments = 1"  # in the statement that changes what the upload names
-
-
-def age(core, seconds):
-    core.sql(
-        "WITH u AS (UPDATE uploads SET join_at = join_at - make_interval(secs => :s))"
-        " UPDATE upload_segments SET written_at = written_at - make_interval(secs => :s)",
-        s=seconds,
-    )
-
-
-def collected(core):
-    """Let the time pass after which nothing unnamed is left; return how many objects there are."""
-    age(core, collect.ABANDONED_SECONDS + 1)
-    collect.collect(core.runtime)
-    age(core, collect.SETTLED_SECONDS + 1)
-    collect.collect(core.runtime)
-    assert len(core.sql("SELECT FROM upload_segments")) == len(objects(core.runtime.settings))
-    return len(objects(core.runtime.settings))
-
-
-def place(core, name):
-    return Path(core.runtime.settings.store.removeprefix("file:")) / name
-
-
-def joins(core, **options):
-    return join.join_next(core.runtime, **options)
 
 
 def test_an_upload_of_several_objects_becomes_one_and_the_others_are_collected(core):
@@ -204,43 +178,6 @@ def test_what_was_abandoned_meanwhile_is_not_named(core):
         assert joins(core) == 0
     assert content_of(core, upload) == FILE
     assert collected(core) == 3
-
-
-def test_bytes_that_are_not_those_that_came_are_not_joined(core):
-    """Nor what is missing; both are left for a day, and others go on."""
-    other, *bad = in_pieces(core, FILE, 3), in_pieces(core, FILE, 3), in_pieces(core, FILE, 3)
-    core.sql("UPDATE uploads SET expires_at = NULL WHERE id <> :id", id=str(other.id))
-    before = [objects_of(core, upload) for upload in bad]
-    place(core, before[0][1]).write_bytes(b"x" * (len(FILE) // 3 + 1))
-    place(core, before[1][1]).unlink()
-    for _ in bad:
-        assert joins(core) == 0
-        age(core, join.SILENT_SECONDS + 1)
-    assert joins(core) == 1
-    assert [objects_of(core, upload) for upload in bad] == before
-    place(core, before[1][1]).touch()
-    assert collected(core) == 3 + 3 + 1
-    age(core, join.AGAIN_SECONDS)
-    assert joins(core) is None
-    age(core, 86400)
-    assert joins(core) == 0
-
-
-def test_a_store_that_does_not_answer_is_tried_again_and_so_is_what_takes_too_long_tomorrow(core):
-    upload = in_pieces(core, FILE, 3)
-    name = place(core, objects_of(core, upload)[1])
-    name.rename(f"{name}.away")
-    name.mkdir()
-    assert joins(core) is None
-    name.rmdir()
-    Path(f"{name}.away").rename(name)
-    age(core, join.AGAIN_SECONDS - 1)
-    assert joins(core) is None
-    age(core, 2)
-    assert joins(core, most_seconds=0) == 0
-    age(core, 86400)
-    assert joins(core) == 1
-    assert collected(core) == 1
 
 
 @pytest.mark.parametrize("point", ["join.before_object", "join.after_object", "join.before_commit"])

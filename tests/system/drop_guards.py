@@ -73,7 +73,7 @@ NEAREST = {
     "append_to_upload": ["append_to_upload"],
     "uploads": ["collect", "uploaded_sources"],
     "collect": ["collect", "ended_attempts", "uploaded_sources"],
-    "join": ["join"],
+    "join": ["join", "join_failures"],
     "uploaded_sources": ["uploaded_sources"],
     "result_files": ["artifacts"],
     "unserved": ["unserved"],
