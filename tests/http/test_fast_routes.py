@@ -123,7 +123,8 @@ class Side:
 
 @pytest.fixture
 def sides(make_runtime):
-    runtime = make_runtime(ack_seconds="3600")  # no clock of a job may run out: both look at one after the other
+    # No clock of a job may run out, and no retry become due: both look at one after the other.
+    runtime = make_runtime(ack_seconds="3600", retry_backoff="base=3600")
     with runtime.engine.begin() as connection:
         key = keys.create_key(connection, "k", ["submit", "work"])
         small = keys.create_key(connection, "s", ["work"], content_types=["video"])

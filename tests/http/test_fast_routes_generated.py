@@ -118,7 +118,8 @@ class One:
 
 @pytest.fixture
 def pair(make_runtime):
-    runtime = make_runtime(ack_seconds="3600")  # the process expires jobs, at a moment between the two sides' requests
+    # No claim may go back and no retry become due: the moment may lie between the two sides' requests.
+    runtime = make_runtime(ack_seconds="3600", retry_backoff="base=3600")
     return One(runtime, True), One(runtime, False)
 
 

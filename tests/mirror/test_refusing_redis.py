@@ -1,11 +1,12 @@
 """A Redis that is there and refuses is as good as none: jobs go on from PostgreSQL, and health says what that means."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -189,9 +190,14 @@ def test_celery_outlives_a_broker_that_refuses(refusing, refusal):
     wait_until(lambda: works(bridge, began), "Celery to work")
     lost = "Connection to broker lost"
     before = celery.log.read_text().count(lost)
-    for _ in range(500 if refusal == "OOM" else 1):  # out of memory, Redis refuses Celery only what it has taken
+    os.kill(celery.process.pid, signal.SIGSTOP)  # out of memory, Redis refuses Celery only what it has taken
+    try:
         bridge.celery.send_task(names.FOLD, queue=names.QUEUE, ignore_result=True)
-    with REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis, names.QUEUE):
+        refused = ExitStack()
+        refused.enter_context(REFUSALS[refusal](redis) if refusal in REFUSALS else a_bad_queue(redis, names.QUEUE))
+    finally:
+        os.kill(celery.process.pid, signal.SIGCONT)
+    with refused:
         wait_until(lambda: celery.log.read_text().count(lost) > before, "Celery to be refused")
         if refusal == "READONLY":  # several tries a second, of which each leaves nothing behind
             tried = redis.info("stats")["total_connections_received"]
