@@ -4,6 +4,7 @@ import json
 import time
 
 import requests
+from sqlalchemy import text
 from standardwebhooks import Webhook
 
 from bridge import names
@@ -36,7 +37,13 @@ def called(site: Site) -> list[str]:
         job_id = wait_until(created, "the job to be created")
         to_the_end(site, job_id)
         _delivered(site, job_id)
-        site.bridge.sql("UPDATE webhooks SET next_at = now(), delivered_at = NULL WHERE job_id = :i", i=job_id)
+        with site.bridge.engine.begin() as connection:
+            # A sender that is still awake passes by what is locked: the sweep is the first to find it due.
+            connection.execute(text("SELECT FROM webhooks WHERE job_id = :i FOR KEY SHARE"), {"i": job_id})
+            due = "UPDATE webhooks SET next_at = now(), delivered_at = NULL WHERE job_id = :i RETURNING next_at"
+            (since,) = site.bridge.sql(due, i=job_id)
+            ran = "SELECT FROM sweeps WHERE name = 'call_back' AND ran_at > :since"
+            site.swept(lambda: site.bridge.sql(ran, since=since.next_at), names.CALL_BACK, "a sweep to look")
         _delivered(site, job_id)
         again = f"{WEBHOOKS_BASE}/resend?job_id={job_id}"
         ok(site.again(lambda **how: site.client.post(again, **how)))
