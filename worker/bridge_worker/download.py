@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.message
-import logging
 import mimetypes
 import re
 import shutil
@@ -22,7 +21,6 @@ from bridge_worker.text import one_line
 from jobbridge_client.downloads import Saving, receive
 from jobbridge_client.steps import Reply, Request
 
-log = logging.getLogger(__name__)
 LOOK = 64 * 2**20  # bytes between two checks of the free space, where the bridge named no size
 RESERVE = 64 * 2**20  # bytes of disk space that a download leaves free
 CHECKPOINT_SHARE, CHECKPOINT_SILENCE_SECONDS = 0.25, 300.0  # of the time until the deadline; without a further byte
